@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attribute tables made into encoders and decoders of netlink attributes. Knows no socket.
+
+A `Codec` is compiled from the rows of a table. It decodes attributes into a flat mapping from key
+to value and encodes such a mapping again. What a table does not name is kept under `extra`, as
+bytes by the dotted numbers of its path (`{"4.1.9": b"…"}`), so that a newer kernel's attributes
+are seen and not lost.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+
+from . import uapi
+from .attributes import ENTRY, Attribute, Path
+from .errors import ConntrackError
+
+#: An entry, or another thing of the kernel's, as a flat mapping from key to value.
+Values = Dict[str, Any]
+
+_HEADER = struct.Struct("=HH")
+
+
+class MalformedMessage(ConntrackError):
+    """Bytes that are no netlink attributes; carries what could not be read."""
+
+
+def attributes(data: bytes, start: int, end: int) -> Iterator[Tuple[int, int, int]]:
+    """(number, start, end) of each attribute's payload in `data[start:end]`."""
+    while start + 4 <= end:
+        length, number = _HEADER.unpack_from(data, start)
+        if length < 4 or start + length > end:
+            raise MalformedMessage(
+                f"attribute {number & uapi.NLA_TYPE_MASK} at byte {start} claims {length} bytes, "
+                f"{end - start} are left"
+            )
+        yield number & uapi.NLA_TYPE_MASK, start + 4, start + length
+        start += length + 3 & ~3
+
+
+def attribute(number: int, payload: bytes) -> bytes:
+    """One attribute with its header and padding."""
+    return _HEADER.pack(len(payload) + 4, number) + payload + b"\0" * (-len(payload) % 4)
+
+
+def nested(number: int, payload: bytes) -> bytes:
+    """One attribute that holds others."""
+    return attribute(number | uapi.NLA_F_NESTED, payload)
+
+
+class _Nest:
+    """The members of one nest, by number; several rows of one number differ by restriction."""
+
+    def __init__(self) -> None:
+        self.rows: Dict[int, List[Attribute]] = {}
+        self.nests: Dict[int, "_Nest"] = {}
+        self.protocol_key: Optional[str] = None
+
+    def add(self, row: Attribute, path: Path) -> None:
+        if len(path) > 1:
+            self.nests.setdefault(path[0], _Nest()).add(row, path[1:])
+            return
+        self.rows.setdefault(path[0], []).append(row)
+        if row.key.endswith(".protocol"):
+            self.protocol_key = row.key
+
+
+class Codec:
+    """Encoder and decoder of one attribute table."""
+
+    def __init__(self, table: Iterable[Attribute]) -> None:
+        self._root = _Nest()
+        for row in table:
+            self._root.add(row, row.path)
+
+    def decode(self, data: bytes, start: int = 0, end: Optional[int] = None) -> Values:
+        """The values in `data[start:end]`; `MalformedMessage` if these are no attributes."""
+        values: Values = {}
+        self._decode(self._root, data, start, len(data) if end is None else end, values, ())
+        return values
+
+    def _decode(
+        self, nest: _Nest, data: bytes, start: int, end: int, values: Values, path: Path
+    ) -> None:
+        for number, first, last in attributes(data, start, end):
+            inner = nest.nests.get(number)
+            if inner is not None:
+                try:
+                    self._decode(inner, data, first, last, values, (*path, number))
+                except MalformedMessage:
+                    _keep(values, (*path, number), data[first:last])
+                continue
+            rows = nest.rows.get(number)
+            if rows is None:
+                _keep(values, (*path, number), data[first:last])
+                continue
+            row = rows[0]
+            if len(rows) > 1 and nest.protocol_key is not None:
+                protocol = values.get(nest.protocol_key)
+                row = next((r for r in rows if r.protocol == protocol), row)
+            values[row.key] = row.kind.decode(data[first:last])
+
+    def encode(self, values: Mapping[str, Any], keys: Optional[Collection[str]] = None) -> bytes:
+        """The attributes of `values`, or of those of its keys that are in `keys`."""
+        return self._encode(self._root, values, keys)
+
+    def _encode(
+        self, nest: _Nest, values: Mapping[str, Any], keys: Optional[Collection[str]]
+    ) -> bytes:
+        parts: List[bytes] = []
+        members: Dict[int, Union[_Nest, List[Attribute]]] = {**nest.rows, **nest.nests}
+        for number, member in members.items():
+            if isinstance(member, _Nest):
+                payload = self._encode(member, values, keys)
+                if payload:
+                    parts.append(nested(number, payload))
+                continue
+            for row in member:
+                if (
+                    row.key in values
+                    and (keys is None or row.key in keys)
+                    and row.family in (None, values["family"])
+                    and (row.protocol is None or row.protocol == values.get(nest.protocol_key or ""))
+                ):
+                    parts.append(attribute(number, row.kind.encode(values[row.key])))
+        return b"".join(parts)
+
+
+def _keep(values: Values, path: Path, payload: bytes) -> None:
+    values.setdefault("extra", {})[".".join(map(str, path))] = bytes(payload)
+
+
+#: Codec of conntrack entries.
+ENTRIES = Codec(ENTRY)

@@ -1,0 +1,535 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which entries: the one vocabulary for flushing, reading, waiting and scoping.
+
+Keys of one match are ANDed, values of one key ORed, a list of matches is ORed, and `except`, of
+the same form, takes away. A match is evaluated in full here, in user space, whatever a kernel
+may have filtered before. Nothing that could be taken for "everything" by mistake is a match: no
+empty dictionary, no empty list, no null.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+
+from . import uapi, values
+from .entry import Entry, translations
+from .errors import InvalidValue
+from .labels import LabelMap
+from .values import (
+    DCCP_STATES,
+    FAMILIES,
+    PORT_PROTOCOLS,
+    PROTOCOLS,
+    SCTP_STATES,
+    STATUS,
+    TCP_STATES,
+    as_list,
+    listing,
+    parse_integer,
+    parse_integer_range,
+    parse_masked,
+)
+
+Predicate = Callable[[Entry], bool]
+AddressRange = Tuple[bytes, bytes]
+
+_NO_LABELS = LabelMap()
+
+_ADDRESSES: Dict[str, Tuple[str, ...]] = {
+    "source": ("original.source",),
+    "destination": ("original.destination",),
+    "reply_source": ("reply.source",),
+    "reply_destination": ("reply.destination",),
+}
+_ADDRESSES["address"] = tuple(key for keys in _ADDRESSES.values() for key in keys)
+
+_PORTS: Dict[str, Tuple[str, ...]] = {
+    "source_port": ("original.source_port",),
+    "destination_port": ("original.destination_port",),
+    "reply_source_port": ("reply.source_port",),
+    "reply_destination_port": ("reply.destination_port",),
+}
+_PORTS["port"] = tuple(key for keys in _PORTS.values() for key in keys)
+
+_NUMBERS: Dict[str, Tuple[str, int]] = {
+    "icmp_type": ("original.icmp_type", 0xFF),
+    "icmp_code": ("original.icmp_code", 0xFF),
+    "icmp_id": ("original.icmp_id", 0xFFFF),
+    "source_key": ("original.source_key", 0xFFFF),
+    "destination_key": ("original.destination_key", 0xFFFF),
+}
+_ZONES: Dict[str, Tuple[str, ...]] = {
+    "original_zone": ("original.zone", "zone"),
+    "reply_zone": ("reply.zone", "zone"),
+}
+_STATES: Dict[str, Dict[str, int]] = {
+    "tcp.state": TCP_STATES,
+    "sctp.state": SCTP_STATES,
+    "dccp.state": DCCP_STATES,
+}
+_STATE_NAMES = tuple(dict.fromkeys(name for names in _STATES.values() for name in names))
+_TRANSLATIONS = ("source", "destination", "any", "none")
+
+_ICMP = frozenset({uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6})
+_GRE = frozenset({uapi.IPPROTO_GRE})
+_STATEFUL = frozenset({uapi.IPPROTO_TCP, uapi.IPPROTO_SCTP, uapi.IPPROTO_DCCP})
+
+#: The protocols whose entries can have what a key asks for.
+_PROTOCOLS_WITH: Dict[str, FrozenSet[int]] = {
+    **dict.fromkeys(_PORTS, PORT_PROTOCOLS),
+    **{key: _GRE if key.endswith("_key") else _ICMP for key in _NUMBERS},
+    "state": _STATEFUL,
+}
+
+_BOUNDS = tuple(
+    f"{what}_{side}"
+    for what in ("timeout", "bytes", "packets", "age")
+    for side in ("below", "above")
+)
+
+KEYS: Tuple[str, ...] = (
+    "family",
+    "protocol",
+    "zone",
+    *_ZONES,
+    "helper",
+    *_ADDRESSES,
+    *_PORTS,
+    *_NUMBERS,
+    "mark",
+    "state",
+    "nat",
+    "status",
+    "status_not",
+    "labels",
+    "labels_not",
+    *_BOUNDS,
+    "expected",
+    "except",
+)
+
+
+class Match:
+    """A match, ready to be asked about entries: `match(entry)` is True or False.
+
+    `needs` names what the kernel must have recorded for an answer: `accounting` for bytes and
+    packets, `timestamps` for ages. Asked about an entry that lacks it, the match raises
+    `InvalidValue` rather than answer.
+    """
+
+    def __init__(self, predicate: Predicate, needs: FrozenSet[str] = frozenset()) -> None:
+        self._predicate = predicate
+        self.needs = needs
+
+    def __call__(self, entry: Entry) -> bool:
+        return self._predicate(entry)
+
+    def but_not(self, other: "Match") -> "Match":
+        """What this matches and `other` does not."""
+        return Match(lambda entry: self(entry) and not other(entry), self.needs | other.needs)
+
+
+EVERYTHING = Match(lambda entry: True)
+
+
+def parse_match(raw: Any, labels: LabelMap = _NO_LABELS, key: str = "match") -> Match:
+    """The match that a dictionary, or a list of them, describes.
+
+    `InvalidValue` names the first fault by its path below `key`.
+    """
+    if isinstance(raw, Mapping):
+        return _parse_one(raw, labels, key)
+    if not isinstance(raw, (list, tuple)):
+        raise InvalidValue(key, f"{raw!r} is no match; write a dictionary or a list of them")
+    if not raw:
+        raise InvalidValue(key, "an empty list matches nothing; leave it out or add a match")
+    several = [_parse_one(item, labels, f"{key}[{index}]") for index, item in enumerate(raw)]
+    if len(several) == 1:
+        return several[0]
+    needs = frozenset().union(*(match.needs for match in several))
+    return Match(lambda entry: any(match(entry) for match in several), needs)
+
+
+def _parse_one(raw: Any, labels: LabelMap, key: str) -> Match:
+    if not isinstance(raw, Mapping):
+        raise InvalidValue(key, f"{raw!r} is no match; write a dictionary of keys and values")
+    for name, value in raw.items():
+        path = f"{key}.{name}"
+        if name not in KEYS:
+            raise InvalidValue(path, f"no such key; write one of {', '.join(sorted(KEYS))}")
+        if value is None:
+            raise InvalidValue(path, "is null; leave the key out or give it a value")
+        if isinstance(value, (list, tuple)) and not value:
+            raise InvalidValue(path, "an empty list; leave the key out or give it values")
+    if not set(raw) - {"except"}:
+        raise InvalidValue(key, "says nothing, so it would match everything; write at least one key")
+    _check_protocols(raw, key)
+    _check_families(raw, key)
+
+    conditions = [
+        parser(raw[name], f"{key}.{name}", labels) for name, parser in _PARSERS.items() if name in raw
+    ]
+    needs = frozenset(_NEEDS[name] for name in raw if name in _NEEDS)
+    match = Match(_all(conditions), needs)
+    if "except" in raw:
+        match = match.but_not(parse_match(raw["except"], labels, f"{key}.except"))
+    return match
+
+
+def _all(conditions: List[Predicate]) -> Predicate:
+    if len(conditions) == 1:
+        return conditions[0]
+
+    def matches(entry: Entry) -> bool:
+        for condition in conditions:
+            if not condition(entry):
+                return False
+        return True
+
+    return matches
+
+
+def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
+    """Keys that no protocol of this match has would make it match nothing, ever."""
+    possible: Optional[FrozenSet[int]] = None
+    said_by = ""
+    if "protocol" in raw:
+        possible = frozenset(_protocols(raw["protocol"], f"{key}.protocol"))
+        said_by = f"protocol {raw['protocol']}"
+    for name in raw:
+        having = _PROTOCOLS_WITH.get(name)
+        if having is None:
+            continue
+        both = having if possible is None else possible & having
+        if not both:
+            names = [protocol for protocol, number in PROTOCOLS.items() if number in having]
+            raise InvalidValue(
+                f"{key}.{name}",
+                f"only {', '.join(names)} have it, not {said_by}; leave one of them out",
+            )
+        possible, said_by = both, said_by or name
+
+
+def _check_families(raw: Mapping[str, Any], key: str) -> None:
+    """Addresses of one match that have no family in common would make it match nothing, ever."""
+    possible: FrozenSet[int] = frozenset(FAMILIES.values())
+    said_by = ""
+    for name in ("family", *_ADDRESSES):
+        if name not in raw:
+            continue
+        path = f"{key}.{name}"
+        if name == "family":
+            here = frozenset(_families(raw[name], path))
+        else:
+            here = frozenset(values.family_of(low) for low, _ in parse_addresses(raw[name], path))
+        if not possible & here:
+            raise InvalidValue(
+                path, f"is not of the family of {said_by}; write both in one family"
+            )
+        possible, said_by = possible & here, name
+
+
+# Addresses
+
+
+def parse_addresses(raw: Any, key: str) -> List[AddressRange]:
+    """Inclusive ranges from addresses, CIDR blocks, `a-b` ranges, or a list of these."""
+    return [_address_range(item, key) for item in as_list(raw)]
+
+
+def _address_range(raw: Any, key: str) -> AddressRange:
+    text = raw if isinstance(raw, str) else ""
+    address, slash, length = text.partition("/")
+    if not slash:
+        return values.parse_address_range(raw, key)
+    low = values.parse_address(address, key)
+    bits = 8 * len(low)
+    host = (1 << bits - parse_integer(length, f"{key} (prefix length of {raw!r})", 0, bits)) - 1
+    number = int.from_bytes(low, "big")
+    if number & host:
+        network = values.present_address((number & ~host).to_bytes(len(low), "big"))
+        raise InvalidValue(
+            key, f"{raw!r} has host bits set; write {network}/{length}, or the address alone"
+        )
+    return low, (number | host).to_bytes(len(low), "big")
+
+
+def _address(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+    keys = _ADDRESSES[name]
+
+    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+        ranges = parse_addresses(raw, key)
+        single = frozenset(low for low, high in ranges if low == high)
+        wide = [(low, high, len(low)) for low, high in ranges if low != high]
+
+        def has(address: Optional[bytes]) -> bool:
+            if address is None:
+                return False
+            if address in single:
+                return True
+            size = len(address)
+            return any(size == length and low <= address <= high for low, high, length in wide)
+
+        if len(keys) == 1:
+            return lambda entry: has(entry.get(keys[0]))
+        return lambda entry: any(has(entry.get(key)) for key in keys)
+
+    return parser
+
+
+# Ports and other numbers
+
+
+def parse_ports(raw: Any, key: str) -> List[values.Range]:
+    """Inclusive ranges from port numbers, `a-b` ranges, service names, or a list of these."""
+    return [port for item in as_list(raw) for port in _port(item, key)]
+
+
+def _port(raw: Any, key: str) -> List[values.Range]:
+    if isinstance(raw, str) and any(letter.isalpha() for letter in raw):
+        found = set()
+        for protocol in ("tcp", "udp", "sctp", "dccp"):
+            try:
+                found.add(socket.getservbyname(raw.strip(), protocol))
+            except OSError:
+                continue
+        if not found:
+            raise InvalidValue(
+                key, f"{raw!r} is no service of this host; write the port's number"
+            )
+        return [(port, port) for port in sorted(found)]
+    return [parse_integer_range(raw, key, 0, 0xFFFF)]
+
+
+def _has_number(keys: Tuple[str, ...], ranges: List[values.Range]) -> Predicate:
+    single = frozenset(low for low, high in ranges if low == high)
+    wide = [(low, high) for low, high in ranges if low != high]
+
+    def has(number: Optional[int]) -> bool:
+        if number is None:
+            return False
+        return number in single or any(low <= number <= high for low, high in wide)
+
+    if len(keys) == 1:
+        return lambda entry: has(entry.get(keys[0]))
+    return lambda entry: any(has(entry.get(key)) for key in keys)
+
+
+def _port_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+    return lambda raw, key, _: _has_number(_PORTS[name], parse_ports(raw, key))
+
+
+def _number(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+    where, highest = _NUMBERS[name]
+
+    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+        ranges = [parse_integer_range(item, key, 0, highest) for item in as_list(raw)]
+        return _has_number((where,), ranges)
+
+    return parser
+
+
+# What an entry is
+
+
+def _families(raw: Any, key: str) -> List[int]:
+    found = []
+    for item in as_list(raw):
+        if item not in FAMILIES:
+            raise InvalidValue(key, f"{item!r} is no family; write {listing(FAMILIES)}")
+        found.append(FAMILIES[item])
+    return found
+
+
+def _family(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted = frozenset(_families(raw, key))
+    return lambda entry: entry.get("family") in wanted
+
+
+def _protocols(raw: Any, key: str) -> List[int]:
+    return [values.PROTOCOL.parse(item, key) for item in as_list(raw)]
+
+
+def _protocol(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted = frozenset(_protocols(raw, key))
+    return lambda entry: entry.get("original.protocol") in wanted
+
+
+def _zone_set(raw: Any, key: str) -> FrozenSet[int]:
+    return frozenset(parse_integer(item, key, 0, 0xFFFF) for item in as_list(raw))
+
+
+def _zone(raw: Any, key: str, _: LabelMap) -> Predicate:
+    """An entry is in a zone if both its directions are."""
+    wanted = _zone_set(raw, key)
+    return lambda entry: (
+        (entry.get("zone") or 0) in wanted
+        and not entry.get("original.zone")
+        and not entry.get("reply.zone")
+    )
+
+
+def _zone_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+    own, both = _ZONES[name]
+
+    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+        wanted = _zone_set(raw, key)
+        return lambda entry: (entry.get(own) or entry.get(both) or 0) in wanted
+
+    return parser
+
+
+def _helper(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted = frozenset(values.HELPER_NAME.parse(item, key) for item in as_list(raw))
+    return lambda entry: entry.get("helper", "") in wanted
+
+
+def _mark(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted = [parse_masked(item, key) for item in as_list(raw)]
+
+    def matches(entry: Entry) -> bool:
+        mark = entry.get("mark", 0)
+        return any(mark & mask == value for value, mask in wanted)
+
+    return matches
+
+
+def _state(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted: Dict[str, FrozenSet[int]] = {}
+    names = as_list(raw)
+    for name in names:
+        if name not in _STATE_NAMES:
+            raise InvalidValue(
+                key, f"{name!r} is no state; write one of {', '.join(_STATE_NAMES)}"
+            )
+    for where, states in _STATES.items():
+        wanted[where] = frozenset(states[name] for name in names if name in states)
+    return lambda entry: any(entry.get(where) in numbers for where, numbers in wanted.items())
+
+
+def _nat(raw: Any, key: str, _: LabelMap) -> Predicate:
+    wanted = as_list(raw)
+    for item in wanted:
+        if item not in _TRANSLATIONS:
+            raise InvalidValue(key, f"{item!r} is no kind of NAT; write {', '.join(_TRANSLATIONS)}")
+
+    def matches(entry: Entry) -> bool:
+        found = translations(entry)
+        return (
+            ("any" in wanted and bool(found))
+            or ("none" in wanted and not found)
+            or any(end in wanted for end in found)
+        )
+
+    return matches
+
+
+def _all_set(where: str, wanted: int) -> Predicate:
+    return lambda entry: entry.get(where, 0) & wanted == wanted
+
+
+def _none_set(where: str, unwanted: int) -> Predicate:
+    return lambda entry: not entry.get(where, 0) & unwanted
+
+
+def _label_bits(raw: Any, key: str, labels: LabelMap) -> int:
+    return values.LABELS.parse(labels.to_bits(raw, key), key)
+
+
+def _expected(raw: Any, key: str, _: LabelMap) -> Predicate:
+    if not isinstance(raw, bool):
+        raise InvalidValue(key, f"{raw!r} is neither true nor false")
+    return lambda entry: (
+        "master.source" in entry or bool(entry.get("status", 0) & uapi.IPS_EXPECTED)
+    ) is raw
+
+
+# Bounds
+
+
+def _sum(what: str) -> Callable[[Entry, str], Optional[int]]:
+    def measure(entry: Entry, key: str) -> Optional[int]:
+        try:
+            there: int = entry[f"counters.original.{what}"] + entry[f"counters.reply.{what}"]
+        except KeyError:
+            raise InvalidValue(
+                key,
+                "cannot be told: an entry has no counters, because accounting was off when it "
+                "began; set net.netfilter.nf_conntrack_acct=1 and wait until older flows are gone",
+            ) from None
+        return there
+
+    return measure
+
+
+def _age(entry: Entry, key: str) -> Optional[int]:
+    try:
+        started: int = entry["timestamps.start"]
+    except KeyError:
+        raise InvalidValue(
+            key,
+            "cannot be told: an entry has no timestamps, because they were off when it began; "
+            "set net.netfilter.nf_conntrack_timestamp=1 and wait until older flows are gone",
+        ) from None
+    return (time.time_ns() - started) // 1_000_000_000
+
+
+def _timeout(entry: Entry, key: str) -> Optional[int]:
+    return entry.get("timeout")  # an offloaded entry counts down elsewhere and has none
+
+
+_MEASURES: Dict[str, Callable[[Entry, str], Optional[int]]] = {
+    "timeout": _timeout,
+    "bytes": _sum("bytes"),
+    "packets": _sum("packets"),
+    "age": _age,
+}
+
+
+def _bound(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+    what, side = name.split("_")
+    measure = _MEASURES[what]
+
+    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+        bound = parse_integer(raw, key, 0, (1 << 64) - 1)
+
+        def matches(entry: Entry) -> bool:
+            value = measure(entry, key)
+            if value is None:
+                return False
+            return value < bound if side == "below" else value > bound
+
+        return matches
+
+    return parser
+
+
+_NEEDS: Dict[str, str] = {
+    name: "timestamps" if name.startswith("age") else "accounting"
+    for name in _BOUNDS
+    if not name.startswith("timeout")
+}
+
+#: How each key is read; in the order of evaluation, so what may be impossible to tell comes last.
+_PARSERS: Dict[str, Callable[[Any, str, LabelMap], Predicate]] = {
+    "family": _family,
+    "protocol": _protocol,
+    "zone": _zone,
+    **{name: _zone_of(name) for name in _ZONES},
+    **{name: _port_of(name) for name in _PORTS},
+    **{name: _address(name) for name in _ADDRESSES},
+    **{name: _number(name) for name in _NUMBERS},
+    "mark": _mark,
+    "state": _state,
+    "status": lambda raw, key, _: _all_set("status", STATUS.parse(raw, key)),
+    "status_not": lambda raw, key, _: _none_set("status", STATUS.parse(raw, key)),
+    "labels": lambda raw, key, labels: _all_set("labels", _label_bits(raw, key, labels)),
+    "labels_not": lambda raw, key, labels: _none_set("labels", _label_bits(raw, key, labels)),
+    "helper": _helper,
+    "nat": _nat,
+    "expected": _expected,
+    **{name: _bound(name) for name in _BOUNDS},
+}

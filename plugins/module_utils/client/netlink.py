@@ -1,0 +1,277 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Netlink over the standard library's sockets: framing, acknowledgements, windows, dumps, errors.
+
+Knows nothing of conntrack. Source: include/uapi/linux/netlink.h, and
+Documentation/userspace-api/netlink/intro.rst in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import socket
+import struct
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from . import uapi
+from .codec import MalformedMessage, attributes
+from .errors import ConntrackError, Unavailable, kernel_error
+
+_HEADER = struct.Struct("=IHHII")
+_ERRNO = struct.Struct("=i")
+_OFFSET = struct.Struct("=I")
+_TIMEVAL = struct.Struct("@ll")
+
+#: The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
+_BUFFER_SIZE = 1 << 16
+#: Requests in one send. All of them refused, their answers still fit a default receive buffer.
+WINDOW = 64
+#: Seconds without an answer after which a request's result counts as unknown.
+TIMEOUT = 10.0
+
+
+class Message(NamedTuple):
+    """A netlink message without its length and sequence: what is sent, and what is received."""
+
+    type: int
+    flags: int
+    payload: bytes
+
+
+class Refusal(NamedTuple):
+    """An error answer: errno (positive), the kernel's text, and the attribute it points at."""
+
+    errno: int
+    text: Optional[str] = None
+    attribute: Optional[int] = None
+
+
+class Refused(ConntrackError):
+    """A single request was refused; callers who know what it was about say so."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text or errno.errorcode.get(refusal.errno, str(refusal.errno)))
+        self.refusal = refusal
+
+
+class DumpInterrupted(ConntrackError):
+    """The table changed under a dump in a way that may have skipped entries: dump again."""
+
+
+class Datagrams:
+    """A netlink socket as a source and sink of datagrams: all that needs a kernel."""
+
+    def __init__(self, timeout: float = TIMEOUT, receive_buffer: Optional[int] = None) -> None:
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER
+            )
+        except (AttributeError, OSError) as error:
+            code = getattr(error, "errno", None) or errno.EPROTONOSUPPORT
+            raise Unavailable("opening a netfilter netlink socket", code) from error
+        self._socket.bind((0, 0))
+        seconds, fraction = divmod(timeout, 1)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6))
+        )
+        for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
+            with contextlib.suppress(OSError):  # before Linux 4.12
+                self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
+        if receive_buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._buffer = bytearray(_BUFFER_SIZE)
+
+    def send(self, datagram: bytes) -> None:
+        self._socket.send(datagram)
+
+    def receive(self) -> bytes:
+        """The next datagram of the kernel's.
+
+        Raises `OSError`: ETIMEDOUT where none came in time, ENOBUFS where some were lost,
+        EMSGSIZE where it was longer than the buffer.
+        """
+        while True:
+            try:
+                size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
+            except BlockingIOError:
+                raise OSError(errno.ETIMEDOUT, "no answer") from None
+            if flags & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "datagram longer than the buffer")
+            if sender[0] == 0:
+                return bytes(memoryview(self._buffer)[:size])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Socket:
+    """Requests and their answers over one netlink socket; one dump at a time."""
+
+    def __init__(self, datagrams: Optional[Datagrams] = None) -> None:
+        self._datagrams = datagrams or Datagrams()
+        self._sequence = itertools.count(1)
+
+    def __enter__(self) -> "Socket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._datagrams.close()
+
+    def request(self, message: Message) -> List[Message]:
+        """Send one request and return the messages that answer it.
+
+        Raises `Refused` with the kernel's error; `ResultUnknown` (or `Overrun`) where the answer
+        did not come.
+        """
+        sequence = next(self._sequence)
+        answers: List[Message] = []
+        with _losses("waiting for an answer"):
+            self._datagrams.send(frame(message, sequence, uapi.NLM_F_ACK))
+            for _, answer in self._receive(sequence, sequence):
+                if answer.type == uapi.NLMSG_ERROR:
+                    refusal = _refusal(answer, {sequence: message})
+                    if refusal is not None:
+                        raise Refused(refusal)
+                    break
+                answers.append(answer)
+        return answers
+
+    def request_all(self, messages: Iterable[Message]) -> Iterator[Optional[Refusal]]:
+        """Send requests in windows; for each, in order, None or why it was refused.
+
+        Within a window only errors and the last request are acknowledged. If an answer is lost,
+        each request of the window that was not answered before yields a refusal with ENOBUFS or
+        ETIMEDOUT: it may have been carried out.
+        """
+        source = iter(messages)
+        while True:
+            window = list(itertools.islice(source, WINDOW))
+            if not window:
+                return
+            yield from self._window(window)
+
+    def _window(self, window: List[Message]) -> List[Optional[Refusal]]:
+        numbered = {next(self._sequence): message for message in window}
+        sequences = list(numbered)
+        first, last = sequences[0], sequences[-1]
+        datagram = b"".join(
+            frame(message, sequence, uapi.NLM_F_ACK if sequence == last else 0)
+            for sequence, message in numbered.items()
+        )
+        refusals: Dict[int, Optional[Refusal]] = {}
+        try:
+            self._datagrams.send(datagram)
+            for sequence, answer in self._receive(first, last):
+                if answer.type == uapi.NLMSG_ERROR:
+                    refusals[sequence] = _refusal(answer, numbered)
+                    if sequence == last:
+                        break
+        except OSError as error:
+            unknown = Refusal(error.errno or errno.EIO)
+            return [refusals.get(sequence, unknown) for sequence in sequences]
+        return [refusals.get(sequence) for sequence in sequences]
+
+    def dump(self, message: Message) -> Iterator[Message]:
+        """Everything that answers a dump request, to its end.
+
+        Raises `Refused`, `DumpInterrupted` at the end of a dump that the kernel itself calls
+        inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
+        """
+        with _losses("reading the table"):
+            yield from self._dump(message)
+
+    def _dump(self, message: Message) -> Iterator[Message]:
+        sequence = next(self._sequence)
+        self._datagrams.send(frame(message, sequence, uapi.NLM_F_DUMP))
+        interrupted = False
+        for _, answer in self._receive(sequence, sequence):
+            interrupted = interrupted or bool(answer.flags & uapi.NLM_F_DUMP_INTR)
+            if answer.type == uapi.NLMSG_DONE:
+                code = -_ERRNO.unpack_from(answer.payload)[0] if answer.payload else 0
+                if code:
+                    raise Refused(Refusal(code))
+                if interrupted:
+                    raise DumpInterrupted("the table changed while it was read; read it again")
+                return
+            if answer.type == uapi.NLMSG_ERROR:
+                refusal = _refusal(answer, {sequence: message})
+                if refusal is not None:
+                    raise Refused(refusal)
+                return  # an empty answer where the kernel knows no dump of this kind
+            yield answer
+
+    def _receive(self, first: int, last: int) -> Iterator[Tuple[int, Message]]:
+        """(sequence, message) of all that answers the requests numbered `first` to `last`."""
+        while True:
+            for sequence, message in parse(self._datagrams.receive()):
+                if first <= sequence <= last:
+                    yield sequence, message
+
+
+@contextlib.contextmanager
+def _losses(doing: str) -> Iterator[None]:
+    """Errors of the transport as the exceptions that stand for them."""
+    try:
+        yield
+    except OSError as error:
+        raise kernel_error(doing, error.errno or errno.EIO) from error
+
+
+def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
+    """The message with its netlink header, padded to the next one."""
+    payload = message.payload
+    header = _HEADER.pack(
+        _HEADER.size + len(payload),
+        message.type,
+        message.flags | flags | uapi.NLM_F_REQUEST,
+        sequence,
+        0,
+    )
+    return header + payload + b"\0" * (-len(payload) % 4)
+
+
+def parse(datagram: bytes) -> Iterator[Tuple[int, Message]]:
+    """(sequence, message) for each message in a datagram; `MalformedMessage` if it is none."""
+    start, end = 0, len(datagram)
+    while start + _HEADER.size <= end:
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, start)
+        if length < _HEADER.size or start + length > end:
+            raise MalformedMessage(f"a netlink message claims {length} of {end - start} bytes")
+        yield sequence, Message(kind, flags, datagram[start + _HEADER.size : start + length])
+        start += length + 3 & ~3
+
+
+def _refusal(answer: Message, sent: Dict[int, Message]) -> Optional[Refusal]:
+    """What an NLMSG_ERROR says: None for an acknowledgement."""
+    code = -_ERRNO.unpack_from(answer.payload)[0]
+    if code == 0:
+        return None
+    text = attribute = None
+    if answer.flags & uapi.NLM_F_ACK_TLVS:
+        echoed = _HEADER.size
+        length, _, _, sequence, _ = _HEADER.unpack_from(answer.payload, _ERRNO.size)
+        if not answer.flags & uapi.NLM_F_CAPPED:
+            echoed = length + 3 & ~3
+        for number, start, end in attributes(
+            answer.payload, _ERRNO.size + echoed, len(answer.payload)
+        ):
+            value = answer.payload[start:end]
+            if number == uapi.NLMSGERR_ATTR_MSG:
+                text = value.rstrip(b"\0").decode("utf-8", "replace")
+            elif number == uapi.NLMSGERR_ATTR_OFFS and sequence in sent:
+                attribute = _attribute_at(sent[sequence], _OFFSET.unpack(value)[0])
+    return Refusal(code, text, attribute)
+
+
+def _attribute_at(message: Message, offset: int) -> Optional[int]:
+    """The number of the attribute `offset` bytes into the framed message."""
+    start = offset - _HEADER.size
+    if not 0 <= start <= len(message.payload) - 4:
+        return None
+    number: int = struct.unpack_from("=HH", message.payload, start)[1]
+    return number & uapi.NLA_TYPE_MASK

@@ -1,0 +1,373 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one shape in which a user sees an entry, made into an entry and back.
+
+The document is nested, has names where the kernel has a name, and is the same whether declared,
+gathered, stored or sent as an event. `parse` checks every value and raises `InvalidValue` with
+the path of the first fault; `present` shows whatever an entry holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+
+from . import uapi, values
+from .attributes import ENTRY, Attribute
+from .entry import (
+    Entry,
+    Translation,
+    check_family,
+    protocol_keys,
+    translations,
+    tuple_of,
+    turned,
+    with_tuple,
+)
+from .errors import InvalidValue
+from .labels import LabelMap
+from .values import AF_INET, AF_INET6, FAMILIES, PROTOCOL
+
+Document = Dict[str, Any]
+
+_NO_LABELS = LabelMap()
+
+#: Rows of the table that a document says in another way.
+_ELSEWHERE = frozenset(
+    {"original.protocol", "reply.protocol", "mark", "mark_mask", "labels", "labels_mask"}
+    | {"status_mask"}
+    | {f"nat.{end}.{what}_{bound}" for end in ("source", "destination")
+       for what in ("address", "port") for bound in ("min", "max")}
+)  # fmt: skip
+
+_Tree = Dict[str, Union[Attribute, "_Tree"]]  # type: ignore[misc]
+
+
+def _tree(rows: Iterable[Attribute]) -> _Tree:
+    """The rows by the steps of their keys; rows that share a key have one kind for a user."""
+    root: _Tree = {}
+    for row in rows:
+        if row.key in _ELSEWHERE:
+            continue
+        *steps, last = row.key.split(".")
+        branch = root
+        for step in steps:
+            below = branch.setdefault(step, {})
+            assert isinstance(below, dict)
+            branch = below
+        branch.setdefault(last, row)
+    return root
+
+
+_TREE = _tree(ENTRY)
+_TOP = ("family", "protocol", *_TREE, "nat", "mark", "labels", "extra")
+
+
+def parse(document: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Entry:
+    """The entry that `document` declares. A key that is None counts as absent.
+
+    The result has both family and protocol and a complete original tuple; a reply tuple only if
+    one was declared. Read-only keys are taken over and are of no consequence.
+    """
+    _check_mapping(document, "")
+    given = {key: value for key, value in document.items() if value is not None}
+    for key in given:
+        if key not in _TOP:
+            raise InvalidValue(str(key), f"no such key; write one of {', '.join(sorted(_TOP))}")
+
+    entry: Entry = {}
+    for key, branch in _TREE.items():
+        if key in given:
+            _read(branch, given[key], key, entry)
+    if "mark" in given:
+        entry["mark"], mask = values.parse_masked(given["mark"], "mark")
+        if mask != 0xFFFFFFFF:
+            entry["mark_mask"] = mask
+    if "labels" in given:
+        entry["labels"] = values.LABELS.parse(labels.to_bits(given["labels"], "labels"), "labels")
+    if "nat" in given:
+        _read_nat(given["nat"], entry)
+    if "extra" in given:
+        entry["extra"] = _read_extra(given["extra"])
+    _settle_protocol(given, entry)
+    _settle_tuples(entry)
+    _settle_family(given, entry)
+    _check_zones(entry)
+    _check_translation(entry)
+    return entry
+
+
+def _check_mapping(raw: Any, key: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise InvalidValue(key, f"{raw!r} is not a dictionary of keys and values")
+
+
+def _read(branch: Union[Attribute, _Tree], raw: Any, key: str, entry: Entry) -> None:
+    if isinstance(branch, Attribute):
+        entry[key] = branch.kind.parse(raw, key)
+        return
+    _check_mapping(raw, key)
+    for name, value in raw.items():
+        if name not in branch:
+            raise InvalidValue(
+                f"{key}.{name}", f"no such key; write one of {', '.join(sorted(branch))}"
+            )
+        if value is not None:
+            _read(branch[name], value, f"{key}.{name}", entry)
+
+
+def _read_nat(raw: Any, entry: Entry) -> None:
+    _check_mapping(raw, "nat")
+    for end, what in raw.items():
+        if end not in ("source", "destination"):
+            raise InvalidValue(f"nat.{end}", "no such key; write source or destination")
+        if what is None:
+            continue
+        key = f"nat.{end}"
+        _check_mapping(what, key)
+        given = {name: value for name, value in what.items() if value is not None}
+        for name in given:
+            if name not in ("address", "port"):
+                raise InvalidValue(f"{key}.{name}", "no such key; write address or port")
+        if not given:
+            raise InvalidValue(key, "says nothing; write an address, a port or both")
+        if "address" in given:
+            low, high = values.parse_address_range(given["address"], f"{key}.address")
+            entry[f"{key}.address_min"], entry[f"{key}.address_max"] = low, high
+        if "port" in given:
+            first, last = values.parse_integer_range(given["port"], f"{key}.port", 0, 0xFFFF)
+            entry[f"{key}.port_min"], entry[f"{key}.port_max"] = first, last
+
+
+def _read_extra(raw: Any) -> Dict[str, bytes]:
+    _check_mapping(raw, "extra")
+    extra: Dict[str, bytes] = {}
+    for path, text in raw.items():
+        try:
+            extra[str(path)] = bytes.fromhex(text)
+        except (TypeError, ValueError):
+            raise InvalidValue(f"extra.{path}", f"{text!r} is not hexadecimal") from None
+    return extra
+
+
+def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
+    if "protocol" not in given:
+        raise InvalidValue("protocol", "is missing; write a name such as tcp, or a number")
+    protocol = PROTOCOL.parse(given["protocol"], "protocol")
+    for name in ("tcp", "sctp", "dccp"):
+        if name in given and protocol != values.PROTOCOLS[name]:
+            raise InvalidValue(
+                name, f"the protocol is {PROTOCOL.present(protocol)}; leave {name} out"
+            )
+    for direction in ("original", "reply"):
+        if tuple_of(entry, direction):
+            entry[f"{direction}.protocol"] = protocol
+    if "master" in given and "master.protocol" not in entry:
+        entry["master.protocol"] = protocol
+
+
+def _settle_tuples(entry: Entry) -> None:
+    """Both ends and all that the protocol asks for, in every tuple that is there."""
+    if not tuple_of(entry, "original"):
+        if not tuple_of(entry, "reply"):
+            raise InvalidValue("original", "is missing; write the source and destination")
+        if _asked_translations(entry) or translations_claimed(entry):
+            raise InvalidValue(
+                "original",
+                "is missing; with address translation it does not follow from reply, write both",
+            )
+        _check_tuple(entry, "reply")
+        original = _turned_at("reply", entry)
+        entry.update(with_tuple("original", original))
+    for direction in ("original", "reply", "master"):
+        if tuple_of(entry, direction):
+            _check_tuple(entry, direction)
+    _turned_at("original", entry)
+
+
+def _turned_at(direction: str, entry: Entry) -> Dict[str, Any]:
+    try:
+        return turned(tuple_of(entry, direction))
+    except InvalidValue as fault:
+        raise fault.under(direction) from None
+
+
+def _check_tuple(entry: Entry, direction: str) -> None:
+    there = tuple_of(entry, direction)
+    protocol = there["protocol"]
+    name = PROTOCOL.present(protocol)
+    wanted = protocol_keys(protocol)
+    for key in there:
+        if key not in ("source", "destination", "protocol", *wanted):
+            cure = f"it has {', '.join(wanted)}" if wanted else "leave it out"
+            raise InvalidValue(f"{direction}.{key}", f"protocol {name} has no {key}; {cure}")
+    for key in ("source", "destination", *wanted):
+        if key not in there:
+            raise InvalidValue(f"{direction}.{key}", f"is missing; protocol {name} needs it")
+
+
+_ADDRESSES = tuple(
+    row.key for row in ENTRY if isinstance(row.kind, values.Address) and row.family == AF_INET
+)
+
+
+def _settle_family(given: Mapping[str, Any], entry: Entry) -> None:
+    """One family for all addresses; an address of a master may only be of the same."""
+    family = values.family_of(entry["original.source"])
+    if "family" in given:
+        family = values.parse_name(given["family"], "family", FAMILIES, 255, "family")
+        if family not in FAMILIES.values():
+            raise InvalidValue("family", f"{given['family']!r} is no family; write ipv4 or ipv6")
+    wanted = "IPv4" if family == AF_INET else "IPv6"
+    said = "family" if "family" in given else "original.source"
+    for key in _ADDRESSES:
+        if key in entry and values.family_of(entry[key]) != family:
+            shown = key.replace("address_min", "address").replace("address_max", "address")
+            raise InvalidValue(
+                shown,
+                f"{values.present_address(entry[key])} is not of {wanted} as {said} is; "
+                "write all addresses of an entry in one family",
+            )
+    entry["family"] = family
+    check_family(entry["original.protocol"], family)
+
+
+def _check_zones(entry: Entry) -> None:
+    zones = [key for key in ("zone", "original.zone", "reply.zone") if entry.get(key)]
+    if len(zones) > 1:
+        raise InvalidValue(
+            zones[1],
+            f"{zones[0]} is given too; an entry is in one zone, in both directions or in one",
+        )
+    if "master.zone" in entry:
+        raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")
+
+
+def _asked_translations(entry: Mapping[str, Any]) -> List[str]:
+    return [
+        end
+        for end in ("source", "destination")
+        if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
+    ]
+
+
+def translations_claimed(entry: Mapping[str, Any]) -> int:
+    """The status bits by which an entry says that it is translated."""
+    claimed: int = entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
+    return claimed
+
+
+def _check_translation(entry: Entry) -> None:
+    """Where `nat` and `reply` are both there, the reply is plain or shows what `nat` asks for."""
+    asked = _asked_translations(entry)
+    for end in asked:
+        key = f"nat.{end}.port"
+        if f"{key}_min" in entry and not protocol_keys(entry["original.protocol"]):
+            name = PROTOCOL.present(entry["original.protocol"])
+            raise InvalidValue(key, f"protocol {name} has no ports; leave it out")
+    if "reply.source" not in entry:
+        if translations_claimed(entry) and not asked:
+            raise InvalidValue(
+                "reply",
+                "is missing: status says that the entry is translated, neither nat nor reply "
+                "says to what; write nat",
+            )
+        return
+    if not asked:
+        if translations_claimed(entry):
+            for end, found in translations(entry).items():
+                _ask(entry, end, found)
+        return
+    plain = turned(tuple_of(entry, "original"))
+    for end, answered_by in (("source", "destination"), ("destination", "source")):
+        shown, was = entry[f"reply.{answered_by}"], plain[answered_by]
+        low = entry.get(f"nat.{end}.address_min", was)
+        high = entry.get(f"nat.{end}.address_max", was)
+        if shown != was and not low <= shown <= high:
+            raise InvalidValue(
+                f"reply.{answered_by}",
+                f"{values.present_address(shown)} is neither the untranslated "
+                f"{values.present_address(was)} nor what nat.{end} asks for; leave reply out",
+            )
+
+
+def _ask(entry: Entry, end: str, found: Translation) -> None:
+    """Translation that status and reply show, as the request that would bring it about."""
+    key = f"nat.{end}"
+    if found.address is not None:
+        entry[f"{key}.address_min"] = entry[f"{key}.address_max"] = found.address
+    if found.port is not None:
+        entry[f"{key}.port_min"] = entry[f"{key}.port_max"] = found.port
+
+
+def present(entry: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Document:
+    """The document that shows `entry`."""
+    document: Document = {}
+    if "family" in entry:
+        family = entry["family"]
+        document["family"] = {AF_INET: "ipv4", AF_INET6: "ipv6"}.get(family, family)
+    protocol = entry.get("original.protocol", entry.get("reply.protocol"))
+    if protocol is not None:
+        document["protocol"] = PROTOCOL.present(protocol)
+    for row in ENTRY:
+        if row.key in entry and row.key not in _ELSEWHERE:
+            _put(document, row.key, row.kind.present(entry[row.key]))
+    if not document.get("zone", True):
+        del document["zone"]
+    if "synproxy" in document and not any(document["synproxy"].values()):
+        del document["synproxy"]
+    if "mark" in entry:
+        mask = entry.get("mark_mask")
+        document["mark"] = (
+            entry["mark"] if mask is None else f"{entry['mark']:#x}/{mask:#x}"
+        )
+    if entry.get("labels"):
+        document["labels"] = labels.to_names(values.LABELS.present(entry["labels"]))
+    nat = present_translation(entry)
+    if nat:
+        document["nat"] = nat
+    if entry.get("extra"):
+        document["extra"] = {path: data.hex() for path, data in entry["extra"].items()}
+    return document
+
+
+def _put(document: Document, key: str, value: Any) -> None:
+    *steps, last = key.split(".")
+    for step in steps:
+        document = document.setdefault(step, {})
+    document[last] = value
+
+
+def present_translation(entry: Mapping[str, Any]) -> Document:
+    """`nat` as asked for, or as it is in force."""
+    nat: Document = {}
+    for end in _asked_translations(entry):
+        key = f"nat.{end}"
+        asked: Document = {}
+        if f"{key}.address_min" in entry:
+            low, high = entry[f"{key}.address_min"], entry[f"{key}.address_max"]
+            text = values.present_address(low)
+            asked["address"] = text if low == high else f"{text}-{values.present_address(high)}"
+        if f"{key}.port_min" in entry:
+            first, last = entry[f"{key}.port_min"], entry[f"{key}.port_max"]
+            asked["port"] = first if first == last else f"{first}-{last}"
+        nat[end] = asked
+    if nat:
+        return nat
+    for end, found in translations(entry).items():
+        nat[end] = {}
+        if found.address is not None:
+            nat[end]["address"] = values.present_address(found.address)
+        if found.port is not None:
+            nat[end]["port"] = found.port
+    return nat
+
+
+def bounds(entry: Mapping[str, Any], end: str) -> Tuple[Optional[Any], Optional[Any]]:
+    """The range of addresses and of ports that `nat` asks for at one end, None where open."""
+    key = f"nat.{end}"
+    addresses = ports = None
+    if f"{key}.address_min" in entry:
+        addresses = (entry[f"{key}.address_min"], entry[f"{key}.address_max"])
+    if f"{key}.port_min" in entry:
+        ports = (entry[f"{key}.port_min"], entry[f"{key}.port_max"])
+    return addresses, ports

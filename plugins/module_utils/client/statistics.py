@@ -1,0 +1,58 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's own counters of the table, whole and per CPU.
+
+Source: ctattr_stats_cpu and ctattr_stats_global in
+include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Tuple
+
+from . import uapi
+from .attributes import Attribute
+from .codec import Codec
+from .messages import resource
+from .netlink import Message
+from .values import U32
+
+PER_CPU: Tuple[Attribute, ...] = tuple(
+    Attribute(name, (number,), U32)
+    for name, number in (
+        ("found", uapi.CTA_STATS_FOUND),
+        ("invalid", uapi.CTA_STATS_INVALID),
+        ("insert", uapi.CTA_STATS_INSERT),
+        ("insert_failed", uapi.CTA_STATS_INSERT_FAILED),
+        ("drop", uapi.CTA_STATS_DROP),
+        ("early_drop", uapi.CTA_STATS_EARLY_DROP),
+        ("error", uapi.CTA_STATS_ERROR),
+        ("search_restart", uapi.CTA_STATS_SEARCH_RESTART),
+        ("clash_resolve", uapi.CTA_STATS_CLASH_RESOLVE),
+        ("chain_toolong", uapi.CTA_STATS_CHAIN_TOOLONG),
+    )
+)
+GLOBAL: Tuple[Attribute, ...] = (
+    Attribute("entries", (uapi.CTA_STATS_GLOBAL_ENTRIES,), U32),
+    Attribute("max_entries", (uapi.CTA_STATS_GLOBAL_MAX_ENTRIES,), U32),
+)
+
+_PER_CPU = Codec(PER_CPU)
+_GLOBAL = Codec(GLOBAL)
+_NFGENMSG_SIZE = 4
+
+
+def parse_global(message: Message) -> Dict[str, int]:
+    """`{"entries": …, "max_entries": …}`; the second is unknown before Linux 4.18."""
+    return _named(_GLOBAL, message)
+
+
+def parse_per_cpu(message: Message) -> Tuple[int, Dict[str, int]]:
+    """The CPU's number and its counters by name."""
+    return resource(message), _named(_PER_CPU, message)
+
+
+def _named(codec: Codec, message: Message) -> Dict[str, int]:
+    values = codec.decode(message.payload, _NFGENMSG_SIZE)
+    values.pop("extra", None)  # counters that the kernel has retired and sends no more
+    return values

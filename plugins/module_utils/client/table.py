@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operations on the connection tracking table of one network namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
+
+from . import messages
+from .attributes import ENTRY
+from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
+from .errors import KernelError, NotFound, Unavailable, kernel_error
+from .netlink import Message, Refusal, Refused, Socket
+from .statistics import parse_global, parse_per_cpu
+
+_TOP_LEVEL = {row.path[0]: row.key.partition(".")[0] for row in reversed(ENTRY)}
+
+
+def refused(doing: str, refusal: Refusal) -> KernelError:
+    """The exception for a refusal, with the name of the attribute it points at."""
+    attribute = refusal.attribute
+    named = None if attribute is None else _TOP_LEVEL.get(attribute, str(attribute))
+    return kernel_error(doing, refusal.errno, refusal.text, named)
+
+
+@contextlib.contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise refused(what, error.refusal) from None
+
+
+class Table:
+    """The table of the network namespace in which this was made; close it after use.
+
+    Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without
+    ctnetlink. Operations on many entries give, for each in order, None or the error that befell
+    it, and go on after an error.
+    """
+
+    def __init__(self, connect: Callable[[], Socket] = Socket) -> None:
+        self._connect = connect
+        self._socket = connect()
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # one entry
+
+    def create(self, entry: Mapping[str, Any]) -> None:
+        """Create an entry. Raises `Exists` if either of its tuples is taken."""
+        with _doing(f"creating {describe(entry)}"):
+            self._socket.request(messages.create(creation(entry)))
+
+    def put(self, entry: Mapping[str, Any]) -> None:
+        """Create an entry or update the one that is there.
+
+        An entry with `nat` can be put only once: the kernel refuses NAT on an update.
+        """
+        with _doing(f"creating or updating {describe(entry)}"):
+            self._socket.request(messages.create(creation(entry), exclusive=False))
+
+    def update(self, entry: Mapping[str, Any]) -> None:
+        """Change an entry in place to what `entry` has besides its original tuple and zone.
+
+        The kernel applies helper, timeout, status, protocol state, mark, sequence adjustment,
+        synproxy and labels in this order; what came before a refusal stays. Raises `NotFound`,
+        `Busy`, `Unsupported`.
+        """
+        with _doing(f"updating {describe(entry)}"):
+            self._socket.request(messages.update(entry))
+
+    def get(self, entry: Mapping[str, Any]) -> Entry:
+        """The entry with the zone and original tuple of `entry`. Raises `NotFound`.
+
+        The kernel looks in both directions; an entry that has the tuple as its reply is not
+        this one.
+        """
+        found = self.holder(entry)
+        if identity(found) != identity(entry):
+            raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
+        return found
+
+    def holder(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
+        """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
+        about = {**entry, **with_tuple("original", tuple_of(entry, direction))}
+        with _doing(f"reading {describe(entry)}"):
+            answers = self._socket.request(messages.get(about))
+        if not answers:
+            raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
+        return messages.parse_entry(answers[0])
+
+    def delete(self, entry: Mapping[str, Any]) -> None:
+        """Delete an entry, with `id` only if it is still the one that was read.
+
+        Raises `NotFound`, also where another entry has taken its place.
+        """
+        with _doing(f"deleting {describe(entry)}"):
+            self._socket.request(messages.delete(entry))
+
+    # many entries
+
+    def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+        """Create entries that are complete (see `entry.creation`)."""
+        return self._all("creating", messages.create, entries)
+
+    def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+        """Change entries in place, as `update` does."""
+        return self._all("updating", messages.update, entries)
+
+    def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+        """Delete the entries named, as `delete` does."""
+        return self._all("deleting", messages.delete, entries)
+
+    def _all(
+        self,
+        doing: str,
+        build: Callable[[Mapping[str, Any]], Message],
+        entries: Iterable[Mapping[str, Any]],
+    ) -> Iterator[Optional[KernelError]]:
+        named: List[Mapping[str, Any]] = []
+
+        def requests() -> Iterator[Message]:
+            for entry in entries:
+                named.append(entry)
+                yield build(entry)
+
+        for index, refusal in enumerate(self._socket.request_all(requests())):
+            if refusal is None:
+                yield None
+            else:
+                yield refused(f"{doing} {describe(named[index])}", refusal)
+
+    # reading
+
+    def dump(self, family: int = 0, zero: bool = False) -> Iterator[Entry]:
+        """Every entry, of one family (AF_INET, AF_INET6) or of both.
+
+        `zero` resets the counters as they are read. The kernel promises that an entry that is
+        there from beginning to end comes once; others may come or not.
+        """
+        return self._dump(messages.dump(family, zero))
+
+    def dying(self) -> Iterator[Entry]:
+        """Entries that are gone but whose destroy event could not be delivered yet."""
+        return self._dump(messages.dump_dying())
+
+    def unconfirmed(self) -> Iterator[Entry]:
+        """Entries of packets still on their way; always empty since Linux 5.19."""
+        return self._dump(messages.dump_unconfirmed())
+
+    def _dump(self, message: Message) -> Iterator[Entry]:
+        with self._reading(), contextlib.closing(self._connect()) as reader:
+            for answer in reader.dump(message):
+                yield messages.parse_entry(answer)
+
+    def statistics(self) -> Dict[str, int]:
+        """`{"entries": …, "max_entries": …}`."""
+        with self._reading():
+            answers = self._socket.request(messages.statistics())
+        return parse_global(answers[0])
+
+    def count(self) -> int:
+        """How many entries there are."""
+        return self.statistics()["entries"]
+
+    def statistics_per_cpu(self) -> Dict[int, Dict[str, int]]:
+        """The kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
+        with self._reading(), contextlib.closing(self._connect()) as reader:
+            return dict(
+                parse_per_cpu(answer) for answer in reader.dump(messages.dump_statistics_per_cpu())
+            )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as error:
+            if error.refusal.errno == errno.EINVAL:  # no subsystem answers to these requests
+                raise Unavailable("reading the table", errno.EINVAL) from None
+            raise refused("reading the table", error.refusal) from None

@@ -12,7 +12,7 @@ net/netfilter/nf_conntrack_netlink.c does with each.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, NamedTuple, Tuple
 
 from . import uapi, values
 from .values import AF_INET, AF_INET6, Kind
@@ -36,11 +36,11 @@ class Attribute(NamedTuple):
     path: Path
     kind: Kind
     use: int = 0
-    family: Optional[int] = None
-    protocol: Optional[int] = None
+    family: int | None = None
+    protocol: int | None = None
 
 
-def _tuple(prefix: str, number: int, use: int) -> Iterator[Attribute]:
+def tuple_rows(prefix: str, number: int, use: int) -> Iterator[Attribute]:
     """The rows of one tuple: addresses, what the protocol adds, and the zone of one direction."""
 
     def address(name: str, ipv4: int, ipv6: int) -> Iterator[Attribute]:
@@ -51,7 +51,7 @@ def _tuple(prefix: str, number: int, use: int) -> Iterator[Attribute]:
             path = (number, uapi.CTA_TUPLE_IP, last)
             yield Attribute(f"{prefix}.{name}", path, kind, use, family)
 
-    def protocol(name: str, last: int, kind: Kind, only: Optional[int] = None) -> Attribute:
+    def protocol(name: str, last: int, kind: Kind, only: int | None = None) -> Attribute:
         path = (number, uapi.CTA_TUPLE_PROTO, last)
         return Attribute(f"{prefix}.{name}", path, kind, use, None, only)
 
@@ -84,9 +84,7 @@ def _nat(prefix: str, number: int) -> Iterator[Attribute]:
     yield Attribute(f"{prefix}.port_max", (*ports, uapi.CTA_PROTONAT_PORT_MAX), values.U16, CREATE)
 
 
-def _numbers(
-    prefix: str, path: Path, kind: Kind, use: int, members: Iterable[Tuple[str, int]]
-) -> Iterator[Attribute]:
+def _numbers(prefix: str, path: Path, kind: Kind, use: int, members: Iterable[tuple[str, int]]) -> Iterator[Attribute]:
     """Rows of one nest that are all of one kind."""
     for name, number in members:
         yield Attribute(f"{prefix}.{name}", (*path, number), kind, use)
@@ -99,8 +97,8 @@ def _entry() -> Iterator[Attribute]:
     sctp = (uapi.CTA_PROTOINFO, uapi.CTA_PROTOINFO_SCTP)
     counters = (("packets", uapi.CTA_COUNTERS_PACKETS), ("bytes", uapi.CTA_COUNTERS_BYTES))
 
-    yield from _tuple("original", uapi.CTA_TUPLE_ORIG, KEY | CREATE)
-    yield from _tuple("reply", uapi.CTA_TUPLE_REPLY, CREATE | FIXED)
+    yield from tuple_rows("original", uapi.CTA_TUPLE_ORIG, KEY | CREATE)
+    yield from tuple_rows("reply", uapi.CTA_TUPLE_REPLY, CREATE | FIXED)
     yield Attribute("zone", (uapi.CTA_ZONE,), values.U16, KEY | CREATE)
     yield Attribute("status", (uapi.CTA_STATUS,), values.STATUS, both)
     yield Attribute("status_mask", (uapi.CTA_STATUS_MASK,), values.U32)
@@ -130,7 +128,7 @@ def _entry() -> Iterator[Attribute]:
     yield Attribute("timeout", (uapi.CTA_TIMEOUT,), values.U32, both)
     yield Attribute("mark", (uapi.CTA_MARK,), values.U32, both)
     yield Attribute("mark_mask", (uapi.CTA_MARK_MASK,), values.U32, UPDATE)
-    yield from _tuple("master", uapi.CTA_TUPLE_MASTER, CREATE | FIXED)
+    yield from tuple_rows("master", uapi.CTA_TUPLE_MASTER, CREATE | FIXED)
     for direction, number in (
         ("original", uapi.CTA_SEQ_ADJ_ORIG),
         ("reply", uapi.CTA_SEQ_ADJ_REPLY),
@@ -152,9 +150,7 @@ def _entry() -> Iterator[Attribute]:
     )
     yield from _numbers("synproxy", (uapi.CTA_SYNPROXY,), values.U32, both, synproxy)
 
-    yield from _numbers(
-        "counters.original", (uapi.CTA_COUNTERS_ORIG,), values.U64, 0, counters
-    )
+    yield from _numbers("counters.original", (uapi.CTA_COUNTERS_ORIG,), values.U64, 0, counters)
     yield from _numbers("counters.reply", (uapi.CTA_COUNTERS_REPLY,), values.U64, 0, counters)
     times = (("start", uapi.CTA_TIMESTAMP_START), ("stop", uapi.CTA_TIMESTAMP_STOP))
     yield from _numbers("timestamps", (uapi.CTA_TIMESTAMP,), values.TIME, 0, times)
@@ -166,10 +162,10 @@ def _entry() -> Iterator[Attribute]:
 
 
 #: Every row, in the order in which an entry is presented.
-ENTRY: Tuple[Attribute, ...] = tuple(_entry())
+ENTRY: tuple[Attribute, ...] = tuple(_entry())
 
 #: Groups of keys that the kernel takes together or not at all.
-INSEPARABLE: Tuple[str, ...] = (
+INSEPARABLE: tuple[str, ...] = (
     "sctp.",
     "sequence_adjustment.original.",
     "sequence_adjustment.reply.",

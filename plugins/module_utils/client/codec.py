@@ -11,7 +11,7 @@ are seen and not lost.
 from __future__ import annotations
 
 import struct
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from . import uapi
 from .attributes import ENTRY, Attribute, Path
@@ -27,14 +27,13 @@ class MalformedMessage(ConntrackError):
     """Bytes that are no netlink attributes; carries what could not be read."""
 
 
-def attributes(data: bytes, start: int, end: int) -> Iterator[Tuple[int, int, int]]:
+def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(number, start, end) of each attribute's payload in `data[start:end]`."""
     while start + 4 <= end:
         length, number = _HEADER.unpack_from(data, start)
         if length < 4 or start + length > end:
             raise MalformedMessage(
-                f"attribute {number & uapi.NLA_TYPE_MASK} at byte {start} claims {length} bytes, "
-                f"{end - start} are left"
+                f"attribute {number & uapi.NLA_TYPE_MASK} at byte {start} claims {length} bytes, {end - start} are left"
             )
         yield number & uapi.NLA_TYPE_MASK, start + 4, start + length
         start += length + 3 & ~3
@@ -54,9 +53,9 @@ class _Nest:
     """The members of one nest, by number; several rows of one number differ by restriction."""
 
     def __init__(self) -> None:
-        self.rows: Dict[int, List[Attribute]] = {}
-        self.nests: Dict[int, "_Nest"] = {}
-        self.protocol_key: Optional[str] = None
+        self.rows: dict[int, list[Attribute]] = {}
+        self.nests: dict[int, _Nest] = {}
+        self.protocol_key: str | None = None
 
     def add(self, row: Attribute, path: Path) -> None:
         if len(path) > 1:
@@ -75,15 +74,13 @@ class Codec:
         for row in table:
             self._root.add(row, row.path)
 
-    def decode(self, data: bytes, start: int = 0, end: Optional[int] = None) -> Values:
+    def decode(self, data: bytes, start: int = 0, end: int | None = None) -> Values:
         """The values in `data[start:end]`; `MalformedMessage` if these are no attributes."""
         values: Values = {}
         self._decode(self._root, data, start, len(data) if end is None else end, values, ())
         return values
 
-    def _decode(
-        self, nest: _Nest, data: bytes, start: int, end: int, values: Values, path: Path
-    ) -> None:
+    def _decode(self, nest: _Nest, data: bytes, start: int, end: int, values: Values, path: Path) -> None:
         for number, first, last in attributes(data, start, end):
             inner = nest.nests.get(number)
             if inner is not None:
@@ -102,29 +99,27 @@ class Codec:
                 row = next((r for r in rows if r.protocol == protocol), row)
             values[row.key] = row.kind.decode(data[first:last])
 
-    def encode(self, values: Mapping[str, Any], keys: Optional[Collection[str]] = None) -> bytes:
+    def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
         """The attributes of `values`, or of those of its keys that are in `keys`."""
         return self._encode(self._root, values, keys)
 
-    def _encode(
-        self, nest: _Nest, values: Mapping[str, Any], keys: Optional[Collection[str]]
-    ) -> bytes:
-        parts: List[bytes] = []
-        members: Dict[int, Union[_Nest, List[Attribute]]] = {**nest.rows, **nest.nests}
+    def _encode(self, nest: _Nest, values: Mapping[str, Any], keys: Collection[str] | None) -> bytes:
+        parts: list[bytes] = []
+        members: dict[int, _Nest | list[Attribute]] = {**nest.rows, **nest.nests}
         for number, member in members.items():
             if isinstance(member, _Nest):
                 payload = self._encode(member, values, keys)
                 if payload:
                     parts.append(nested(number, payload))
                 continue
-            for row in member:
-                if (
-                    row.key in values
-                    and (keys is None or row.key in keys)
-                    and row.family in (None, values["family"])
-                    and (row.protocol is None or row.protocol == values.get(nest.protocol_key or ""))
-                ):
-                    parts.append(attribute(number, row.kind.encode(values[row.key])))
+            parts.extend(
+                attribute(number, row.kind.encode(values[row.key]))
+                for row in member
+                if row.key in values
+                and (keys is None or row.key in keys)
+                and row.family in (None, values["family"])
+                and row.protocol in (None, values.get(nest.protocol_key or ""))
+            )
         return b"".join(parts)
 
 

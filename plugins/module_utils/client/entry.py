@@ -9,7 +9,7 @@ unknown or unset.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Tuple
 
 from . import uapi
 from .codec import Values
@@ -29,6 +29,9 @@ SETTABLE_STATUS = uapi.IPS_SEEN_REPLY | uapi.IPS_ASSURED | uapi.IPS_FIXED_TIMEOU
 #: Seconds an entry lives that is declared without a timeout.
 DEFAULT_TIMEOUT = 120
 OFFLOADED = uapi.IPS_OFFLOAD | uapi.IPS_HW_OFFLOAD
+#: Protocols whose entries have no ports where the kernel has given up tracking them: DCCP since
+#: Linux 6.17, UDP-Lite since 7.1.
+UNTRACKED = frozenset({uapi.IPPROTO_DCCP, uapi.IPPROTO_UDPLITE})
 
 _PORTS = ("source_port", "destination_port")
 _KEYS = ("source_key", "destination_key")
@@ -48,7 +51,7 @@ _ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18}
 _ICMPV6_ANSWERS = {128: 129, 139: 140}
 
 
-def protocol_keys(protocol: int) -> Tuple[str, ...]:
+def protocol_keys(protocol: int) -> tuple[str, ...]:
     """The keys that tell flows of `protocol` apart, besides the addresses."""
     if protocol in PORT_PROTOCOLS:
         return _PORTS
@@ -65,13 +68,11 @@ def identity(entry: Mapping[str, Any]) -> Identity:
     return (*(get(key) or 0 for key in _ZONES), *(get(key) for key in _IDENTITY))
 
 
-def tuple_of(entry: Mapping[str, Any], direction: str) -> Dict[str, Any]:
+def tuple_of(entry: Mapping[str, Any], direction: str) -> dict[str, Any]:
     """The tuple of one direction without its zone: `{"source": …, "source_port": …}`."""
     start = direction + "."
     return {
-        key[len(start) :]: value
-        for key, value in entry.items()
-        if key.startswith(start) and not key.endswith(".zone")
+        key[len(start) :]: value for key, value in entry.items() if key.startswith(start) and not key.endswith(".zone")
     }
 
 
@@ -80,7 +81,7 @@ def with_tuple(direction: str, values: Mapping[str, Any]) -> Entry:
     return {f"{direction}.{name}": value for name, value in values.items()}
 
 
-def answered_type(protocol: int, icmp_type: int) -> Optional[int]:
+def answered_type(protocol: int, icmp_type: int) -> int | None:
     """The ICMP type of the other direction, or None for a type that has none."""
     asked = _ICMP_ANSWERS if protocol == uapi.IPPROTO_ICMP else _ICMPV6_ANSWERS
     if icmp_type in asked:
@@ -88,7 +89,7 @@ def answered_type(protocol: int, icmp_type: int) -> Optional[int]:
     return next((ask for ask, answer in asked.items() if answer == icmp_type), None)
 
 
-def turned(values: Mapping[str, Any]) -> Dict[str, Any]:
+def turned(values: Mapping[str, Any]) -> dict[str, Any]:
     """A tuple as the packets of the other direction carry it, without translation.
 
     Raises `InvalidValue` for an ICMP type that no packet answers: it cannot be tracked.
@@ -98,7 +99,7 @@ def turned(values: Mapping[str, Any]) -> Dict[str, Any]:
         if one in values and two in values:
             other[one], other[two] = values[two], values[one]
     if "icmp_type" in values:
-        answer = answered_type(values["protocol"], values["icmp_type"])
+        answer = answered_type(values.get("protocol", uapi.IPPROTO_ICMP), values["icmp_type"])
         if answer is None:
             raise InvalidValue(
                 "icmp_type",
@@ -134,11 +135,11 @@ def creation(declared: Mapping[str, Any]) -> Entry:
 class Translation(NamedTuple):
     """What one end of a connection is translated to; None is unchanged."""
 
-    address: Optional[bytes]
-    port: Optional[int]
+    address: bytes | None
+    port: int | None
 
 
-def translations(entry: Mapping[str, Any]) -> Dict[str, Translation]:
+def translations(entry: Mapping[str, Any]) -> dict[str, Translation]:
     """The address translation in force, by `source` and `destination`.
 
     The kernel never says it; it follows from the status bits and from what the reply tuple has
@@ -146,7 +147,7 @@ def translations(entry: Mapping[str, Any]) -> Dict[str, Translation]:
     only where it was changed.
     """
     status = entry.get("status", 0)
-    found: Dict[str, Translation] = {}
+    found: dict[str, Translation] = {}
     for end, bit, answered_by in (
         ("source", uapi.IPS_SRC_NAT, "destination"),
         ("destination", uapi.IPS_DST_NAT, "source"),
@@ -155,15 +156,12 @@ def translations(entry: Mapping[str, Any]) -> Dict[str, Translation]:
             continue
         port = entry.get(f"reply.{answered_by}_port")
         if port is None:
-            was, port = _flow_id(entry, "original", end), _flow_id(entry, "reply", answered_by)
+            was, port = entry.get(f"original.{end}_key"), entry.get(f"reply.{answered_by}_key")
+            if "reply.icmp_id" in entry and "source" not in found:  # one id serves both ends
+                was, port = entry.get("original.icmp_id"), entry["reply.icmp_id"]
             port = None if port == was else port
         found[end] = Translation(entry[f"reply.{answered_by}"], port)
     return found
-
-
-def _flow_id(entry: Mapping[str, Any], direction: str, end: str) -> Optional[int]:
-    value: Optional[int] = entry.get(f"{direction}.{end}_key")
-    return entry.get(f"{direction}.icmp_id") if value is None and end == "source" else value
 
 
 def untranslated(entry: Mapping[str, Any]) -> Entry:
@@ -174,9 +172,7 @@ def untranslated(entry: Mapping[str, Any]) -> Entry:
 def describe(entry: Mapping[str, Any]) -> str:
     """One line that names the entry: `tcp 10.0.0.1:4000 -> 192.0.2.1:443 (zone 5)`."""
     line = _describe_tuple(entry, "original")
-    zones = [
-        f"{key.replace('.', ' ')} {entry[key]}" for key in _ZONES if entry.get(key)
-    ]
+    zones = [f"{key.replace('.', ' ')} {entry[key]}" for key in _ZONES if entry.get(key)]
     if "reply.source" in entry and "original.source" in entry:
         reply = tuple_of(entry, "reply")
         try:
@@ -205,9 +201,7 @@ def _describe_tuple(entry: Mapping[str, Any], direction: str) -> str:
 
     icmp = ""
     if "icmp_type" in values:
-        icmp = " type {icmp_type} code {icmp_code} id {icmp_id}".format_map(
-            {**dict.fromkeys(_ICMP, "?"), **values}
-        )
+        icmp = " type {icmp_type} code {icmp_code} id {icmp_id}".format_map({**dict.fromkeys(_ICMP, "?"), **values})
     return f"{name} {end('source')} -> {end('destination')}{icmp}"
 
 

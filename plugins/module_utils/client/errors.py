@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Dict, Optional, Type
 
 
 class ConntrackError(Exception):
@@ -29,9 +28,14 @@ class InvalidValue(ConntrackError, ValueError):
         self.key = key
         self.problem = problem
 
-    def under(self, parent: str) -> "InvalidValue":
+    def under(self, parent: str) -> InvalidValue:
         """The same fault, seen from the document that holds this one under `parent`."""
         return InvalidValue(f"{parent}.{self.key}" if self.key else parent, self.problem)
+
+
+def errno_name(code: int) -> str:
+    """The name of an errno as netlink's documentation writes it."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
 class KernelError(ConntrackError):
@@ -48,9 +52,9 @@ class KernelError(ConntrackError):
         self,
         request: str,
         code: int,
-        text: Optional[str] = None,
-        attribute: Optional[str] = None,
-        remedy: Optional[str] = None,
+        text: str | None = None,
+        attribute: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         self.request = request
         self.errno = code
@@ -61,7 +65,7 @@ class KernelError(ConntrackError):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        name = errno.errorcode.get(self.errno, str(self.errno))
+        name = errno_name(self.errno)
         sentence = f"{self.request}: {os.strerror(self.errno)} ({name})"
         if self.attribute:
             sentence += f" at {self.attribute}"
@@ -71,7 +75,7 @@ class KernelError(ConntrackError):
             sentence += f". {self.remedy}"
         return sentence
 
-    def advised(self, remedy: str) -> "KernelError":
+    def advised(self, remedy: str) -> KernelError:
         """The same error with advice that fits where it happened."""
         return type(self)(self.request, self.errno, self.text, self.attribute, remedy)
 
@@ -80,8 +84,8 @@ class NotPermitted(KernelError):
     """EPERM: CAP_NET_ADMIN is missing, or the entry's timeout is fixed."""
 
     remedy = (
-        "This needs CAP_NET_ADMIN in the user namespace that owns the network namespace: "
-        "run as root (become: true)"
+        "This needs CAP_NET_ADMIN in the user namespace that owns the network namespace: run as root "
+        "(become: true); a timeout that is fixed (status fixed_timeout) nobody can change"
     )
 
 
@@ -102,9 +106,12 @@ class Unsupported(KernelError):
 
 
 class TableFull(KernelError):
-    """ENOMEM or ENOSPC: no room for another entry."""
+    """ENOMEM or ENOSPC: no room for another entry, or for the labels of this one."""
 
-    remedy = "Compare nf_conntrack_count with nf_conntrack_max"
+    remedy = (
+        "Compare nf_conntrack_count with nf_conntrack_max; an entry has room for labels only "
+        "where a rule in its network namespace uses them"
+    )
 
 
 class Unavailable(KernelError):
@@ -125,7 +132,7 @@ class Overrun(ResultUnknown):
     remedy = "Messages were lost because the receive buffer overran: read again"
 
 
-_BY_ERRNO: Dict[int, Type[KernelError]] = {
+_BY_ERRNO: dict[int, type[KernelError]] = {
     errno.EPERM: NotPermitted,
     errno.ENOENT: NotFound,
     errno.EEXIST: Exists,
@@ -136,11 +143,10 @@ _BY_ERRNO: Dict[int, Type[KernelError]] = {
     errno.EPROTONOSUPPORT: Unavailable,
     errno.ENOBUFS: Overrun,
     errno.ETIMEDOUT: ResultUnknown,
+    errno.EMSGSIZE: ResultUnknown,  # an answer that did not fit
 }
 
 
-def kernel_error(
-    request: str, code: int, text: Optional[str] = None, attribute: Optional[str] = None
-) -> KernelError:
+def kernel_error(request: str, code: int, text: str | None = None, attribute: str | None = None) -> KernelError:
     """The exception that stands for `code` (a positive errno)."""
     return _BY_ERRNO.get(code, KernelError)(request, code, text, attribute)

@@ -8,7 +8,7 @@ line, `#` starts a comment.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Iterable, Mapping
 
 from .errors import InvalidValue
 from .values import LABEL_BITS, as_list, parse_integer
@@ -20,15 +20,15 @@ DEFAULT_PATHS = ("/etc/xtables/connlabel.conf", "/etc/connlabel.conf")
 class LabelMap:
     """Label names to bits and back; without names, bits are their own names."""
 
-    def __init__(self, bits: Optional[Mapping[str, int]] = None, source: str = "") -> None:
-        self.bits: Dict[str, int] = dict(bits or {})
-        self.names: Dict[int, str] = {}
+    def __init__(self, bits: Mapping[str, int] | None = None, source: str = "") -> None:
+        self.bits: dict[str, int] = dict(bits or {})
+        self.names: dict[int, str] = {}
         for name, bit in self.bits.items():
             self.names.setdefault(bit, name)
         self.source = source
 
     @classmethod
-    def read(cls, path: Optional[str] = None) -> "LabelMap":
+    def read(cls, path: str | None = None) -> LabelMap:
         """The map in the file at `path`, or in the first default file that exists, or none."""
         if path is not None:
             try:
@@ -47,23 +47,22 @@ class LabelMap:
         return cls()
 
     @classmethod
-    def parse(cls, lines: Iterable[str], source: str) -> "LabelMap":
+    def parse(cls, lines: Iterable[str], source: str) -> LabelMap:
         """The map in the lines of a connlabel.conf; `InvalidValue` names a line that is none."""
-        bits: Dict[str, int] = {}
+        bits: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
             words = line.partition("#")[0].split()
             if not words:
                 continue
             if len(words) != 2:
-                raise InvalidValue(
-                    "label_map", f"{source} line {number}: write a bit number and a name"
-                )
-            bits[words[1]] = parse_integer(
-                words[0], f"label_map: {source} line {number}", 0, LABEL_BITS - 1
-            )
+                raise InvalidValue("label_map", f"{source} line {number}: write a bit number and a name")
+            try:
+                bits[words[1]] = parse_integer(words[0], "", 0, LABEL_BITS - 1)
+            except InvalidValue as fault:
+                raise InvalidValue("label_map", f"{source} line {number}: {fault.problem}") from None
         return cls(bits, source)
 
-    def to_bits(self, raw: Any, key: str) -> List[int]:
+    def to_bits(self, raw: Any, key: str) -> list[int]:
         """Bit numbers for a list of names and numbers; `InvalidValue` for an unknown name."""
         return [self._bit(item, key) for item in as_list(raw)]
 
@@ -80,6 +79,6 @@ class LabelMap:
                 f"from {self.source or 'connlabel.conf'} (known: {known})",
             ) from None
 
-    def to_names(self, bits: Iterable[int]) -> List[Any]:
+    def to_names(self, bits: Iterable[int]) -> list[Any]:
         """A name for each bit that has one, else the bit number."""
         return [self.names.get(bit, bit) for bit in bits]

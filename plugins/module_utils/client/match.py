@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterable, Mapping, Tuple
 
 from . import uapi, values
 from .entry import Entry, translations
@@ -27,7 +27,6 @@ from .values import (
     STATUS,
     TCP_STATES,
     as_list,
-    listing,
     parse_integer,
     parse_integer_range,
     parse_masked,
@@ -38,7 +37,7 @@ AddressRange = Tuple[bytes, bytes]
 
 _NO_LABELS = LabelMap()
 
-_ADDRESSES: Dict[str, Tuple[str, ...]] = {
+_ADDRESSES: dict[str, tuple[str, ...]] = {
     "source": ("original.source",),
     "destination": ("original.destination",),
     "reply_source": ("reply.source",),
@@ -46,7 +45,7 @@ _ADDRESSES: Dict[str, Tuple[str, ...]] = {
 }
 _ADDRESSES["address"] = tuple(key for keys in _ADDRESSES.values() for key in keys)
 
-_PORTS: Dict[str, Tuple[str, ...]] = {
+_PORTS: dict[str, tuple[str, ...]] = {
     "source_port": ("original.source_port",),
     "destination_port": ("original.destination_port",),
     "reply_source_port": ("reply.source_port",),
@@ -54,18 +53,18 @@ _PORTS: Dict[str, Tuple[str, ...]] = {
 }
 _PORTS["port"] = tuple(key for keys in _PORTS.values() for key in keys)
 
-_NUMBERS: Dict[str, Tuple[str, int]] = {
+_NUMBERS: dict[str, tuple[str, int]] = {
     "icmp_type": ("original.icmp_type", 0xFF),
     "icmp_code": ("original.icmp_code", 0xFF),
     "icmp_id": ("original.icmp_id", 0xFFFF),
     "source_key": ("original.source_key", 0xFFFF),
     "destination_key": ("original.destination_key", 0xFFFF),
 }
-_ZONES: Dict[str, Tuple[str, ...]] = {
+_ZONES: dict[str, tuple[str, ...]] = {
     "original_zone": ("original.zone", "zone"),
     "reply_zone": ("reply.zone", "zone"),
 }
-_STATES: Dict[str, Dict[str, int]] = {
+_STATES: dict[str, dict[str, int]] = {
     "tcp.state": TCP_STATES,
     "sctp.state": SCTP_STATES,
     "dccp.state": DCCP_STATES,
@@ -78,19 +77,15 @@ _GRE = frozenset({uapi.IPPROTO_GRE})
 _STATEFUL = frozenset({uapi.IPPROTO_TCP, uapi.IPPROTO_SCTP, uapi.IPPROTO_DCCP})
 
 #: The protocols whose entries can have what a key asks for.
-_PROTOCOLS_WITH: Dict[str, FrozenSet[int]] = {
+_PROTOCOLS_WITH: dict[str, frozenset[int]] = {
     **dict.fromkeys(_PORTS, PORT_PROTOCOLS),
     **{key: _GRE if key.endswith("_key") else _ICMP for key in _NUMBERS},
     "state": _STATEFUL,
 }
 
-_BOUNDS = tuple(
-    f"{what}_{side}"
-    for what in ("timeout", "bytes", "packets", "age")
-    for side in ("below", "above")
-)
+_BOUNDS = tuple(f"{what}_{side}" for what in ("timeout", "bytes", "packets", "age") for side in ("below", "above"))
 
-KEYS: Tuple[str, ...] = (
+KEYS: tuple[str, ...] = (
     "family",
     "protocol",
     "zone",
@@ -120,14 +115,14 @@ class Match:
     `InvalidValue` rather than answer.
     """
 
-    def __init__(self, predicate: Predicate, needs: FrozenSet[str] = frozenset()) -> None:
+    def __init__(self, predicate: Predicate, needs: frozenset[str] = frozenset()) -> None:
         self._predicate = predicate
         self.needs = needs
 
     def __call__(self, entry: Entry) -> bool:
         return self._predicate(entry)
 
-    def but_not(self, other: "Match") -> "Match":
+    def but_not(self, other: Match) -> Match:
         """What this matches and `other` does not."""
         return Match(lambda entry: self(entry) and not other(entry), self.needs | other.needs)
 
@@ -169,9 +164,7 @@ def _parse_one(raw: Any, labels: LabelMap, key: str) -> Match:
     _check_protocols(raw, key)
     _check_families(raw, key)
 
-    conditions = [
-        parser(raw[name], f"{key}.{name}", labels) for name, parser in _PARSERS.items() if name in raw
-    ]
+    conditions = [parser(raw[name], f"{key}.{name}", labels) for name, parser in _PARSERS.items() if name in raw]
     needs = frozenset(_NEEDS[name] for name in raw if name in _NEEDS)
     match = Match(_all(conditions), needs)
     if "except" in raw:
@@ -179,22 +172,19 @@ def _parse_one(raw: Any, labels: LabelMap, key: str) -> Match:
     return match
 
 
-def _all(conditions: List[Predicate]) -> Predicate:
+def _all(conditions: list[Predicate]) -> Predicate:
     if len(conditions) == 1:
         return conditions[0]
 
     def matches(entry: Entry) -> bool:
-        for condition in conditions:
-            if not condition(entry):
-                return False
-        return True
+        return all(condition(entry) for condition in conditions)
 
     return matches
 
 
 def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
     """Keys that no protocol of this match has would make it match nothing, ever."""
-    possible: Optional[FrozenSet[int]] = None
+    possible: frozenset[int] | None = None
     said_by = ""
     if "protocol" in raw:
         possible = frozenset(_protocols(raw["protocol"], f"{key}.protocol"))
@@ -215,7 +205,7 @@ def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
 
 def _check_families(raw: Mapping[str, Any], key: str) -> None:
     """Addresses of one match that have no family in common would make it match nothing, ever."""
-    possible: FrozenSet[int] = frozenset(FAMILIES.values())
+    possible: frozenset[int] = frozenset(FAMILIES.values())
     said_by = ""
     for name in ("family", *_ADDRESSES):
         if name not in raw:
@@ -226,16 +216,14 @@ def _check_families(raw: Mapping[str, Any], key: str) -> None:
         else:
             here = frozenset(values.family_of(low) for low, _ in parse_addresses(raw[name], path))
         if not possible & here:
-            raise InvalidValue(
-                path, f"is not of the family of {said_by}; write both in one family"
-            )
+            raise InvalidValue(path, f"is not of the family of {said_by}; write both in one family")
         possible, said_by = possible & here, name
 
 
 # Addresses
 
 
-def parse_addresses(raw: Any, key: str) -> List[AddressRange]:
+def parse_addresses(raw: Any, key: str) -> list[AddressRange]:
     """Inclusive ranges from addresses, CIDR blocks, `a-b` ranges, or a list of these."""
     return [_address_range(item, key) for item in as_list(raw)]
 
@@ -247,13 +235,16 @@ def _address_range(raw: Any, key: str) -> AddressRange:
         return values.parse_address_range(raw, key)
     low = values.parse_address(address, key)
     bits = 8 * len(low)
-    host = (1 << bits - parse_integer(length, f"{key} (prefix length of {raw!r})", 0, bits)) - 1
+    try:
+        host = (1 << bits - parse_integer(length, key, 0, bits)) - 1
+    except InvalidValue:
+        raise InvalidValue(
+            key, f"{raw!r} has no prefix length behind the slash; write a number from 0 to {bits} there"
+        ) from None
     number = int.from_bytes(low, "big")
     if number & host:
         network = values.present_address((number & ~host).to_bytes(len(low), "big"))
-        raise InvalidValue(
-            key, f"{raw!r} has host bits set; write {network}/{length}, or the address alone"
-        )
+        raise InvalidValue(key, f"{raw!r} has host bits set; write {network}/{length}, or the address alone")
     return low, (number | host).to_bytes(len(low), "big")
 
 
@@ -265,7 +256,7 @@ def _address(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
         single = frozenset(low for low, high in ranges if low == high)
         wide = [(low, high, len(low)) for low, high in ranges if low != high]
 
-        def has(address: Optional[bytes]) -> bool:
+        def has(address: bytes | None) -> bool:
             if address is None:
                 return False
             if address in single:
@@ -283,32 +274,30 @@ def _address(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
 # Ports and other numbers
 
 
-def parse_ports(raw: Any, key: str) -> List[values.Range]:
+def parse_ports(raw: Any, key: str) -> list[values.Range]:
     """Inclusive ranges from port numbers, `a-b` ranges, service names, or a list of these."""
     return [port for item in as_list(raw) for port in _port(item, key)]
 
 
-def _port(raw: Any, key: str) -> List[values.Range]:
+def _port(raw: Any, key: str) -> list[values.Range]:
     if isinstance(raw, str) and any(letter.isalpha() for letter in raw):
         found = set()
         for protocol in ("tcp", "udp", "sctp", "dccp"):
             try:
                 found.add(socket.getservbyname(raw.strip(), protocol))
-            except OSError:
+            except (OSError, ValueError):
                 continue
         if not found:
-            raise InvalidValue(
-                key, f"{raw!r} is no service of this host; write the port's number"
-            )
+            raise InvalidValue(key, f"{raw!r} is no service of this host; write the port's number")
         return [(port, port) for port in sorted(found)]
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _has_number(keys: Tuple[str, ...], ranges: List[values.Range]) -> Predicate:
+def _has_number(keys: tuple[str, ...], ranges: list[values.Range]) -> Predicate:
     single = frozenset(low for low, high in ranges if low == high)
     wide = [(low, high) for low, high in ranges if low != high]
 
-    def has(number: Optional[int]) -> bool:
+    def has(number: int | None) -> bool:
         if number is None:
             return False
         return number in single or any(low <= number <= high for low, high in wide)
@@ -335,13 +324,15 @@ def _number(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
 # What an entry is
 
 
-def _families(raw: Any, key: str) -> List[int]:
-    found = []
-    for item in as_list(raw):
-        if item not in FAMILIES:
-            raise InvalidValue(key, f"{item!r} is no family; write {listing(FAMILIES)}")
-        found.append(FAMILIES[item])
-    return found
+def _families(raw: Any, key: str) -> list[int]:
+    return [FAMILIES[_one_of(FAMILIES, item, key, "family")] for item in as_list(raw)]
+
+
+def _one_of(names: Iterable[str], raw: Any, key: str, what: str) -> str:
+    name = raw.strip().lower() if isinstance(raw, str) else ""
+    if name not in names:
+        raise InvalidValue(key, f"{raw!r} is no {what}; write one of {', '.join(names)}")
+    return name
 
 
 def _family(raw: Any, key: str, _: LabelMap) -> Predicate:
@@ -349,7 +340,7 @@ def _family(raw: Any, key: str, _: LabelMap) -> Predicate:
     return lambda entry: entry.get("family") in wanted
 
 
-def _protocols(raw: Any, key: str) -> List[int]:
+def _protocols(raw: Any, key: str) -> list[int]:
     return [values.PROTOCOL.parse(item, key) for item in as_list(raw)]
 
 
@@ -358,7 +349,7 @@ def _protocol(raw: Any, key: str, _: LabelMap) -> Predicate:
     return lambda entry: entry.get("original.protocol") in wanted
 
 
-def _zone_set(raw: Any, key: str) -> FrozenSet[int]:
+def _zone_set(raw: Any, key: str) -> frozenset[int]:
     return frozenset(parse_integer(item, key, 0, 0xFFFF) for item in as_list(raw))
 
 
@@ -366,9 +357,7 @@ def _zone(raw: Any, key: str, _: LabelMap) -> Predicate:
     """An entry is in a zone if both its directions are."""
     wanted = _zone_set(raw, key)
     return lambda entry: (
-        (entry.get("zone") or 0) in wanted
-        and not entry.get("original.zone")
-        and not entry.get("reply.zone")
+        (entry.get("zone") or 0) in wanted and not entry.get("original.zone") and not entry.get("reply.zone")
     )
 
 
@@ -398,30 +387,20 @@ def _mark(raw: Any, key: str, _: LabelMap) -> Predicate:
 
 
 def _state(raw: Any, key: str, _: LabelMap) -> Predicate:
-    wanted: Dict[str, FrozenSet[int]] = {}
-    names = as_list(raw)
-    for name in names:
-        if name not in _STATE_NAMES:
-            raise InvalidValue(
-                key, f"{name!r} is no state; write one of {', '.join(_STATE_NAMES)}"
-            )
+    wanted: dict[str, frozenset[int]] = {}
+    names = [_one_of(_STATE_NAMES, item, key, "state") for item in as_list(raw)]
     for where, states in _STATES.items():
         wanted[where] = frozenset(states[name] for name in names if name in states)
     return lambda entry: any(entry.get(where) in numbers for where, numbers in wanted.items())
 
 
 def _nat(raw: Any, key: str, _: LabelMap) -> Predicate:
-    wanted = as_list(raw)
-    for item in wanted:
-        if item not in _TRANSLATIONS:
-            raise InvalidValue(key, f"{item!r} is no kind of NAT; write {', '.join(_TRANSLATIONS)}")
+    wanted = [_one_of(_TRANSLATIONS, item, key, "kind of NAT") for item in as_list(raw)]
 
     def matches(entry: Entry) -> bool:
         found = translations(entry)
         return (
-            ("any" in wanted and bool(found))
-            or ("none" in wanted and not found)
-            or any(end in wanted for end in found)
+            ("any" in wanted and bool(found)) or ("none" in wanted and not found) or any(end in wanted for end in found)
         )
 
     return matches
@@ -441,17 +420,15 @@ def _label_bits(raw: Any, key: str, labels: LabelMap) -> int:
 
 def _expected(raw: Any, key: str, _: LabelMap) -> Predicate:
     if not isinstance(raw, bool):
-        raise InvalidValue(key, f"{raw!r} is neither true nor false")
-    return lambda entry: (
-        "master.source" in entry or bool(entry.get("status", 0) & uapi.IPS_EXPECTED)
-    ) is raw
+        raise InvalidValue(key, f"{raw!r} is neither; write true or false")
+    return lambda entry: ("master.source" in entry or bool(entry.get("status", 0) & uapi.IPS_EXPECTED)) is raw
 
 
 # Bounds
 
 
-def _sum(what: str) -> Callable[[Entry, str], Optional[int]]:
-    def measure(entry: Entry, key: str) -> Optional[int]:
+def _sum(what: str) -> Callable[[Entry, str], int | None]:
+    def measure(entry: Entry, key: str) -> int | None:
         try:
             there: int = entry[f"counters.original.{what}"] + entry[f"counters.reply.{what}"]
         except KeyError:
@@ -465,7 +442,7 @@ def _sum(what: str) -> Callable[[Entry, str], Optional[int]]:
     return measure
 
 
-def _age(entry: Entry, key: str) -> Optional[int]:
+def _age(entry: Entry, key: str) -> int | None:
     try:
         started: int = entry["timestamps.start"]
     except KeyError:
@@ -477,11 +454,11 @@ def _age(entry: Entry, key: str) -> Optional[int]:
     return (time.time_ns() - started) // 1_000_000_000
 
 
-def _timeout(entry: Entry, key: str) -> Optional[int]:
+def _timeout(entry: Entry, key: str) -> int | None:
     return entry.get("timeout")  # an offloaded entry counts down elsewhere and has none
 
 
-_MEASURES: Dict[str, Callable[[Entry, str], Optional[int]]] = {
+_MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
     "timeout": _timeout,
     "bytes": _sum("bytes"),
     "packets": _sum("packets"),
@@ -507,14 +484,12 @@ def _bound(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
     return parser
 
 
-_NEEDS: Dict[str, str] = {
-    name: "timestamps" if name.startswith("age") else "accounting"
-    for name in _BOUNDS
-    if not name.startswith("timeout")
+_NEEDS: dict[str, str] = {
+    name: "timestamps" if name.startswith("age") else "accounting" for name in _BOUNDS if not name.startswith("timeout")
 }
 
 #: How each key is read; in the order of evaluation, so what may be impossible to tell comes last.
-_PARSERS: Dict[str, Callable[[Any, str, LabelMap], Predicate]] = {
+_PARSERS: dict[str, Callable[[Any, str, LabelMap], Predicate]] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,

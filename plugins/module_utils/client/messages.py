@@ -20,9 +20,9 @@ from .netlink import Message
 
 _NFGENMSG = struct.Struct(">BBH")
 
-_KEYS = frozenset(
-    row.key for row in ENTRY if row.use & KEY
-) | {"reply.zone"}  # fmt: skip
+# A zone of the reply direction is not in here: the original tuple of such an entry is in zone 0,
+# and a reply tuple of nothing but a zone would make an update invalid.
+_KEYS = frozenset(row.key for row in ENTRY if row.use & KEY)
 _CREATED = frozenset(row.key for row in ENTRY if row.use & CREATE)
 _UPDATED = _KEYS | {row.key for row in ENTRY if row.use & UPDATE}
 _DELETED = _KEYS | {"id"}
@@ -45,7 +45,8 @@ def create(entry: Mapping[str, Any], exclusive: bool = True) -> Message:
     """Create an entry (see `entry.creation`); refused with EEXIST if there is one and `exclusive`,
     else the one that is there is updated."""
     flags = uapi.NLM_F_CREATE | (uapi.NLM_F_EXCL if exclusive else 0)
-    return Message(uapi.IPCTNL_MSG_CT_NEW, flags, _about(entry, _CREATED))
+    keys = _CREATED if exclusive else _CREATED | _UPDATED  # masks mean something to an update only
+    return Message(uapi.IPCTNL_MSG_CT_NEW, flags, _about(entry, keys))
 
 
 def update(entry: Mapping[str, Any]) -> Message:
@@ -92,10 +93,19 @@ def dump_statistics_per_cpu() -> Message:
 
 def parse_entry(message: Message) -> Entry:
     """The entry in a message of the kernel's."""
-    family, _, _ = _NFGENMSG.unpack_from(message.payload)
-    entry = ENTRIES.decode(message.payload, _NFGENMSG.size)
-    entry["family"] = family
+    entry = ENTRIES.decode(*payload_of(message))
+    entry["family"] = family_of(message)
     return entry
+
+
+def payload_of(message: Message) -> tuple[bytes, int]:
+    """The bytes of a message and where its attributes start in them."""
+    return message.payload, _NFGENMSG.size
+
+
+def family_of(message: Message) -> int:
+    """The family that a message is about."""
+    return message.payload[0]
 
 
 def resource(message: Message) -> int:

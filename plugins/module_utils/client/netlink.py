@@ -13,7 +13,7 @@ import errno
 import itertools
 import socket
 import struct
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, NamedTuple
 
 from . import uapi
 from .codec import MalformedMessage, attributes
@@ -44,8 +44,8 @@ class Refusal(NamedTuple):
     """An error answer: errno (positive), the kernel's text, and the attribute it points at."""
 
     errno: int
-    text: Optional[str] = None
-    attribute: Optional[int] = None
+    text: str | None = None
+    attribute: int | None = None
 
 
 class Refused(ConntrackError):
@@ -63,7 +63,7 @@ class DumpInterrupted(ConntrackError):
 class Datagrams:
     """A netlink socket as a source and sink of datagrams: all that needs a kernel."""
 
-    def __init__(self, timeout: float = TIMEOUT, receive_buffer: Optional[int] = None) -> None:
+    def __init__(self, timeout: float = TIMEOUT, receive_buffer: int | None = None) -> None:
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER
@@ -73,9 +73,7 @@ class Datagrams:
             raise Unavailable("opening a netfilter netlink socket", code) from error
         self._socket.bind((0, 0))
         seconds, fraction = divmod(timeout, 1)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6))
-        )
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
             with contextlib.suppress(OSError):  # before Linux 4.12
                 self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
@@ -89,7 +87,8 @@ class Datagrams:
     def receive(self) -> bytes:
         """The next datagram of the kernel's.
 
-        Raises `OSError`: ETIMEDOUT where none came in time, ENOBUFS where some were lost,
+        Raises `OSError`: ETIMEDOUT where none came in time, ENOBUFS where some were lost (those
+        that were not are thrown away, or the next answer would find no room either),
         EMSGSIZE where it was longer than the buffer.
         """
         while True:
@@ -97,10 +96,20 @@ class Datagrams:
                 size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
             except BlockingIOError:
                 raise OSError(errno.ETIMEDOUT, "no answer") from None
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    self._discard()
+                raise
             if flags & socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, "datagram longer than the buffer")
             if sender[0] == 0:
                 return bytes(memoryview(self._buffer)[:size])
+
+    def _discard(self) -> None:
+        """Empty the receive buffer: until it is, the kernel drops what it has to say, in silence."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         self._socket.close()
@@ -109,11 +118,11 @@ class Datagrams:
 class Socket:
     """Requests and their answers over one netlink socket; one dump at a time."""
 
-    def __init__(self, datagrams: Optional[Datagrams] = None) -> None:
+    def __init__(self, datagrams: Datagrams | None = None) -> None:
         self._datagrams = datagrams or Datagrams()
         self._sequence = itertools.count(1)
 
-    def __enter__(self) -> "Socket":
+    def __enter__(self) -> Socket:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,14 +131,14 @@ class Socket:
     def close(self) -> None:
         self._datagrams.close()
 
-    def request(self, message: Message) -> List[Message]:
+    def request(self, message: Message) -> list[Message]:
         """Send one request and return the messages that answer it.
 
         Raises `Refused` with the kernel's error; `ResultUnknown` (or `Overrun`) where the answer
         did not come.
         """
         sequence = next(self._sequence)
-        answers: List[Message] = []
+        answers: list[Message] = []
         with _losses("waiting for an answer"):
             self._datagrams.send(frame(message, sequence, uapi.NLM_F_ACK))
             for _, answer in self._receive(sequence, sequence):
@@ -141,7 +150,7 @@ class Socket:
                 answers.append(answer)
         return answers
 
-    def request_all(self, messages: Iterable[Message]) -> Iterator[Optional[Refusal]]:
+    def request_all(self, messages: Iterable[Message]) -> Iterator[Refusal | None]:
         """Send requests in windows; for each, in order, None or why it was refused.
 
         Within a window only errors and the last request are acknowledged. If an answer is lost,
@@ -155,7 +164,7 @@ class Socket:
                 return
             yield from self._window(window)
 
-    def _window(self, window: List[Message]) -> List[Optional[Refusal]]:
+    def _window(self, window: list[Message]) -> list[Refusal | None]:
         numbered = {next(self._sequence): message for message in window}
         sequences = list(numbered)
         first, last = sequences[0], sequences[-1]
@@ -163,7 +172,7 @@ class Socket:
             frame(message, sequence, uapi.NLM_F_ACK if sequence == last else 0)
             for sequence, message in numbered.items()
         )
-        refusals: Dict[int, Optional[Refusal]] = {}
+        refusals: dict[int, Refusal | None] = {}
         try:
             self._datagrams.send(datagram)
             for sequence, answer in self._receive(first, last):
@@ -205,7 +214,7 @@ class Socket:
                 return  # an empty answer where the kernel knows no dump of this kind
             yield answer
 
-    def _receive(self, first: int, last: int) -> Iterator[Tuple[int, Message]]:
+    def _receive(self, first: int, last: int) -> Iterator[tuple[int, Message]]:
         """(sequence, message) of all that answers the requests numbered `first` to `last`."""
         while True:
             for sequence, message in parse(self._datagrams.receive()):
@@ -235,7 +244,7 @@ def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
     return header + payload + b"\0" * (-len(payload) % 4)
 
 
-def parse(datagram: bytes) -> Iterator[Tuple[int, Message]]:
+def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
     """(sequence, message) for each message in a datagram; `MalformedMessage` if it is none."""
     start, end = 0, len(datagram)
     while start + _HEADER.size <= end:
@@ -246,7 +255,7 @@ def parse(datagram: bytes) -> Iterator[Tuple[int, Message]]:
         start += length + 3 & ~3
 
 
-def _refusal(answer: Message, sent: Dict[int, Message]) -> Optional[Refusal]:
+def _refusal(answer: Message, sent: dict[int, Message]) -> Refusal | None:
     """What an NLMSG_ERROR says: None for an acknowledgement."""
     code = -_ERRNO.unpack_from(answer.payload)[0]
     if code == 0:
@@ -257,9 +266,7 @@ def _refusal(answer: Message, sent: Dict[int, Message]) -> Optional[Refusal]:
         length, _, _, sequence, _ = _HEADER.unpack_from(answer.payload, _ERRNO.size)
         if not answer.flags & uapi.NLM_F_CAPPED:
             echoed = length + 3 & ~3
-        for number, start, end in attributes(
-            answer.payload, _ERRNO.size + echoed, len(answer.payload)
-        ):
+        for number, start, end in attributes(answer.payload, _ERRNO.size + echoed, len(answer.payload)):
             value = answer.payload[start:end]
             if number == uapi.NLMSGERR_ATTR_MSG:
                 text = value.rstrip(b"\0").decode("utf-8", "replace")
@@ -268,7 +275,7 @@ def _refusal(answer: Message, sent: Dict[int, Message]) -> Optional[Refusal]:
     return Refusal(code, text, attribute)
 
 
-def _attribute_at(message: Message, offset: int) -> Optional[int]:
+def _attribute_at(message: Message, offset: int) -> int | None:
     """The number of the attribute `offset` bytes into the framed message."""
     start = offset - _HEADER.size
     if not 0 <= start <= len(message.payload) - 4:

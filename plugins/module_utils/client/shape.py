@@ -9,11 +9,12 @@ the path of the first fault; `present` shows whatever an entry holds.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Mapping, Union
 
 from . import uapi, values
 from .attributes import ENTRY, Attribute
 from .entry import (
+    UNTRACKED,
     Entry,
     Translation,
     check_family,
@@ -39,7 +40,7 @@ _ELSEWHERE = frozenset(
        for what in ("address", "port") for bound in ("min", "max")}
 )  # fmt: skip
 
-_Tree = Dict[str, Union[Attribute, "_Tree"]]  # type: ignore[misc]
+_Tree = Dict[str, Union[Attribute, "_Tree"]]
 
 
 def _tree(rows: Iterable[Attribute]) -> _Tree:
@@ -101,16 +102,14 @@ def _check_mapping(raw: Any, key: str) -> None:
         raise InvalidValue(key, f"{raw!r} is not a dictionary of keys and values")
 
 
-def _read(branch: Union[Attribute, _Tree], raw: Any, key: str, entry: Entry) -> None:
+def _read(branch: Attribute | _Tree, raw: Any, key: str, entry: Entry) -> None:
     if isinstance(branch, Attribute):
         entry[key] = branch.kind.parse(raw, key)
         return
     _check_mapping(raw, key)
     for name, value in raw.items():
         if name not in branch:
-            raise InvalidValue(
-                f"{key}.{name}", f"no such key; write one of {', '.join(sorted(branch))}"
-            )
+            raise InvalidValue(f"{key}.{name}", f"no such key; write one of {', '.join(sorted(branch))}")
         if value is not None:
             _read(branch[name], value, f"{key}.{name}", entry)
 
@@ -138,9 +137,9 @@ def _read_nat(raw: Any, entry: Entry) -> None:
             entry[f"{key}.port_min"], entry[f"{key}.port_max"] = first, last
 
 
-def _read_extra(raw: Any) -> Dict[str, bytes]:
+def _read_extra(raw: Any) -> dict[str, bytes]:
     _check_mapping(raw, "extra")
-    extra: Dict[str, bytes] = {}
+    extra: dict[str, bytes] = {}
     for path, text in raw.items():
         try:
             extra[str(path)] = bytes.fromhex(text)
@@ -155,9 +154,7 @@ def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
     protocol = PROTOCOL.parse(given["protocol"], "protocol")
     for name in ("tcp", "sctp", "dccp"):
         if name in given and protocol != values.PROTOCOLS[name]:
-            raise InvalidValue(
-                name, f"the protocol is {PROTOCOL.present(protocol)}; leave {name} out"
-            )
+            raise InvalidValue(name, f"the protocol is {PROTOCOL.present(protocol)}; leave {name} out")
     for direction in ("original", "reply"):
         if tuple_of(entry, direction):
             entry[f"{direction}.protocol"] = protocol
@@ -184,7 +181,7 @@ def _settle_tuples(entry: Entry) -> None:
     _turned_at("original", entry)
 
 
-def _turned_at(direction: str, entry: Entry) -> Dict[str, Any]:
+def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
     try:
         return turned(tuple_of(entry, direction))
     except InvalidValue as fault:
@@ -196,6 +193,8 @@ def _check_tuple(entry: Entry, direction: str) -> None:
     protocol = there["protocol"]
     name = PROTOCOL.present(protocol)
     wanted = protocol_keys(protocol)
+    if protocol in UNTRACKED and not any(key in there for key in wanted):
+        wanted = ()
     for key in there:
         if key not in ("source", "destination", "protocol", *wanted):
             cure = f"it has {', '.join(wanted)}" if wanted else "leave it out"
@@ -205,9 +204,7 @@ def _check_tuple(entry: Entry, direction: str) -> None:
             raise InvalidValue(f"{direction}.{key}", f"is missing; protocol {name} needs it")
 
 
-_ADDRESSES = tuple(
-    row.key for row in ENTRY if isinstance(row.kind, values.Address) and row.family == AF_INET
-)
+_ADDRESSES = tuple(row.key for row in ENTRY if isinstance(row.kind, values.Address) and row.family == AF_INET)
 
 
 def _settle_family(given: Mapping[str, Any], entry: Entry) -> None:
@@ -242,11 +239,9 @@ def _check_zones(entry: Entry) -> None:
         raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")
 
 
-def _asked_translations(entry: Mapping[str, Any]) -> List[str]:
+def _asked_translations(entry: Mapping[str, Any]) -> list[str]:
     return [
-        end
-        for end in ("source", "destination")
-        if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
+        end for end in ("source", "destination") if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
     ]
 
 
@@ -268,8 +263,7 @@ def _check_translation(entry: Entry) -> None:
         if translations_claimed(entry) and not asked:
             raise InvalidValue(
                 "reply",
-                "is missing: status says that the entry is translated, neither nat nor reply "
-                "says to what; write nat",
+                "is missing: status says that the entry is translated, neither nat nor reply says to what; write nat",
             )
         return
     if not asked:
@@ -287,6 +281,16 @@ def _check_translation(entry: Entry) -> None:
                 f"reply.{answered_by}",
                 f"{values.present_address(shown)} is neither the untranslated "
                 f"{values.present_address(was)} nor what nat.{end} asks for; leave reply out",
+            )
+        port = f"{answered_by}_port"
+        if port not in plain or f"nat.{end}.port_min" not in entry:
+            continue  # without a port asked for, the kernel may have found another one free
+        first, last = entry[f"nat.{end}.port_min"], entry[f"nat.{end}.port_max"]
+        if entry[f"reply.{port}"] != plain[port] and not first <= entry[f"reply.{port}"] <= last:
+            raise InvalidValue(
+                f"reply.{port}",
+                f"{entry[f'reply.{port}']} is neither the untranslated {plain[port]} nor what "
+                f"nat.{end} asks for; leave reply out",
             )
 
 
@@ -317,9 +321,7 @@ def present(entry: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Document
         del document["synproxy"]
     if "mark" in entry:
         mask = entry.get("mark_mask")
-        document["mark"] = (
-            entry["mark"] if mask is None else f"{entry['mark']:#x}/{mask:#x}"
-        )
+        document["mark"] = entry["mark"] if mask is None else f"{entry['mark']:#x}/{mask:#x}"
     if entry.get("labels"):
         document["labels"] = labels.to_names(values.LABELS.present(entry["labels"]))
     nat = present_translation(entry)
@@ -344,11 +346,13 @@ def present_translation(entry: Mapping[str, Any]) -> Document:
         key = f"nat.{end}"
         asked: Document = {}
         if f"{key}.address_min" in entry:
-            low, high = entry[f"{key}.address_min"], entry[f"{key}.address_max"]
+            low = entry[f"{key}.address_min"]
+            high = entry.get(f"{key}.address_max", low)
             text = values.present_address(low)
             asked["address"] = text if low == high else f"{text}-{values.present_address(high)}"
         if f"{key}.port_min" in entry:
-            first, last = entry[f"{key}.port_min"], entry[f"{key}.port_max"]
+            first = entry[f"{key}.port_min"]
+            last = entry.get(f"{key}.port_max", first)
             asked["port"] = first if first == last else f"{first}-{last}"
         nat[end] = asked
     if nat:
@@ -362,7 +366,12 @@ def present_translation(entry: Mapping[str, Any]) -> Document:
     return nat
 
 
-def bounds(entry: Mapping[str, Any], end: str) -> Tuple[Optional[Any], Optional[Any]]:
+def restated(entry: Mapping[str, Any]) -> Entry:
+    """An entry that was read, as the declaration that would bring it about again."""
+    return parse(present(entry))
+
+
+def bounds(entry: Mapping[str, Any], end: str) -> tuple[Any | None, Any | None]:
     """The range of addresses and of ports that `nat` asks for at one end, None where open."""
     key = f"nat.{end}"
     addresses = ports = None

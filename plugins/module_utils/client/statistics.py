@@ -8,16 +8,14 @@ include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
-
 from . import uapi
 from .attributes import Attribute
 from .codec import Codec
-from .messages import resource
+from .messages import payload_of, resource
 from .netlink import Message
 from .values import U32
 
-PER_CPU: Tuple[Attribute, ...] = tuple(
+PER_CPU: tuple[Attribute, ...] = tuple(
     Attribute(name, (number,), U32)
     for name, number in (
         ("found", uapi.CTA_STATS_FOUND),
@@ -32,27 +30,26 @@ PER_CPU: Tuple[Attribute, ...] = tuple(
         ("chain_toolong", uapi.CTA_STATS_CHAIN_TOOLONG),
     )
 )
-GLOBAL: Tuple[Attribute, ...] = (
+GLOBAL: tuple[Attribute, ...] = (
     Attribute("entries", (uapi.CTA_STATS_GLOBAL_ENTRIES,), U32),
     Attribute("max_entries", (uapi.CTA_STATS_GLOBAL_MAX_ENTRIES,), U32),
 )
 
 _PER_CPU = Codec(PER_CPU)
 _GLOBAL = Codec(GLOBAL)
-_NFGENMSG_SIZE = 4
 
 
-def parse_global(message: Message) -> Dict[str, int]:
+def parse_global(message: Message) -> dict[str, int]:
     """`{"entries": …, "max_entries": …}`; the second is unknown before Linux 4.18."""
     return _named(_GLOBAL, message)
 
 
-def parse_per_cpu(message: Message) -> Tuple[int, Dict[str, int]]:
+def parse_per_cpu(message: Message) -> tuple[int, dict[str, int]]:
     """The CPU's number and its counters by name."""
     return resource(message), _named(_PER_CPU, message)
 
 
-def _named(codec: Codec, message: Message) -> Dict[str, int]:
-    values = codec.decode(message.payload, _NFGENMSG_SIZE)
+def _named(codec: Codec, message: Message) -> dict[str, int]:
+    values = codec.decode(*payload_of(message))
     values.pop("extra", None)  # counters that the kernel has retired and sends no more
     return values

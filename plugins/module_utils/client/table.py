@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
+from collections import deque
+from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from . import messages
 from .attributes import ENTRY
@@ -14,6 +15,8 @@ from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
 from .errors import KernelError, NotFound, Unavailable, kernel_error
 from .netlink import Message, Refusal, Refused, Socket
 from .statistics import parse_global, parse_per_cpu
+
+_Thing = TypeVar("_Thing")
 
 _TOP_LEVEL = {row.path[0]: row.key.partition(".")[0] for row in reversed(ENTRY)}
 
@@ -31,6 +34,8 @@ def _doing(what: str) -> Iterator[None]:
         yield
     except Refused as error:
         raise refused(what, error.refusal) from None
+    except KernelError as error:  # of the transport, which does not know what it was about
+        raise kernel_error(what, error.errno) from error
 
 
 class Table:
@@ -45,7 +50,7 @@ class Table:
         self._connect = connect
         self._socket = connect()
 
-    def __enter__(self) -> "Table":
+    def __enter__(self) -> Table:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,36 +114,33 @@ class Table:
 
     # many entries
 
-    def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+    def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Create entries that are complete (see `entry.creation`)."""
-        return self._all("creating", messages.create, entries)
+        return self.send_all("creating", map(messages.create, entries))
 
-    def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+    def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Change entries in place, as `update` does."""
-        return self._all("updating", messages.update, entries)
+        return self.send_all("updating", map(messages.update, entries))
 
-    def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Optional[KernelError]]:
+    def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Delete the entries named, as `delete` does."""
-        return self._all("deleting", messages.delete, entries)
+        return self.send_all("deleting", map(messages.delete, entries))
 
-    def _all(
-        self,
-        doing: str,
-        build: Callable[[Mapping[str, Any]], Message],
-        entries: Iterable[Mapping[str, Any]],
-    ) -> Iterator[Optional[KernelError]]:
-        named: List[Mapping[str, Any]] = []
+    def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
+        """Send requests that are built already, each about one entry."""
+        sent: deque[Message] = deque()
 
-        def requests() -> Iterator[Message]:
-            for entry in entries:
-                named.append(entry)
-                yield build(entry)
+        def noted() -> Iterator[Message]:
+            for request in requests:
+                sent.append(request)
+                yield request
 
-        for index, refusal in enumerate(self._socket.request_all(requests())):
+        for refusal in self._socket.request_all(noted()):
+            request = sent.popleft()
             if refusal is None:
                 yield None
             else:
-                yield refused(f"{doing} {describe(named[index])}", refusal)
+                yield refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
 
     # reading
 
@@ -148,22 +150,25 @@ class Table:
         `zero` resets the counters as they are read. The kernel promises that an entry that is
         there from beginning to end comes once; others may come or not.
         """
-        return self._dump(messages.dump(family, zero))
+        return self.read(messages.dump(family, zero), messages.parse_entry)
 
     def dying(self) -> Iterator[Entry]:
         """Entries that are gone but whose destroy event could not be delivered yet."""
-        return self._dump(messages.dump_dying())
+        return self.read(messages.dump_dying(), messages.parse_entry)
 
     def unconfirmed(self) -> Iterator[Entry]:
         """Entries of packets still on their way; always empty since Linux 5.19."""
-        return self._dump(messages.dump_unconfirmed())
+        return self.read(messages.dump_unconfirmed(), messages.parse_entry)
 
-    def _dump(self, message: Message) -> Iterator[Entry]:
+    def read(self, message: Message, parse: Callable[[Message], _Thing]) -> Iterator[_Thing]:
+        """Everything that answers a dump request, each through `parse`."""
+        # A socket of its own: a reader that stops early leaves a dump behind that would block
+        # the next one, and changes can be made while the dump goes on.
         with self._reading(), contextlib.closing(self._connect()) as reader:
             for answer in reader.dump(message):
-                yield messages.parse_entry(answer)
+                yield parse(answer)
 
-    def statistics(self) -> Dict[str, int]:
+    def statistics(self) -> dict[str, int]:
         """`{"entries": …, "max_entries": …}`."""
         with self._reading():
             answers = self._socket.request(messages.statistics())
@@ -173,12 +178,9 @@ class Table:
         """How many entries there are."""
         return self.statistics()["entries"]
 
-    def statistics_per_cpu(self) -> Dict[int, Dict[str, int]]:
+    def statistics_per_cpu(self) -> dict[int, dict[str, int]]:
         """The kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
-        with self._reading(), contextlib.closing(self._connect()) as reader:
-            return dict(
-                parse_per_cpu(answer) for answer in reader.dump(messages.dump_statistics_per_cpu())
-            )
+        return dict(self.read(messages.dump_statistics_per_cpu(), parse_per_cpu))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Mapping, Tuple
 
 from . import uapi
 from .errors import InvalidValue
@@ -22,9 +22,9 @@ from .errors import InvalidValue
 AF_INET = int(socket.AF_INET)
 AF_INET6 = int(socket.AF_INET6)
 
-FAMILIES: Dict[str, int] = {"ipv4": AF_INET, "ipv6": AF_INET6}
+FAMILIES: dict[str, int] = {"ipv4": AF_INET, "ipv6": AF_INET6}
 
-PROTOCOLS: Dict[str, int] = {
+PROTOCOLS: dict[str, int] = {
     "tcp": uapi.IPPROTO_TCP,
     "udp": uapi.IPPROTO_UDP,
     "icmp": uapi.IPPROTO_ICMP,
@@ -35,11 +35,9 @@ PROTOCOLS: Dict[str, int] = {
     "udplite": uapi.IPPROTO_UDPLITE,
 }
 
-PORT_PROTOCOLS = frozenset(
-    PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "dccp", "udplite")
-)
+PORT_PROTOCOLS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "dccp", "udplite"))
 
-TCP_STATES: Dict[str, int] = {
+TCP_STATES: dict[str, int] = {
     "none": 0,
     "syn_sent": 1,
     "syn_recv": 2,
@@ -52,7 +50,7 @@ TCP_STATES: Dict[str, int] = {
     "syn_sent2": 9,
 }
 
-SCTP_STATES: Dict[str, int] = {
+SCTP_STATES: dict[str, int] = {
     "none": 0,
     "closed": 1,
     "cookie_wait": 2,
@@ -65,7 +63,7 @@ SCTP_STATES: Dict[str, int] = {
     "heartbeat_acked": 9,
 }
 
-DCCP_STATES: Dict[str, int] = {
+DCCP_STATES: dict[str, int] = {
     "none": 0,
     "request": 1,
     "respond": 2,
@@ -78,9 +76,9 @@ DCCP_STATES: Dict[str, int] = {
     "invalid": 9,
 }
 
-DCCP_ROLES: Dict[str, int] = {"client": 0, "server": 1}
+DCCP_ROLES: dict[str, int] = {"client": 0, "server": 1}
 
-STATUS_BITS: Dict[str, int] = {
+STATUS_BITS: dict[str, int] = {
     "expected": uapi.IPS_EXPECTED,
     "seen_reply": uapi.IPS_SEEN_REPLY,
     "assured": uapi.IPS_ASSURED,
@@ -99,7 +97,7 @@ STATUS_BITS: Dict[str, int] = {
     "hw_offload": uapi.IPS_HW_OFFLOAD,
 }
 
-TCP_FLAGS: Dict[str, int] = {
+TCP_FLAGS: dict[str, int] = {
     "window_scale": uapi.IP_CT_TCP_FLAG_WINDOW_SCALE,
     "sack_permitted": uapi.IP_CT_TCP_FLAG_SACK_PERM,
     "close_init": uapi.IP_CT_TCP_FLAG_CLOSE_INIT,
@@ -122,7 +120,7 @@ def listing(names: Mapping[str, int]) -> str:
 
 def parse_integer(raw: Any, key: str, lowest: int, highest: int) -> int:
     """An integer from an `int` or a decimal or 0x… string; `InvalidValue` outside the bounds."""
-    value: Optional[int] = None
+    value: int | None = None
     if isinstance(raw, int) and not isinstance(raw, bool):
         value = raw
     elif isinstance(raw, str):
@@ -162,8 +160,10 @@ def parse_address(raw: Any, key: str) -> bytes:
     try:
         return socket.inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError):
-        hint = "leave out the prefix length: this is one address" if "/" in text else (
-            "leave out the interface after %" if "%" in text else "write an IPv4 or IPv6 address"
+        hint = (
+            "leave out the prefix length: this is one address"
+            if "/" in text
+            else ("leave out the interface after %" if "%" in text else "write an IPv4 or IPv6 address")
         )
         raise InvalidValue(key, f"{raw!r} is not an address; {hint}") from None
 
@@ -206,7 +206,7 @@ class Integer(Kind):
     `highest` is the largest value to take from a user where the kernel takes less than fits.
     """
 
-    def __init__(self, code: str, highest: Optional[int] = None) -> None:
+    def __init__(self, code: str, highest: int | None = None) -> None:
         self.format = code
         self.struct = struct.Struct(">" + code)
         self.signed = code.islower()
@@ -258,13 +258,11 @@ class Flags(Integer):
             try:
                 flags |= 1 << parse_integer(item, key, 0, 8 * self.struct.size - 1)
             except InvalidValue:
-                raise InvalidValue(
-                    key, f"{item!r} is no {self.what}; write a list of {listing(self.names)}"
-                ) from None
+                raise InvalidValue(key, f"{item!r} is no {self.what}; write a list of {listing(self.names)}") from None
         return flags
 
-    def present(self, value: int) -> List[Any]:
-        names: List[Any] = [name for name, bit in self.names.items() if value & bit]
+    def present(self, value: int) -> list[Any]:
+        names: list[Any] = [name for name, bit in self.names.items() if value & bit]
         known = sum(self.names.values())
         return names + [bit for bit in range(value.bit_length()) if value & ~known & 1 << bit]
 
@@ -315,11 +313,15 @@ class Text(Kind):
         return value.encode("utf-8", "surrogateescape") + b"\0"
 
     def parse(self, raw: Any, key: str) -> str:
-        if not isinstance(raw, str) or "\0" in raw:
+        try:
+            data = raw.encode("utf-8", "surrogateescape")
+        except (AttributeError, UnicodeEncodeError):
+            data = b"\0"
+        if b"\0" in data:
             raise InvalidValue(key, f"{raw!r} is not a name; write it as text")
-        if len(raw.encode("utf-8", "surrogateescape")) > self.longest:
-            raise InvalidValue(key, f"{raw!r} is too long; the kernel takes {self.longest} bytes")
-        return raw
+        if len(data) > self.longest:
+            raise InvalidValue(key, f"{raw!r} is too long; write at most {self.longest} bytes")
+        return str(raw)
 
 
 class Bits(Kind):
@@ -343,7 +345,7 @@ class Bits(Kind):
             value |= 1 << parse_integer(item, key, 0, LABEL_BITS - 1)
         return value
 
-    def present(self, value: int) -> List[int]:
+    def present(self, value: int) -> list[int]:
         return [bit for bit in range(value.bit_length()) if value >> bit & 1]
 
 
@@ -360,24 +362,29 @@ class Time(Integer):
             return super().parse(raw, key)
         whole, dot, fraction = raw.rstrip("Z").partition(".")
         try:
-            seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
-            return seconds * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if dot else 0)
+            nanoseconds = int(fraction.ljust(9, "0")[:9]) if dot else 0
+            nanoseconds += calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 1_000_000_000
+            if dot and not (fraction.isascii() and fraction.isdigit()):
+                raise ValueError(fraction)
         except ValueError:
-            raise InvalidValue(
-                key, f"{raw!r} is not a time; write it as 2030-01-31T12:00:00.000000000Z"
-            ) from None
+            nanoseconds = -1
+        if not self.lowest <= nanoseconds <= self.highest:
+            raise InvalidValue(key, f"{raw!r} is not a time; write it as 2030-01-31T12:00:00.000000000Z")
+        return nanoseconds
 
-    def present(self, value: int) -> str:
+    def present(self, value: int) -> Any:
+        if not self.lowest <= value <= self.highest:
+            return value  # of a size that this version does not know
         seconds, nanoseconds = divmod(value, 1_000_000_000)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
 
 
-def as_list(raw: Any) -> List[Any]:
+def as_list(raw: Any) -> list[Any]:
     """One or a list, as a list."""
     return list(raw) if isinstance(raw, (list, tuple)) else [raw]
 
 
-def as_range(raw: Any) -> Optional[Tuple[str, str]]:
+def as_range(raw: Any) -> tuple[str, str] | None:
     """The two ends of `a-b`, or None if `raw` is not written as a range."""
     if isinstance(raw, str):
         low, dash, high = raw.partition("-")
@@ -399,7 +406,7 @@ def parse_integer_range(raw: Any, key: str, lowest: int, highest: int) -> Range:
     return low, high
 
 
-def parse_address_range(raw: Any, key: str) -> Tuple[bytes, bytes]:
+def parse_address_range(raw: Any, key: str) -> tuple[bytes, bytes]:
     """`a`, or `a-b` of one family with a not above b."""
     ends = as_range(raw)
     if ends is None:
@@ -422,9 +429,7 @@ def parse_masked(raw: Any, key: str) -> Range:
     number = parse_integer(value, key, 0, 0xFFFFFFFF)
     bits = parse_integer(mask, key, 0, 0xFFFFFFFF)
     if number & ~bits:
-        raise InvalidValue(
-            key, f"{raw!r} has bits outside its mask; write {number & bits:#x}/{bits:#x}"
-        )
+        raise InvalidValue(key, f"{raw!r} has bits outside its mask; write {number & bits:#x}/{bits:#x}")
     return number, bits
 
 

@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this kernel can do, found out by asking it to, in a namespace made for that.
+
+A kernel that does not know a filter ignores it without a word, and version numbers say little
+where fixes are ported back. So a child process makes a network namespace of its own, puts two
+entries into its table, asks, and looks what comes back. The host's own table is not involved.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import struct
+from typing import Any, Callable, Mapping
+
+from . import messages, uapi
+from .codec import ENTRIES, attribute, nested
+from .entry import Entry, creation
+from .errors import ConntrackError, KernelError
+from .netlink import Message
+from .shape import parse
+from .table import Table
+from .values import AF_INET
+
+CLONE_NEWNET = 0x40000000
+
+_EMPTY_ZONE = 9
+_CTA_FILTER_ORIG_FLAGS = 1
+_CTA_FILTER_REPLY_FLAGS = 2
+_CTA_FILTER_F_CTA_IP_SRC = 1 << 0
+
+
+def probe() -> dict[str, Any]:
+    """What the kernel does, by name: True, False, or None where it could not be tried.
+
+    `probed` is False, and nothing else there, where no namespace could be made.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            os.write(writer, json.dumps(_in_a_new_namespace()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    found: dict[str, Any] = json.loads(said) if said else {}
+    return {"probed": bool(found), **found}
+
+
+def _in_a_new_namespace() -> dict[str, bool | None]:
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        return {}
+    found: dict[str, bool | None] = {}
+    with Table() as table:
+        for name, attempt in _ATTEMPTS.items():
+            try:
+                found[name] = attempt(table)
+            except KernelError:
+                found[name] = False
+            except ConntrackError:
+                found[name] = None
+            _clear(table)
+    return found
+
+
+def _entry(source: str, **keys: Any) -> Entry:
+    tuple_ = {"source": source, "destination": "192.0.2.1", "source_port": 1, "destination_port": 2}
+    return creation(parse({"protocol": "udp", "original": tuple_, **keys}))
+
+
+_ONE = _entry("192.0.2.2", mark=1, status=["assured"])
+_OTHER = _entry("192.0.2.3", zone=5)
+
+
+def _clear(table: Table) -> None:
+    for error in table.delete_all(list(table.dump())):
+        if error is not None:
+            raise error
+
+
+def _filtered(kind: int, attributes: bytes, family: int = AF_INET) -> Message:
+    return Message(kind, 0, messages.nfgenmsg(family) + attributes)
+
+
+def _encoded(**keys: Any) -> bytes:
+    return ENTRIES.encode({"family": AF_INET, **keys})
+
+
+def _by_source() -> bytes:
+    """A filter by the IPv4 source of the first entry; its flags are in the host's byte order."""
+    flags = attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _CTA_FILTER_F_CTA_IP_SRC))
+    flags += attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", 0))
+    sent = {key: value for key, value in _ONE.items() if key.startswith("original.")}
+    return ENTRIES.encode({"family": AF_INET, **sent}) + nested(uapi.CTA_FILTER, flags)
+
+
+def _dump_honours(attributes: Callable[[], bytes]) -> Callable[[Table], bool]:
+    def attempt(table: Table) -> bool:
+        table.create(_ONE)
+        table.create(_OTHER)
+        request = _filtered(uapi.IPCTNL_MSG_CT_GET, attributes())
+        return len(list(table.read(request, messages.parse_entry))) == 1
+
+    return attempt
+
+
+def _flush_honours(attributes: Callable[[], bytes], left: int) -> Callable[[Table], bool]:
+    def attempt(table: Table) -> bool:
+        table.create(_ONE)
+        table.create(_OTHER)
+        request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, attributes())
+        for error in table.send_all("flushing", [request]):
+            if error is not None:
+                return False
+        return table.count() == left
+
+    return attempt
+
+
+def _tracks(protocol: str) -> Callable[[Table], bool]:
+    """A protocol without a tracker is kept without its ports."""
+    tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1"}
+    names = ("source_key", "destination_key") if protocol == "gre" else ("source_port", "destination_port")
+    wanted = creation(parse({"protocol": protocol, "original": {**tuple_, names[0]: 1, names[1]: 2}}))
+
+    def attempt(table: Table) -> bool:
+        table.create(wanted)
+        found: Mapping[str, Any] = table.holder(wanted)
+        return f"original.{names[0]}" in found
+
+    return attempt
+
+
+_MARKED = {"mark": 1, "mark_mask": 0xFFFFFFFF}
+_ASSURED = {"status": uapi.IPS_ASSURED, "status_mask": uapi.IPS_ASSURED}
+
+_ATTEMPTS: dict[str, Callable[[Table], bool]] = {
+    "dump_by_mark": _dump_honours(lambda: _encoded(**_MARKED)),
+    "dump_by_status": _dump_honours(lambda: _encoded(**_ASSURED)),
+    "dump_by_zone": _dump_honours(lambda: _encoded(zone=5)),
+    "dump_by_tuple": _dump_honours(_by_source),
+    "flush_by_mark": _flush_honours(lambda: _encoded(**_MARKED), 1),
+    "flush_by_status": _flush_honours(lambda: _encoded(**_ASSURED), 1),
+    "flush_by_zone": _flush_honours(lambda: _encoded(zone=_EMPTY_ZONE), 2),
+    "flush_by_tuple": _flush_honours(_by_source, 1),
+    "tracks_sctp": _tracks("sctp"),
+    "tracks_dccp": _tracks("dccp"),
+    "tracks_udplite": _tracks("udplite"),
+    "tracks_gre": _tracks("gre"),
+}

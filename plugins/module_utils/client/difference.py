@@ -1,0 +1,183 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is declared against what is there: differences as data, and the smallest update.
+
+Only declared keys are compared. Left out is what is no property of an entry but of the moment
+(counters, the countdown, ids) and what the kernel keeps to itself (most status bits).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+
+from . import uapi
+from .attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
+from .entry import OFFLOADED, SETTABLE_STATUS, Entry, protocol_keys, translations
+from .labels import LabelMap
+from .shape import bounds, present_translation
+from .values import LABELS, STATUS
+
+_COMPARED = {
+    row.key: row
+    for row in ENTRY
+    if row.use & (UPDATE | FIXED)
+    and not row.use & KEY
+    and row.key not in ("timeout", "mark_mask", "labels_mask", "reply.zone", "master.zone")
+}
+_IDENTIFYING = tuple(row.key for row in ENTRY if row.use & KEY) + ("reply.zone",)
+_PROTOCOL_STATE = ("tcp.", "sctp.", "dccp.")
+_NO_LABELS = LabelMap()
+
+
+class Change(NamedTuple):
+    """One key that differs: as it is (None if unset) and as declared, in the form of a document."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def as_document(self) -> dict[str, Any]:
+        return {"key": self.key, "before": self.before, "after": self.after}
+
+
+def differences(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> list[Change]:
+    """What of `declared` is not so in `actual`, in the order of the attribute table."""
+    return [*_translation(declared, actual), *_attributes(declared, actual, labels)]
+
+
+def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap) -> Iterator[Change]:
+    translated = any(key.startswith("nat.") for key in declared)
+    offloaded = actual.get("status", 0) & OFFLOADED
+    for key, row in _COMPARED.items():
+        if key not in declared:
+            continue
+        if translated and key.startswith("reply."):
+            continue  # what nat asks for is compared; this is its result, or was before it
+        if offloaded and key.startswith(_PROTOCOL_STATE):
+            continue  # tracked elsewhere and not shown
+        wanted, there = declared[key], actual.get(key)
+        if _satisfied(key, wanted, there, declared):
+            continue
+        if key == "labels":
+            yield Change(
+                key,
+                labels.to_names(LABELS.present(there or 0)),
+                labels.to_names(LABELS.present(wanted)),
+            )
+        elif key == "mark" and "mark_mask" in declared:
+            mask = declared["mark_mask"]
+            yield Change(key, f"{(there or 0) & mask:#x}/{mask:#x}", f"{wanted:#x}/{mask:#x}")
+        elif key == "status":
+            kept = (there or 0) & ~SETTABLE_STATUS
+            wanted_bits = STATUS.present(kept | wanted & SETTABLE_STATUS)
+            yield Change(key, STATUS.present(there or 0), wanted_bits)
+        else:
+            before = None if there is None else row.kind.present(there)
+            yield Change(key, before, row.kind.present(wanted))
+
+
+def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -> bool:
+    if key == "status":
+        return not ((there or 0) ^ wanted) & SETTABLE_STATUS
+    if key == "mark":
+        mask = declared.get("mark_mask", 0xFFFFFFFF)
+        return not ((there or 0) ^ wanted) & mask
+    if key.startswith("tcp.") and key.endswith(".flags"):
+        # Flags the kernel has set for itself, such as window_scale, are not taken from a live flow.
+        return bool((there or 0) & wanted == wanted)
+    if there is None:
+        return not wanted  # an absent helper, label, sequence adjustment or synproxy is none
+    return bool(there == wanted)
+
+
+def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[Change]:
+    found = translations(actual)
+    for end in ("source", "destination"):
+        addresses, ports = bounds(declared, end)
+        if addresses is None and ports is None:
+            continue
+        shown = found.get(end)
+        address = actual.get(f"original.{end}")
+        port = _flow_id(actual, end)
+        if shown is not None:
+            address = shown.address
+            port = port if shown.port is None else shown.port
+        if addresses is not None and not (address is not None and addresses[0] <= address <= addresses[1]):
+            pass
+        elif ports is None or (port is not None and ports[0] <= port <= ports[1]):
+            continue
+        asked = present_translation(declared)[end]
+        yield Change(f"nat.{end}", present_translation(actual_only(actual)).get(end), asked)
+
+
+def actual_only(actual: Mapping[str, Any]) -> Entry:
+    """An entry without what it was asked to be."""
+    return {key: value for key, value in actual.items() if not key.startswith("nat.")}
+
+
+def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:
+    for name in protocol_keys(entry["original.protocol"]):
+        if name in (f"{end}_port", f"{end}_key", "icmp_id"):
+            value: int | None = entry.get(f"original.{name}")
+            return value
+    return None
+
+
+def obstacles(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, str]:
+    """Why the kernel cannot make a change in place, by the key of each that it cannot."""
+    found = {}
+    for change in changes:
+        reason = _obstacle(change.key, declared, actual)
+        if reason is not None:
+            found[change.key] = reason
+    return found
+
+
+def _obstacle(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> str | None:
+    status = actual.get("status", 0)
+    if key.startswith(("nat.", "reply.", "master.")):
+        return "it is set when an entry is created and stays"
+    if key == "helper":
+        if declared["helper"]:
+            return "a helper can be attached only when an entry is created"
+        if status & uapi.IPS_EXPECTED:
+            return "an expected connection keeps its helper"
+    if key == "status":
+        lost = status & ~declared["status"] & SETTABLE_STATUS
+        if lost:
+            return f"status bits can be set but not cleared ({', '.join(STATUS.present(lost))})"
+    if key == "timeout" and status & uapi.IPS_FIXED_TIMEOUT:
+        return "its timeout is fixed (status fixed_timeout)"
+    if key.startswith("tcp.") and key.endswith(".window_scale"):
+        for direction in ("original", "reply"):
+            flags = actual.get(f"tcp.{direction}.flags", 0)
+            flags |= declared.get(f"tcp.{direction}.flags", 0)
+            if not flags & uapi.IP_CT_TCP_FLAG_WINDOW_SCALE:
+                return (
+                    "it takes effect only with the flag window_scale in both directions, "
+                    f"tcp.{direction}.flags lacks it"
+                )
+    return None
+
+
+def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Entry:
+    """The smallest update that makes `changes`: an entry of its identity and these keys alone."""
+    update = {key: actual[key] for key in ("family", *_IDENTIFYING) if key in actual}
+    for change in changes:
+        key = change.key
+        update[key] = declared[key]
+        if key == "status":
+            # Echoing what is there is always accepted; a bit the kernel guards must not differ.
+            update[key] = actual.get(key, 0) | declared[key] & SETTABLE_STATUS
+        elif key == "mark" and "mark_mask" in declared:
+            update["mark_mask"] = declared["mark_mask"]
+        elif key.endswith(".window_scale"):
+            for other in ("tcp.original.window_scale", "tcp.reply.window_scale"):
+                update.setdefault(other, declared.get(other, actual.get(other, 0)))
+        for group in INSEPARABLE:
+            if key.startswith(group):
+                for row in ENTRY:
+                    if row.key.startswith(group):
+                        value = declared.get(row.key, actual.get(row.key, 0))
+                        update.setdefault(row.key, value)
+    return update

@@ -1,0 +1,119 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's connection tracking at a glance, by subsets; one pass over the table at most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Sequence
+
+from .client import settings
+from .client.errors import InvalidValue, KernelError
+from .client.match import EVERYTHING, Match
+from .client.shape import Document
+from .client.summary import Summary, Top, summarise
+from .client.table import Table
+
+SUBSETS = (
+    "min",
+    "summary",
+    "top",
+    "statistics",
+    "settings",
+    "expectations",
+    "timeout_policies",
+    "capabilities",
+)
+
+
+def chosen(gather_subset: Sequence[str]) -> set[str]:
+    """The subsets that a list of names and `!names` means; `min` is there unless it is excluded."""
+    wanted: set[str] = set()
+    unwanted: set[str] = set()
+    for name in gather_subset:
+        bare = name.lstrip("!")
+        if bare not in ("all", *SUBSETS):
+            raise InvalidValue(
+                "gather_subset", f"{name!r} is no subset; write all, {', '.join(SUBSETS)}, or one of them after !"
+            )
+        names = set(SUBSETS) if bare == "all" else {bare}
+        if name.startswith("!"):
+            unwanted |= names - {"min"} if bare == "all" else names
+        else:
+            wanted |= names
+    return ((wanted or set(SUBSETS)) | {"min"}) - unwanted
+
+
+def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10) -> Document:
+    """The subsets asked for, in one document."""
+    facts: Document = {}
+    if "min" in subsets:
+        facts.update(_fill(table))
+    _count(table, subsets, match, most, facts)
+    if "statistics" in subsets:
+        per_cpu = table.statistics_per_cpu()
+        total: Counter[str] = Counter()
+        for counts in per_cpu.values():
+            total.update(counts)
+        facts["statistics"] = {
+            "total": dict(total),
+            "per_cpu": {str(cpu): counts for cpu, counts in sorted(per_cpu.items())},
+        }
+    if "settings" in subsets:
+        facts["settings"] = settings.read_all()
+    if "expectations" in subsets:
+        facts["expectations"] = _expectations(table)
+    if "timeout_policies" in subsets:
+        facts["timeout_policies"] = _timeout_policies(table)
+    if "capabilities" in subsets:
+        from .client.capabilities import probe
+
+        facts["capabilities"] = probe()
+    return facts
+
+
+def _fill(table: Table) -> Document:
+    statistics = table.statistics()
+    count = statistics["entries"]
+    most = statistics.get("max_entries") or settings.read("max")
+    return {
+        "count": count,
+        "max": most,
+        "usage_percent": round(100 * count / most, 2) if most else None,
+    }
+
+
+def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Document) -> None:
+    counters: dict[str, Any] = {}
+    if "summary" in subsets:
+        counters["summary"] = Summary()
+    if "top" in subsets:
+        counters["top"] = Top()
+    if not counters:
+        return
+    summarise((entry for entry in table.dump() if match(entry)), *counters.values())
+    if "summary" in counters:
+        facts.update(counters["summary"].as_document(most))
+    if "top" in counters:
+        facts["top"] = counters["top"].as_document(most)
+
+
+def _expectations(table: Table) -> Document:
+    from .client import expectation
+
+    helpers: Counter[str] = Counter(found.get("helper", "none") for found in expectation.read_all(table))
+    return {
+        "count": sum(helpers.values()),
+        "max": settings.read("expect_max"),
+        "by_helper": dict(sorted(helpers.items())),
+    }
+
+
+def _timeout_policies(table: Table) -> list[Document] | None:
+    """None where the kernel knows no timeout policies."""
+    from .client import timeout_policy
+
+    try:
+        return sorted(timeout_policy.read_all(table), key=lambda policy: str(policy["name"]))
+    except KernelError:
+        return None

@@ -1,0 +1,164 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Remove matching entries from the connection tracking table."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: conntrack_flush
+short_description: Remove matching entries from the connection tracking table
+version_added: 0.1.0
+author:
+  - netops.conntrack contributors (!UNKNOWN)
+description:
+  - Removes the entries that match from the kernel's connection tracking table, so that what remains of the
+    connection is treated by the firewall and NAT rules of today.
+  - The table is read and every entry compared with the match on the target; then each that matches is deleted by
+    its tuple, zone and id. An entry that does not match is never touched, on any kernel. An entry that took the
+    place of a matching one meanwhile is left alone.
+  - Nothing is removed unless O(match) or O(all) says so. That nothing matches is no error.
+  - "Removing an entry ends no connection by itself, but what comes of its next packet is up to the rules: NAT is
+    decided anew, and rules that drop packets of unknown connections drop it."
+extends_documentation_fragment:
+  - netops.conntrack.attributes
+  - netops.conntrack.attributes.changes
+  - netops.conntrack.match
+  - netops.conntrack.labels
+options:
+  all:
+    description:
+      - Remove every entry of the table, apart from those that O(except) and O(keep_ssh) spare.
+      - One of O(match) and O(all) must be given, and not both.
+    type: bool
+    default: false
+  keep_ssh:
+    description:
+      - Leave the connection alone through which this task is being run, even if it matches.
+      - It is found by E(SSH_CONNECTION) and by the sockets of the processes that this one descends from, so also
+        under sudo. Where neither tells, as for an asynchronous task under sudo, all connections of the host's SSH
+        servers are left alone.
+    type: bool
+    default: true
+  limit:
+    description:
+      - Fail, and remove nothing, if more entries than this would be removed.
+    type: int
+  report_limit:
+    description:
+      - How many of the removed entries to return and to show in the diff. Counts are always whole.
+    type: int
+    default: 100
+seealso:
+  - module: netops.conntrack.conntrack_info
+  - module: netops.conntrack.conntrack_entry
+"""
+
+EXAMPLES = r"""
+- name: Flows that still leave by the old address after the NAT rule was changed
+  netops.conntrack.conntrack_flush:
+    match:
+      protocol: udp
+      reply_destination: 198.51.100.1
+      nat: source
+  become: true
+
+- name: Everything to a backend that is gone, apart from two ports, but no more than 5000 flows
+  netops.conntrack.conntrack_flush:
+    match:
+      reply_source: 10.20.0.7
+    except:
+      destination_port: [22, 8000-8010]
+    limit: 5000
+  become: true
+
+- name: Half-open connections of two networks, in both families
+  netops.conntrack.conntrack_flush:
+    match:
+      - source: [10.66.0.0/16, "2001:db8:66::/48"]
+        state: [syn_sent, syn_recv]
+      - mark: 0x60/0xf0
+  become: true
+
+- name: The whole table; this very SSH session stays
+  netops.conntrack.conntrack_flush:
+    all: true
+  become: true
+"""
+
+RETURN = r"""
+flushed:
+  description: How many entries were removed, or in check mode would have been.
+  type: int
+  returned: always
+  sample: 17
+kept:
+  description: How many entries match and were left alone because they carry this session.
+  type: int
+  returned: always
+  sample: 1
+gone:
+  description: How many matching entries vanished by themselves between the reading and the deleting.
+  type: int
+  returned: always
+  sample: 0
+entries:
+  description:
+    - The first O(report_limit) of the entries that match. They have the shape of
+      RV(netops.conntrack.conntrack_info#module:entries).
+  type: list
+  elements: dict
+  returned: always
+method:
+  description: How entries were removed. V(delete) is one by one.
+  type: str
+  returned: always
+  sample: delete
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.flush import METHOD, flush
+from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+    LABEL_MAP,
+    MATCH,
+    NETNS,
+    REPORT_LIMIT,
+    check_not_negative,
+    labels_of,
+    match_of,
+    run,
+)
+
+
+def remove(module):
+    params = module.params
+    check_not_negative(module, "limit", "report_limit")
+    labels = labels_of(module)
+    match = match_of(module, labels)
+    keep = own_connections() if params["keep_ssh"] else frozenset()
+    with Table() as table:
+        return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            **MATCH,
+            "all": {"type": "bool", "default": False},
+            "keep_ssh": {"type": "bool", "default": True},
+            "limit": {"type": "int"},
+            **REPORT_LIMIT,
+            **LABEL_MAP,
+            **NETNS,
+        },
+        supports_check_mode=True,
+    )
+    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "entries": [], "method": METHOD})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+
 """Run modules inside a network namespace of the controller."""
 
 from __future__ import annotations

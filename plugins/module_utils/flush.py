@@ -9,7 +9,7 @@ kernel's own flush is never used.
 
 from __future__ import annotations
 
-from typing import Any, Collection, Iterator
+from typing import Any, Iterator
 
 from .client import messages
 from .client.entry import Entry, describe
@@ -53,7 +53,7 @@ class Selection:
         return len(self.requests)
 
 
-def select(table: Table, match: Match, keep: Collection[Endpoints], report_limit: int) -> Selection:
+def select(table: Table, match: Match, keep: frozenset[Endpoints], report_limit: int) -> Selection:
     """What matches, without the flows that carry one of the connections in `keep`."""
     selection = Selection(report_limit)
     for entry in table.dump():
@@ -69,7 +69,7 @@ def select(table: Table, match: Match, keep: Collection[Endpoints], report_limit
 def flush(
     table: Table,
     match: Match,
-    keep: Collection[Endpoints],
+    keep: frozenset[Endpoints],
     limit: int | None,
     report_limit: int,
     labels: LabelMap,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -137,7 +138,7 @@ def _enter_namespace(module: AnsibleModule) -> None:
 
 
 def _set_namespace(path: str) -> None:
-    if hasattr(os, "setns"):  # Python 3.12
+    if sys.version_info >= (3, 12):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.setns(descriptor, os.CLONE_NEWNET)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from .client.difference import Change, differences, obstacles, patch
+from .client.difference import Change, differences, obstacles, outcome, patch
 from .client.entry import Entry, creation, describe, identity
 from .client.errors import ConntrackError, Exists, KernelError, NotFound, ResultUnknown, TableFull, Unsupported
 from .client.labels import LabelMap
@@ -74,8 +74,11 @@ class Plan(NamedTuple):
         if self.operation == "unchanged":
             return self.actual
         if self.operation == "updated":
-            return {**(self.actual or {}), **_only(self.declared, self.changes)}
+            assert self.actual is not None
+            changed = {key: outcome(key, self.declared, self.actual) for key in _only(self.declared, self.changes)}
+            return {**self.actual, **changed}
         entry = creation(_whole(self))
+        entry.pop("mark_mask", None)
         if any(key.startswith("nat.") for key in entry):
             entry = {key: value for key, value in entry.items() if not key.startswith("reply.")}
         return entry
@@ -209,8 +212,7 @@ def apply(table: Table, plan: Plan, labels: LabelMap = _NO_LABELS) -> Entry | No
     if plan.operation == "replaced":
         return _replace(table, plan, labels)
     if plan.operation == "deleted":
-        assert plan.actual is not None
-        delete(table, plan.actual)
+        delete(table, plan.actual or {})
         return None
     return plan.actual
 
@@ -270,10 +272,10 @@ def _explain(missed: list[Change]) -> str:
 
 
 def _update(table: Table, plan: Plan, labels: LabelMap) -> Entry:
-    assert plan.actual is not None
+    actual = plan.actual or {}
     error: KernelError | None = None
     try:
-        table.update(patch(plan.changes, plan.declared, plan.actual))
+        table.update(patch(plan.changes, plan.declared, actual))
     except KernelError as caught:
         error = caught
     try:
@@ -313,12 +315,12 @@ def _whole(plan: Plan) -> Entry:
 
 
 def _replace(table: Table, plan: Plan, labels: LabelMap) -> Entry:
-    assert plan.actual is not None
-    delete(table, plan.actual)
+    actual = plan.actual or {}
+    delete(table, actual)
     try:
         return _create(table, _whole(plan), labels)
     except ConntrackError as error:
-        old = restated(plan.actual)
+        old = restated(actual)
         old["timeout"] = max(1, old.get("timeout", 1))
         try:
             table.create(old)

@@ -160,17 +160,27 @@ def _obstacle(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) 
     return None
 
 
+def outcome(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:
+    """The value that a key has once it is changed in place: what is declared, and what stays beside it."""
+    wanted, there = declared[key], actual.get(key) or 0
+    if key == "status":
+        # Echoing what is there is always accepted; a bit the kernel guards must not differ.
+        return there | wanted & SETTABLE_STATUS
+    if key == "mark":
+        return there & ~declared.get("mark_mask", 0xFFFFFFFF) | wanted
+    if key.startswith("tcp.") and key.endswith(".flags"):
+        return there | wanted  # flags that the kernel has set for itself stay
+    return wanted
+
+
 def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Entry:
     """The smallest update that makes `changes`: an entry of its identity and these keys alone."""
     update = {key: actual[key] for key in ("family", *_IDENTIFYING) if key in actual}
     for change in changes:
         key = change.key
-        update[key] = declared[key]
-        if key == "status":
-            # Echoing what is there is always accepted; a bit the kernel guards must not differ.
-            update[key] = actual.get(key, 0) | declared[key] & SETTABLE_STATUS
-        elif key == "mark" and "mark_mask" in declared:
-            update["mark_mask"] = declared["mark_mask"]
+        update[key] = outcome(key, declared, actual)
+        if key == "mark" and "mark_mask" in declared:
+            update[key], update["mark_mask"] = declared[key], declared["mark_mask"]
         elif key.endswith(".window_scale"):
             for other in ("tcp.original.window_scale", "tcp.reply.window_scale"):
                 update.setdefault(other, declared.get(other, actual.get(other, 0)))

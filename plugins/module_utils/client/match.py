@@ -214,7 +214,7 @@ def _check_families(raw: Mapping[str, Any], key: str) -> None:
         if name == "family":
             here = frozenset(_families(raw[name], path))
         else:
-            here = frozenset(values.family_of(low) for low, _ in parse_addresses(raw[name], path))
+            here = frozenset(values.family_of(bounds[0]) for bounds in parse_addresses(raw[name], path))
         if not possible & here:
             raise InvalidValue(path, f"is not of the family of {said_by}; write both in one family")
         possible, said_by = possible & here, name
@@ -251,7 +251,7 @@ def _address_range(raw: Any, key: str) -> AddressRange:
 def _address(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
     keys = _ADDRESSES[name]
 
-    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
         ranges = parse_addresses(raw, key)
         single = frozenset(low for low, high in ranges if low == high)
         wide = [(low, high, len(low)) for low, high in ranges if low != high]
@@ -308,13 +308,13 @@ def _has_number(keys: tuple[str, ...], ranges: list[values.Range]) -> Predicate:
 
 
 def _port_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
-    return lambda raw, key, _: _has_number(_PORTS[name], parse_ports(raw, key))
+    return lambda raw, key, labels: _has_number(_PORTS[name], parse_ports(raw, key))
 
 
 def _number(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
     where, highest = _NUMBERS[name]
 
-    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
         ranges = [parse_integer_range(item, key, 0, highest) for item in as_list(raw)]
         return _has_number((where,), ranges)
 
@@ -335,7 +335,7 @@ def _one_of(names: Iterable[str], raw: Any, key: str, what: str) -> str:
     return name
 
 
-def _family(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _family(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted = frozenset(_families(raw, key))
     return lambda entry: entry.get("family") in wanted
 
@@ -344,7 +344,7 @@ def _protocols(raw: Any, key: str) -> list[int]:
     return [values.PROTOCOL.parse(item, key) for item in as_list(raw)]
 
 
-def _protocol(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _protocol(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted = frozenset(_protocols(raw, key))
     return lambda entry: entry.get("original.protocol") in wanted
 
@@ -353,7 +353,7 @@ def _zone_set(raw: Any, key: str) -> frozenset[int]:
     return frozenset(parse_integer(item, key, 0, 0xFFFF) for item in as_list(raw))
 
 
-def _zone(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _zone(raw: Any, key: str, labels: LabelMap) -> Predicate:
     """An entry is in a zone if both its directions are."""
     wanted = _zone_set(raw, key)
     return lambda entry: (
@@ -364,19 +364,19 @@ def _zone(raw: Any, key: str, _: LabelMap) -> Predicate:
 def _zone_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
     own, both = _ZONES[name]
 
-    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
         wanted = _zone_set(raw, key)
         return lambda entry: (entry.get(own) or entry.get(both) or 0) in wanted
 
     return parser
 
 
-def _helper(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _helper(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted = frozenset(values.HELPER_NAME.parse(item, key) for item in as_list(raw))
     return lambda entry: entry.get("helper", "") in wanted
 
 
-def _mark(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _mark(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted = [parse_masked(item, key) for item in as_list(raw)]
 
     def matches(entry: Entry) -> bool:
@@ -386,7 +386,7 @@ def _mark(raw: Any, key: str, _: LabelMap) -> Predicate:
     return matches
 
 
-def _state(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _state(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted: dict[str, frozenset[int]] = {}
     names = [_one_of(_STATE_NAMES, item, key, "state") for item in as_list(raw)]
     for where, states in _STATES.items():
@@ -394,7 +394,7 @@ def _state(raw: Any, key: str, _: LabelMap) -> Predicate:
     return lambda entry: any(entry.get(where) in numbers for where, numbers in wanted.items())
 
 
-def _nat(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _nat(raw: Any, key: str, labels: LabelMap) -> Predicate:
     wanted = [_one_of(_TRANSLATIONS, item, key, "kind of NAT") for item in as_list(raw)]
 
     def matches(entry: Entry) -> bool:
@@ -418,7 +418,7 @@ def _label_bits(raw: Any, key: str, labels: LabelMap) -> int:
     return values.LABELS.parse(labels.to_bits(raw, key), key)
 
 
-def _expected(raw: Any, key: str, _: LabelMap) -> Predicate:
+def _expected(raw: Any, key: str, labels: LabelMap) -> Predicate:
     if not isinstance(raw, bool):
         raise InvalidValue(key, f"{raw!r} is neither; write true or false")
     return lambda entry: ("master.source" in entry or bool(entry.get("status", 0) & uapi.IPS_EXPECTED)) is raw
@@ -470,7 +470,7 @@ def _bound(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
     what, side = name.split("_")
     measure = _MEASURES[what]
 
-    def parser(raw: Any, key: str, _: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
         bound = parse_integer(raw, key, 0, (1 << 64) - 1)
 
         def matches(entry: Entry) -> bool:
@@ -499,8 +499,8 @@ _PARSERS: dict[str, Callable[[Any, str, LabelMap], Predicate]] = {
     **{name: _number(name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
-    "status": lambda raw, key, _: _all_set("status", STATUS.parse(raw, key)),
-    "status_not": lambda raw, key, _: _none_set("status", STATUS.parse(raw, key)),
+    "status": lambda raw, key, labels: _all_set("status", STATUS.parse(raw, key)),
+    "status_not": lambda raw, key, labels: _none_set("status", STATUS.parse(raw, key)),
     "labels": lambda raw, key, labels: _all_set("labels", _label_bits(raw, key, labels)),
     "labels_not": lambda raw, key, labels: _none_set("labels", _label_bits(raw, key, labels)),
     "helper": _helper,

@@ -93,7 +93,7 @@ class Datagrams:
         """
         while True:
             try:
-                size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
+                size, _ancillary, flags, sender = self._socket.recvmsg_into([self._buffer])
             except BlockingIOError:
                 raise OSError(errno.ETIMEDOUT, "no answer") from None
             except OSError as error:
@@ -125,7 +125,7 @@ class Socket:
     def __enter__(self) -> Socket:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Socket:
         answers: list[Message] = []
         with _losses("waiting for an answer"):
             self._datagrams.send(frame(message, sequence, uapi.NLM_F_ACK))
-            for _, answer in self._receive(sequence, sequence):
+            for _sequence, answer in self._receive(sequence, sequence):
                 if answer.type == uapi.NLMSG_ERROR:
                     refusal = _refusal(answer, {sequence: message})
                     if refusal is not None:
@@ -198,7 +198,7 @@ class Socket:
         sequence = next(self._sequence)
         self._datagrams.send(frame(message, sequence, uapi.NLM_F_DUMP))
         interrupted = False
-        for _, answer in self._receive(sequence, sequence):
+        for _sequence, answer in self._receive(sequence, sequence):
             interrupted = interrupted or bool(answer.flags & uapi.NLM_F_DUMP_INTR)
             if answer.type == uapi.NLMSG_DONE:
                 code = -_ERRNO.unpack_from(answer.payload)[0] if answer.payload else 0
@@ -248,7 +248,7 @@ def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
     """(sequence, message) for each message in a datagram; `MalformedMessage` if it is none."""
     start, end = 0, len(datagram)
     while start + _HEADER.size <= end:
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, start)
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(datagram, start)
         if length < _HEADER.size or start + length > end:
             raise MalformedMessage(f"a netlink message claims {length} of {end - start} bytes")
         yield sequence, Message(kind, flags, datagram[start + _HEADER.size : start + length])
@@ -263,7 +263,7 @@ def _refusal(answer: Message, sent: dict[int, Message]) -> Refusal | None:
     text = attribute = None
     if answer.flags & uapi.NLM_F_ACK_TLVS:
         echoed = _HEADER.size
-        length, _, _, sequence, _ = _HEADER.unpack_from(answer.payload, _ERRNO.size)
+        length, _type, _flags, sequence, _port = _HEADER.unpack_from(answer.payload, _ERRNO.size)
         if not answer.flags & uapi.NLM_F_CAPPED:
             echoed = length + 3 & ~3
         for number, start, end in attributes(answer.payload, _ERRNO.size + echoed, len(answer.payload)):

@@ -103,7 +103,7 @@ def _from_environment(proc: str, pid: int) -> list[Endpoints]:
     except OSError:
         return []
     for variable in variables:
-        name, _, value = variable.partition(b"=")
+        name, _equals, value = variable.partition(b"=")
         if name == b"SSH_CONNECTION":
             endpoints = parse_ssh_connection(value.decode("ascii", "replace"))
             return [] if endpoints is None else [endpoints]
@@ -166,6 +166,6 @@ def _socket_inodes(proc: str, pid: int) -> set[str]:
 
 def _end(text: str) -> tuple[bytes, int]:
     """`0100007F:0016`: the address in 32-bit words of this host's byte order, the port as it is."""
-    address, _, port = text.partition(":")
+    address, _colon, port = text.partition(":")
     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
     return _unmapped(struct.pack(f"={len(words)}I", *words)), int(port, 16)

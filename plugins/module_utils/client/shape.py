@@ -50,11 +50,9 @@ def _tree(rows: Iterable[Attribute]) -> _Tree:
         if row.key in _ELSEWHERE:
             continue
         *steps, last = row.key.split(".")
-        branch = root
+        branch: Any = root
         for step in steps:
-            below = branch.setdefault(step, {})
-            assert isinstance(below, dict)
-            branch = below
+            branch = branch.setdefault(step, {})
         branch.setdefault(last, row)
     return root
 
@@ -99,7 +97,7 @@ def parse(document: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Entry:
 
 def _check_mapping(raw: Any, key: str) -> None:
     if not isinstance(raw, Mapping):
-        raise InvalidValue(key, f"{raw!r} is not a dictionary of keys and values")
+        raise InvalidValue(key, f"{raw!r} is no dictionary; write keys and values")
 
 
 def _read(branch: Attribute | _Tree, raw: Any, key: str, entry: Entry) -> None:
@@ -144,7 +142,7 @@ def _read_extra(raw: Any) -> dict[str, bytes]:
         try:
             extra[str(path)] = bytes.fromhex(text)
         except (TypeError, ValueError):
-            raise InvalidValue(f"extra.{path}", f"{text!r} is not hexadecimal") from None
+            raise InvalidValue(f"extra.{path}", f"{text!r} is not hexadecimal; write two digits per byte") from None
     return extra
 
 
@@ -197,11 +195,11 @@ def _check_tuple(entry: Entry, direction: str) -> None:
         wanted = ()
     for key in there:
         if key not in ("source", "destination", "protocol", *wanted):
-            cure = f"it has {', '.join(wanted)}" if wanted else "leave it out"
+            cure = f"write {', '.join(wanted)}" if wanted else "leave it out"
             raise InvalidValue(f"{direction}.{key}", f"protocol {name} has no {key}; {cure}")
     for key in ("source", "destination", *wanted):
         if key not in there:
-            raise InvalidValue(f"{direction}.{key}", f"is missing; protocol {name} needs it")
+            raise InvalidValue(f"{direction}.{key}", f"is missing; write it, protocol {name} needs it")
 
 
 _ADDRESSES = tuple(row.key for row in ENTRY if isinstance(row.kind, values.Address) and row.family == AF_INET)
@@ -233,7 +231,8 @@ def _check_zones(entry: Entry) -> None:
     if len(zones) > 1:
         raise InvalidValue(
             zones[1],
-            f"{zones[0]} is given too; an entry is in one zone, in both directions or in one",
+            f"{zones[0]} is given too, and an entry is in one zone, in both directions or in one; "
+            "leave one of them out",
         )
     if "master.zone" in entry:
         raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")

@@ -52,7 +52,7 @@ class Summary:
         self._marks[get("mark", 0)] += 1
         self._translated[tuple(translations(entry))] += 1
         self._statuses[get("status", 0)] += 1
-        for protocol, key, _ in _STATES:
+        for protocol, key, _kind in _STATES:
             state = get(key)
             if state is not None:
                 self._states[protocol, state] += 1
@@ -96,7 +96,7 @@ class Top:
 
     def add(self, entry: Entry) -> None:
         moved = _bytes_of(entry)
-        for name, (key_of, _) in _RANKINGS.items():
+        for name, (key_of, _show) in _RANKINGS.items():
             key = key_of(entry)
             if key is None:
                 continue
@@ -110,7 +110,7 @@ class Top:
         `bytes` and `by_bytes` are there if any entry has counters.
         """
         document: dict[str, Any] = {}
-        for name, (_, show) in _RANKINGS.items():
+        for name, (_key_of, show) in _RANKINGS.items():
             flows, moved = self._flows[name], self._bytes[name]
 
             def row(

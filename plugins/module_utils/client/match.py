@@ -15,9 +15,10 @@ import time
 from typing import Any, Callable, Iterable, Mapping, Tuple
 
 from . import uapi, values
-from .entry import Entry, translations
+from .entry import Entry
 from .errors import InvalidValue
 from .labels import LabelMap
+from .term import ALWAYS, Either, Every, Masked, Not, Term, Told, Within, points
 from .values import (
     DCCP_STATES,
     FAMILIES,
@@ -32,8 +33,8 @@ from .values import (
     parse_masked,
 )
 
-Predicate = Callable[[Entry], bool]
 AddressRange = Tuple[bytes, bytes]
+Parser = Callable[[Any, str, LabelMap], Term]
 
 _NO_LABELS = LabelMap()
 
@@ -70,7 +71,14 @@ _STATES: dict[str, dict[str, int]] = {
     "dccp.state": DCCP_STATES,
 }
 _STATE_NAMES = tuple(dict.fromkeys(name for names in _STATES.values() for name in names))
-_TRANSLATIONS = ("source", "destination", "any", "none")
+#: What the status bits of each kind of translation are, as values under a mask.
+_TRANSLATIONS: dict[str, tuple[tuple[int, int], ...]] = {
+    "source": ((uapi.IPS_SRC_NAT, uapi.IPS_SRC_NAT),),
+    "destination": ((uapi.IPS_DST_NAT, uapi.IPS_DST_NAT),),
+    "any": ((uapi.IPS_SRC_NAT, uapi.IPS_SRC_NAT), (uapi.IPS_DST_NAT, uapi.IPS_DST_NAT)),
+    "none": ((0, uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT),),
+}
+_ZERO = ((0, 0xFFFFFFFF),)
 
 _ICMP = frozenset({uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6})
 _GRE = frozenset({uapi.IPPROTO_GRE})
@@ -110,24 +118,25 @@ KEYS: tuple[str, ...] = (
 class Match:
     """A match, ready to be asked about entries: `match(entry)` is True or False.
 
-    `needs` names what the kernel must have recorded for an answer: `accounting` for bytes and
-    packets, `timestamps` for ages. Asked about an entry that lacks it, the match raises
-    `InvalidValue` rather than answer.
+    `term` is the same as data. `needs` names what the kernel must have recorded for an answer:
+    `accounting` for bytes and packets, `timestamps` for ages. Asked about an entry that lacks
+    it, the match raises `InvalidValue` rather than answer.
     """
 
-    def __init__(self, predicate: Predicate, needs: frozenset[str] = frozenset()) -> None:
-        self._predicate = predicate
+    def __init__(self, term: Term, needs: frozenset[str] = frozenset()) -> None:
+        self.term = term
         self.needs = needs
+        self._holds = term.compile()
 
     def __call__(self, entry: Entry) -> bool:
-        return self._predicate(entry)
+        return self._holds(entry)
 
     def but_not(self, other: Match) -> Match:
         """What this matches and `other` does not."""
-        return Match(lambda entry: self(entry) and not other(entry), self.needs | other.needs)
+        return Match(Every((self.term, Not(other.term))), self.needs | other.needs)
 
 
-EVERYTHING = Match(lambda entry: True)
+EVERYTHING = Match(ALWAYS)
 
 
 def parse_match(raw: Any, labels: LabelMap = _NO_LABELS, key: str = "match") -> Match:
@@ -145,7 +154,7 @@ def parse_match(raw: Any, labels: LabelMap = _NO_LABELS, key: str = "match") -> 
     if len(several) == 1:
         return several[0]
     needs = frozenset().union(*(match.needs for match in several))
-    return Match(lambda entry: any(match(entry) for match in several), needs)
+    return Match(Either(tuple(match.term for match in several)), needs)
 
 
 def _parse_one(raw: Any, labels: LabelMap, key: str) -> Match:
@@ -164,22 +173,12 @@ def _parse_one(raw: Any, labels: LabelMap, key: str) -> Match:
     _check_protocols(raw, key)
     _check_families(raw, key)
 
-    conditions = [parser(raw[name], f"{key}.{name}", labels) for name, parser in _PARSERS.items() if name in raw]
+    terms = tuple(parser(raw[name], f"{key}.{name}", labels) for name, parser in _PARSERS.items() if name in raw)
     needs = frozenset(_NEEDS[name] for name in raw if name in _NEEDS)
-    match = Match(_all(conditions), needs)
+    match = Match(Every(terms), needs)
     if "except" in raw:
         match = match.but_not(parse_match(raw["except"], labels, f"{key}.except"))
     return match
-
-
-def _all(conditions: list[Predicate]) -> Predicate:
-    if len(conditions) == 1:
-        return conditions[0]
-
-    def matches(entry: Entry) -> bool:
-        return all(condition(entry) for condition in conditions)
-
-    return matches
 
 
 def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
@@ -248,27 +247,8 @@ def _address_range(raw: Any, key: str) -> AddressRange:
     return low, (number | host).to_bytes(len(low), "big")
 
 
-def _address(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
-    keys = _ADDRESSES[name]
-
-    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
-        ranges = parse_addresses(raw, key)
-        single = frozenset(low for low, high in ranges if low == high)
-        wide = [(low, high, len(low)) for low, high in ranges if low != high]
-
-        def has(address: bytes | None) -> bool:
-            if address is None:
-                return False
-            if address in single:
-                return True
-            size = len(address)
-            return any(size == length and low <= address <= high for low, high, length in wide)
-
-        if len(keys) == 1:
-            return lambda entry: has(entry.get(keys[0]))
-        return lambda entry: any(has(entry.get(key)) for key in keys)
-
-    return parser
+def _address(name: str) -> Parser:
+    return lambda raw, key, labels: Within(_ADDRESSES[name], tuple(parse_addresses(raw, key)))
 
 
 # Ports and other numbers
@@ -293,30 +273,15 @@ def _port(raw: Any, key: str) -> list[values.Range]:
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _has_number(keys: tuple[str, ...], ranges: list[values.Range]) -> Predicate:
-    single = frozenset(low for low, high in ranges if low == high)
-    wide = [(low, high) for low, high in ranges if low != high]
-
-    def has(number: int | None) -> bool:
-        if number is None:
-            return False
-        return number in single or any(low <= number <= high for low, high in wide)
-
-    if len(keys) == 1:
-        return lambda entry: has(entry.get(keys[0]))
-    return lambda entry: any(has(entry.get(key)) for key in keys)
+def _port_of(name: str) -> Parser:
+    return lambda raw, key, labels: Within(_PORTS[name], tuple(parse_ports(raw, key)))
 
 
-def _port_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
-    return lambda raw, key, labels: _has_number(_PORTS[name], parse_ports(raw, key))
-
-
-def _number(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+def _number(name: str) -> Parser:
     where, highest = _NUMBERS[name]
 
-    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
-        ranges = [parse_integer_range(item, key, 0, highest) for item in as_list(raw)]
-        return _has_number((where,), ranges)
+    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
+        return Within((where,), tuple(parse_integer_range(item, key, 0, highest) for item in as_list(raw)))
 
     return parser
 
@@ -335,93 +300,83 @@ def _one_of(names: Iterable[str], raw: Any, key: str, what: str) -> str:
     return name
 
 
-def _family(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted = frozenset(_families(raw, key))
-    return lambda entry: entry.get("family") in wanted
+def _family(raw: Any, key: str, labels: LabelMap) -> Term:
+    return Within(("family",), points(_families(raw, key)))
 
 
 def _protocols(raw: Any, key: str) -> list[int]:
     return [values.PROTOCOL.parse(item, key) for item in as_list(raw)]
 
 
-def _protocol(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted = frozenset(_protocols(raw, key))
-    return lambda entry: entry.get("original.protocol") in wanted
+def _protocol(raw: Any, key: str, labels: LabelMap) -> Term:
+    return Within(("original.protocol",), points(_protocols(raw, key)))
 
 
 def _zone_set(raw: Any, key: str) -> frozenset[int]:
     return frozenset(parse_integer(item, key, 0, 0xFFFF) for item in as_list(raw))
 
 
-def _zone(raw: Any, key: str, labels: LabelMap) -> Predicate:
+def _zone(raw: Any, key: str, labels: LabelMap) -> Term:
     """An entry is in a zone if both its directions are."""
-    wanted = _zone_set(raw, key)
-    return lambda entry: (
-        (entry.get("zone") or 0) in wanted and not entry.get("original.zone") and not entry.get("reply.zone")
-    )
+    wanted = Within(("zone",), points(_zone_set(raw, key)), 0)
+    return Every((wanted, Masked("original.zone", _ZERO), Masked("reply.zone", _ZERO)))
 
 
-def _zone_of(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+def _zone_of(name: str) -> Parser:
     own, both = _ZONES[name]
 
-    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
+        """The zone of one direction is its own, or that of both, or 0."""
         wanted = _zone_set(raw, key)
-        return lambda entry: (entry.get(own) or entry.get(both) or 0) in wanted
+        terms: list[Term] = [Within((own, both), points(wanted - {0}))]
+        if 0 in wanted:
+            terms.append(Every((Masked(own, _ZERO), Masked(both, _ZERO))))
+        return Either(tuple(terms))
 
     return parser
 
 
-def _helper(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted = frozenset(values.HELPER_NAME.parse(item, key) for item in as_list(raw))
-    return lambda entry: entry.get("helper", "") in wanted
+def _helper(raw: Any, key: str, labels: LabelMap) -> Term:
+    return Within(("helper",), points(values.HELPER_NAME.parse(item, key) for item in as_list(raw)), "")
 
 
-def _mark(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted = [parse_masked(item, key) for item in as_list(raw)]
-
-    def matches(entry: Entry) -> bool:
-        mark = entry.get("mark", 0)
-        return any(mark & mask == value for value, mask in wanted)
-
-    return matches
+def _mark(raw: Any, key: str, labels: LabelMap) -> Term:
+    return Masked("mark", tuple(parse_masked(item, key) for item in as_list(raw)))
 
 
-def _state(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted: dict[str, frozenset[int]] = {}
+def _state(raw: Any, key: str, labels: LabelMap) -> Term:
     names = [_one_of(_STATE_NAMES, item, key, "state") for item in as_list(raw)]
-    for where, states in _STATES.items():
-        wanted[where] = frozenset(states[name] for name in names if name in states)
-    return lambda entry: any(entry.get(where) in numbers for where, numbers in wanted.items())
-
-
-def _nat(raw: Any, key: str, labels: LabelMap) -> Predicate:
-    wanted = [_one_of(_TRANSLATIONS, item, key, "kind of NAT") for item in as_list(raw)]
-
-    def matches(entry: Entry) -> bool:
-        found = translations(entry)
-        return (
-            ("any" in wanted and bool(found)) or ("none" in wanted and not found) or any(end in wanted for end in found)
+    return Either(
+        tuple(
+            Within((where,), points(states[name] for name in names if name in states))
+            for where, states in _STATES.items()
+            if any(name in states for name in names)
         )
-
-    return matches
-
-
-def _all_set(where: str, wanted: int) -> Predicate:
-    return lambda entry: entry.get(where, 0) & wanted == wanted
+    )
 
 
-def _none_set(where: str, unwanted: int) -> Predicate:
-    return lambda entry: not entry.get(where, 0) & unwanted
+def _nat(raw: Any, key: str, labels: LabelMap) -> Term:
+    wanted = [_one_of(_TRANSLATIONS, item, key, "kind of NAT") for item in as_list(raw)]
+    return Masked("status", tuple(value for name in wanted for value in _TRANSLATIONS[name]))
+
+
+def _all_set(where: str, wanted: int) -> Term:
+    return Masked(where, ((wanted, wanted),))
+
+
+def _none_set(where: str, unwanted: int) -> Term:
+    return Masked(where, ((0, unwanted),))
 
 
 def _label_bits(raw: Any, key: str, labels: LabelMap) -> int:
     return values.LABELS.parse(labels.to_bits(raw, key), key)
 
 
-def _expected(raw: Any, key: str, labels: LabelMap) -> Predicate:
+def _expected(raw: Any, key: str, labels: LabelMap) -> Term:
     if not isinstance(raw, bool):
         raise InvalidValue(key, f"{raw!r} is neither; write true or false")
-    return lambda entry: ("master.source" in entry or bool(entry.get("status", 0) & uapi.IPS_EXPECTED)) is raw
+    has_master = Either((_all_set("status", uapi.IPS_EXPECTED), Within(("master.protocol",), ((0, 0xFF),))))
+    return has_master if raw else Not(has_master)
 
 
 # Bounds
@@ -466,11 +421,11 @@ _MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
 }
 
 
-def _bound(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
+def _bound(name: str) -> Parser:
     what, side = name.split("_")
     measure = _MEASURES[what]
 
-    def parser(raw: Any, key: str, labels: LabelMap) -> Predicate:
+    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
         bound = parse_integer(raw, key, 0, (1 << 64) - 1)
 
         def matches(entry: Entry) -> bool:
@@ -479,7 +434,7 @@ def _bound(name: str) -> Callable[[Any, str, LabelMap], Predicate]:
                 return False
             return value < bound if side == "below" else value > bound
 
-        return matches
+        return Told(matches)
 
     return parser
 
@@ -489,7 +444,7 @@ _NEEDS: dict[str, str] = {
 }
 
 #: How each key is read; in the order of evaluation, so what may be impossible to tell comes last.
-_PARSERS: dict[str, Callable[[Any, str, LabelMap], Predicate]] = {
+_PARSERS: dict[str, Parser] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,

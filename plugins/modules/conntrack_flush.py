@@ -36,9 +36,12 @@ options:
   keep_ssh:
     description:
       - Leave the connection alone through which this task is being run, even if it matches.
-      - It is found by E(SSH_CONNECTION) and by the sockets of the processes that this one descends from, so also
-        under sudo. Where neither tells, as for an asynchronous task under sudo, all connections of the host's SSH
-        servers are left alone.
+      - It is found by the sockets of the processes that this one descends from and by E(SSH_CONNECTION), so also
+        under sudo and su.
+      - A task that does not descend from an SSH server may be waited for through any connection, such as one that
+        is asynchronous or that began in tmux. Then all connections to the host's own SSH servers are left alone.
+      - Other sessions are not spared, nor those that only pass through this host, as a router or as a jump host.
+        Where Ansible reaches others that way, name these in O(except).
     type: bool
     default: true
   limit:
@@ -94,7 +97,7 @@ flushed:
   returned: always
   sample: 17
 kept:
-  description: How many entries match and were left alone because they carry this session.
+  description: How many entries match and were left alone because they carry this session, or may do so.
   type: int
   returned: always
   sample: 1

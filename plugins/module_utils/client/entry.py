@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple, Tuple
 
 from . import uapi
+from .attributes import ENTRY, INSEPARABLE
 from .codec import Values
 from .errors import InvalidValue
 from .values import (
@@ -129,7 +130,17 @@ def creation(declared: Mapping[str, Any]) -> Entry:
         entry["status"] = entry["status"] & sent | uapi.IPS_CONFIRMED
     if not entry.get("helper"):
         entry.pop("helper", None)
+    _check_whole(entry)
     return entry
+
+
+def _check_whole(entry: Mapping[str, Any]) -> None:
+    """Some groups of keys the kernel takes together or not at all."""
+    for group in INSEPARABLE:
+        members = [row.key for row in ENTRY if row.key.startswith(group)]
+        missing = [key for key in members if key not in entry]
+        if missing and len(missing) < len(members):
+            raise InvalidValue(missing[0], f"is missing; all of {', '.join(members)} go together")
 
 
 class Translation(NamedTuple):

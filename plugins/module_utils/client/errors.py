@@ -141,6 +141,7 @@ _BY_ERRNO: dict[int, type[KernelError]] = {
     errno.ENOMEM: TableFull,
     errno.ENOSPC: TableFull,
     errno.EPROTONOSUPPORT: Unavailable,
+    errno.EAFNOSUPPORT: Unavailable,
     errno.ENOBUFS: Overrun,
     errno.ETIMEDOUT: ResultUnknown,
     errno.EMSGSIZE: ResultUnknown,  # an answer that did not fit

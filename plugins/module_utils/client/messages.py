@@ -50,7 +50,10 @@ def create(entry: Mapping[str, Any], exclusive: bool = True) -> Message:
 
 
 def update(entry: Mapping[str, Any]) -> Message:
-    """Change what the entry has besides its original tuple and zone."""
+    """Change what the entry has besides its original tuple and zone.
+
+    Its reply tuple, `nat` and `master` are set when it is created; they are not sent.
+    """
     return Message(uapi.IPCTNL_MSG_CT_NEW, 0, _about(entry, _UPDATED))
 
 
@@ -89,6 +92,11 @@ def statistics() -> Message:
 def dump_statistics_per_cpu() -> Message:
     """Ask for the counters of every CPU."""
     return Message(uapi.IPCTNL_MSG_CT_GET_STATS_CPU, 0, nfgenmsg())
+
+
+def dump_expectation_statistics_per_cpu() -> Message:
+    """Ask for the counters of expectations of every CPU."""
+    return Message(uapi.IPCTNL_MSG_EXP_GET_STATS_CPU, 0, nfgenmsg())
 
 
 def parse_entry(message: Message) -> Entry:

@@ -13,7 +13,7 @@ import errno
 import itertools
 import socket
 import struct
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, TypeVar
 
 from . import uapi
 from .codec import MalformedMessage, attributes
@@ -22,12 +22,15 @@ from .errors import ConntrackError, Unavailable, kernel_error
 _HEADER = struct.Struct("=IHHII")
 _ERRNO = struct.Struct("=i")
 _OFFSET = struct.Struct("=I")
+_SOCK_FILTER_SIZE = 8
 _TIMEVAL = struct.Struct("@ll")
 
 #: The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
 _BUFFER_SIZE = 1 << 16
 #: Requests in one send. All of them refused, their answers still fit a default receive buffer.
 WINDOW = 64
+#: The same where each is answered by what was asked for.
+ANSWERED_WINDOW = 32
 #: Seconds without an answer after which a request's result counts as unknown.
 TIMEOUT = 10.0
 
@@ -61,16 +64,28 @@ class DumpInterrupted(ConntrackError):
 
 
 class Datagrams:
-    """A netlink socket as a source and sink of datagrams: all that needs a kernel."""
+    """A netlink socket as a source and sink of datagrams: all that needs a kernel.
 
-    def __init__(self, timeout: float = TIMEOUT, receive_buffer: int | None = None) -> None:
+    `groups` are joined after the BPF `program`, an array of struct sock_filter, is in place, so that
+    nothing comes in unfiltered. `receive_buffer` is in bytes; beyond net.core.rmem_max it takes
+    CAP_NET_ADMIN in the initial user namespace.
+    """
+
+    def __init__(
+        self,
+        timeout: float = TIMEOUT,
+        receive_buffer: int | None = None,
+        groups: Iterable[int] = (),
+        program: bytes = b"",
+    ) -> None:
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER
             )
-        except (AttributeError, OSError) as error:
-            code = getattr(error, "errno", None) or errno.EPROTONOSUPPORT
-            raise Unavailable("opening a netfilter netlink socket", code) from error
+        except AttributeError as error:  # not Linux
+            raise Unavailable("opening a netfilter netlink socket", errno.EPROTONOSUPPORT) from error
+        except OSError as error:
+            raise kernel_error("opening a netfilter netlink socket", error.errno or errno.EIO) from error
         self._socket.bind((0, 0))
         seconds, fraction = divmod(timeout, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
@@ -78,8 +93,29 @@ class Datagrams:
             with contextlib.suppress(OSError):  # before Linux 4.12
                 self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
         if receive_buffer is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, receive_buffer)
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            if program:
+                self._attach(program)
+            for group in groups:
+                self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            self.close()
+            raise kernel_error("subscribing to events", error.errno or errno.EIO) from error
         self._buffer = bytearray(_BUFFER_SIZE)
+
+    def _attach(self, program: bytes) -> None:
+        import ctypes
+
+        code = ctypes.create_string_buffer(program, len(program))
+        fprog = struct.pack("@HP", len(program) // _SOCK_FILTER_SIZE, ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, fprog)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def send(self, datagram: bytes) -> None:
         self._socket.send(datagram)
@@ -157,14 +193,23 @@ class Socket:
         each request of the window that was not answered before yields a refusal with ENOBUFS or
         ETIMEDOUT: it may have been carried out.
         """
-        source = iter(messages)
-        while True:
-            window = list(itertools.islice(source, WINDOW))
-            if not window:
-                return
+        for window in _windows(messages, WINDOW):
             yield from self._window(window)
 
-    def _window(self, window: list[Message]) -> list[Refusal | None]:
+    def ask_all(self, messages: Iterable[Message]) -> Iterator[list[Message] | Refusal]:
+        """Send requests in windows; for each, in order, the messages that answer it or why it was refused.
+
+        Where answers are lost, each request that has none yields a refusal with ENOBUFS or ETIMEDOUT.
+        """
+        for window in _windows(messages, ANSWERED_WINDOW):
+            answers: dict[int, list[Message]] = {}
+            for position, refusal in enumerate(self._window(window, answers)):
+                if refusal is None or position in answers:
+                    yield answers.get(position, [])
+                else:
+                    yield refusal
+
+    def _window(self, window: list[Message], answers: dict[int, list[Message]] | None = None) -> list[Refusal | None]:
         numbered = {next(self._sequence): message for message in window}
         sequences = list(numbered)
         first, last = sequences[0], sequences[-1]
@@ -180,6 +225,8 @@ class Socket:
                     refusals[sequence] = _refusal(answer, numbered)
                     if sequence == last:
                         break
+                elif answers is not None:
+                    answers.setdefault(sequence - first, []).append(answer)
         except OSError as error:
             unknown = Refusal(error.errno or errno.EIO)
             return [refusals.get(sequence, unknown) for sequence in sequences]
@@ -220,6 +267,18 @@ class Socket:
             for sequence, message in parse(self._datagrams.receive()):
                 if first <= sequence <= last:
                     yield sequence, message
+
+
+_Thing = TypeVar("_Thing")
+
+
+def _windows(things: Iterable[_Thing], size: int) -> Iterator[list[_Thing]]:
+    source = iter(things)
+    while True:
+        window = list(itertools.islice(source, size))
+        if not window:
+            return
+        yield window
 
 
 @contextlib.contextmanager

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections import deque
 from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from . import messages
 from .attributes import ENTRY
 from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
-from .errors import KernelError, NotFound, Unavailable, kernel_error
+from .errors import ConntrackError, KernelError, NotFound, Unavailable, kernel_error
 from .netlink import Message, Refusal, Refused, Socket
-from .statistics import parse_global, parse_per_cpu
+from .statistics import parse_expectations_per_cpu, parse_global, parse_per_cpu
 
 _Thing = TypeVar("_Thing")
 
@@ -28,14 +29,17 @@ def refused(doing: str, refusal: Refusal) -> KernelError:
     return kernel_error(doing, refusal.errno, refusal.text, named)
 
 
-@contextlib.contextmanager
-def _doing(what: str) -> Iterator[None]:
+def _about(doing: str, entry: Mapping[str, Any] | None) -> str:
+    return doing if entry is None else f"{doing} {describe(entry)}"
+
+
+def _namespace() -> tuple[int, int] | None:
+    """The network namespace of this thread, None where there is no /proc to tell."""
     try:
-        yield
-    except Refused as error:
-        raise refused(what, error.refusal) from None
-    except KernelError as error:  # of the transport, which does not know what it was about
-        raise kernel_error(what, error.errno) from error
+        found = os.stat("/proc/thread-self/ns/net")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Table:
@@ -48,6 +52,7 @@ class Table:
 
     def __init__(self, connect: Callable[[], Socket] = Socket) -> None:
         self._connect = connect
+        self._namespace = _namespace()
         self._socket = connect()
 
     def __enter__(self) -> Table:
@@ -63,7 +68,7 @@ class Table:
 
     def create(self, entry: Mapping[str, Any]) -> None:
         """Create an entry. Raises `Exists` if either of its tuples is taken."""
-        with _doing(f"creating {describe(entry)}"):
+        with self._doing("creating", entry):
             self._socket.request(messages.create(creation(entry)))
 
     def put(self, entry: Mapping[str, Any]) -> None:
@@ -71,7 +76,7 @@ class Table:
 
         An entry with `nat` can be put only once: the kernel refuses NAT on an update.
         """
-        with _doing(f"creating or updating {describe(entry)}"):
+        with self._doing("creating or updating", entry):
             self._socket.request(messages.create(creation(entry), exclusive=False))
 
     def update(self, entry: Mapping[str, Any]) -> None:
@@ -81,7 +86,7 @@ class Table:
         synproxy and labels in this order; what came before a refusal stays. Raises `NotFound`,
         `Busy`, `Unsupported`.
         """
-        with _doing(f"updating {describe(entry)}"):
+        with self._doing("updating", entry):
             self._socket.request(messages.update(entry))
 
     def get(self, entry: Mapping[str, Any]) -> Entry:
@@ -97,8 +102,11 @@ class Table:
 
     def holder(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
         """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
-        about = {**entry, **with_tuple("original", tuple_of(entry, direction))}
-        with _doing(f"reading {describe(entry)}"):
+        others = {
+            key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"
+        }
+        about = {**others, **with_tuple("original", tuple_of(entry, direction))}
+        with self._doing("reading", entry):
             answers = self._socket.request(messages.get(about))
         if not answers:
             raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
@@ -109,7 +117,7 @@ class Table:
 
         Raises `NotFound`, also where another entry has taken its place.
         """
-        with _doing(f"deleting {describe(entry)}"):
+        with self._doing("deleting", entry):
             self._socket.request(messages.delete(entry))
 
     # many entries
@@ -142,6 +150,28 @@ class Table:
             else:
                 yield refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
 
+    def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
+        """Reset the counters of the entries named and give each as it was, with what they had counted.
+
+        The kernel reads and resets a counter at once, so what is given is what was reset. It looks
+        by the tuple alone: an entry that took the place of the one named is reset and given, too.
+        """
+        sent: deque[Mapping[str, Any]] = deque()
+
+        def noted() -> Iterator[Message]:
+            for entry in entries:
+                sent.append(entry)
+                yield messages.get(entry, zero=True)
+
+        for answer in self._socket.ask_all(noted()):
+            doing = f"zeroing the counters of {describe(sent.popleft())}"
+            if isinstance(answer, Refusal):
+                yield refused(doing, answer)
+            elif answer:
+                yield messages.parse_entry(answer[0])
+            else:
+                yield NotFound(doing, errno.ENOENT)
+
     # reading
 
     def dump(self, family: int = 0, zero: bool = False) -> Iterator[Entry]:
@@ -164,13 +194,13 @@ class Table:
         """Everything that answers a dump request, each through `parse`."""
         # A socket of its own: a reader that stops early leaves a dump behind that would block
         # the next one, and changes can be made while the dump goes on.
-        with self._reading(), contextlib.closing(self._connect()) as reader:
+        with self._doing("reading the table"), contextlib.closing(self._reader()) as reader:
             for answer in reader.dump(message):
                 yield parse(answer)
 
     def statistics(self) -> dict[str, int]:
         """`{"entries": …, "max_entries": …}`."""
-        with self._reading():
+        with self._doing("reading the table"):
             answers = self._socket.request(messages.statistics())
         return parse_global(answers[0])
 
@@ -182,11 +212,39 @@ class Table:
         """The kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
         return dict(self.read(messages.dump_statistics_per_cpu(), parse_per_cpu))
 
+    def expectation_statistics_per_cpu(self) -> dict[int, dict[str, int]]:
+        """The kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
+        return dict(self.read(messages.dump_expectation_statistics_per_cpu(), parse_expectations_per_cpu))
+
+    def ask(self, doing: str, message: Message) -> list[Message]:
+        """The messages that answer a request; `doing` says what it is about should it be refused."""
+        with self._doing(doing):
+            return self._socket.request(message)
+
+    def _reader(self) -> Socket:
+        if _namespace() != self._namespace:
+            raise ConntrackError(
+                "this table was opened in another network namespace than the thread is in now; "
+                "open a table of its own here"
+            )
+        return self._connect()
+
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _doing(self, what: str, entry: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Errors on the way as the exceptions that stand for them, with what they were about."""
         try:
             yield
         except Refused as error:
-            if error.refusal.errno == errno.EINVAL:  # no subsystem answers to these requests
-                raise Unavailable("reading the table", errno.EINVAL) from None
-            raise refused("reading the table", error.refusal) from None
+            if error.refusal.errno == errno.EINVAL and not self._answered():
+                raise Unavailable(_about(what, entry), errno.EINVAL) from None
+            raise refused(_about(what, entry), error.refusal) from None
+        except KernelError as error:  # of the transport, which does not know what it was about
+            raise kernel_error(_about(what, entry), error.errno) from error
+
+    def _answered(self) -> bool:
+        """Whether anything in the kernel answers: without ctnetlink, every request is invalid."""
+        try:
+            self._socket.request(messages.statistics())
+        except Refused as error:
+            return error.refusal.errno != errno.EINVAL
+        return True

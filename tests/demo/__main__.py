@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bring up two clients, a gateway with NAT and a server; run the playbook; check all that it claims."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.lab import Forbidden, Lab, become_root
+
+from .story import Story
+
+
+def main() -> int:
+    try:
+        become_root()
+    except Forbidden as reason:
+        print(f"The demo needs network namespaces, but {reason}.", file=sys.stderr)
+        return 2
+    with Lab() as lab, Story(lab.gateway_topology()) as story:
+        story.tell()
+        return 0 if story.is_true() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

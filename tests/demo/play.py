@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The demo's playbook on the hosts of a lab, untouched by the configuration of whoever runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+TIMEOUT = 50.0
+
+
+def run_playbook(namespaces: dict[str, str], variables: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Run playbooks/demo.yml with --diff on the host named gateway.
+
+    :param namespaces: Where each host's namespace is found.
+    :returns: ansible-playbook's exit status, and what the play wrote down, empty if it did not come so far.
+    """
+    with tempfile.TemporaryDirectory(prefix="conntrack-demo-") as name:
+        folder = Path(name)
+        collections = folder / "collections/ansible_collections/netops"
+        collections.mkdir(parents=True)
+        (collections / "conntrack").symlink_to(CHECKOUT)
+        (folder / "ansible.cfg").touch()
+        (folder / "inventory.json").write_text(json.dumps(_inventory(namespaces)))
+        variables = {"target_hosts": "gateway", "report": str(folder / "report.json"), **variables}
+        command = [sys.executable, "-m", "ansible", "playbook", "--diff", "--inventory", str(folder / "inventory.json")]
+        done = subprocess.run(
+            [*command, "--extra-vars", json.dumps(variables), str(CHECKOUT / "playbooks/demo.yml")],
+            check=False,
+            env=_environment(folder),
+            timeout=TIMEOUT,
+        )
+        report = folder / "report.json"
+        return done.returncode, json.loads(report.read_text()) if report.exists() else {}
+
+
+def _inventory(namespaces: dict[str, str]) -> dict[str, Any]:
+    return {
+        "all": {
+            "vars": {
+                "ansible_connection": "netops.conntrack.netns",
+                "ansible_python_interpreter": sys.executable,
+                "ansible_pipelining": True,
+            },
+            "hosts": {name: {"ansible_netns_name": path} for name, path in namespaces.items()},
+        }
+    }
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    return {
+        **kept,
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
+        "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+        "ANSIBLE_FORCE_COLOR": str(sys.stdout.isatty()),
+    }

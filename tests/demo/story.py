@@ -1,0 +1,196 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the demo shows, and the look at the table and the traffic that tells whether it is so."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tests.lab import Endpoint, Flow, Gateway, has_ipv6
+
+from .play import run_playbook
+from .steady import Steady
+
+VPN_PORT = 51820
+VPN_TRANSLATED_PORT = 40000
+VPN_MARK = 0x51
+
+SCENE = """
+  client1 ──┐
+         gateway ── server      The gateway translates both clients' addresses to {0}.
+  client2 ──┘
+"""
+
+Key = tuple[Any, ...]
+Table = dict[Key, dict[str, Any]]
+
+
+class Story:
+    """Traffic through a gateway; a change of its NAT rule; the playbook; and what became of the traffic."""
+
+    def __init__(self, scene: Gateway) -> None:
+        self.scene = scene
+        self.old, self.new = scene.OUTSIDE
+        self._flows = contextlib.ExitStack()
+        for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
+            # Nothing expires while the story is told.
+            scene.gateway.sysctl(f"nf_conntrack_{protocol}_timeout", 120)
+        scene.server.mirror(VPN_PORT)
+
+    def __enter__(self) -> Story:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flows.close()
+
+    def tell(self) -> None:
+        """Let all of it happen."""
+        print(SCENE.format(self.old))
+        self.bystanders = self._talk_of_all_kinds()
+        self.steady = Steady(self.scene.client1.udp(self.scene.SERVER, self.scene.PORT))
+        self._flows.callback(self.steady.stop)
+        self.steady.go_on()
+
+        print(f"The rule changes to {self.new}, while all connections go on.\n", flush=True)
+        self.scene.translate_to(1)
+        self.newcomer = self._keep(self.scene.client2.udp(self.scene.SERVER, self.scene.PORT)).seen_as()
+        self.steady.go_on()
+        self.under_way = self.steady.addresses()
+
+        self.before = self._look()
+        self.status, self.report = run_playbook(self.scene.lab.paths(), self._variables())
+        self.after = self._look()
+        self.steady.go_on()
+        vpn = self.scene.client1.udp(self.scene.SERVER, VPN_PORT, source_port=VPN_PORT)
+        self.vpn, self.vpn_seen_as = _key_of(vpn), self._keep(vpn).seen_as()
+
+    def is_true(self) -> bool:
+        """Print what happened, sentence by sentence; whether all of it is so."""
+        print("\nWhat happened, by the look of the table and of the traffic:\n")
+        true = True
+        for sentence, so in self._claims():
+            print(f"  {'  ok  ' if so else 'FAILED'}  {sentence}")
+            true = true and so
+        print("\nAll of it is so." if true else "\nNot all of it is so.")
+        return true
+
+    def _claims(self) -> Iterator[tuple[str, bool]]:
+        if self.status != 0 or not self.report:
+            yield f"The playbook ended with status {self.status}.", False
+            return
+        yield from self._facts()
+        yield from self._declaration()
+        yield from self._staleness()
+        yield from self._flush()
+        yield from self._rest()
+
+    def _facts(self) -> Iterator[tuple[str, bool]]:
+        facts = self.report["facts"]
+        protocols = Counter(protocol for protocol, *_original in self.before)
+        told = ", ".join(f"{number} {protocol}" for protocol, number in facts["by_protocol"].items())
+        yield (
+            f"The facts told of {facts['count']} connections ({told}), and there were {len(self.before)}.",
+            facts["count"] == len(self.before) and facts["by_protocol"] == protocols,
+        )
+
+    def _declaration(self) -> Iterator[tuple[str, bool]]:
+        first, second = self.report["declared"], self.report["declared_again"]
+        appeared = self.after.keys() - self.before.keys()
+        yield (
+            f"The declared entry was {first['operation']}, then {second['operation']}; the table has it once.",
+            (first["changed"], second["changed"]) == (True, False)
+            and appeared == {self.vpn}
+            and self.after[self.vpn]["mark"] == VPN_MARK,
+        )
+        yield (
+            f"Its first packet, sent afterwards, left as {self.vpn_seen_as}: as declared, not as the rule says.",
+            self.vpn_seen_as == Endpoint(self.old, VPN_TRANSLATED_PORT),
+        )
+
+    def _staleness(self) -> Iterator[tuple[str, bool]]:
+        under_way = ", ".join(self.under_way)
+        yield (
+            f"After the rule had changed, a new flow left by {self.newcomer.address}, one under way by {under_way}.",
+            self.newcomer.address == self.new and self.under_way == [self.old],
+        )
+
+    def _flush(self) -> Iterator[tuple[str, bool]]:
+        flushed, addresses = self.report["flushed"]["flushed"], self.steady.addresses()
+        stale = _key_of(self.steady.flow)
+        translations = [table[stale]["reply"]["destination"] for table in (self.before, self.after) if stale in table]
+        yield (
+            f"The flush removed {flushed} entry, and the one under way left by {', then by '.join(addresses)}.",
+            flushed == 1 and addresses == translations == [self.old, self.new],
+        )
+        # An answer that is on its way while its entry is flushed finds no way back.
+        yield f"Of its {len(self.steady.seen)} packets {self.steady.lost} were lost.", self.steady.lost <= 1
+
+    def _rest(self) -> Iterator[tuple[str, bool]]:
+        rest = self.before.keys() - {_key_of(self.steady.flow)}
+        yield (
+            f"The {len(rest)} other entries stayed as they were, and their connections still answer.",
+            all(self.before[key] == self.after.get(key) for key in rest)
+            and all(flow.seen_as() == seen_as for flow, seen_as in self.bystanders),
+        )
+
+    def _talk_of_all_kinds(self) -> list[tuple[Flow, Endpoint]]:
+        """Connections of both clients, each with what the server saw as its source."""
+        scene = self.scene
+        flows = [
+            scene.client1.tcp(scene.SERVER, scene.PORT),
+            scene.client2.tcp(scene.SERVER, scene.PORT),
+            scene.client2.udp(scene.SERVER, scene.PORT),
+        ]
+        scene.client1.ping(scene.SERVER)
+        if has_ipv6():
+            flows.append(scene.client1.tcp(scene.SERVER_IPV6, scene.PORT))
+            scene.client2.ping(scene.SERVER_IPV6)
+        return [(self._keep(flow), flow.seen_as()) for flow in flows]
+
+    def _keep(self, flow: Flow) -> Flow:
+        return self._flows.enter_context(flow)
+
+    def _look(self) -> Table:
+        """The gateway's table through other eyes than the collection's, without what counts down."""
+        entries = self.scene.gateway.table()
+        return {
+            _key(entry["protocol"], **entry["original"]): {
+                name: value for name, value in entry.items() if name not in ("timeout", "id")
+            }
+            for entry in entries
+        }
+
+    def _variables(self) -> dict[str, Any]:
+        flow = self.steady.flow
+        return {
+            "vpn_inside": self.scene.CLIENTS[0],
+            "vpn_outside": self.scene.SERVER,
+            "vpn_translated": self.old,
+            "stale_flow": {
+                "protocol": "udp",
+                "source": flow.local.address,
+                "source_port": flow.local.port,
+                "destination": flow.remote.address,
+                "destination_port": flow.remote.port,
+            },
+            "stale_flow_successor": self.new,
+        }
+
+
+def _key(protocol: str, **original: Any) -> Key:
+    return (protocol, *sorted(original.items()))
+
+
+def _key_of(flow: Flow) -> Key:
+    """Where the table has a UDP flow."""
+    return _key(
+        "udp",
+        source=flow.local.address,
+        source_port=flow.local.port,
+        destination=flow.remote.address,
+        destination_port=flow.remote.port,
+    )

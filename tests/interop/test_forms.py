@@ -1,0 +1,307 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The collection's texts are conntrack(8)'s, byte for byte, but where the program is wrong or loses something."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape, text
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples, views
+from tests.lab import Namespace
+from tests.samples import CLIENT, OUTSIDE, SERVER, Sample, ends, flow
+
+Entry = dict[str, Any]
+NAMES = {1: "voice", 64: "bulk"}
+
+
+def more(family: str) -> Iterator[Sample]:
+    """What the samples have no need of, and a form has."""
+    yield Sample("dccp", {"family": family, "protocol": "dccp", "original": ends(family)}, {})
+    yield Sample("marked", flow(family, "udp", 100, 1, mark=0x80000000), {})
+    yield Sample("labelled", flow(family, "udp", 101, 1, labels=[1, 64]), {})
+    yield Sample("labelled-without-a-name", flow(family, "udp", 102, 1, labels=[1, 5]), {})
+    for number, state in enumerate(views.SCTP_STATES[:9]):
+        sctp = {"state": state, "original_vtag": 1, "reply_vtag": 0xFFFFFFFE}
+        yield Sample(f"sctp-{state}", flow(family, "sctp", 200 + number, 1, sctp=sctp), {})
+    for number, state in enumerate(views.TCP_STATES):
+        yield Sample(f"tcp-{state}", flow(family, "tcp", 300 + number, 1, tcp={"state": state}), {})
+    for number, nat in enumerate(
+        [
+            {"source": {"address": CLIENT[family], "port": 5}},
+            {"destination": {"address": SERVER[family], "port": 6}},
+            {"source": {"address": OUTSIDE[family]}, "destination": {"port": 7}},
+            {"source": {"address": OUTSIDE[family], "port": 403}, "destination": {"address": OUTSIDE[family]}},
+        ]
+    ):
+        translated = flow(family, "udp", 400 + number, 1, nat=nat)
+        del translated["reply"]
+        yield Sample(f"nat-{number}", translated, {})
+
+
+def stable(namespace: Namespace, table: Table, *options: str) -> tuple[str, list[Entry], float]:
+    """What the program prints, the entries at that time, and the time."""
+    for _attempt in range(20):
+        before, entries = int(time.time()), list(table.dump())
+        shown = namespace.conntrack("-L", *options)
+        if list(table.dump()) == entries and int(time.time()) == before:
+            return shown, entries, before
+    raise AssertionError("the table does not hold still")
+
+
+def sort_of(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: repr(identity(entry)))
+
+
+@pytest.fixture(scope="module")
+def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
+    """A table with an entry of every kind, with counters and moments."""
+    with Namespace() as namespace:
+        namespace.firewall.use_labels()
+        namespace.sysctl("nf_conntrack_acct", 1)
+        namespace.sysctl("nf_conntrack_timestamp", 1)
+        with namespace.entered(), Table() as table:
+            for family in samples.FAMILIES:
+                for sample in (*samples.samples(family), *more(family)):
+                    try:
+                        table.create(shape.parse(sample.declared))
+                    except Unsupported:
+                        assert sample.needs
+            yield namespace, table
+
+
+@pytest.mark.parametrize(
+    "output", ["text", "extended", "id", "extended,id", "ktimestamp", "extended,id,ktimestamp", "timestamp"]
+)
+def test_the_list_is_the_same(filled: tuple[Namespace, Table], output: str) -> None:
+    options = ["-o", output] if output != "text" else []
+    theirs, entries, now = stable(*filled, *options)
+    ours = text.write(entries, output, now=now)
+    assert sorted(ours.splitlines()) == sorted(theirs.splitlines())
+    assert len(ours.splitlines()) > 90
+
+
+def test_the_list_is_read_as_it_is(filled: tuple[Namespace, Table]) -> None:
+    """By its own account each entry is what the table has, but for what no list shows."""
+    theirs, entries, _now = stable(*filled, "-o", "extended,id,ktimestamp")
+    read = {entry["id"]: shape.present(entry) for entry in text.read(theirs)}
+    assert len(read) == len(entries)
+    keys = "family protocol original reply zone timeout mark helper counters use id".split()
+    for entry in entries:
+        document = shape.present(entry)
+        shown = read[entry["id"]]
+        assert {key: shown.get(key) for key in keys} == {key: document.get(key) for key in keys}
+        assert set(shown["status"]) == set(document["status"]) & {"seen_reply", "assured"}
+        for protocol in ("tcp", "sctp"):
+            assert shown.get(protocol, {}).get("state") == document.get(protocol, {}).get("state")
+        assert shown["timestamps"]["start"][:19] == document["timestamps"]["start"][:19]
+
+
+def test_the_kernels_own_list_is_read(filled: tuple[Namespace, Table]) -> None:
+    namespace, table = filled
+    path = Path("/proc/thread-self/net/nf_conntrack")
+    with namespace.entered():
+        if not path.exists():
+            pytest.skip("this kernel has no /proc/net/nf_conntrack")
+        shown = path.read_text()
+    assert {identity(entry) for entry in text.read(shown)} == {identity(entry) for entry in table.dump()}
+
+
+def test_labels_are_the_same(filled: tuple[Namespace, Table], tmp_path: Path) -> None:
+    """But for a label without a name: the program leaves it out, and with it an = if it is alone."""
+    namespace, table = filled
+    program = views.LabelledProgram(namespace, tmp_path, NAMES)
+    names = LabelMap({name: bit for bit, name in NAMES.items()})
+    plain = re.compile(r" \d+ (?=src|[A-Z])|delta-time=\d+|use=\d+")
+    theirs = [plain.sub("", line) for line in program("-L", "-o", "extended,id,labels").splitlines()]
+    written = text.write(table.dump(), "extended,id,labels", names)
+    ours = [plain.sub("", line) for line in written.splitlines()]
+    assert any(line.endswith("labels=voice,bulk") for line in ours)
+    named = [re.sub(r",?\b\d+(?=,|$)", "", line) if " labels=" in line else line for line in ours]
+    assert sorted(line.replace("=,", "=") for line in named) == sorted(theirs)
+    assert any(line.endswith("labels=voice,5") for line in ours)
+    with_names = {entry["id"]: entry.get("labels") for entry in text.read(written, "text", names)}
+    assert with_names == {entry["id"]: entry.get("labels") for entry in table.dump()}
+
+
+@pytest.mark.parametrize("output", ["xml", "xml,ktimestamp", "xml,extended,id"])
+def test_the_document_is_the_same(filled: tuple[Namespace, Table], output: str) -> None:
+    """But for the numbers of ICMP, which the program leaves out, and SCTP's states, which it calls as TCP's."""
+    theirs, entries, now = stable(*filled, "-o", output)
+    ours = text.write(entries, output, now=now)
+    assert sorted(ours.splitlines()) != sorted(theirs.splitlines())
+    changed = []
+    for line in ours.splitlines():
+        if 'protoname="icmp' in line:
+            line = re.sub(r"<type>\d+</type><code>\d+</code><id>\d+</id>", "", line)
+        if 'protoname="sctp"' in line:
+            line = re.sub(
+                r"(?<=<state>)\w+",
+                lambda state: views.TCP_STATES[views.SCTP_STATES.index(state[0].lower())].upper(),
+                line,
+            )
+        changed.append(line)
+    assert sorted(changed) == sorted(theirs.splitlines())
+
+
+def test_the_programs_document_is_read(filled: tuple[Namespace, Table]) -> None:
+    theirs, entries, _now = stable(*filled, "-o", "xml,ktimestamp")
+    read = {entry["id"]: shape.present(entry) for entry in text.read(theirs)}
+    assert len(read) == len(entries)
+    for entry in entries:
+        document, shown = shape.present(entry), read[entry["id"]]
+        if document["protocol"] in ("icmp", "icmpv6"):
+            assert "icmp_id" not in shown["original"]
+            continue
+        for key in "family protocol original reply zone timeout mark helper counters timestamps use".split():
+            assert shown.get(key) == document.get(key)
+        if document["protocol"] == "sctp" and document["sctp"]["state"] != "cookie_echoed":
+            assert shown["sctp"]["state"] == document["sctp"]["state"]
+
+
+def loses(entry: Entry) -> bool:
+    """Whether the program's own command brings about another entry, or none."""
+    status = shape.present(entry)["status"]
+    plain = {key: value for key, value in entry.items() if not key.startswith("nat.")}
+    ends_moved = [
+        plain[f"reply.{there}"] != plain[f"original.{here}"]
+        for here, there in (("source", "destination"), ("destination", "source"))
+    ]
+    ports_moved = [
+        plain.get(f"reply.{there}_port") != plain.get(f"original.{here}_port")
+        for here, there in (("source", "destination"), ("destination", "source"))
+    ]
+    translated = "src_nat" in status or "dst_nat" in status
+    both = "src_nat" in status and "dst_nat" in status
+    return (
+        bool(entry["mark"])
+        or "expected" in status
+        or entry["original.protocol"] == 33
+        or (shape.present(entry).get("sctp") or {}).get("state") == "heartbeat_sent"
+        or entry.get("original.icmp_id") != entry.get("reply.icmp_id")
+        or (both and any(ports_moved))
+        or (translated and any(port and not end for port, end in zip(ports_moved, ends_moved, strict=True)))
+    )
+
+
+def test_commands_are_the_same(filled: tuple[Namespace, Table]) -> None:
+    theirs, entries, now = stable(*filled, "-o", "save")
+    kept = [entry for entry in entries if not loses(entry)]
+    ours = text.write(kept, "save", now=now).splitlines()
+    assert len(ours) > 50
+    assert [line for line in ours if line not in theirs.splitlines()] == []
+    others = text.write([entry for entry in entries if loses(entry)], "save", now=now).splitlines()
+    assert [line for line in others if line in theirs.splitlines()] == []
+
+
+def load(namespace: Namespace, commands: str) -> subprocess.CompletedProcess[str]:
+    namespace.conntrack("--version")  # skips where there is none
+    return namespace.run(["conntrack", "-R", "-"], input=commands, check=False)
+
+
+def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None:
+    """What `conntrack -R` makes of the text is the table that was, to the last translation."""
+    _namespace, table = filled
+    entries = [entry for entry in table.dump() if entry.get("sctp.state") != 8]  # see the next test
+    commands = text.write(entries, "save")
+    with Namespace() as other:
+        loaded = load(other, commands)
+        assert (loaded.returncode, loaded.stderr) == (0, "")
+        with other.entered(), Table() as copy:
+            made = sort_of(list(copy.dump()))
+        assert len(made) == len(entries)
+        for now, was in zip(made, sort_of(entries), strict=True):
+            document, expected = shape.present(now), shape.present(was)
+            moved = was.get("original.icmp_id") != was.get("reply.icmp_id")
+            if moved:  # no option of the program says it
+                assert document["reply"].pop("icmp_id") == was["original.icmp_id"]
+                expected["reply"].pop("icmp_id")
+            for key in ("family", "protocol", "original", "reply", "zone", "mark", "nat"):
+                if key != "nat" or not moved:
+                    assert document.get(key) == expected.get(key)
+            assert abs(document["timeout"] - expected["timeout"]) <= 60
+            beside = {"expected", "seq_adjust", "helper", "src_nat_done", "dst_nat_done"}
+            assert set(document["status"]) ^ set(expected["status"]) <= beside
+            for protocol in ("tcp", "sctp"):
+                assert document.get(protocol, {}).get("state") == expected.get(protocol, {}).get("state")
+            assert document.get("sctp") == expected.get("sctp")
+
+
+def test_a_state_that_the_program_cannot_load(filled: tuple[Namespace, Table]) -> None:
+    """It writes the state as (null), and crashes on that as on the name."""
+    theirs, _entries, _now = stable(*filled, "-p", "sctp", "-o", "save")
+    (line,) = [line for line in theirs.splitlines() if "(null)" in line and CLIENT["ipv4"] in line]
+    (read,) = text.read(line)
+    assert not any(key.startswith("sctp.") for key in read)
+    with Namespace() as other:
+        for state in ("(null)", "HEARTBEAT_SENT"):
+            assert load(other, line.replace("(null)", state) + "\n").returncode < 0
+
+
+def test_what_the_program_writes_is_read(filled: tuple[Namespace, Table]) -> None:
+    """Its commands mean to the collection what they mean to itself."""
+    theirs, _entries, _now = stable(*filled, "-o", "save")
+    lines = [line for line in theirs.splitlines() if "EXPECTED" not in line and "(null)" not in line]
+    lines = [line for line in lines if "dccp" not in line]
+    with Namespace() as other, other.entered(), Table() as copy:
+        assert load(other, "\n".join(lines) + "\n").returncode == 0
+        made = {str(shape.present(entry)["original"]): shape.present(entry) for entry in copy.dump()}
+    read = {str(shape.present(entry)["original"]): shape.present(entry) for entry in text.read("\n".join(lines))}
+    assert read.keys() == made.keys()
+    assert len(read) == len(lines)
+    for key_of, document in read.items():
+        if len(document.get("nat", {})) == 2:  # the program forgets the ports that its line tells
+            continue
+        for key in ("family", "protocol", "original", "reply", "zone", "nat", "sctp"):
+            assert document.get(key) == made[key_of].get(key)
+
+
+@pytest.mark.parametrize("output", ["extended,id,timestamp", "save", "xml,timestamp,ktimestamp", "userspace"])
+def test_events_are_read(namespace: Namespace, tmp_path: Path, output: str) -> None:
+    namespace.conntrack("--version")
+    namespace.firewall.track()
+    namespace.sysctl("nf_conntrack_acct", 1)
+    namespace.sysctl("nf_conntrack_timestamp", 1)
+    report = tmp_path / "events"
+    with report.open("w") as stream:
+        listener = namespace.start(["conntrack", "-E", "-o", output], stdout=stream)
+        time.sleep(0.5)
+        with namespace.entered(), Table() as table:
+            declared = shape.parse(flow("ipv4", "tcp", 1, 2, tcp={"state": "established"}))
+            table.create(declared)
+            table.update({**declared, "mark": 7})
+            (entry,) = table.dump()
+            table.delete(entry)
+        time.sleep(0.5)
+        listener.terminate()
+        listener.wait()
+    events = text.read(report.read_text())
+    assert len(events) == 3
+    for event in events:
+        assert shape.present(event)["original"] == shape.present(entry)["original"]
+    if output.startswith("extended"):
+        assert all(abs(event["timestamps.event"] / 1e9 - time.time()) < 60 for event in events)
+    if output != "save":
+        assert [event.get("mark") for event in events[:2]] == [0, 7]
+        assert events[2]["counters.original.packets"] == 0
+
+
+def test_an_empty_table(namespace: Namespace) -> None:
+    """The program prints no document at all then; the collection's is one that can be read."""
+    for output in ("extended", "save", "xml"):
+        theirs = namespace.conntrack("-L", "-o", output)
+        assert text.read(theirs) == []
+        assert text.write([], output) == (theirs if output != "xml" else text.write([], "xml"))
+    assert text.read(text.write([], "xml")) == []

@@ -1,0 +1,202 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is declared is what the kernel then has: every attribute that it lets one set, seen by three readers."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples, views
+from tests.lab import Gateway, Namespace
+from tests.samples import SAMPLES, Sample
+
+
+@pytest.fixture
+def labelled(namespace: Namespace) -> Namespace:
+    """A namespace whose connections can have labels."""
+    namespace.firewall.use_labels()
+    return namespace
+
+
+@pytest.fixture
+def table(labelled: Namespace) -> Iterator[Table]:
+    with labelled.entered(), Table() as table:
+        yield table
+
+
+def create(table: Table, declared: dict[str, Any]) -> dict[str, Any]:
+    """Create what is declared; what is gathered of it then."""
+    wanted = shape.parse(declared)
+    table.create(wanted)
+    (found,) = (entry for entry in table.dump() if identity(entry) == identity(wanted))
+    return shape.present(found)
+
+
+def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
+    """Likewise, with the master of a sample that has one; skipped without its helper in this kernel."""
+    try:
+        if "master" in sample.declared:
+            table.create(shape.parse(samples.everything(sample.declared["family"])))
+        return create(table, sample.declared)
+    except Unsupported:
+        if sample.needs == "helper":
+            pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+        raise
+
+
+@pytest.mark.parametrize("sample", [sample for _, sample in SAMPLES], ids=[name for name, _ in SAMPLES])
+class TestEverySample:
+    def test_reads_back(self, table: Table, sample: Sample) -> None:
+        gathered = create_sample(table, sample)
+        assert gathered.keys() - sample.gathered().keys() == {"id", "use"}
+        assert gathered == {**views.near(sample.gathered()), "id": gathered["id"], "use": gathered["use"]}
+
+    def test_is_got_as_it_is_dumped(self, table: Table, sample: Sample) -> None:
+        """Only that a get holds a reference of its own while it reads."""
+        gathered = create_sample(table, sample)
+        got = shape.present(table.get(shape.parse(sample.declared)))
+        assert got == {**views.near(gathered), "use": gathered["use"] + 1}
+
+    def test_is_what_conntrack_shows(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+        gathered = create_sample(table, sample)
+        shown = views.numbered(views.by_text(labelled))[gathered["id"]]
+        assert shown == views.as_program_shows(gathered)
+
+    def test_is_what_conntrack_shows_as_xml(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+        gathered = create_sample(table, sample)
+        shown = views.numbered(views.by_xml(labelled))[gathered["id"]]
+        assert shown == views.as_xml_shows(gathered)
+
+    def test_is_what_pyroute2_shows(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+        gathered = create_sample(table, sample)
+        shown = views.numbered(views.by_pyroute2(labelled))[gathered["id"]]
+        assert shown == views.as_pyroute2_shows(gathered)
+
+
+class TestEveryValue:
+    """Each name of a list of names, alone and with the others."""
+
+    @pytest.mark.parametrize("state", views.TCP_STATES)
+    def test_tcp_states(self, table: Table, labelled: Namespace, state: str) -> None:
+        declared = samples.flow("ipv4", "tcp", 1, 2, tcp={"state": state})
+        assert create(table, declared)["tcp"]["state"] == state
+        (shown,) = views.by_text(labelled)
+        assert shown["state"] == state
+
+    @pytest.mark.parametrize("state", views.SCTP_STATES[:9])
+    def test_sctp_states(self, table: Table, labelled: Namespace, state: str) -> None:
+        sctp = {"state": state, "original_vtag": 1, "reply_vtag": 2}
+        assert create(table, samples.flow("ipv4", "sctp", 1, 2, sctp=sctp))["sctp"] == sctp
+        (shown,) = views.by_text(labelled)
+        assert shown["state"] == state
+
+    @pytest.mark.parametrize("flag", views.TCP_FLAGS)
+    def test_tcp_flags(self, table: Table, labelled: Namespace, flag: str) -> None:
+        sides = {
+            "original": {"window_scale": 0, "flags": [flag]},
+            "reply": {"window_scale": 0, "flags": [other for other in views.TCP_FLAGS if other != flag]},
+        }
+        declared = samples.flow("ipv6", "tcp", 1, 2, tcp={"state": "established", **sides})
+        assert create(table, declared)["tcp"] == {"state": "established", **sides}
+        (shown,) = views.by_pyroute2(labelled)
+        assert shown["tcp"] == {"state": "established", **sides}
+
+    def test_labels(self, table: Table, labelled: Namespace) -> None:
+        for bit in range(128):
+            table.create(shape.parse(samples.flow("ipv4", "udp", 1 + bit, 2, labels=[bit])))
+        every = {1 + bit: [bit] for bit in range(128)}
+        gathered = [shape.present(entry) for entry in table.dump()]
+        assert {entry["original"]["source_port"]: entry["labels"] for entry in gathered} == every
+        shown = views.by_pyroute2(labelled)
+        assert {entry["original"]["source_port"]: entry["labels"] for entry in shown} == every
+
+    @pytest.mark.parametrize(("request_type", "answer"), [(8, 0), (13, 14), (15, 16), (17, 18)])
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_icmp_types(self, table: Table, labelled: Namespace, request_type: int, answer: int, turned: bool) -> None:
+        """Every type with an answer, declared by either."""
+        if turned:
+            request_type, answer = answer, request_type
+        original = samples.ends("ipv4", icmp_type=request_type, icmp_code=255, icmp_id=0)
+        gathered = create(table, {"protocol": "icmp", "original": original})
+        assert gathered["reply"]["icmp_type"] == answer
+        (shown,) = views.by_text(labelled)
+        assert (shown["original"], shown["reply"]) == (original, gathered["reply"])
+
+    @pytest.mark.parametrize(
+        ("protocol", "helper"), [("tcp", "ftp"), ("tcp", "irc"), ("udp", "tftp"), ("udp", "sip"), ("tcp", "pptp")]
+    )
+    def test_helpers(self, table: Table, labelled: Namespace, protocol: str, helper: str) -> None:
+        try:
+            gathered = create(table, samples.flow("ipv4", protocol, 1, 2, helper=helper))
+        except Unsupported:
+            pytest.skip(f"this kernel has no helper {helper} (modprobe nf_conntrack_{helper})")
+        assert gathered["helper"] == helper
+        (shown,) = views.by_text(labelled)
+        assert shown["helper"] == helper
+
+    @pytest.mark.parametrize("protocol", [2, 4, 41, 51, 89, 112, 115, 254])
+    def test_plain_protocols(self, table: Table, labelled: Namespace, protocol: int) -> None:
+        gathered = create(table, {"protocol": protocol, "original": samples.ends("ipv6")})
+        assert gathered["protocol"] == protocol
+        (shown,) = views.by_text(labelled)
+        assert shown["protocol"] == protocol
+
+
+class TestWhatPacketsSet:
+    """What the kernel itself writes into an entry is read as it is on the wire."""
+
+    def test_tcp(self, gateway_lab: Gateway) -> None:
+        gateway = gateway_lab.gateway
+        with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
+            flow.seen_as()
+            time.sleep(0.3)  # for the acknowledgement that TCP may keep back for 0.2 s
+            with gateway.entered(), Table() as table:
+                (gathered,) = (shape.present(entry) for entry in table.dump())
+            assert gathered["tcp"]["state"] == "established"
+            assert gathered["status"] == ["seen_reply", "assured", *samples.SNAT]
+            for direction in ("original", "reply"):
+                assert {"window_scale", "sack_permitted"} <= set(gathered["tcp"][direction]["flags"])
+                assert 0 < gathered["tcp"][direction]["window_scale"] <= 14
+            (shown,) = views.by_pyroute2(gateway)
+            assert shown == views.as_pyroute2_shows(gathered)
+            (shown,) = views.by_text(gateway)
+            assert shown == views.as_program_shows(gathered)
+
+    def test_sctp_tags(self, gateway_lab: Gateway) -> None:
+        """An INIT with the tag 0x01020304, which the other side has to answer with."""
+        gateway = gateway_lab.gateway
+        gateway.sysctl("nf_conntrack_checksum", 0)
+        chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x01020304, 65535, 1, 1, 7)
+        packet = struct.pack("!HHII", 5000, 7, 0, 0) + chunk
+        with (
+            gateway_lab.client1.entered(),
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP) as raw,
+        ):
+            raw.sendto(packet, (gateway_lab.SERVER, 0))
+        with gateway.entered(), Table() as table:
+            (gathered,) = (shape.present(entry) for entry in table.dump() if entry["original.protocol"] == 132)
+        assert gathered["sctp"]["reply_vtag"] == 0x01020304
+        (shown,) = (entry for entry in views.by_pyroute2(gateway) if entry["protocol"] == "sctp")
+        assert shown["sctp"] == gathered["sctp"]
+
+    def test_labels_marks_and_zones(self, gateway_lab: Gateway) -> None:
+        firewall = gateway_lab.gateway.firewall
+        firewall.zone(9, in_interface="client1")
+        firewall.label(40, protocol="udp")
+        firewall.mark(0xABCD, protocol="udp")
+        with gateway_lab.client1.udp(gateway_lab.SERVER, 9) as flow:
+            flow.send()
+        with gateway_lab.gateway.entered(), Table() as table:
+            gathered = [shape.present(entry) for entry in table.dump()]
+        assert [(entry["zone"], entry["mark"], entry["labels"]) for entry in gathered] == [(9, 0xABCD, [40])]

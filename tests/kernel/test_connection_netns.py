@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ansible in namespaces: what a task does there, it does there and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab, Namespace
+
+Ansible = Callable[..., str]
+
+COLLECTION = Path(__file__).parents[2]
+# The system's own, for whoever become makes of us may not be allowed to start the one of this test.
+PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture
+def ansible(tmp_path: Path) -> Ansible:
+    """Run one module on a host by the connection; what Ansible prints."""
+    tree = tmp_path / "ansible_collections/netops"
+    tree.mkdir(parents=True)
+    (tree / "conntrack").symlink_to(COLLECTION)
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
+        "ANSIBLE_HOME": str(tmp_path / "home"),
+        "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"),
+        "ANSIBLE_PYTHON_INTERPRETER": PYTHON,
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+    def run(host: str, module: str, arguments: str, *more: str, inside: tuple[str, ...] = ()) -> str:
+        program = Path(sys.executable).with_name("ansible")
+        command = [
+            str(program),
+            host,
+            "-i",
+            f"{host},",
+            "-c",
+            "netops.conntrack.netns",
+            "-m",
+            module,
+            "-a",
+            arguments,
+        ]
+        done = subprocess.run(
+            [*inside, *command, *more],
+            check=False,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout
+
+    return run
+
+
+def of(namespace: Namespace, **variables: str) -> list[str]:
+    """Options that make a host of this namespace."""
+    words = {"ansible_netns_name": namespace.path, **variables}
+    return [word for name, value in words.items() for word in ("-e", f"{name}='{value}'")]
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_modules_run_inside(ansible: Ansible, lab: Lab, pipelining: str) -> None:
+    left, right = lab.host("left"), lab.host("right")
+    lab.link(left, right, ["192.0.2.1/24"], ["192.0.2.2/24"])
+    for host, address in ((left, "192.0.2.1"), (right, "192.0.2.2")):
+        printed = ansible(host.name, "command", "ip -brief address", *of(host, ansible_pipelining=pipelining))
+        assert f"{address}/24" in printed
+        assert "rc=0" in printed
+
+
+def test_a_setting_is_changed_inside_and_nowhere_else(ansible: Ansible, namespace: Namespace) -> None:
+    with Namespace() as other:
+        writing = "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct"
+        assert "rc=0" in ansible("host", "shell", writing, *of(namespace))
+        assert (namespace.sysctl("nf_conntrack_acct"), other.sysctl("nf_conntrack_acct")) == ("1", "0")
+
+
+def test_files_are_the_controllers(ansible: Ansible, namespace: Namespace, tmp_path: Path) -> None:
+    assert "CHANGED" in ansible("host", "copy", f"content=text dest={tmp_path}/one", *of(namespace))
+    assert "CHANGED" in ansible("host", "fetch", f"src={tmp_path}/one dest={tmp_path}/two flat=true", *of(namespace))
+    assert (tmp_path / "two").read_text() == "text"
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining: str) -> None:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        pytest.skip("needs root: there is one user only in a user namespace of one's own")
+    if not shutil.which("sudo"):
+        pytest.skip("the sudo program is absent")
+    with namespace.entered():
+        inside = os.readlink("/proc/thread-self/ns/net")
+    become = ("--become", "--become-user", "nobody")
+    # The files of a module are for root alone: they are piped in, or made readable for all.
+    options = of(namespace, ansible_pipelining=pipelining, ansible_shell_allow_world_readable_temp="true")
+    printed = ansible(
+        "host",
+        "shell",
+        "id -un; readlink /proc/self/ns/net",
+        *options,
+        *become,
+        "-e",
+        "ansible_remote_tmp=/tmp",
+    )
+    assert ["nobody", inside] == printed.split()[-2:]
+
+
+def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
+    """Made by ip-netns(8), with a /run of its own so that the machine's is not touched."""
+    script = 'mount -t tmpfs none /run && ip netns add blue && ip -n blue link add marked type veth && exec "$@"'
+    inside = ("unshare", "--mount", "--net", "sh", "-c", script, "sh")
+    assert "marked" in ansible("blue", "command", "ip -brief link", inside=inside)
+    printed = ansible("red", "command", "true", inside=inside)
+    assert "UNREACHABLE" in printed
+    assert "create it with 'ip netns add red', or name one of blue." in printed
+
+
+def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path: Path) -> None:
+    """That of a rootless container, entered with the user namespace it belongs to."""
+    ready = tmp_path / "ready"
+    script = f"ip link add marked type veth && touch {ready} && exec sleep 60"
+    with subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]) as container:
+        try:
+            while not ready.exists():
+                assert container.poll() is None
+            nsenter = f"nsenter --user=/proc/{container.pid}/ns/user --preserve-credentials"
+            options = {
+                "ansible_netns_name": f"/proc/{container.pid}/ns/net",
+                "ansible_netns_nsenter": nsenter,
+            }
+            words = [word for name, value in options.items() for word in ("-e", f"{name}='{value}'")]
+            assert "marked" in ansible("host", "command", "ip -brief link", *words)
+        finally:
+            container.kill()
+
+
+def test_an_ordinary_user_is_told_what_to_do(ansible: Ansible, namespace: Namespace) -> None:
+    """Without the capability, nsenter fails as it does for any user who is not root."""
+    unprivileged = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin nsenter"
+    printed = ansible("host", "command", "true", *of(namespace, ansible_netns_nsenter=unprivileged))
+    assert "UNREACHABLE" in printed
+    assert "Operation not permitted" in printed
+    assert "run Ansible as root" in printed

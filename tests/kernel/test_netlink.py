@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The transport on a real socket: what is lost is told, and what the kernel explains is passed on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import messages, shape, uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    Exists,
+    KernelError,
+    NotFound,
+    Overrun,
+    ResultUnknown,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
+    WINDOW,
+    Datagrams,
+    Message,
+    Refused,
+    Socket,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples
+from tests.lab import Namespace
+
+NETLINK_BROADCAST_ERROR = 4
+
+
+def udp(port: int) -> Entry:
+    return creation(shape.parse(samples.flow("ipv4", "udp", port, 53)))
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+@pytest.fixture
+def cramped(namespace: Namespace) -> Iterator[Table]:
+    """A table whose sockets have the smallest receive buffer that the kernel allows."""
+    with namespace.entered(), Table(lambda: Socket(Datagrams(receive_buffer=1))) as table:
+        yield table
+
+
+class TestOverrun:
+    COUNT = 3 * WINDOW + 5
+
+    def test_what_is_only_acknowledged_fits(self, cramped: Table, namespace: Namespace) -> None:
+        assert not any(cramped.create_all(udp(port) for port in range(1, self.COUNT + 1)))
+        assert namespace.count() == self.COUNT
+
+    def test_lost_refusals_are_unknown_and_not_success(self, cramped: Table, namespace: Namespace) -> None:
+        """More refusals than the buffer holds: not one of them may pass for done."""
+        entries = [udp(port) for port in range(1, self.COUNT + 1)]
+        assert not any(cramped.create_all(entries))
+        results = list(cramped.create_all(entries))
+        assert len(results) == self.COUNT
+        assert all(isinstance(error, (Exists, Overrun)) for error in results)
+        unknown = [error for error in results if isinstance(error, Overrun)]
+        assert len(unknown) >= WINDOW
+        assert unknown[0].errno == errno.ENOBUFS
+        assert str(unknown[0]).startswith("creating udp 192.0.2.1:")
+        assert namespace.count() == self.COUNT
+
+    def test_what_was_carried_out_unheard_is_unknown(self, cramped: Table, namespace: Namespace) -> None:
+        """Refusals push the acknowledgement of the last request out: the kernel has done it all the same."""
+        there = [udp(port) for port in range(1, WINDOW)]
+        assert not any(cramped.create_all(there))
+        *_, last = cramped.create_all([*there, udp(WINDOW)])
+        assert isinstance(last, ResultUnknown)
+        assert WINDOW in {entry["original"]["source_port"] for entry in namespace.table()}
+
+    def test_is_over_at_once(self, cramped: Table) -> None:
+        """Neither the next window nor the next request waits for answers that cannot come."""
+        entries = [udp(port) for port in range(1, self.COUNT + 1)]
+        assert not any(cramped.create_all(entries))
+        start = time.monotonic()
+        list(cramped.create_all(entries))
+        assert cramped.get(udp(1))["original.source_port"] == 1
+        with pytest.raises(Exists):
+            cramped.create(udp(1))
+        assert time.monotonic() - start < 5
+
+    def test_a_dump_has_room(self, cramped: Table) -> None:
+        """The kernel waits for the reader of a dump; a small buffer makes it slow, not short."""
+        assert not any(cramped.create_all(udp(port) for port in range(1, 5001)))
+        assert len(list(cramped.dump())) == 5000
+
+
+class TestDying:
+    def test_entries_whose_end_could_not_be_told(self, table: Table, namespace: Namespace) -> None:
+        """A listener that insists on every event and has no room for them keeps the entries from going."""
+        with namespace.entered():
+            listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_NETFILTER)
+        with listener:
+            listener.setsockopt(uapi.SOL_NETLINK, NETLINK_BROADCAST_ERROR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            listener.bind((0, 1 << 2))  # the group of DESTROY
+            entries = [udp(port) for port in range(1, 101)]
+            assert not any(table.create_all(entries))
+            assert not any(table.delete_all(entries))
+            assert list(table.dump()) == []
+            dying = list(table.dying())
+            assert dying
+            assert all(entry["status"] & uapi.IPS_DYING for entry in dying)
+            shown = namespace.conntrack("-L", "dying").splitlines()
+            assert len(shown) == len(dying) < 100
+
+    def test_is_empty_otherwise(self, table: Table) -> None:
+        table.create(udp(1))
+        table.delete(udp(1))
+        assert list(table.dying()) == []
+
+    def test_nothing_is_unconfirmed(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        assert list(table.unconfirmed()) == []
+        assert namespace.conntrack("-L", "unconfirmed").strip() == ""
+
+
+class TestAnswers:
+    def test_the_kernel_points_at_the_attribute(self, table: Table) -> None:
+        """An attribute of the wrong length, which the client itself never sends."""
+        broken = messages.create(udp(1))
+        mark = b"\x06\x00\x08\x00\x01\x02\x00\x00"  # CTA_MARK with two bytes
+        with Socket() as transport, pytest.raises(Refused) as refusal:
+            transport.request(Message(broken.type, broken.flags, broken.payload + mark))
+        assert refusal.value.refusal.errno == errno.ERANGE
+        assert refusal.value.refusal.attribute == uapi.CTA_MARK
+        assert refusal.value.refusal.text
+
+    def test_an_unknown_message_is_refused(self, table: Table) -> None:
+        with Socket() as transport, pytest.raises(Refused) as refusal:
+            transport.request(Message(uapi.NFNL_SUBSYS_CTNETLINK << 8 | 99, 0, messages.nfgenmsg()))
+        assert refusal.value.refusal.errno == errno.EINVAL
+
+    def test_dying_needs_a_dump(self, table: Table) -> None:
+        with Socket() as transport, pytest.raises(Refused) as refusal:
+            transport.request(messages.dump_dying())
+        assert refusal.value.refusal.errno == errno.EOPNOTSUPP
+
+    def test_two_dumps_on_one_socket(self, table: Table) -> None:
+        assert not any(table.create_all(udp(port) for port in range(1, 2001)))
+        with Socket() as transport:
+            first = transport.dump(messages.dump())
+            next(first)
+            with pytest.raises(Refused) as refusal:
+                list(transport.dump(messages.dump()))
+            assert refusal.value.refusal.errno == errno.EBUSY
+
+    def test_requests_one_after_the_other_on_one_socket(self, table: Table) -> None:
+        """Answers are told apart by their sequence, also after refusals."""
+        for port in range(1, 300):
+            table.create(udp(port))
+            with pytest.raises(Exists):
+                table.create(udp(port))
+            assert table.get(udp(port))["original.source_port"] == port
+            with pytest.raises(NotFound):
+                table.get(udp(port + 1))
+
+    def test_silence_is_an_unknown_result(self, namespace: Namespace) -> None:
+        """What the kernel does not answer is given up after a while."""
+        with namespace.entered(), Socket(Datagrams(timeout=0.2)) as transport:
+            silent = Message(3, 0, messages.nfgenmsg())  # NLMSG_DONE: no request
+            with pytest.raises(KernelError) as refusal:
+                transport.dump(silent).__next__()
+            assert isinstance(refusal.value, ResultUnknown)
+            assert refusal.value.errno == errno.ETIMEDOUT

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The kernel's own counters, against conntrack(8) and /proc."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples
+from tests.lab import Gateway, Namespace
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def fill(table: Table, count: int) -> None:
+    assert not any(
+        table.create_all(creation(shape.parse(samples.flow("ipv6", "udp", port, 53))) for port in range(1, count + 1))
+    )
+
+
+def shown_per_cpu(namespace: Namespace) -> dict[int, dict[str, int]]:
+    """What `conntrack -S` prints, in the kernel's words."""
+    shown = {}
+    for line in namespace.conntrack("-S").splitlines():
+        numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)}
+        numbers["chain_toolong"] = numbers.pop("chaintoolong", 0)
+        shown[numbers.pop("cpu")] = numbers
+    return shown
+
+
+def test_global(table: Table, namespace: Namespace) -> None:
+    fill(table, 37)
+    assert table.statistics() == {
+        "entries": 37,
+        "max_entries": int(namespace.sysctl("nf_conntrack_max")),
+    }
+    assert table.count() == int(namespace.conntrack("-C")) == 37
+
+
+def test_per_cpu(table: Table, namespace: Namespace) -> None:
+    fill(table, 37)
+    statistics = table.statistics_per_cpu()
+    assert statistics == shown_per_cpu(namespace)
+    assert sum(counters["insert"] for counters in statistics.values()) == 37
+    lines = Path("/proc/thread-self/net/stat/nf_conntrack").read_text().splitlines()
+    names = lines[0].split()
+    inserted = [int(line.split()[names.index("insert")], 16) for line in lines[1:]]
+    assert [counters["insert"] for _, counters in sorted(statistics.items())] == inserted
+
+
+def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
+    """Packets from the middle of a connection that the table does not know are invalid, and counted so."""
+    server = gateway_lab.server
+    server.firewall.track()
+    server.sysctl("nf_conntrack_tcp_loose", 0)
+    with (
+        server.entered(),
+        Table() as table,
+        gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow,
+    ):
+        flow.seen_as()
+        assert not any(counters["invalid"] for counters in table.statistics_per_cpu().values())
+        server.conntrack("-F")
+        flow.seen_as()
+        assert any(counters["invalid"] for counters in table.statistics_per_cpu().values())
+        assert table.statistics_per_cpu() == shown_per_cpu(server)

@@ -1,0 +1,660 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each operation does what it says, and each refusal of the kernel's comes under its own name."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    Busy,
+    Exists,
+    InvalidValue,
+    KernelError,
+    NotFound,
+    NotPermitted,
+    Unsupported,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WINDOW
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples, views
+from tests.lab import Gateway, Namespace
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def udp(port: int, **more: Any) -> Entry:
+    """A declared UDP flow from this port."""
+    return shape.parse(samples.flow("ipv4", "udp", port, 53, **more))
+
+
+def tcp(port: int, **more: Any) -> Entry:
+    return shape.parse(samples.flow("ipv4", "tcp", port, 80, **more))
+
+
+def in_direction(entry: Entry, direction: str, zone: int) -> Entry:
+    """The entry with only this direction in a zone."""
+    return {**entry, f"{direction}.zone": zone}
+
+
+def ports(namespace: Namespace) -> list[int]:
+    """The source ports of what conntrack(8), or pyroute2, finds in the table."""
+    return sorted(entry["original"]["source_port"] for entry in namespace.table())
+
+
+def seen(namespace: Namespace, port: int) -> dict[str, Any]:
+    """The one entry with this source port, as pyroute2 sees it."""
+    (entry,) = (entry for entry in views.by_pyroute2(namespace) if entry["original"].get("source_port") == port)
+    return entry
+
+
+class TestCreate:
+    def test_makes_one_entry(self, table: Table, namespace: Namespace) -> None:
+        with namespace.events() as changes:
+            table.create(udp(1, mark=7, timeout=300))
+        assert changes.kinds() == ["new"]
+        assert seen(namespace, 1)["mark"] == 7
+        assert 298 <= seen(namespace, 1)["timeout"] <= 300
+
+    def test_needs_neither_reply_nor_timeout(self, table: Table, namespace: Namespace) -> None:
+        entry = shape.parse({"protocol": "udp", "original": samples.ends("ipv6", **samples.ports(1, 2))})
+        table.create(entry)
+        (shown,) = namespace.table()
+        assert shown["reply"] == samples.turned("ipv6", **samples.ports(2, 1))
+        assert 118 <= shown["timeout"] <= 120
+
+    def test_does_not_replace_what_is_there(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, mark=1))
+        with pytest.raises(Exists) as refusal:
+            table.create(udp(1, mark=2))
+        assert refusal.value.errno == errno.EEXIST
+        assert str(refusal.value).startswith("creating udp 192.0.2.1:1 -> 198.51.100.2:53: File exists")
+        assert seen(namespace, 1)["mark"] == 1
+
+    def test_is_refused_where_another_entry_has_the_reply_tuple(self, table: Table, namespace: Namespace) -> None:
+        """Two flows whose answers would look the same: the caller must learn who is in the way."""
+        table.create(udp(1))
+        rival = {**udp(1), **{f"original.{key}": udp(2)[f"original.{key}"] for key in ("source_port",)}}
+        with pytest.raises(Exists):
+            table.create(rival)
+        with pytest.raises(NotFound):
+            table.get(rival)
+        holder = table.holder(rival, "reply")
+        assert holder["original.source_port"] == 1
+        assert ports(namespace) == [1]
+
+    def test_is_refused_for_the_mirror_image_of_an_entry(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        mirrored = shape.parse({"protocol": "udp", "original": samples.turned("ipv4", **samples.ports(53, 1))})
+        with pytest.raises(Exists):
+            table.create(mirrored)
+        assert ports(namespace) == [1]
+
+    def test_the_same_tuple_in_another_zone_is_another_entry(self, table: Table, namespace: Namespace) -> None:
+        for entry in (udp(1), udp(1, zone=5), udp(1, zone=6)):
+            table.create(entry)
+        assert sorted(entry.get("zone", 0) for entry in namespace.table()) == [0, 5, 6]
+
+    def test_a_direction_in_a_zone_still_collides_in_the_other(self, table: Table, namespace: Namespace) -> None:
+        """With only the original direction in a zone of its own, the replies are the same."""
+        table.create(udp(1))
+        with pytest.raises(Exists):
+            table.create(in_direction(udp(1), "original", 7))
+        assert namespace.count() == 1
+
+    def test_refuses_a_timeout_of_zero(self, table: Table, namespace: Namespace) -> None:
+        with pytest.raises(InvalidValue, match="timeout: 0 would be gone at once"):
+            table.create(udp(1, timeout=0))
+        assert namespace.count() == 0
+
+    @pytest.mark.parametrize("helper", ["no-such", "tftp"])
+    def test_of_a_helper_that_is_not_there_for_it(self, table: Table, namespace: Namespace, helper: str) -> None:
+        """Unknown, and one for UDP on a TCP connection."""
+        with pytest.raises(Unsupported) as refusal:
+            table.create(tcp(1, helper=helper))
+        assert refusal.value.errno == errno.EOPNOTSUPP
+        assert namespace.count() == 0
+
+    def test_of_a_master_that_is_not_there(self, table: Table, namespace: Namespace) -> None:
+        master = {"protocol": "tcp", **samples.ends("ipv4", **samples.ports(9, 21))}
+        with pytest.raises(NotFound):
+            table.create(tcp(1, master=master))
+        assert namespace.count() == 0
+
+    def test_of_a_master_in_another_zone(self, table: Table, namespace: Namespace) -> None:
+        table.create(tcp(9, zone=5))
+        master = {"protocol": "tcp", **samples.ends("ipv4", **samples.ports(9, 80))}
+        with pytest.raises(NotFound):
+            table.create(tcp(1, master=master))
+        table.create(tcp(1, master=master, zone=5))
+        assert ports(namespace) == [1, 9]
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("tcp.state", 10), ("tcp.original.window_scale", 15), ("tcp.reply.window_scale", 15)],
+    )
+    def test_of_a_protocol_state_out_of_range(self, table: Table, namespace: Namespace, key: str, value: int) -> None:
+        with pytest.raises(KernelError) as refusal:
+            table.create({**tcp(1), "tcp.state": 3, key: value})
+        assert refusal.value.errno == errno.ERANGE
+        assert namespace.count() == 0
+
+    def test_of_an_incomplete_group(self, table: Table, namespace: Namespace) -> None:
+        sctp = shape.parse(samples.flow("ipv4", "sctp", 1, 2, sctp={"state": "established"}))
+        for entry in (sctp, {**tcp(1), "synproxy.isn": 1}, {**tcp(1), "sequence_adjustment.reply.before": 1}):
+            with pytest.raises(InvalidValue, match="is missing; all of"):
+                table.create(entry)
+        assert namespace.count() == 0
+
+    def test_without_a_tuple_is_never_sent(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        for operation in (table.delete, table.update, table.get, table.holder):
+            with pytest.raises(InvalidValue, match="the whole table"):
+                operation({"family": socket.AF_INET, "zone": 0, "id": 1})
+        assert ports(namespace) == [1]
+
+    @pytest.mark.parametrize(
+        "bit", ["expected", "seq_adjust", "dying", "template", "nat_clash", "offload", "src_nat_done"]
+    )
+    def test_takes_bits_the_kernel_keeps_to_itself_as_said_by_another(
+        self, table: Table, namespace: Namespace, bit: str
+    ) -> None:
+        """A status gathered elsewhere is declared as it stands: what cannot be set is left out."""
+        table.create(udp(1, status=["assured", bit]))
+        assert seen(namespace, 1)["status"] == ["assured", "confirmed"]
+
+    def test_clamps_a_timeout_that_is_too_long(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, timeout=4294967295))
+        assert 2147483 <= seen(namespace, 1)["timeout"] < 4294967295
+
+
+class TestTranslation:
+    """NAT is asked for when an entry is created; what came of it is read from the reply tuple."""
+
+    def create(self, table: Table, document: dict[str, Any]) -> dict[str, Any]:
+        entry = shape.parse(document)
+        table.create(entry)
+        return shape.present(table.get(entry))
+
+    def plain(self, protocol: str = "udp", port: int = 1) -> dict[str, Any]:
+        document = samples.flow("ipv4", protocol, port, 53)
+        del document["reply"]
+        return document
+
+    def test_of_addresses_picks_one_of_a_range(self, table: Table, namespace: Namespace) -> None:
+        nat = {"source": {"address": "203.0.113.10-203.0.113.19", "port": "2000-2009"}}
+        gathered = self.create(table, {**self.plain(), "nat": nat})
+        (shown,) = namespace.table()
+        address, port = shown["reply"]["destination"], shown["reply"]["destination_port"]
+        assert address in [f"203.0.113.{number}" for number in range(10, 20)]
+        assert port in range(2000, 2010)
+        assert gathered["nat"] == {"source": {"address": address, "port": port}}
+
+    def test_of_ports_alone_keeps_the_address(self, table: Table, namespace: Namespace) -> None:
+        gathered = self.create(table, {**self.plain(), "nat": {"source": {"port": 77}}})
+        assert gathered["nat"] == {"source": {"address": samples.CLIENT["ipv4"], "port": 77}}
+        (shown,) = namespace.table()
+        assert shown["reply"]["destination_port"] == 77
+
+    def test_of_gre_keeps_its_keys(self, table: Table) -> None:
+        """Without a PPTP master the kernel does not touch them, though a port was asked for."""
+        original = samples.ends("ipv4", source_key=1, destination_key=2)
+        nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 9}}
+        gathered = self.create(table, {"protocol": "gre", "original": original, "nat": nat})
+        assert gathered["nat"] == {"source": {"address": samples.OUTSIDE["ipv4"]}}
+        assert gathered["reply"]["destination_key"] == 1
+
+    @pytest.mark.parametrize("end", ["source", "destination"])
+    def test_of_an_icmp_id_at_either_end(self, table: Table, end: str) -> None:
+        original = samples.ends("ipv4", icmp_type=8, icmp_code=0, icmp_id=1)
+        nat = {end: {"address": samples.OUTSIDE["ipv4"], "port": 99}}
+        gathered = self.create(table, {"protocol": "icmp", "original": original, "nat": nat})
+        assert gathered["nat"] == nat
+        assert gathered["reply"]["icmp_id"] == 99
+
+    def test_of_an_icmp_id_is_told_once(self, table: Table) -> None:
+        original = samples.ends("ipv4", icmp_type=8, icmp_code=0, icmp_id=1)
+        nat = {
+            "source": {"address": samples.OUTSIDE["ipv4"], "port": 99},
+            "destination": {"address": samples.INSIDE["ipv4"]},
+        }
+        gathered = self.create(table, {"protocol": "icmp", "original": original, "nat": nat})
+        assert gathered["nat"] == nat
+
+    def test_asked_for_beside_its_result_is_done_once(self, table: Table, namespace: Namespace) -> None:
+        """A gathered entry is declared as it stands: the reply that shows the translation is its result."""
+        nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 1}}
+        first = self.create(table, {**self.plain(), "nat": nat})
+        namespace.conntrack("-F")
+        again = self.create(table, first)
+        assert (again["nat"], again["reply"], again["status"]) == (nat, first["reply"], first["status"])
+
+    def test_cannot_be_put_twice(self, table: Table, namespace: Namespace) -> None:
+        entry = shape.parse({**self.plain(), "nat": {"source": {"address": samples.OUTSIDE["ipv4"]}}})
+        table.put(entry)
+        with pytest.raises(Unsupported):
+            table.put({**entry, "mark": 5})
+        assert seen(namespace, 1)["mark"] == 0
+
+
+class TestPut:
+    def test_creates_then_updates(self, table: Table, namespace: Namespace) -> None:
+        with namespace.events() as changes:
+            table.put(udp(1, mark=1))
+            table.put(udp(1, mark=2, status=["seen_reply"]))
+        assert changes.kinds() == ["new", "update"]
+        assert seen(namespace, 1)["mark"] == 2
+        assert seen(namespace, 1)["status"] == ["seen_reply", "confirmed"]
+
+
+class TestUpdate:
+    def test_of_nothing_there(self, table: Table, namespace: Namespace) -> None:
+        with pytest.raises(NotFound):
+            table.update(udp(1, mark=1))
+        assert namespace.count() == 0
+
+    def test_changes_what_it_says_and_nothing_else(self, table: Table, namespace: Namespace) -> None:
+        table.create(tcp(1, mark=1, timeout=500, tcp={"state": "established"}))
+        before = seen(namespace, 1)
+        table.update({**tcp(1), "mark": 2})
+        assert seen(namespace, 1) == views.near({**before, "mark": 2})
+        table.update({**tcp(1), "timeout": 60})
+        assert seen(namespace, 1) == views.near({**before, "mark": 2, "timeout": 60})
+        table.update({**tcp(1), "tcp.state": 5})
+        shown = seen(namespace, 1)
+        assert shown == views.near({**before, "mark": 2, "timeout": 60, "tcp": shown["tcp"]})
+        assert shown["tcp"]["state"] == "close_wait"
+
+    def test_of_some_bits_of_a_mark(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, mark=0xF0F0))
+        table.update(udp(1, mark="0x0a/0xff"))
+        assert seen(namespace, 1)["mark"] == 0xF00A
+
+    def test_of_labels(self, table: Table, namespace: Namespace) -> None:
+        namespace.firewall.use_labels()
+        table.create(udp(1, labels=[1, 127]))
+        table.update({**udp(1, labels=[5]), "labels_mask": 1 << 5 | 1 << 127})
+        assert seen(namespace, 1)["labels"] == [1, 5]
+        table.update(udp(1, labels=[64]))
+        assert seen(namespace, 1)["labels"] == [64]
+        table.update({**udp(1), "labels": 0})
+        assert "labels" not in seen(namespace, 1)
+
+    def test_of_labels_where_no_rule_uses_them(self, table: Table, namespace: Namespace) -> None:
+        """The kernel loses them in silence on creation and says "no space" on an update."""
+        table.create(udp(1, labels=[3]))
+        assert "labels" not in seen(namespace, 1)
+        for problem in (refusal_of(table, udp(1, labels=[3])), *table.update_all([udp(1, labels=[3])])):
+            assert problem is not None
+            assert problem.errno == errno.ENOSPC
+            assert "labels only where a rule in its network namespace uses them" in str(problem)
+
+    def test_sets_status_bits_but_clears_none(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, status=["seen_reply"]))
+        table.update(udp(1, status=["seen_reply", "assured", "confirmed"]))
+        assert seen(namespace, 1)["status"] == ["seen_reply", "assured", "confirmed"]
+        for less in (["confirmed"], ["confirmed", "assured"], ["seen_reply", "assured"]):
+            with pytest.raises(Busy):
+                table.update(udp(1, status=less))
+        assert seen(namespace, 1)["status"] == ["seen_reply", "assured", "confirmed"]
+
+    def test_takes_the_status_that_it_shows(self, table: Table, namespace: Namespace) -> None:
+        nat = {"source": {"address": samples.OUTSIDE["ipv4"]}}
+        document = samples.flow("ipv4", "udp", 1, 53, nat=nat)
+        del document["reply"]
+        table.create(shape.parse(document))
+        before = seen(namespace, 1)
+        table.update({**udp(1), "status": table.get(udp(1))["status"]})
+        assert seen(namespace, 1) == views.near(before)
+
+    def test_cannot_lift_a_fixed_timeout(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, status=["fixed_timeout"]))
+        table.update(udp(1, status=["confirmed"]))
+        assert "fixed_timeout" in seen(namespace, 1)["status"]
+        with pytest.raises(NotPermitted) as refusal:
+            table.update(udp(1, timeout=500))
+        assert "fixed" in str(refusal.value)
+        assert seen(namespace, 1)["timeout"] <= 120
+
+    def test_of_a_helper(self, table: Table, namespace: Namespace) -> None:
+        try:
+            table.create(tcp(1, helper="ftp"))
+        except Unsupported:
+            pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+        table.update(tcp(1, helper="ftp"))
+        with pytest.raises(Busy):
+            table.update(tcp(1, helper="irc"))
+        assert seen(namespace, 1)["helper"] == "ftp"
+        table.update(tcp(1, helper=""))
+        assert "helper" not in seen(namespace, 1)
+        with pytest.raises(Busy):
+            table.update(tcp(1, helper="ftp"))
+        table.create(tcp(2))
+        with pytest.raises(Unsupported):
+            table.update(tcp(2, helper="ftp"))
+
+    def test_keeps_what_came_before_a_refusal(self, table: Table, namespace: Namespace) -> None:
+        """In the kernel's order: timeout, then status, then protocol state, then mark."""
+        table.create(tcp(1, timeout=100, mark=1))
+        with pytest.raises(KernelError) as refusal, namespace.events() as changes:
+            table.update({**tcp(1), "timeout": 900, "tcp.state": 99, "mark": 2})
+        assert refusal.value.errno == errno.ERANGE
+        assert seen(namespace, 1)["timeout"] > 800
+        assert seen(namespace, 1)["mark"] == 1
+        assert not changes
+
+    def test_in_a_zone_needs_the_zone(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, zone=5))
+        with pytest.raises(NotFound):
+            table.update(udp(1, mark=3))
+        table.update(udp(1, mark=3, zone=5))
+        assert seen(namespace, 1)["mark"] == 3
+
+    def test_window_scale_needs_both_sides_and_their_flags(self, table: Table, namespace: Namespace) -> None:
+        def with_scale(**directions: int) -> Entry:
+            return tcp(
+                1,
+                tcp={side: {"window_scale": scale, "flags": ["window_scale"]} for side, scale in directions.items()},
+            )
+
+        table.create({**tcp(1), "tcp.state": 3})
+        table.update({**with_scale(original=7), "tcp.state": 3})
+        assert seen(namespace, 1)["tcp"]["original"]["window_scale"] == 0
+        table.update({**with_scale(original=7, reply=8), "tcp.state": 3})
+        assert seen(namespace, 1)["tcp"]["original"]["window_scale"] == 7
+        assert seen(namespace, 1)["tcp"]["reply"]["window_scale"] == 8
+
+    @pytest.mark.parametrize("direction", ["original", "reply"])
+    def test_of_a_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
+        entry = in_direction(udp(1), direction, 9)
+        table.create(entry)
+        table.update({**entry, "mark": 4})
+        assert seen(namespace, 1)["mark"] == 4
+
+
+def refusal_of(table: Table, entry: Entry) -> KernelError:
+    with pytest.raises(KernelError) as refusal:
+        table.update(entry)
+    return refusal.value
+
+
+class TestGet:
+    def test_of_nothing_there(self, table: Table) -> None:
+        with pytest.raises(NotFound) as refusal:
+            table.get(udp(1))
+        assert str(refusal.value) == ("reading udp 192.0.2.1:1 -> 198.51.100.2:53: No such file or directory (ENOENT)")
+
+    def test_in_a_zone_needs_the_zone(self, table: Table) -> None:
+        table.create(udp(1, zone=5))
+        for zone in (0, 6):
+            with pytest.raises(NotFound):
+                table.get(udp(1, zone=zone))
+        assert table.get(udp(1, zone=5))["zone"] == 5
+
+    def test_of_an_original_direction_in_a_zone(self, table: Table) -> None:
+        entry = in_direction(udp(1), "original", 5)
+        table.create(entry)
+        assert table.get(entry)["original.zone"] == 5
+        for other in (udp(1), udp(1, zone=5), in_direction(udp(1), "original", 6)):
+            with pytest.raises(NotFound):
+                table.get(other)
+
+    def test_of_a_reply_direction_in_a_zone(self, table: Table) -> None:
+        """Its original tuple is in no zone, so that no other entry can have it there."""
+        entry = in_direction(udp(1), "reply", 5)
+        table.create(entry)
+        assert table.get(entry)["reply.zone"] == 5
+        with pytest.raises(NotFound):
+            table.get(udp(1))
+        assert table.holder(udp(1))["reply.zone"] == 5
+
+    def test_is_not_the_mirrored_entry(self, table: Table) -> None:
+        """The kernel looks in both directions; a flow the other way round is another entry."""
+        table.create(udp(1))
+        mirrored = shape.parse({"protocol": "udp", "original": samples.turned("ipv4", **samples.ports(53, 1))})
+        with pytest.raises(NotFound):
+            table.get(mirrored)
+        assert table.holder(mirrored)["original.source_port"] == 1
+
+    def test_of_an_expired_entry(self, table: Table) -> None:
+        """At its deadline, not when garbage collection meets it."""
+        table.create(udp(1, timeout=1))
+        time.sleep(1.1)
+        with pytest.raises(NotFound):
+            table.get(udp(1))
+
+
+class TestDelete:
+    def test_takes_one_entry(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        table.create(udp(2))
+        with namespace.events() as changes:
+            table.delete(udp(1))
+        assert changes.kinds() == ["destroy"]
+        assert ports(namespace) == [2]
+
+    def test_of_nothing_there(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        with pytest.raises(NotFound):
+            table.delete(udp(2))
+        assert ports(namespace) == [1]
+
+    def test_in_a_zone_needs_the_zone(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, zone=5))
+        for zone in (0, 6):
+            with pytest.raises(NotFound):
+                table.delete(udp(1, zone=zone))
+        assert ports(namespace) == [1]
+        table.delete(udp(1, zone=5))
+        assert namespace.count() == 0
+
+    @pytest.mark.parametrize("direction", ["original", "reply"])
+    def test_of_a_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
+        entry = in_direction(udp(1), direction, 5)
+        table.create(entry)
+        table.delete(table.get(entry))
+        assert namespace.count() == 0
+
+    def test_with_another_id_takes_nothing(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        read = table.get(udp(1))
+        with pytest.raises(NotFound):
+            table.delete({**read, "id": read["id"] ^ 1})
+        assert ports(namespace) == [1]
+        table.delete(read)
+        assert namespace.count() == 0
+
+    def test_leaves_what_took_the_place_of_an_entry(self, table: Table, namespace: Namespace) -> None:
+        """Between a dump and the deletion the flow ended and began anew: the new one stays.
+
+        The id is made of the entry's address in memory. With another entry in the old one's place it differs.
+        """
+        table.create(udp(1))
+        (read,) = table.dump()
+        table.delete(udp(1))
+        for attempt in range(2, 500):
+            table.create(udp(attempt))
+        table.create(udp(1))
+        assert table.get(udp(1))["id"] != read["id"]
+        with pytest.raises(NotFound):
+            table.delete(read)
+        assert 1 in ports(namespace)
+
+    def test_ids_of_one_tuple_may_come_back(self, table: Table) -> None:
+        """The limit of that guard: at the same place in memory the same tuple has the same id again."""
+        ids = []
+        for _ in range(20):
+            table.create(udp(1))
+            ids.append(table.get(udp(1))["id"])
+            table.delete(udp(1))
+        assert len(set(ids)) < len(ids)
+
+    def test_marks_and_the_like_are_no_condition(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1, mark=1))
+        table.delete(udp(1, mark=2, status=["assured"]))
+        assert namespace.count() == 0
+
+
+class TestMany:
+    """More than one window of requests, with refusals in the middle."""
+
+    COUNT = 3 * WINDOW + 7
+    BAD = frozenset({0, 1, WINDOW - 1, WINDOW, 2 * WINDOW + 5, COUNT - 1})
+
+    @pytest.fixture
+    def everything(self) -> list[Entry]:
+        return [creation(udp(port)) for port in range(1, self.COUNT + 1)]
+
+    def test_are_created_but_for_those_refused(
+        self, table: Table, namespace: Namespace, everything: list[Entry]
+    ) -> None:
+        for index in self.BAD:
+            table.create(everything[index])
+        results = list(table.create_all({**entry, "mark": 9} for entry in everything))
+        assert {index for index, error in enumerate(results) if error} == self.BAD
+        for index in self.BAD:
+            assert isinstance(results[index], Exists)
+            assert f":{index + 1} ->" in str(results[index])
+        marked = {entry["original"]["source_port"] - 1 for entry in namespace.table() if entry["mark"] == 9}
+        assert marked == set(range(self.COUNT)) - self.BAD
+        assert namespace.count() == self.COUNT
+
+    def test_are_updated_but_for_those_refused(
+        self, table: Table, namespace: Namespace, everything: list[Entry]
+    ) -> None:
+        assert not any(table.create_all(everything))
+        for index in self.BAD:
+            table.delete(everything[index])
+        results = list(table.update_all({**udp(port), "mark": 9} for port in range(1, self.COUNT + 1)))
+        assert {index for index, error in enumerate(results) if error} == self.BAD
+        assert all(isinstance(results[index], NotFound) for index in self.BAD)
+        assert all(entry["mark"] == 9 for entry in namespace.table())
+        assert namespace.count() == self.COUNT - len(self.BAD)
+
+    def test_are_deleted_but_for_those_refused(
+        self, table: Table, namespace: Namespace, everything: list[Entry]
+    ) -> None:
+        assert not any(table.create_all(everything))
+        read = {entry["original.source_port"] - 1: entry for entry in table.dump()}
+        doomed = [
+            {**read[index], "id": read[index]["id"] ^ 1} if index in self.BAD else read[index]
+            for index in range(self.COUNT)
+        ]
+        results = list(table.delete_all(doomed))
+        assert {index for index, error in enumerate(results) if error} == self.BAD
+        assert all(isinstance(results[index], NotFound) for index in self.BAD)
+        assert {port - 1 for port in ports(namespace)} == self.BAD
+
+    def test_refused_one_and_all(self, table: Table, namespace: Namespace, everything: list[Entry]) -> None:
+        """Every answer of a full window is an error, and none is lost."""
+        assert not any(table.create_all(everything))
+        results = list(table.create_all(everything))
+        assert all(isinstance(error, Exists) for error in results)
+        assert len(results) == self.COUNT
+        assert namespace.count() == self.COUNT
+
+    def test_of_none(self, table: Table, namespace: Namespace) -> None:
+        table.create(udp(1))
+        for operation in (table.create_all, table.update_all, table.delete_all):
+            assert list(operation([])) == []
+        assert ports(namespace) == [1]
+
+    def test_deletion_while_the_table_is_read(self, table: Table, namespace: Namespace) -> None:
+        """Dump and delete side by side: every entry that was there from the start is read, and gone."""
+        entries = [creation(udp(port)) for port in range(1, 3001)]
+        assert not any(table.create_all(entries))
+        results = list(table.delete_all(table.dump()))
+        assert len(results) == 3000
+        assert not any(results)
+        assert namespace.count() == 0
+
+
+class TestDump:
+    def test_of_an_empty_table(self, table: Table) -> None:
+        assert list(table.dump()) == []
+        assert table.count() == 0
+
+    def test_of_one_family(self, table: Table) -> None:
+        for family in samples.FAMILIES:
+            table.create(shape.parse(samples.flow(family, "udp", 1, 2)))
+        assert [entry["family"] for entry in table.dump(socket.AF_INET)] == [socket.AF_INET]
+        assert [entry["family"] for entry in table.dump(socket.AF_INET6)] == [socket.AF_INET6]
+        assert sorted(entry["family"] for entry in table.dump()) == [socket.AF_INET, socket.AF_INET6]
+
+    def test_of_many(self, table: Table, namespace: Namespace) -> None:
+        """Many datagrams long, each entry once."""
+        assert not any(table.create_all(creation(udp(port)) for port in range(1, 20001)))
+        read = sorted(entry["original.source_port"] for entry in table.dump())
+        assert read == list(range(1, 20001))
+        assert table.count() == namespace.count() == 20000
+
+    def test_left_in_the_middle_disturbs_nothing(self, table: Table) -> None:
+        assert not any(table.create_all(creation(udp(port)) for port in range(1, 2001)))
+        reading = table.dump()
+        next(reading)
+        assert len(list(table.dump())) == 2000
+        assert table.get(udp(7))["original.source_port"] == 7
+        reading.close()  # type: ignore[attr-defined]
+        assert len(list(table.dump())) == 2000
+
+
+class TestRecords:
+    """What the kernel writes down of real packets."""
+
+    def test_counters(self, gateway_lab: Gateway) -> None:
+        gateway = gateway_lab.gateway
+        gateway.sysctl("nf_conntrack_acct", 1)
+        with gateway_lab.client1.udp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
+            for _ in range(3):
+                flow.seen_as()
+        with gateway.entered(), Table() as table:
+            (entry,) = table.dump()
+            assert entry["counters.original.packets"] == entry["counters.reply.packets"] == 3
+            assert entry["counters.original.bytes"] == 3 * (20 + 8 + len("who am I?"))
+            gathered = shape.present(entry)
+            (shown,) = views.by_text(gateway)
+            assert gathered["counters"] == shown["counters"]
+            assert gathered["counters"] == views.by_pyroute2(gateway)[0]["counters"]
+
+    def test_reading_with_zero_resets_counters(self, gateway_lab: Gateway) -> None:
+        gateway = gateway_lab.gateway
+        gateway.sysctl("nf_conntrack_acct", 1)
+        with gateway_lab.client1.udp(gateway_lab.SERVER_IPV6, gateway_lab.PORT) as flow:
+            flow.seen_as()
+            with gateway.entered(), Table() as table:
+                kinds = [entry["counters.original.packets"] for entry in table.dump(socket.AF_INET, zero=True)]
+                assert kinds == []
+                udp_entry = next(entry for entry in table.dump(zero=True) if entry["original.protocol"] == 17)
+                assert udp_entry["counters.original.packets"] == 1
+                (shown,) = (entry for entry in views.by_text(gateway) if entry["protocol"] == "udp")
+                assert shown["counters"]["original"] == {"packets": 0, "bytes": 0}
+                flow.seen_as()
+                udp_entry = next(entry for entry in table.dump() if entry["original.protocol"] == 17)
+                assert udp_entry["counters.reply.packets"] == 1
+
+    def test_nothing_without_accounting(self, table: Table) -> None:
+        table.create(udp(1))
+        assert not [key for key in table.get(udp(1)) if key.startswith(("counters", "timestamps"))]
+
+    def test_times(self, table: Table, namespace: Namespace) -> None:
+        namespace.sysctl("nf_conntrack_timestamp", 1)
+        table.create(udp(1))
+        (entry,) = table.dump()
+        assert "timestamps.stop" not in entry
+        gathered = shape.present(entry)
+        assert gathered["timestamps"] == views.by_pyroute2(namespace)[0]["timestamps"]
+        (shown,) = views.by_xml(namespace)
+        assert gathered["timestamps"] == shown["timestamps"]

@@ -1,0 +1,23 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab: throw-away networks of namespaces with real traffic. README.md shows how to use it."""
+
+from .isolation import Forbidden, become_root
+from .lab import Gateway, Host, Lab, Switch, has_ipv6
+from .namespace import Namespace
+from .traffic import Endpoint, Flow, Mirror
+
+__all__ = [
+    "Endpoint",
+    "Flow",
+    "Forbidden",
+    "Gateway",
+    "Host",
+    "Lab",
+    "Mirror",
+    "Namespace",
+    "Switch",
+    "become_root",
+    "has_ipv6",
+]

@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A throw-away network: hosts, the links between them, and one topology that most tests need."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from typing import TypeVar
+
+from .namespace import Namespace
+from .traffic import Endpoint, Flow, Mirror, ping
+
+Kept = TypeVar("Kept", bound=Namespace)
+
+IFA_F_NODAD = 0x02  # an address that is used at once, without asking whether it is taken
+
+
+class Host(Namespace):
+    """A namespace with links to others, that speaks and answers."""
+
+    def __init__(self, name: str, forwarding: bool = False) -> None:
+        super().__init__(name)
+        if forwarding:
+            self.sysctl("net.ipv4.ip_forward", 1)
+            if has_ipv6():
+                self.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    # its place in the network
+
+    def address(self, interface: str, *addresses: str) -> None:
+        """Give an interface addresses: "10.1.0.1/24", "2001:db8::1/64"; of IPv6 if the kernel has it."""
+        with self.rtnetlink() as rtnetlink:
+            index = rtnetlink.link_lookup(ifname=interface)[0]
+            for address in addresses:
+                if ":" not in address:
+                    rtnetlink.addr("add", index=index, address=address)
+                elif has_ipv6():
+                    rtnetlink.addr("add", index=index, address=address, flags=IFA_F_NODAD)
+
+    def route(self, destination: str, via: str) -> None:
+        """Add a route: "10.2.0.0/24", "default" for the family of the gateway."""
+        if ":" in via and not has_ipv6():
+            return
+        family = socket.AF_INET6 if ":" in via else socket.AF_INET
+        with self.rtnetlink() as rtnetlink:
+            rtnetlink.route("add", dst=destination, gateway=via, family=family)
+
+    # its traffic
+
+    def mirror(self, port: int) -> Mirror:
+        """Answer on a port, TCP and UDP, until the host is closed."""
+        mirror = Mirror(self.entered, port)
+        self._cleanup.callback(mirror.close)
+        return mirror
+
+    def tcp(self, address: str, port: int, source_port: int = 0) -> Flow:
+        """A TCP connection to a mirror.
+
+        :raises OSError: when nobody answers, or refuses.
+        """
+        return Flow(self.entered, socket.SOCK_STREAM, Endpoint(address, port), source_port)
+
+    def udp(self, address: str, port: int, source_port: int = 0) -> Flow:
+        """A UDP flow to a mirror; nothing is sent yet."""
+        return Flow(self.entered, socket.SOCK_DGRAM, Endpoint(address, port), source_port)
+
+    def ping(self, address: str, identifier: int | None = None, count: int = 1) -> int:
+        """How many ICMP echo requests were answered."""
+        return ping(self.entered, address, identifier, count)
+
+
+class Switch(Namespace):
+    """A bridge in a namespace of its own: everything linked to it shares one network."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        with self.rtnetlink() as rtnetlink:
+            rtnetlink.link("add", ifname="bridge", kind="bridge")
+            self.bridge = rtnetlink.link_lookup(ifname="bridge")[0]
+            rtnetlink.link("set", index=self.bridge, state="up")
+
+
+class Lab:
+    """Hosts and links that vanish together: with the block, after a failure in it, or with this process."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Namespace] = {}
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove every host, the last one first."""
+        while self.hosts:
+            self.hosts.popitem()[1].close()
+
+    def host(self, name: str, forwarding: bool = False) -> Host:
+        """A new host; with forwarding, a router."""
+        return self._keep(Host(name, forwarding))
+
+    def switch(self, name: str) -> Switch:
+        """A new switch."""
+        return self._keep(Switch(name))
+
+    def paths(self) -> dict[str, str]:
+        """Where each namespace is found: for an inventory, or a netns option."""
+        return {name: host.path for name, host in self.hosts.items()}
+
+    def link(
+        self, left: Namespace, right: Namespace, of_left: Iterable[str] = (), of_right: Iterable[str] = ()
+    ) -> None:
+        """A cable between two: on each side an interface named after the other side, with these addresses."""
+        with left.rtnetlink() as rtnetlink, open(right.path, "rb") as there:
+            rtnetlink.link(
+                "add", kind="veth", ifname=right.name, peer={"ifname": left.name, "net_ns_fd": there.fileno()}
+            )
+        for here, there_, addresses in ((left, right.name, of_left), (right, left.name, of_right)):
+            with here.rtnetlink() as rtnetlink:
+                index = rtnetlink.link_lookup(ifname=there_)[0]
+                if isinstance(here, Switch):
+                    rtnetlink.link("set", index=index, master=here.bridge)
+                rtnetlink.link("set", index=index, state="up")
+            if isinstance(here, Host):
+                here.address(there_, *addresses)
+
+    def gateway_topology(self) -> Gateway:
+        """Two clients, a gateway that translates, and a server that knows no way back to the clients."""
+        return Gateway(self)
+
+    def _keep(self, host: Kept) -> Kept:
+        if host.name in self.hosts:
+            host.close()
+            raise ValueError(f"there is a host {host.name} already")
+        self.hosts[host.name] = host
+        return host
+
+
+class Gateway:
+    """Two clients behind a gateway with source NAT, and a server outside with a mirror on port 7.
+
+    ::
+
+        client1 10.1.0.2, 2001:db8:1::2 ──┐
+                                       gateway ── server 203.0.113.80, 2001:db8:ffff::80
+        client2 10.2.0.2, 2001:db8:2::2 ──┘
+
+    The gateway owns two addresses of each family outside: it translates to the first and can change to the
+    second.
+    """
+
+    CLIENTS = ("10.1.0.2", "10.2.0.2")
+    OUTSIDE = ("203.0.113.1", "203.0.113.2")
+    OUTSIDE_IPV6 = ("2001:db8:ffff::1", "2001:db8:ffff::2")
+    SERVER = "203.0.113.80"
+    SERVER_IPV6 = "2001:db8:ffff::80"
+    PORT = 7
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.client1, self.client2 = lab.host("client1"), lab.host("client2")
+        self.gateway = lab.host("gateway", forwarding=True)
+        self.server = lab.host("server")
+        for number, client in enumerate((self.client1, self.client2), start=1):
+            lab.link(
+                client,
+                self.gateway,
+                (f"10.{number}.0.2/24", f"2001:db8:{number}::2/64"),
+                (f"10.{number}.0.1/24", f"2001:db8:{number}::1/64"),
+            )
+            client.route("default", f"10.{number}.0.1")
+            client.route("default", f"2001:db8:{number}::1")
+        outside = [f"{address}/24" for address in self.OUTSIDE] + [f"{address}/64" for address in self.OUTSIDE_IPV6]
+        lab.link(self.gateway, self.server, outside, (f"{self.SERVER}/24", f"{self.SERVER_IPV6}/64"))
+        self.translate_to(0)
+        self.server.mirror(self.PORT)
+
+    def translate_to(self, number: int) -> None:
+        """Change the NAT rule: new connections leave by the first (0) or the second (1) address outside."""
+        firewall = self.gateway.firewall
+        firewall.clear("snat")
+        firewall.snat(self.OUTSIDE[number], out_interface="server")
+        if has_ipv6():
+            firewall.snat(self.OUTSIDE_IPV6[number], out_interface="server")
+
+
+def has_ipv6() -> bool:
+    """Whether this kernel speaks IPv6."""
+    return os.path.exists("/proc/sys/net/ipv6")

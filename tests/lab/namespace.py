@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One network namespace: enter it, run in it, set it up, look into its conntrack table."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import unittest
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute, NFCTSocket
+
+from . import isolation, table
+from .child import call_in_child
+from .events import EventLog
+from .firewall import Firewall
+
+T = TypeVar("T")
+
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+
+
+class Namespace:
+    """An empty network namespace with its loopback up; gone with close(), the block, or this process.
+
+    Events are on from the start (nf_conntrack_events=1): with the kernel's default, changes to an entry that
+    was made while nobody listened are not told.
+    """
+
+    def __init__(self, name: str = "namespace") -> None:
+        self.name = name
+        self._network = isolation.new_network()
+        self._cleanup = contextlib.ExitStack()
+        self._cleanup.callback(os.close, self._network)
+        try:
+            with self.rtnetlink() as rtnetlink:
+                rtnetlink.link("set", index=1, state="up")
+            self._load_conntrack()
+            self.sysctl("nf_conntrack_events", 1)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.path}>"
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> str:
+        """Where other processes find the namespace: for netns options, nsenter(1), the netns connection."""
+        return f"/proc/{os.getpid()}/fd/{self._network}"
+
+    def close(self) -> None:
+        """End what was started inside and let the namespace go; once is enough, twice is harmless."""
+        self._cleanup.close()
+
+    # enter it
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        """The calling thread is inside for the length of the block; its sockets stay inside for good."""
+        return isolation.entered(self._network)
+
+    def call(self, function: Callable[..., T], *arguments: Any, timeout: float = 60.0) -> T:
+        """What the function returns when a forked child calls it inside.
+
+        The result, or the exception, is pickled on its way back.
+
+        :raises TimeoutError: after so many seconds; the child is killed.
+        :raises ChildProcessError: when the child dies without an answer.
+        """
+        with self.entered():
+            return call_in_child(function, arguments, timeout)
+
+    # run in it
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float = 60.0,
+        **more: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program inside to its end, with its output as text.
+
+        :param more: For subprocess.run: input, env, cwd.
+        :raises subprocess.CalledProcessError: when it fails and check is true; with its output as a note.
+        """
+        with self.entered():
+            done = subprocess.run(list(arguments), check=False, capture_output=True, text=True, timeout=timeout, **more)
+        try:
+            if check:
+                done.check_returncode()
+        except subprocess.CalledProcessError as error:
+            error.add_note(f"in {self.name}: {done.stdout}{done.stderr}")
+            raise
+        return done
+
+    def start(self, arguments: Sequence[str], **more: Any) -> subprocess.Popen[str]:
+        """Start a program inside that runs until close(), or until the thread that started it is gone.
+
+        Its output comes by a pipe, which holds 64 KiB: give stdout and stderr for a talkative one.
+        """
+        more.setdefault("stdout", subprocess.PIPE)
+        more.setdefault("stderr", subprocess.STDOUT)
+        with self.entered():
+            process = subprocess.Popen(  # pylint: disable=consider-using-with,subprocess-popen-preexec-fn
+                list(arguments),
+                text=True,
+                start_new_session=True,
+                preexec_fn=isolation.end_with_parent,
+                **more,
+            )
+        self._cleanup.callback(_end, process)
+        return process
+
+    # set it up
+
+    @contextlib.contextmanager
+    def rtnetlink(self) -> Iterator[IPRoute]:
+        """pyroute2's IPRoute inside: links, addresses, routes."""
+        with self.entered(), IPRoute() as rtnetlink:
+            yield rtnetlink
+
+    @functools.cached_property
+    def firewall(self) -> Firewall:
+        """The rules of this namespace; conntrack sees packets only once a rule asks it."""
+        return Firewall(self.entered)
+
+    def sysctl(self, name: str, value: int | str | None = None) -> str:
+        """Read a setting, or write it and return what it was.
+
+        :param name: A name under net.netfilter such as nf_conntrack_acct, or in full: net.ipv4.ip_forward.
+        """
+        full = name if "." in name or "/" in name else f"net.netfilter.{name}"
+        path = os.path.join("/proc/sys", full if "/" in full else full.replace(".", "/"))
+        with self.entered():
+            with open(path, encoding="ascii") as file:
+                before = file.read().strip()
+            if value is not None:
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(str(value))
+        return before
+
+    # look into its table
+
+    def conntrack(self, *arguments: str, check: bool = True, **more: Any) -> str:
+        """What Debian's conntrack(8) prints inside: namespace.conntrack("-L", "-o", "extended,id").
+
+        :raises unittest.SkipTest: where the program is absent.
+        :raises subprocess.CalledProcessError: when it fails and check is true.
+        """
+        program = shutil.which("conntrack", path=SYSTEM_PATH)
+        if program is None:
+            raise unittest.SkipTest("the conntrack program is absent (apt-get install conntrack)")
+        return self.run([program, *arguments], check=check, **more).stdout
+
+    def table(self) -> list[table.Flow]:
+        """Every entry, as an independent reader sees it: see the module table."""
+        if shutil.which("conntrack", path=SYSTEM_PATH):
+            return table.from_program(self.conntrack("-L", "-o", "extended,id"))
+        with self.entered():
+            return table.from_pyroute2()
+
+    def count(self) -> int:
+        """How many entries the kernel counts."""
+        return int(self.sysctl("nf_conntrack_count"))
+
+    def events(self) -> EventLog:
+        """What changes while a block runs: with namespace.events() as changes: ...; assert not changes."""
+        return EventLog(self.entered)
+
+    def _load_conntrack(self) -> None:
+        """Ask conntrack something, so that the kernel loads it and this namespace has its settings."""
+        with self.entered(), NFCTSocket() as conntrack:
+            conntrack.count()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program and what it started, which share a session of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout:
+        process.stdout.close()

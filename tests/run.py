@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run parts of the test suite with nox and close with one line for each part.
+
+Arguments go to nox as they are: none runs everything, ``-k unit`` the unit tests.
+With STRICT=1 in the environment whatever is skipped counts as failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / ".nox/results"
+REPORT = RESULTS / "report.json"
+#: What ansible-test calls skipped where there is nothing to test
+NOT_APPLICABLE = re.compile(r"No tests applicable|on Python 3\.14 because it could not be found")
+
+
+@dataclass
+class Part:
+    """What one session did: its tests where it counts them, itself as one check where not."""
+
+    name: str
+    seconds: float = 0.0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    #: why something was skipped, and how many times; or why the part failed as a whole
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def outcome(self, strict: bool) -> str:
+        if self.failed or (strict and self.skipped):
+            return "FAILED"
+        return "passed" if self.passed else "skipped"
+
+
+def run_nox(arguments: list[str]) -> list[dict]:
+    """Run the sessions, two at a time, and return nox's own account of them."""
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    RESULTS.mkdir(parents=True)
+    nox = [sys.executable, "-m", "nox", "--parallel", "2", "--report", str(REPORT)]
+    subprocess.run([*nox, *arguments], cwd=ROOT, check=False)
+    return json.loads(REPORT.read_text())["sessions"] if REPORT.exists() else []
+
+
+def account(session: dict) -> Part:
+    """Join what nox says of a session with the JUnit file that its tests left."""
+    part = Part(session["signatures"][0], session["duration"])
+    result = session["result"]
+    if result == "skipped":
+        part.skipped = 1
+        part.reasons[session["reason"]] += 1
+        return part
+    good = result == "success"
+    if reports := sorted((RESULTS / part.name).glob("*.xml")):
+        count = count_targets if part.name.startswith("integration") else count_tests
+        for report in reports:
+            count(part, ET.parse(report), good)
+    elif good and not (RESULTS / part.name).exists():
+        part.passed = 1
+    if not good and not part.failed:
+        part.failed = 1
+        part.reasons[session["reason"] or "see its output above"] += 1
+    elif not part.passed + part.failed + part.skipped:
+        part.failed = 1
+        part.reasons["ran no test"] += 1
+    return part
+
+
+def count_tests(part: Part, report: ET.ElementTree, good: bool) -> None:
+    for case in report.iter("testcase"):
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            part.failed += 1
+        elif skip is None:
+            part.passed += 1
+        else:
+            reason = skip.get("message") or (skip.text or "").strip() or "no reason given"
+            if not NOT_APPLICABLE.search(reason):
+                part.skipped += 1
+                part.reasons[reason] += 1
+
+
+def count_targets(part: Part, report: ET.ElementTree, good: bool) -> None:
+    """Count one play as one test: single tasks may well be skipped, or fail and be rescued."""
+    faults = len(report.findall(".//failure")) + len(report.findall(".//error"))
+    if faults and not good:
+        part.failed += 1
+    else:
+        part.passed += 1
+
+
+def main(arguments: list[str]) -> int:
+    strict = os.environ.get("STRICT", "") not in ("", "0")
+    parts = [account(session) for session in run_nox(arguments)]
+    print("\nSummary")
+    for part in parts:
+        counts = f"{part.passed} passed, {part.failed} failed, {part.skipped} skipped"
+        print(f"  {part.name:20} {part.outcome(strict):8} {counts:38} {part.seconds:5.0f} s")
+        for reason, times in part.reasons.items():
+            print(f"  {'':20} {times} x {reason}")
+    totals = [sum(getattr(part, key) for part in parts) for key in ("passed", "failed", "skipped")]
+    bad = not sum(totals) or any(part.outcome(strict) == "FAILED" for part in parts)
+    if strict and totals[2]:
+        print("STRICT: what is skipped counts as failed")
+    print("{} passed, {} failed, {} skipped".format(*totals))
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,280 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host of the lab to log in to by SSH, and plays that reach it so.
+
+The server sees the machine's files, but not to write to, under accounts and rules for sudo of its own, and only
+its own processes. All of it is a mount and a process namespace, and ends with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.lab import Host
+from tests.lab.namespace import SYSTEM_PATH
+
+COLLECTION = Path(__file__).parents[1]
+#: The system's own: whoever logs in may not be allowed to start the one of the tests.
+PYTHON = "/usr/bin/python3"
+#: Python with CAP_NET_ADMIN for whoever starts it.
+CAPABLE_PYTHON = "/mnt/python3"
+PORTS = (22, 2200)
+USERS = ("operator", "bystander")
+#: Starts a program in namespaces that end with it, and with whoever started it.
+OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
+PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
+
+#: Of the client. A connection on which nothing comes back for six seconds is dead.
+CLIENT_OPTIONS = {
+    "BatchMode": "yes",
+    "ConnectTimeout": "5",
+    "GlobalKnownHostsFile": "/dev/null",
+    "IdentitiesOnly": "yes",
+    "LogLevel": "ERROR",
+    "ServerAliveCountMax": "2",
+    "ServerAliveInterval": "3",
+    "StrictHostKeyChecking": "no",
+    "UserKnownHostsFile": "/dev/null",
+}
+
+# $1 is the folder with the server's files. PID 1 of the new processes is this shell: it buries orphans, as init does.
+START = """
+set -e
+trap 'exit 0' TERM
+mount -t tmpfs -o mode=0755 tmpfs /mnt
+cp -a "$1/." /mnt/
+for file in passwd shadow group sudoers pam.d/su pam.d/sudo; do
+    [ ! -e /etc/$file ] || mount --bind /mnt/etc/$file /etc/$file
+done
+for folder in /run /tmp /var/log; do
+    mount -t tmpfs -o mode=1777 tmpfs $folder
+done
+mkdir -m 0755 /run/sshd
+mount -o remount,bind,ro /
+PROGRAM -D -e -f /mnt/sshd_config &
+wait
+"""
+
+SERVER_CONFIGURATION = """
+HostKey /mnt/host_key
+AuthorizedKeysFile /mnt/authorized_keys
+PidFile none
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+PrintLastLog no
+PrintMotd no
+UseDNS no
+UsePAM no
+AllowTcpForwarding yes
+Subsystem sftp internal-sftp
+"""
+
+# What Ansible prints of a play: a line of JSON for each result.
+CALLBACK = """
+import json
+
+from ansible.plugins.callback import CallbackBase
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "lines"
+
+    def _line(self, outcome, done):
+        name = done.task.get_name()
+        line = json.dumps({"name": name, "outcome": outcome, "result": done.result}, default=repr)
+        self._display.display("RESULT " + line)
+
+    def v2_runner_on_ok(self, result):
+        self._line("ok", result)
+
+    def v2_runner_on_failed(self, result, ignore_errors=False):
+        self._line("failed", result)
+
+    def v2_runner_on_unreachable(self, result):
+        self._line("unreachable", result)
+"""
+
+
+class Done(NamedTuple):
+    """How a task ended: ok, failed, unreachable."""
+
+    outcome: str
+    result: dict[str, Any]
+
+
+def skip_unless_possible() -> None:
+    """Skip the test, with the reason, where no such server can be had."""
+    if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        pytest.skip("needs root: sshd logs others in")
+    for program in PROGRAMS:
+        if not shutil.which(program, path=SYSTEM_PATH):
+            pytest.skip(f"the {program} program is absent")
+    if not os.access(PYTHON, os.X_OK):
+        pytest.skip(f"{PYTHON} is absent")
+
+
+class Server:
+    """sshd inside a host, for root and the USERS, who may become root without a password."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.folder = folder
+        self.key = folder / "client_key"
+        files = folder / "server"
+        self._fill(files)
+        try:
+            self._start(host, files)
+        finally:
+            shutil.rmtree(files)  # the server has its copy
+
+    def _start(self, host: Host, files: Path) -> None:
+        script = START.replace("PROGRAM", shutil.which("sshd", path=SYSTEM_PATH) or "sshd")
+        process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=_environment())
+        assert process.stdout is not None
+        said: list[str] = []
+        # Twice per port, for both families
+        while sum(line.startswith("Server listening") for line in said) < 2 * len(PORTS):
+            said.append(process.stdout.readline())
+            if not said[-1]:
+                raise RuntimeError("sshd did not start: " + "".join(said))
+
+    def _fill(self, root: Path) -> None:
+        (root / "etc/pam.d").mkdir(parents=True)
+        for name, path in (("client", self.key), ("host", root / "host_key")):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)],
+                check=True,
+                env=_environment(),
+            )
+        shutil.copy(self.key.with_suffix(".pub"), root / "authorized_keys")
+        ports = "".join(f"Port {port}\n" for port in PORTS)
+        (root / "sshd_config").write_text(ports + SERVER_CONFIGURATION)
+        machine = Path("/etc/passwd").read_text().splitlines()
+        accounts = ["root:x:0:0::/mnt/home/root:/bin/sh"]
+        accounts += [account for account in machine if account.partition(":")[0] not in ("root", *USERS)]
+        for number, user in enumerate(("root", *USERS)):
+            home = root / "home" / user
+            home.mkdir(parents=True)
+            if user != "root":
+                os.chown(home, 61000 + number, 61000 + number)
+                accounts.append(f"{user}:x:{61000 + number}:{61000 + number}::/mnt/home/{user}:/bin/sh")
+        names = [account.partition(":")[0] for account in accounts]
+        _write(root / "etc/passwd", accounts)
+        _write(root / "etc/shadow", [f"{name}:*:19000:0:99999:7:::" for name in names], 0o600)
+        _write(root / "etc/group", [Path("/etc/group").read_text().strip()])
+        _write(root / "etc/sudoers", ["Defaults !syslog", "ALL ALL=(ALL:ALL) NOPASSWD: ALL"], 0o440)
+        allowed = [f"{kind} sufficient pam_permit.so" for kind in ("auth", "account", "session")]
+        for program in ("su", "sudo"):
+            _write(root / "etc/pam.d" / program, allowed)
+        python = root / Path(CAPABLE_PYTHON).name
+        shutil.copy(PYTHON, python)
+        give_net_admin(python)
+
+
+def give_net_admin(program: Path) -> None:
+    """What setcap(8) does with cap_net_admin+ep: linux/capability.h, struct vfs_cap_data."""
+    revision_2_effective, net_admin = 0x02000001, 1 << 12
+    os.setxattr(program, "security.capability", struct.pack("<5I", revision_2_effective, net_admin, 0, 0, 0))
+
+
+class Operator:
+    """A host with a user's key, who runs plays on a server."""
+
+    def __init__(self, host: Host, server: Server) -> None:
+        self.host = host
+        self.server = server
+        self.folder = server.folder / "ansible"
+        tree = self.folder / "ansible_collections/netops"
+        tree.mkdir(parents=True)
+        (tree / "conntrack").symlink_to(COLLECTION)
+        (self.folder / "callback").mkdir()
+        (self.folder / "callback/lines.py").write_text(CALLBACK)
+        (self.folder / "ansible.cfg").touch()
+
+    def play(
+        self, tasks: list[dict[str, Any]], variables: dict[str, Any], persist: bool = True, **more: str
+    ) -> dict[str, Done]:
+        """Run tasks on the server; by their names, how those ended that ran.
+
+        :param persist: All tasks share one connection.
+        :param more: Options of the client.
+        """
+        playbook = self.folder / "play.json"
+        playbook.write_text(
+            json.dumps([{"hosts": "gateway", "gather_facts": False, "vars": variables, "tasks": tasks}])
+        )
+        mode = ("auto", "60s") if persist else ("no", "no")
+        options = {**CLIENT_OPTIONS, "ControlMaster": mode[0], "ControlPersist": mode[1], **more}
+        # Connections that persist end with the processes' namespace. The path of a socket must be short.
+        with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:
+            printed = self.host.run(
+                [*OWN, sys.executable, "-m", "ansible", "playbook", "-i", "gateway,", str(playbook)],
+                check=False,
+                timeout=60,
+                env={
+                    **_environment(),
+                    "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callback"),
+                    "ANSIBLE_COLLECTIONS_PATH": str(self.folder),
+                    "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+                    "ANSIBLE_HOME": str(self.folder / "home"),
+                    "ANSIBLE_PRIVATE_KEY_FILE": str(self.server.key),
+                    "ANSIBLE_SSH_ARGS": "-F /dev/null " + " ".join(f"-o {k}={v}" for k, v in options.items()),
+                    "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
+                    "ANSIBLE_STDOUT_CALLBACK": "lines",
+                },
+            )
+        done = {}
+        for line in printed.stdout.splitlines():
+            if line.startswith("RESULT "):
+                task = json.loads(line[len("RESULT ") :])
+                done[task["name"]] = Done(task["outcome"], task["result"])
+        assert done, printed.stdout + printed.stderr
+        return done
+
+    @contextmanager
+    def logged_in(self, *targets: tuple[str, str, int]) -> Iterator[None]:
+        """Other sessions in which nothing happens, by user, address and port; at least one."""
+        options = [f"-o{name}={value}" for name, value in CLIENT_OPTIONS.items()]
+        command = ["ssh", "-F", "/dev/null", *options, "-i", str(self.server.key)]
+        with ExitStack() as stack:
+            sessions = []
+            for user, address, port in targets:
+                arguments = [*command, "-p", str(port), f"{user}@{address}", "echo ready; cat"]
+                sessions.append(self.host.start(arguments, stdin=subprocess.PIPE, env=_environment()))
+                stack.callback(_kill, sessions[-1])
+            for session in sessions:
+                assert session.stdout is not None
+                assert session.stdout.readline() == "ready\n"
+            yield
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _environment() -> dict[str, str]:
+    """The test's own, without what tells of a session in which the test itself is run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SSH_"))}
+    return {**kept, "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
+
+
+def _write(path: Path, lines: list[str], mode: int = 0o644) -> None:
+    path.write_text("".join(line + "\n" for line in lines))
+    path.chmod(mode)

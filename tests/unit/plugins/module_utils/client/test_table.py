@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operations on a table, over a kernel that is a list: which requests, how many, which errors."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Iterable
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import errors, messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity, untranslated
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
+    WINDOW,
+    DumpInterrupted,
+    Message,
+    Refusal,
+    Socket,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table, refused
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import corpus, fake, wire
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import (
+    FakeDatagrams,
+    FakeKernel,
+    Reply,
+)
+
+SAMPLES = [sample.data for sample in corpus.ANSWERS]
+ENTRIES = [messages.parse_entry(Message(0x100, 0, data)) for data in SAMPLES]
+
+
+def udp(port: int, **keys: Any) -> Any:
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 53}
+    return parse({"protocol": "udp", "original": ends, **keys})
+
+
+def table_over(respond: fake.Respond) -> Table:
+    return Table(lambda: Socket(FakeDatagrams(respond)))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[sample.name for sample in corpus.ANSWERS])
+def test_every_entry_can_be_read_and_deleted_and_no_other_goes(entry: Any) -> None:
+    kernel = FakeKernel(*SAMPLES)
+    table = kernel.table()
+    assert table.get(entry) == entry
+    table.delete(entry)
+    with pytest.raises(errors.NotFound, match="^reading "):
+        table.get(entry)
+    left = [messages.parse_entry(Message(0x100, 0, data)) for data in kernel.entries]
+    assert left == [other for other in ENTRIES if identity(other) != identity(entry)]
+
+
+def test_an_entry_that_has_the_tuple_as_its_reply_is_not_the_one_asked_for() -> None:
+    there = creation(udp(1000))
+    kernel = FakeKernel(messages.create(there).payload)
+    mirrored = {
+        **{key: value for key, value in there.items() if not key.startswith(("original.", "reply."))},
+        **{key.replace("reply.", "original."): value for key, value in untranslated(there).items()},
+    }
+    with pytest.raises(errors.NotFound):
+        kernel.table().get(mirrored)
+    assert identity(kernel.table().holder(mirrored)) == identity(there)
+    assert identity(kernel.table().holder(there, "reply")) == identity(there)
+
+
+def test_an_entry_of_another_zone_is_another_entry() -> None:
+    kernel = FakeKernel(messages.create(creation(udp(1000, zone=5))).payload)
+    with pytest.raises(errors.NotFound):
+        kernel.table().get(udp(1000))
+    assert kernel.table().get(udp(1000, zone=5))["zone"] == 5
+
+
+def test_what_was_replaced_meanwhile_is_not_deleted() -> None:
+    kernel = FakeKernel(SAMPLES[0])
+    with pytest.raises(errors.NotFound):
+        kernel.table().delete({**ENTRIES[0], "id": ENTRIES[0]["id"] ^ 1})
+    assert kernel.entries == [SAMPLES[0]]
+
+
+def test_create_and_put() -> None:
+    kernel = FakeKernel()
+    table = kernel.table()
+    table.create(udp(1000))
+    with pytest.raises(errors.Exists, match=r"^creating udp 10\.0\.0\.1:1000 -> 10\.0\.0\.2:53: .*EEXIST"):
+        table.create(udp(1000))
+    table.put(udp(1000))
+    assert len(kernel.entries) == 1
+    table.update(udp(1000))
+    with pytest.raises(errors.NotFound, match="^updating "):
+        table.update(udp(1001))
+    assert table.get(udp(1000))["timeout"] == 120
+
+
+def test_a_dump_is_of_one_family_or_of_both() -> None:
+    table = FakeKernel(*SAMPLES).table()
+    assert list(table.dump()) == ENTRIES
+    for family in (2, 10):
+        assert list(table.dump(family)) == [entry for entry in ENTRIES if entry["family"] == family]
+
+
+def test_changes_can_be_made_while_a_dump_goes_on() -> None:
+    kernel = FakeKernel(*SAMPLES)
+    table = kernel.table()
+    for entry in table.dump():
+        table.delete(entry)
+    assert kernel.entries == []
+    assert len(kernel.sockets) == 2, "the dump has a socket of its own"
+    assert kernel.sockets[1].closed
+    table.close()
+    assert kernel.sockets[0].closed
+
+
+def test_a_dump_given_up_closes_its_socket() -> None:
+    kernel = FakeKernel(*SAMPLES)
+    with kernel.table() as table:
+        reading = table.dump()
+        next(reading)
+        del reading
+    assert all(datagrams.closed for datagrams in kernel.sockets)
+
+
+@pytest.mark.parametrize("count", [0, 1, WINDOW, 3 * WINDOW + 1])
+def test_many_entries_take_one_send_for_a_window(count: int) -> None:
+    kernel = FakeKernel()
+    table = kernel.table()
+    entries = [creation(udp(port)) for port in range(1, count + 1)]
+    windows = -(-count // WINDOW)
+    for work in (table.create_all, table.update_all, table.delete_all):
+        kernel.sockets[0].sent.clear()
+        assert list(work(entries)) == [None] * count
+        assert len(kernel.sockets[0].sent) == windows
+    assert kernel.entries == []
+
+
+def test_errors_among_many_name_their_entry_and_the_rest_goes_on() -> None:
+    kernel = FakeKernel()
+    entries = [creation(udp(port)) for port in (1, 2, 1, 3)]
+    results = list(kernel.table().create_all(entries))
+    assert [type(result) for result in results] == [type(None), type(None), errors.Exists, type(None)]
+    assert str(results[2]).startswith("creating udp 10.0.0.1:1 -> 10.0.0.2:53: ")
+    assert len(kernel.entries) == 3
+    gone = list(kernel.table().delete_all([udp(9), *entries[:2]]))
+    assert [type(result) for result in gone] == [errors.NotFound, type(None), type(None)]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOBUFS, errors.Overrun), (errno.ETIMEDOUT, errors.ResultUnknown)])
+def test_a_lost_answer_is_told_with_the_entry_that_it_is_about(code: int, kind: type[Exception]) -> None:
+    table = table_over(lambda request: [OSError(code, "lost")])
+    for work, doing in (
+        (table.create, "creating"),
+        (table.put, "creating or updating"),
+        (table.update, "updating"),
+        (table.delete, "deleting"),
+        (table.get, "reading"),
+    ):
+        with pytest.raises(kind, match=f"^{doing} udp 10.0.0.1:7 "):
+            work(udp(7))
+    (result,) = table.create_all([creation(udp(7))])
+    assert type(result) is kind
+    assert str(result).startswith("creating udp 10.0.0.1:7 ")
+    for read in (lambda: list(table.dump()), table.count, table.statistics_per_cpu):
+        with pytest.raises(kind):
+            read()
+
+
+def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -> None:
+    names = {
+        1: "original",
+        2: "reply",
+        3: "status",
+        4: "tcp",
+        7: "timeout",
+        8: "mark",
+        18: "zone",
+        22: "labels",
+        99: "99",
+    }
+    for number, name in names.items():
+        error = refused("creating x", Refusal(errno.ERANGE, "bad", number))
+        assert error.attribute == name
+        assert f" at {name}; the kernel says: bad" in str(error)
+    table = table_over(lambda request: [corpus.CAPPED])
+    ((_, request),) = [(m.sequence, m) for m in wire.messages(corpus.REFUSED)]
+    entry = messages.parse_entry(Message(0x100, 0, request.payload))
+    with pytest.raises(errors.KernelError) as caught:
+        table.create(entry)
+    assert caught.value.text == "Attribute failed policy validation"
+
+
+def test_no_permission_is_one_sentence_with_a_cure() -> None:
+    table = table_over(lambda request: [fake.refusal(request, errno.EPERM)])
+    for work in (lambda: table.create(udp(1)), table.count, lambda: list(table.dump())):
+        with pytest.raises(errors.NotPermitted, match="CAP_NET_ADMIN"):
+            work()
+
+
+def test_no_ctnetlink_is_one_sentence_with_a_cure() -> None:
+    table = table_over(lambda request: [fake.refusal(request, errno.EINVAL)])
+    for work in (table.count, table.statistics_per_cpu, lambda: list(table.dump()), lambda: list(table.dying())):
+        with pytest.raises(errors.Unavailable, match="modprobe nf_conntrack_netlink"):
+            work()
+
+
+def test_an_interrupted_dump_does_not_pass_for_the_table() -> None:
+    def respond(request: wire.Framed) -> Iterable[Reply]:
+        return [fake.entry_message(request, SAMPLES[0], 0x12), fake.done(request)]
+
+    with pytest.raises(DumpInterrupted):
+        list(table_over(respond).dump())
+
+
+def test_counting_takes_one_request() -> None:
+    kernel = FakeKernel(*SAMPLES)
+    table = kernel.table()
+    assert table.count() == len(SAMPLES)
+    assert table.statistics()["max_entries"] == 262144
+    assert [request.type for request in kernel.requests] == [0x0105, 0x0105]
+
+
+def test_no_request_but_a_dump_is_without_a_tuple() -> None:
+    kernel = FakeKernel(*SAMPLES)
+    table = kernel.table()
+    list(table.update_all(ENTRIES))
+    list(table.delete_all(ENTRIES))
+    list(table.create_all(ENTRIES))
+    for request in kernel.requests:
+        assert 1 in wire.tree(request.payload[4:])
+        assert request.payload[1] == 1

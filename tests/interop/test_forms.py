@@ -257,8 +257,8 @@ def test_what_the_program_writes_is_read(filled: tuple[Namespace, Table]) -> Non
     lines = [line for line in lines if "dccp" not in line]
     with Namespace() as other, other.entered(), Table() as copy:
         assert load(other, "\n".join(lines) + "\n").returncode == 0
-        made = {str(shape.present(entry)["original"]): shape.present(entry) for entry in copy.dump()}
-    read = {str(shape.present(entry)["original"]): shape.present(entry) for entry in text.read("\n".join(lines))}
+        made = {identity(entry): shape.present(entry) for entry in copy.dump()}
+    read = {identity(entry): shape.present(entry) for entry in text.read("\n".join(lines))}
     assert read.keys() == made.keys()
     assert len(read) == len(lines)
     for key_of, document in read.items():

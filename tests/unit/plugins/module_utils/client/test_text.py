@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -178,10 +179,8 @@ def test_a_declaration_is_written_as_it_will_be_listed(document: Any, output: st
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")), st.sampled_from([None, *text.FORMS]))
 @settings(max_examples=200)
 def test_nonsense_is_refused_never_a_crash(raw: str, form: Any) -> None:
-    try:
+    with contextlib.suppress(text.Unreadable):
         text.read(raw, form)
-    except text.Unreadable as fault:
-        assert fault.problem
 
 
 @given(st.data(), st.sampled_from(["extended,id,ktimestamp", "save", "xml,ktimestamp", "json"]))
@@ -191,10 +190,8 @@ def test_a_damaged_text_is_read_or_refused_never_a_crash(data: Any, output: str)
     position = data.draw(st.integers(0, len(written)))
     cut = data.draw(st.integers(0, 5))
     filling = data.draw(st.sampled_from(["", " ", "=", "[", "<", "-", "9" * 30, "src=::1", "\0", "\u0663", '"']))
-    try:
+    with contextlib.suppress(text.Unreadable):
         text.read(written[:position] + filling + written[position + cut :])
-    except InvalidValue as fault:
-        assert fault.problem
 
 
 @pytest.mark.parametrize(

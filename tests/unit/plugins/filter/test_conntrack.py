@@ -1,0 +1,157 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters, called as a template calls them."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+PREFIX = "ansible_collections.netops.conntrack.plugins.filter."
+to_conntrack = importlib.import_module(PREFIX + "to_conntrack").to_conntrack
+from_conntrack = importlib.import_module(PREFIX + "from_conntrack").from_conntrack
+
+ENTRY = {
+    "family": "ipv4",
+    "protocol": "udp",
+    "original": {"source": "10.0.0.1", "destination": "192.0.2.1", "source_port": 4000, "destination_port": 53},
+    "reply": {"source": "192.0.2.1", "destination": "10.0.0.1", "source_port": 53, "destination_port": 4000},
+    "status": ["seen_reply"],
+    "timeout": 29,
+    "mark": 0,
+    "labels": ["voice", 5],
+}
+LINE = (
+    "udp      17 29 src=10.0.0.1 dst=192.0.2.1 sport=4000 dport=53 "
+    "src=192.0.2.1 dst=10.0.0.1 sport=53 dport=4000 mark=0"
+)
+
+
+def without_labels(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != "labels"}
+
+
+def test_there_and_back() -> None:
+    assert to_conntrack([ENTRY]) == LINE + "\n"
+    assert from_conntrack(LINE) == [without_labels(ENTRY)]
+    assert from_conntrack([LINE, "", LINE]) == [without_labels(ENTRY)] * 2
+
+
+@pytest.mark.parametrize("output", ["extended,labels", "xml,labels", "json"])
+def test_names_of_labels_stay(output: str) -> None:
+    (read,) = from_conntrack(to_conntrack([ENTRY], output))
+    assert set(read.pop("labels")) == {"voice", 5}
+    assert read == without_labels(ENTRY)
+
+
+def test_a_label_map(tmp_path: Path) -> None:
+    (tmp_path / "connlabel.conf").write_text("5 bulk\n9 voice\n")
+    path = str(tmp_path / "connlabel.conf")
+    assert to_conntrack([ENTRY], "labels", label_map=path).endswith(" labels=bulk,voice\n")
+    assert from_conntrack(LINE + " labels=5,9", label_map=path)[0]["labels"] == ["bulk", "voice"]
+    with pytest.raises(AnsibleFilterError, match="label_map: .*No such file"):
+        to_conntrack([ENTRY], label_map=path + "x")
+
+
+def types_of(value: Any) -> set[type]:
+    if isinstance(value, dict):
+        return {type(value)}.union(*(types_of(item) for pair in value.items() for item in pair))
+    if isinstance(value, list):
+        return {type(value)}.union(*map(types_of, value))
+    return {type(value)}
+
+
+def test_tagged_values() -> None:
+    """Values of a play carry tags; those that come out are plain."""
+    from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+
+    def tagged(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {tagged(key): tagged(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [tagged(item) for item in value]
+        return Origin(path="/play.yml").tag(TrustedAsTemplate().tag(value) if isinstance(value, str) else value)
+
+    assert to_conntrack(tagged([ENTRY]), tagged("text")) == LINE + "\n"
+    assert types_of(to_conntrack(tagged([ENTRY]), tagged("json"))) == {str}
+    read = from_conntrack(tagged(LINE), tagged("text"))
+    assert read == [without_labels(ENTRY)]
+    assert types_of(read) == {dict, list, str, int}
+
+
+def test_in_a_template() -> None:
+    """A run of Ansible finds the filters, and tells what a text is wrong with in one sentence."""
+    tree = Path(importlib.import_module(PREFIX + "to_conntrack").__file__ or "").parents[5]
+    back_again = "netops.conntrack.from_conntrack | netops.conntrack.to_conntrack('extended')"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ansible", "adhoc", "localhost", "-m", "ansible.builtin.debug"),
+            *("-a", "msg={{ text | " + back_again + " }}", "-e", json.dumps({"text": LINE})),
+        ],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tree), "ANSIBLE_LOCALHOST_WARNING": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"msg": "ipv4     2 {LINE}\\n"' in done.stdout
+
+
+def test_json_is_a_list() -> None:
+    assert json.loads(to_conntrack([ENTRY], "json"))[0]["original"] == ENTRY["original"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "output", "fault"),
+    [
+        ("text", "text", "takes a list of entries, not str"),
+        (ENTRY, "text", "takes a list of entries, not dict"),
+        (None, "text", "takes a list of entries, not NoneType"),
+        ([ENTRY, {}], "text", "entry 2.protocol: is missing"),
+        ([ENTRY, "x"], "text", "entry 2: 'x' is no"),
+        ([{**ENTRY, "timeout": datetime.timedelta(1)}], "text", "entry 1.timeout"),
+        ([{**ENTRY, "labels": ["a b"]}], "text", "entry 1.labels: 'a b' is no label"),
+        ([ENTRY], "yaml", "output: 'yaml' does not go with text; write one of"),
+        ([ENTRY], "save,id", "output: 'id' does not go with save; write one of"),
+        ([ENTRY], None, "output"),
+        ([ENTRY], ["text"], "output"),
+    ],
+)
+def test_what_cannot_be_written(entries: Any, output: Any, fault: str) -> None:
+    with pytest.raises(AnsibleFilterError) as caught:
+        to_conntrack(entries, output)
+    assert str(caught.value).startswith("to_conntrack")
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "form", "fault"),
+    [
+        (None, None, "takes a text or its lines, not NoneType"),
+        ([1], None, "takes a text or its lines, not list"),
+        ({"a": 1}, None, "takes a text or its lines, not dict"),
+        (LINE + "\nhello", None, "line 2: is no line of conntrack -L"),
+        (LINE, "save", "line 1: is no line of conntrack -o save"),
+        (LINE, "yaml", "form: 'yaml' is no form"),
+        (LINE, ["text"], "form"),
+        ("<x>", None, "line 1: is no XML"),
+        ("[", None, "line 1"),
+        ("[1]", "json", "entry 1: 1 is no"),
+    ],
+)
+def test_what_cannot_be_read(raw: Any, form: Any, fault: str) -> None:
+    with pytest.raises(AnsibleFilterError) as caught:
+        from_conntrack(raw, form)
+    assert str(caught.value).startswith("from_conntrack")
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -60,7 +60,7 @@ def flow(family: str, protocol: str | int, source: int, destination: int, **more
         "family": family,
         "protocol": protocol,
         "original": ends(family, **ports(source, destination)),
-        "reply": turned(family, **ports(destination, source)),
+        "reply": turned(family, **ports(source=destination, destination=source)),
         **more,
     }
 

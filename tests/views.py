@@ -106,7 +106,7 @@ def by_text(namespace: Namespace, text: str | None = None) -> list[Document]:
 
 
 def _by_line(line: str) -> Document:
-    family, _, _, number, *words = line.split()
+    family, _unused, _unused, number, *words = line.split()
     shown: Document = {
         "family": family,
         "protocol": table.PROTOCOLS.get(int(number), int(number)),
@@ -117,7 +117,7 @@ def _by_line(line: str) -> Document:
     }
     counters: Document = {}
     for word in words:
-        key, _, value = word.partition("=")
+        key, _unused, value = word.partition("=")
         direction = "reply" if list(shown["reply"]) or (key == "src" and shown["original"]) else "original"
         if word.isdecimal():
             shown["timeout"] = int(word)

@@ -13,7 +13,6 @@ options:
     description:
       - The network namespace whose table is meant, by its name under C(/run/netns) or by a path such as
         C(/proc/4711/ns/net). The default is the namespace in which the module is run.
-      - With Python before 3.12 on the target, this one option needs the Python package C(pyroute2) there.
     type: str
 requirements:
   - Linux with the kernel module C(nf_conntrack_netlink), which is loaded on demand.

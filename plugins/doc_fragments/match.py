@@ -14,6 +14,8 @@ options:
       - Which entries. A dictionary of the keys below, or a list of such dictionaries.
       - All keys of one dictionary must hold; of the values of one key, one must; of several dictionaries, one must.
       - An empty dictionary, an empty list and a null are errors, never everything.
+      - V(everything) is for reading. A module that removes or changes entries does so to all of them only with
+        C(all=true).
       - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the
         zone of both directions, the others that of one. Protocols are names or numbers.
       - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
@@ -34,8 +36,10 @@ options:
       - V(expected) - V(true) for connections that belong to another, V(false) for all others.
       - V(except) - a match, or a list of them; what it matches is taken away.
     type: raw
+    default: everything
   except:
     description:
       - Entries to leave out of those that are meant otherwise. Of the same form as O(match).
     type: raw
+    default: nothing
 """

@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Any, Sequence
 
 from .client import settings
-from .client.errors import InvalidValue, KernelError
+from .client.document import Document
+from .client.errors import InvalidValue, Unavailable
 from .client.match import EVERYTHING, Match
-from .client.shape import Document
 from .client.summary import Summary, Top, summarise
 from .client.table import Table
 
@@ -27,8 +27,12 @@ SUBSETS = (
 
 
 def chosen(gather_subset: Sequence[str]) -> set[str]:
-    """The subsets that a list of names and `!names` means; `min` is there unless it is excluded."""
+    """The subsets that a list of names and `!names` means; `min` is there unless it is excluded.
+
+    As with Ansible's own facts, what is named is there although `!all` is, whatever their order.
+    """
     wanted: set[str] = set()
+    named: set[str] = set()
     unwanted: set[str] = set()
     for name in gather_subset:
         bare = name.lstrip("!")
@@ -41,7 +45,8 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
             unwanted |= names - {"min"} if bare == "all" else names
         else:
             wanted |= names
-    return ((wanted or set(SUBSETS)) | {"min"}) - unwanted
+            named |= set() if bare == "all" else names
+    return ((wanted or set(SUBSETS)) | {"min"}) - (unwanted - named)
 
 
 def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10) -> Document:
@@ -51,13 +56,9 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
         facts.update(_fill(table))
     _count(table, subsets, match, most, facts)
     if "statistics" in subsets:
-        per_cpu = table.statistics_per_cpu()
-        total: Counter[str] = Counter()
-        for counts in per_cpu.values():
-            total.update(counts)
         facts["statistics"] = {
-            "total": dict(total),
-            "per_cpu": {str(cpu): counts for cpu, counts in sorted(per_cpu.items())},
+            **_summed(table.statistics_per_cpu()),
+            "expectations": _summed(table.expectation_statistics_per_cpu()),
         }
     if "settings" in subsets:
         facts["settings"] = settings.read_all()
@@ -80,6 +81,17 @@ def _fill(table: Table) -> Document:
         "count": count,
         "max": most,
         "usage_percent": round(100 * count / most, 2) if most else None,
+    }
+
+
+def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
+    """What every CPU counted, and all of them together."""
+    total: Counter[str] = Counter()
+    for counts in per_cpu.values():
+        total.update(counts)
+    return {
+        "total": dict(total),
+        "per_cpu": {str(cpu): counts for cpu, counts in sorted(per_cpu.items())},
     }
 
 
@@ -115,5 +127,5 @@ def _timeout_policies(table: Table) -> list[Document] | None:
 
     try:
         return sorted(timeout_policy.read_all(table), key=lambda policy: str(policy["name"]))
-    except KernelError:
+    except Unavailable:
         return None

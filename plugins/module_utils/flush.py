@@ -2,24 +2,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Remove what matches, and nothing else.
 
-The table is read and every entry asked; the ones that match are deleted one by one, each by its
-tuple, zone and id, so that an entry that took another's place meanwhile is left alone. The
-kernel's own flush is never used.
+The table is read and every entry, or expectation, asked; the ones that match are deleted one by one, each by
+its tuple, zone and id, so that one that took another's place meanwhile is left alone. The kernel's own flush
+is never used.
 """
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+import functools
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from .client import messages
-from .client.entry import Entry, describe
+from .client import expectation, messages
+from .client.codec import Values
+from .client.document import Document
 from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
 from .client.labels import LabelMap
 from .client.match import Match
 from .client.netlink import Message
 from .client.session import Endpoints, carries
-from .client.shape import Document, present
 from .client.table import Table
+from .kinds import ENTRIES, EXPECTATIONS, Kind
 
 METHOD = "delete"
 
@@ -32,37 +34,95 @@ class FlushFailed(ConntrackError):
         self.result = result
 
 
-class Selection:
-    """The entries to be removed, and those of them to be shown.
+class Target(NamedTuple):
+    """What is flushed: how it is read, what is kept of each that matches, and how those are removed.
 
-    Of each only its delete request is kept, for there may be a million.
+    `remove` gives for each, in order, None or the error that befell it.
     """
 
-    def __init__(self, report_limit: int) -> None:
-        self.requests: list[Message] = []
-        self.shown: list[Entry] = []
+    kind: Kind
+    read: Callable[[Table], Iterator[Values]]
+    doomed: Callable[[Values], Any]
+    remove: Callable[[Table, Sequence[Any]], Iterator[KernelError | None]]
+
+
+class Selection:
+    """What is to be removed, and what of it is to be shown.
+
+    Of each only what `Target.doomed` makes of it is kept, for there may be a million.
+    """
+
+    def __init__(self, target: Target, report_limit: int) -> None:
+        self.doomed: list[Any] = []
+        self.shown: list[Values] = []
         self.kept = 0
+        self._target = target
         self._report_limit = report_limit
 
-    def add(self, entry: Entry) -> None:
-        self.requests.append(messages.delete(entry))
+    def add(self, thing: Values) -> None:
+        self.doomed.append(self._target.doomed(thing))
         if len(self.shown) < self._report_limit:
-            self.shown.append(entry)
+            self.shown.append(thing)
 
     def __len__(self) -> int:
-        return len(self.requests)
+        return len(self.doomed)
 
 
-def select(table: Table, match: Match, keep: frozenset[Endpoints], report_limit: int) -> Selection:
+def _remove_entries(table: Table, requests: Sequence[Message]) -> Iterator[KernelError | None]:
+    for request, error in zip(requests, table.send_all("deleting", requests)):
+        if isinstance(error, ResultUnknown):
+            entry = messages.parse_entry(request)
+            yield _remove_again(functools.partial(table.delete, entry))
+        else:
+            yield error
+
+
+def _remove_again(delete: Callable[[], None]) -> KernelError | None:
+    """A deletion whose answer was lost was carried out, unless what it was about is still there."""
+    try:
+        delete()
+    except NotFound:
+        return None
+    except KernelError as error:
+        return error
+    return None
+
+
+def _remove_expectations(table: Table, doomed: Sequence[Values]) -> Iterator[KernelError | None]:
+    for one in doomed:
+        try:
+            expectation.delete(table, one)
+        except ResultUnknown:
+            yield _remove_again(functools.partial(expectation.delete, table, one))
+        except KernelError as error:
+            yield error
+        else:
+            yield None
+
+
+#: What can be flushed, by the name of the option.
+TARGETS: dict[str, Target] = {
+    "conntrack": Target(ENTRIES, Table.dump, messages.delete, _remove_entries),
+    "expect": Target(
+        EXPECTATIONS,
+        lambda table: expectation.located(table, expectation.read_all(table)),
+        lambda thing: thing,
+        _remove_expectations,
+    ),
+}
+
+
+def select(table: Table, match: Match, keep: frozenset[Endpoints], report_limit: int, target: Target) -> Selection:
     """What matches, without the flows that carry one of the connections in `keep`."""
-    selection = Selection(report_limit)
-    for entry in table.dump():
-        if not match(entry):
+    selection = Selection(target, report_limit)
+    matches = target.kind.ask(match)
+    for thing in target.read(table):
+        if not matches(thing):
             continue
-        if keep and carries(entry, keep):
+        if keep and target.kind is ENTRIES and carries(thing, keep):
             selection.kept += 1
         else:
-            selection.add(entry)
+            selection.add(thing)
     return selection
 
 
@@ -74,46 +134,46 @@ def flush(
     report_limit: int,
     labels: LabelMap,
     check_mode: bool,
+    target: Target = TARGETS["conntrack"],
 ) -> Document:
-    """Remove the entries that match and return what was done, in the form of a module's result.
+    """Remove what matches and return what was done, in the form of a module's result.
 
     Raises `FlushFailed` where more than `limit` match, before anything is removed, and where the
     kernel refused a deletion, after all others.
     """
-    selection = select(table, match, keep, report_limit)
+    selection = select(table, match, keep, report_limit, target)
+    noun = target.kind.noun
     result: Document = {
         "changed": False,
         "flushed": 0,
         "kept": selection.kept,
         "gone": 0,
-        "entries": [present(entry, labels) for entry in selection.shown],
+        "entries": [target.kind.present(thing, labels) for thing in selection.shown],
         "method": METHOD,
     }
     if limit is not None and len(selection) > limit:
         raise FlushFailed(
-            f"{len(selection)} entries match, more than the limit of {limit}. Nothing was removed: "
+            f"{len(selection)} {noun} match, more than the limit of {limit}. Nothing was removed: "
             "narrow the match or raise the limit",
             result,
         )
     if check_mode:
         result["flushed"] = len(selection)
     else:
-        failures = _remove(table, selection, result)
+        failures = _remove(table, target, selection, result)
         if failures:
             raise FlushFailed(
-                f"{len(failures)} of {len(selection)} entries were not removed, the first because: {failures[0]}",
+                f"{len(failures)} of {len(selection)} {noun} were not removed, the first because: {failures[0]}",
                 {**result, "changed": result["flushed"] > 0},
             )
     result["changed"] = result["flushed"] > 0
-    result["diff"] = {"before": "".join(_lines(selection.shown)), "after": ""}
+    result["diff"] = {"before": "".join(_lines(target, selection.shown)), "after": ""}
     return result
 
 
-def _remove(table: Table, selection: Selection, result: dict[str, Any]) -> list[KernelError]:
+def _remove(table: Table, target: Target, selection: Selection, result: dict[str, Any]) -> list[KernelError]:
     failures = []
-    for request, error in zip(selection.requests, table.send_all("deleting", selection.requests)):
-        if isinstance(error, ResultUnknown):
-            error = _remove_again(table, messages.parse_entry(request))
+    for error in target.remove(table, selection.doomed):
         if error is None:
             result["flushed"] += 1
         elif isinstance(error, NotFound):
@@ -123,17 +183,6 @@ def _remove(table: Table, selection: Selection, result: dict[str, Any]) -> list[
     return failures
 
 
-def _remove_again(table: Table, entry: Entry) -> KernelError | None:
-    """A deletion whose answer was lost was carried out, unless the entry is still there."""
-    try:
-        table.delete(entry)
-    except NotFound:
-        return None
-    except KernelError as error:
-        return error
-    return None
-
-
-def _lines(entries: list[Entry]) -> Iterator[str]:
-    for line in sorted(describe(entry) for entry in entries):
+def _lines(target: Target, shown: list[Values]) -> Iterator[str]:
+    for line in sorted(map(target.kind.describe, shown)):
         yield line + "\n"

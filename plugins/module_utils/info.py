@@ -7,22 +7,27 @@ from __future__ import annotations
 import heapq
 from typing import Any, Callable, Iterable, Iterator
 
-from .client.attributes import ENTRY
+from .client.document import Document
 from .client.entry import Entry
 from .client.errors import InvalidValue
+from .client.expectation import located, read_all
 from .client.labels import LabelMap
 from .client.match import Match
-from .client.shape import Document, present
 from .client.table import Table
+from .kinds import ENTRIES, Kind
 
 #: The parts of the kernel's tables that can be read, by the name of the option.
 TABLES: dict[str, Callable[[Table], Iterator[Entry]]] = {
     "conntrack": Table.dump,
+    "expect": lambda table: located(table, read_all(table)),
     "dying": Table.dying,
     "unconfirmed": Table.unconfirmed,
 }
 
-_SORTABLE = {row.key for row in ENTRY if not row.key.endswith("_mask")} | {"family"}
+#: What an entry has always, though the kernel shows it only where it is not zero.
+_ABSENT_IS_ZERO = ("zone", "mark", "labels")
+#: Not of a document, and so nothing to sort by.
+_UNSEEN = ("mark_mask", "status_mask", "labels_mask")
 
 
 def _total(what: str) -> Callable[[Entry], Any]:
@@ -30,18 +35,20 @@ def _total(what: str) -> Callable[[Entry], Any]:
     return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
 
 
-def sort_key(name: str) -> Callable[[Entry], Any]:
+def sort_key(name: str, kind: Kind = ENTRIES) -> Callable[[Entry], Any]:
     """What to order entries by: a key of theirs, or `bytes` or `packets` of both directions."""
-    if name in ("bytes", "packets"):
+    if name in ("bytes", "packets") and kind is ENTRIES:
         return _total(name)
-    key = {"protocol": "original.protocol"}.get(name, name)
-    if key not in _SORTABLE:
+    key = f"{kind.prefix}.protocol" if name == "protocol" else name
+    if key != "family" and (key in _UNSEEN or all(row.key != key for row in kind.rows)):
+        more = ", mark, bytes or packets" if kind is ENTRIES else " or helper"
         raise InvalidValue(
             "sort_by",
-            f"{name!r} is no key to sort by; write one such as timeout, mark, original.source, "
-            "original.destination_port, bytes or packets",
+            f"{name!r} is no key to sort by; write one such as timeout, {kind.prefix}.source, "
+            f"{kind.prefix}.destination_port{more}",
         )
-    return lambda entry: entry.get(key)
+    absent = 0 if key in _ABSENT_IS_ZERO else None
+    return lambda entry: entry.get(key, absent)
 
 
 def collect(
@@ -51,23 +58,26 @@ def collect(
     reverse: bool,
     limit: int,
     labels: LabelMap,
+    kind: Kind = ENTRIES,
 ) -> Document:
     """`{"entries": […], "matched": …, "truncated": …}`; no more than `limit` are kept in memory.
 
     Entries without the key to sort by come last.
     """
     matched = 0
+    key = None if sort_by is None else sort_key(sort_by, kind)
+    matches = kind.ask(match)
 
     def matching() -> Iterator[Entry]:
         nonlocal matched
         for entry in entries:
-            if match(entry):
+            if matches(entry):
                 matched += 1
                 yield entry
 
-    kept = list(_first(matching(), limit)) if sort_by is None else _sorted(matching(), sort_by, reverse, limit)
+    kept = list(_first(matching(), limit)) if key is None else _sorted(matching(), key, reverse, limit)
     return {
-        "entries": [present(entry, labels) for entry in kept],
+        "entries": [kind.present(entry, labels) for entry in kept],
         "matched": matched,
         "truncated": matched > len(kept),
     }
@@ -79,9 +89,7 @@ def _first(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
             yield entry
 
 
-def _sorted(entries: Iterable[Entry], sort_by: str, reverse: bool, limit: int) -> list[Entry]:
-    key = sort_key(sort_by)
-
+def _sorted(entries: Iterable[Entry], key: Callable[[Entry], Any], reverse: bool, limit: int) -> list[Entry]:
     def order(entry: Entry) -> Any:
         value = key(entry)
         size = len(value) if isinstance(value, bytes) else 0  # families apart
@@ -89,4 +97,4 @@ def _sorted(entries: Iterable[Entry], sort_by: str, reverse: bool, limit: int) -
         return (known is reverse, (size, value) if known else ())
 
     choose = heapq.nlargest if reverse else heapq.nsmallest
-    return choose(limit, entries, key=order)
+    return choose(max(limit, 1), entries, key=order)[:limit]  # for none at all they would not be read

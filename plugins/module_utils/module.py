@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any, Callable, Dict
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-from .client import settings
+from .client import namespace, settings
 from .client.errors import ConntrackError, InvalidValue
 from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match, parse_match
@@ -20,9 +18,11 @@ Spec = Dict[str, Any]
 NETNS: Spec = {"netns": {"type": "str"}}
 LABEL_MAP: Spec = {"label_map": {"type": "path"}}
 REPORT_LIMIT: Spec = {"report_limit": {"type": "int", "default": 100}}
+#: Defaults that are not null: a null is what a template with an undefined variable often becomes.
+_ALL, _NONE = "everything", "nothing"
 MATCH: Spec = {
-    "match": {"type": "raw"},
-    "except": {"type": "raw"},
+    "match": {"type": "raw", "default": _ALL},
+    "except": {"type": "raw", "default": _NONE},
 }
 
 PRESENT: Spec = {
@@ -99,10 +99,63 @@ ENTRY: Spec = {
     "extra": {"type": "dict"},
 }
 
+_OWN_TUPLE: Spec = {"protocol": {"type": "str"}, **_TUPLE}
+
+#: The keys of an expectation as options.
+EXPECTATION: Spec = {
+    "family": {"type": "str", "choices": ["ipv4", "ipv6"]},
+    "zone": {"type": "int"},
+    "tuple": {**_group(_OWN_TUPLE), "required": True},
+    "mask": _group(_OWN_TUPLE),
+    "master": _group(_OWN_TUPLE),
+    "class": {"type": "int"},
+    "flags": {"type": "list", "elements": "str"},
+    "function": {"type": "str"},
+    "nat": _group({"direction": {"type": "str", "choices": ["original", "reply"]}, "tuple": _group(_OWN_TUPLE)}),
+    "timeout": {"type": "int"},
+    "helper": {"type": "str"},
+    "id": {"type": "int"},
+    "extra": {"type": "dict"},
+}
+
+#: The keys of a timeout policy as options.
+TIMEOUT_POLICY: Spec = {
+    "name": {"type": "str"},
+    "default": {"type": "bool", "default": False},
+    "family": {"type": "str", "choices": ["ipv4", "ipv6"]},
+    "protocol": {"type": "str"},
+    "timeouts": {"type": "dict"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "replace": {"type": "bool", "default": False},
+    "use": {"type": "int"},
+}
+
+#: The settings as options.
+SETTINGS: Spec = {
+    "max": {"type": "int"},
+    "buckets": {"type": "int"},
+    "expect_max": {"type": "int"},
+    "accounting": {"type": "bool"},
+    "timestamps": {"type": "bool"},
+    "events": {"type": "int"},
+    "checksum": {"type": "bool"},
+    "log_invalid": {"type": "int"},
+    "tcp_loose": {"type": "bool"},
+    "tcp_be_liberal": {"type": "bool"},
+    "tcp_max_retrans": {"type": "int"},
+    "tcp_ignore_invalid_rst": {"type": "bool"},
+    "timeouts": {"type": "dict"},
+}
+
 
 def declared_entry(params: dict[str, Any]) -> dict[str, Any]:
     """The part of a module's parameters that declares an entry."""
     return {key: params[key] for key in ENTRY if params.get(key) is not None}
+
+
+def declared_expectation(params: dict[str, Any]) -> dict[str, Any]:
+    """The part of a module's parameters that declares an expectation."""
+    return {key: params[key] for key in EXPECTATION if params.get(key) is not None}
 
 
 def run(module: AnsibleModule, task: Callable[[AnsibleModule], dict[str, Any]], nothing_done: dict[str, Any]) -> None:
@@ -127,9 +180,9 @@ def _enter_namespace(module: AnsibleModule) -> None:
     name = module.params.get("netns")
     if not name:
         return
-    path = name if "/" in name else os.path.join("/run/netns", name)
+    path = namespace.path_of(name)
     try:
-        _set_namespace(path)
+        namespace.enter(path)
     except OSError as error:
         raise ConntrackError(
             f"netns: cannot enter {path}: {error.strerror}; name a namespace under "
@@ -137,42 +190,42 @@ def _enter_namespace(module: AnsibleModule) -> None:
         ) from error
 
 
-def _set_namespace(path: str) -> None:
-    if sys.version_info >= (3, 12):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.setns(descriptor, os.CLONE_NEWNET)
-        finally:
-            os.close(descriptor)
-        return
-    try:
-        from pyroute2.netns import setns
-    except ImportError:
-        raise ConntrackError(missing_required_lib("pyroute2", reason="for the option netns")) from None
-    setns(path, flags=os.O_RDONLY)
-
-
 def labels_of(module: AnsibleModule) -> LabelMap:
     """The label map of the option `label_map`, or the host's own."""
     return LabelMap.read(module.params.get("label_map"))
 
 
-def match_of(module: AnsibleModule, labels: LabelMap) -> Match:
+def match_of(
+    module: AnsibleModule, labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] = parse_match
+) -> Match:
     """What the options `match` and `except` ask for, everything where neither is given.
 
-    For a module with the option `all`, everything has to be asked for by name.
+    For a module with the option `all`, everything has to be asked for by name. `parse` knows the keys.
     """
     params = module.params
+    for key in ("match", "except"):
+        if params[key] is None:
+            raise InvalidValue(key, "is null; leave it out or give it a value")
+    everything = params["match"] == _ALL
     if "all" in params:
-        if params["all"] and params["match"] is not None:
+        if params["all"] and not everything:
             raise InvalidValue("all", "match is given too; write one of them")
-        if not params["all"] and params["match"] is None:
+        if everything and not params["all"]:
             raise InvalidValue("match", "is missing; write which entries, or all: true for every one")
-    match = EVERYTHING if params["match"] is None else parse_match(params["match"], labels)
-    if params["except"] is not None:
-        match = match.but_not(parse_match(params["except"], labels, "except"))
+    match = EVERYTHING if everything else parse(params["match"], labels, "match")
+    if params["except"] != _NONE:
+        match = match.but_not(parse(params["except"], labels, "except"))
     _check_recorded(match)
     return match
+
+
+def check_accounting() -> None:
+    """`ConntrackError` where the kernel counts nothing in this namespace."""
+    if settings.read("accounting") == 0:
+        raise ConntrackError(
+            "Accounting is off, so there is nothing to zero; turn it on with conntrack_settings "
+            "(accounting: true, net.netfilter.nf_conntrack_acct=1). It counts for connections that begin after that"
+        )
 
 
 def check_not_negative(module: AnsibleModule, *options: str) -> None:

@@ -103,8 +103,19 @@ EXAMPLES = r"""
       destination_port: 443
   become: true
 
-- name: An entry that was read elsewhere, as it stands
-  netops.conntrack.conntrack_entry: "{{ hostvars['gateway-a'].gathered.entries[0] }}"
+- name: The entries that were read on another gateway
+  netops.conntrack.conntrack_entry:
+    protocol: "{{ item.protocol }}"
+    zone: "{{ item.zone | default(0) }}"
+    original: "{{ item.original }}"
+    reply: "{{ item.reply }}"
+    nat: "{{ item.nat | default(omit) }}"
+    status: "{{ item.status }}"
+    tcp: "{{ item.tcp | default(omit) }}"
+    mark: "{{ item.mark }}"
+    timeout: "{{ item.timeout | default(omit) }}"
+    on_existing: keep
+  loop: "{{ hostvars['gateway-a'].gathered.entries }}"
   become: true
 """
 

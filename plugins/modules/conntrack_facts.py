@@ -127,10 +127,15 @@ ansible_facts:
               by_flows:
                 - {protocol: tcp, port: 443, flows: 11000}
         statistics:
-          description: Subset V(statistics). The kernel's counters, C(total) and C(per_cpu).
+          description:
+            - Subset V(statistics). The kernel's counters, C(total) and C(per_cpu).
+            - Under C(expectations), C(total) and C(per_cpu) too, those of expectations - how many connections fulfilled
+              one (C(new)), how many were made (C(create)), and how many ended (C(delete)).
           type: dict
           sample:
             total: {found: 3, invalid: 17, insert: 0, insert_failed: 0, drop: 0, early_drop: 0, error: 0}
+            expectations:
+              total: {new: 4, create: 5, delete: 5}
         settings:
           description:
             - Subset V(settings). The C(net.netfilter.nf_conntrack_*) settings; times are in seconds.

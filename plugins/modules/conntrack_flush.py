@@ -27,6 +27,14 @@ extends_documentation_fragment:
   - netops.conntrack.match
   - netops.conntrack.labels
 options:
+  table:
+    description:
+      - V(conntrack) is the table of connections.
+      - V(expect) are the expectations. The connections that announced them stay, and O(keep_ssh) has no meaning. Which
+        keys of O(match) and O(except) apply is said at O(netops.conntrack.conntrack_info#module:table).
+    type: str
+    choices: [conntrack, expect]
+    default: conntrack
   all:
     description:
       - Remove every entry of the table, apart from those that O(except) and O(keep_ssh) spare.
@@ -84,6 +92,14 @@ EXAMPLES = r"""
       - mark: 0x60/0xf0
   become: true
 
+- name: What FTP sessions of one client have announced and what has not come yet
+  netops.conntrack.conntrack_flush:
+    table: expect
+    match:
+      helper: ftp
+      destination: 10.1.0.2
+  become: true
+
 - name: The whole table; this very SSH session stays
   netops.conntrack.conntrack_flush:
     all: true
@@ -92,7 +108,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 flushed:
-  description: How many entries were removed, or in check mode would have been.
+  description: How many were removed, or in check mode would have been.
   type: int
   returned: always
   sample: 17
@@ -108,13 +124,13 @@ gone:
   sample: 0
 entries:
   description:
-    - The first O(report_limit) of the entries that match. They have the shape of
+    - The first O(report_limit) of those that match. They have the shape of
       RV(netops.conntrack.conntrack_info#module:entries).
   type: list
   elements: dict
   returned: always
 method:
-  description: How entries were removed. V(delete) is one by one.
+  description: How they were removed. V(delete) is one by one.
   type: str
   returned: always
   sample: delete
@@ -124,7 +140,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.flush import METHOD, flush
+from ansible_collections.netops.conntrack.plugins.module_utils.flush import METHOD, TARGETS, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.module import (
     LABEL_MAP,
     MATCH,
@@ -141,16 +157,18 @@ def remove(module):
     params = module.params
     check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
-    match = match_of(module, labels)
+    target = TARGETS[params["table"]]
+    match = match_of(module, labels, target.kind.parse_match)
     keep = own_connections() if params["keep_ssh"] else frozenset()
     with Table() as table:
-        return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode)
+        return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode, target)
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             **MATCH,
+            "table": {"type": "str", "choices": list(TARGETS), "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
             "limit": {"type": "int"},

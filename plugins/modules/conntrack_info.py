@@ -15,6 +15,8 @@ author:
 description:
   - Returns the entries of the kernel's connection tracking table that match, in the shape in which
     M(netops.conntrack.conntrack_entry) declares them.
+  - With O(table=expect), returns the expectations that match, in the shape in which
+    M(netops.conntrack.conntrack_expectation) declares them.
 extends_documentation_fragment:
   - netops.conntrack.attributes
   - netops.conntrack.attributes.read_only
@@ -24,15 +26,21 @@ options:
   table:
     description:
       - V(conntrack) is the table itself.
+      - V(expect) are the expectations, connections that others have announced and that have not come yet. Of O(match)
+        and O(except), the keys V(family), V(protocol), V(zone), V(helper), V(source), V(destination), V(address),
+        V(source_port), V(destination_port), V(port), those of ICMP and GRE, V(timeout_below), V(timeout_above) and
+        V(except) apply. They are about the expected tuple as it stands, in which an address or port of zero may stand
+        for any, as its mask says.
       - V(dying) are entries that are gone but whose destroy event could not be delivered yet.
       - V(unconfirmed) are entries of packets still on their way. By design it is always empty since Linux 5.19.
     type: str
-    choices: [conntrack, dying, unconfirmed]
+    choices: [conntrack, expect, dying, unconfirmed]
     default: conntrack
   sort_by:
     description:
       - Order the entries by this key, such as V(timeout), V(mark), V(original.source) or V(tcp.state), or by V(bytes)
-        or V(packets) of both directions together. Entries without it come last.
+        or V(packets) of both directions together. Entries without it come last. Expectations have keys such as
+        V(tuple.destination) and V(master.source).
       - Without it, the order is that of the kernel, which is none.
     type: str
   reverse:
@@ -46,6 +54,7 @@ options:
     type: int
     default: 1000
 seealso:
+  - module: netops.conntrack.conntrack_expectation
   - module: netops.conntrack.conntrack_facts
   - module: netops.conntrack.conntrack_flush
 """
@@ -75,11 +84,34 @@ EXAMPLES = r"""
   register: marked
   failed_when: marked.matched > 0
   become: true
+
+- name: What FTP sessions have announced
+  netops.conntrack.conntrack_info:
+    table: expect
+    match:
+      helper: ftp
+  register: expected
+  become: true
+
+- name: The session behind each, for the tuple of a master is a match, too
+  netops.conntrack.conntrack_info:
+    match: "{{ item.master | combine({'zone': item.zone | default(0)}) }}"
+  loop: "{{ expected.entries }}"
+  register: masters
+  become: true
+
+- name: Connections that belong to another, which their key master names
+  netops.conntrack.conntrack_info:
+    match:
+      expected: true
+  become: true
 """
 
 RETURN = r"""
 entries:
-  description: The entries. A key that an entry lacks is unknown or unset.
+  description:
+    - The entries, or with O(table=expect) the expectations. A key that one lacks is unknown or unset.
+    - Expectations have the shape of RV(netops.conntrack.conntrack_expectation#module:expectation).
   type: list
   elements: dict
   returned: always
@@ -129,7 +161,7 @@ entries:
       description: The name of its helper.
       type: str
     master:
-      description: The original tuple of the connection that it belongs to.
+      description: The original tuple of the connection that it belongs to, or that has announced it.
       type: dict
     sequence_adjustment:
       description: By how much sequence numbers are shifted, by direction.
@@ -178,12 +210,12 @@ entries:
       id: 3327681709
       use: 1
 matched:
-  description: How many entries match in all.
+  description: How many match in all.
   type: int
   returned: always
   sample: 1
 truncated:
-  description: Whether more entries match than are returned.
+  description: Whether more match than are returned.
   type: bool
   returned: always
   sample: false
@@ -193,6 +225,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
+from ansible_collections.netops.conntrack.plugins.module_utils.kinds import kind_of
 from ansible_collections.netops.conntrack.plugins.module_utils.module import (
     LABEL_MAP,
     MATCH,
@@ -208,10 +241,11 @@ def read(module):
     params = module.params
     check_not_negative(module, "limit")
     labels = labels_of(module)
-    match = match_of(module, labels)
+    kind = kind_of(params["table"])
+    match = match_of(module, labels, kind.parse_match)
     with Table() as table:
         entries = TABLES[params["table"]](table)
-        return collect(entries, match, params["sort_by"], params["reverse"], params["limit"], labels)
+        return collect(entries, match, params["sort_by"], params["reverse"], params["limit"], labels, kind)
 
 
 def main():

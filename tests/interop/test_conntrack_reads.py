@@ -27,7 +27,7 @@ def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         with namespace.entered(), Table() as table:
-            for _, sample in samples.SAMPLES:
+            for _unused, sample in samples.SAMPLES:
                 try:
                     table.create(shape.parse(sample.declared))
                 except Unsupported:

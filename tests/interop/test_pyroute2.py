@@ -69,7 +69,7 @@ class TestBothWays:
 
     def test_it_gets(self, table: Table, namespace: Namespace, family: str) -> None:
         table.create(shape.parse(samples.flow(family, "udp", 1, 53, mark=3)))
-        message, *_ = self.entry(family, "get")
+        message, *_unused = self.entry(family, "get")
         assert message.get_attr("CTA_MARK") == 3
 
     def test_its_entry_is_changed_and_deleted(self, table: Table, namespace: Namespace, family: str) -> None:

@@ -55,7 +55,7 @@ def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
         raise
 
 
-@pytest.mark.parametrize("sample", [sample for _, sample in SAMPLES], ids=[name for name, _ in SAMPLES])
+@pytest.mark.parametrize("sample", [sample for _unused, sample in SAMPLES], ids=[name for name, _unused in SAMPLES])
 class TestEverySample:
     def test_reads_back(self, table: Table, sample: Sample) -> None:
         gathered = create_sample(table, sample)

@@ -50,8 +50,8 @@ class Stage(NamedTuple):
         flows: list[Flow] = []
         with ExitStack() as stack:
             for address in (IPV4, IPV6):
-                flows += [self.client.tcp(address, 7) for _ in range(8)]
-                flows += [self.client.udp(address, port) for port in (7, ZONED_PORT) for _ in range(6)]
+                flows += [self.client.tcp(address, 7) for _unused in range(8)]
+                flows += [self.client.udp(address, port) for port in (7, ZONED_PORT) for _unused in range(6)]
             for flow in flows:
                 stack.callback(flow.close)
                 flow.seen_as()

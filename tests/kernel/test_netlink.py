@@ -76,7 +76,7 @@ class TestOverrun:
         """Refusals push the acknowledgement of the last request out: the kernel has done it all the same."""
         there = [udp(port) for port in range(1, WINDOW)]
         assert not any(cramped.create_all(there))
-        *_, last = cramped.create_all([*there, udp(WINDOW)])
+        *_unused, last = cramped.create_all([*there, udp(WINDOW)])
         assert isinstance(last, ResultUnknown)
         assert WINDOW in {entry["original"]["source_port"] for entry in namespace.table()}
 

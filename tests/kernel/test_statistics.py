@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client import messages, shape, uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES, nested
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import KernelError
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
 from tests.lab import Gateway, Namespace
@@ -57,7 +60,7 @@ def test_per_cpu(table: Table, namespace: Namespace) -> None:
     lines = Path("/proc/thread-self/net/stat/nf_conntrack").read_text().splitlines()
     names = lines[0].split()
     inserted = [int(line.split()[names.index("insert")], 16) for line in lines[1:]]
-    assert [counters["insert"] for _, counters in sorted(statistics.items())] == inserted
+    assert [counters["insert"] for _cpu, counters in sorted(statistics.items())] == inserted
 
 
 def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
@@ -76,3 +79,45 @@ def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
         flow.seen_as()
         assert any(counters["invalid"] for counters in table.statistics_per_cpu().values())
         assert table.statistics_per_cpu() == shown_per_cpu(server)
+
+
+def expected(port: int) -> Message:
+    """A request for an expectation of a connection to this port, of the master below."""
+    ends = {"family": 2, "original.source": b"\xc0\0\2\1", "original.destination": b"\xc6\x33\x64\2"}
+    ends.update({"original.protocol": 6, "original.source_port": 1000, "original.destination_port": 21})
+    master = ENTRIES.encode(ends)
+    wanted = ENTRIES.encode({**ends, "original.source_port": 0, "original.destination_port": port})
+    mask = dict.fromkeys(("original.source", "original.destination"), b"\xff" * 4)
+    masks = ENTRIES.encode({**ends, **mask, "original.source_port": 0, "original.destination_port": 0xFFFF})
+    flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
+    attributes = (uapi.CTA_EXPECT_MASTER, master), (uapi.CTA_EXPECT_TUPLE, wanted), (uapi.CTA_EXPECT_MASK, masks)
+    payload = b"".join(nested(number, encoded[4:]) for number, encoded in attributes)
+    return Message(uapi.NFNL_SUBSYS_CTNETLINK_EXP << 8, flags, messages.nfgenmsg(2) + payload)
+
+
+def expectations_shown(namespace: Namespace) -> dict[int, dict[str, int]]:
+    """What `conntrack -S expect` prints."""
+    shown = {}
+    for line in namespace.conntrack("-S", "expect").splitlines():
+        numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)}
+        cpu = numbers.pop("cpu")
+        shown[cpu] = {name.partition("_")[2]: value for name, value in numbers.items()}
+    return shown
+
+
+def test_expectations_per_cpu(table: Table, namespace: Namespace) -> None:
+    master = samples.flow("ipv4", "tcp", 1000, 21, helper="ftp")
+    try:
+        table.create(creation(shape.parse(master)))
+    except KernelError:
+        pytest.skip("this kernel has no FTP helper")
+    table.ask("expecting", expected(5000))
+    table.ask("expecting", expected(5001))
+    namespace.conntrack("-F", "expect")
+    statistics = table.expectation_statistics_per_cpu()
+    assert statistics == expectations_shown(namespace)
+    assert {name: sum(counters[name] for counters in statistics.values()) for name in ("new", "create", "delete")} == {
+        "new": 0,
+        "create": 2,
+        "delete": 2,
+    }

@@ -496,7 +496,7 @@ class TestDelete:
     def test_ids_of_one_tuple_may_come_back(self, table: Table) -> None:
         """The limit of that guard: at the same place in memory the same tuple has the same id again."""
         ids = []
-        for _ in range(20):
+        for _unused in range(20):
             table.create(udp(1))
             ids.append(table.get(udp(1))["id"])
             table.delete(udp(1))
@@ -618,7 +618,7 @@ class TestRecords:
         gateway = gateway_lab.gateway
         gateway.sysctl("nf_conntrack_acct", 1)
         with gateway_lab.client1.udp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
-            for _ in range(3):
+            for _unused in range(3):
                 flow.seen_as()
         with gateway.entered(), Table() as table:
             (entry,) = table.dump()

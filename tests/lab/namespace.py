@@ -139,6 +139,17 @@ class Namespace:
         """The rules of this namespace; conntrack sees packets only once a rule asks it."""
         return Firewall(self.entered)
 
+    def nft(self, rules: str) -> None:
+        """Load rules of nftables by its program, for what `firewall` has no words for.
+
+        :raises unittest.SkipTest: where the program is absent.
+        :raises subprocess.CalledProcessError: when it, or the kernel, refuses them.
+        """
+        program = shutil.which("nft", path=SYSTEM_PATH)
+        if program is None:
+            raise unittest.SkipTest("the nft program is absent (apt-get install nftables)")
+        self.run([program, "-f", "-"], input=rules)
+
     def sysctl(self, name: str, value: int | str | None = None) -> str:
         """Read a setting, or write it and return what it was.
 
@@ -173,6 +184,11 @@ class Namespace:
             return table.from_program(self.conntrack("-L", "-o", "extended,id"))
         with self.entered():
             return table.from_pyroute2()
+
+    def expectations(self) -> list[table.Flow]:
+        """Every expectation, as conntrack(8) sees it: see the module table."""
+        listed = [self.conntrack("-L", "expect", "-f", family) for family in ("ipv4", "ipv6")]
+        return table.expectations_from_program("".join(listed))
 
     def count(self) -> int:
         """How many entries the kernel counts."""

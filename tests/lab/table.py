@@ -18,6 +18,8 @@ status
     A list of seen_reply and assured, as far as they are set.
 state
     Of TCP only, in lower case.
+
+An expectation has protocol, tuple, mask and master (each with what an original has), timeout, class, helper, flags.
 """
 
 from __future__ import annotations
@@ -84,6 +86,37 @@ def _from_line(line: str) -> Flow:
             direction = flow["reply" if _TEXT_KEYS[key] in flow["original"] else "original"]
             direction[_TEXT_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
     return flow
+
+
+def expectations_from_program(text: str) -> list[Flow]:
+    """What 'conntrack -L expect' printed, and what 'conntrack -E expect' does, with the event's name."""
+    return [_from_expectation(line) for line in text.splitlines() if " proto=" in line]
+
+
+def _from_expectation(line: str) -> Flow:
+    expectation: Flow = {"tuple": {}, "mask": {}, "master": {}, "flags": []}
+    part = expectation["tuple"]
+    for word in line.replace(",", " ").split():
+        key, _equals, value = word.partition("=")
+        for prefix in ("mask", "master"):
+            if key == f"{prefix}-src":
+                part = expectation[prefix]
+        key = key.removeprefix("mask-").removeprefix("master-")
+        if word.isdecimal():
+            expectation["timeout"] = int(word)
+        elif word.startswith("["):
+            expectation["event"] = word.strip("[]").lower()
+        elif key == "proto":
+            expectation["protocol"] = PROTOCOLS.get(int(value), int(value))
+        elif key in ("class", "zone"):
+            expectation[key] = int(value)
+        elif key == "helper":
+            expectation[key] = value
+        elif key in _TEXT_KEYS:
+            part[_TEXT_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
+        else:
+            expectation["flags"].append(word.lower())
+    return expectation
 
 
 def from_pyroute2() -> list[Flow]:

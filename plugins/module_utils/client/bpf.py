@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A match as a classic BPF program, so that the kernel drops events nobody asked for.
 
-The program never drops an event that matches. What it cannot tell from a message (a service's
-helper, bytes, ages) it takes for a match, and under `except` for none; the reader asks the match
-itself about what comes through.
+The program never drops an event that matches. What it cannot tell from a message (the name of a
+helper, labels, bytes, ages) it takes for a match, and under `except` for none; the reader asks the
+match itself about what comes through.
 
 Source: Documentation/networking/filter.rst; SKF_AD_NLATTR in include/uapi/linux/filter.h.
 """
@@ -35,15 +35,17 @@ _ATTRIBUTES = 20  # behind the headers of netlink (16 bytes) and netfilter (4)
 _FAMILY = 16
 _SUBSYSTEM = 5 if sys.byteorder == "little" else 4
 
-_LONGEST = 4096
+_LONGEST = 4096  # BPF_MAXINSNS
+_NEAR = 254  # a conditional jump has eight bits, and one may have to jump over another's helper
 _INSTRUCTION = struct.Struct("=HBBI")
 
 _ROWS: dict[str, list[Attribute]] = {}
 for _row in ENTRY:
     _ROWS.setdefault(_row.key, []).append(_row)
+#: The protocols that have a use of their own for an attribute that others have, too.
 _RESTRICTED: dict[Path, frozenset[int]] = {}
 for _row in ENTRY:
-    if _row.protocol is not None:
+    if _row.protocol is not None and sum(other.path == _row.path for other in ENTRY) > 1:
         _RESTRICTED[_row.path] = _RESTRICTED.get(_row.path, frozenset()) | {_row.protocol}
 _PROTOCOLS = {row.path[0]: row for row in ENTRY if row.key.endswith(".protocol")}
 
@@ -53,14 +55,16 @@ class ProgramTooLong(ConntrackError):
 
 
 class _Label:
-    """A place in the program, known once it is passed."""
+    """A place in the program; `left` is how many instructions there are from it to the end."""
 
-    position = -1
+    left = -1
 
 
 class _Instruction(NamedTuple):
+    """One instruction; a jump goes to `true`, a conditional one to `true` or `false`."""
+
     code: int
-    operand: int
+    operand: int = 0
     true: _Label | None = None
     false: _Label | None = None
 
@@ -69,7 +73,7 @@ def compile_filter(term: Term) -> bytes:
     """The program, as an array of struct sock_filter. Raises `ProgramTooLong`."""
     program = _Program()
     accept, reject, ours = _Label(), _Label(), _Label()
-    program.load_byte(_SUBSYSTEM)
+    program.emit(_LD_ABS_B, _SUBSYSTEM)
     program.branch(_JEQ, uapi.NFNL_SUBSYS_CTNETLINK, ours, accept)  # expectations pass
     program.place(ours)
     program.test(term, accept, reject, True)
@@ -81,33 +85,71 @@ def compile_filter(term: Term) -> bytes:
 
 
 class _Program:
+    """Instructions and the labels between them. Every jump is forward, as the kernel wants it."""
+
     def __init__(self) -> None:
-        self._instructions: list[_Instruction] = []
+        self._items: list[_Instruction | _Label] = []
 
     def emit(self, code: int, operand: int = 0) -> None:
-        self._instructions.append(_Instruction(code, operand))
+        self._items.append(_Instruction(code, operand))
 
     def branch(self, code: int, operand: int, true: _Label, false: _Label) -> None:
-        """A conditional jump; its own offsets have eight bits, so it jumps to jumps that have 32."""
-        self.emit(code, operand)
-        self._instructions.append(_Instruction(_JA, 0, true))
-        self._instructions.append(_Instruction(_JA, 0, false))
+        """Compare what is loaded, and go one way or the other."""
+        self._items.append(_Instruction(code, operand, true, false))
+
+    def jump(self, label: _Label) -> None:
+        self._items.append(_Instruction(_JA, 0, label))
 
     def place(self, label: _Label) -> None:
-        label.position = len(self._instructions)
+        self._items.append(label)
 
     def assemble(self) -> bytes:
-        if len(self._instructions) > _LONGEST:
-            raise ProgramTooLong(f"{len(self._instructions)} instructions, the kernel takes {_LONGEST}")
-        code = []
-        for position, instruction in enumerate(self._instructions):
-            operand, on_false = instruction.operand, 0
-            if instruction.true is not None:
-                operand = instruction.true.position - position - 1
-            elif instruction.code in (_JEQ, _JGT, _JGE):
-                on_false = 1
-            code.append(_INSTRUCTION.pack(instruction.code, 0, on_false, operand))
-        return b"".join(code)
+        """From the last instruction to the first, so that it is known how far off each label is."""
+        code: list[bytes] = []
+        bridges: dict[int, int] = {}
+        onward: _Label | None = None  # where what comes next jumps to, if it is a jump
+        for index in range(len(self._items) - 1, -1, -1):
+            item = self._items[index]
+            if isinstance(item, _Label):
+                item.left = len(code) if onward is None else onward.left
+            elif item.code == _JA and item.true is not None:
+                # To jump to a jump is to jump to its target: it is needed only by what runs into it.
+                if self._runs_on(index) and item.true.left != len(code):
+                    code.append(_INSTRUCTION.pack(_JA, 0, 0, len(code) - item.true.left))
+                onward = item.true
+            else:
+                onward = None
+                self._assemble(item, code, bridges)
+        if len(code) > _LONGEST:
+            raise ProgramTooLong(f"{len(code)} instructions, the kernel takes {_LONGEST}")
+        return b"".join(reversed(code))
+
+    def _runs_on(self, index: int) -> bool:
+        """Whether the instruction before this one goes on to it, without a jump."""
+        while index:
+            index -= 1
+            before = self._items[index]
+            if isinstance(before, _Instruction):
+                return before.true is None and before.code != _RET
+        return True
+
+    @staticmethod
+    def _assemble(item: _Instruction, code: list[bytes], bridges: dict[int, int]) -> None:
+        """Put an instruction before the others; `bridges` are the last jumps that reach far, by their targets."""
+        if item.true is None or item.false is None:
+            code.append(_INSTRUCTION.pack(item.code, 0, 0, item.operand))
+            return
+        targets = []
+        for label in (item.true, item.false):
+            near = label.left
+            if len(code) - near > _NEAR:
+                near = bridges.get(label.left, near)
+            if len(code) - near > _NEAR:
+                code.append(_INSTRUCTION.pack(_JA, 0, 0, len(code) - label.left))
+                near = bridges[label.left] = len(code)
+            targets.append(near)
+        on_true, on_false = (len(code) - left for left in targets)
+        code.append(_INSTRUCTION.pack(item.code, on_true, on_false, item.operand))
 
     # terms
 
@@ -122,7 +164,7 @@ class _Program:
         elif isinstance(term, Masked) and _readable(term.key, address=False):
             self._masked(term, true, false)
         else:
-            self._instructions.append(_Instruction(_JA, 0, true if generous else false))
+            self.jump(true if generous else false)
 
     def _join(self, term: Every | Either, true: _Label, false: _Label, generous: bool) -> None:
         every = isinstance(term, Every)
@@ -130,48 +172,45 @@ class _Program:
             on = _Label()
             self.test(part, on if every else true, false if every else on, generous)
             self.place(on)
-        self._instructions.append(_Instruction(_JA, 0, true if every else false))
+        self.jump(true if every else false)
 
     def _within(self, term: Within, true: _Label, false: _Label) -> None:
         for key in term.keys:
-            absent, done = _Label(), _Label()
+            done = _Label()
             if key == "family":
-                self.load_byte(_FAMILY)
+                self.emit(_LD_ABS_B, _FAMILY)
                 self._ranges(term.ranges, true, done)
             else:
                 for row in _ROWS[key]:
                     other = _Label()
-                    self._find(row, other)
                     if isinstance(row.kind, Address):
-                        self._addresses(row, term.ranges, true, done)
+                        self._addresses(row, term.ranges, true, done, other)
                     else:
+                        self._find(row, other)
                         self.emit(_LD_IND[row.kind.format[0]], 4)
                         self._ranges(term.ranges, true, done)
                     self.place(other)
-            self.place(absent)
             if term.absent is not None and any(low <= term.absent <= high for low, high in term.ranges):
-                self._instructions.append(_Instruction(_JA, 0, true))
+                self.jump(true)
             self.place(done)
-        self._instructions.append(_Instruction(_JA, 0, false))
+        self.jump(false)
 
     def _masked(self, term: Masked, true: _Label, false: _Label) -> None:
-        absent = any(value == 0 for value, mask in term.values)
         (row,) = _ROWS[term.key]
+        missing = _Label()
+        self._find(row, missing)
         for value, mask in term.values:
-            missing, other = _Label(), _Label()
-            self._find(row, missing)
+            other = _Label()
             self.emit(_LD_IND[row.kind.format[0]], 4)
-            self.emit(_AND, mask & 0xFFFFFFFF)
+            if mask != 0xFFFFFFFF:
+                self.emit(_AND, mask)
             self.branch(_JEQ, value, true, other)
-            self.place(missing)
-            self._instructions.append(_Instruction(_JA, 0, true if absent else false))
             self.place(other)
-        self._instructions.append(_Instruction(_JA, 0, false))
+        self.jump(false)
+        self.place(missing)
+        self.jump(true if any(value == 0 for value, _mask in term.values) else false)
 
     # values
-
-    def load_byte(self, offset: int) -> None:
-        self.emit(_LD_ABS_B, offset)
 
     def _find(self, row: Attribute, missing: _Label) -> None:
         """Let X be where the attribute of `row` starts; its value is 4 bytes on."""
@@ -180,8 +219,8 @@ class _Program:
 
     def _guard(self, row: Attribute, missing: _Label) -> None:
         """Where protocols use one number for different things, the protocol has to be looked at."""
-        others = _RESTRICTED.get(row.path, frozenset())
-        if row.protocol is None and not others:
+        others = _RESTRICTED.get(row.path)
+        if not others:
             return
         self._seek(_PROTOCOLS[row.path[0]].path, missing)
         self.emit(_LD_IND["B"], 4)
@@ -217,33 +256,58 @@ class _Program:
                 self.place(enough)
                 self.branch(_JGT, high, other, true)
             self.place(other)
-        self._instructions.append(_Instruction(_JA, 0, false))
+        self.jump(false)
 
-    def _addresses(self, row: Attribute, ranges: Iterable[tuple[bytes, bytes]], true: _Label, false: _Label) -> None:
-        """The address at X against each range of its family, word by word."""
+    def _addresses(
+        self, row: Attribute, ranges: Iterable[tuple[bytes, bytes]], true: _Label, false: _Label, missing: _Label
+    ) -> None:
+        """The address of `row` against each range of its family, word by word."""
         size = int(row.kind.format[:-1])
+        ranges = [(low, high) for low, high in ranges if len(low) == size]
+        if not ranges:
+            return
+        self._find(row, missing)
         for low, high in ranges:
-            if len(low) != size:
-                continue
-            other, enough = _Label(), _Label()
-            self._compare(_words(low), 0, enough, other, above=True)
-            self.place(enough)
-            self._compare(_words(high), 0xFFFFFFFF, true, other, above=False)
+            other = _Label()
+            self._address(_words(low), _words(high), true, other)
             self.place(other)
-        self._instructions.append(_Instruction(_JA, 0, false))
+        self.jump(false)
 
-    def _compare(self, bound: list[int], open_end: int, true: _Label, false: _Label, above: bool) -> None:
-        """At least `bound` (`above`), or at most; words at its end that are `open_end` bound nothing."""
-        while bound and bound[-1] == open_end:
-            bound = bound[:-1]
-        for index, word in enumerate(bound):
+    def _address(self, low: list[int], high: list[int], true: _Label, false: _Label) -> None:
+        last = len(low) - 1
+        at = 0
+        while low[at] == high[at]:
+            on = true if at == last else _Label()
+            self._load_word(at)
+            self.branch(_JEQ, low[at], on, false)
+            if at == last:
+                return
+            self.place(on)
+            at += 1
+        enough = _Label()
+        if not any(low[at + 1 :]) and all(word == 0xFFFFFFFF for word in high[at + 1 :]):  # a block, say
+            self._load_word(at)
+            self.branch(_JGE, low[at], enough, false)
+            self.place(enough)
+            self.branch(_JGT, high[at], false, true)
+            return
+        self._bound(low, at, enough, false, above=True)
+        self.place(enough)
+        self._bound(high, at, true, false, above=False)
+
+    def _bound(self, bound: list[int], start: int, true: _Label, false: _Label, above: bool) -> None:
+        """The words from `start` are at least `bound` (`above`), or at most."""
+        for at in range(start, len(bound)):
             unequal, equal = _Label(), _Label()
-            self.emit(_LD_IND["I"], 4 + 4 * index)
-            self.branch(_JEQ, word, equal, unequal)
+            self._load_word(at)
+            self.branch(_JEQ, bound[at], equal, unequal)
             self.place(unequal)
-            self.branch(_JGT, word, true if above else false, false if above else true)
+            self.branch(_JGT, bound[at], true if above else false, false if above else true)
             self.place(equal)
-        self._instructions.append(_Instruction(_JA, 0, true))
+        self.jump(true)
+
+    def _load_word(self, at: int) -> None:
+        self.emit(_LD_IND["I"], 4 + 4 * at)
 
 
 def _words(address: bytes) -> list[int]:

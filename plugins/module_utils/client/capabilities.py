@@ -9,13 +9,12 @@ entries into its table, asks, and looks what comes back. The host's own table is
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import struct
 from typing import Any, Callable, Mapping
 
-from . import messages, uapi
+from . import messages, namespace, uapi
 from .codec import ENTRIES, attribute, nested
 from .entry import Entry, creation
 from .errors import ConntrackError, KernelError
@@ -23,8 +22,6 @@ from .netlink import Message
 from .shape import parse
 from .table import Table
 from .values import AF_INET
-
-CLONE_NEWNET = 0x40000000
 
 _EMPTY_ZONE = 9
 _CTA_FILTER_ORIG_FLAGS = 1
@@ -54,7 +51,9 @@ def probe() -> dict[str, Any]:
 
 
 def _in_a_new_namespace() -> dict[str, bool | None]:
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+    try:
+        namespace.leave_for_a_new_one()
+    except OSError:
         return {}
     found: dict[str, bool | None] = {}
     with Table() as table:

@@ -13,6 +13,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 from . import uapi
 from .attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
 from .entry import OFFLOADED, SETTABLE_STATUS, Entry, protocol_keys, translations
+from .errors import InvalidValue
 from .labels import LabelMap
 from .shape import bounds, present_translation
 from .values import LABELS, STATUS
@@ -24,8 +25,14 @@ _COMPARED = {
     and not row.use & KEY
     and row.key not in ("timeout", "mark_mask", "labels_mask", "reply.zone", "master.zone")
 }
+#: Keys, and the beginnings by which some of them are a group.
+_COMPARABLE = {"family", "extra"} | {
+    ".".join(steps[:depth]) for steps in (row.key.split(".") for row in ENTRY) for depth in range(1, len(steps) + 1)
+}
 _IDENTIFYING = tuple(row.key for row in ENTRY if row.use & KEY) + ("reply.zone",)
 _PROTOCOL_STATE = ("tcp.", "sctp.", "dccp.")
+_TCP_FLAGS = ("tcp.original.flags", "tcp.reply.flags")
+_WINDOW_SCALES = ("tcp.original.window_scale", "tcp.reply.window_scale")
 _NO_LABELS = LabelMap()
 
 
@@ -55,6 +62,8 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
             continue  # what nat asks for is compared; this is its result, or was before it
         if offloaded and key.startswith(_PROTOCOL_STATE):
             continue  # tracked elsewhere and not shown
+        if _half_open(key, declared, actual):
+            continue
         wanted, there = declared[key], actual.get(key)
         if _satisfied(key, wanted, there, declared):
             continue
@@ -71,6 +80,9 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
             kept = (there or 0) & ~SETTABLE_STATUS
             wanted_bits = STATUS.present(kept | wanted & SETTABLE_STATUS)
             yield Change(key, STATUS.present(there or 0), wanted_bits)
+        elif key in _TCP_FLAGS:
+            before = None if there is None else row.kind.present(there)
+            yield Change(key, before, row.kind.present((there or 0) | wanted))
         else:
             before = None if there is None else row.kind.present(there)
             yield Change(key, before, row.kind.present(wanted))
@@ -82,12 +94,29 @@ def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -
     if key == "mark":
         mask = declared.get("mark_mask", 0xFFFFFFFF)
         return not ((there or 0) ^ wanted) & mask
-    if key.startswith("tcp.") and key.endswith(".flags"):
+    if key in _TCP_FLAGS:
         # Flags the kernel has set for itself, such as window_scale, are not taken from a live flow.
         return bool((there or 0) & wanted == wanted)
     if there is None:
         return not wanted  # an absent helper, label, sequence adjustment or synproxy is none
     return bool(there == wanted)
+
+
+def _unscaled(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+    """The flags of the directions that lack the one which window scaling takes in both."""
+    flag = uapi.IP_CT_TCP_FLAG_WINDOW_SCALE
+    return [key for key in _TCP_FLAGS if not (actual.get(key, 0) | declared.get(key, 0)) & flag]
+
+
+def _half_open(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+    """Whether this is the scale that one end has offered and the other not answered yet.
+
+    An entry is gathered with it, but the kernel takes it from packets alone.
+    """
+    if key not in _WINDOW_SCALES:
+        return False
+    own = declared.get(key.replace("window_scale", "flags"), 0)
+    return bool(own & uapi.IP_CT_TCP_FLAG_WINDOW_SCALE and _unscaled(declared, actual))
 
 
 def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[Change]:
@@ -123,6 +152,23 @@ def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:
     return None
 
 
+def equal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    """Whether two entries are the same in `keys`, of which `original` stands for all of that tuple.
+
+    What one has and the other lacks is not the same, also where it is zero. Raises `InvalidValue` for a
+    key that no entry can have.
+    """
+    for key in keys:
+        if key not in _COMPARABLE:
+            raise InvalidValue(key, "no entry has such a key; write one such as mark, original or tcp.state")
+        for name in {*one, *other}:
+            if (name == key or name.startswith(f"{key}.")) and (
+                (name in one) != (name in other) or one[name] != other[name]
+            ):
+                return False
+    return True
+
+
 def obstacles(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, str]:
     """Why the kernel cannot make a change in place, by the key of each that it cannot."""
     found = {}
@@ -148,16 +194,36 @@ def _obstacle(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) 
             return f"status bits can be set but not cleared ({', '.join(STATUS.present(lost))})"
     if key == "timeout" and status & uapi.IPS_FIXED_TIMEOUT:
         return "its timeout is fixed (status fixed_timeout)"
-    if key.startswith("tcp.") and key.endswith(".window_scale"):
-        for direction in ("original", "reply"):
-            flags = actual.get(f"tcp.{direction}.flags", 0)
-            flags |= declared.get(f"tcp.{direction}.flags", 0)
-            if not flags & uapi.IP_CT_TCP_FLAG_WINDOW_SCALE:
-                return (
-                    "it takes effect only with the flag window_scale in both directions, "
-                    f"tcp.{direction}.flags lacks it"
-                )
+    if key in _WINDOW_SCALES:
+        return _no_scaling(declared, actual)
     return None
+
+
+def _no_scaling(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> str | None:
+    unscaled = _unscaled(declared, actual)
+    if not unscaled:
+        return None
+    return f"it takes effect only with the flag window_scale in both directions, {unscaled[0]} lacks it"
+
+
+def impossible(declared: Mapping[str, Any]) -> dict[str, str]:
+    """Why the kernel would not take a key even of a new entry, by the key."""
+    reason = _no_scaling(declared, {})
+    if reason is None:
+        return {}
+    return {key: reason for key in _WINDOW_SCALES if declared.get(key) and not _half_open(key, declared, {})}
+
+
+def completed(declared: Mapping[str, Any]) -> Entry:
+    """`declared` with zeros for what it leaves open of a group that the kernel takes as a whole."""
+    entry = dict(declared)
+    groups: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
+    for group in groups:
+        if any(key.startswith(group) for key in declared):
+            for row in ENTRY:
+                if row.key.startswith(group):
+                    entry.setdefault(row.key, 0)
+    return entry
 
 
 def outcome(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:
@@ -168,7 +234,7 @@ def outcome(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) ->
         return there | wanted & SETTABLE_STATUS
     if key == "mark":
         return there & ~declared.get("mark_mask", 0xFFFFFFFF) | wanted
-    if key.startswith("tcp.") and key.endswith(".flags"):
+    if key in _TCP_FLAGS:
         return there | wanted  # flags that the kernel has set for itself stay
     return wanted
 
@@ -181,8 +247,8 @@ def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mappin
         update[key] = outcome(key, declared, actual)
         if key == "mark" and "mark_mask" in declared:
             update[key], update["mark_mask"] = declared[key], declared["mark_mask"]
-        elif key.endswith(".window_scale"):
-            for other in ("tcp.original.window_scale", "tcp.reply.window_scale"):
+        elif key in _WINDOW_SCALES:
+            for other in _WINDOW_SCALES:
                 update.setdefault(other, declared.get(other, actual.get(other, 0)))
         for group in INSEPARABLE:
             if key.startswith(group):

@@ -182,7 +182,7 @@ def untranslated(entry: Mapping[str, Any]) -> Entry:
 
 def describe(entry: Mapping[str, Any]) -> str:
     """One line that names the entry: `tcp 10.0.0.1:4000 -> 192.0.2.1:443 (zone 5)`."""
-    line = _describe_tuple(entry, "original")
+    line = describe_tuple(tuple_of(entry, "original"))
     zones = [f"{key.replace('.', ' ')} {entry[key]}" for key in _ZONES if entry.get(key)]
     if "reply.source" in entry and "original.source" in entry:
         reply = tuple_of(entry, "reply")
@@ -191,12 +191,12 @@ def describe(entry: Mapping[str, Any]) -> str:
         except InvalidValue:
             plain = False
         if not plain:
-            zones.append("reply " + _describe_tuple(entry, "reply").partition(" ")[2])
+            zones.append("reply " + describe_tuple(reply).partition(" ")[2])
     return f"{line} ({', '.join(zones)})" if zones else line
 
 
-def _describe_tuple(entry: Mapping[str, Any], direction: str) -> str:
-    values = tuple_of(entry, direction)
+def describe_tuple(values: Mapping[str, Any]) -> str:
+    """A tuple in one line: `tcp 10.0.0.1:4000 -> 192.0.2.1:443`; an address that it lacks is `?`."""
     protocol = values.get("protocol")
     name = PROTOCOL.present(protocol) if protocol is not None else "unknown protocol"
 

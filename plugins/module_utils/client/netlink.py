@@ -117,6 +117,11 @@ class Datagrams:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes of the receive buffer, as the kernel counts: twice what was asked for, as far as it was granted."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
     def send(self, datagram: bytes) -> None:
         self._socket.send(datagram)
 
@@ -143,9 +148,14 @@ class Datagrams:
 
     def _discard(self) -> None:
         """Empty the receive buffer: until it is, the kernel drops what it has to say, in silence."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
+        while True:
+            try:
                 self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # it has overrun again meanwhile
+                    raise
 
     def close(self) -> None:
         self._socket.close()

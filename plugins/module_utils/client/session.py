@@ -152,7 +152,7 @@ def _from_environment(proc: str, pid: int) -> list[Endpoints]:
     except OSError:
         return []
     for variable in variables:
-        name, _, value = variable.partition(b"=")
+        name, _equals, value = variable.partition(b"=")
         if name == b"SSH_CONNECTION":
             return _parsed(value.decode("ascii", "replace"))
     return []

@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The settings of connection tracking in one network namespace.
 
-Source: Documentation/networking/nf_conntrack-sysctl.rst. Times are in seconds.
+A setting is named as in a document: `max`, `accounting`, `timeouts.tcp_established`. Values are
+the kernel's own numbers, on is 1; times are in seconds.
+
+Source: Documentation/networking/nf_conntrack-sysctl.rst.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Any
+import struct
+from typing import Any, Mapping
+
+from .errors import ConntrackError, InvalidValue, errno_name
+from .values import parse_integer
 
 DIRECTORY = "/proc/sys/net/netfilter"
 
@@ -29,7 +36,34 @@ NAMES: dict[str, str] = {
     "tcp_ignore_invalid_rst": "tcp_ignore_invalid_rst",
 }
 
+_SWITCH = (0, 1)
+_BYTE = (0, 0xFF)
+_POSITIVE = (1, 0x7FFFFFFF)
+
+#: The lowest and the highest value that the kernel takes for each of `NAMES`.
+BOUNDS: dict[str, tuple[int, int]] = {
+    "max": (0, 0x7FFFFFFF),
+    "buckets": _POSITIVE,
+    "expect_max": _POSITIVE,
+    "accounting": _SWITCH,
+    "timestamps": _SWITCH,
+    "events": (0, 2),
+    "checksum": _SWITCH,
+    "log_invalid": _BYTE,
+    "tcp_loose": _SWITCH,
+    "tcp_be_liberal": _SWITCH,
+    "tcp_max_retrans": _BYTE,
+    "tcp_ignore_invalid_rst": _SWITCH,
+}
+#: Seconds that no kernel takes for more, with the slowest clock of 100 ticks a second.
+LONGEST_TIMEOUT = 0x7FFFFFFF // 100
+
 _TIMEOUT = re.compile(r"nf_conntrack_([a-z0-9]+)_timeout(?:_(\w+))?$")
+_TIMEOUTS = "timeouts."
+
+
+class CannotSet(ConntrackError):
+    """A setting that cannot be set here, or that the kernel refused."""
 
 
 def read(name: str, directory: str = DIRECTORY) -> int | None:
@@ -51,16 +85,97 @@ def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
 def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
     """`{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
     timeouts: dict[str, int] = {}
+    for name, file in _timeout_files(directory).items():
+        value = _number(os.path.join(directory, file))
+        if value is not None:
+            timeouts[name] = value
+    return timeouts
+
+
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a document by their names: `{"max": …, "timeouts.udp": …}`."""
+    settings = {name: value for name, value in document.items() if name != "timeouts"}
+    settings.update((_TIMEOUTS + state, value) for state, value in document.get("timeouts", {}).items())
+    return settings
+
+
+def parse(document: Mapping[str, Any]) -> dict[str, int]:
+    """The settings that a document declares, by their names; null is not declared.
+
+    Raises `InvalidValue` for what no kernel would take.
+    """
+    declared: dict[str, int] = {}
+    for name in NAMES:
+        raw = document.get(name)
+        if raw is not None:
+            declared[name] = parse_integer(int(raw) if isinstance(raw, bool) else raw, name, *BOUNDS[name])
+    timeouts = document.get("timeouts")
+    if timeouts is not None and not isinstance(timeouts, Mapping):
+        raise InvalidValue("timeouts", f"{timeouts!r} is no dictionary; write names and their seconds")
+    for state, raw in (timeouts or {}).items():
+        name = f"{_TIMEOUTS}{state}"
+        declared[name] = parse_integer(raw, name, 0, LONGEST_TIMEOUT)
+    return declared
+
+
+def file_of(name: str, directory: str = DIRECTORY) -> str | None:
+    """The file of a setting in `directory`, or None where this kernel has none."""
+    if name.startswith(_TIMEOUTS):
+        return _timeout_files(directory).get(name[len(_TIMEOUTS) :])
+    file = f"nf_conntrack_{NAMES[name]}"
+    return file if os.path.exists(os.path.join(directory, file)) else None
+
+
+def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
+    """Whether a setting has the declared value; the kernel fills buckets up to whole pages."""
+    if actual is None or name != "buckets":
+        return actual == declared
+    page = os.sysconf("SC_PAGE_SIZE") // struct.calcsize("P")
+    return 0 <= actual - declared < page
+
+
+def check_writable(name: str, directory: str = DIRECTORY) -> None:
+    """`CannotSet`, with the reason, where a setting cannot be set from here."""
+    path = os.path.join(directory, file_of(name, directory) or "")
+    if os.access(path, os.W_OK):
+        return
+    try:
+        mode, mount = os.stat(path).st_mode, os.statvfs(path).f_flag
+    except OSError as error:
+        raise CannotSet(f"{name}: cannot look at {path}: {error.strerror}") from error
+    if mount & os.ST_RDONLY:
+        reason = "/proc/sys is mounted read-only, as it is in a container; set it on the host"
+    elif not mode & 0o200:
+        reason = "only the initial network namespace may set it; run the task on the host itself, without netns"
+    else:
+        reason = "this needs root with CAP_NET_ADMIN (become: true)"
+    raise CannotSet(f"{name}: cannot be set here, {reason}")
+
+
+def write(name: str, value: int, directory: str = DIRECTORY) -> None:
+    """Set one setting. Raises `CannotSet` with the kernel's reason."""
+    path = os.path.join(directory, file_of(name, directory) or "")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(descriptor, b"%d\n" % value)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        code = error.errno or 0
+        raise CannotSet(
+            f"{name}: the kernel did not take {value}: {os.strerror(code)} ({errno_name(code)}) on writing {path}"
+        ) from error
+
+
+def _timeout_files(directory: str) -> dict[str, str]:
+    """The file of each timeout by its name: `{"udp_stream": "nf_conntrack_udp_timeout_stream", …}`."""
     try:
         files = sorted(os.listdir(directory))
     except OSError:
-        return timeouts
-    for file in files:
-        match = _TIMEOUT.match(file)
-        value = _number(os.path.join(directory, file)) if match else None
-        if match and value is not None:
-            timeouts["_".join(part for part in match.groups() if part)] = value
-    return timeouts
+        return {}
+    matches = [match for match in map(_TIMEOUT.match, files) if match]
+    return {"_".join(part for part in match.groups() if part): match.group(0) for match in matches}
 
 
 def _number(path: str) -> int | None:

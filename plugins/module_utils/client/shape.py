@@ -9,26 +9,27 @@ the path of the first fault; `present` shows whatever an entry holds.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Mapping, Union
+from typing import Any, Mapping
 
 from . import uapi, values
-from .attributes import ENTRY, Attribute
-from .entry import (
-    UNTRACKED,
-    Entry,
-    Translation,
-    check_family,
-    protocol_keys,
-    translations,
-    tuple_of,
-    turned,
-    with_tuple,
+from .attributes import ENTRY
+from .document import (
+    Document,
+    address_keys,
+    check_mapping,
+    check_tuple,
+    declared_keys,
+    present_family,
+    put,
+    read,
+    read_extra,
+    settle_family,
+    tree,
 )
+from .entry import Entry, Translation, check_family, protocol_keys, translations, tuple_of, turned, with_tuple
 from .errors import InvalidValue
 from .labels import LabelMap
-from .values import AF_INET, AF_INET6, FAMILIES, PROTOCOL
-
-Document = Dict[str, Any]
+from .values import PROTOCOL
 
 _NO_LABELS = LabelMap()
 
@@ -40,24 +41,7 @@ _ELSEWHERE = frozenset(
        for what in ("address", "port") for bound in ("min", "max")}
 )  # fmt: skip
 
-_Tree = Dict[str, Union[Attribute, "_Tree"]]
-
-
-def _tree(rows: Iterable[Attribute]) -> _Tree:
-    """The rows by the steps of their keys; rows that share a key have one kind for a user."""
-    root: _Tree = {}
-    for row in rows:
-        if row.key in _ELSEWHERE:
-            continue
-        *steps, last = row.key.split(".")
-        branch: Any = root
-        for step in steps:
-            branch = branch.setdefault(step, {})
-        branch.setdefault(last, row)
-    return root
-
-
-_TREE = _tree(ENTRY)
+_TREE = tree(row for row in ENTRY if row.key not in _ELSEWHERE)
 _TOP = ("family", "protocol", *_TREE, "nat", "mark", "labels", "extra")
 
 
@@ -67,16 +51,11 @@ def parse(document: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Entry:
     The result has both family and protocol and a complete original tuple; a reply tuple only if
     one was declared. Read-only keys are taken over and are of no consequence.
     """
-    _check_mapping(document, "")
-    given = {key: value for key, value in document.items() if value is not None}
-    for key in given:
-        if key not in _TOP:
-            raise InvalidValue(str(key), f"no such key; write one of {', '.join(sorted(_TOP))}")
-
+    given = declared_keys(document, _TOP)
     entry: Entry = {}
     for key, branch in _TREE.items():
         if key in given:
-            _read(branch, given[key], key, entry)
+            read(branch, given[key], key, entry)
     if "mark" in given:
         entry["mark"], mask = values.parse_masked(given["mark"], "mark")
         if mask != 0xFFFFFFFF:
@@ -86,41 +65,25 @@ def parse(document: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Entry:
     if "nat" in given:
         _read_nat(given["nat"], entry)
     if "extra" in given:
-        entry["extra"] = _read_extra(given["extra"])
+        entry["extra"] = read_extra(given["extra"])
     _settle_protocol(given, entry)
     _settle_tuples(entry)
-    _settle_family(given, entry)
+    entry["family"] = settle_family(given, entry, _ADDRESSES, "original.source")
+    check_family(entry["original.protocol"], entry["family"])
     _check_zones(entry)
     _check_translation(entry)
     return entry
 
 
-def _check_mapping(raw: Any, key: str) -> None:
-    if not isinstance(raw, Mapping):
-        raise InvalidValue(key, f"{raw!r} is no dictionary; write keys and values")
-
-
-def _read(branch: Attribute | _Tree, raw: Any, key: str, entry: Entry) -> None:
-    if isinstance(branch, Attribute):
-        entry[key] = branch.kind.parse(raw, key)
-        return
-    _check_mapping(raw, key)
-    for name, value in raw.items():
-        if name not in branch:
-            raise InvalidValue(f"{key}.{name}", f"no such key; write one of {', '.join(sorted(branch))}")
-        if value is not None:
-            _read(branch[name], value, f"{key}.{name}", entry)
-
-
 def _read_nat(raw: Any, entry: Entry) -> None:
-    _check_mapping(raw, "nat")
+    check_mapping(raw, "nat")
     for end, what in raw.items():
         if end not in ("source", "destination"):
             raise InvalidValue(f"nat.{end}", "no such key; write source or destination")
         if what is None:
             continue
         key = f"nat.{end}"
-        _check_mapping(what, key)
+        check_mapping(what, key)
         given = {name: value for name, value in what.items() if value is not None}
         for name in given:
             if name not in ("address", "port"):
@@ -133,17 +96,6 @@ def _read_nat(raw: Any, entry: Entry) -> None:
         if "port" in given:
             first, last = values.parse_integer_range(given["port"], f"{key}.port", 0, 0xFFFF)
             entry[f"{key}.port_min"], entry[f"{key}.port_max"] = first, last
-
-
-def _read_extra(raw: Any) -> dict[str, bytes]:
-    _check_mapping(raw, "extra")
-    extra: dict[str, bytes] = {}
-    for path, text in raw.items():
-        try:
-            extra[str(path)] = bytes.fromhex(text)
-        except (TypeError, ValueError):
-            raise InvalidValue(f"extra.{path}", f"{text!r} is not hexadecimal; write two digits per byte") from None
-    return extra
 
 
 def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
@@ -170,12 +122,12 @@ def _settle_tuples(entry: Entry) -> None:
                 "original",
                 "is missing; with address translation it does not follow from reply, write both",
             )
-        _check_tuple(entry, "reply")
+        check_tuple(entry, "reply")
         original = _turned_at("reply", entry)
         entry.update(with_tuple("original", original))
     for direction in ("original", "reply", "master"):
         if tuple_of(entry, direction):
-            _check_tuple(entry, direction)
+            check_tuple(entry, direction)
     _turned_at("original", entry)
 
 
@@ -186,44 +138,7 @@ def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
         raise fault.under(direction) from None
 
 
-def _check_tuple(entry: Entry, direction: str) -> None:
-    there = tuple_of(entry, direction)
-    protocol = there["protocol"]
-    name = PROTOCOL.present(protocol)
-    wanted = protocol_keys(protocol)
-    if protocol in UNTRACKED and not any(key in there for key in wanted):
-        wanted = ()
-    for key in there:
-        if key not in ("source", "destination", "protocol", *wanted):
-            cure = f"write {', '.join(wanted)}" if wanted else "leave it out"
-            raise InvalidValue(f"{direction}.{key}", f"protocol {name} has no {key}; {cure}")
-    for key in ("source", "destination", *wanted):
-        if key not in there:
-            raise InvalidValue(f"{direction}.{key}", f"is missing; write it, protocol {name} needs it")
-
-
-_ADDRESSES = tuple(row.key for row in ENTRY if isinstance(row.kind, values.Address) and row.family == AF_INET)
-
-
-def _settle_family(given: Mapping[str, Any], entry: Entry) -> None:
-    """One family for all addresses; an address of a master may only be of the same."""
-    family = values.family_of(entry["original.source"])
-    if "family" in given:
-        family = values.parse_name(given["family"], "family", FAMILIES, 255, "family")
-        if family not in FAMILIES.values():
-            raise InvalidValue("family", f"{given['family']!r} is no family; write ipv4 or ipv6")
-    wanted = "IPv4" if family == AF_INET else "IPv6"
-    said = "family" if "family" in given else "original.source"
-    for key in _ADDRESSES:
-        if key in entry and values.family_of(entry[key]) != family:
-            shown = key.replace("address_min", "address").replace("address_max", "address")
-            raise InvalidValue(
-                shown,
-                f"{values.present_address(entry[key])} is not of {wanted} as {said} is; "
-                "write all addresses of an entry in one family",
-            )
-    entry["family"] = family
-    check_family(entry["original.protocol"], family)
+_ADDRESSES = address_keys(ENTRY)
 
 
 def _check_zones(entry: Entry) -> None:
@@ -306,14 +221,13 @@ def present(entry: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Document
     """The document that shows `entry`."""
     document: Document = {}
     if "family" in entry:
-        family = entry["family"]
-        document["family"] = {AF_INET: "ipv4", AF_INET6: "ipv6"}.get(family, family)
+        document["family"] = present_family(entry["family"])
     protocol = entry.get("original.protocol", entry.get("reply.protocol"))
     if protocol is not None:
         document["protocol"] = PROTOCOL.present(protocol)
     for row in ENTRY:
         if row.key in entry and row.key not in _ELSEWHERE:
-            _put(document, row.key, row.kind.present(entry[row.key]))
+            put(document, row.key, row.kind.present(entry[row.key]))
     if not document.get("zone", True):
         del document["zone"]
     if "synproxy" in document and not any(document["synproxy"].values()):
@@ -329,13 +243,6 @@ def present(entry: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Document
     if entry.get("extra"):
         document["extra"] = {path: data.hex() for path, data in entry["extra"].items()}
     return document
-
-
-def _put(document: Document, key: str, value: Any) -> None:
-    *steps, last = key.split(".")
-    for step in steps:
-        document = document.setdefault(step, {})
-    document[last] = value
 
 
 def present_translation(entry: Mapping[str, Any]) -> Document:

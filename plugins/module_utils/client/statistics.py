@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The kernel's own counters of the table, whole and per CPU.
 
-Source: ctattr_stats_cpu and ctattr_stats_global in
+Source: ctattr_stats_cpu, ctattr_stats_global and ctattr_expect_stats in
 include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
@@ -34,9 +34,15 @@ GLOBAL: tuple[Attribute, ...] = (
     Attribute("entries", (uapi.CTA_STATS_GLOBAL_ENTRIES,), U32),
     Attribute("max_entries", (uapi.CTA_STATS_GLOBAL_MAX_ENTRIES,), U32),
 )
+EXPECTATIONS: tuple[Attribute, ...] = (
+    Attribute("new", (uapi.CTA_STATS_EXP_NEW,), U32),
+    Attribute("create", (uapi.CTA_STATS_EXP_CREATE,), U32),
+    Attribute("delete", (uapi.CTA_STATS_EXP_DELETE,), U32),
+)
 
 _PER_CPU = Codec(PER_CPU)
 _GLOBAL = Codec(GLOBAL)
+_EXPECTATIONS = Codec(EXPECTATIONS)
 
 
 def parse_global(message: Message) -> dict[str, int]:
@@ -47,6 +53,11 @@ def parse_global(message: Message) -> dict[str, int]:
 def parse_per_cpu(message: Message) -> tuple[int, dict[str, int]]:
     """The CPU's number and its counters by name."""
     return resource(message), _named(_PER_CPU, message)
+
+
+def parse_expectations_per_cpu(message: Message) -> tuple[int, dict[str, int]]:
+    """The CPU's number and its counters of expectations: `new` were fulfilled, `create` made, `delete` ended."""
+    return resource(message), _named(_EXPECTATIONS, message)
 
 
 def _named(codec: Codec, message: Message) -> dict[str, int]:

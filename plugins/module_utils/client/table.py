@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections import deque
 from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
-from . import messages
-from .attributes import ENTRY
+from . import messages, namespace
+from .attributes import ENTRY, Attribute
 from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
 from .errors import ConntrackError, KernelError, NotFound, Unavailable, kernel_error
 from .netlink import Message, Refusal, Refused, Socket
@@ -19,27 +18,17 @@ from .statistics import parse_expectations_per_cpu, parse_global, parse_per_cpu
 
 _Thing = TypeVar("_Thing")
 
-_TOP_LEVEL = {row.path[0]: row.key.partition(".")[0] for row in reversed(ENTRY)}
 
-
-def refused(doing: str, refusal: Refusal) -> KernelError:
-    """The exception for a refusal, with the name of the attribute it points at."""
-    attribute = refusal.attribute
-    named = None if attribute is None else _TOP_LEVEL.get(attribute, str(attribute))
+def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> KernelError:
+    """The exception for a refusal, with the name that `rows` have for the attribute it points at."""
+    number, named = refusal.attribute, None
+    if number is not None:
+        named = next((row.key.partition(".")[0] for row in rows if row.path[0] == number), str(number))
     return kernel_error(doing, refusal.errno, refusal.text, named)
 
 
 def _about(doing: str, entry: Mapping[str, Any] | None) -> str:
     return doing if entry is None else f"{doing} {describe(entry)}"
-
-
-def _namespace() -> tuple[int, int] | None:
-    """The network namespace of this thread, None where there is no /proc to tell."""
-    try:
-        found = os.stat("/proc/thread-self/ns/net")
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 class Table:
@@ -52,7 +41,7 @@ class Table:
 
     def __init__(self, connect: Callable[[], Socket] = Socket) -> None:
         self._connect = connect
-        self._namespace = _namespace()
+        self._namespace = namespace.current()
         self._socket = connect()
 
     def __enter__(self) -> Table:
@@ -216,13 +205,16 @@ class Table:
         """The kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
         return dict(self.read(messages.dump_expectation_statistics_per_cpu(), parse_expectations_per_cpu))
 
-    def ask(self, doing: str, message: Message) -> list[Message]:
-        """The messages that answer a request; `doing` says what it is about should it be refused."""
-        with self._doing(doing):
+    def ask(self, doing: str, message: Message, rows: Iterable[Attribute] = ()) -> list[Message]:
+        """The messages that answer a request.
+
+        Should it be refused, `doing` says what it is about and `rows` name the attributes that it may have.
+        """
+        with self._doing(doing, rows=rows):
             return self._socket.request(message)
 
     def _reader(self) -> Socket:
-        if _namespace() != self._namespace:
+        if namespace.current() != self._namespace:
             raise ConntrackError(
                 "this table was opened in another network namespace than the thread is in now; "
                 "open a table of its own here"
@@ -230,14 +222,16 @@ class Table:
         return self._connect()
 
     @contextlib.contextmanager
-    def _doing(self, what: str, entry: Mapping[str, Any] | None = None) -> Iterator[None]:
+    def _doing(
+        self, what: str, entry: Mapping[str, Any] | None = None, rows: Iterable[Attribute] = ENTRY
+    ) -> Iterator[None]:
         """Errors on the way as the exceptions that stand for them, with what they were about."""
         try:
             yield
         except Refused as error:
             if error.refusal.errno == errno.EINVAL and not self._answered():
                 raise Unavailable(_about(what, entry), errno.EINVAL) from None
-            raise refused(_about(what, entry), error.refusal) from None
+            raise refused(_about(what, entry), error.refusal, rows) from None
         except KernelError as error:  # of the transport, which does not know what it was about
             raise kernel_error(_about(what, entry), error.errno) from error
 

@@ -1,84 +1,212 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a timeout policy is: a name for the seconds that a protocol's states may last.
+"""What a timeout policy is: seconds that a protocol's states may last, under a name or by default.
+
+A policy is a flat mapping from the keys of its protocol's rows to values, as an entry is one:
+`{"name": "short", "family": 2, "protocol": 6, "timeouts.established": 600, "use": 1}`. The kernel
+fills in the states that are not sent, with the protocol's defaults of that moment.
 
 Source: include/uapi/linux/netfilter/nfnetlink_cttimeout.h.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 from typing import Any, Iterator, Mapping
 
 from . import uapi, values
 from .attributes import Attribute
-from .codec import Codec, attributes
+from .codec import Codec, Values, attribute
+from .errors import InvalidValue, KernelError, NotFound, Unavailable
 from .messages import nfgenmsg, payload_of
 from .netlink import Message
 from .table import Table
 
-_HALVES = {"unreplied": 1, "replied": 2}
-_WHOLE = {"timeout": 1}
+Policy = Values
+
+#: The kernel counts in ticks of 32 bits, of which a second has up to a thousand.
+LONGEST = 0xFFFFFFFF // 1000
 
 #: The states of each protocol that a policy can name, with their attribute numbers.
 STATES: dict[int, Mapping[str, int]] = {
     uapi.IPPROTO_TCP: {
-        "syn_sent": 1,
-        "syn_recv": 2,
-        "established": 3,
-        "fin_wait": 4,
-        "close_wait": 5,
-        "last_ack": 6,
-        "time_wait": 7,
-        "close": 8,
-        "syn_sent2": 9,
-        "retrans": 10,
-        "unacknowledged": 11,
+        "syn_sent": uapi.CTA_TIMEOUT_TCP_SYN_SENT,
+        "syn_recv": uapi.CTA_TIMEOUT_TCP_SYN_RECV,
+        "established": uapi.CTA_TIMEOUT_TCP_ESTABLISHED,
+        "fin_wait": uapi.CTA_TIMEOUT_TCP_FIN_WAIT,
+        "close_wait": uapi.CTA_TIMEOUT_TCP_CLOSE_WAIT,
+        "last_ack": uapi.CTA_TIMEOUT_TCP_LAST_ACK,
+        "time_wait": uapi.CTA_TIMEOUT_TCP_TIME_WAIT,
+        "close": uapi.CTA_TIMEOUT_TCP_CLOSE,
+        "syn_sent2": uapi.CTA_TIMEOUT_TCP_SYN_SENT2,
+        "retrans": uapi.CTA_TIMEOUT_TCP_RETRANS,
+        "unacknowledged": uapi.CTA_TIMEOUT_TCP_UNACK,
     },
-    uapi.IPPROTO_UDP: _HALVES,
-    uapi.IPPROTO_UDPLITE: _HALVES,
-    uapi.IPPROTO_GRE: _HALVES,
-    uapi.IPPROTO_ICMP: _WHOLE,
-    uapi.IPPROTO_ICMPV6: _WHOLE,
+    uapi.IPPROTO_UDP: {
+        "unreplied": uapi.CTA_TIMEOUT_UDP_UNREPLIED,
+        "replied": uapi.CTA_TIMEOUT_UDP_REPLIED,
+    },
+    uapi.IPPROTO_UDPLITE: {
+        "unreplied": uapi.CTA_TIMEOUT_UDPLITE_UNREPLIED,
+        "replied": uapi.CTA_TIMEOUT_UDPLITE_REPLIED,
+    },
+    uapi.IPPROTO_GRE: {
+        "unreplied": uapi.CTA_TIMEOUT_GRE_UNREPLIED,
+        "replied": uapi.CTA_TIMEOUT_GRE_REPLIED,
+    },
+    uapi.IPPROTO_ICMP: {"timeout": uapi.CTA_TIMEOUT_ICMP_TIMEOUT},
+    uapi.IPPROTO_ICMPV6: {"timeout": uapi.CTA_TIMEOUT_ICMPV6_TIMEOUT},
     uapi.IPPROTO_SCTP: {
-        "closed": 1,
-        "cookie_wait": 2,
-        "cookie_echoed": 3,
-        "established": 4,
-        "shutdown_sent": 5,
-        "shutdown_recd": 6,
-        "shutdown_ack_sent": 7,
-        "heartbeat_sent": 8,
-        "heartbeat_acked": 9,
+        "closed": uapi.CTA_TIMEOUT_SCTP_CLOSED,
+        "cookie_wait": uapi.CTA_TIMEOUT_SCTP_COOKIE_WAIT,
+        "cookie_echoed": uapi.CTA_TIMEOUT_SCTP_COOKIE_ECHOED,
+        "established": uapi.CTA_TIMEOUT_SCTP_ESTABLISHED,
+        "shutdown_sent": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_SENT,
+        "shutdown_recd": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_RECD,
+        "shutdown_ack_sent": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_ACK_SENT,
+        "heartbeat_sent": uapi.CTA_TIMEOUT_SCTP_HEARTBEAT_SENT,
+        "heartbeat_acked": uapi.CTA_TIMEOUT_SCTP_HEARTBEAT_ACKED,
     },
     uapi.IPPROTO_DCCP: {
-        "request": 1,
-        "respond": 2,
-        "partopen": 3,
-        "open": 4,
-        "closereq": 5,
-        "closing": 6,
-        "timewait": 7,
+        "request": uapi.CTA_TIMEOUT_DCCP_REQUEST,
+        "respond": uapi.CTA_TIMEOUT_DCCP_RESPOND,
+        "partopen": uapi.CTA_TIMEOUT_DCCP_PARTOPEN,
+        "open": uapi.CTA_TIMEOUT_DCCP_OPEN,
+        "closereq": uapi.CTA_TIMEOUT_DCCP_CLOSEREQ,
+        "closing": uapi.CTA_TIMEOUT_DCCP_CLOSING,
+        "timewait": uapi.CTA_TIMEOUT_DCCP_TIMEWAIT,
     },
+    uapi.IPPROTO_GENERIC: {"timeout": uapi.CTA_TIMEOUT_GENERIC_TIMEOUT},
 }
 
-
-class _Raw(values.Text):
-    """Bytes whose meaning follows from another attribute."""
-
-    def decode(self, data: bytes) -> Any:
-        return bytes(data)
-
+NAME = values.Text(31)
+FAMILY = values.Named("H", values.FAMILIES, "family")
+PROTOCOL = values.Named("B", {**values.PROTOCOLS, "generic": uapi.IPPROTO_GENERIC}, "protocol")
+SECONDS = values.Integer("I", highest=LONGEST)
 
 POLICY: tuple[Attribute, ...] = (
-    Attribute("name", (uapi.CTA_TIMEOUT_NAME,), values.Text(31)),
-    Attribute("family", (uapi.CTA_TIMEOUT_L3PROTO,), values.Named("H", values.FAMILIES, "family")),
-    Attribute("protocol", (uapi.CTA_TIMEOUT_L4PROTO,), values.PROTOCOL),
-    Attribute("timeouts", (uapi.CTA_TIMEOUT_DATA,), _Raw(0)),
+    Attribute("name", (uapi.CTA_TIMEOUT_NAME,), NAME),
+    Attribute("family", (uapi.CTA_TIMEOUT_L3PROTO,), FAMILY),
+    Attribute("protocol", (uapi.CTA_TIMEOUT_L4PROTO,), PROTOCOL),
     Attribute("use", (uapi.CTA_TIMEOUT_USE,), values.U32),
 )
-
+_WHAT = "timeouts."
 _POLICIES = Codec(POLICY)
-_KINDS = {row.key: row.kind for row in POLICY if row.key != "timeouts"}
+_SENT = frozenset({"name", "family", "protocol"})
+
+_REMEDY = "Load the kernel module nfnetlink_cttimeout (modprobe nfnetlink_cttimeout)"
+
+
+def rows(protocol: int) -> tuple[Attribute, ...]:
+    """The attribute table of the policies of one protocol; one that is not known here has one state."""
+    states = STATES.get(protocol, STATES[uapi.IPPROTO_GENERIC])
+    timeouts = (Attribute(_WHAT + state, (uapi.CTA_TIMEOUT_DATA, number), SECONDS) for state, number in states.items())
+    return (*POLICY, *timeouts)
+
+
+@functools.lru_cache(maxsize=None)
+def _codec(protocol: int) -> Codec:
+    return Codec(rows(protocol))
+
+
+def timeouts_of(policy: Mapping[str, Any]) -> dict[str, int]:
+    """The seconds of a policy by state."""
+    return {key[len(_WHAT) :]: value for key, value in policy.items() if key.startswith(_WHAT)}
+
+
+# The document
+
+
+def parse(document: Mapping[str, Any]) -> Policy:
+    """The policy that a document declares; `use` is the kernel's own and passed over.
+
+    Raises `InvalidValue` with the key of the first fault.
+    """
+    policy: Policy = {}
+    if document.get("name") is not None:
+        policy["name"] = NAME.parse(document["name"], "name")
+        if not policy["name"]:
+            raise InvalidValue("name", "is empty; write one of up to 31 bytes")
+    if document.get("protocol") is not None:
+        policy["protocol"] = PROTOCOL.parse(document["protocol"], "protocol")
+    if document.get("family") is not None:
+        policy["family"] = FAMILY.parse(document["family"], "family")
+    declared = document.get("timeouts")
+    if declared is not None:
+        policy.update(_parse_timeouts(declared, policy.get("protocol")))
+    return policy
+
+
+def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
+    if not isinstance(declared, Mapping):
+        raise InvalidValue("timeouts", f"{declared!r} is no dictionary; write states and their seconds")
+    if protocol is None:
+        raise InvalidValue("protocol", "is missing; the states that timeouts may name depend on it")
+    if protocol not in STATES:
+        name = PROTOCOL.present(protocol)
+        raise InvalidValue(
+            "protocol",
+            f"{name} has no timeouts of its own; write one of {', '.join(PROTOCOL.names)}, of which generic stands "
+            "for every protocol that the kernel does not track by itself",
+        )
+    states = STATES[protocol]
+    policy: Policy = {}
+    for state, seconds in declared.items():
+        key = f"{_WHAT}{state}"
+        if state not in states:
+            raise InvalidValue(key, f"{PROTOCOL.present(protocol)} has no such state; write one of {', '.join(states)}")
+        policy[key] = SECONDS.parse(seconds, key)
+    return policy
+
+
+def present(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy as a document: `name`, `family`, `protocol`, `use` and, by state, `timeouts` in seconds.
+
+    States that this version has no name for are there by their number.
+    """
+    shown = {row.key: row.kind.present(policy[row.key]) for row in POLICY if row.key in policy}
+    shown["timeouts"] = timeouts_of(policy)
+    for path, data in policy.get("extra", {}).items():
+        nest, dot, number = path.partition(".")
+        if dot and int(nest) == uapi.CTA_TIMEOUT_DATA:
+            shown["timeouts"][number] = int.from_bytes(data, "big")
+    return shown
+
+
+def describe(policy: Mapping[str, Any]) -> str:
+    """A few words that name the policy: `timeout policy short (ipv4 tcp)`."""
+    kind = [FAMILY.present(policy["family"])] if "family" in policy else []
+    kind += [str(PROTOCOL.present(policy["protocol"]))] if "protocol" in policy else []
+    if "name" not in policy:
+        return f"default timeouts of {kind[-1]}"
+    return f"timeout policy {policy['name']}" + (f" ({' '.join(kind)})" if kind else "")
+
+
+# Messages
+
+
+def create(policy: Mapping[str, Any]) -> Message:
+    """Create a policy; refused with EEXIST if there is one of that name."""
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _encode(policy))
+
+
+def replace(policy: Mapping[str, Any]) -> Message:
+    """Change a policy in place, also while rules use it. Its family and protocol cannot change.
+
+    States that are left out go back to the protocol's defaults.
+    """
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
+
+
+def get(name: str) -> Message:
+    """Ask for one policy."""
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, _named(name))
+
+
+def delete(name: str) -> Message:
+    """Delete one policy; refused with EBUSY while a rule uses it."""
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(name))
 
 
 def dump() -> Message:
@@ -86,23 +214,86 @@ def dump() -> Message:
     return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, nfgenmsg())
 
 
+def set_defaults(policy: Mapping[str, Any]) -> Message:
+    """Change the timeouts of a protocol that count where no policy does; those left out stay."""
+    about = {"family": values.AF_INET, **policy}  # wanted, but the defaults are of both families
+    about.pop("name", None)
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))
+
+
+def get_defaults(protocol: int) -> Message:
+    """Ask for the timeouts of a protocol that count where no policy does."""
+    about = {"family": values.AF_INET, "protocol": protocol}
+    return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_GET, 0, nfgenmsg() + _POLICIES.encode(about))
+
+
+def _encode(policy: Mapping[str, Any]) -> bytes:
+    keys = _SENT | {key for key in policy if key.startswith(_WHAT)}
+    return nfgenmsg() + _codec(policy["protocol"]).encode(policy, keys)
+
+
+def _named(name: str) -> bytes:
+    if not name:
+        raise InvalidValue("name", "is empty: such a message would be about every policy")
+    return nfgenmsg() + attribute(uapi.CTA_TIMEOUT_NAME, NAME.encode(name))
+
+
+def decode(message: Message) -> Policy:
+    """The policy in a message of the kernel's."""
+    protocol = _POLICIES.decode(*payload_of(message)).get("protocol", uapi.IPPROTO_GENERIC)
+    return _codec(protocol).decode(*payload_of(message))
+
+
+def parse_policy(message: Message) -> dict[str, Any]:
+    """The policy in a message of the kernel's, as a document."""
+    return present(decode(message))
+
+
+# The table of policies
+
+
 def read_all(table: Table) -> Iterator[dict[str, Any]]:
     """Every timeout policy of the table's namespace, in the form of a document.
 
     Raises `Unavailable` where the kernel has no cttimeout.
     """
-    return table.read(dump(), parse_policy)
+    try:
+        yield from table.read(dump(), parse_policy)
+    except KernelError as error:
+        raise _explained(error, "reading timeout policies") from None
 
 
-def parse_policy(message: Message) -> dict[str, Any]:
-    """The policy in a message of the kernel's: `name`, `family`, `protocol`, `use` and, by state,
-    `timeouts` in seconds."""
-    policy = _POLICIES.decode(*payload_of(message))
-    names = {number: name for name, number in STATES.get(policy["protocol"], _WHOLE).items()}
-    data = policy.pop("timeouts", b"")
-    shown = {key: _KINDS[key].present(policy[key]) for key in _KINDS if key in policy}
-    shown["timeouts"] = {
-        names.get(number, str(number)): int.from_bytes(data[start:end], "big")
-        for number, start, end in attributes(data, 0, len(data))
-    }
-    return shown
+def find(table: Table, name: str) -> Policy | None:
+    """The policy of a name, or None. Raises `Unavailable` where the kernel has no cttimeout."""
+    doing = f"reading timeout policy {name}"
+    try:
+        answers = table.ask(doing, get(name))
+    except NotFound:
+        return None
+    except KernelError as error:
+        raise _explained(error, doing) from None
+    return decode(answers[0]) if answers else None
+
+
+def defaults(table: Table, protocol: int) -> Policy:
+    """The timeouts of a protocol that count where no policy does.
+
+    Raises `Unsupported` for a protocol that this kernel does not track.
+    """
+    doing = f"reading the {describe({'protocol': protocol})}"
+    try:
+        answers = table.ask(doing, get_defaults(protocol))
+    except KernelError as error:
+        raise _explained(error, doing) from None
+    found = decode(answers[0]) if answers else {"protocol": protocol}
+    found.pop("family", None)  # an echo of the request
+    return found
+
+
+def _explained(error: KernelError, doing: str) -> KernelError:
+    """Without cttimeout, every request is invalid; and a protocol may be one that is not tracked."""
+    if error.errno == errno.EINVAL or isinstance(error, Unavailable):
+        return Unavailable(doing, error.errno, remedy=_REMEDY)
+    if error.errno == errno.EOPNOTSUPP:
+        return error.advised("This kernel does not track that protocol by itself; write generic, or leave it out")
+    return error

@@ -50,7 +50,7 @@ def rows(family: int, protocol: int) -> list[Attribute]:
     found: dict[str, Attribute] = {}
     keys = protocol_keys(protocol)
     for row in ENTRY:
-        group, _, name = row.key.partition(".")
+        group, _unused, name = row.key.partition(".")
         in_tuple = group in ("original", "reply", "master")
         if row.family not in (None, family) or row.protocol not in (None, protocol):
             continue
@@ -234,7 +234,7 @@ def address_sets(draw: Any) -> str:
         block = ipaddress.ip_network((address, draw(st.integers(0, bits))), strict=False)
         return str(block)
     if form == "range":
-        low, high = sorted([address, draw(addresses(family))], key=lambda text: ipaddress.ip_address(text))
+        low, high = sorted([address, draw(addresses(family))], key=ipaddress.ip_address)
         return f"{low}-{high}"
     return str(address)
 

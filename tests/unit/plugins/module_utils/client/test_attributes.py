@@ -123,7 +123,7 @@ def test_every_row_is_written_down_here_too() -> None:
 
 def entry_with(row: Attribute) -> dict[str, Any]:
     """The smallest entry that can have the row, and the row's value."""
-    value, _, _, family, protocol = BY_ROW[row.key, row.path]
+    value, _unused, _unused, family, protocol = BY_ROW[row.key, row.path]
     family = family or (V6 if protocol == ICMPV6 else V4)
     entry: dict[str, Any] = {"family": family}
     for direction in ("original", row.key.partition(".")[0]):
@@ -136,7 +136,7 @@ def entry_with(row: Attribute) -> dict[str, Any]:
 
 @each_row
 def test_the_bytes_of_a_row(row: Attribute) -> None:
-    value, data, _, family, protocol = BY_ROW[row.key, row.path]
+    value, data, _unused, family, protocol = BY_ROW[row.key, row.path]
     assert (row.family, row.protocol) == (family, protocol)
     entry = entry_with(row)
     sent = wire.flat(wire.tree(ENTRIES.encode(entry)))
@@ -160,7 +160,7 @@ def merged(path: tuple[int, ...], before: bytes, payload: bytes) -> bytes:
 
 @each_row
 def test_a_row_is_sent_where_the_kernel_heeds_it_and_nowhere_else(row: Attribute) -> None:
-    _, _, use, _, _ = BY_ROW[row.key, row.path]
+    _unused, _unused, use, _unused, _unused = BY_ROW[row.key, row.path]
     entry = entry_with(row)
     for build, letters in (
         (messages.create, "ck"),
@@ -175,7 +175,7 @@ def test_a_row_is_sent_where_the_kernel_heeds_it_and_nowhere_else(row: Attribute
 
 @each_row
 def test_a_row_is_shown_and_can_be_declared_again(row: Attribute) -> None:
-    value, *_ = BY_ROW[row.key, row.path]
+    value, *_unused = BY_ROW[row.key, row.path]
     document = shape.present(entry_with(row))
     json.dumps(document)
     *steps, last = row.key.replace("_min", "").replace("_max", "").split(".")

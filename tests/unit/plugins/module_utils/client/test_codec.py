@@ -87,7 +87,7 @@ def test_random_bytes_are_refused_or_shown(data: bytes) -> None:
 def attribute_bytes(draw: Any, depth: int = 0) -> bytes:
     """Attributes of any number, nest and length that hold together at least on the outside."""
     data = b""
-    for _ in range(draw(st.integers(0, 3))):
+    for _unused in range(draw(st.integers(0, 3))):
         number = draw(st.integers(0, 28 if depth == 0 else 10))
         if depth < 3 and draw(st.booleans()):
             data += nested(number, draw(attribute_bytes(depth + 1)))

@@ -44,7 +44,7 @@ def test_an_invalid_value_is_named_by_its_path() -> None:
 )
 def test_each_errno_has_its_exception(code: int, kind: type) -> None:
     error = errors.kernel_error("creating x", code)
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert error.errno == code
     assert str(error).startswith("creating x: ")
     name = "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))

@@ -252,7 +252,7 @@ MALFORMED: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("raw", "key"), MALFORMED, ids=[repr(raw) for raw, _ in MALFORMED])
+@pytest.mark.parametrize(("raw", "key"), MALFORMED, ids=[repr(raw) for raw, _unused in MALFORMED])
 def test_a_malformed_value_is_named_with_a_cure(raw: Any, key: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_match(raw)

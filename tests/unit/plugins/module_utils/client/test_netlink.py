@@ -22,6 +22,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     ResultUnknown,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
+    ANSWERED_WINDOW,
     WINDOW,
     DumpInterrupted,
     Message,
@@ -79,7 +80,7 @@ def test_frames_are_what_another_reader_reads(kind: int, flags: int, sequence: i
 @settings(max_examples=60)
 def test_random_bytes_are_messages_or_malformed(data: bytes) -> None:
     with contextlib.suppress(MalformedMessage):
-        assert sum(16 + len(message.payload) for _, message in parse(data)) <= len(data)
+        assert sum(16 + len(message.payload) for _unused, message in parse(data)) <= len(data)
 
 
 def test_a_length_beyond_the_datagram_is_malformed() -> None:
@@ -132,7 +133,7 @@ def test_the_kernels_own_words_and_the_attribute_they_are_about(answer: bytes) -
 def test_an_offset_to_nowhere_names_no_attribute(offset: int) -> None:
     place = corpus.CAPPED.index(struct.pack("=I", 0x84))
     answer = corpus.CAPPED[:place] + struct.pack("=I", offset) + corpus.CAPPED[place + 4 :]
-    ((_, request),) = parse(corpus.REFUSED)
+    ((_unused, request),) = parse(corpus.REFUSED)
     with pytest.raises(Refused) as caught:
         answering(answer).request(request)
     assert caught.value.refusal.attribute is None
@@ -179,7 +180,7 @@ def test_a_late_answer_is_not_taken_for_that_to_the_next_request() -> None:
 def test_a_lost_answer_leaves_the_result_unknown(code: int, kind: type) -> None:
     with pytest.raises(kind) as caught:
         answering(OSError(code, "lost")).request(REQUEST)
-    assert type(caught.value) is kind
+    assert caught.value.__class__ is kind
     with pytest.raises(kind):
         list(answering(OSError(code, "lost")).dump(REQUEST))
 
@@ -369,3 +370,41 @@ def test_a_datagram_that_did_not_fit_is_an_error() -> None:
     with pytest.raises(OSError, match="longer") as caught:
         datagrams_over((b"part", 0x20, 0)).receive()
     assert caught.value.errno == errno.EMSGSIZE
+
+
+def echoing(refused: dict[int, int], lost: frozenset[int] = frozenset()) -> fake.Respond:
+    """A kernel that answers each request with its number, refuses some, and loses what comes from some on."""
+
+    def respond(request: wire.Framed) -> Iterable[Reply]:
+        (number,) = struct.unpack("=I", request.payload[:4])
+        if number in lost:
+            return [OSError(errno.ENOBUFS, "lost")]
+        if number in refused:
+            return [fake.refusal(request, refused[number])]
+        return [wire.framed(0x0100, 2, request.sequence, request.payload), *fake.acknowledge(request)]
+
+    return respond
+
+
+class TestAnswersToMany:
+    COUNT = 2 * ANSWERED_WINDOW + 3
+
+    def test_each_request_gets_its_own(self) -> None:
+        refused = {0: errno.ENOENT, ANSWERED_WINDOW - 1: errno.EPERM, ANSWERED_WINDOW + 1: errno.ENOENT}
+        datagrams = FakeDatagrams(echoing(refused))
+        for index, answer in enumerate(Socket(datagrams).ask_all(numbered(self.COUNT))):
+            if index in refused:
+                assert answer == Refusal(refused[index])
+            else:
+                assert [message.payload for message in answer] == [struct.pack("=I", index)]
+        assert len(datagrams.sent) == 3
+
+    def test_what_was_answered_before_a_loss_counts(self) -> None:
+        """The answer has what a reset counter had: it must not be thrown away with those that are lost."""
+        answers = list(Socket(FakeDatagrams(echoing({}, lost=frozenset({5})))).ask_all(numbered(self.COUNT)))
+        assert [isinstance(answer, Refusal) for answer in answers[:6]] == [False] * 5 + [True]
+        assert answers[5:ANSWERED_WINDOW] == [Refusal(errno.ENOBUFS)] * (ANSWERED_WINDOW - 5)
+        assert not any(isinstance(answer, Refusal) for answer in answers[ANSWERED_WINDOW:])
+
+    def test_none(self) -> None:
+        assert list(Socket(FakeDatagrams(echoing({}))).ask_all([])) == []

@@ -28,7 +28,7 @@ Ends = Tuple[str, int, str, int]
 #: and the state and the inode
 Row = Tuple[Ends, str, int]
 
-HOME = ["HOME=/"]
+HOME = ("HOME=/",)
 ESTABLISHED, TIME_WAIT, LISTENING = "01", "06", "0A"
 MINE = ("192.0.2.1", 22, "198.51.100.7", 50000)
 MINE_IN_WORDS = "198.51.100.7 50000 192.0.2.1 22"

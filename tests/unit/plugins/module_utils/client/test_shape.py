@@ -282,7 +282,9 @@ MALFORMED: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("document", "key"), MALFORMED, ids=[f"{key}-{i}" for i, (_, key) in enumerate(MALFORMED)])
+@pytest.mark.parametrize(
+    ("document", "key"), MALFORMED, ids=[f"{key}-{i}" for i, (_unused, key) in enumerate(MALFORMED)]
+)
 def test_a_malformed_value_is_named_with_a_cure(document: Any, key: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         shape.parse(document)

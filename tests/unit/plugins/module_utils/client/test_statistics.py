@@ -8,8 +8,10 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.statistics import (
+    EXPECTATIONS,
     GLOBAL,
     PER_CPU,
+    parse_expectations_per_cpu,
     parse_global,
     parse_per_cpu,
 )
@@ -52,3 +54,10 @@ def test_each_counter_by_its_number(row: object) -> None:
 def test_retired_and_future_counters_are_passed_over() -> None:
     payload = b"\0\0\0\0" + wire.attribute((1,), b"\0\0\0\1") + wire.attribute((99,), b"\0" * 8) + CPU_1[4:12]
     assert parse_per_cpu(Message(0x104, 2, payload)) == (0, {"found": 0})
+
+
+def test_expectations_of_one_cpu() -> None:
+    """As Linux 6.18 sends them: under the number of entries' statistics, not of expectations' own."""
+    payload = bytes.fromhex("0000000108000100000000040800020000000005080003000000000e")
+    assert parse_expectations_per_cpu(Message(0x103, 2, payload)) == (1, {"new": 4, "create": 5, "delete": 14})
+    assert {row.key: row.path for row in EXPECTATIONS} == {"new": (1,), "create": (2,), "delete": (3,)}

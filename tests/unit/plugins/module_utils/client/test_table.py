@@ -158,7 +158,7 @@ def test_a_lost_answer_is_told_with_the_entry_that_it_is_about(code: int, kind: 
         with pytest.raises(kind, match=f"^{doing} udp 10.0.0.1:7 "):
             work(udp(7))
     (result,) = table.create_all([creation(udp(7))])
-    assert type(result) is kind
+    assert result.__class__ is kind
     assert str(result).startswith("creating udp 10.0.0.1:7 ")
     for read in (lambda: list(table.dump()), table.count, table.statistics_per_cpu):
         with pytest.raises(kind):
@@ -182,7 +182,7 @@ def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -
         assert error.attribute == name
         assert f" at {name}; the kernel says: bad" in str(error)
     table = table_over(lambda request: [corpus.CAPPED])
-    ((_, request),) = [(m.sequence, m) for m in wire.messages(corpus.REFUSED)]
+    ((_unused, request),) = [(m.sequence, m) for m in wire.messages(corpus.REFUSED)]
     entry = messages.parse_entry(Message(0x100, 0, request.payload))
     with pytest.raises(errors.KernelError) as caught:
         table.create(entry)

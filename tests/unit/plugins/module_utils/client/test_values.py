@@ -99,7 +99,7 @@ INTEGERS = [
 def test_ways_to_write_an_integer(raw: Any, value: int) -> None:
     found = values.parse_integer(raw, "key", 0, 255)
     assert found == value
-    assert type(found) is int
+    assert found.__class__ is int
 
 
 NO_INTEGERS: list[Any] = [
@@ -200,7 +200,7 @@ def test_what_is_no_helpers_name(raw: Any) -> None:
 
 
 def test_a_name_loses_what_ansible_attached_to_it() -> None:
-    assert type(values.HELPER_NAME.parse(Tagged("ftp"), "helper")) is str
+    assert values.HELPER_NAME.parse(Tagged("ftp"), "helper").__class__ is str
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,16 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Create a connection and one that belongs to it, as FTP's data connections do.
+
+Stands beside conntrack_master.c of libnetfilter_conntrack.
+"""
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+
+CONTROL = {"source": "192.0.2.1", "destination": "198.51.100.2", "source_port": 1027, "destination_port": 21}
+DATA = {"source": "198.51.100.2", "destination": "192.0.2.1", "source_port": 20, "destination_port": 2000}
+
+with Table() as table:
+    table.create(parse({"protocol": "tcp", "original": CONTROL}))
+    table.create(parse({"protocol": "tcp", "original": DATA, "master": CONTROL}))

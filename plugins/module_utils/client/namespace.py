@@ -1,0 +1,50 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network namespace of this thread: which it is, entering another, making a new one.
+
+Python has setns and unshare from 3.12 on only, so they come from the C library.
+
+Source: namespaces(7), setns(2), unshare(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+CLONE_NEWNET = 0x40000000
+
+
+def current() -> tuple[int, int] | None:
+    """What tells this thread's network namespace from any other; None where there is no /proc."""
+    try:
+        found = os.stat("/proc/thread-self/ns/net")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def path_of(name: str) -> str:
+    """The file that stands for a namespace: a path as it is, or a name under /run/netns."""
+    return name if "/" in name else os.path.join("/run/netns", name)
+
+
+def enter(path: str) -> None:
+    """Move this thread into the network namespace that `path` stands for. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("setns", descriptor, CLONE_NEWNET)
+    finally:
+        os.close(descriptor)
+
+
+def leave_for_a_new_one() -> None:
+    """Move this thread into a network namespace made for it. Raises `OSError`."""
+    _call("unshare", CLONE_NEWNET)
+
+
+def _call(function: str, *arguments: int) -> None:
+    import ctypes
+
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,143 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Zero the counters of what matches, and lose no count on the way.
+
+The kernel reads and resets a counter at once, so the values given are the ones that were reset.
+Where everything is meant, one dump does it; else the table is read first and each entry that
+matches is zeroed by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator
+
+from .client.document import Document
+from .client.entry import Entry, describe
+from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
+from .client.labels import LabelMap
+from .client.match import EVERYTHING, Match
+from .client.shape import present
+from .client.table import Table
+
+_DIRECTIONS = ("original", "reply")
+_UNITS = ("packets", "bytes")
+_COUNTERS = tuple(f"counters.{direction}.{unit}" for direction in _DIRECTIONS for unit in _UNITS)
+
+#: The result where nothing was done.
+NOTHING: Document = {
+    "matched": 0,
+    "zeroed": 0,
+    "gone": 0,
+    "total": {direction: dict.fromkeys(_UNITS, 0) for direction in _DIRECTIONS},
+    "entries": [],
+}
+
+
+class ZeroingFailed(ConntrackError):
+    """Not all counters were zeroed; `result` says which were, in the form of a module's."""
+
+    def __init__(self, sentence: str, result: Document) -> None:
+        super().__init__(sentence)
+        self.result = result
+
+
+class _Tally:
+    """What was zeroed: how many entries, the sum of their counters, and the first of them."""
+
+    def __init__(self, report_limit: int) -> None:
+        self.matched = self.zeroed = self.gone = 0
+        self.shown: list[Entry] = []
+        self._sums = dict.fromkeys(_COUNTERS, 0)
+        self._report_limit = report_limit
+
+    def add(self, entry: Entry) -> None:
+        self.zeroed += 1
+        for key in _COUNTERS:
+            self._sums[key] += entry.get(key, 0)
+        if len(self.shown) < self._report_limit:
+            self.shown.append(entry)
+
+    def as_document(self, labels: LabelMap) -> Document:
+        return {
+            "changed": self.zeroed > 0,
+            "matched": self.matched,
+            "zeroed": self.zeroed,
+            "gone": self.gone,
+            "total": {
+                direction: {unit: self._sums[f"counters.{direction}.{unit}"] for unit in _UNITS}
+                for direction in _DIRECTIONS
+            },
+            "entries": [present(entry, labels) for entry in self.shown],
+        }
+
+
+def has_counted(entry: Entry) -> bool:
+    """Whether a counter of the entry is above zero."""
+    return any(entry.get(key) for key in _COUNTERS)
+
+
+def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_mode: bool) -> Document:
+    """Zero the counters of the entries that match and return what they were, as a module's result.
+
+    Raises `ZeroingFailed` where the kernel refused some, after all others, and where the answer
+    that had an entry's counts was lost.
+    """
+    tally = _Tally(report_limit)
+    everything = match is EVERYTHING
+    found = (entry for entry in table.dump(zero=everything and not check_mode) if match(entry))
+    failures: list[KernelError] = []
+    if check_mode:
+        for entry in _counted(found, tally):
+            tally.add(entry)
+    elif everything:
+        try:
+            for entry in _counted(found, tally):
+                tally.add(entry)
+        except ConntrackError as error:
+            raise ZeroingFailed(
+                f"{error}. What had been zeroed until then is in the result", tally.as_document(labels)
+            ) from error
+    else:
+        failures = _zero_each(table, list(_counted(found, tally)), tally)
+    result = tally.as_document(labels)
+    if failures:
+        unknown = sum(isinstance(error, ResultUnknown) for error in failures)
+        lost = f" The counts of {unknown} of them may be zeroed and lost." if unknown else ""
+        raise ZeroingFailed(
+            f"{len(failures)} of {len(failures) + tally.zeroed} entries were not zeroed, the first because: "
+            f"{failures[0]}.{lost}",
+            result,
+        )
+    result["diff"] = {
+        "before": "".join(sorted(map(_line, tally.shown))),
+        "after": "".join(sorted(_line({**entry, **dict.fromkeys(_COUNTERS, 0)}) for entry in tally.shown)),
+    }
+    return result
+
+
+def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
+    for entry in entries:
+        tally.matched += 1
+        if has_counted(entry):
+            yield entry
+
+
+def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> list[KernelError]:
+    failures: list[KernelError] = []
+    for answer in table.zero_all(entries):
+        if isinstance(answer, NotFound):
+            tally.gone += 1
+        elif isinstance(answer, KernelError):
+            failures.append(answer)
+        else:
+            tally.add(answer)
+    return failures
+
+
+def _line(entry: Entry) -> str:
+    counts = "; ".join(
+        f"{direction} {entry.get(f'counters.{direction}.packets', 0)} packets "
+        f"{entry.get(f'counters.{direction}.bytes', 0)} bytes"
+        for direction in _DIRECTIONS
+    )
+    return f"{describe(entry)}: {counts}\n"

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings as declared, in the kernel and in the files that the boot reads."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from . import persistence
+from .client import settings
+from .client.document import Document
+from .client.errors import ConntrackError, InvalidValue
+from .client.settings import DIRECTORY
+from .client.table import Table
+
+KERNEL = "kernel"
+
+
+class SettingsFailed(ConntrackError):
+    """Not all is as declared; `result` says what was done, in the form of a module's."""
+
+    def __init__(self, sentence: str, result: Document) -> None:
+        super().__init__(sentence)
+        self.result = result
+
+
+def load() -> None:
+    """Have the kernel load connection tracking where it has not; without it there are no settings."""
+    if settings.read("max") is None:
+        with Table() as table:
+            table.count()
+
+
+def declared_settings(params: Mapping[str, Any]) -> dict[str, int]:
+    """The settings that a module's parameters declare, by name; `InvalidValue` for what cannot be."""
+    declared = settings.parse(params)
+    if not declared:
+        raise InvalidValue("", "No setting is declared; write at least one, such as max or accounting")
+    return declared
+
+
+def reconcile(
+    declared: Mapping[str, int], persist_in: str | None, check_mode: bool, directory: str = DIRECTORY
+) -> Document:
+    """Make the settings be as declared, with `persist_in` also after a reboot.
+
+    Returns what was done in the form of a module's result, with the sentences that a user is to
+    be warned by as `overridden`. All is checked before anything is written. Raises
+    `SettingsFailed` with what was written all the same.
+    """
+    before = settings.read_all(directory)
+    result: Document = {"changed": False, "before": before, "settings": before, "changes": []}
+    try:
+        files = _files(declared, directory)
+        if persist_in is not None:
+            persistence.check_directory(persist_in)
+        edits = [] if persist_in is None else persistence.plan(files, persist_in)
+        there = settings.flat(before)
+        differing = {
+            name: value for name, value in declared.items() if not settings.is_as_declared(name, value, there.get(name))
+        }
+        for name in differing:
+            settings.check_writable(name, directory)
+    except InvalidValue:
+        raise
+    except ConntrackError as error:
+        raise SettingsFailed(f"{error}. Nothing was changed.", result) from error
+
+    if check_mode:
+        changes = [_change(name, KERNEL, there.get(name), value) for name, value in differing.items()]
+        changes += [_change(where=edit.path, **change) for edit in edits for change in edit.changes]
+        result["settings"] = _foreseen(before, differing)
+    else:
+        changes = _write(differing, edits, there, directory, result)
+        result["settings"] = settings.read_all(directory)
+    result["changed"] = bool(changes)
+    result["changes"] = changes
+    result["overridden"] = [] if persist_in is None else persistence.overriding(files, persist_in)
+    result["diff"] = [_diff(declared, there, differing)] + [
+        {"before": edit.before, "after": edit.after, "before_header": edit.path, "after_header": edit.path}
+        for edit in edits
+    ]
+    return result
+
+
+def _files(declared: Mapping[str, int], directory: str) -> dict[str, int]:
+    """The declared values by the files of their settings; `CannotSet` where this kernel has no such file."""
+    files = {}
+    for name, value in declared.items():
+        file = settings.file_of(name, directory)
+        if file is None:
+            sentence = f"{name}: this kernel has no such setting"
+            if name.startswith("timeouts."):
+                sentence += f"; it has timeouts of {', '.join(settings.read_timeouts(directory))}"
+            raise settings.CannotSet(sentence)
+        files[file] = value
+    return files
+
+
+def _write(
+    differing: Mapping[str, int],
+    edits: list[persistence.Edit],
+    there: Mapping[str, int],
+    directory: str,
+    result: Document,
+) -> list[Document]:
+    """Write the kernel's settings, then the files, and return what was changed."""
+    done: list[Document] = []
+    try:
+        for name, value in differing.items():
+            settings.write(name, value, directory)
+            done.append(_change(name, KERNEL, there.get(name), value))
+        now = settings.flat(settings.read_all(directory))
+        for name, value in differing.items():
+            if not settings.is_as_declared(name, value, now.get(name)):
+                raise settings.CannotSet(f"{name}: the kernel made {now.get(name)} of {value}")
+        for edit in edits:
+            persistence.write(edit)
+            done += [_change(where=edit.path, **change) for change in edit.changes]
+    except ConntrackError as error:
+        written = ", ".join(f"{change['key']} ({change['where']})" for change in done) or "nothing"
+        raise SettingsFailed(
+            f"{error}. Changed all the same: {written}.",
+            {**result, "changed": bool(done), "changes": done, "settings": settings.read_all(directory)},
+        ) from error
+    return done
+
+
+def _change(key: str, where: str, before: Any, after: Any) -> Document:
+    return {"key": key, "where": where, "before": before, "after": after}
+
+
+def _foreseen(before: Document, differing: Mapping[str, int]) -> Document:
+    foreseen = {**before, "timeouts": dict(before["timeouts"])}
+    for name, value in differing.items():
+        group, dot, state = name.partition(".")
+        (foreseen[group] if dot else foreseen)[state or group] = value
+    return foreseen
+
+
+def _diff(declared: Mapping[str, int], there: Mapping[str, int], differing: Mapping[str, int]) -> Document:
+    before = {name: there.get(name) for name in sorted(declared)}
+    return {
+        "before": before,
+        "after": {name: differing.get(name, value) for name, value in before.items()},
+        "before_header": "net.netfilter",
+        "after_header": "net.netfilter",
+    }

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Counters of real packets: none lost, none counted twice, and none of another entry reset."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ResultUnknown
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import ANSWERED_WINDOW, Datagrams, Socket
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.counters import zero
+from tests import samples
+from tests.lab import Gateway, Namespace
+
+PORTS = (5001, 5002, 5003)
+
+
+@pytest.fixture
+def counting(gateway_lab: Gateway) -> Gateway:
+    """A gateway that counts."""
+    gateway_lab.gateway.sysctl("nf_conntrack_acct", 1)
+    return gateway_lab
+
+
+@pytest.fixture
+def table(counting: Gateway) -> Iterator[Table]:
+    with counting.gateway.entered(), Table() as table:
+        yield table
+
+
+def run(table: Table, match: Match = EVERYTHING, check_mode: bool = False, report_limit: int = 100) -> dict[str, Any]:
+    return zero(table, match, report_limit, LabelMap(), check_mode)
+
+
+def shown(namespace: Namespace) -> dict[int, list[tuple[int, int]]]:
+    """Packets and bytes of each direction as conntrack(8) prints them, by the source port."""
+    found = {}
+    for line in namespace.conntrack("-L", "-p", "udp").splitlines():
+        counters = re.findall(r"packets=(\d+) bytes=(\d+)", line)
+        port = re.search(r"sport=(\d+)", line)
+        assert port
+        found[int(port[1])] = [(int(packets), int(size)) for packets, size in counters]
+    return found
+
+
+def totals(result: dict[str, Any]) -> list[tuple[int, int]]:
+    return [(result["total"][way]["packets"], result["total"][way]["bytes"]) for way in ("original", "reply")]
+
+
+@pytest.mark.parametrize("match", [None, {"source_port": [5001, 5003]}])
+def test_what_conntrack_showed_is_returned_and_reset(counting: Gateway, table: Table, match: Any) -> None:
+    for rounds, port in enumerate(PORTS, 1):
+        flow = counting.client1.udp(counting.SERVER, counting.PORT, source_port=port)
+        for _packet in range(rounds):
+            flow.seen_as()
+        flow.close()
+    before = shown(counting.gateway)
+    assert set(before) == set(PORTS)
+    wanted = EVERYTHING if match is None else parse_match(match)
+    meant = PORTS if match is None else (5001, 5003)
+    foreseen = run(table, wanted, check_mode=True)
+    assert shown(counting.gateway) == before
+    done = run(table, wanted)
+    for result in (foreseen, done):
+        assert result["zeroed"] == len(meant)
+        returned = {
+            entry["original"]["source_port"]: [
+                (entry["counters"][way]["packets"], entry["counters"][way]["bytes"]) for way in ("original", "reply")
+            ]
+            for entry in result["entries"]
+        }
+        assert returned == {port: before[port] for port in meant}
+    nothing = [(0, 0), (0, 0)]
+    assert shown(counting.gateway) == {port: nothing if port in meant else before[port] for port in PORTS}
+    again = run(table, wanted)
+    assert not again["changed"]
+    assert again["entries"] == []
+
+
+@pytest.mark.parametrize("match", [None, {"protocol": "udp"}])
+def test_under_traffic_all_parts_add_up(counting: Gateway, table: Table, match: Any) -> None:
+    wanted = EVERYTHING if match is None else parse_match(match)
+    flows = [counting.client1.udp(counting.SERVER, counting.PORT, source_port=port) for port in PORTS]
+    for flow in flows:
+        flow.seen_as()
+    enough, rounds = threading.Event(), 1
+
+    def send() -> None:
+        nonlocal rounds
+        while not enough.is_set():
+            for flow in flows:
+                flow.seen_as()
+            rounds += 1
+
+    traffic = threading.Thread(target=send)
+    traffic.start()
+    try:
+        results = [run(table, wanted) for _run in range(50)]
+    finally:
+        enough.set()
+        traffic.join()
+    results.append(run(table, wanted))
+    for flow in flows:
+        flow.close()
+    parts = [[totals(result)[way][0] for result in results] for way in (0, 1)]
+    assert [sum(packets) for packets in parts] == [rounds * len(flows)] * 2
+    assert sum(packets > 0 for packets in parts[0]) > 10, "packets flowed between the runs"
+
+
+def flow_document(port: int) -> Any:
+    return creation(shape.parse(samples.flow("ipv6", "tcp", port, 53)))
+
+
+def test_windows_fit_the_receive_buffer(namespace: Namespace) -> None:
+    """Every answer arrives, and belongs to its request."""
+    namespace.sysctl("nf_conntrack_acct", 1)
+    entries = [flow_document(port) for port in range(1, 20 * ANSWERED_WINDOW)]
+    with namespace.entered(), Table() as table:
+        assert not any(table.create_all(entries))
+        answers = list(table.zero_all(entries))
+        assert [answer["original.source_port"] for answer in answers if isinstance(answer, dict)] == list(
+            range(1, 20 * ANSWERED_WINDOW)
+        )
+
+
+def test_a_buffer_that_is_too_small_is_no_silent_loss(namespace: Namespace) -> None:
+    """Answers that found no room had counts in them: each is told."""
+    namespace.sysctl("nf_conntrack_acct", 1)
+    with namespace.entered(), Table(lambda: Socket(Datagrams(receive_buffer=1))) as cramped:
+        assert not any(cramped.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_WINDOW)))
+        entries = list(cramped.dump())
+        answers = list(cramped.zero_all(entries))
+        assert len(answers) == len(entries)
+        lost = [answer for answer in answers if not isinstance(answer, dict)]
+        assert lost
+        assert all(isinstance(answer, ResultUnknown) for answer in lost)
+        assert "counters of" in str(lost[0])

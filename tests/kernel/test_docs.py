@@ -1,0 +1,251 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The README and the guides say what works: every block of Python and of YAML in them is run.
+
+Tasks run in a play on a namespace that has what they speak of, and each that changes something has to find
+something to change. A block that needs more than that is marked by a comment in front of it, which says what,
+and is only checked for its syntax: ``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->``
+in the README.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests.lab import Namespace
+
+CHECKOUT = Path(__file__).parents[2]
+DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs/docsite/rst").glob("*.rst"))]
+
+RST = re.compile(
+    r"(?:^\.\. not run: (?P<needs>.+)\n\n)?"
+    r"^\.\. code-block:: (?P<language>\S+)\n\n(?P<text>(?:(?: {4}.*)?\n)+)",
+    re.MULTILINE,
+)
+MARKDOWN = re.compile(
+    r"(?:^<!-- not run: (?P<needs>.+) -->\n\n?)?^```(?P<language>\S+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Block(NamedTuple):
+    """A block of code, where it is, and what it needs that there is none of here."""
+
+    place: str
+    language: str
+    text: str
+    needs: str | None
+
+
+def blocks(*languages: str) -> Iterator[Block]:
+    for document in DOCUMENTS:
+        content = document.read_text()
+        for found in (RST if document.suffix == ".rst" else MARKDOWN).finditer(content):
+            if found["language"] in languages:
+                place = f"{document.name}:{content.count(chr(10), 0, found.start('text')) + 1}"
+                yield Block(place, found["language"], textwrap.dedent(found["text"]), found["needs"])
+
+
+def kind_of(block: Block) -> str:
+    """What a block of YAML is; a new kind has to be tested in a way of its own."""
+    content = yaml.safe_load(block.text)
+    if isinstance(content, list) and all("hosts" in item for item in content):
+        return "plays"
+    if isinstance(content, list) and all(module_of(item) for item in content):
+        return "tasks"
+    if isinstance(content, dict) and set(content) <= {"match", "except"}:
+        return "match"
+    if isinstance(content, dict) and set(content) == {"all"}:
+        return "inventory"
+    raise ValueError(f"{block.place}: neither plays, nor tasks, nor a match, nor an inventory")
+
+
+def module_of(task: dict[str, Any]) -> str:
+    return next((key for key in task if "." in key), "")
+
+
+YAML = [(kind_of(block), block) for block in blocks("yaml", "yaml+jinja")]
+PYTHON = list(blocks("python"))
+
+
+def params(found: list[Block]) -> list[Any]:
+    return [pytest.param(block, id=block.place) for block in found]
+
+
+def of_kind(wanted: str) -> list[Any]:
+    return params([block for kind, block in YAML if kind == wanted and block.needs is None])
+
+
+# What the documents speak of
+
+ENTRIES: list[dict[str, Any]] = [
+    {  # left behind by a change of the NAT rules
+        "protocol": "udp",
+        "original": {"source": "10.1.0.3", "destination": "192.0.2.53", "source_port": 5000, "destination_port": 53},
+        "nat": {"source": {"address": "198.51.100.1"}},
+    },
+    {
+        "protocol": "tcp",
+        "original": {"source": "10.1.0.4", "destination": "10.20.0.5", "source_port": 5001, "destination_port": 5432},
+        "tcp": {"state": "established"},
+        "mark": 0x10,
+    },
+    {
+        "protocol": "tcp",
+        "original": {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 40000, "destination_port": 21},
+        "helper": "ftp",
+    },
+]
+
+
+@pytest.fixture
+def documented(namespace: Namespace) -> Namespace:
+    """A namespace with the entries above, and one flow that has counted."""
+    for name in ("nf_conntrack_acct", "nf_conntrack_timestamp"):
+        namespace.sysctl(name, 1)
+    namespace.firewall.use_labels()
+    with namespace.rtnetlink() as rtnetlink:
+        rtnetlink.addr("add", index=1, address="10.1.0.2/32")
+    namespace.run([sys.executable, "-c", f"import socket; {SEND}"])
+    with namespace.entered(), Table() as table:
+        for document in ENTRIES:
+            table.create(parse(document))
+    return namespace
+
+
+SEND = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'hello', ('10.1.0.2', 9))"
+
+
+# Python
+
+
+@pytest.mark.parametrize("block", params([block for block in PYTHON if block.needs is None]))
+def test_python_runs(block: Block, documented: Namespace) -> None:
+    documented.run([sys.executable, "-W", "error", "-c", block.text])
+
+
+def test_the_client_removes_what_is_stale_and_creates_an_entry(documented: Namespace) -> None:
+    """What the first program of the guide to the client promises."""
+    block = next(block for block in PYTHON if block.place.startswith("guide_client.rst"))
+    documented.run([sys.executable, "-c", block.text])
+    there = {(entry["original"]["source"], entry["original"]["destination"]) for entry in documented.table()}
+    assert ("10.1.0.3", "192.0.2.53") not in there
+    assert {("10.1.0.2", "192.0.2.53"), ("10.1.0.4", "10.20.0.5")} <= there
+
+
+# YAML
+
+#: Modules that change nothing on the host.
+READERS = re.compile(r"netops\.conntrack\.conntrack_(info|facts|wait)|ansible\.builtin\.(debug|assert|set_fact)")
+
+#: What the boot reads is the machine's own: in a mount namespace, writes to /etc go elsewhere; and the process 1
+#: whose network namespace these settings would be for is one of a process namespace.
+ISOLATED = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c"]
+SHADOW = (
+    'mount -t tmpfs none "$0" && mkdir "$0/upper" "$0/work" && '
+    'mount -t overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" none /etc'
+)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Ansible that knows the collection."""
+    tree = tmp_path / "ansible_collections/netops"
+    tree.mkdir(parents=True)
+    (tree / "conntrack").symlink_to(CHECKOUT)
+    return {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
+        "ANSIBLE_HOME": str(tmp_path / "home"),
+        "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"),
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+
+def program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def write_play(folder: Path, block: Block, **variables: Any) -> Path:
+    """A playbook of these tasks alone."""
+    play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": yaml.safe_load(block.text)}
+    playbook = folder / "playbook.yml"
+    playbook.write_text(yaml.safe_dump([play], sort_keys=False))
+    return playbook
+
+
+@pytest.mark.parametrize("block", of_kind("tasks"))
+def test_tasks_run(block: Block, documented: Namespace, environment: dict[str, str], tmp_path: Path) -> None:
+    with documented.entered(), Table() as table:
+        gathered = [present(entry) for entry in table.dump()]
+    (tmp_path / "gateway.conntrack").write_text(documented.conntrack("-L"))
+    playbook = write_play(tmp_path, block, found={"entries": gathered})
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    if documented.run([*ISOLATED, SHADOW, str(etc)], check=False).returncode:
+        raise unittest.SkipTest("mount and process namespaces of one's own are forbidden here")
+
+    # As root already, and a user namespace of one's own has nobody else to become.
+    variables = {"ansible_connection": "netops.conntrack.netns", "ansible_become": "false"}
+    options = [f"-e{name}={value}" for name, value in variables.items()]
+    ansible = [program("ansible-playbook"), "-i", "host,", "-e", "ansible_netns_name=/proc/1/ns/net", *options]
+    command = [*ISOLATED, f'{SHADOW} && "$@"', str(etc), *ansible, str(playbook)]
+    printed = documented.run(command, env=environment).stdout
+
+    tasks = yaml.safe_load(block.text)
+    changing = [task for task in tasks if not READERS.fullmatch(module_of(task))]
+    assert re.search(rf"ok={len(tasks)} +changed={len(changing)} ", printed), printed
+
+
+@pytest.mark.parametrize("block", of_kind("match"))
+def test_matches_are_read(block: Block) -> None:
+    for match in yaml.safe_load(block.text).values():
+        parse_match(match)
+
+
+@pytest.mark.parametrize("block", of_kind("inventory"))
+def test_inventories_are_read(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(block.text)
+    listing = [program("ansible-inventory"), "-i", str(inventory), "--list"]
+    done = subprocess.run(listing, check=True, env=environment, capture_output=True, text=True)
+    for host in yaml.safe_load(block.text)["all"]["hosts"]:
+        assert host in done.stdout
+
+
+def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: Path) -> None:
+    for block in PYTHON:
+        compile(block.text, block.place, "exec")
+    for kind, block in YAML:
+        if kind == "plays":
+            playbook = tmp_path / "playbook.yml"
+            playbook.write_text(block.text)
+        elif kind == "tasks" and block.needs:
+            playbook = write_play(tmp_path, block)
+        else:
+            continue
+        check = [program("ansible-playbook"), "-i", "host,", "--syntax-check", str(playbook)]
+        assert subprocess.run(check, check=False, env=environment).returncode == 0, block.place
+
+
+def test_something_was_found() -> None:
+    """A pattern that finds nothing would make all of this pass."""
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    written = len(re.findall(r"^(?:```|\.\. code-block:: )(?:python|yaml)\b", text, re.MULTILINE))
+    assert len(PYTHON) + len(YAML) == written > 9

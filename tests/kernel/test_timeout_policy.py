@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Timeout policies on the running kernel, seen by nfct(8), and by what becomes of connections."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import timeout_policy
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.timeout_policy import PROTOCOL, STATES
+from ansible_collections.netops.conntrack.plugins.module_utils.timeout_policy import declared_policy, reconcile
+from tests.lab import Gateway, Namespace
+from tests.lab.namespace import SYSTEM_PATH
+
+ALL = [PROTOCOL.present(protocol) for protocol in STATES]
+#: What nfct(8) calls otherwise, or does not know.
+UNNAMED_BY_NFCT = {"heartbeat_sent", "heartbeat_acked"}
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=SYSTEM_PATH)
+    if found is None:
+        pytest.skip(f"the program {name} is absent (apt-get install {name})")
+    return found
+
+
+def by_nfct(namespace: Namespace, *arguments: str) -> dict[str, Any]:
+    """The numbers that nfct(8) shows, by their names in lower case; empty where it finds nothing."""
+    shown = namespace.run([program("nfct"), *arguments], check=False).stdout
+    return {name.lower(): int(value) for name, value in re.findall(r"\.(\w+) = (\d+),", shown)}
+
+
+def policy_by_nfct(namespace: Namespace, name: str) -> dict[str, Any]:
+    return by_nfct(namespace, "get", "timeout", name)
+
+
+def defaults_by_nfct(namespace: Namespace, protocol: str) -> dict[str, Any]:
+    return by_nfct(namespace, "default-get", "timeout", "inet", protocol)
+
+
+def declare(table: Table, check_mode: bool = False, **given: Any) -> dict[str, Any]:
+    options: dict[str, Any] = dict.fromkeys(("name", "family", "protocol", "timeouts", "use"))
+    options.update({"default": False, "state": "present", "replace": False, **given})
+    return reconcile(table, declared_policy(options), options["state"], options["replace"], check_mode)
+
+
+def tracks(table: Table, protocol: str) -> bool:
+    """Whether this kernel tracks a protocol; where it does not, declaring is refused in one sentence."""
+    try:
+        timeout_policy.defaults(table, PROTOCOL.parse(protocol, "protocol"))
+    except Unsupported:
+        state = next(iter(STATES[PROTOCOL.parse(protocol, "protocol")]))
+        with pytest.raises(ConntrackError, match=f"timeouts of {protocol}: .* does not track that protocol by itself"):
+            declare(table, name="none", family="ipv4", protocol=protocol, timeouts={state: 1})
+        return False
+    return True
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_every_state_arrives_under_its_name(table: Table, namespace: Namespace, protocol: str) -> None:
+    if not tracks(table, protocol):
+        return
+    states = list(STATES[PROTOCOL.parse(protocol, "protocol")])
+    timeouts = {state: 100 + number for number, state in enumerate(states)}
+    family = "ipv6" if protocol == "icmpv6" else "ipv4"
+    given = {"name": "all", "family": family, "protocol": protocol, "timeouts": timeouts}
+    foreseen = declare(table, check_mode=True, **given)
+    assert policy_by_nfct(namespace, "all") == {}
+    done = declare(table, **given)
+    assert done == foreseen
+    assert done["policy"]["timeouts"] == timeouts
+    shown = policy_by_nfct(namespace, "all")
+    assert shown.pop("l3proto") == (10 if family == "ipv6" else 2)
+    assert shown.pop("l4proto") == PROTOCOL.parse(protocol, "protocol")
+    assert shown == {state: value for state, value in timeouts.items() if state not in UNNAMED_BY_NFCT}
+    assert not declare(table, **given)["changed"]
+    assert list(timeout_policy.read_all(table)) == [done["policy"]]
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_one_state_alone(table: Table, namespace: Namespace, protocol: str) -> None:
+    """The others have the defaults when the policy is made, and stay as they are when it is changed."""
+    if not tracks(table, protocol):
+        return
+    *_others, state = STATES[PROTOCOL.parse(protocol, "protocol")]
+    family = "ipv6" if protocol == "icmpv6" else "ipv4"
+    given = {"name": "one", "family": family, "protocol": protocol}
+    before = timeout_policy.defaults(table, PROTOCOL.parse(protocol, "protocol"))
+    declare(table, timeouts={state: 7}, **given)
+    declare(table, default=True, protocol=protocol, timeouts=dict.fromkeys(STATES[before["protocol"]], 99))
+    foreseen = declare(table, check_mode=True, timeouts={state: 8}, **given)
+    done = declare(table, timeouts={state: 8}, **given)
+    assert done == foreseen
+    assert done["changes"] == [{"key": f"timeouts.{state}", "before": 7, "after": 8}]
+    assert done["policy"]["timeouts"] == {**timeout_policy.timeouts_of(before), state: 8}
+    shown = policy_by_nfct(namespace, "one")
+    assert {state: shown[state] for state in shown if state not in ("l3proto", "l4proto")} == {
+        name: value for name, value in done["policy"]["timeouts"].items() if name not in UNNAMED_BY_NFCT
+    }
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp", "gre", "icmp", "generic"])
+def test_defaults_are_the_sysctls(table: Table, namespace: Namespace, protocol: str) -> None:
+    if not tracks(table, protocol):
+        return
+    state = next(iter(STATES[PROTOCOL.parse(protocol, "protocol")]))
+    file = {
+        "tcp": "tcp_timeout_syn_sent",
+        "udp": "udp_timeout",
+        "sctp": "sctp_timeout_closed",
+        "gre": "gre_timeout",
+        "icmp": "icmp_timeout",
+        "generic": "generic_timeout",
+    }[protocol]
+    before = int(namespace.sysctl(f"nf_conntrack_{file}"))
+    given = {"default": True, "protocol": protocol, "timeouts": {state: before + 5}}
+    foreseen = declare(table, check_mode=True, **given)
+    assert int(namespace.sysctl(f"nf_conntrack_{file}")) == before
+    done = declare(table, **given)
+    assert done == foreseen
+    assert done["changes"] == [{"key": f"timeouts.{state}", "before": before, "after": before + 5}]
+    assert int(namespace.sysctl(f"nf_conntrack_{file}")) == before + 5
+    assert not declare(table, **given)["changed"]
+    if protocol != "icmp":  # of which nfct(8) sends the wrong number
+        shown = defaults_by_nfct(namespace, protocol)
+        assert not shown or shown[state] == before + 5
+
+
+def test_what_nfct_made_is_found_and_changed(table: Table, namespace: Namespace) -> None:
+    namespace.run([program("nfct"), "add", "timeout", "theirs", "inet6", "tcp", "established", "77"])
+    found = timeout_policy.find(table, "theirs")
+    assert found is not None
+    assert timeout_policy.present(found)["timeouts"]["established"] == 77
+    done = declare(table, name="theirs", family="ipv6", protocol="tcp", timeouts={"close": 3})
+    assert done["operation"] == "updated"
+    assert policy_by_nfct(namespace, "theirs")["established"] == 77
+    assert policy_by_nfct(namespace, "theirs")["close"] == 3
+    assert declare(table, name="theirs", state="absent")["operation"] == "deleted"
+    assert policy_by_nfct(namespace, "theirs") == {}
+
+
+def test_connections_of_a_rule_have_it_and_it_stays_while_they_do(gateway_lab: Gateway) -> None:
+    gateway, client = gateway_lab.gateway, gateway_lab.client1
+    rule = ["-t", "raw", "-A", "PREROUTING", "-p", "udp", "-j", "CT", "--timeout", "short"]
+    with gateway.entered(), Table() as table:
+        given = {"name": "short", "family": "ipv4", "protocol": "udp"}
+        declare(table, timeouts={"unreplied": 1000, "replied": 1000}, **given)
+        gateway.run([program("iptables"), *rule])
+        flow = client.udp(gateway_lab.SERVER, gateway_lab.PORT)
+        flow.seen_as()
+        assert 900 < next(entry["timeout"] for entry in gateway.table() if entry["protocol"] == "udp") <= 1000
+        # For its first two seconds a flow has that of unreplied ones, answered or not
+        done = declare(table, timeouts={"unreplied": 3000}, **given)
+        assert done["operation"] == "updated"
+        assert done["policy"]["use"] == 2
+        assert done["policy"]["timeouts"] == {"unreplied": 3000, "replied": 1000}
+        flow.seen_as()
+        assert 2900 < next(entry["timeout"] for entry in gateway.table() if entry["protocol"] == "udp") <= 3000
+        for otherwise in ({"state": "absent"}, {"family": "ipv6", "replace": True, "timeouts": {"replied": 1}}):
+            with pytest.raises(ConntrackError, match="a rule uses it; remove that rule first"):
+                declare(table, **{**given, **otherwise})
+        assert policy_by_nfct(gateway, "short")["unreplied"] == 3000
+        gateway.run([program("iptables"), "-t", "raw", "-F"])
+        gateway.conntrack("-F")
+        assert declare(table, name="short", state="absent")["operation"] == "deleted"
+        flow.close()

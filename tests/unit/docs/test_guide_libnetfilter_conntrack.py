@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guide to libnetfilter_conntrack leaves no name out, and what it points to is there.
+
+A user who comes from the C library would otherwise look for what is not there, or miss what is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from ansible_collections.netops.conntrack.plugins.module_utils import module
+from ansible_collections.netops.conntrack.plugins.module_utils.client import attributes, match
+
+CHECKOUT = Path(__file__).parents[3]
+GUIDE = CHECKOUT / "docs/docsite/rst/guide_libnetfilter_conntrack.rst"
+EXAMPLES = CHECKOUT / "docs/examples"
+PLUGINS = "ansible_collections.netops.conntrack.plugins"
+
+
+class Cell(NamedTuple):
+    """A cell of a table in the guide: the heading of its column, and what it says."""
+
+    heading: str
+    text: str
+
+    def names(self) -> list[str]:
+        return [" ".join(name.split()) for name in re.findall(r"``(.+?)``", self.text, re.DOTALL)]
+
+
+Row = list[Cell]
+
+
+def rows() -> Iterator[Row]:
+    """The rows of all tables."""
+    for table in re.findall(r"^\.\. list-table::\n    :header-rows: 1\n\n((?: {4}.*\n)+)", GUIDE.read_text(), re.M):
+        heads, *others = [
+            [cell.strip() for cell in re.split(r"^ {6}-(?=\s)", row, flags=re.M)]
+            for row in re.split(r"^ {4}\* -", table, flags=re.M)[1:]
+        ]
+        for cells in others:
+            yield [Cell(*cell) for cell in zip(heads, cells, strict=True)]
+
+
+ROWS = list(rows())
+
+
+def said(heading: str) -> list[str]:
+    """Every name in the columns of this heading."""
+    return [name for row in ROWS for cell in row if cell.heading == heading for name in cell.names()]
+
+
+def facts() -> dict[str, list[str]]:
+    """The names of the C side by the heading of their column."""
+    found: dict[str, list[str]] = {}
+    for line in (Path(__file__).parent / "libnetfilter_conntrack.txt").read_text().splitlines():
+        if line.startswith("["):
+            names = found.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            names += [line] if "nfct" in list(found)[-1] else line.split()
+    return found
+
+
+FACTS = facts()
+
+
+def test_every_column_is_looked_at() -> None:
+    headings = {cell.heading for row in ROWS for cell in row}
+    assert headings - {"Besides", "How", "Remark"} == {*FACTS, *POINTERS, "Example"}
+
+
+@pytest.mark.parametrize("heading", FACTS)
+def test_no_name_is_left_out_or_made_up(heading: str) -> None:
+    assert sorted(set(said(heading))) == sorted(FACTS[heading])
+
+
+# What the guide points to
+
+
+def keys_of(spec: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of a document, as paths."""
+    for name, option in spec.items():
+        yield prefix + name
+        yield from keys_of(option.get("options", {}), f"{prefix}{name}.")
+
+
+def options() -> Iterator[str]:
+    """Every module, and every option of it as `module: option`."""
+    for path in sorted((CHECKOUT / "plugins/modules").glob("conntrack_*.py")):
+        yield path.stem
+        document = yaml.safe_load(importlib.import_module(f"{PLUGINS}.modules.{path.stem}").DOCUMENTATION)
+        for one in (document, *map(fragment, document["extends_documentation_fragment"])):
+            for option in one.get("options", {}):
+                yield f"{path.stem}: {option}"
+
+
+def fragment(name: str) -> dict[str, Any]:
+    file, _dot, part = name.removeprefix("netops.conntrack.").partition(".")
+    fragments = importlib.import_module(f"{PLUGINS}.doc_fragments.{file}").ModuleDocFragment
+    return yaml.safe_load(getattr(fragments, part.upper() or "DOCUMENTATION"))
+
+
+def in_client(name: str) -> bool:
+    file, *steps = name.split(".")
+    thing: Any = importlib.import_module(f"{PLUGINS}.module_utils.client.{file}")
+    for step in steps:
+        thing = getattr(thing, step, None)
+    return bool(steps) and thing is not None
+
+
+_rows = {row.key for row in attributes.ENTRY}
+KEYS = {*keys_of(module.ENTRY), *_rows, *(key.rpartition(".")[0] for key in _rows)}
+POINTERS = {
+    "Client": in_client,
+    "Key": KEYS.__contains__,
+    "Key of an expectation": {*keys_of(module.EXPECTATION)}.__contains__,
+    "Match": match.KEYS.__contains__,
+    "Module": {*options()}.__contains__,
+}
+
+
+@pytest.mark.parametrize("heading", POINTERS)
+def test_what_it_points_to_is_there(heading: str) -> None:
+    names = said(heading)
+    assert names
+    assert [name for name in names if not POINTERS[heading](name)] == []
+
+
+def test_a_name_without_a_counterpart_has_a_reason() -> None:
+    pointing = {*POINTERS, "Example"}
+    silent = [
+        row[0].text
+        for row in ROWS
+        if not any(cell.text for cell in row[1:] if cell.heading in pointing or cell.heading in ("How", "Remark"))
+    ]
+    assert silent == []
+
+
+# Examples
+
+
+def test_every_example_says_what_it_stands_beside() -> None:
+    beside = {row[0].names()[0]: row for row in ROWS if row[0].heading == "Program"}
+    told = {example: set(row[0].names()) for row in beside.values() for example in row[1].names()}
+    for path in sorted(EXAMPLES.glob("*.py")):
+        docstring = path.read_text().split('"""')[1]
+        assert set(re.findall(r"[\w-]+\.c\b", docstring)) == told.pop(path.name, set()), path.name
+    assert not told, "the guide names examples that are not there"

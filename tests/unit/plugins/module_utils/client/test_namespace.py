@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A wrong namespace would be a wrong table."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import namespace
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("blue", "/run/netns/blue"), ("/proc/7/ns/net", "/proc/7/ns/net"), ("./ns", "./ns")],
+)
+def test_a_namespace_has_a_name_or_a_path(name: str, path: str) -> None:
+    assert namespace.path_of(name) == path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_a_thread_knows_its_own() -> None:
+    there = os.stat("/proc/self/ns/net")
+    assert namespace.current() == (there.st_dev, there.st_ino)
+
+
+def test_one_that_is_not_there_is_told_by_its_errno() -> None:
+    with pytest.raises(OSError, match="No such file") as error:
+        namespace.enter("/nowhere/net")
+    assert error.value.errno == errno.ENOENT
+
+
+def test_what_is_no_namespace_is_told_and_closed(tmp_path: object) -> None:
+    file = os.path.join(str(tmp_path), "net")
+    with open(file, "w", encoding="ascii"):
+        pass
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match=r"Invalid argument|not permitted"):
+        namespace.enter(file)
+    assert len(os.listdir("/proc/self/fd")) == len(before)

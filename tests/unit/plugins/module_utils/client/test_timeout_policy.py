@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A timeout policy is read as the kernel sends it, with the names that its protocol's states have."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import timeout_policy
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotPermitted, Unavailable
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message, Socket
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import fake, wire
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_kernel import encoded, u8, u16, u32
+
+
+def payload(protocol: int, seconds: dict[int, int], **more: Any) -> bytes:
+    data = {number: u32(value) for number, value in seconds.items()}
+    attributes = {1: b"short\0", 2: u16(2), 3: u8(protocol), 4: data, 5: u32(1)}
+    return bytes([2, 1, 0, 0]) + encoded(attributes)
+
+
+def read(answers: Any) -> list[Any]:
+    with Table(lambda: Socket(fake.FakeDatagrams(answers))) as table:
+        return list(timeout_policy.read_all(table))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "seconds", "shown"),
+    [
+        (6, "tcp", {1: 10, 3: 600, 11: 5}, {"syn_sent": 10, "established": 600, "unacknowledged": 5}),
+        (17, "udp", {1: 3, 2: 60}, {"unreplied": 3, "replied": 60}),
+        (47, "gre", {1: 3, 2: 60}, {"unreplied": 3, "replied": 60}),
+        (1, "icmp", {1: 7}, {"timeout": 7}),
+        (132, "sctp", {4: 9}, {"established": 9}),
+        (33, "dccp", {4: 9}, {"open": 9}),
+        (200, 200, {1: 9}, {"timeout": 9}),
+        (17, "udp", {1: 3, 9: 8}, {"unreplied": 3, "9": 8}),
+    ],
+)
+def test_states_have_their_names_and_unknown_ones_their_numbers(
+    protocol: int, name: Any, seconds: dict[int, int], shown: dict[str, int]
+) -> None:
+    found = timeout_policy.parse_policy(Message(0x0800, 0, payload(protocol, seconds)))
+    assert found == {"name": "short", "family": "ipv4", "protocol": name, "use": 1, "timeouts": shown}
+
+
+def test_all_of_them_are_one_dump() -> None:
+    requests = []
+
+    def respond(request: wire.Framed) -> list[fake.Reply]:
+        requests.append(request)
+        return [wire.framed(0x0800, fake.MULTI, request.sequence, payload(17, {1: 3})), fake.done(request)]
+
+    assert [policy["name"] for policy in read(respond)] == ["short"]
+    assert [(request.type, request.flags & fake.DUMP) for request in requests] == [(0x0801, fake.DUMP)]
+
+
+def test_a_kernel_without_policies_is_told_from_one_that_does_not_let_us() -> None:
+    for code, error in ((errno.EINVAL, Unavailable), (errno.EPERM, NotPermitted)):
+        with pytest.raises(error):
+            read(lambda request, code=code: [fake.refusal(request, code)])

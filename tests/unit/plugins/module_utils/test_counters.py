@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts are money to some: none may be lost, none returned twice, and no other entry touched."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import ANSWERED_WINDOW
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.counters import NOTHING, ZeroingFailed, zero
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils import fake_kernel
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import DUMP
+
+ODD = parse_match({"mark": "1/1"})
+
+
+class Kernel(fake_kernel.Kernel):
+    """Counts, and resets what it shows to a request to zero."""
+
+    def _payload(self, there: fake_kernel.Connection) -> bytes:
+        shown = super()._payload(there)
+        if self.zeroing and there.packets is not None:
+            there.packets = there.bytes = (0, 0)
+        return shown
+
+    def _answers(self, request: wire.Framed) -> list[Any]:
+        self.zeroing = request.type == fake_kernel.GET_ZERO
+        return super()._answers(request)
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    """Four flows of 1, 2, 3 and 4 packets each way, a silent one, and one from before accounting."""
+    kernel = Kernel()
+    with kernel.table() as table:
+        for port in range(1, 7):
+            table.create(flow(port))
+    for number, there in enumerate(kernel.connections[:4], 1):
+        there.packets, there.bytes = (number, 10 * number), (100 * number, 1000 * number)
+    kernel.connections[4].packets = kernel.connections[4].bytes = (0, 0)
+    kernel.forget()
+    return kernel
+
+
+def flow(port: int) -> Any:
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 53}
+    return creation(parse({"protocol": "udp", "original": ends, "mark": port}))
+
+
+def run(kernel: Kernel, match: Match = EVERYTHING, check_mode: bool = False, report_limit: int = 100) -> dict[str, Any]:
+    with kernel.table() as table:
+        return zero(table, match, report_limit, LabelMap(), check_mode)
+
+
+def kinds(kernel: Kernel) -> list[Any]:
+    return [(request.type, request.flags & DUMP == DUMP) for request in kernel.requests]
+
+
+def counts(kernel: Kernel) -> list[Any]:
+    return [there.packets for there in kernel.connections]
+
+
+def ports(result: dict[str, Any]) -> list[int]:
+    return [entry["original"]["source_port"] for entry in result["entries"]]
+
+
+def test_everything_is_one_dump(kernel: Kernel) -> None:
+    result = run(kernel)
+    assert kinds(kernel) == [(fake_kernel.GET_ZERO, True)]
+    assert result["matched"] == 6
+    assert result["zeroed"] == 4
+    assert ports(result) == [1, 2, 3, 4]
+    assert result["entries"][2]["counters"] == {
+        "original": {"packets": 3, "bytes": 300},
+        "reply": {"packets": 30, "bytes": 3000},
+    }
+    assert result["total"] == {"original": {"packets": 10, "bytes": 1000}, "reply": {"packets": 100, "bytes": 10000}}
+    assert counts(kernel) == [(0, 0)] * 5 + [None]
+    again = run(kernel)
+    assert not again["changed"]
+    assert {**again, "diff": None} == {**NOTHING, "changed": False, "matched": 6, "diff": None}
+
+
+def test_with_a_match_only_what_matches_is_asked_about(kernel: Kernel) -> None:
+    result = run(kernel, ODD)
+    assert sorted(kinds(kernel)) == [(fake_kernel.GET, True)] + [(fake_kernel.GET_ZERO, False)] * 2
+    assert ports(result) == [1, 3]
+    assert result["matched"] == 3, "the silent one matches, too"
+    assert counts(kernel)[:4] == [(0, 0), (2, 20), (0, 0), (4, 40)]
+    assert result["total"]["original"] == {"packets": 4, "bytes": 400}
+
+
+def test_check_mode_foresees_and_zeroes_nothing(kernel: Kernel) -> None:
+    before = counts(kernel)
+    for match in (EVERYTHING, ODD):
+        foreseen = run(kernel, match, check_mode=True)
+        assert counts(kernel) == before
+        assert all(kind == fake_kernel.GET for kind, _dumped in kinds(kernel))
+        copy = [(there.packets, there.bytes) for there in kernel.connections]
+        assert run(kernel, match) == foreseen
+        for there, (packets, size) in zip(kernel.connections, copy):
+            there.packets, there.bytes = packets, size
+        kernel.forget()
+
+
+def test_totals_are_whole_where_lists_are_cut(kernel: Kernel) -> None:
+    result = run(kernel, report_limit=1)
+    assert ports(result) == [1]
+    assert result["zeroed"] == 4
+    assert result["total"]["original"]["packets"] == 10
+    assert result["diff"] == {
+        "before": "udp 10.0.0.1:1 -> 10.0.0.2:53: original 1 packets 100 bytes; reply 10 packets 1000 bytes\n",
+        "after": "udp 10.0.0.1:1 -> 10.0.0.2:53: original 0 packets 0 bytes; reply 0 packets 0 bytes\n",
+    }
+
+
+def test_what_was_counted_after_the_reading_is_returned(kernel: Kernel) -> None:
+    def more(number: int, request: wire.Framed) -> None:
+        if number == 1:
+            kernel.connections[0].packets, kernel.connections[0].bytes = (9, 9), (9, 9)
+
+    kernel.meanwhile = more
+    assert run(kernel, ODD)["entries"][0]["counters"]["original"] == {"packets": 9, "bytes": 9}
+
+
+def test_an_entry_that_is_gone_meanwhile_is_no_failure(kernel: Kernel) -> None:
+    def vanish(number: int, request: wire.Framed) -> None:
+        if number == 1:
+            kernel.drop(kernel.connections[0])
+
+    kernel.meanwhile = vanish
+    result = run(kernel, ODD)
+    assert result["gone"] == 1
+    assert ports(result) == [3]
+
+
+def test_a_refusal_stops_no_other(kernel: Kernel) -> None:
+    kernel.faults[1] = fake_kernel.Fault(errno.EPERM)
+    with pytest.raises(
+        ZeroingFailed, match=r"^1 of 2 entries were not zeroed, .*zeroing the counters of udp 10.0.0.1:1 ->"
+    ):
+        run(kernel, ODD)
+
+
+def test_lost_answers_are_said_to_be_lost(kernel: Kernel) -> None:
+    kernel.faults[2] = fake_kernel.Fault(errno.ENOBUFS, lost=True, carried_out=True)
+    with pytest.raises(ZeroingFailed, match="counts of 1 of them may be zeroed and lost") as failure:
+        run(kernel, ODD)
+    assert ports(failure.value.result) == [1], "an answer that came before is kept"
+    assert failure.value.result["changed"]
+
+
+def test_a_dump_that_breaks_off_returns_what_it_had(kernel: Kernel) -> None:
+    answers = kernel.respond
+
+    def broken(request: wire.Framed) -> Any:
+        return [*list(answers(request))[:2], OSError(errno.ENOBUFS, "lost")]
+
+    kernel.respond = broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroingFailed, match="What had been zeroed until then") as failure:
+        run(kernel)
+    assert ports(failure.value.result) == [1, 2]
+
+
+def test_many_go_in_windows() -> None:
+    kernel = Kernel()
+    count = 3 * ANSWERED_WINDOW + 1
+    with kernel.table() as table:
+        list(table.create_all(flow(port) for port in range(1, count + 1)))
+    for there in kernel.connections:
+        there.packets, there.bytes = (1, 0), (60, 0)
+    kernel.forget()
+    result = run(kernel, parse_match({"protocol": "udp"}), report_limit=count)
+    assert ports(result) == list(range(1, count + 1))
+    sent = [datagram for datagrams in kernel.sockets for datagram in datagrams.sent]
+    assert len(sent) == 1 + 4

@@ -12,6 +12,6 @@ with Follower() as follower:
     print("Listening,", len(follower.entries), "entries now")
     for told in follower:
         if isinstance(told, Resync):
-            print("Events were lost:", told)
+            print("Events were lost:" if told.overrun else "Changed without an event:", told)
         else:
             print(told.kind, describe(told.entry), "(seen late)" if told.missed else "")

@@ -351,6 +351,16 @@ def test_replace_keeps_the_translation_that_is_in_force() -> None:
     assert result["entry"]["nat"] == SNAT
 
 
+def test_replace_by_another_translation_keeps_nothing_of_the_old_one() -> None:
+    there = {**UDP, "nat": SNAT}
+    kernel = filled([there])
+    nat = {"destination": {"address": "198.51.100.2", "port": 8080}}
+    assert run(kernel, {**UDP, "nat": nat}, replace=True)["entry"]["nat"] == nat
+    kernel = filled([there])
+    entry = run(kernel, {**UDP, "reply": {**MIRROR, "source_port": 9}}, replace=True)["entry"]
+    assert (entry["reply"], "nat" in entry) == ({**MIRROR, "source_port": 9}, False)
+
+
 def test_replace_that_finds_no_room_is_known_before_the_old_entry_is_deleted() -> None:
     taken = {"protocol": "udp", "original": {**MIRROR, "source_port": 9}}
     kernel = filled([UDP, taken])
@@ -419,11 +429,19 @@ def test_an_expected_entry_whose_master_is_gone_is_not_deleted_for_a_replacement
     assert not kernel.writes
 
 
-def test_a_master_of_another_protocol() -> None:
-    """PPTP: a GRE connection that a TCP connection has announced."""
-    master = {"protocol": "tcp", "original": {**FLOW, "destination_port": 1723}}
-    keys = {"source": FLOW["source"], "destination": FLOW["destination"], "source_key": 1, "destination_key": 2}
-    declared = {"protocol": "gre", "original": keys, "master": {**master["original"], "protocol": "tcp"}}
+KEYED = {"source": FLOW["source"], "destination": FLOW["destination"], "source_key": 1, "destination_key": 2}
+
+
+@pytest.mark.parametrize(
+    ("master", "declared"),
+    [
+        # PPTP: a GRE connection that a TCP connection has announced
+        ({"protocol": "tcp", "original": FLOW}, {"protocol": "gre", "original": KEYED}),
+        ({"protocol": "gre", "original": KEYED}, {"protocol": "tcp", "original": FLOW}),
+    ],
+)
+def test_a_master_of_another_protocol(master: Document, declared: Document) -> None:
+    declared = {**declared, "master": {**master["original"], "protocol": master["protocol"]}}
     kernel = Kernel()
     assert "create the master first" in run(kernel, declared)["msg"]
     kernel = filled([master])

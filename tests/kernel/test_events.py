@@ -1,0 +1,620 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Events of the running kernel: all of them, only those asked for, and what was lost is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import events, expectation, shape, uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bpf import ProgramTooLong, compile_filter
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun, Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events import (
+    Event,
+    EventsOff,
+    Follower,
+    Resync,
+    Subscription,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.messages import nfgenmsg, parse_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Datagrams, Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import strategies
+from tests import samples
+from tests.lab import Gateway, Namespace
+from tests.lab.table import from_program
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+FLOOD = 50_000
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def udp(port: int, destination: int = 53, **more: Any) -> Entry:
+    return creation(shape.parse(samples.flow("ipv4", "udp", port, destination, **more)))
+
+
+def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) -> None:
+    """Create entries; the port of one in `every` is 53."""
+    plain = udp(1, 54)
+    entries = (
+        {
+            **plain,
+            "original.source_port": number,
+            "reply.destination_port": number,
+            "original.destination_port": 54 if number % every else 53,
+            "reply.source_port": 54 if number % every else 53,
+        }
+        for number in range(first, first + count)
+    )
+    assert not any(table.create_all(entries))
+
+
+def gist(document: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells an entry from all others, and what every reader shows of it."""
+    return (
+        document["family"],
+        document["protocol"],
+        *(tuple(sorted((k, v) for k, v in document[way].items() if k != "zone")) for way in ("original", "reply")),
+        document.get("zone", 0),
+        document.get("mark", 0),
+    )
+
+
+def listed(namespace: Namespace) -> list[tuple[Any, ...]]:
+    """The table as conntrack(8) lists it."""
+    return sorted(map(gist, from_program(namespace.conntrack("-L", "-o", "extended,id"))), key=str)
+
+
+def known(follower: Follower) -> list[tuple[Any, ...]]:
+    return sorted((gist(shape.present(entry)) for entry in follower.entries.values()), key=str)
+
+
+def drain(follower: Follower) -> list[Any]:
+    """Everything that the follower has to tell now."""
+    told: list[Any] = []
+    while True:
+        waiting = follower.subscription.wait(0)
+        told += follower.receive(0)
+        if not waiting:
+            return told
+
+
+class Watch:
+    """`conntrack -E`, beside what is tested."""
+
+    LINE = re.compile(r"\[(NEW|UPDATE|DESTROY)\]\s+(ipv[46] .*)")
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.process = namespace.start(["conntrack", "-E", "-o", "extended,id"], stderr=subprocess.DEVNULL)
+        with namespace.entered():
+            sockets = Path("/proc/thread-self/net/netlink")
+            until = time.monotonic() + 5
+            while not any(self._listens(line.split()) for line in sockets.read_text().splitlines()[1:]):
+                assert time.monotonic() < until, "conntrack -E does not listen"
+                time.sleep(0.01)
+
+    @staticmethod
+    def _listens(fields: list[str]) -> bool:
+        return fields[1] == "12" and int(fields[3], 16) != 0
+
+    def read(self, count: int) -> list[tuple[Any, ...]]:
+        """So many events, and no more that follow at once."""
+        found: list[tuple[Any, ...]] = []
+        text = b""
+        output = self.process.stdout
+        assert output is not None
+        descriptor = output.fileno()
+        os.set_blocking(descriptor, False)
+        while select.select([descriptor], [], [], 5 if len(found) < count else 0.1)[0]:
+            text += os.read(descriptor, 1 << 16)
+            *lines, text = text.split(b"\n")
+            for line in lines:
+                parsed = self.LINE.search(line.decode())
+                assert parsed is not None, line
+                kind, rest = parsed.groups()
+                if " tcp " in rest and not re.search(r" [A-Z][A-Z_0-9]+ src", rest):
+                    rest = rest.replace(" src=", " NONE src=", 1)  # an update that changed no state
+                found.append((kind.lower(), *gist(from_program(rest)[0])))
+        return found
+
+
+#: Samples with a helper or a master have tests of their own.
+FREE_STANDING = [each for each in samples.SAMPLES if not each[1].needs]
+
+
+class TestEveryProtocol:
+    @pytest.mark.parametrize("sample", [each[1] for each in FREE_STANDING], ids=[each[0] for each in FREE_STANDING])
+    def test_three_readers_hear_the_same(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
+        if not Path("/usr/sbin/conntrack").exists():
+            pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+        entry = shape.parse({**sample.declared, "timeout": 600})
+        watch = Watch(namespace)
+        with Subscription() as subscription, namespace.events() as changes:
+            table.create(entry)
+            whole = table.get(entry)
+            table.update(
+                {**{k: v for k, v in entry.items() if k.startswith(("family", "original", "zone"))}, "mark": 7}
+            )
+            table.delete(entry)
+            heard = [event for _number in range(3) for event in subscription.receive()]
+            assert not subscription.wait(0.02)
+        assert [event.kind for event in heard] == ["new", "update", "destroy"] == changes.kinds()
+        assert all(event.entry["id"] == whole["id"] for event in heard)
+        assert [event.entry.get("mark", 0) for event in heard] == [entry.get("mark", 0), 7, 7]
+        here = [(event.kind, *gist(shape.present(event.entry))) for event in heard]
+        assert here == [(change["event"], *gist(change)) for change in changes]
+        assert here == watch.read(3)
+        shown = shape.present(heard[0].entry)
+        for key in ("status", "nat", "tcp", "sctp", "original", "reply"):
+            assert shown.get(key) == shape.present(whole).get(key), key
+
+    def test_of_real_traffic(self, gateway_lab: Gateway) -> None:
+        """A connection through NAT, from its first packet to its end."""
+        gateway = gateway_lab.gateway
+        with gateway.entered(), Follower() as follower, Subscription() as subscription:
+            before = len(follower.entries)
+            with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
+                assert flow.seen_as().address == gateway_lab.OUTSIDE[0]
+                told = drain(follower)
+                assert told[0].kind == "new"
+                assert {event.kind for event in told[1:]} == {"update"}
+                assert len(follower.entries) == before + 1
+                assert known(follower) == listed(gateway)
+                (entry,) = (e for e in follower.entries.values() if e.get("tcp.state"))
+                assert shape.present(entry)["tcp"]["state"] == "established"
+                assert "assured" in shape.present(entry)["status"]
+                assert shape.present(entry)["nat"]["source"]["address"] == gateway_lab.OUTSIDE[0]
+                gateway.conntrack("-F")
+                (last,) = (event for event in drain(follower) if shape.present(event.entry)["protocol"] == "tcp")
+                assert last.kind == "destroy"
+                assert last.entry["tcp.state"] == entry["tcp.state"]
+            kinds = []
+            while subscription.wait(0):
+                kinds += [event.kind for event in subscription.receive() if event.entry["original.protocol"] == 6]
+            assert kinds[0] == "new"
+
+
+class TestFilter:
+    """The program in the kernel, which Python's own view of it must not differ from."""
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(strategies.live_entries(), strategies.matches())
+    def test_the_kernel_runs_it_as_it_is_meant(self, entry: Entry, raw: Any) -> None:
+        """Attached to a socket of another kind, the same program sees the same bytes, and needs no rights."""
+        try:
+            match = parse_match(raw)
+        except InvalidValue:
+            return
+        payload = nfgenmsg(entry["family"]) + ENTRIES.encode(entry)
+        message = struct.pack("=IHHII", 16 + len(payload), uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE, 0, 0) + payload
+        program = compile_filter(match.term)
+        wanted = match(parse_entry(Message(uapi.IPCTNL_MSG_CT_NEW, 0, payload)))
+        passes = passes_kernel(program, message)
+        assert passes or not wanted
+        if not re.search("bytes|packets|age|timeout|helper|labels", str(raw)):
+            assert passes == wanted
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(strategies.matches())
+    def test_every_program_is_taken(self, raw: Any) -> None:
+        with contextlib.suppress(InvalidValue):
+            assert isinstance(passes_kernel(compile_filter(parse_match(raw).term), b"\0" * 64), bool)
+
+    @pytest.mark.parametrize("count", [100, 1000, 4000])
+    def test_long_programs(self, namespace: Namespace, table: Table, count: int) -> None:
+        """Up to what a socket has room for; beyond that, events come all the same."""
+        match = parse_match({"destination_port": list(range(0, 2 * count, 2))})
+        with Subscription(match=match) as subscription:
+            assert count > 1000 or subscription.filtered
+            flood(table, 1, 3, every=1)
+            table.create(udp(9, 54))
+            heard = [event.entry["original.destination_port"] for _n in range(1) for event in subscription.receive()]
+            assert heard == [54]
+
+    def test_too_long(self, namespace: Namespace, table: Table) -> None:
+        match = parse_match({"port": list(range(0, 10000, 2))})
+        with pytest.raises(ProgramTooLong):
+            compile_filter(match.term)
+        with Subscription(match=match) as subscription:
+            assert not subscription.filtered
+            table.create(udp(1, 53))
+            table.create(udp(1, 54))
+            assert [event.entry["original.destination_port"] for event in subscription.receive()] == []
+            assert [event.entry["original.destination_port"] for event in subscription.receive()] == [54]
+
+
+def passes_kernel(program: bytes, message: bytes) -> bool:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        code = ctypes.create_string_buffer(program, len(program))
+        fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+        other.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, fprog)
+        one.send(message)
+        return bool(select.select([other], [], [], 0)[0])
+
+
+class Counting(Datagrams):
+    """Counts what arrives at the socket, before anyone looks at it."""
+
+    arrived = 0
+
+    def receive(self) -> bytes:
+        datagram = super().receive()
+        type(self).arrived += 1
+        return datagram
+
+
+class TestFlood:
+    def test_only_what_was_asked_for_arrives(self, namespace: Namespace, table: Table) -> None:
+        Counting.arrived = 0
+        match = parse_match({"protocol": "udp", "destination_port": 53})
+        with Subscription(match=match, connect=Counting) as subscription, namespace.entered():
+            flood(table)
+            heard = []
+            while subscription.wait(0):
+                heard += subscription.receive()
+        assert namespace.count() == FLOOD
+        assert len(heard) == FLOOD // 500 == Counting.arrived
+        assert {event.entry["original.destination_port"] for event in heard} == {53}
+        assert subscription.overruns == 0
+
+    def test_what_a_small_buffer_loses_is_told(self, namespace: Namespace, table: Table) -> None:
+        flood(table, count=1000)
+        with Follower(receive_buffer=1) as follower:
+            assert not follower.subscription.filtered
+            flood(table, 1000)
+            gone = [{**udp(number, 54 if number % 500 else 53)} for number in range(100, 200)]
+            assert not any(table.delete_all(gone))
+            told = drain(follower)
+            (resync,) = (each for each in told if isinstance(each, Resync))
+            assert resync.overrun
+            assert follower.subscription.overruns == 1
+            # Every entry was told once, by an event or by the table.
+            assert sum(each.kind == "new" for each in told if isinstance(each, Event)) == FLOOD
+            assert sum(each.kind == "destroy" for each in told if isinstance(each, Event)) == 100
+            assert resync.new == sum(each.missed and each.kind == "new" for each in told if isinstance(each, Event))
+            assert resync.new > FLOOD - 1000
+            assert known(follower) == listed(namespace)
+            assert len(follower.entries) == FLOOD + 900
+
+    def test_while_it_goes_on(self, namespace: Namespace, table: Table) -> None:
+        """Whoever reads while the flood comes, with a buffer too small for it, knows the table in the end."""
+
+        def pour() -> None:
+            with namespace.entered(), Table() as other:
+                flood(other, count=10_000)
+                every_third = ({**udp(number, 54 if number % 500 else 53)} for number in range(0, 10_000, 3))
+                assert not any(other.delete_all(every_third))
+
+        with Follower(receive_buffer=20_000) as follower:
+            thread = threading.Thread(target=pour)
+            thread.start()
+            believed: dict[Any, Any] = {}
+            while thread.is_alive() or follower.subscription.wait(0.1):
+                for each in follower.receive(0.1):
+                    if isinstance(each, Resync):
+                        continue
+                    key = each.entry["original.source_port"]
+                    if each.kind == "destroy":
+                        del believed[key]
+                    else:
+                        believed[key] = each.entry
+            thread.join()
+            drain(follower)
+            assert follower.subscription.overruns >= 1
+            assert known(follower) == listed(namespace)
+            assert len(believed) == len(follower.entries) == 6_666
+
+    def test_overrun_and_on(self, namespace: Namespace, table: Table) -> None:
+        """After an overrun nothing old is in the buffer, and what comes then is heard."""
+        with Subscription(receive_buffer=1) as subscription:
+            flood(table, count=100)
+            with pytest.raises(Overrun, match="receive buffer overran"):
+                list(subscription)
+            assert not subscription.wait(0)
+            table.delete(udp(1, 54))
+            assert [event.kind for event in subscription.receive()] == ["destroy"]
+
+
+class TestFollower:
+    @pytest.mark.parametrize(
+        "match", [EVERYTHING, parse_match({"mark": 1}), parse_match({"port": 53, "except": {"mark": 2}})]
+    )
+    def test_knows_the_table(self, namespace: Namespace, table: Table, match: Match) -> None:
+        for port in range(1, 9):
+            table.create(udp(port, 53 + port % 2, mark=port % 3))
+        with Follower(match, check=None) as follower:
+            for port in range(3, 7):
+                table.update({**udp(port, 53 + port % 2), "mark": (port + 1) % 3})
+            for port in (1, 2, 3):
+                table.delete(udp(port, 53 + port % 2))
+            table.create(udp(2, 53, mark=2))
+            table.create(udp(20, 53, mark=1))
+            told = drain(follower)
+            assert told
+            wanted = sorted((gist(shape.present(e)) for e in table.dump() if match(e)), key=str)
+            assert known(follower) == wanted
+            assert follower.resync() == [Resync(0, 0, 0, False)]
+
+    def test_labels_and_helper(self, namespace: Namespace, table: Table) -> None:
+        namespace.firewall.use_labels()
+        table.create(udp(1, labels=[3]))
+        match = parse_match({"labels": [3]})
+        with Follower(match) as follower:
+            (first,) = follower.entries.values()
+            assert first["labels"] == 8
+            table.update({**udp(1), "mark": 5})
+            table.update({**udp(1), "labels": 0})
+            kinds = [event.kind for event in drain(follower)]
+            assert kinds[-1] == "destroy"
+            assert not follower.entries
+
+    def test_the_same_entry_again(self, namespace: Namespace, table: Table) -> None:
+        table.create(udp(1))
+        with Follower() as follower:
+            for _round in range(3):
+                table.delete(udp(1))
+                table.create(udp(1))
+            assert [event.kind for event in drain(follower)] == ["destroy", "new"] * 3
+            assert known(follower) == listed(namespace)
+
+
+class TestMode:
+    def test_off(self, namespace: Namespace) -> None:
+        namespace.sysctl("nf_conntrack_events", 0)
+        with namespace.entered(), pytest.raises(EventsOff, match="nf_conntrack_events=1"):
+            Subscription()
+
+    @pytest.mark.parametrize("mode", [1, 2])
+    def test_on(self, namespace: Namespace, table: Table, mode: int) -> None:
+        namespace.sysctl("nf_conntrack_events", mode)
+        with Subscription() as subscription:
+            assert subscription.mode == mode
+            table.create(udp(1))
+            assert [event.kind for event in subscription.receive()] == ["new"]
+
+    @pytest.mark.parametrize("before", [0, 2])
+    def test_entries_from_before_are_silent(self, namespace: Namespace, table: Table, before: int) -> None:
+        """No event tells of them; the follower says so, and finds out."""
+        namespace.sysctl("nf_conntrack_events", before)
+        for port in (1, 2, 3):
+            table.create(udp(port))
+        namespace.sysctl("nf_conntrack_events", before or 1)
+        with Subscription() as subscription, Follower(check=0.05) as follower:
+            assert len(follower.silent) == 3
+            table.create(udp(4))
+            table.delete(udp(1))
+            table.update({**udp(2), "mark": 9})
+            table.delete(udp(4))
+            heard = []
+            while subscription.wait(0):
+                heard += [(event.kind, event.entry["original.source_port"]) for event in subscription.receive()]
+            assert heard == [("new", 4), ("destroy", 4)]
+            told: list[Any] = []
+            while not any(isinstance(each, Resync) for each in told):
+                told += follower.receive()
+            assert [each.kind for each in told[:2]] == ["new", "destroy"]
+            assert told[2] == Resync(0, 1, 1, False)
+            assert {(each.kind, each.entry["original.source_port"]) for each in told[3:]} == {
+                ("update", 2),
+                ("destroy", 1),
+            }
+            assert all(each.missed for each in told[3:])
+            assert known(follower) == listed(namespace)
+            assert len(follower.silent) == 2
+
+    def test_what_is_heard_is_not_silent(self, namespace: Namespace, table: Table) -> None:
+        table.create(udp(1))
+        with Follower() as follower:
+            assert len(follower.silent) == 1
+            table.update({**udp(1), "mark": 1})
+            drain(follower)
+            assert not follower.silent
+
+
+class TestBuffer:
+    SIZE = 64 << 20
+
+    def test_of_root(self, namespace: Namespace) -> None:
+        with namespace.entered(), Subscription(receive_buffer=self.SIZE) as subscription:
+            if subscription.receive_buffer != 2 * self.SIZE:
+                with open("/proc/self/uid_map", encoding="ascii") as file:
+                    assert file.read().split()[2] != "4294967295", "root may have any size"
+                pytest.skip("root over a user namespace of its own only")
+            with socket.socket(fileno=os.dup(subscription.fileno())) as other:
+                assert other.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * self.SIZE
+
+    def test_in_a_user_namespace(self, namespace: Namespace) -> None:
+        """There the kernel grants what net.core.rmem_max allows, and no more."""
+        try:
+            with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
+                highest = int(file.read())
+        except OSError:
+            pytest.skip("net.core.rmem_max cannot be read")
+        size, kinds = namespace.call(in_a_user_namespace, max(self.SIZE, highest + 1))
+        assert size == 2 * highest
+        assert kinds == ["new"]
+
+    def test_small(self, namespace: Namespace) -> None:
+        with namespace.entered(), Subscription(receive_buffer=100_000) as subscription:
+            assert subscription.receive_buffer == 200_000
+
+
+def in_a_user_namespace(receive_buffer: int) -> tuple[int, list[str]]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+        raise pytest.skip.Exception("no user namespaces here")
+    with Table() as table:
+        table.count()
+        with Subscription(receive_buffer=receive_buffer) as subscription:
+            table.create(udp(1))
+            return subscription.receive_buffer, [event.kind for event in subscription.receive()]
+
+
+class TestAsyncio:
+    def run(self, test: Any) -> None:
+        asyncio.run(asyncio.wait_for(test, 20))
+
+    def test_iterated(self, namespace: Namespace, table: Table) -> None:
+        async def test() -> None:
+            with Subscription() as subscription:
+
+                async def change() -> None:
+                    for port in range(1, 101):
+                        table.create(udp(port))
+                        await asyncio.sleep(0)
+
+                task = asyncio.ensure_future(change())
+                ports = []
+                async for event in subscription:
+                    ports.append(event.entry["original.source_port"])
+                    if len(ports) == 100:
+                        break
+                assert ports == list(range(1, 101))
+                await task
+
+        self.run(test())
+
+    def test_cancelled_and_several_tasks(self, namespace: Namespace, table: Table) -> None:
+        """Tasks share a subscription; those that are cancelled take nothing with them."""
+
+        async def test() -> None:
+            with Subscription() as subscription:
+                ports: list[int] = []
+
+                async def read() -> None:
+                    async for event in subscription:
+                        ports.append(event.entry["original.source_port"])  # noqa: PERF401
+
+                tasks = [asyncio.ensure_future(read()) for _number in range(4)]
+                for port in range(1, 201):
+                    table.create(udp(port))
+                    await asyncio.sleep(0)
+                    if port == 100:
+                        tasks[0].cancel()
+                        tasks[3].cancel()
+                while len(ports) < 200:
+                    await asyncio.sleep(0.001)
+                assert sorted(ports) == list(range(1, 201))
+                tasks[1].cancel()
+                tasks[2].cancel()
+                done = await asyncio.gather(*tasks, return_exceptions=True)
+                assert all(isinstance(each, asyncio.CancelledError) for each in done)
+
+        self.run(test())
+
+    def test_overrun(self, namespace: Namespace, table: Table) -> None:
+        async def test() -> None:
+            with Subscription(receive_buffer=1) as subscription:
+                flood(table, count=1000)
+
+                async def read() -> None:
+                    async for event in subscription:
+                        assert event.kind == "new"
+
+                with pytest.raises(Overrun):
+                    await read()
+                table.create(udp(5, 55))
+                async for event in subscription:
+                    assert event.kind == "new"
+                    break
+
+        self.run(test())
+
+    def test_follower_through_a_flood(self, namespace: Namespace, table: Table) -> None:
+        """Other tasks go on while it reads the table."""
+
+        async def test() -> None:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            with Follower(receive_buffer=1) as follower:
+                flood(table, count=20_000)
+                task = asyncio.ensure_future(other())
+                async for each in follower:
+                    if isinstance(each, Resync):
+                        break
+                assert turns >= 20
+                assert known(follower) == listed(namespace)
+                task.cancel()
+
+        self.run(test())
+
+
+#: The data connection of an FTP session.
+ANNOUNCED: dict[str, Any] = {
+    "tuple": {
+        "protocol": "tcp",
+        "source": samples.SERVER["ipv4"],
+        "destination": samples.CLIENT["ipv4"],
+        "destination_port": 4000,
+    },
+    "master": samples.ends("ipv4", **samples.ports(1400, 21)),
+}
+
+
+class TestExpectations:
+    def test_with_entries_on_one_subscription(self, namespace: Namespace, table: Table) -> None:
+        control = shape.parse(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600))
+        with Subscription(events.GROUPS, parse_match({"protocol": "tcp"})) as subscription:
+            try:
+                table.create(control)
+            except Unsupported:
+                pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+            expectation.create(table, expectation.parse(ANNOUNCED))
+            (whole,) = expectation.read_all(table)
+            table.create(udp(1))  # does not match
+            table.delete(control)
+            heard: list[Event] = []
+            while subscription.wait(0):
+                heard += subscription.receive()
+        assert sorted(event.kind for event in heard) == ["destroy", "expectation_destroy", "expectation_new", "new"]
+        assert heard[0].kind == "new"
+        assert heard[0].entry["helper"] == "ftp"
+        assert heard[1].kind == "expectation_new"
+        shown = expectation.present(heard[1].entry)
+        assert {**shown, "timeout": 0} == {**expectation.present(whole), "timeout": 0}
+        assert shown["master"]["destination_port"] == 21
+        (gone,) = (event for event in heard if event.kind == "expectation_destroy")
+        assert gone.entry["id"] == whole["id"]
+
+    def test_alone(self, namespace: Namespace, table: Table) -> None:
+        """With nf_conntrack_events=2, whoever listens to expectations alone makes the kernel tell of them."""
+        namespace.sysctl("nf_conntrack_events", 2)
+        with Subscription(["expectation_new"]) as subscription:
+            try:
+                table.create(shape.parse(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600)))
+            except Unsupported:
+                pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+            expectation.create(table, expectation.parse(ANNOUNCED))
+            assert [event.kind for event in subscription.receive()] == ["expectation_new"]

@@ -23,6 +23,7 @@ options:
     description:
       - The conntrack zone of both directions. It is part of what the entry is found by; the default is zone 0.
     type: int
+    default: 0
   original:
     description:
       - The tuple of the direction in which the connection began. It is what the entry is found by.

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator
 
+from .client.attributes import ENTRY as ATTRIBUTES
+from .client.attributes import KEY
 from .client.document import Document
 from .client.entry import Entry, describe
 from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
@@ -21,6 +23,7 @@ from .client.table import Table
 
 _DIRECTIONS = ("original", "reply")
 _UNITS = ("packets", "bytes")
+_KEYS = ("family", "id", *(row.key for row in ATTRIBUTES if row.use & KEY))
 _COUNTERS = tuple(f"counters.{direction}.{unit}" for direction in _DIRECTIONS for unit in _UNITS)
 
 #: The result where nothing was done.
@@ -98,7 +101,7 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
                 f"{error}. What had been zeroed until then is in the result", tally.as_document(labels)
             ) from error
     else:
-        failures = _zero_each(table, list(_counted(found, tally)), tally)
+        failures = _zero_each(table, [_key_of(entry) for entry in _counted(found, tally)], tally)
     result = tally.as_document(labels)
     if failures:
         unknown = sum(isinstance(error, ResultUnknown) for error in failures)
@@ -120,6 +123,11 @@ def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
         tally.matched += 1
         if has_counted(entry):
             yield entry
+
+
+def _key_of(entry: Entry) -> Entry:
+    """What a request has to say of an entry; there may be a million of them."""
+    return {key: entry[key] for key in _KEYS if key in entry}
 
 
 def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> list[KernelError]:

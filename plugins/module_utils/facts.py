@@ -35,7 +35,7 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
     named: set[str] = set()
     unwanted: set[str] = set()
     for name in gather_subset:
-        bare = name.lstrip("!")
+        bare = name[1:] if name.startswith("!") else name
         if bare not in ("all", *SUBSETS):
             raise InvalidValue(
                 "gather_subset", f"{name!r} is no subset; write all, {', '.join(SUBSETS)}, or one of them after !"

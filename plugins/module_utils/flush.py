@@ -10,6 +10,7 @@ is never used.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from .client import expectation, messages
@@ -49,23 +50,27 @@ class Target(NamedTuple):
 class Selection:
     """What is to be removed, and what of it is to be shown.
 
-    Of each only what `Target.doomed` makes of it is kept, for there may be a million.
+    Of each only what `Target.doomed` makes of it is kept, for there may be a million; and not even
+    that beyond `most`, where nothing will be removed.
     """
 
-    def __init__(self, target: Target, report_limit: int) -> None:
+    def __init__(self, target: Target, report_limit: int, most: float) -> None:
         self.doomed: list[Any] = []
         self.shown: list[Values] = []
+        self.count = 0
         self.kept = 0
         self._target = target
         self._report_limit = report_limit
+        self._most = most
 
     def add(self, thing: Values) -> None:
-        self.doomed.append(self._target.doomed(thing))
+        self.count += 1
+        if self.count <= self._most:
+            self.doomed.append(self._target.doomed(thing))
+        else:
+            self.doomed.clear()
         if len(self.shown) < self._report_limit:
             self.shown.append(thing)
-
-    def __len__(self) -> int:
-        return len(self.doomed)
 
 
 def _remove_entries(table: Table, requests: Sequence[Message]) -> Iterator[KernelError | None]:
@@ -112,9 +117,16 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def select(table: Table, match: Match, keep: frozenset[Endpoints], report_limit: int, target: Target) -> Selection:
+def select(
+    table: Table,
+    match: Match,
+    keep: frozenset[Endpoints],
+    report_limit: int,
+    target: Target,
+    most: float = math.inf,
+) -> Selection:
     """What matches, without the flows that carry one of the connections in `keep`."""
-    selection = Selection(target, report_limit)
+    selection = Selection(target, report_limit, most)
     matches = target.kind.ask(match)
     for thing in target.read(table):
         if not matches(thing):
@@ -141,7 +153,8 @@ def flush(
     Raises `FlushFailed` where more than `limit` match, before anything is removed, and where the
     kernel refused a deletion, after all others.
     """
-    selection = select(table, match, keep, report_limit, target)
+    most = 0 if check_mode else math.inf if limit is None else limit
+    selection = select(table, match, keep, report_limit, target, most)
     noun = target.kind.noun
     result: Document = {
         "changed": False,
@@ -151,19 +164,19 @@ def flush(
         "entries": [target.kind.present(thing, labels) for thing in selection.shown],
         "method": METHOD,
     }
-    if limit is not None and len(selection) > limit:
+    if limit is not None and selection.count > limit:
         raise FlushFailed(
-            f"{len(selection)} {noun} match, more than the limit of {limit}. Nothing was removed: "
+            f"{selection.count} {noun} match, more than the limit of {limit}. Nothing was removed: "
             "narrow the match or raise the limit",
             result,
         )
     if check_mode:
-        result["flushed"] = len(selection)
+        result["flushed"] = selection.count
     else:
         failures = _remove(table, target, selection, result)
         if failures:
             raise FlushFailed(
-                f"{len(failures)} of {len(selection)} {noun} were not removed, the first because: {failures[0]}",
+                f"{len(failures)} of {selection.count} {noun} were not removed, the first because: {failures[0]}",
                 {**result, "changed": result["flushed"] > 0},
             )
     result["changed"] = result["flushed"] > 0

@@ -64,7 +64,7 @@ def _group(options: Spec) -> Spec:
 ENTRY: Spec = {
     "family": {"type": "str", "choices": ["ipv4", "ipv6"]},
     "protocol": {"type": "str", "required": True},
-    "zone": {"type": "int"},
+    "zone": {"type": "int", "default": 0},
     "original": _group(_DIRECTED_TUPLE),
     "reply": _group(_DIRECTED_TUPLE),
     "nat": _group({"source": _group(_NAT_END), "destination": _group(_NAT_END)}),
@@ -150,7 +150,12 @@ SETTINGS: Spec = {
 
 def declared_entry(params: dict[str, Any]) -> dict[str, Any]:
     """The part of a module's parameters that declares an entry."""
-    return {key: params[key] for key in ENTRY if params.get(key) is not None}
+    if params["zone"] is None:
+        raise InvalidValue("zone", "is null, and part of what the entry is found by; leave it out or give it a value")
+    declared = {key: params[key] for key in ENTRY if params.get(key) is not None}
+    if not params["zone"]:
+        del declared["zone"]
+    return declared
 
 
 def declared_expectation(params: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def run(module: AnsibleModule, task: Callable[[AnsibleModule], dict[str, Any]], 
         _enter_namespace(module)
         result = task(module)
     except InvalidValue as fault:
-        module.fail_json(msg=f"{fault}. Nothing was changed.", **nothing_done)
+        module.fail_json(msg=f"{fault}. Nothing was changed.", **{"changed": False, **nothing_done})
     except ConntrackError as error:
         module.fail_json(msg=str(error), **{**nothing_done, **getattr(error, "result", {})})
     else:
@@ -178,8 +183,10 @@ def run(module: AnsibleModule, task: Callable[[AnsibleModule], dict[str, Any]], 
 def _enter_namespace(module: AnsibleModule) -> None:
     """Enter the network namespace of the option `netns` for good: the process ends soon."""
     name = module.params.get("netns")
-    if not name:
+    if name is None:
         return
+    if not name:
+        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the host's own")
     path = namespace.path_of(name)
     try:
         namespace.enter(path)
@@ -231,8 +238,20 @@ def check_accounting() -> None:
 def check_not_negative(module: AnsibleModule, *options: str) -> None:
     """`InvalidValue` for a limit below zero."""
     for option in options:
-        if (module.params[option] or 0) < 0:
+        if module.params[option] is None:
+            raise InvalidValue(option, "is null; leave it out or give it a value")
+        if module.params[option] < 0:
             raise InvalidValue(option, f"{module.params[option]} is negative; write 0 or more")
+
+
+def limit_of(module: AnsibleModule) -> int | None:
+    """The option `limit` of a module that removes; None for no limit, which has to be left out or -1."""
+    limit = module.params["limit"]
+    if limit is None or limit < -1:
+        raise InvalidValue(
+            "limit", f"{'null' if limit is None else limit} is no limit; write 0 or more, or leave it out"
+        )
+    return None if limit == -1 else limit
 
 
 def _check_recorded(match: Match) -> None:
@@ -241,7 +260,7 @@ def _check_recorded(match: Match) -> None:
         if settings.read(need) == 0:
             file = settings.NAMES[need]
             raise InvalidValue(
-                "match",
+                "match or except",
                 f"asks for what needs {need}, which is off; set net.netfilter.nf_conntrack_{file}=1 "
                 "(it counts for connections that begin after that)",
             )

@@ -138,6 +138,7 @@ def overriding(files: Mapping[str, int], directory: str) -> list[str]:
 
 def write(edit: Edit) -> None:
     """Put a file's new text in the place of the old at once, with its owner and mode."""
+    _check_regular(edit.path)
     path = os.path.realpath(edit.path)
     folder = os.path.dirname(path)
     try:
@@ -158,6 +159,16 @@ def write(edit: Edit) -> None:
         _sync(folder)
     except OSError as error:
         raise CannotPersist(f"{edit.path}: cannot be written: {error.strerror}") from error
+
+
+def _check_regular(path: str) -> None:
+    """`CannotPersist` for what is there and is no file: a link to /dev/null masks a file, for systemd."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return
+    if not stat.S_ISREG(there.st_mode):
+        raise CannotPersist(f"{path}: is no file but leads to {os.path.realpath(path)}; remove it first")
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -186,6 +197,7 @@ def _key(written: str) -> str:
 
 
 def _read(path: str) -> str:
+    _check_regular(path)
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()

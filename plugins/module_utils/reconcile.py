@@ -20,6 +20,7 @@ from .client.entry import (
     DEFAULT_TIMEOUT,
     SETTABLE_STATUS,
     Entry,
+    check_states,
     creation,
     describe,
     identity,
@@ -198,6 +199,7 @@ def plan_present(table: Table, declared: Entry, policy: Policy, labels: LabelMap
     Raises `CannotReconcile` where that is known to be impossible, or against `policy`.
     """
     check_refreshment(declared, policy)
+    check_states(declared)
     actual = _find(table, declared)
     if actual is None:
         return _possible(table, Plan("created", declared, None, []))

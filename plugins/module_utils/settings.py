@@ -59,6 +59,7 @@ def reconcile(
         differing = {
             name: value for name, value in declared.items() if not settings.is_as_declared(name, value, there.get(name))
         }
+        settings.check_room(differing, directory)
         for name in differing:
             settings.check_writable(name, directory)
     except InvalidValue:

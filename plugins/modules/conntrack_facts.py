@@ -27,6 +27,7 @@ options:
         V(timeout_policies) and V(capabilities). A V(!) in front leaves one out.
       - V(min) comes with every other unless it is left out itself; C(!all) leaves V(min) alone.
       - V(summary) and V(top) read the whole table, once. All others take no time worth mentioning.
+      - V(capabilities) makes a network namespace of its own to try things in; the table of the host is not touched.
     type: list
     elements: str
     default: [all]

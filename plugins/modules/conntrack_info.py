@@ -51,6 +51,8 @@ options:
   limit:
     description:
       - Return no more entries than this, the first in the order of O(sort_by).
+      - Each entry that is returned takes some kilobytes on the target and on the controller; ask for tens of
+        thousands only where that is meant.
     type: int
     default: 1000
 seealso:

@@ -65,12 +65,27 @@ class _Nest:
         if row.key.endswith(".protocol"):
             self.protocol_key = row.key
 
+    def chosen(self, keys: frozenset[str] | None, family: int) -> _Nest:
+        """The same nest with the rows alone that are for these keys and this family."""
+        few = _Nest()
+        few.protocol_key = self.protocol_key
+        for number, rows in self.rows.items():
+            kept = [row for row in rows if (keys is None or row.key in keys) and row.family in (None, family)]
+            if kept:
+                few.rows[number] = kept
+        for number, nest in self.nests.items():
+            inner = nest.chosen(keys, family)
+            if inner.rows or inner.nests:
+                few.nests[number] = inner
+        return few
+
 
 class Codec:
     """Encoder and decoder of one attribute table."""
 
     def __init__(self, table: Iterable[Attribute]) -> None:
         self._root = _Nest()
+        self._chosen: dict[tuple[frozenset[str] | None, int], _Nest] = {}
         for row in table:
             self._root.add(row, row.path)
 
@@ -101,26 +116,26 @@ class Codec:
 
     def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
         """The attributes of `values`, or of those of its keys that are in `keys`."""
-        return self._encode(self._root, values, keys)
+        wanted = (None if keys is None else frozenset(keys), values.get("family", 0))
+        nest = self._chosen.get(wanted)
+        if nest is None:
+            nest = self._chosen[wanted] = self._root.chosen(*wanted)
+        return _encode(nest, values)
 
-    def _encode(self, nest: _Nest, values: Mapping[str, Any], keys: Collection[str] | None) -> bytes:
-        parts: list[bytes] = []
-        members: dict[int, _Nest | list[Attribute]] = {**nest.rows, **nest.nests}
-        for number, member in members.items():
-            if isinstance(member, _Nest):
-                payload = self._encode(member, values, keys)
-                if payload:
-                    parts.append(nested(number, payload))
-                continue
-            parts.extend(
-                attribute(number, row.kind.encode(values[row.key]))
-                for row in member
-                if row.key in values
-                and (keys is None or row.key in keys)
-                and row.family in (None, values["family"])
-                and row.protocol in (None, values.get(nest.protocol_key or ""))
-            )
-        return b"".join(parts)
+
+def _encode(nest: _Nest, values: Mapping[str, Any]) -> bytes:
+    parts: list[bytes] = []
+    for number, rows in nest.rows.items():
+        parts.extend(
+            attribute(number, row.kind.encode(values[row.key]))
+            for row in rows
+            if row.key in values and row.protocol in (None, values.get(nest.protocol_key or ""))
+        )
+    for number, inner in nest.nests.items():
+        payload = _encode(inner, values)
+        if payload:
+            parts.append(nested(number, payload))
+    return b"".join(parts)
 
 
 def _keep(values: Values, path: Path, payload: bytes) -> None:

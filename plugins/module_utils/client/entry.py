@@ -17,8 +17,13 @@ from .codec import Values
 from .errors import InvalidValue
 from .values import (
     AF_INET6,
+    DCCP_ROLES,
+    DCCP_STATES,
     PORT_PROTOCOLS,
     PROTOCOL,
+    SCTP_STATES,
+    TCP_STATES,
+    listing,
     present_address,
 )
 
@@ -130,8 +135,24 @@ def creation(declared: Mapping[str, Any]) -> Entry:
         entry["status"] = entry["status"] & sent | uapi.IPS_CONFIRMED
     if not entry.get("helper"):
         entry.pop("helper", None)
+    check_states(entry)
     _check_whole(entry)
     return entry
+
+
+_HIGHEST: dict[str, Mapping[str, int]] = {
+    "tcp.state": TCP_STATES,
+    "sctp.state": SCTP_STATES,
+    "dccp.state": DCCP_STATES,
+    "dccp.role": DCCP_ROLES,
+}
+
+
+def check_states(entry: Mapping[str, Any]) -> None:
+    """`InvalidValue` for a state without a name: old kernels take any number and index tables by it."""
+    for key, names in _HIGHEST.items():
+        if entry.get(key, 0) > max(names.values()):
+            raise InvalidValue(key, f"{entry[key]} is no state to set; write one of {listing(names)}")
 
 
 def _check_whole(entry: Mapping[str, Any]) -> None:

@@ -81,11 +81,10 @@ class KernelError(ConntrackError):
 
 
 class NotPermitted(KernelError):
-    """EPERM: CAP_NET_ADMIN is missing, or the entry's timeout is fixed."""
+    """EPERM: CAP_NET_ADMIN is missing, or on an update, the entry's timeout is fixed."""
 
     remedy = (
-        "This needs CAP_NET_ADMIN in the user namespace that owns the network namespace: run as root "
-        "(become: true); a timeout that is fixed (status fixed_timeout) nobody can change"
+        "This needs CAP_NET_ADMIN in the user namespace that owns the network namespace: run as root (become: true)"
     )
 
 

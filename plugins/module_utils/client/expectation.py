@@ -92,6 +92,7 @@ _CREATED = frozenset(row.key for row in EXPECTATION if row.use & CREATE)
 #: The kernel wants to see all three tuples in an update, too.
 _UPDATED = frozenset(key for key in _CREATED if key.startswith(("zone", "tuple.", "mask.", "master."))) | {"timeout"}
 _DELETED = _KEYS | {"id"}
+_OF_MASTER = frozenset(key for key in _CREATED if key.startswith(("zone", "master.")))
 
 #: What of a tuple a mask leaves some choice in, and NAT remembers; the rest is about the destination.
 _OF_SOURCE = ("source", "source_port", "source_key", "icmp_id")
@@ -404,8 +405,7 @@ def dump_of_master_message(expectation: Mapping[str, Any]) -> Message:
 
     With NLM_F_ACK: the kernel else says nothing at all where the master has no helper.
     """
-    keys = {key for key in expectation if key == "zone" or key.startswith("master.")}
-    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, keys)
+    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
     return Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload)
 
 

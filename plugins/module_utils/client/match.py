@@ -337,11 +337,17 @@ def _zone_of(name: str) -> Parser:
 
 
 def _helper(raw: Any, key: str, labels: LabelMap) -> Term:
-    return Within(("helper",), points(values.HELPER_NAME.parse(item, key) for item in as_list(raw)), "")
+    names = [values.HELPER_NAME.parse(item, key) for item in as_list(raw)]
+    if "" in names:
+        raise InvalidValue(key, "is empty; write the name of a helper")
+    return Within(("helper",), points(names))
 
 
 def _mark(raw: Any, key: str, labels: LabelMap) -> Term:
-    return Masked("mark", tuple(parse_masked(item, key) for item in as_list(raw)))
+    wanted = tuple(parse_masked(item, key) for item in as_list(raw))
+    if any(mask == 0 for _value, mask in wanted):
+        raise InvalidValue(key, "has a mask of 0, so it would match everything; write the bits that count")
+    return Masked("mark", wanted)
 
 
 def _state(raw: Any, key: str, labels: LabelMap) -> Term:

@@ -14,7 +14,7 @@ from typing import Any, Mapping
 from . import uapi
 from .attributes import CREATE, ENTRY, KEY, UPDATE
 from .codec import ENTRIES
-from .entry import Entry
+from .entry import Entry, check_states
 from .errors import InvalidValue
 from .netlink import Message
 
@@ -54,6 +54,7 @@ def update(entry: Mapping[str, Any]) -> Message:
 
     Its reply tuple, `nat` and `master` are set when it is created; they are not sent.
     """
+    check_states(entry)
     return Message(uapi.IPCTNL_MSG_CT_NEW, 0, _about(entry, _UPDATED))
 
 

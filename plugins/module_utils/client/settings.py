@@ -58,6 +58,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
 #: Seconds that no kernel takes for more, with the slowest clock of 100 ticks a second.
 LONGEST_TIMEOUT = 0x7FFFFFFF // 100
 
+#: Entries in one hash chain from which on the kernel may refuse another (its counter chain_toolong).
+LONGEST_CHAIN = 50
+
 _TIMEOUT = re.compile(r"nf_conntrack_([a-z0-9]+)_timeout(?:_(\w+))?$")
 _TIMEOUTS = "timeouts."
 
@@ -114,7 +117,7 @@ def parse(document: Mapping[str, Any]) -> dict[str, int]:
         raise InvalidValue("timeouts", f"{timeouts!r} is no dictionary; write names and their seconds")
     for state, raw in (timeouts or {}).items():
         name = f"{_TIMEOUTS}{state}"
-        declared[name] = parse_integer(raw, name, 0, LONGEST_TIMEOUT)
+        declared[name] = parse_integer(raw, name, 1, LONGEST_TIMEOUT)
     return declared
 
 
@@ -132,6 +135,22 @@ def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
         return actual == declared
     page = os.sysconf("SC_PAGE_SIZE") // struct.calcsize("P")
     return 0 <= actual - declared < page
+
+
+def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
+    """`CannotSet` for a table that would be too small for what is in it: new connections are dropped."""
+    count = _number(os.path.join(directory, "nf_conntrack_count")) or 0
+    most, buckets = declared.get("max"), declared.get("buckets")
+    if most and most < count:
+        raise CannotSet(
+            f"max: {most} is below the {count} entries that there are, so every new connection would be dropped; "
+            f"write {count} or more, or flush first"
+        )
+    if buckets is not None and buckets * LONGEST_CHAIN < count:
+        raise CannotSet(
+            f"buckets: {buckets} would put the {count} entries that there are into chains of more than "
+            f"{LONGEST_CHAIN}; write {count // LONGEST_CHAIN + 1} or more"
+        )
 
 
 def check_writable(name: str, directory: str = DIRECTORY) -> None:

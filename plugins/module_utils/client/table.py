@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 from . import messages, namespace
 from .attributes import ENTRY, Attribute
 from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
-from .errors import ConntrackError, KernelError, NotFound, Unavailable, kernel_error
+from .errors import ConntrackError, KernelError, NotFound, NotPermitted, Unavailable, kernel_error
 from .netlink import Message, Refusal, Refused, Socket
 from .statistics import parse_expectations_per_cpu, parse_global, parse_per_cpu
 
@@ -24,7 +24,10 @@ def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> 
     number, named = refusal.attribute, None
     if number is not None:
         named = next((row.key.partition(".")[0] for row in rows if row.path[0] == number), str(number))
-    return kernel_error(doing, refusal.errno, refusal.text, named)
+    error = kernel_error(doing, refusal.errno, refusal.text, named)
+    if isinstance(error, NotPermitted) and "updating" in doing:
+        return error.advised(f"{error.remedy}. A timeout that is fixed (status fixed_timeout) nobody can change")
+    return error
 
 
 def _about(doing: str, entry: Mapping[str, Any] | None) -> str:

@@ -64,7 +64,12 @@ def test_a_result_is_returned_as_it_is() -> None:
 
 def test_a_bad_value_changed_nothing_and_the_keys_are_there() -> None:
     result = run(raising(InvalidValue("mark", "is too wide; write 32 bits")))
-    assert result == {"failed": True, "msg": "mark: is too wide; write 32 bits. Nothing was changed.", **NOTHING}
+    assert result == {
+        "failed": True,
+        "changed": False,
+        "msg": "mark: is too wide; write 32 bits. Nothing was changed.",
+        **NOTHING,
+    }
 
 
 def test_a_failure_halfway_says_what_was_done() -> None:
@@ -117,9 +122,26 @@ def test_options_of_the_policy_default_to_what_is_safe() -> None:
 
 
 def test_limits_are_not_negative() -> None:
-    common.check_not_negative(FakeModule(limit=None, top=0), "limit", "top")  # type: ignore[arg-type]
-    with pytest.raises(InvalidValue, match="limit: -1 is negative"):
-        common.check_not_negative(FakeModule(limit=-1), "limit")  # type: ignore[arg-type]
+    common.check_not_negative(FakeModule(limit=1, top=0), "limit", "top")  # type: ignore[arg-type]
+    for value, says in ((-1, "-1 is negative"), (None, "is null")):
+        with pytest.raises(InvalidValue, match=f"top: {says}"):
+            common.check_not_negative(FakeModule(top=value), "top")  # type: ignore[arg-type]
+
+
+def test_a_limit_is_lifted_by_no_accident() -> None:
+    assert common.limit_of(FakeModule(limit=-1)) is None  # type: ignore[arg-type]
+    assert common.limit_of(FakeModule(limit=0)) == 0  # type: ignore[arg-type]
+    for value in (None, -2):
+        with pytest.raises(InvalidValue, match="limit: .* is no limit"):
+            common.limit_of(FakeModule(limit=value))  # type: ignore[arg-type]
+
+
+def test_a_zone_is_not_0_because_a_variable_was_undefined() -> None:
+    params = dict.fromkeys(common.ENTRY)
+    with pytest.raises(InvalidValue, match="zone: is null"):
+        common.declared_entry(params)
+    assert common.declared_entry({**params, "zone": 0, "mark": "1"}) == {"mark": "1"}
+    assert common.declared_entry({**params, "zone": 5}) == {"zone": 5}
 
 
 # matches
@@ -203,10 +225,16 @@ def test_a_namespace_has_a_name_or_a_path_and_is_entered_first(monkeypatch: Any,
     assert run(lambda module: {"seen": list(entered)}, netns=name)["seen"] == [path]
 
 
-@pytest.mark.parametrize("name", [None, ""])
-def test_without_one_nothing_is_entered(monkeypatch: Any, name: Any) -> None:
+def test_without_one_nothing_is_entered(monkeypatch: Any) -> None:
     monkeypatch.setattr(common.namespace, "enter", lambda path: pytest.fail("entered"))
-    assert run(lambda module: {}, netns=name) == {"failed": False}
+    assert run(lambda module: {}, netns=None) == {"failed": False}
+
+
+def test_an_empty_name_is_not_the_hosts_own_namespace() -> None:
+    """A flush of a tenant's table would be one of the gateway's."""
+    result = run(lambda module: pytest.fail("ran in the wrong namespace"), netns="")
+    assert result["failed"]
+    assert result["msg"].startswith("netns: is empty")
 
 
 def test_a_namespace_that_is_not_there_is_one_sentence() -> None:

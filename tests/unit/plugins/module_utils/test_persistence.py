@@ -118,8 +118,18 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "sysctl.d/90-conntrack.conf").mkdir(parents=True)
-    with pytest.raises(CannotPersist, match="cannot be read: Is a directory"):
+    with pytest.raises(CannotPersist, match="is no file"):
         persistence.plan({"nf_conntrack_max": 1}, str(tmp_path))
+
+
+def test_a_masked_file_is_left_masked(tmp_path: Path) -> None:
+    """A link to /dev/null masks a file; following it would put a file in the place of the device."""
+    folder = tmp_path / "sysctl.d"
+    folder.mkdir()
+    (folder / "90-conntrack.conf").symlink_to("/dev/null")
+    with pytest.raises(CannotPersist, match="is no file but leads to /dev/null"):
+        persistence.plan({"nf_conntrack_max": 1}, str(tmp_path))
+    assert not Path("/dev/null").is_file()
 
 
 def test_what_is_read_later_wins(tmp_path: Path) -> None:

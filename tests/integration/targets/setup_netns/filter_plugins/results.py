@@ -40,7 +40,7 @@ def surprises(done, foreseen):
         return [f"[{index}] {sentence}" for index, pair in pairs for sentence in surprises(*pair)]
     found = []
     for key in sorted((set(done) | set(foreseen)) - set(OF_ANSIBLE)):
-        compare = _additions if key == "entry" else _differences
+        compare = _additions if key in ("entry", "expectation") else _differences
         found += compare(key, done.get(key, "no such key"), foreseen.get(key, "no such key"))
     return found
 

@@ -119,7 +119,7 @@ def test_lists_join_and_except_takes_away(one: Any, other: Any, entry: Any) -> N
         ({"family": "IPv4", "protocol": "TCP", "nat": "None"}, True),
         ({"zone": 0, "original_zone": "0", "reply_zone": [0]}, True),
         ({"expected": False}, True),
-        ({"helper": ""}, True),
+        ({"helper": "ftp"}, False),
         ({"icmp_type": 8}, False),
         ({"timeout_below": 10**9}, False),  # no countdown to compare
     ],
@@ -213,6 +213,8 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"source": "010.0.0.1"}, "match.source"),
     ({"source": "localhost"}, "match.source"),
     ({"source": ""}, "match.source"),
+    ({"helper": ""}, "match.helper"),
+    ({"mark": "0/0"}, "match.mark"),
     ({"source": "\u0661.0.0.1"}, "match.source"),
     ({"source": 167772161}, "match.source"),
     ({"source": "10.0.0.1", "destination": "::1"}, "match.destination"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import settings
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 
 FILES = {
     "nf_conntrack_max": "262144\n",
@@ -71,3 +72,22 @@ def test_a_file_that_cannot_be_read_is_left_out(directory: str, tmp_path: Path) 
     assert "max" not in found
     assert "udp" not in found["timeouts"]
     assert "udp_stream" in found["timeouts"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [({"max": 99}, "max: 99 is below the 100 entries"), ({"buckets": 1}, "buckets: 1 would put the 100 entries")],
+)
+def test_a_table_is_not_made_too_small_for_what_is_in_it(tmp_path: Path, declared: dict[str, int], says: str) -> None:
+    """Every new connection would be dropped, the next SSH session among them."""
+    (tmp_path / "nf_conntrack_count").write_text("100\n")
+    with pytest.raises(settings.CannotSet, match=says):
+        settings.check_room(declared, str(tmp_path))
+    settings.check_room({"max": 100, "buckets": 2}, str(tmp_path))
+    settings.check_room({"max": 0}, str(tmp_path))  # no limit
+
+
+def test_no_timeout_is_0() -> None:
+    """With the next packet of each connection it would be gone."""
+    with pytest.raises(InvalidValue, match=r"timeouts\.tcp_established: 0 is out of range; write an integer from 1"):
+        settings.parse({"timeouts": {"tcp_established": 0}})

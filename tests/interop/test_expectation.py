@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Expectations of conntrack(8) and of the client, each seen and removed by the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation as client
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotFound, Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Subscription
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests.lab import Namespace
+from tests.lab.table import expectations_from_program
+
+CONTROL = {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 1400, "destination_port": 21}
+EXPECTED = {"protocol": "tcp", "source": "192.0.2.21", "destination": "10.1.0.2", "destination_port": 4000}
+DECLARED = {"master": CONTROL, "tuple": EXPECTED}
+PARTS = ("tuple", "mask", "master")
+
+# What the program wants to hear to find one: the ports of the answers have to be there, whatever they are.
+NAMED = "-p tcp -s 192.0.2.21 -d 10.1.0.2 --sport 0 --dport 4000 --reply-port-src 0 --reply-port-dst 0".split()
+MADE = (
+    "-t 10 -p tcp --orig-src 10.1.0.2 --orig-dst 192.0.2.21 --orig-port-src 1400 --orig-port-dst 21 "
+    "--tuple-src 192.0.2.21 --tuple-dst 10.1.0.2 --tuple-port-src 0 --tuple-port-dst 4000 "
+    "--mask-src 255.255.255.255 --mask-dst 255.255.255.255 --mask-port-src 0 --mask-port-dst 65535"
+).split()
+LISTENING = f"{1 << 3 | 1 << 4 | 1 << 5:08x}"  # new, update, destroy of expectations
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        try:
+            table.create(shape.parse({"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}))
+        except Unsupported:
+            pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+        yield table
+
+
+def create(table: Table, **more: Any) -> dict[str, Any]:
+    wanted = client.parse({**DECLARED, **more})
+    client.create(table, wanted)
+    return client.present(client.get(table, wanted))
+
+
+def as_program_shows(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with the protocol where the program has it, and without what the program leaves out."""
+    shown = {key: document[key] for key in ("class", "helper", "flags", *PARTS)}
+    for part in PARTS:
+        shown[part] = {key: value for key, value in document[part].items() if key != "protocol"}
+    return {"protocol": document["tuple"]["protocol"], **shown}
+
+
+def lasting(shown: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in shown.items() if key not in ("timeout", "event")}
+
+
+def test_it_lists(table: Table, namespace: Namespace) -> None:
+    found = create(table, flags=["permanent"], mask={"source": "255.255.255.0", "source_port": 0xFF})
+    (shown,) = namespace.expectations()
+    assert lasting(shown) == as_program_shows(found)
+
+
+def test_it_gets(table: Table, namespace: Namespace) -> None:
+    found = create(table)
+    (shown,) = expectations_from_program(namespace.conntrack("-G", "expect", *NAMED))
+    assert lasting(shown) == as_program_shows(found)
+
+
+def test_it_deletes(table: Table, namespace: Namespace) -> None:
+    found = create(table)
+    namespace.conntrack("-D", "expect", *NAMED, check=False)  # it has no count of what it deletes, so it says 1
+    with pytest.raises(NotFound):
+        client.get(table, client.parse(found))
+
+
+def test_it_flushes(table: Table, namespace: Namespace) -> None:
+    create(table)
+    namespace.conntrack("-F", "expect")
+    assert list(client.read_all(table)) == []
+
+
+def test_it_inserts(table: Table, namespace: Namespace) -> None:
+    """It sends neither protocol nor ports of what is expected; the addresses are there, and so is the master."""
+    namespace.conntrack("-I", "expect", *MADE)
+    (found,) = client.located(table, client.read_all(table))
+    document = client.present(found)
+    (shown,) = namespace.expectations()
+    assert document["tuple"].items() >= {"source": "192.0.2.21", "destination": "10.1.0.2"}.items()
+    assert document["master"] == {"protocol": "tcp", **CONTROL}
+    assert (shown["tuple"]["source"], shown["master"]) == ("192.0.2.21", CONTROL)
+    client.delete(table, found)
+    assert namespace.expectations() == []
+
+
+def test_it_tells_events(table: Table, namespace: Namespace, tmp_path: Path) -> None:
+    """And the client tells the same ones."""
+    namespace.conntrack("--version")  # or there is nothing to compare with
+    told = tmp_path / "events"
+    with told.open("w") as file:
+        program = namespace.start(["conntrack", "-E", "expect"], stdout=file, stderr=None)
+        deadline = time.monotonic() + 5
+        while LISTENING not in Path("/proc/thread-self/net/netlink").read_text():
+            assert time.monotonic() < deadline, "conntrack does not listen"
+            time.sleep(0.01)
+        with Subscription(["expectation_new", "expectation_destroy"]) as subscription:
+            found = create(table)
+            client.delete(table, client.parse(found))
+            events = [event for number in range(2) for event in subscription.receive()]
+        deadline = time.monotonic() + 5
+        while len(told.read_text().splitlines()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        program.terminate()
+        program.wait()
+    assert [event.kind for event in events] == ["expectation_new", "expectation_destroy"]
+    assert [client.present(event.entry)["id"] for event in events] == [found["id"]] * 2
+    shown = expectations_from_program(told.read_text())
+    assert [one["event"] for one in shown] == ["new", "destroy"]
+    assert [lasting(one) for one in shown] == [as_program_shows(found)] * 2

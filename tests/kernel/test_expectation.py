@@ -1,0 +1,468 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Expectations on the running kernel: what is declared is there, what is refused is said why, and by its name."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation as client
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    Exists,
+    InvalidValue,
+    KernelError,
+    NotFound,
+    TableFull,
+    Unsupported,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile, Policy
+from tests.lab import Gateway, Namespace
+
+FAMILIES = ("ipv4", "ipv6")
+CLIENT = {"ipv4": "10.1.0.2", "ipv6": "2001:db8:1::2"}
+SERVER = {"ipv4": "192.0.2.21", "ipv6": "2001:db8:2::21"}
+FULL = {"ipv4": "255.255.255.255", "ipv6": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
+
+Document = dict[str, Any]
+
+
+def control(family: str = "ipv4", port: int = 1400) -> Document:
+    """The original tuple of an FTP session."""
+    return {"source": CLIENT[family], "destination": SERVER[family], "source_port": port, "destination_port": 21}
+
+
+def announced(family: str = "ipv4", port: int = 4000, **more: Any) -> Document:
+    """The tuple of a data connection from any port."""
+    ends = {"source": SERVER[family], "destination": CLIENT[family]}
+    return {"protocol": "tcp", **ends, "destination_port": port, **more}
+
+
+def declared(family: str = "ipv4", port: int = 4000, **more: Any) -> Document:
+    return {"tuple": announced(family, port), "master": control(family), **more}
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    """FTP sessions in both families and in two zones, one without a helper, and one of SIP."""
+    with namespace.entered(), Table() as table:
+        for family in FAMILIES:
+            session(table, family)
+        session(table, zone=5)
+        session(table, port=1401, helper=None)
+        table.create(
+            shape.parse(
+                {"protocol": "udp", "original": {**control(port=5060), "destination_port": 5060}, "helper": "sip"}
+            )
+        )
+        yield table
+
+
+def session(table: Table, family: str = "ipv4", port: int = 1400, zone: int = 0, helper: str | None = "ftp") -> None:
+    document = {"protocol": "tcp", "zone": zone, "original": control(family, port), "helper": helper, "timeout": 600}
+    try:
+        table.create(shape.parse(document))
+    except Unsupported:
+        pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp nf_conntrack_sip)")
+
+
+def create(table: Table, **document: Any) -> Document:
+    """Create what is declared; what is gathered of it then."""
+    wanted = client.parse(document)
+    client.create(table, wanted)
+    return client.present(client.get(table, wanted))
+
+
+def shown(namespace: Namespace) -> list[Document]:
+    """What conntrack(8) shows, without countdowns."""
+    return [{key: value for key, value in one.items() if key != "timeout"} for one in namespace.expectations()]
+
+
+class TestEachOperation:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_create_and_get(self, table: Table, namespace: Namespace, family: str) -> None:
+        found = create(table, **declared(family))
+        assert found.pop("id")
+        assert found.pop("timeout") in (299, 300)
+        ends = {"source": FULL[family], "destination": FULL[family]}
+        assert found == {
+            "family": family,
+            "tuple": announced(family, source_port=0),
+            "mask": {"protocol": "tcp", **ends, "source_port": 0, "destination_port": 65535},
+            "master": {"protocol": "tcp", **control(family)},
+            "class": 0,
+            "flags": [],
+            "helper": "ftp",
+        }
+        (other,) = shown(namespace)
+        assert other == {
+            "protocol": "tcp",
+            **{
+                part: {key: value for key, value in found[part].items() if key != "protocol"}
+                for part in ("tuple", "mask", "master")
+            },
+            "class": 0,
+            "helper": "ftp",
+            "flags": [],
+        }
+
+    def test_everything_that_can_be_said(self, table: Table, namespace: Namespace) -> None:
+        nat = {"direction": "reply", "tuple": {"source": "10.9.0.9", "source_port": 7}}
+        mask = {"source": "255.255.255.0", "source_port": 0xFFF0}
+        tuple_ = announced(source="192.0.2.0", source_port=0x1230)
+        said = {"mask": mask, "flags": ["permanent", "inactive"], "function": "nat-follow-master", "nat": nat}
+        found = create(table, tuple=tuple_, master=control(), **said)
+        assert found["mask"].items() >= mask.items()
+        assert found["flags"] == ["permanent", "inactive"]
+        assert found["function"] == "nat-follow-master"
+        assert found["nat"] == {"direction": "reply", "tuple": {"protocol": "tcp", **nat["tuple"]}}
+        (other,) = shown(namespace)
+        assert other["mask"].items() >= mask.items()
+        assert other["flags"] == ["permanent", "inactive"]
+        client.delete(table, client.parse(found))
+        again = create(table, **found)
+        assert {**again, "id": 0, "timeout": 0} == {**found, "id": 0, "timeout": 0}
+
+    @pytest.mark.parametrize(
+        ("family", "tuple_"),
+        [
+            ("ipv4", {"protocol": "udp", "destination_port": 4}),
+            ("ipv4", {"protocol": "sctp", "destination_port": 4, "source_port": 5}),
+            ("ipv4", {"protocol": "gre", "destination_key": 4}),
+            ("ipv4", {"protocol": "icmp", "icmp_type": 8, "icmp_code": 0, "icmp_id": 6}),
+            ("ipv6", {"protocol": "icmpv6", "icmp_type": 128, "icmp_code": 0}),
+            ("ipv6", {"protocol": 50}),
+        ],
+    )
+    def test_other_protocols(self, table: Table, namespace: Namespace, family: str, tuple_: Document) -> None:
+        wanted = {**tuple_, "destination": CLIENT[family]}
+        found = create(table, tuple=wanted, master={"protocol": "tcp", **control(family)})
+        assert found["tuple"].items() >= wanted.items()
+        (other,) = shown(namespace)
+        assert other["protocol"] == tuple_["protocol"]
+        assert other["tuple"] == {key: value for key, value in found["tuple"].items() if key != "protocol"}
+        assert create_again(table, found)["tuple"] == found["tuple"]
+
+    def test_update_changes_the_countdown(self, table: Table, namespace: Namespace) -> None:
+        found = client.parse(create(table, **declared()))
+        client.update(table, {**found, "timeout": 77, "flags": 1})
+        (other,) = namespace.expectations()
+        assert other["timeout"] in (76, 77)
+        assert other["flags"] == []
+
+    def test_a_get_goes_by_the_mask(self, table: Table) -> None:
+        found = create(table, **declared())
+        asked = client.parse({"tuple": announced(source_port=4321)})
+        assert client.holder(table, asked)["id"] == found["id"]
+        with pytest.raises(NotFound):
+            client.get(table, asked)
+
+    def test_delete(self, table: Table, namespace: Namespace) -> None:
+        found = client.parse(create(table, **declared()))
+        with pytest.raises(NotFound):
+            client.delete(table, {**found, "id": found["id"] ^ 1})
+        assert len(namespace.expectations()) == 1
+        client.delete(table, found)
+        assert namespace.expectations() == []
+        with pytest.raises(NotFound):
+            client.delete(table, found)
+
+    def test_a_zone_is_told_by_its_master(self, table: Table, namespace: Namespace) -> None:
+        """The kernel shows none, and takes an expectation of another zone for one that is not there."""
+        here, there = create(table, **declared()), create(table, **declared(zone=5))
+        assert all("zone" not in found for found in client.read_all(table))
+        found = {one["id"]: one for one in client.located(table, client.read_all(table))}
+        assert "zone" not in found[here["id"]]
+        assert found[there["id"]]["zone"] == 5
+        client.delete(table, found[there["id"]])
+        (left,) = client.read_all(table)
+        assert left["id"] == here["id"]
+
+    def test_dumps(self, table: Table) -> None:
+        ids = {family: create(table, **declared(family))["id"] for family in FAMILIES}
+        assert {one["id"] for one in client.read_all(table)} == set(ids.values())
+        (only,) = client.read_all(table, 10)
+        assert only["id"] == ids["ipv6"]
+        (mine,) = client.read_of_master(table, only)
+        assert mine["id"] == only["id"]
+        nobody = client.parse({**declared(), "master": control(port=1401)})
+        assert list(client.read_of_master(table, nobody)) == []
+        with pytest.raises(NotFound):
+            list(client.read_of_master(table, client.parse({**declared(), "master": control(port=9)})))
+
+    def test_flush(self, table: Table, namespace: Namespace) -> None:
+        for family in FAMILIES:
+            create(table, **declared(family))
+        entries = namespace.count()
+        client.flush(table)
+        assert namespace.expectations() == []
+        assert namespace.count() == entries
+
+    def test_it_goes_with_its_master(self, table: Table, namespace: Namespace) -> None:
+        found = client.parse(create(table, **declared()))
+        table.delete(client.master_of(found))
+        assert namespace.expectations() == []
+        assert list(client.located(table, [found])) == []
+
+
+def create_again(table: Table, found: Document) -> Document:
+    """What was read, declared as it stands after it was deleted."""
+    client.delete(table, client.parse(found))
+    return create(table, **found)
+
+
+class TestRefusals:
+    """Each errno of the kernel's, and what a user is told."""
+
+    def refused(self, table: Table, **more: Any) -> KernelError:
+        with pytest.raises(KernelError) as refusal:
+            client.create(table, client.parse(declared(**more)))
+        return refusal.value
+
+    def raw(self, table: Table, **more: Any) -> int:
+        """The errno for a message that the client itself would not send, keys of None left out."""
+        whole = {**client.creation(client.parse(declared())), **more}
+        message = client.create_message({key: value for key, value in whole.items() if value is not None})
+        with pytest.raises(KernelError) as refusal:
+            table.ask("creating", message, client.EXPECTATION)
+        return refusal.value.errno
+
+    @pytest.mark.parametrize("part", ["mask", "master"])
+    def test_without_a_part(self, table: Table, part: str) -> None:
+        whole = client.creation(client.parse(declared()))
+        assert self.raw(table, **{key: None for key in whole if key.startswith(part)}) == errno.EINVAL
+
+    def test_no_master(self, table: Table) -> None:
+        for more in ({"master": control(port=9)}, {"zone": 6}):
+            error = self.refused(table, **more)
+            assert isinstance(error, NotFound)
+            assert "There is no connection with the tuple of its master in its zone" in str(error)
+
+    def test_no_helper(self, table: Table) -> None:
+        error = self.refused(table, master=control(port=1401))
+        assert isinstance(error, Unsupported)
+        assert "Its master has no helper" in str(error)
+
+    def test_no_such_class(self, table: Table) -> None:
+        error = self.refused(table, **{"class": 1})
+        assert error.errno == errno.EINVAL
+        assert str(error).endswith("Perhaps the helper of its master has no class 1")
+        sip = {"protocol": "udp", **control(port=5060), "destination_port": 5060}
+        assert create(table, tuple=announced(), master=sip, **{"class": 3})["class"] == 3
+
+    def test_no_such_function(self, table: Table) -> None:
+        error = self.refused(table, function="nonesuch")
+        assert error.errno == errno.EINVAL
+        assert "Perhaps the kernel has no function 'nonesuch'" in str(error)
+
+    def test_nat_without_a_part(self, table: Table) -> None:
+        assert self.raw(table, **{"nat.direction": 1}) == errno.EINVAL
+        tuple_ = {
+            "source": b"\n\0\0\1",
+            "destination": bytes(4),
+            "protocol": 6,
+            "source_port": 7,
+            "destination_port": 0,
+        }
+        only_tuple = {f"nat.tuple.{key}": value for key, value in tuple_.items()}
+        assert self.raw(table, **only_tuple) == errno.EINVAL
+
+    def test_flags(self, table: Table) -> None:
+        assert create(table, **declared(flags=["userspace"]))["flags"] == []
+        error = self.refused(table, port=4001, flags=[3])
+        assert error.errno == errno.EINVAL
+        assert "at flags" in str(error)
+
+    def test_there_already(self, table: Table) -> None:
+        create(table, **declared())
+        assert isinstance(self.refused(table), Exists)
+        assert isinstance(self.refused(table, mask={"source_port": 0xFFFF}), Exists)
+
+    def test_a_clash(self, table: Table) -> None:
+        """Two that some connection would fulfil both."""
+        session(table, port=1402)
+        create(table, tuple=announced(source_port=7), master=control(port=1402))
+        error = self.refused(table)
+        assert error.errno in (errno.EBUSY, errno.EALREADY)
+        assert "Another expectation is for some of the same connections" in str(error)
+
+    def test_the_timeout_of_a_new_one_is_its_helpers(self, table: Table) -> None:
+        assert create(table, **declared(timeout=7))["timeout"] in (299, 300)
+
+    def test_one_too_many_takes_the_oldest_away(self, table: Table, namespace: Namespace) -> None:
+        create(table, **declared(port=4000))
+        create(table, **declared(port=4001))
+        (left,) = namespace.expectations()
+        assert left["tuple"]["destination_port"] == 4001
+
+    def test_as_many_as_there_may_be(self, table: Table, namespace: Namespace) -> None:
+        most = int(namespace.sysctl("nf_conntrack_expect_max"))
+        if most > 10_000:
+            pytest.skip(f"nf_conntrack_expect_max is {most}, too many to fill")
+        for port in range(10_000, 10_000 + most):
+            session(table, port=port)
+            create(table, tuple=announced(port=port), master=control(port=port))
+        error = self.refused(table)
+        assert isinstance(error, TableFull)
+        assert "nf_conntrack_expect_max" in str(error)
+        assert len(list(client.located(table, client.read_all(table)))) == most
+
+    def test_nothing_is_sent_without_a_tuple(self, table: Table, namespace: Namespace) -> None:
+        """The kernel would take such a deletion for a flush."""
+        create(table, **declared())
+        with pytest.raises(InvalidValue, match="would be about every expectation"):
+            client.delete(table, {"family": 2, "id": 1})
+        assert len(namespace.expectations()) == 1
+
+
+class TestDeclared:
+    """What the module does about the same."""
+
+    def run(self, table: Table, document: Document, check_mode: bool = False, **policy: Any) -> Document:
+        return reconcile(table, client.parse(document), Policy(**policy), check_mode)
+
+    def test_twice(self, table: Table, namespace: Namespace) -> None:
+        document = declared(timeout=60, flags=["permanent"])
+        with namespace.events() as events:
+            foreseen = self.run(table, document, check_mode=True)
+            assert namespace.expectations() == []
+            done, again = self.run(table, document), self.run(table, document)
+        assert events.kinds() == ["new_expectation"]
+        assert foreseen["operation"] == done["operation"] == "created"
+        assert foreseen["expectation"] == {key: value for key, value in done["expectation"].items() if key != "id"}
+        assert foreseen["diff"] == done["diff"]
+        assert (again["operation"], again["changes"]) == ("unchanged", [])
+        (other,) = namespace.expectations()
+        assert other["timeout"] in (59, 60)
+
+    def test_as_it_was_gathered(self, table: Table) -> None:
+        for zone in (0, 5):
+            self.run(table, declared(zone=zone))
+        for found in client.located(table, client.read_all(table)):
+            assert self.run(table, client.present(found))["operation"] == "unchanged"
+
+    def test_the_countdown(self, table: Table) -> None:
+        self.run(table, declared(timeout=60))
+        assert self.run(table, declared(timeout=90))["operation"] == "unchanged"
+        done = self.run(table, declared(timeout=90), timeout_min=61)
+        assert done["operation"] == "updated"
+        assert [change["key"] for change in done["changes"]] == ["timeout"]
+        assert done["expectation"]["timeout"] == 90
+
+    def test_a_replacement(self, table: Table, namespace: Namespace) -> None:
+        before = self.run(table, declared(timeout=60, flags=["permanent"]))["expectation"]
+        other = declared(mask={"source_port": 0xFFFF})
+        with pytest.raises(CannotReconcile, match=r"cannot be changed in place \(mask.source_port\)"):
+            self.run(table, other)
+        done = self.run(table, other, replace=True)
+        assert (done["operation"], done["before"]["id"]) == ("replaced", before["id"])
+        assert done["evicted"] == []
+        assert done["expectation"]["flags"] == ["permanent"]
+        assert done["expectation"]["timeout"] in (59, 60)
+        (shown,) = namespace.expectations()
+        assert shown["mask"]["source_port"] == 0xFFFF
+
+    def test_a_replacement_that_fails_is_undone(self, table: Table, namespace: Namespace) -> None:
+        self.run(table, declared(timeout=60))
+        with pytest.raises(CannotReconcile, match="deleted and restored") as failure:
+            self.run(table, declared(**{"class": 9}), replace=True)
+        assert failure.value.result["operation"] == "replaced"
+        (shown,) = namespace.expectations()
+        assert (shown["class"], shown["timeout"] <= 60) == (0, True)
+
+    def test_absent(self, table: Table, namespace: Namespace) -> None:
+        self.run(table, declared(zone=5))
+        assert self.run(table, {"tuple": announced()}, state="absent")["operation"] == "unchanged"
+        gone = {"tuple": announced(), "zone": 5}
+        assert self.run(table, gone, check_mode=True, state="absent")["operation"] == "deleted"
+        assert len(namespace.expectations()) == 1
+        assert self.run(table, gone, state="absent")["operation"] == "deleted"
+        assert namespace.expectations() == []
+
+    def test_what_is_taken_away_is_told(self, table: Table) -> None:
+        self.run(table, declared(port=4000))
+        done = self.run(table, declared(port=4001))
+        assert [one["tuple"]["destination_port"] for one in done["evicted"]] == [4000]
+
+    @pytest.mark.parametrize(
+        ("more", "says"),
+        [
+            (
+                {"master": control(port=9)},
+                "its master, tcp 10.1.0.2:9 -> 192.0.2.21:21. There is no connection",
+            ),
+            ({"master": control(port=1401)}, "Its master has no helper"),
+            (
+                {"master": {**announced(port=1400), "source_port": 21}},
+                "master: is the reply tuple .* its original",
+            ),
+            ({"class": 3}, "has no class 3"),
+            ({"function": "nonesuch"}, "has no function 'nonesuch'"),
+            ({"tuple": announced(port=4321, source_port=7)}, "4321 of the connection .* is for some of the same"),
+            ({"timeout": 0}, "timeout: 0 would be gone at once"),
+        ],
+    )
+    def test_what_cannot_be(self, table: Table, namespace: Namespace, more: Document, says: str) -> None:
+        session(table, port=1402)
+        self.run(table, {"tuple": announced(port=4321), "master": control(port=1402)})
+        with pytest.raises((CannotReconcile, InvalidValue), match=says):
+            self.run(table, {**declared(), **more})
+        assert len(namespace.expectations()) == 1
+
+
+HELPER = """
+table inet mirror {
+  ct helper standard {
+    type "ftp" protocol tcp
+  }
+  chain prerouting {
+    type filter hook prerouting priority mangle
+    tcp dport 7 ct helper set "standard"
+  }
+}
+"""
+
+
+def test_a_declared_expectation_lets_a_connection_in(gateway_lab: Gateway) -> None:
+    """What the documentation says of nat-follow-master: from outside to the master's client."""
+    gateway, outside = gateway_lab.gateway, gateway_lab.OUTSIDE[0]
+    gateway.nft(HELPER)
+    gateway_lab.client1.mirror(7000)
+    with (
+        gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as master,
+        gateway.entered(),
+        Table() as table,
+    ):
+        master.seen_as()
+        document = {
+            "master": {
+                "source": gateway_lab.CLIENTS[0],
+                "destination": gateway_lab.SERVER,
+                "source_port": master.local.port,
+                "destination_port": gateway_lab.PORT,
+            },
+            "tuple": {
+                "protocol": "tcp",
+                "source": gateway_lab.SERVER,
+                "destination": outside,
+                "destination_port": 40001,
+            },
+            "function": "nat-follow-master",
+            "nat": {"direction": "reply", "tuple": {"source_port": 7000}},
+        }
+        with pytest.raises(OSError, match="refused|timed out"):
+            gateway_lab.server.tcp(outside, 40001)
+        assert reconcile(table, client.parse(document), Policy(), False)["operation"] == "created"
+        with gateway_lab.server.tcp(outside, 40001) as expected:
+            assert expected.seen_as().address == gateway_lab.SERVER
+            (related,) = (shape.present(entry) for entry in table.dump() if "master.source" in entry)
+        assert related["master"] == {"protocol": "tcp", **document["master"]}
+        assert related["nat"]["destination"] == {"address": gateway_lab.CLIENTS[0], "port": 7000}
+        assert list(client.read_all(table)) == []

@@ -58,7 +58,7 @@ EXAMPLES = r"""
 - name: Keep them where only the program is at hand
   ansible.builtin.copy:
     content: "{{ customer.entries | netops.conntrack.to_conntrack('save') }}"
-    dest: /root/zone-5.conntrack # for conntrack -R
+    dest: /var/tmp/zone-5.conntrack # for conntrack -R
     mode: "0600"
 """
 

@@ -244,16 +244,6 @@ def check_not_negative(module: AnsibleModule, *options: str) -> None:
             raise InvalidValue(option, f"{module.params[option]} is negative; write 0 or more")
 
 
-def limit_of(module: AnsibleModule) -> int | None:
-    """The option `limit` of a module that removes; None for no limit, which has to be left out or -1."""
-    limit = module.params["limit"]
-    if limit is None or limit < -1:
-        raise InvalidValue(
-            "limit", f"{'null' if limit is None else limit} is no limit; write 0 or more, or leave it out"
-        )
-    return None if limit == -1 else limit
-
-
 def _check_recorded(match: Match) -> None:
     """`InvalidValue` where a match asks for what the kernel does not record in this namespace."""
     for need in sorted(match.needs):

@@ -54,9 +54,9 @@ options:
     default: true
   limit:
     description:
-      - Fail, and remove nothing, if more entries than this would be removed. The default, -1, is no limit.
+      - Fail, and remove nothing, if more entries than this would be removed. The default is more than any table holds.
     type: int
-    default: -1
+    default: 4294967295
   report_limit:
     description:
       - How many of the removed entries to return and to show in the diff. Counts are always whole.
@@ -149,7 +149,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.module import (
     REPORT_LIMIT,
     check_not_negative,
     labels_of,
-    limit_of,
     match_of,
     run,
 )
@@ -157,14 +156,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils.module import (
 
 def remove(module):
     params = module.params
-    check_not_negative(module, "report_limit")
-    limit = limit_of(module)
+    check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
     target = TARGETS[params["table"]]
     match = match_of(module, labels, target.kind.parse_match)
     keep = own_connections() if params["keep_ssh"] else frozenset()
     with Table() as table:
-        return flush(table, match, keep, limit, params["report_limit"], labels, module.check_mode, target)
+        return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode, target)
 
 
 def main():
@@ -174,7 +172,7 @@ def main():
             "table": {"type": "str", "choices": list(TARGETS), "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
-            "limit": {"type": "int", "default": -1},
+            "limit": {"type": "int", "default": 4294967295},
             **REPORT_LIMIT,
             **LABEL_MAP,
             **NETNS,

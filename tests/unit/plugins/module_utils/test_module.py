@@ -128,14 +128,6 @@ def test_limits_are_not_negative() -> None:
             common.check_not_negative(FakeModule(top=value), "top")  # type: ignore[arg-type]
 
 
-def test_a_limit_is_lifted_by_no_accident() -> None:
-    assert common.limit_of(FakeModule(limit=-1)) is None  # type: ignore[arg-type]
-    assert common.limit_of(FakeModule(limit=0)) == 0  # type: ignore[arg-type]
-    for value in (None, -2):
-        with pytest.raises(InvalidValue, match="limit: .* is no limit"):
-            common.limit_of(FakeModule(limit=value))  # type: ignore[arg-type]
-
-
 def test_a_zone_is_not_0_because_a_variable_was_undefined() -> None:
     params = dict.fromkeys(common.ENTRY)
     with pytest.raises(InvalidValue, match="zone: is null"):

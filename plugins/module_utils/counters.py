@@ -20,6 +20,7 @@ from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match
 from .client.shape import present
 from .client.table import Table
+from .failure import Failed
 
 _DIRECTIONS = ("original", "reply")
 _UNITS = ("packets", "bytes")
@@ -36,12 +37,8 @@ NOTHING: Document = {
 }
 
 
-class ZeroingFailed(ConntrackError):
-    """Not all counters were zeroed; `result` says which were, in the form of a module's."""
-
-    def __init__(self, sentence: str, result: Document) -> None:
-        super().__init__(sentence)
-        self.result = result
+class ZeroingFailed(Failed):
+    """Not all counters were zeroed."""
 
 
 class _Tally:

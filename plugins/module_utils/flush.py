@@ -16,23 +16,20 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from .client import expectation, messages
 from .client.codec import Values
 from .client.document import Document
-from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
+from .client.errors import KernelError, NotFound, ResultUnknown
 from .client.labels import LabelMap
 from .client.match import Match
 from .client.netlink import Message
 from .client.session import Endpoints, carries
 from .client.table import Table
+from .failure import Failed
 from .kinds import ENTRIES, EXPECTATIONS, Kind
 
 METHOD = "delete"
 
 
-class FlushFailed(ConntrackError):
-    """Not all that matches was removed; `result` says what was, in the form of a module's."""
-
-    def __init__(self, sentence: str, result: Document) -> None:
-        super().__init__(sentence)
-        self.result = result
+class FlushFailed(Failed):
+    """Not all that matches was removed."""
 
 
 class Target(NamedTuple):

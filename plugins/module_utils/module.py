@@ -12,6 +12,7 @@ from .client import namespace, settings
 from .client.errors import ConntrackError, InvalidValue
 from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match, parse_match
+from .failure import Failed
 
 Spec = Dict[str, Any]
 
@@ -150,8 +151,6 @@ SETTINGS: Spec = {
 
 def declared_entry(params: dict[str, Any]) -> dict[str, Any]:
     """The part of a module's parameters that declares an entry."""
-    if params["zone"] is None:
-        raise InvalidValue("zone", "is null, and part of what the entry is found by; leave it out or give it a value")
     declared = {key: params[key] for key in ENTRY if params.get(key) is not None}
     if not params["zone"]:
         del declared["zone"]
@@ -166,8 +165,8 @@ def declared_expectation(params: dict[str, Any]) -> dict[str, Any]:
 def run(module: AnsibleModule, task: Callable[[AnsibleModule], dict[str, Any]], nothing_done: dict[str, Any]) -> None:
     """Run a task in the namespace asked for and exit with its result, or fail with one sentence.
 
-    `nothing_done` has every key of the result; a failure returns it, with what the error's own
-    `result` says in its place.
+    `nothing_done` has every key of the result; a failure returns it, with what a `Failed` says was done
+    in its place.
     """
     try:
         _enter_namespace(module)
@@ -175,7 +174,8 @@ def run(module: AnsibleModule, task: Callable[[AnsibleModule], dict[str, Any]], 
     except InvalidValue as fault:
         module.fail_json(msg=f"{fault}. Nothing was changed.", **{"changed": False, **nothing_done})
     except ConntrackError as error:
-        module.fail_json(msg=str(error), **{**nothing_done, **getattr(error, "result", {})})
+        done = error.result if isinstance(error, Failed) else {}
+        module.fail_json(msg=str(error), **{**nothing_done, **done})
     else:
         module.exit_json(**result)
 
@@ -238,8 +238,6 @@ def check_accounting() -> None:
 def check_not_negative(module: AnsibleModule, *options: str) -> None:
     """`InvalidValue` for a limit below zero."""
     for option in options:
-        if module.params[option] is None:
-            raise InvalidValue(option, "is null; leave it out or give it a value")
         if module.params[option] < 0:
             raise InvalidValue(option, f"{module.params[option]} is negative; write 0 or more")
 

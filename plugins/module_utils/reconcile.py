@@ -39,6 +39,7 @@ from .client.errors import (
 from .client.labels import LabelMap
 from .client.shape import present, restated
 from .client.table import Table
+from .failure import Failed
 
 _NO_LABELS = LabelMap()
 
@@ -56,7 +57,7 @@ _MOVED_BY_PACKETS = ("tcp.state", "sctp.state", "dccp.state")
 _ATTEMPTS = 3
 
 
-class CannotReconcile(ConntrackError):
+class CannotReconcile(Failed):
     """The declaration cannot be brought about.
 
     `operation` is what has been done all the same, `done` which changes are in force, `result` both
@@ -70,10 +71,9 @@ class CannotReconcile(ConntrackError):
         done: Sequence[Change] = (),
         result: Document | None = None,
     ) -> None:
-        super().__init__(sentence)
+        super().__init__(sentence, result)
         self.operation = operation
         self.done = list(done)
-        self.result = result or {}
 
 
 class Overtaken(ConntrackError):

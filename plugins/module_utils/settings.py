@@ -12,16 +12,13 @@ from .client.document import Document
 from .client.errors import ConntrackError, InvalidValue
 from .client.settings import DIRECTORY
 from .client.table import Table
+from .failure import Failed
 
 KERNEL = "kernel"
 
 
-class SettingsFailed(ConntrackError):
-    """Not all is as declared; `result` says what was done, in the form of a module's."""
-
-    def __init__(self, sentence: str, result: Document) -> None:
-        super().__init__(sentence)
-        self.result = result
+class SettingsFailed(Failed):
+    """Not all settings are as declared."""
 
 
 def load() -> None:

@@ -12,16 +12,13 @@ from .client.document import Document
 from .client.errors import Busy, ConntrackError, InvalidValue, KernelError, NotFound
 from .client.table import Table
 from .client.timeout_policy import Policy, describe, parse, present, timeouts_of
+from .failure import Failed
 
 _IN_USE = "a rule uses it; remove that rule first (such as -j CT --timeout in the table raw of iptables)"
 
 
-class PolicyFailed(ConntrackError):
-    """The declaration cannot be brought about; `result` says what was done, in the form of a module's."""
-
-    def __init__(self, sentence: str, result: Document | None = None) -> None:
-        super().__init__(sentence)
-        self.result = result or {}
+class PolicyFailed(Failed):
+    """The declaration cannot be brought about."""
 
 
 class Plan(NamedTuple):

@@ -14,7 +14,7 @@ RUNNER := .nox/runner
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit kernel interop integration sanity lint types docs build clean python
+.PHONY: help demo bench test unit kernel kernels interop integration sanity lint types docs build clean python
 
 help:  ## This list
 	@echo 'make TARGET, where TARGET is one of'
@@ -24,6 +24,9 @@ help:  ## This list
 demo: $(VENV)/ready  ## See it work, in network namespaces of its own (no root needed)
 	@$(VENV)/bin/python -m tests.demo
 
+bench: $(VENV)/ready  ## Measure it beside conntrack and pyroute2 (BENCH=--help lists options)
+	@$(VENV)/bin/python -m tests.bench $(BENCH)
+
 test: $(RUNNER)/ready  ## All tests
 	@$(RUN)
 
@@ -32,6 +35,9 @@ unit: $(RUNNER)/ready  ## Tests without a kernel, on every Python and ansible-co
 
 kernel: $(RUNNER)/ready  ## Tests of the client on the running kernel
 	@$(RUN) -s kernel
+
+kernels: $(RUNNER)/ready  ## The same, and modules, on Linux 5.10, 6.1, 6.12 and 7.2 under QEMU
+	@$(RUN) -s kernels
 
 interop: $(RUNNER)/ready  ## Tests against conntrack(8) and pyroute2
 	@$(RUN) -s interop

@@ -49,6 +49,7 @@ nox.options.sessions = [
     *("changelog", "docs-check", "ansible-lint", "build-import-check", "unit-client"),
     *(f"unit-core-{core}" for core in CORES),
     *("kernel", "interop"),
+    "kernels",
     # These share ansible-test's cache and keys and so never run side by side
     *(f"{kind}-{core}" for kind in ("integration", "sanity") for core in CORES),
 ]
@@ -213,6 +214,13 @@ def add_kernel_session(name: str, description: str) -> None:
 
 add_kernel_session("kernel", "Test the client on the running kernel.")
 add_kernel_session("interop", "Test against conntrack(8) and pyroute2 on the running kernel.")
+
+
+# Not beside others: it keeps every core busy by itself, and slow machines are slower still
+@nox.session(python=first_installed(CONTROLLER_PYTHONS), allow_parallel=False)
+def kernels(session: nox.Session) -> None:
+    """Test the client and the modules on other kernels, each in a machine of its own."""
+    session.run("python", "-m", "tests.kernels", f"--results={results(session)}", *session.posargs)
 
 
 @nox.session(default=False)

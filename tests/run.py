@@ -25,6 +25,8 @@ RESULTS = ROOT / ".nox/results"
 REPORT = RESULTS / "report.json"
 #: What ansible-test calls skipped where there is nothing to test
 NOT_APPLICABLE = re.compile(r"No tests applicable|on Python 3\.14 because it could not be found")
+#: What no better equipped machine would run on the same kernel; said, and no skip
+LACKING = re.compile(r"this kernel lacks \w+")
 
 
 @dataclass
@@ -87,7 +89,9 @@ def count_tests(part: Part, report: ET.ElementTree, good: bool) -> None:
             part.passed += 1
         else:
             reason = skip.get("message") or (skip.text or "").strip() or "no reason given"
-            if not NOT_APPLICABLE.search(reason):
+            if found := LACKING.search(reason):
+                part.reasons[found[0]] += 1
+            elif not NOT_APPLICABLE.search(reason):
                 part.skipped += 1
                 part.reasons[reason] += 1
 
@@ -110,6 +114,8 @@ def main(arguments: list[str]) -> int:
         print(f"  {part.name:20} {part.outcome(strict):8} {counts:38} {part.seconds:5.0f} s")
         for reason, times in part.reasons.items():
             print(f"  {'':20} {times} x {reason}")
+    for table in sorted(RESULTS.glob("*/table.txt")):
+        print(table.read_text().rstrip())
     totals = [sum(getattr(part, key) for part in parts) for key in ("passed", "failed", "skipped")]
     bad = not sum(totals) or any(part.outcome(strict) == "FAILED" for part in parts)
     if strict and totals[2]:

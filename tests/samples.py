@@ -32,7 +32,7 @@ class Sample(NamedTuple):
     name: str
     declared: Document
     adds: Document
-    #: what the kernel must have for it: helper, or nothing
+    #: what the kernel must have for it: helper, a capability, or nothing
     needs: str = ""
 
     def gathered(self) -> Document:
@@ -108,7 +108,7 @@ def samples(family: str) -> Iterator[Sample]:
     )
     yield Sample("udp", flow(family, "udp", 1, 53), {})
     yield Sample("udp-assured", flow(family, "udp", 2, 53, status=["seen_reply", "assured", "confirmed"]), {})
-    yield Sample("udplite", flow(family, "udplite", 1, 2), {})
+    yield Sample("udplite", flow(family, "udplite", 1, 2), {}, "tracks_udplite")
     yield Sample("sctp", flow(family, "sctp", 1, 2), {"sctp": IDLE_SCTP})
     yield Sample(
         "sctp-tags",

@@ -12,6 +12,5 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.table impo
 match = parse_match({"family": "ipv4", "mark": "0x10/0xf0", "except": {"destination_port": [80, 443]}})
 
 with Table() as table:
-    for entry in table.dump():
-        if match(entry):
-            print(describe(entry))
+    for entry in table.dump(where=match.term):
+        print(describe(entry))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator
 
+from .client import settings
 from .client.attributes import ENTRY as ATTRIBUTES
 from .client.attributes import KEY
 from .client.document import Document
@@ -26,15 +27,6 @@ _DIRECTIONS = ("original", "reply")
 _UNITS = ("packets", "bytes")
 _KEYS = ("family", "id", *(row.key for row in ATTRIBUTES if row.use & KEY))
 _COUNTERS = tuple(f"counters.{direction}.{unit}" for direction in _DIRECTIONS for unit in _UNITS)
-
-#: The result where nothing was done.
-NOTHING: Document = {
-    "matched": 0,
-    "zeroed": 0,
-    "gone": 0,
-    "total": {direction: dict.fromkeys(_UNITS, 0) for direction in _DIRECTIONS},
-    "entries": [],
-}
 
 
 class ZeroingFailed(Failed):
@@ -71,6 +63,15 @@ class _Tally:
         }
 
 
+def check_accounting() -> None:
+    """`ConntrackError` where the kernel counts nothing in this namespace."""
+    if settings.read("accounting") == 0:
+        raise ConntrackError(
+            "Accounting is off, so there is nothing to zero; turn it on with conntrack_settings "
+            "(accounting: true, net.netfilter.nf_conntrack_acct=1). It counts for connections that begin after that"
+        )
+
+
 def has_counted(entry: Entry) -> bool:
     """Whether a counter of the entry is above zero."""
     return any(entry.get(key) for key in _COUNTERS)
@@ -84,7 +85,7 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
     """
     tally = _Tally(report_limit)
     everything = match is EVERYTHING
-    found = (entry for entry in table.dump(zero=everything and not check_mode) if match(entry))
+    found = table.dump(zero=everything and not check_mode, where=match.where)
     failures: list[KernelError] = []
     if check_mode:
         for entry in _counted(found, tally):

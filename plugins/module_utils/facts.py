@@ -1,18 +1,21 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's connection tracking at a glance, by subsets; one pass over the table at most."""
+"""A host's connection tracking at a glance, by subsets; one pass over the table at most.
+
+Each subset imports what it needs: a target compiles every import of every task anew.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
-from .client import settings
-from .client.document import Document
 from .client.errors import InvalidValue, Unavailable
 from .client.match import EVERYTHING, Match
-from .client.summary import Summary, Top, summarise
 from .client.table import Table
+
+if TYPE_CHECKING:
+    from .client.document import Document
 
 SUBSETS = (
     "min",
@@ -61,6 +64,8 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
             "expectations": _summed(table.expectation_statistics_per_cpu()),
         }
     if "settings" in subsets:
+        from .client import settings
+
         facts["settings"] = settings.read_all()
     if "expectations" in subsets:
         facts["expectations"] = _expectations(table)
@@ -76,12 +81,18 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
 def _fill(table: Table) -> Document:
     statistics = table.statistics()
     count = statistics["entries"]
-    most = statistics.get("max_entries") or settings.read("max")
+    most = statistics.get("max_entries") or _setting("max")
     return {
         "count": count,
         "max": most,
         "usage_percent": round(100 * count / most, 2) if most else None,
     }
+
+
+def _setting(name: str) -> Any:
+    from .client import settings
+
+    return settings.read(name)
 
 
 def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
@@ -98,12 +109,19 @@ def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
 def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Document) -> None:
     counters: dict[str, Any] = {}
     if "summary" in subsets:
+        from .client.summary import Summary
+
         counters["summary"] = Summary()
     if "top" in subsets:
+        from .client.top import Top
+
         counters["top"] = Top()
     if not counters:
         return
-    summarise((entry for entry in table.dump() if match(entry)), *counters.values())
+    from .client.scan import Several
+
+    for _datagram in table.scan(Several(list(counters.values())), match.where):
+        pass
     if "summary" in counters:
         facts.update(counters["summary"].as_document(most))
     if "top" in counters:
@@ -116,7 +134,7 @@ def _expectations(table: Table) -> Document:
     helpers: Counter[str] = Counter(found.get("helper", "none") for found in expectation.read_all(table))
     return {
         "count": sum(helpers.values()),
-        "max": settings.read("expect_max"),
+        "max": _setting("expect_max"),
         "by_helper": dict(sorted(helpers.items())),
     }
 

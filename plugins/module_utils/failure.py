@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
-from .client.document import Document
+from typing import TYPE_CHECKING
+
 from .client.errors import ConntrackError
+
+if TYPE_CHECKING:
+    from .client.document import Document
 
 
 class Failed(ConntrackError):

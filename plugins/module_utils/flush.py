@@ -2,144 +2,176 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Remove what matches, and nothing else.
 
-The table is read and every entry, or expectation, asked; the ones that match are deleted one by one, each by
-its tuple, zone and id, so that one that took another's place meanwhile is left alone. The kernel's own flush
-is never used.
+The table is read and every entry, or expectation, asked; those that match are deleted one by one, each by its
+tuple, zone and id, so that one that took another's place meanwhile is left alone. Without a limit, what has
+been found is deleted while the rest is still being read. The kernel's own flush is never used: that way is no
+faster, and what it deletes nobody has seen.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple
 
-from .client import expectation, messages
 from .client.codec import Values
-from .client.document import Document
-from .client.errors import KernelError, NotFound, ResultUnknown
+from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
 from .client.labels import LabelMap
 from .client.match import Match
-from .client.netlink import Message
-from .client.session import Endpoints, carries
+from .client.scan import Action, Visitor
 from .client.table import Table
+from .client.term import NEVER, Term
 from .failure import Failed
 from .kinds import ENTRIES, EXPECTATIONS, Kind
 
+if TYPE_CHECKING:
+    from .client.document import Document
+    from .client.layout import Layout
+    from .client.session import Endpoints
+
 METHOD = "delete"
+#: No table can hold more: a limit that is none.
+UNLIMITED = 0xFFFFFFFF
 
 
 class FlushFailed(Failed):
     """Not all that matches was removed."""
 
 
-class Target(NamedTuple):
-    """What is flushed: how it is read, what is kept of each that matches, and how those are removed.
-
-    `remove` gives for each, in order, None or the error that befell it.
-    """
-
-    kind: Kind
-    read: Callable[[Table], Iterator[Values]]
-    doomed: Callable[[Values], Any]
-    remove: Callable[[Table, Sequence[Any]], Iterator[KernelError | None]]
-
-
 class Selection:
-    """What is to be removed, and what of it is to be shown.
+    """What is to be removed: how many, the first `report_limit` of them, and how many are kept.
 
-    Of each only what `Target.doomed` makes of it is kept, for there may be a million; and not even
-    that beyond `most`, where nothing will be removed.
+    Beyond `most`, nothing will be removed.
     """
 
-    def __init__(self, target: Target, report_limit: int, most: float) -> None:
-        self.doomed: list[Any] = []
+    def __init__(self, table: Table, keep: frozenset[Endpoints], report_limit: int, most: int) -> None:
+        self.count = self.kept = 0
         self.shown: list[Values] = []
-        self.count = 0
-        self.kept = 0
-        self._target = target
-        self._report_limit = report_limit
-        self._most = most
+        self.table = table
+        self.report_limit = report_limit
+        self.most = most
 
-    def add(self, thing: Values) -> None:
+    def read(self, match: Match) -> Iterator[None]:
+        """Read all that matches, and come back from time to time."""
+        raise NotImplementedError
+
+    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
+        """Remove what was read since the last time, with `last` to its end: for each None or what befell it."""
+        raise NotImplementedError
+
+
+class Entries(Selection, Visitor):
+    """Entries. Of each only the request for its deletion is kept, for there may be a million."""
+
+    def __init__(self, table: Table, keep: frozenset[Endpoints], report_limit: int, most: int) -> None:
+        super().__init__(table, keep, report_limit, most)
+        self._carried = _carried(keep)
+        self._is_carried = self._carried.compile()
+        self._removal = table.removal()
+
+    def read(self, match: Match) -> Iterator[None]:
+        return self.table.scan(self, match.where)
+
+    def on(self, layout: Layout) -> Action:
+        from .client.wire import sieve
+
+        carried, condemn = sieve(self._carried, layout), self._removal.on(layout)
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            if not carried.never and carried.holds(layout, datagram, start, message):
+                self.kept += 1
+                return
+            self.count += 1
+            if self.count <= self.report_limit:
+                self.shown.append(layout.entry(datagram, start))
+            if self.count <= self.most:
+                condemn(datagram, start, message)
+
+        return act
+
+    def add(self, entry: Values) -> None:
+        if self._is_carried(entry):
+            self.kept += 1
+            return
         self.count += 1
-        if self.count <= self._most:
-            self.doomed.append(self._target.doomed(thing))
-        else:
-            self.doomed.clear()
-        if len(self.shown) < self._report_limit:
-            self.shown.append(thing)
+        if self.count <= self.report_limit:
+            self.shown.append(entry)
+        if self.count <= self.most:
+            self._removal.add(entry)
+
+    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
+        return self.table.remove(self._removal.take(last))
 
 
-def _remove_entries(table: Table, requests: Sequence[Message]) -> Iterator[KernelError | None]:
-    for request, error in zip(requests, table.send_all("deleting", requests)):
-        if isinstance(error, ResultUnknown):
-            entry = messages.parse_entry(request)
-            yield _remove_again(functools.partial(table.delete, entry))
-        else:
-            yield error
+def _carried(connections: frozenset[Endpoints]) -> Term:
+    """The term for the entries of these connections."""
+    if not connections:
+        return NEVER
+    from .client.session import carried_by
+
+    return carried_by(connections)
 
 
-def _remove_again(delete: Callable[[], None]) -> KernelError | None:
-    """A deletion whose answer was lost was carried out, unless what it was about is still there."""
+class Expectations(Selection):
+    """Expectations. There are few of them."""
+
+    def __init__(self, table: Table, keep: frozenset[Endpoints], report_limit: int, most: int) -> None:
+        super().__init__(table, keep, report_limit, most)
+        self._doomed: list[Values] = []
+
+    def read(self, match: Match) -> Iterator[None]:
+        from .client import expectation
+
+        matches = EXPECTATIONS.ask(match)
+        for found in expectation.located(self.table, expectation.read_all(self.table)):
+            if matches(found):
+                self.count += 1
+                self._doomed.append(found)
+        self.shown = self._doomed[: self.report_limit]
+        yield
+
+    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
+        from .client import expectation
+
+        doomed, self._doomed = self._doomed, []
+        for one in doomed:
+            yield _removed(functools.partial(expectation.delete, self.table, one))
+
+
+def _removed(delete: Callable[[], None]) -> KernelError | None:
+    """The error of a deletion; one whose answer was lost was carried out if what it was about is gone."""
     try:
         delete()
-    except NotFound:
-        return None
+    except ResultUnknown:
+        try:
+            delete()
+        except NotFound:
+            return None
+        except KernelError as error:
+            return error
     except KernelError as error:
         return error
     return None
 
 
-def _remove_expectations(table: Table, doomed: Sequence[Values]) -> Iterator[KernelError | None]:
-    for one in doomed:
-        try:
-            expectation.delete(table, one)
-        except ResultUnknown:
-            yield _remove_again(functools.partial(expectation.delete, table, one))
-        except KernelError as error:
-            yield error
-        else:
-            yield None
+class Target(NamedTuple):
+    """What can be flushed."""
+
+    kind: Kind
+    select: Callable[[Table, frozenset[Endpoints], int, int], Selection]
 
 
 #: What can be flushed, by the name of the option.
 TARGETS: dict[str, Target] = {
-    "conntrack": Target(ENTRIES, Table.dump, messages.delete, _remove_entries),
-    "expect": Target(
-        EXPECTATIONS,
-        lambda table: expectation.located(table, expectation.read_all(table)),
-        lambda thing: thing,
-        _remove_expectations,
-    ),
+    "conntrack": Target(ENTRIES, Entries),
+    "expect": Target(EXPECTATIONS, Expectations),
 }
-
-
-def select(
-    table: Table,
-    match: Match,
-    keep: frozenset[Endpoints],
-    report_limit: int,
-    target: Target,
-    most: float = math.inf,
-) -> Selection:
-    """What matches, without the flows that carry one of the connections in `keep`."""
-    selection = Selection(target, report_limit, most)
-    matches = target.kind.ask(match)
-    for thing in target.read(table):
-        if not matches(thing):
-            continue
-        if keep and target.kind is ENTRIES and carries(thing, keep):
-            selection.kept += 1
-        else:
-            selection.add(thing)
-    return selection
 
 
 def flush(
     table: Table,
     match: Match,
     keep: frozenset[Endpoints],
-    limit: int | None,
+    limit: int,
     report_limit: int,
     labels: LabelMap,
     check_mode: bool,
@@ -147,52 +179,67 @@ def flush(
 ) -> Document:
     """Remove what matches and return what was done, in the form of a module's result.
 
-    Raises `FlushFailed` where more than `limit` match, before anything is removed, and where the
-    kernel refused a deletion, after all others.
+    Flows that carry one of the connections in `keep` stay. Raises `FlushFailed` where more than `limit` match,
+    before anything is removed; where the kernel refused a deletion, after all others; and where the table
+    could not be read to its end.
     """
-    most = 0 if check_mode else math.inf if limit is None else limit
-    selection = select(table, match, keep, report_limit, target, most)
-    noun = target.kind.noun
-    result: Document = {
-        "changed": False,
-        "flushed": 0,
-        "kept": selection.kept,
-        "gone": 0,
-        "entries": [target.kind.present(thing, labels) for thing in selection.shown],
-        "method": METHOD,
-    }
-    if limit is not None and selection.count > limit:
+    flushing = _Flushing(target.select(table, keep, report_limit, 0 if check_mode else limit))
+    selection, noun = flushing.selection, target.kind.noun
+
+    def result(**more: Any) -> Document:
+        shown = [target.kind.present(thing, labels) for thing in selection.shown]
+        flushed = flushing.flushed
+        return {
+            "changed": flushed > 0,
+            "flushed": flushed,
+            "kept": selection.kept,
+            "gone": flushing.gone,
+            "entries": shown,
+            "method": METHOD,
+            **more,
+        }
+
+    try:
+        for _read in selection.read(match):
+            if limit >= UNLIMITED and not check_mode:
+                flushing.go_on()
+    except ConntrackError as error:
+        if not flushing.flushed:
+            raise
+        raise FlushFailed(f"{error}. {flushing.flushed} {noun} had been removed until then", result()) from error
+    if selection.count > limit:
         raise FlushFailed(
             f"{selection.count} {noun} match, more than the limit of {limit}. Nothing was removed: "
             "narrow the match or raise the limit",
-            result,
+            result(),
         )
     if check_mode:
-        result["flushed"] = selection.count
+        flushing.flushed = selection.count
     else:
-        failures = _remove(table, target, selection, result)
-        if failures:
-            raise FlushFailed(
-                f"{len(failures)} of {selection.count} {noun} were not removed, the first because: {failures[0]}",
-                {**result, "changed": result["flushed"] > 0},
-            )
-    result["changed"] = result["flushed"] > 0
-    result["diff"] = {"before": "".join(_lines(target, selection.shown)), "after": ""}
-    return result
+        flushing.go_on(last=True)
+    if flushing.failures:
+        raise FlushFailed(
+            f"{len(flushing.failures)} of {selection.count} {noun} were not removed, the first because: "
+            f"{flushing.failures[0]}",
+            result(),
+        )
+    before = "".join(sorted(target.kind.describe(thing) + "\n" for thing in selection.shown))
+    return result(diff={"before": before, "after": ""})
 
 
-def _remove(table: Table, target: Target, selection: Selection, result: dict[str, Any]) -> list[KernelError]:
-    failures = []
-    for error in target.remove(table, selection.doomed):
-        if error is None:
-            result["flushed"] += 1
-        elif isinstance(error, NotFound):
-            result["gone"] += 1
-        else:
-            failures.append(error)
-    return failures
+class _Flushing:
+    """What became of a selection so far."""
 
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.flushed = self.gone = 0
+        self.failures: list[KernelError] = []
 
-def _lines(target: Target, shown: list[Values]) -> Iterator[str]:
-    for line in sorted(map(target.kind.describe, shown)):
-        yield line + "\n"
+    def go_on(self, last: bool = False) -> None:
+        for error in self.selection.remove(last):
+            if error is None:
+                self.flushed += 1
+            elif isinstance(error, NotFound):
+                self.gone += 1
+            else:
+                self.failures.append(error)

@@ -5,23 +5,31 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
-from .client.document import Document
 from .client.entry import Entry
 from .client.errors import InvalidValue
-from .client.expectation import located, read_all
 from .client.labels import LabelMap
 from .client.match import Match
 from .client.table import Table
-from .kinds import ENTRIES, Kind
+from .kinds import ENTRIES, EXPECTATIONS, Kind
 
-#: The parts of the kernel's tables that can be read, by the name of the option.
-TABLES: dict[str, Callable[[Table], Iterator[Entry]]] = {
-    "conntrack": Table.dump,
-    "expect": lambda table: located(table, read_all(table)),
-    "dying": Table.dying,
-    "unconfirmed": Table.unconfirmed,
+if TYPE_CHECKING:
+    from .client.document import Document
+
+
+def _expectations(table: Table, match: Match) -> Iterator[Entry]:
+    from .client.expectation import located, read_all
+
+    return filter(EXPECTATIONS.ask(match), located(table, read_all(table)))
+
+
+#: How what matches is read from the kernel's tables, by the name of the option.
+TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
+    "conntrack": lambda table, match: table.dump(where=match.where),
+    "expect": _expectations,
+    "dying": lambda table, match: filter(match, table.dying()),
+    "unconfirmed": lambda table, match: filter(match, table.unconfirmed()),
 }
 
 #: What an entry has always, though the kernel shows it only where it is not zero.
@@ -40,7 +48,7 @@ def sort_key(name: str, kind: Kind = ENTRIES) -> Callable[[Entry], Any]:
     if name in ("bytes", "packets") and kind is ENTRIES:
         return _total(name)
     key = f"{kind.prefix}.protocol" if name == "protocol" else name
-    if key != "family" and (key in _UNSEEN or all(row.key != key for row in kind.rows)):
+    if key != "family" and (key in _UNSEEN or all(row.key != key for row in kind.rows())):
         more = ", mark, bytes or packets" if kind is ENTRIES else " or helper"
         raise InvalidValue(
             "sort_by",
@@ -53,29 +61,26 @@ def sort_key(name: str, kind: Kind = ENTRIES) -> Callable[[Entry], Any]:
 
 def collect(
     entries: Iterable[Entry],
-    match: Match,
     sort_by: str | None,
     reverse: bool,
     limit: int,
     labels: LabelMap,
     kind: Kind = ENTRIES,
 ) -> Document:
-    """`{"entries": […], "matched": …, "truncated": …}`; no more than `limit` are kept in memory.
+    """`{"entries": […], "matched": …, "truncated": …}` of entries that match; no more than `limit` are kept in memory.
 
     Entries without the key to sort by come last.
     """
     matched = 0
     key = None if sort_by is None else sort_key(sort_by, kind)
-    matches = kind.ask(match)
 
-    def matching() -> Iterator[Entry]:
+    def counted() -> Iterator[Entry]:
         nonlocal matched
         for entry in entries:
-            if matches(entry):
-                matched += 1
-                yield entry
+            matched += 1
+            yield entry
 
-    kept = list(_first(matching(), limit)) if key is None else _sorted(matching(), key, reverse, limit)
+    kept = list(_first(counted(), limit)) if key is None else _sorted(counted(), key, reverse, limit)
     return {
         "entries": [kind.present(entry, labels) for entry in kept],
         "matched": matched,

@@ -1,24 +1,30 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies in a table, entries or expectations: how one is chosen, named and shown."""
+"""What lies in a table, entries or expectations: how one is chosen, named and shown.
+
+What expectations are is imported only where they are asked for, and how an entry is shown only where
+there is one to show: a target compiles every import of every task anew.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
-from .client import entry, expectation, match, shape
 from .client.attributes import ENTRY, Attribute
-from .client.document import Document
+from .client.entry import describe
 from .client.labels import LabelMap
-from .client.match import Match
+from .client.match import Match, parse_match
 from .client.term import Predicate
+
+if TYPE_CHECKING:
+    from .client.document import Document
 
 
 class Kind(NamedTuple):
     """One kind; `prefix` is the key of the tuple that a match is about, `ask` makes the predicate of a match."""
 
     noun: str
-    rows: tuple[Attribute, ...]
+    rows: Callable[[], tuple[Attribute, ...]]
     prefix: str
     parse_match: Callable[[Any, LabelMap, str], Match]
     ask: Callable[[Match], Predicate]
@@ -26,22 +32,50 @@ class Kind(NamedTuple):
     present: Callable[[Mapping[str, Any], LabelMap], Document]
 
 
+def _present_entry(entry: Mapping[str, Any], labels: LabelMap) -> Document:
+    from .client.shape import present
+
+    return present(entry, labels)
+
+
+def _rows_of_expectations() -> tuple[Attribute, ...]:
+    from .client.expectation import EXPECTATION
+
+    return EXPECTATION
+
+
+def _match_of_expectations(raw: Any, labels: LabelMap, key: str) -> Match:
+    from .client.expectation import parse_match
+
+    return parse_match(raw, labels, key)
+
+
 def _ask_expectation(match: Match) -> Predicate:
-    return lambda found: match(expectation.as_entry(found))
+    from .client.expectation import as_entry
+
+    return lambda found: match(as_entry(found))
 
 
-def _present_expectation(found: Mapping[str, Any], labels: LabelMap) -> Document:
-    return expectation.present(found)
+def _describe_expectation(expectation: Mapping[str, Any]) -> str:
+    from .client.expectation import describe
+
+    return describe(expectation)
 
 
-ENTRIES = Kind("entries", ENTRY, "original", match.parse_match, lambda match: match, entry.describe, shape.present)
+def _present_expectation(expectation: Mapping[str, Any], labels: LabelMap) -> Document:
+    from .client.expectation import present
+
+    return present(expectation)
+
+
+ENTRIES = Kind("entries", lambda: ENTRY, "original", parse_match, lambda match: match, describe, _present_entry)
 EXPECTATIONS = Kind(
     "expectations",
-    expectation.EXPECTATION,
+    _rows_of_expectations,
     "tuple",
-    expectation.parse_match,
+    _match_of_expectations,
     _ask_expectation,
-    expectation.describe,
+    _describe_expectation,
     _present_expectation,
 )
 

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-from . import persistence
 from .client import settings
-from .client.document import Document
 from .client.errors import ConntrackError, InvalidValue
 from .client.settings import DIRECTORY
-from .client.table import Table
 from .failure import Failed
+
+if TYPE_CHECKING:
+    from .client.document import Document
+    from .persistence import Edit
 
 KERNEL = "kernel"
 
@@ -24,6 +25,8 @@ class SettingsFailed(Failed):
 def load() -> None:
     """Have the kernel load connection tracking where it has not; without it there are no settings."""
     if settings.read("max") is None:
+        from .client.table import Table
+
         with Table() as table:
             table.count()
 
@@ -49,9 +52,7 @@ def reconcile(
     result: Document = {"changed": False, "before": before, "settings": before, "changes": []}
     try:
         files = _files(declared, directory)
-        if persist_in is not None:
-            persistence.check_directory(persist_in)
-        edits = [] if persist_in is None else persistence.plan(files, persist_in)
+        edits = [] if persist_in is None else _plan_files(files, persist_in)
         there = settings.flat(before)
         differing = {
             name: value for name, value in declared.items() if not settings.is_as_declared(name, value, there.get(name))
@@ -73,7 +74,7 @@ def reconcile(
         result["settings"] = settings.read_all(directory)
     result["changed"] = bool(changes)
     result["changes"] = changes
-    result["overridden"] = [] if persist_in is None else persistence.overriding(files, persist_in)
+    result["overridden"] = [] if persist_in is None else _overriding(files, persist_in)
     result["diff"] = [_diff(declared, there, differing)] + [
         {"before": edit.before, "after": edit.after, "before_header": edit.path, "after_header": edit.path}
         for edit in edits
@@ -97,7 +98,7 @@ def _files(declared: Mapping[str, int], directory: str) -> dict[str, int]:
 
 def _write(
     differing: Mapping[str, int],
-    edits: list[persistence.Edit],
+    edits: list[Edit],
     there: Mapping[str, int],
     directory: str,
     result: Document,
@@ -113,7 +114,7 @@ def _write(
             if not settings.is_as_declared(name, value, now.get(name)):
                 raise settings.CannotSet(f"{name}: the kernel made {now.get(name)} of {value}")
         for edit in edits:
-            persistence.write(edit)
+            _write_file(edit)
             done += [_change(where=edit.path, **change) for change in edit.changes]
     except ConntrackError as error:
         written = ", ".join(f"{change['key']} ({change['where']})" for change in done) or "nothing"
@@ -122,6 +123,31 @@ def _write(
             {**result, "changed": bool(done), "changes": done, "settings": settings.read_all(directory)},
         ) from error
     return done
+
+
+# The files, for those who want them
+
+
+def _plan_files(files: Mapping[str, int], directory: str) -> list[Edit]:
+    from . import persistence
+
+    persistence.check_directory(directory)
+    return persistence.plan(files, directory)
+
+
+def _write_file(edit: Edit) -> None:
+    from . import persistence
+
+    persistence.write(edit)
+
+
+def _overriding(files: Mapping[str, int], directory: str) -> list[str]:
+    from . import persistence
+
+    return persistence.overriding(files, directory)
+
+
+# The result
 
 
 def _change(key: str, where: str, before: Any, after: Any) -> Document:

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
 from .client import timeout_policy, uapi, values
-from .client.document import Document
 from .client.errors import Busy, ConntrackError, InvalidValue, KernelError, NotFound
 from .client.table import Table
 from .client.timeout_policy import Policy, describe, parse, present, timeouts_of
 from .failure import Failed
+
+if TYPE_CHECKING:
+    from .client.document import Document
 
 _IN_USE = "a rule uses it; remove that rule first (such as -j CT --timeout in the table raw of iptables)"
 

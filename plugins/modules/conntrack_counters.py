@@ -103,22 +103,29 @@ entries:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.counters import NOTHING, zero
 from ansible_collections.netops.conntrack.plugins.module_utils.module import (
-    LABEL_MAP,
-    MATCH,
     NETNS,
     REPORT_LIMIT,
-    check_accounting,
     check_not_negative,
-    labels_of,
-    match_of,
     run,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
+
+#: The result where nothing was done.
+NOTHING = {
+    "matched": 0,
+    "zeroed": 0,
+    "gone": 0,
+    "total": {"original": {"packets": 0, "bytes": 0}, "reply": {"packets": 0, "bytes": 0}},
+    "entries": [],
+}
 
 
 def reset(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.counters import check_accounting, zero
+
     params = module.params
     check_not_negative(module, "report_limit")
     labels = labels_of(module)

@@ -175,22 +175,16 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
-    ENTRY,
-    LABEL_MAP,
-    NETNS,
-    PRESENT,
-    check_not_negative,
-    declared_entry,
-    labels_of,
-    run,
-)
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy, reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, PRESENT, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.entry import ENTRY, declared_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
 
 
 def declare(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy, reconcile
+
     params = module.params
     check_not_negative(module, "timeout_min")
     labels = labels_of(module)

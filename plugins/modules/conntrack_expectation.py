@@ -166,21 +166,19 @@ evicted:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, PRESENT, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.expectation import (
     EXPECTATION,
-    NETNS,
-    PRESENT,
-    check_not_negative,
     declared_expectation,
-    run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy
 
 
 def declare(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import parse
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy
+
     params = module.params
     check_not_negative(module, "timeout_min")
     declared = parse(declared_expectation(params))

@@ -119,6 +119,8 @@ ansible_facts:
           description:
             - Subset V(top). The O(top) C(sources), C(destinations), C(services) and C(pairs), each C(by_flows) and,
               where accounting is on, C(by_bytes).
+            - Where a ranking has too many distinct keys to count each in little memory, C(uncertainty) says by how much
+              its numbers may be too low; who has more than that is not missed.
           type: dict
           sample:
             sources:
@@ -160,20 +162,15 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.facts import chosen, gather
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
-    LABEL_MAP,
-    MATCH,
-    NETNS,
-    check_not_negative,
-    labels_of,
-    match_of,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
 
 
 def read(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.facts import chosen, gather
+
     params = module.params
     check_not_negative(module, "top")
     subsets = chosen(params["gather_subset"])

@@ -139,22 +139,21 @@ method:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.flush import METHOD, TARGETS, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.module import (
-    LABEL_MAP,
-    MATCH,
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
-    labels_of,
-    match_of,
     run,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
 
 
 def remove(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, flush
+
     params = module.params
     check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
@@ -169,7 +168,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             **MATCH,
-            "table": {"type": "str", "choices": list(TARGETS), "default": "conntrack"},
+            "table": {"type": "str", "choices": ["conntrack", "expect"], "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
             "limit": {"type": "int", "default": 4294967295},
@@ -179,7 +178,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "entries": [], "method": METHOD})
+    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "entries": [], "method": "delete"})
 
 
 if __name__ == "__main__":

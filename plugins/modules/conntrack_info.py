@@ -225,36 +225,35 @@ truncated:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
-from ansible_collections.netops.conntrack.plugins.module_utils.kinds import kind_of
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
-    LABEL_MAP,
-    MATCH,
-    NETNS,
-    check_not_negative,
-    labels_of,
-    match_of,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
 
 
 def read(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
+    from ansible_collections.netops.conntrack.plugins.module_utils.kinds import kind_of
+
     params = module.params
     check_not_negative(module, "limit")
     labels = labels_of(module)
     kind = kind_of(params["table"])
     match = match_of(module, labels, kind.parse_match)
     with Table() as table:
-        entries = TABLES[params["table"]](table)
-        return collect(entries, match, params["sort_by"], params["reverse"], params["limit"], labels, kind)
+        entries = TABLES[params["table"]](table, match)
+        return collect(entries, params["sort_by"], params["reverse"], params["limit"], labels, kind)
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             **MATCH,
-            "table": {"type": "str", "choices": list(TABLES), "default": "conntrack"},
+            "table": {
+                "type": "str",
+                "choices": ["conntrack", "expect", "dying", "unconfirmed"],
+                "default": "conntrack",
+            },
             "sort_by": {"type": "str"},
             "reverse": {"type": "bool", "default": False},
             "limit": {"type": "int", "default": 1000},

@@ -185,11 +185,13 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, SETTINGS, run
-from ansible_collections.netops.conntrack.plugins.module_utils.settings import declared_settings, load, reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.settings import SETTINGS
 
 
 def declare(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.settings import declared_settings, load, reconcile
+
     params = module.params
     declared = declared_settings(params)
     load()

@@ -153,12 +153,14 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, TIMEOUT_POLICY, run
-from ansible_collections.netops.conntrack.plugins.module_utils.timeout_policy import declared_policy, reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, run
+from ansible_collections.netops.conntrack.plugins.module_utils.options.timeout_policy import TIMEOUT_POLICY
 
 
 def declare(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.timeout_policy import declared_policy, reconcile
+
     params = module.params
     declared = declared_policy(params)
     with Table() as table:

@@ -17,7 +17,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import sha
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import samples, views
+from tests import features, samples, views
 from tests.lab import Gateway, Namespace
 from tests.samples import SAMPLES, Sample
 
@@ -44,7 +44,8 @@ def create(table: Table, declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
-    """Likewise, with the master of a sample that has one; skipped without its helper in this kernel."""
+    """Likewise, with the master of a sample that has one; skipped without what it needs in this kernel."""
+    features.needs(sample.needs)
     try:
         if "master" in sample.declared:
             table.create(shape.parse(samples.everything(sample.declared["family"])))

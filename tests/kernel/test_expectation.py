@@ -90,7 +90,7 @@ class TestEachOperation:
     def test_create_and_get(self, table: Table, namespace: Namespace, family: str) -> None:
         found = create(table, **declared(family))
         assert found.pop("id")
-        assert found.pop("timeout") in (299, 300)
+        assert found.pop("timeout") in range(290, 301)
         ends = {"source": FULL[family], "destination": FULL[family]}
         assert found == {
             "family": family,
@@ -154,7 +154,7 @@ class TestEachOperation:
         found = client.parse(create(table, **declared()))
         client.update(table, {**found, "timeout": 77, "flags": 1})
         (other,) = namespace.expectations()
-        assert other["timeout"] in (76, 77)
+        assert other["timeout"] in range(67, 78)
         assert other["flags"] == []
 
     def test_a_get_goes_by_the_mask(self, table: Table) -> None:
@@ -276,9 +276,16 @@ class TestRefusals:
 
     def test_flags(self, table: Table) -> None:
         assert create(table, **declared(flags=["userspace"]))["flags"] == []
-        error = self.refused(table, port=4001, flags=[3])
-        assert error.errno == errno.EINVAL
-        assert "at flags" in str(error)
+        refusal, wanted = None, client.parse(declared(port=4001, flags=[3]))
+        try:
+            client.create(table, wanted)
+        except KernelError as error:
+            refusal = error
+        if refusal is None:  # Linux 5.10 takes any flag
+            assert client.present(client.get(table, wanted))["flags"] == [3]
+        else:
+            assert refusal.errno == errno.EINVAL
+            assert "at flags" in str(refusal)
 
     def test_there_already(self, table: Table) -> None:
         create(table, **declared())
@@ -294,7 +301,7 @@ class TestRefusals:
         assert "Another expectation is for some of the same connections" in str(error)
 
     def test_the_timeout_of_a_new_one_is_its_helpers(self, table: Table) -> None:
-        assert create(table, **declared(timeout=7))["timeout"] in (299, 300)
+        assert create(table, **declared(timeout=7))["timeout"] in range(290, 301)
 
     def test_one_too_many_takes_the_oldest_away(self, table: Table, namespace: Namespace) -> None:
         create(table, **declared(port=4000))
@@ -336,11 +343,12 @@ class TestDeclared:
             done, again = self.run(table, document), self.run(table, document)
         assert events.kinds() == ["new_expectation"]
         assert foreseen["operation"] == done["operation"] == "created"
+        assert done["expectation"].pop("timeout") in range(50, foreseen["expectation"].pop("timeout") + 1)
         assert foreseen["expectation"] == {key: value for key, value in done["expectation"].items() if key != "id"}
         assert foreseen["diff"] == done["diff"]
         assert (again["operation"], again["changes"]) == ("unchanged", [])
         (other,) = namespace.expectations()
-        assert other["timeout"] in (59, 60)
+        assert other["timeout"] in range(50, 61)
 
     def test_as_it_was_gathered(self, table: Table) -> None:
         for zone in (0, 5):
@@ -354,7 +362,7 @@ class TestDeclared:
         done = self.run(table, declared(timeout=90), timeout_min=61)
         assert done["operation"] == "updated"
         assert [change["key"] for change in done["changes"]] == ["timeout"]
-        assert done["expectation"]["timeout"] == 90
+        assert done["expectation"]["timeout"] in range(80, 91)
 
     def test_a_replacement(self, table: Table, namespace: Namespace) -> None:
         before = self.run(table, declared(timeout=60, flags=["permanent"]))["expectation"]
@@ -365,7 +373,7 @@ class TestDeclared:
         assert (done["operation"], done["before"]["id"]) == ("replaced", before["id"])
         assert done["evicted"] == []
         assert done["expectation"]["flags"] == ["permanent"]
-        assert done["expectation"]["timeout"] in (59, 60)
+        assert done["expectation"]["timeout"] in range(50, 61)
         (shown,) = namespace.expectations()
         assert shown["mask"]["source_port"] == 0xFFFF
 

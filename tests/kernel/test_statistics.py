@@ -43,6 +43,11 @@ def shown_per_cpu(namespace: Namespace) -> dict[int, dict[str, int]]:
     return shown
 
 
+def counted(table: Table) -> dict[int, dict[str, int]]:
+    """What the client reads, with the zero that conntrack(8) shows of a counter that Linux 5.10 does not have."""
+    return {cpu: {"chain_toolong": 0, **counters} for cpu, counters in table.statistics_per_cpu().items()}
+
+
 def test_global(table: Table, namespace: Namespace) -> None:
     fill(table, 37)
     assert table.statistics() == {
@@ -55,7 +60,7 @@ def test_global(table: Table, namespace: Namespace) -> None:
 def test_per_cpu(table: Table, namespace: Namespace) -> None:
     fill(table, 37)
     statistics = table.statistics_per_cpu()
-    assert statistics == shown_per_cpu(namespace)
+    assert counted(table) == shown_per_cpu(namespace)
     assert sum(counters["insert"] for counters in statistics.values()) == 37
     lines = Path("/proc/thread-self/net/stat/nf_conntrack").read_text().splitlines()
     names = lines[0].split()
@@ -78,7 +83,7 @@ def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
         server.conntrack("-F")
         flow.seen_as()
         assert any(counters["invalid"] for counters in table.statistics_per_cpu().values())
-        assert table.statistics_per_cpu() == shown_per_cpu(server)
+        assert counted(table) == shown_per_cpu(server)
 
 
 def expected(port: int) -> Message:

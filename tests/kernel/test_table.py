@@ -26,7 +26,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WINDOW
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import samples, views
+from tests import features, samples, views
 from tests.lab import Gateway, Namespace
 
 
@@ -147,10 +147,14 @@ class TestCreate:
         [("tcp.original.window_scale", 15), ("tcp.reply.window_scale", 15)],
     )
     def test_of_a_window_scale_out_of_range(self, table: Table, namespace: Namespace, key: str, value: int) -> None:
-        with pytest.raises(KernelError) as refusal:
-            table.create({**tcp(1), "tcp.state": 3, key: value})
-        assert refusal.value.errno == errno.ERANGE
-        assert namespace.count() == 0
+        """Refused, or by Linux 5.10 passed over as any is without its flags."""
+        wanted = {**tcp(1), "tcp.state": 3, key: value}
+        (refusal,) = table.create_all([creation(wanted)])
+        if refusal is None:
+            assert table.get(wanted)[key] == 0
+        else:
+            assert refusal.errno == errno.ERANGE
+            assert namespace.count() == 0
 
     def test_of_an_incomplete_group(self, table: Table, namespace: Namespace) -> None:
         sctp = shape.parse(samples.flow("ipv4", "sctp", 1, 2, sctp={"state": "established"}))
@@ -324,10 +328,13 @@ class TestUpdate:
         table.create(udp(1, status=["fixed_timeout"]))
         table.update(udp(1, status=["confirmed"]))
         assert "fixed_timeout" in seen(namespace, 1)["status"]
-        with pytest.raises(NotPermitted) as refusal:
-            table.update(udp(1, timeout=500))
-        assert "fixed" in str(refusal.value)
-        assert seen(namespace, 1)["timeout"] <= 120
+        (refusal,) = table.update_all([udp(1, timeout=500)])
+        if refusal is None:  # Linux 5.10
+            assert seen(namespace, 1)["timeout"] > 400
+        else:
+            assert isinstance(refusal, NotPermitted)
+            assert "fixed" in str(refusal)
+            assert seen(namespace, 1)["timeout"] <= 120
 
     def test_of_a_helper(self, table: Table, namespace: Namespace) -> None:
         try:
@@ -335,23 +342,23 @@ class TestUpdate:
         except Unsupported:
             pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
         table.update(tcp(1, helper="ftp"))
-        with pytest.raises(Busy):
+        with pytest.raises((Busy, Unsupported)):  # the second while its module is not loaded
             table.update(tcp(1, helper="irc"))
         assert seen(namespace, 1)["helper"] == "ftp"
+        table.create(tcp(2))
+        with pytest.raises(Unsupported):
+            table.update(tcp(2, helper="ftp"))
+        features.needs("helper_removal")
         table.update(tcp(1, helper=""))
         assert "helper" not in seen(namespace, 1)
         with pytest.raises(Busy):
             table.update(tcp(1, helper="ftp"))
-        table.create(tcp(2))
-        with pytest.raises(Unsupported):
-            table.update(tcp(2, helper="ftp"))
 
     def test_keeps_what_came_before_a_refusal(self, table: Table, namespace: Namespace) -> None:
         """In the kernel's order: timeout, then status, then protocol state, then mark."""
-        table.create(tcp(1, timeout=100, mark=1))
-        with pytest.raises(KernelError) as refusal, namespace.events() as changes:
-            table.update({**tcp(1), "timeout": 900, "tcp.original.window_scale": 15, "mark": 2})
-        assert refusal.value.errno == errno.ERANGE
+        table.create(tcp(1, timeout=100, mark=1, status=["seen_reply"]))
+        with pytest.raises(Busy), namespace.events() as changes:
+            table.update({**tcp(1, status=["confirmed"]), "timeout": 900, "mark": 2})
         assert seen(namespace, 1)["timeout"] > 800
         assert seen(namespace, 1)["mark"] == 1
         assert not changes

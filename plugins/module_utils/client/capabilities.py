@@ -9,24 +9,22 @@ entries into its table, asks, and looks what comes back. The host's own table is
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import struct
 from typing import Any, Callable, Mapping
 
-from . import messages, namespace, uapi
-from .codec import ENTRIES, attribute, nested
+from . import messages, namespace, settings, uapi
 from .entry import Entry, creation
 from .errors import ConntrackError, KernelError
+from .narrowing import narrow
 from .netlink import Message
 from .shape import parse
 from .table import Table
+from .term import Masked, Term, Within, points
 from .values import AF_INET
 
 _EMPTY_ZONE = 9
-_CTA_FILTER_ORIG_FLAGS = 1
-_CTA_FILTER_REPLY_FLAGS = 2
-_CTA_FILTER_F_CTA_IP_SRC = 1 << 0
 
 
 def probe() -> dict[str, Any]:
@@ -83,37 +81,26 @@ def _clear(table: Table) -> None:
             raise error
 
 
-def _filtered(kind: int, attributes: bytes, family: int = AF_INET) -> Message:
-    return Message(kind, 0, messages.nfgenmsg(family) + attributes)
+def _filtered(kind: int, term: Term) -> Message:
+    """A request for what the kernel's own filter finds of the term; also for a flush that may fail open."""
+    return Message(kind, 0, messages.nfgenmsg(AF_INET) + narrow(term).attributes)
 
 
-def _encoded(**keys: Any) -> bytes:
-    return ENTRIES.encode({"family": AF_INET, **keys})
-
-
-def _by_source() -> bytes:
-    """A filter by the IPv4 source of the first entry; its flags are in the host's byte order."""
-    flags = attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _CTA_FILTER_F_CTA_IP_SRC))
-    flags += attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", 0))
-    sent = {key: value for key, value in _ONE.items() if key.startswith("original.")}
-    return ENTRIES.encode({"family": AF_INET, **sent}) + nested(uapi.CTA_FILTER, flags)
-
-
-def _dump_honours(attributes: Callable[[], bytes]) -> Callable[[Table], bool]:
+def _dump_honours(term: Term) -> Callable[[Table], bool]:
     def attempt(table: Table) -> bool:
         table.create(_ONE)
         table.create(_OTHER)
-        request = _filtered(uapi.IPCTNL_MSG_CT_GET, attributes())
+        request = _filtered(uapi.IPCTNL_MSG_CT_GET, term)
         return len(list(table.read(request, messages.parse_entry))) == 1
 
     return attempt
 
 
-def _flush_honours(attributes: Callable[[], bytes], left: int) -> Callable[[Table], bool]:
+def _flush_honours(term: Term, left: int) -> Callable[[Table], bool]:
     def attempt(table: Table) -> bool:
         table.create(_ONE)
         table.create(_OTHER)
-        request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, attributes())
+        request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, term)
         for error in table.send_all("flushing", [request]):
             if error is not None:
                 return False
@@ -136,18 +123,49 @@ def _tracks(protocol: str) -> Callable[[Table], bool]:
     return attempt
 
 
-_MARKED = {"mark": 1, "mark_mask": 0xFFFFFFFF}
-_ASSURED = {"status": uapi.IPS_ASSURED, "status_mask": uapi.IPS_ASSURED}
+def _removes_helpers(table: Table) -> bool | None:
+    """By an update, which Linux 7.2 refuses; None where there is no helper to try it with."""
+    tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1", "source_port": 1, "destination_port": 21}
+    wanted = creation(parse({"protocol": "tcp", "original": tuple_, "helper": "ftp"}))
+    try:
+        table.create(wanted)
+    except KernelError:
+        return None
+    table.update({**wanted, "helper": ""})
+    return "helper" not in table.holder(wanted)
 
-_ATTEMPTS: dict[str, Callable[[Table], bool]] = {
-    "dump_by_mark": _dump_honours(lambda: _encoded(**_MARKED)),
-    "dump_by_status": _dump_honours(lambda: _encoded(**_ASSURED)),
-    "dump_by_zone": _dump_honours(lambda: _encoded(zone=5)),
-    "dump_by_tuple": _dump_honours(_by_source),
-    "flush_by_mark": _flush_honours(lambda: _encoded(**_MARKED), 1),
-    "flush_by_status": _flush_honours(lambda: _encoded(**_ASSURED), 1),
-    "flush_by_zone": _flush_honours(lambda: _encoded(zone=_EMPTY_ZONE), 2),
-    "flush_by_tuple": _flush_honours(_by_source, 1),
+
+def _sends_events_on_demand(table: Table) -> bool:
+    """While somebody listens: nf_conntrack_events=2, since Linux 5.19."""
+    try:
+        settings.write("events", 2)
+    except settings.CannotSet as refusal:
+        if getattr(refusal.__cause__, "errno", None) == errno.EINVAL:
+            return False
+        raise  # says nothing about the kernel
+    return True
+
+
+_BY_MARK = Masked("mark", ((1, 0xFFFFFFFF),))
+_BY_STATUS = Masked("status", ((uapi.IPS_ASSURED, uapi.IPS_ASSURED),))
+_BY_SOURCE = Within(("original.source",), points([_ONE["original.source"]]))
+
+
+def _by_zone(number: int) -> Term:
+    return Within(("zone",), points([number]), 0)
+
+
+_ATTEMPTS: dict[str, Callable[[Table], bool | None]] = {
+    "dump_by_mark": _dump_honours(_BY_MARK),
+    "dump_by_status": _dump_honours(_BY_STATUS),
+    "dump_by_zone": _dump_honours(_by_zone(5)),
+    "dump_by_tuple": _dump_honours(_BY_SOURCE),
+    "flush_by_mark": _flush_honours(_BY_MARK, 1),
+    "flush_by_status": _flush_honours(_BY_STATUS, 1),
+    "flush_by_zone": _flush_honours(_by_zone(_EMPTY_ZONE), 2),
+    "flush_by_tuple": _flush_honours(_BY_SOURCE, 1),
+    "events_on_demand": _sends_events_on_demand,
+    "helper_removal": _removes_helpers,
     "tracks_sctp": _tracks("sctp"),
     "tracks_dccp": _tracks("dccp"),
     "tracks_udplite": _tracks("udplite"),

@@ -11,7 +11,7 @@ are seen and not lost.
 from __future__ import annotations
 
 import struct
-from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, NamedTuple
 
 from . import uapi
 from .attributes import ENTRY, Attribute, Path
@@ -47,6 +47,19 @@ def attribute(number: int, payload: bytes) -> bytes:
 def nested(number: int, payload: bytes) -> bytes:
     """One attribute that holds others."""
     return attribute(number | uapi.NLA_F_NESTED, payload)
+
+
+class Leaf(NamedTuple):
+    """A value in a message: its row (None for one that the table does not know), and from where to where it is.
+
+    `broken` is a nest that cannot be read.
+    """
+
+    row: Attribute | None
+    path: Path
+    start: int
+    end: int
+    broken: bool = False
 
 
 class _Nest:
@@ -92,35 +105,58 @@ class Codec:
     def decode(self, data: bytes, start: int = 0, end: int | None = None) -> Values:
         """The values in `data[start:end]`; `MalformedMessage` if these are no attributes."""
         values: Values = {}
-        self._decode(self._root, data, start, len(data) if end is None else end, values, ())
+        for leaf in self.leaves(data, start, len(data) if end is None else end):
+            payload = data[leaf.start : leaf.end]
+            if leaf.row is None:
+                values.setdefault("extra", {})[dotted(leaf.path)] = bytes(payload)
+            else:
+                values[leaf.row.key] = leaf.row.kind.decode(payload)
         return values
 
-    def _decode(self, nest: _Nest, data: bytes, start: int, end: int, values: Values, path: Path) -> None:
-        for number, first, last in attributes(data, start, end):
-            inner = nest.nests.get(number)
-            if inner is not None:
-                try:
-                    self._decode(inner, data, first, last, values, (*path, number))
-                except MalformedMessage:
-                    _keep(values, (*path, number), data[first:last])
-                continue
-            rows = nest.rows.get(number)
-            if rows is None:
-                _keep(values, (*path, number), data[first:last])
-                continue
-            row = rows[0]
-            if len(rows) > 1 and nest.protocol_key is not None:
-                protocol = values.get(nest.protocol_key)
-                row = next((r for r in rows if r.protocol == protocol), row)
-            values[row.key] = row.kind.decode(data[first:last])
+    def leaves(self, data: bytes, start: int, end: int) -> Iterator[Leaf]:
+        """Every value in `data[start:end]`, where it is and what it means; `MalformedMessage` if these are none.
+
+        A nest that cannot be read comes as a value without a row, behind what could be read of it.
+        """
+        return _leaves(self._root, data, start, end, ())
 
     def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
         """The attributes of `values`, or of those of its keys that are in `keys`."""
+        return _encode(self._nest(values, keys), values)
+
+    def pieces(self, values: Mapping[str, Any], keys: Collection[str]) -> list[bytes | Attribute]:
+        """What `encode` puts together, in its order: bytes that are the same for all with these keys, family,
+        protocols and texts, and for each other value its row, in place of as many bytes as its kind has."""
+        return _pieces(self._nest(values, keys), values)
+
+    def _nest(self, values: Mapping[str, Any], keys: Collection[str] | None) -> _Nest:
         wanted = (None if keys is None else frozenset(keys), values.get("family", 0))
         nest = self._chosen.get(wanted)
         if nest is None:
             nest = self._chosen[wanted] = self._root.chosen(*wanted)
-        return _encode(nest, values)
+        return nest
+
+
+def _leaves(nest: _Nest, data: bytes, start: int, end: int, path: Path) -> Iterator[Leaf]:
+    protocol: int | None = None
+    for number, first, last in attributes(data, start, end):
+        here = (*path, number)
+        inner = nest.nests.get(number)
+        if inner is not None:
+            try:
+                yield from _leaves(inner, data, first, last, here)
+            except MalformedMessage:
+                yield Leaf(None, here, first, last, broken=True)
+            continue
+        row: Attribute | None = None
+        rows = nest.rows.get(number)
+        if rows is not None:
+            row = rows[0]
+            if len(rows) > 1 and nest.protocol_key is not None:
+                row = next((r for r in rows if r.protocol == protocol), row)
+            if row.key == nest.protocol_key:
+                protocol = row.kind.decode(data[first:last])
+        yield Leaf(row, here, first, last)
 
 
 def _encode(nest: _Nest, values: Mapping[str, Any]) -> bytes:
@@ -138,8 +174,30 @@ def _encode(nest: _Nest, values: Mapping[str, Any]) -> bytes:
     return b"".join(parts)
 
 
-def _keep(values: Values, path: Path, payload: bytes) -> None:
-    values.setdefault("extra", {})[".".join(map(str, path))] = bytes(payload)
+def _pieces(nest: _Nest, values: Mapping[str, Any]) -> list[bytes | Attribute]:
+    pieces: list[bytes | Attribute] = []
+    for number, rows in nest.rows.items():
+        for row in rows:
+            if row.key not in values or row.protocol not in (None, values.get(nest.protocol_key or "")):
+                continue
+            size = struct.calcsize(">" + row.kind.format)
+            if size:
+                pieces += [_HEADER.pack(size + 4, number), row, b"\0" * (-size % 4)]
+            else:
+                pieces.append(attribute(number, row.kind.encode(values[row.key])))
+    for number, inner in nest.nests.items():
+        within = _pieces(inner, values)
+        if within:
+            size = sum(
+                len(piece) if isinstance(piece, bytes) else struct.calcsize(">" + piece.kind.format) for piece in within
+            )
+            pieces += [_HEADER.pack(size + 4, number | uapi.NLA_F_NESTED), *within]
+    return pieces
+
+
+def dotted(path: Path) -> str:
+    """The name that a value without a row has under `extra`."""
+    return ".".join(map(str, path))
 
 
 #: Codec of conntrack entries.

@@ -9,6 +9,7 @@ unknown or unset.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Mapping, NamedTuple, Tuple
 
 from . import uapi
@@ -71,7 +72,7 @@ def protocol_keys(protocol: int) -> tuple[str, ...]:
 def identity(entry: Mapping[str, Any]) -> Identity:
     """What makes it this entry and no other: zones, family, protocol and original tuple."""
     get = entry.get
-    return (*(get(key) or 0 for key in _ZONES), *(get(key) for key in _IDENTITY))
+    return (*[get(key) or 0 for key in _ZONES], *map(get, _IDENTITY))
 
 
 def tuple_of(entry: Mapping[str, Any], direction: str) -> dict[str, Any]:
@@ -131,8 +132,7 @@ def creation(declared: Mapping[str, Any]) -> Entry:
     if entry["timeout"] == 0:
         raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
     if "status" in entry:
-        sent = SETTABLE_STATUS | uapi.IPS_HELPER
-        entry["status"] = entry["status"] & sent | uapi.IPS_CONFIRMED
+        entry["status"] = sent_status(entry["status"])
     if not entry.get("helper"):
         entry.pop("helper", None)
     check_states(entry)
@@ -140,7 +140,13 @@ def creation(declared: Mapping[str, Any]) -> Entry:
     return entry
 
 
-_HIGHEST: dict[str, Mapping[str, int]] = {
+def sent_status(status: int) -> int:
+    """What of a status a request to create says: the kernel wants `confirmed`."""
+    return status & (SETTABLE_STATUS | uapi.IPS_HELPER) | uapi.IPS_CONFIRMED
+
+
+#: Keys whose value must have a name to be sent, and the names.
+STATES: dict[str, Mapping[str, int]] = {
     "tcp.state": TCP_STATES,
     "sctp.state": SCTP_STATES,
     "dccp.state": DCCP_STATES,
@@ -150,15 +156,19 @@ _HIGHEST: dict[str, Mapping[str, int]] = {
 
 def check_states(entry: Mapping[str, Any]) -> None:
     """`InvalidValue` for a state without a name: old kernels take any number and index tables by it."""
-    for key, names in _HIGHEST.items():
-        if entry.get(key, 0) > max(names.values()):
+    for key, names in STATES.items():
+        if key in entry and entry[key] > max(names.values()):
             raise InvalidValue(key, f"{entry[key]} is no state to set; write one of {listing(names)}")
+
+
+@lru_cache(maxsize=None)
+def _inseparable() -> list[list[str]]:
+    return [[row.key for row in ENTRY if row.key.startswith(group)] for group in INSEPARABLE]
 
 
 def _check_whole(entry: Mapping[str, Any]) -> None:
     """Some groups of keys the kernel takes together or not at all."""
-    for group in INSEPARABLE:
-        members = [row.key for row in ENTRY if row.key.startswith(group)]
+    for members in _inseparable():
         missing = [key for key in members if key not in entry]
         if missing and len(missing) < len(members):
             raise InvalidValue(missing[0], f"is missing; all of {', '.join(members)} go together")

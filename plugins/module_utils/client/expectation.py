@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from typing import Any, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
-from . import match as entry_match
 from . import uapi, values
 from .attributes import CREATE, FIXED, KEY, UPDATE, Attribute, tuple_rows
 from .codec import Codec, Values
-from .difference import Change
 from .document import (
     Document,
     address_keys,
@@ -37,11 +35,15 @@ from .document import (
 )
 from .entry import UNTRACKED, Entry, Identity, check_family, describe_tuple, protocol_keys, tuple_of, with_tuple
 from .errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
-from .labels import LabelMap
 from .messages import family_of, nfgenmsg, payload_of
 from .netlink import Message
 from .table import Table
 from .values import PROTOCOL
+
+if TYPE_CHECKING:
+    from .difference import Change
+    from .labels import LabelMap
+    from .match import Match
 
 Expectation = Values
 
@@ -89,6 +91,8 @@ _TUPLE = tuple(dict.fromkeys(row.key for row in EXPECTATION if row.key.startswit
 
 _KEYS = frozenset(row.key for row in EXPECTATION if row.use & KEY)
 _CREATED = frozenset(row.key for row in EXPECTATION if row.use & CREATE)
+#: What a creation says, with the helper beside a class; see `create`.
+_SENT = _CREATED | {"helper"}
 #: The kernel wants to see all three tuples in an update, too.
 _UPDATED = frozenset(key for key in _CREATED if key.startswith(("zone", "tuple.", "mask.", "master."))) | {"timeout"}
 _DELETED = _KEYS | {"id"}
@@ -190,6 +194,8 @@ def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
 
     The countdown is left out, as are parts of the mask and of NAT that the kernel does not heed.
     """
+    from .difference import Change
+
     changes: dict[str, Change] = {}
     for row in EXPECTATION:
         key, name = row.key, row.key.rpartition(".")[2]
@@ -333,9 +339,11 @@ MATCH_KEYS = (
 )
 
 
-def parse_match(raw: Any, labels: LabelMap, key: str = "match") -> entry_match.Match:
+def parse_match(raw: Any, labels: LabelMap, key: str = "match") -> Match:
     """The match, to be asked about `as_entry` of an expectation, that a dictionary or a list of them describes."""
-    parsed = entry_match.parse_match(raw, labels, key)
+    from . import match
+
+    parsed = match.parse_match(raw, labels, key)
     _check_match(raw, key)
     return parsed
 
@@ -369,7 +377,7 @@ def _about(expectation: Mapping[str, Any], keys: Any) -> bytes:
 
 def create_message(expectation: Mapping[str, Any]) -> Message:
     """Create an expectation (see `creation`); refused with EEXIST if there is one for its tuple."""
-    return Message(uapi.IPCTNL_MSG_EXP_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _about(expectation, _CREATED))
+    return Message(uapi.IPCTNL_MSG_EXP_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _about(expectation, _SENT))
 
 
 def update_message(expectation: Mapping[str, Any]) -> Message:
@@ -427,9 +435,25 @@ def create(table: Table, expectation: Mapping[str, Any]) -> None:
     """
     doing = f"creating the {describe(expectation)}"
     try:
-        table.ask(doing, create_message(creation(expectation)), EXPECTATION)
+        table.ask(doing, create_message(_with_helper(table, creation(expectation))), EXPECTATION)
     except KernelError as error:
         raise _explained(error, expectation) from None
+
+
+def _with_helper(table: Table, expectation: Expectation) -> Expectation:
+    """A creation that has a class with the name of its master's helper, and any other without.
+
+    Kernels before the middle of 2026 (5.10.223 among them) heed a class only beside the name; since then it is
+    always the master's own helper that counts.
+    """
+    others = {key: value for key, value in expectation.items() if key != "helper"}
+    if not expectation.get("class"):
+        return others
+    try:
+        master = table.get(master_of(expectation))
+    except NotFound:
+        return others  # the kernel says so, too
+    return {**others, **{key: master[key] for key in ("helper",) if key in master}}
 
 
 def update(table: Table, expectation: Mapping[str, Any]) -> None:

@@ -9,44 +9,42 @@ a deletion for a flush of the whole table, and without the zone it looks in zone
 from __future__ import annotations
 
 import struct
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-from . import uapi
-from .attributes import CREATE, ENTRY, KEY, UPDATE
-from .codec import ENTRIES
-from .entry import Entry, check_states
+from . import attributes, uapi
+from .attributes import ENTRY
+from .entry import Entry
 from .errors import InvalidValue
-from .netlink import Message
+from .layout import ENTRY_LAYOUTS
+from .netlink import Message, frame
+from .template import Request
+from .template import nfgenmsg as nfgenmsg
+
+if TYPE_CHECKING:
+    from .narrowing import Narrowing
 
 _NFGENMSG = struct.Struct(">BBH")
 
 # A zone of the reply direction is not in here: the original tuple of such an entry is in zone 0,
 # and a reply tuple of nothing but a zone would make an update invalid.
-_KEYS = frozenset(row.key for row in ENTRY if row.use & KEY)
-_CREATED = frozenset(row.key for row in ENTRY if row.use & CREATE)
-_UPDATED = _KEYS | {row.key for row in ENTRY if row.use & UPDATE}
-_DELETED = _KEYS | {"id"}
+_KEYS = frozenset(row.key for row in ENTRY if row.use & attributes.KEY)
+_CREATED = frozenset(row.key for row in ENTRY if row.use & attributes.CREATE)
+_UPDATED = _KEYS | {row.key for row in ENTRY if row.use & attributes.UPDATE}
 
-_KEYLESS = "the original tuple is missing: such a message would be about the whole table"
-
-
-def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
-    """The header of every netfilter message; version 1, so that a flush heeds the family."""
-    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
-
-
-def _about(entry: Mapping[str, Any], keys: Any) -> bytes:
-    if "original.source" not in entry or "original.protocol" not in entry:
-        raise InvalidValue("original", _KEYLESS)
-    return nfgenmsg(entry["family"]) + ENTRIES.encode(entry, keys)
+#: Create an entry, refused where there is one.
+CREATE = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _CREATED)
+#: Create an entry, or update the one that is there; masks mean something to an update only.
+PUT = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE, _CREATED | _UPDATED)
+UPDATE = Request(uapi.IPCTNL_MSG_CT_NEW, 0, _UPDATED, state_is_set=True)
+GET = Request(uapi.IPCTNL_MSG_CT_GET, 0, _KEYS)
+ZERO = Request(uapi.IPCTNL_MSG_CT_GET_CTRZERO, 0, _KEYS)
+DELETE = Request(uapi.IPCTNL_MSG_CT_DELETE, 0, _KEYS | {"id"})
 
 
 def create(entry: Mapping[str, Any], exclusive: bool = True) -> Message:
     """Create an entry (see `entry.creation`); refused with EEXIST if there is one and `exclusive`,
     else the one that is there is updated."""
-    flags = uapi.NLM_F_CREATE | (uapi.NLM_F_EXCL if exclusive else 0)
-    keys = _CREATED if exclusive else _CREATED | _UPDATED  # masks mean something to an update only
-    return Message(uapi.IPCTNL_MSG_CT_NEW, flags, _about(entry, keys))
+    return (CREATE if exclusive else PUT).message(entry)
 
 
 def update(entry: Mapping[str, Any]) -> Message:
@@ -54,25 +52,43 @@ def update(entry: Mapping[str, Any]) -> Message:
 
     Its reply tuple, `nat` and `master` are set when it is created; they are not sent.
     """
-    check_states(entry)
-    return Message(uapi.IPCTNL_MSG_CT_NEW, 0, _about(entry, _UPDATED))
+    return UPDATE.message(entry)
 
 
 def get(entry: Mapping[str, Any], zero: bool = False) -> Message:
     """Read the entry that has this tuple in either direction; `zero` resets its counters."""
-    kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
-    return Message(kind, 0, _about(entry, _KEYS))
+    return (ZERO if zero else GET).message(entry)
 
 
 def delete(entry: Mapping[str, Any]) -> Message:
     """Delete one entry; with `id`, only if it is still the one that was read."""
-    return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, _about(entry, _DELETED))
+    return DELETE.message(entry)
 
 
-def dump(family: int = 0, zero: bool = False) -> Message:
-    """Read every entry of a family, or of all; `zero` resets their counters."""
-    kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
-    return Message(kind, 0, nfgenmsg(family))
+def dump(family: int = 0, zero: bool = False, narrowing: Narrowing | None = None) -> Message:
+    """Read every entry of a family, or of all; `zero` resets their counters.
+
+    With a `narrowing`, which has a family of its own, those that it lets through; a kernel that
+    passes over a part of it reads more, and one built without marks or zones refuses theirs. So
+    counters cannot be reset with one: those of others would be, too.
+    """
+    if narrowing is None:
+        kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
+        return Message(kind, 0, nfgenmsg(family))
+    if family or zero:
+        raise InvalidValue("narrowing", "goes with no other family, and never with resetting counters")
+    return Message(uapi.IPCTNL_MSG_CT_GET, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
+
+
+def flush(narrowing: Narrowing) -> Message:
+    """Delete every entry that the narrowing lets through; a kernel that cannot heed all of it refuses.
+
+    Raises `InvalidValue` for a narrowing that lets others through than match, or that some kernel
+    would take for a flush of them all.
+    """
+    if not (narrowing.exact and narrowing.closed):
+        raise InvalidValue("narrowing", "is not all that the match says, or not heeded by every kernel that takes it")
+    return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
 
 
 def dump_dying() -> Message:
@@ -102,9 +118,9 @@ def dump_expectation_statistics_per_cpu() -> Message:
 
 def parse_entry(message: Message) -> Entry:
     """The entry in a message of the kernel's."""
-    entry = ENTRIES.decode(*payload_of(message))
-    entry["family"] = family_of(message)
-    return entry
+    framed = frame(message, 0)
+    layout = ENTRY_LAYOUTS.of(framed)
+    return ENTRY_LAYOUTS.decode(framed) if layout is None else layout.entry(framed)
 
 
 def payload_of(message: Message) -> tuple[bytes, int]:

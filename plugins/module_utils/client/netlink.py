@@ -13,9 +13,11 @@ import errno
 import itertools
 import socket
 import struct
-from typing import Iterable, Iterator, NamedTuple, TypeVar
+import sys
+from typing import Callable, Generator, Iterable, Iterator, NamedTuple
 
 from . import uapi
+from .ahead import ahead, beside
 from .codec import MalformedMessage, attributes
 from .errors import ConntrackError, Unavailable, kernel_error
 
@@ -24,11 +26,17 @@ _ERRNO = struct.Struct("=i")
 _OFFSET = struct.Struct("=I")
 _SOCK_FILTER_SIZE = 8
 _TIMEVAL = struct.Struct("@ll")
+#: Where the flags of a netlink header have their lowest eight bits.
+_FLAGS_AT = 6 if sys.byteorder == "little" else 7
 
 #: The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
 _BUFFER_SIZE = 1 << 16
 #: Requests in one send. All of them refused, their answers still fit a default receive buffer.
 WINDOW = 64
+#: The same for many requests, where the receive buffer could be made that large.
+WIDE_WINDOW = 256
+#: Bytes of a receive buffer, as the kernel counts, that a refusal with all its text may take.
+_REFUSAL_ROOM = 3328
 #: The same where each is answered by what was asked for.
 ANSWERED_WINDOW = 32
 #: Seconds without an answer after which a request's result counts as unknown.
@@ -41,6 +49,15 @@ class Message(NamedTuple):
     type: int
     flags: int
     payload: bytes
+
+
+class Window(NamedTuple):
+    """Requests in one datagram, `count` of them numbered from `first` on; the last alone asks for an
+    acknowledgement."""
+
+    frames: bytes
+    first: int
+    count: int  # type: ignore[assignment]  # of requests; that of values, which tuples have, nobody needs
 
 
 class Refusal(NamedTuple):
@@ -93,10 +110,7 @@ class Datagrams:
             with contextlib.suppress(OSError):  # before Linux 4.12
                 self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
         if receive_buffer is not None:
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, receive_buffer)
-            except PermissionError:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self._set_receive_buffer(receive_buffer)
         try:
             if program:
                 self._attach(program)
@@ -121,6 +135,17 @@ class Datagrams:
     def receive_buffer(self) -> int:
         """Bytes of the receive buffer, as the kernel counts: twice what was asked for, as far as it was granted."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def grow(self, receive_buffer: int) -> int:
+        """Make the receive buffer so many bytes, as far as it is granted; gives how many the kernel counts."""
+        self._set_receive_buffer(receive_buffer)
+        return self.receive_buffer
+
+    def _set_receive_buffer(self, size: int) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def send(self, datagram: bytes) -> None:
         self._socket.send(datagram)
@@ -166,7 +191,8 @@ class Socket:
 
     def __init__(self, datagrams: Datagrams | None = None) -> None:
         self._datagrams = datagrams or Datagrams()
-        self._sequence = itertools.count(1)
+        self._last = 0
+        self._wide_window: int | None = None
 
     def __enter__(self) -> Socket:
         return self
@@ -183,7 +209,7 @@ class Socket:
         Raises `Refused` with the kernel's error; `ResultUnknown` (or `Overrun`) where the answer
         did not come.
         """
-        sequence = next(self._sequence)
+        sequence = self.numbers(1)
         answers: list[Message] = []
         with _losses("waiting for an answer"):
             self._datagrams.send(frame(message, sequence, uapi.NLM_F_ACK))
@@ -196,80 +222,134 @@ class Socket:
                 answers.append(answer)
         return answers
 
-    def request_all(self, messages: Iterable[Message]) -> Iterator[Refusal | None]:
-        """Send requests in windows; for each, in order, None or why it was refused.
+    def numbers(self, count: int) -> int:
+        """Sequence numbers for so many requests: the first of them."""
+        first = self._last % 0xFF000000 + 1  # of 32 bits, and never 0
+        self._last = first + count - 1
+        return first
 
-        Within a window only errors and the last request are acknowledged. If an answer is lost,
-        each request of the window that was not answered before yields a refusal with ENOBUFS or
-        ETIMEDOUT: it may have been carried out.
+    def request_all(self, messages: Iterable[Message]) -> Iterator[Refusal | None]:
+        """Send requests in windows; for each, in order, None or why it was refused (see `carry_out`)."""
+        for window, refusals in self.carry_out(self.in_windows(messages)):
+            for position in range(window.count):
+                yield refusals.get(position)
+
+    def carry_out(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[int, Refusal]]]:
+        """Send windows of requests; each comes back with what was refused of it, by position.
+
+        The next windows are built while one is being sent.
+
+        Within a window only errors and the last request are acknowledged. If an answer is lost, each
+        request of the window that was not refused before counts as refused with ENOBUFS or ETIMEDOUT: it
+        may have been carried out.
         """
-        for window in _windows(messages, WINDOW):
-            yield from self._window(window)
+        return beside(self._exchange, windows)
+
+    def wide_window(self) -> int:
+        """How many requests a window can have, so that an answer to each of them finds room.
+
+        Makes the receive buffer larger, which takes CAP_NET_ADMIN in the initial user namespace.
+        """
+        if self._wide_window is None:
+            roomy = self._datagrams.grow(WIDE_WINDOW * _REFUSAL_ROOM) >= WIDE_WINDOW * _REFUSAL_ROOM
+            self._wide_window = WIDE_WINDOW if roomy else WINDOW
+        return self._wide_window
 
     def ask_all(self, messages: Iterable[Message]) -> Iterator[list[Message] | Refusal]:
         """Send requests in windows; for each, in order, the messages that answer it or why it was refused.
 
         Where answers are lost, each request that has none yields a refusal with ENOBUFS or ETIMEDOUT.
         """
-        for window in _windows(messages, ANSWERED_WINDOW):
+        for window in self.in_windows(messages, ANSWERED_WINDOW):
             answers: dict[int, list[Message]] = {}
-            for position, refusal in enumerate(self._window(window, answers)):
-                if refusal is None or position in answers:
-                    yield answers.get(position, [])
+            refusals = self._exchange(window, answers)
+            for position in range(window.count):
+                if position in refusals and position not in answers:
+                    yield refusals[position]
                 else:
-                    yield refusal
+                    yield answers.get(position, [])
 
-    def _window(self, window: list[Message], answers: dict[int, list[Message]] | None = None) -> list[Refusal | None]:
-        numbered = {next(self._sequence): message for message in window}
-        sequences = list(numbered)
-        first, last = sequences[0], sequences[-1]
-        datagram = b"".join(
-            frame(message, sequence, uapi.NLM_F_ACK if sequence == last else 0)
-            for sequence, message in numbered.items()
-        )
-        refusals: dict[int, Refusal | None] = {}
+    def in_windows(self, messages: Iterable[Message], size: int = WINDOW) -> Iterator[Window]:
+        """Requests in windows of that size, built as they are asked for."""
+        source = iter(messages)
+        while True:
+            some = list(itertools.islice(source, size))
+            if not some:
+                return
+            first = self.numbers(len(some))
+            yield window([frame(message, number) for number, message in enumerate(some, first)], first)
+
+    def _exchange(self, window: Window, answers: dict[int, list[Message]] | None = None) -> dict[int, Refusal]:
+        first, last = window.first, window.first + window.count - 1
+        sent: dict[int, Message] = {}
+        refusals: dict[int, Refusal] = {}
         try:
-            self._datagrams.send(datagram)
+            self._datagrams.send(window.frames)
             for sequence, answer in self._receive(first, last):
                 if answer.type == uapi.NLMSG_ERROR:
-                    refusals[sequence] = _refusal(answer, numbered)
+                    if _errno_of(answer):
+                        sent = sent or dict(parse(window.frames))
+                        refusal = _refusal(answer, sent)
+                        if refusal is not None:
+                            refusals[sequence - first] = refusal
                     if sequence == last:
                         break
                 elif answers is not None:
                     answers.setdefault(sequence - first, []).append(answer)
         except OSError as error:
             unknown = Refusal(error.errno or errno.EIO)
-            return [refusals.get(sequence, unknown) for sequence in sequences]
-        return [refusals.get(sequence) for sequence in sequences]
+            for position in range(window.count):
+                refusals.setdefault(position, unknown)
+        return refusals
 
     def dump(self, message: Message) -> Iterator[Message]:
-        """Everything that answers a dump request, to its end.
+        """Everything that answers a dump request, to its end. Raises what `scan` does."""
+        found: list[Message] = []
 
-        Raises `Refused`, `DumpInterrupted` at the end of a dump that the kernel itself calls
-        inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
+        def sort(datagram: bytes) -> list[Message]:
+            answers = [answer for _sequence, answer in parse(datagram)]
+            found.extend(answer for answer in answers if answer.type >= uapi.NLMSG_MIN_TYPE)
+            return [answer for answer in answers if _is_control(answer)]
+
+        for _datagram in self.scan(message, sort):
+            yield from found
+            found.clear()
+
+    def scan(self, message: Message, feed: Callable[[bytes], Iterable[Message]]) -> Iterator[None]:
+        """Give each datagram that answers a dump request to `feed`, and come back after each.
+
+        `feed` returns the control messages in there, and those that say the dump was interrupted. While it
+        works, the next datagrams are received. Raises `Refused`, `DumpInterrupted` at the end of a dump that
+        the kernel itself calls inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
         """
-        with _losses("reading the table"):
-            yield from self._dump(message)
-
-    def _dump(self, message: Message) -> Iterator[Message]:
-        sequence = next(self._sequence)
-        self._datagrams.send(frame(message, sequence, uapi.NLM_F_DUMP))
-        interrupted = False
-        for _sequence, answer in self._receive(sequence, sequence):
-            interrupted = interrupted or bool(answer.flags & uapi.NLM_F_DUMP_INTR)
-            if answer.type == uapi.NLMSG_DONE:
-                code = -_ERRNO.unpack_from(answer.payload)[0] if answer.payload else 0
-                if code:
-                    raise Refused(Refusal(code))
-                if interrupted:
+        sequence = self.numbers(1)
+        with _losses("reading the table"), contextlib.closing(self._ahead(message, sequence)) as datagrams:
+            interrupted = False
+            for datagram in datagrams:
+                ended = False
+                for control in feed(datagram):
+                    interrupted = interrupted or bool(control.flags & uapi.NLM_F_DUMP_INTR)
+                    ended = ended or _ends_dump(control, {sequence: message})
+                yield
+                if ended and interrupted:
                     raise DumpInterrupted("the table changed while it was read; read it again")
-                return
-            if answer.type == uapi.NLMSG_ERROR:
-                refusal = _refusal(answer, {sequence: message})
-                if refusal is not None:
-                    raise Refused(refusal)
-                return  # an empty answer where the kernel knows no dump of this kind
-            yield answer
+                if ended:
+                    return
+
+    def _ahead(self, message: Message, sequence: int) -> Generator[bytes, None, None]:
+        """The datagrams that answer a dump request, without an end."""
+        self._datagrams.send(frame(message, sequence, uapi.NLM_F_DUMP))
+
+        def fetch() -> bytes:
+            while True:
+                datagram = self._datagrams.receive()
+                if _sequence_of(datagram) == sequence:
+                    return datagram
+
+        def wake() -> None:
+            self._datagrams.send(frame(Message(uapi.NLMSG_NOOP, 0, b""), sequence, uapi.NLM_F_ACK))
+
+        return ahead(fetch, _looks_last, wake)
 
     def _receive(self, first: int, last: int) -> Iterator[tuple[int, Message]]:
         """(sequence, message) of all that answers the requests numbered `first` to `last`."""
@@ -277,18 +357,6 @@ class Socket:
             for sequence, message in parse(self._datagrams.receive()):
                 if first <= sequence <= last:
                     yield sequence, message
-
-
-_Thing = TypeVar("_Thing")
-
-
-def _windows(things: Iterable[_Thing], size: int) -> Iterator[list[_Thing]]:
-    source = iter(things)
-    while True:
-        window = list(itertools.islice(source, size))
-        if not window:
-            return
-        yield window
 
 
 @contextlib.contextmanager
@@ -313,6 +381,13 @@ def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
     return header + payload + b"\0" * (-len(payload) % 4)
 
 
+def window(frames: list[bytes], first: int) -> Window:
+    """Framed requests as a window; the last is made to ask for an acknowledgement."""
+    last = bytearray(frames[-1])
+    last[_FLAGS_AT] |= uapi.NLM_F_ACK
+    return Window(b"".join(frames[:-1]) + last, first, len(frames))
+
+
 def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
     """(sequence, message) for each message in a datagram; `MalformedMessage` if it is none."""
     start, end = 0, len(datagram)
@@ -324,9 +399,53 @@ def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
         start += length + 3 & ~3
 
 
+def _is_control(message: Message) -> bool:
+    return message.type < uapi.NLMSG_MIN_TYPE or bool(message.flags & uapi.NLM_F_DUMP_INTR)
+
+
+def _ends_dump(control: Message, sent: dict[int, Message]) -> bool:
+    """Whether a dump is over with this message; `Refused` if that is because of an error."""
+    if control.type == uapi.NLMSG_DONE:
+        code = -_ERRNO.unpack_from(control.payload)[0] if control.payload else 0
+        if code:
+            raise Refused(Refusal(code))
+        return True
+    if control.type == uapi.NLMSG_ERROR:
+        refusal = _refusal(control, sent)
+        if refusal is not None:
+            raise Refused(refusal)
+        return True  # an empty answer where the kernel knows no dump of this kind
+    return False
+
+
+def _sequence_of(datagram: bytes) -> int:
+    sequence: int = _HEADER.unpack_from(datagram)[3] if len(datagram) >= _HEADER.size else 0
+    return sequence
+
+
+def _looks_last(datagram: bytes) -> bool:
+    """Whether a dump ends with this datagram, as far as its first and its last bytes tell.
+
+    Behind entries the end is a message of a header and a number; when the kernel has more to say, it
+    comes alone.
+    """
+    sequence = _sequence_of(datagram)
+    for start in (0, len(datagram) - _HEADER.size - _ERRNO.size):
+        if start >= 0:
+            _length, kind, _flags, of, _port = _HEADER.unpack_from(datagram, start)
+            if of == sequence and kind in (uapi.NLMSG_DONE, uapi.NLMSG_ERROR):
+                return True
+    return False
+
+
+def _errno_of(answer: Message) -> int:
+    code: int = -_ERRNO.unpack_from(answer.payload)[0]
+    return code
+
+
 def _refusal(answer: Message, sent: dict[int, Message]) -> Refusal | None:
     """What an NLMSG_ERROR says: None for an acknowledgement."""
-    code = -_ERRNO.unpack_from(answer.payload)[0]
+    code = _errno_of(answer)
     if code == 0:
         return None
     text = attribute = None

@@ -21,9 +21,10 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import AbstractSet, Any, Iterable, Iterator, Mapping, NamedTuple
+from typing import AbstractSet, Any, Iterable, Iterator, NamedTuple
 
 from . import uapi
+from .term import Either, Every, Term, Told, Within, points
 from .values import AF_INET, AF_INET6
 
 _STATES = _ESTABLISHED, _LISTENING = "01", "0A"  # net/tcp_states.h
@@ -65,29 +66,44 @@ def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[En
     return frozenset(found)
 
 
-def carries(entry: Mapping[str, Any], connections: AbstractSet[Endpoints]) -> bool:
-    """Whether the entry is that of one of the connections.
+def carried_by(connections: AbstractSet[Endpoints]) -> Term:
+    """The term that holds for the entries of these connections.
 
     Either tuple, either way round: the original differs from what the socket sees where the
     destination is translated, the reply where the source is, and a flow that was picked up in the
     middle may have begun with a packet of ours.
     """
-    if entry.get("original.protocol") != uapi.IPPROTO_TCP:
-        return False
-    for direction in ("original", "reply"):
-        if f"{direction}.source" not in entry:
-            continue
-        source = (entry[f"{direction}.source"], entry.get(f"{direction}.source_port"))
-        destination = (
-            entry[f"{direction}.destination"],
-            entry.get(f"{direction}.destination_port"),
-        )
-        if (*source, *destination) in connections or (*destination, *source) in connections:
-            return True
-        # A server here is the one who answers; what is only routed to such a port is not meant.
-        if (b"", source[1], b"", 0) in connections and _is_local(source[0]):
-            return True
-    return False
+    tcp = Within(("original.protocol",), points([uapi.IPPROTO_TCP]))
+    return Every((tcp, Either(tuple(_ways(connections)))))
+
+
+def _ways(connections: Iterable[Endpoints]) -> Iterator[Term]:
+    for local, local_port, peer, peer_port in connections:
+        for direction in ("original", "reply"):
+            if not local:
+                # A server here is the one who answers; what is only routed to such a port is not meant.
+                yield Every((_is(f"{direction}.source_port", local_port), _answered_here(f"{direction}.source")))
+                continue
+            for source, source_port, destination, destination_port in (
+                (local, local_port, peer, peer_port),
+                (peer, peer_port, local, local_port),
+            ):
+                yield Every(
+                    (
+                        _is(f"{direction}.source", source),
+                        _is(f"{direction}.source_port", source_port),
+                        _is(f"{direction}.destination", destination),
+                        _is(f"{direction}.destination_port", destination_port),
+                    )
+                )
+
+
+def _is(key: str, value: Any) -> Term:
+    return Within((key,), points([value]))
+
+
+def _answered_here(key: str) -> Term:
+    return Told(lambda entry: key in entry and _is_local(entry[key]))
 
 
 def ancestors(proc: str, pid: int) -> Iterator[int]:

@@ -31,7 +31,7 @@ from .errors import InvalidValue
 from .labels import LabelMap
 from .values import PROTOCOL
 
-_NO_LABELS = LabelMap()
+NO_LABELS = LabelMap()
 
 #: Rows of the table that a document says in another way.
 _ELSEWHERE = frozenset(
@@ -45,7 +45,7 @@ _TREE = tree(row for row in ENTRY if row.key not in _ELSEWHERE)
 _TOP = ("family", "protocol", *_TREE, "nat", "mark", "labels", "extra")
 
 
-def parse(document: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Entry:
+def parse(document: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Entry:
     """The entry that `document` declares. A key that is None counts as absent.
 
     The result has both family and protocol and a complete original tuple; a reply tuple only if
@@ -217,7 +217,7 @@ def _ask(entry: Entry, end: str, found: Translation) -> None:
         entry[f"{key}.port_min"] = entry[f"{key}.port_max"] = found.port
 
 
-def present(entry: Mapping[str, Any], labels: LabelMap = _NO_LABELS) -> Document:
+def present(entry: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Document:
     """The document that shows `entry`."""
     document: Document = {}
     if "family" in entry:

@@ -1,20 +1,42 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operations on the connection tracking table of one network namespace."""
+"""The operations on the connection tracking table of one network namespace.
+
+What only some of them need is imported there: a target compiles every import of every task anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 from collections import deque
-from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from . import messages, namespace
 from .attributes import ENTRY, Attribute
 from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
-from .errors import ConntrackError, KernelError, NotFound, NotPermitted, Unavailable, kernel_error
-from .netlink import Message, Refusal, Refused, Socket
+from .errors import (
+    ConntrackError,
+    KernelError,
+    NotFound,
+    NotPermitted,
+    ResultUnknown,
+    Unavailable,
+    Unsupported,
+    kernel_error,
+)
+from .labels import LabelMap
+from .netlink import Message, Refusal, Refused, Socket, Window, parse
 from .statistics import parse_expectations_per_cpu, parse_global, parse_per_cpu
+
+if TYPE_CHECKING:
+    from .columns import Bulk
+    from .narrowing import Narrowing
+    from .removal import Removal
+    from .scan import Row, Scan, Visitor
+    from .template import Request
+    from .term import Term
 
 _Thing = TypeVar("_Thing")
 
@@ -94,10 +116,12 @@ class Table:
 
     def holder(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
         """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
-        others = {
-            key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"
-        }
-        about = {**others, **with_tuple("original", tuple_of(entry, direction))}
+        about = entry
+        if direction != "original":
+            others = {
+                key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"
+            }
+            about = {**others, **with_tuple("original", tuple_of(entry, direction))}
         with self._doing("reading", entry):
             answers = self._socket.request(messages.get(about))
         if not answers:
@@ -115,32 +139,106 @@ class Table:
     # many entries
 
     def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
-        """Create entries that are complete (see `entry.creation`)."""
-        return self.send_all("creating", map(messages.create, entries))
+        """Create entries that are complete (see `entry.creation`). Reads some thousand entries ahead."""
+        return self._all("creating", messages.CREATE, entries)
+
+    def create_declared(
+        self, documents: Iterable[Mapping[str, Any]], labels: LabelMap | None = None
+    ) -> Iterator[KernelError | None]:
+        """Create what documents declare (see `shape.parse`). Reads some thousand ahead.
+
+        Raises `InvalidValue` for the first that declares nothing that can be, after those before it.
+        """
+        from .bulk import declared
+
+        return self._all("creating", messages.CREATE, documents, declared(labels or LabelMap()))
 
     def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
-        """Change entries in place, as `update` does."""
-        return self.send_all("updating", map(messages.update, entries))
+        """Change entries in place, as `update` does. Reads some thousand entries ahead."""
+        return self._all("updating", messages.UPDATE, entries)
 
     def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
-        """Delete the entries named, as `delete` does."""
-        return self.send_all("deleting", map(messages.delete, entries))
+        """Delete the entries named, as `delete` does. Reads some thousand entries ahead."""
+        return self._all("deleting", messages.DELETE, entries)
+
+    def _all(
+        self, doing: str, request: Request, things: Iterable[Any], bulk: Bulk | None = None
+    ) -> Iterator[KernelError | None]:
+        from .template import PREPARED, windows
+
+        size = self._socket.wide_window()
+        return self.carry_out(doing, windows(things, request, self._socket.numbers, size, bulk or PREPARED))
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
         """Send requests that are built already, each about one entry."""
-        sent: deque[Message] = deque()
+        return self.carry_out(doing, self._socket.in_windows(requests))
 
-        def noted() -> Iterator[Message]:
+    def carry_out(self, doing: str, windows: Iterable[Window]) -> Iterator[KernelError | None]:
+        """Send windows of requests, each request about one entry."""
+        for window, refusals in self._socket.carry_out(windows):
+            if not refusals:
+                yield from itertools.repeat(None, window.count)
+                continue
+            for position, (_number, request) in enumerate(parse(window.frames)):
+                refusal = refusals.get(position)
+                if refusal is None:
+                    yield None
+                else:
+                    yield refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
+
+    def removal(self) -> Removal:
+        """What makes the requests for `remove` of entries that a `scan` finds."""
+        from .removal import Removal
+
+        return Removal(self._socket.numbers, self._socket.wide_window())
+
+    def remove(self, windows: Iterable[Window]) -> Iterator[KernelError | None]:
+        """Delete the entries that the windows of a `Removal` are about.
+
+        A deletion whose answer was lost is repeated: what is not there any more was deleted.
+        """
+        for window, refusals in self._socket.carry_out(windows):
+            if not refusals:
+                yield from itertools.repeat(None, window.count)
+                continue
+            for position, (_number, request) in enumerate(parse(window.frames)):
+                refusal = refusals.get(position)
+                yield None if refusal is None else self._removed(request, refusal)
+
+    def flush(self, where: Term) -> None:
+        """Have the kernel delete every entry for which the term holds, and not say how many they were.
+
+        Raises `InvalidValue` for a term that is not wholly a filter of the kernel's, or one that some kernel
+        would take for a flush of everything; `Unsupported` on kernels before 6.12, which refuse the request.
+        """
+        from .narrowing import narrow_all
+
+        requests = [messages.flush(narrowing) for narrowing in narrow_all(where)]
+        try:
             for request in requests:
-                sent.append(request)
-                yield request
+                with self._doing("flushing by a filter"):
+                    self._socket.request(request)
+        except KernelError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            raise Unsupported(
+                error.request,
+                errno.EOPNOTSUPP,
+                remedy="This takes Linux 6.12; nothing was deleted. Remove what a scan finds instead",
+            ) from error
 
-        for refusal in self._socket.request_all(noted()):
-            request = sent.popleft()
-            if refusal is None:
-                yield None
-            else:
-                yield refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
+    def _removed(self, request: Message, refusal: Refusal) -> KernelError | None:
+        entry = messages.parse_entry(request)
+        error = refused(f"deleting {describe(entry)}", refusal)
+        if not isinstance(error, ResultUnknown):
+            return error
+        try:
+            self.delete(entry)
+        except NotFound:
+            return None
+        except KernelError as again:
+            return again
+        return None
 
     def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
         """Reset the counters of the entries named and give each as it was, with what they had counted.
@@ -166,13 +264,56 @@ class Table:
 
     # reading
 
-    def dump(self, family: int = 0, zero: bool = False) -> Iterator[Entry]:
-        """Every entry, of one family (AF_INET, AF_INET6) or of both.
+    def dump(self, family: int = 0, zero: bool = False, where: Term | None = None) -> Iterator[Entry]:
+        """Every entry, or every one for which a term holds, of one family (AF_INET, AF_INET6) or of both.
 
-        `zero` resets the counters as they are read. The kernel promises that an entry that is
-        there from beginning to end comes once; others may come or not.
+        `zero` resets the counters of all that is read, whether or not it matches. The kernel promises
+        that an entry that is there from beginning to end comes once; others may come or not.
         """
-        return self.read(messages.dump(family, zero), messages.parse_entry)
+        from .scan import Entries
+
+        entries = Entries()
+        for _datagram in self.scan(entries, where, family, zero):
+            yield from entries.found
+            entries.found.clear()
+
+    def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
+        """The same as `dump`, with the keys of an entry and their values instead of a mapping.
+
+        `dict(zip(*row))` is the entry. It costs a third of one.
+        """
+        from .scan import Rows
+
+        rows = Rows()
+        for _datagram in self.scan(rows, where, family):
+            yield from rows.found
+            rows.found.clear()
+
+    def scan(self, visitor: Visitor, where: Term | None = None, family: int = 0, zero: bool = False) -> Iterator[None]:
+        """Show the visitor every entry, or those for which a term holds, and come back after each datagram of them.
+
+        The kernel leaves out what it can, where it can; whether the term holds is asked here, of all that comes.
+        """
+        from .scan import Scan
+
+        scan = Scan(visitor, where)
+        if where is None or family or zero:
+            return self._scan(scan, messages.dump(family, zero))
+        from .narrowing import narrow_all
+
+        return itertools.chain.from_iterable(self._scan_narrowed(scan, narrowing) for narrowing in narrow_all(where))
+
+    def _scan(self, scan: Scan, request: Message) -> Iterator[None]:
+        with self._reading() as reader:
+            yield from reader.scan(request, scan.feed)
+
+    def _scan_narrowed(self, scan: Scan, narrowing: Narrowing) -> Iterator[None]:
+        try:
+            yield from self._scan(scan, messages.dump(narrowing=narrowing))
+        except KernelError as error:
+            if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            yield from self._scan(scan, messages.dump(narrowing.family))  # this kernel does not know the filter
 
     def dying(self) -> Iterator[Entry]:
         """Entries that are gone but whose destroy event could not be delivered yet."""
@@ -184,9 +325,7 @@ class Table:
 
     def read(self, message: Message, parse: Callable[[Message], _Thing]) -> Iterator[_Thing]:
         """Everything that answers a dump request, each through `parse`."""
-        # A socket of its own: a reader that stops early leaves a dump behind that would block
-        # the next one, and changes can be made while the dump goes on.
-        with self._doing("reading the table"), contextlib.closing(self._reader()) as reader:
+        with self._reading() as reader:
             for answer in reader.dump(message):
                 yield parse(answer)
 
@@ -216,13 +355,17 @@ class Table:
         with self._doing(doing, rows=rows):
             return self._socket.request(message)
 
-    def _reader(self) -> Socket:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Socket]:
+        """A socket of its own: a reader that stops early leaves a dump behind that would block the next one,
+        and changes can be made while the dump goes on."""
         if namespace.current() != self._namespace:
             raise ConntrackError(
                 "this table was opened in another network namespace than the thread is in now; "
                 "open a table of its own here"
             )
-        return self._connect()
+        with self._doing("reading the table"), contextlib.closing(self._connect()) as reader:
+            yield reader
 
     @contextlib.contextmanager
     def _doing(

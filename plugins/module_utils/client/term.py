@@ -105,6 +105,8 @@ Term = Union[Within, Masked, Told, Every, Either, Not]
 
 #: Holds for every entry.
 ALWAYS = Every(())
+#: Holds for none.
+NEVER = Either(())
 
 
 def comparable(value: Any, bound: Any) -> bool:

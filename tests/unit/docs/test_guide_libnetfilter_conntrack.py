@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from ansible_collections.netops.conntrack.plugins.module_utils import module
-from ansible_collections.netops.conntrack.plugins.module_utils.client import attributes, match
+from ansible_collections.netops.conntrack.plugins.module_utils.client import attributes, vocabulary
+from ansible_collections.netops.conntrack.plugins.module_utils.options.entry import ENTRY
+from ansible_collections.netops.conntrack.plugins.module_utils.options.expectation import EXPECTATION
 
 CHECKOUT = Path(__file__).parents[3]
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_libnetfilter_conntrack.rst"
@@ -117,12 +118,12 @@ def in_client(name: str) -> bool:
 
 
 _rows = {row.key for row in attributes.ENTRY}
-KEYS = {*keys_of(module.ENTRY), *_rows, *(key.rpartition(".")[0] for key in _rows)}
+KEYS = {*keys_of(ENTRY), *_rows, *(key.rpartition(".")[0] for key in _rows)}
 POINTERS = {
     "Client": in_client,
     "Key": KEYS.__contains__,
-    "Key of an expectation": {*keys_of(module.EXPECTATION)}.__contains__,
-    "Match": match.KEYS.__contains__,
+    "Key of an expectation": {*keys_of(EXPECTATION)}.__contains__,
+    "Match": vocabulary.KEYS.__contains__,
     "Module": {*options()}.__contains__,
 }
 

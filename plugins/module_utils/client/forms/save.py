@@ -241,7 +241,7 @@ def _protocol(raw: str, option: str) -> int:
     except InvalidValue:
         try:
             return socket.getprotobyname(raw)
-        except OSError:
+        except (OSError, ValueError):  # no such name, or none at all
             pass
         raise
 

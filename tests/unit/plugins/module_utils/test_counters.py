@@ -14,7 +14,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.labels imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import ANSWERED_WINDOW
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.counters import NOTHING, ZeroingFailed, zero
+from ansible_collections.netops.conntrack.plugins.module_utils.counters import ZeroingFailed, zero
+from ansible_collections.netops.conntrack.plugins.modules.conntrack_counters import NOTHING
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils import fake_kernel
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import DUMP
@@ -178,7 +179,7 @@ def test_many_go_in_windows() -> None:
     for there in kernel.connections:
         there.packets, there.bytes = (1, 0), (60, 0)
     kernel.forget()
-    result = run(kernel, parse_match({"protocol": "udp"}), report_limit=count)
+    result = run(kernel, parse_match({"family": "ipv4", "protocol": "udp"}), report_limit=count)
     assert ports(result) == list(range(1, count + 1))
     sent = [datagram for datagrams in kernel.sockets for datagram in datagrams.sent]
     assert len(sent) == 1 + 4

@@ -18,7 +18,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.labels imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse as parse_entry
 from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, FlushFailed, flush
+from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, UNLIMITED, FlushFailed, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
 from ansible_collections.netops.conntrack.plugins.module_utils.kinds import EXPECTATIONS
 from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile, Policy
@@ -399,7 +399,7 @@ def ports(entries: list[Document]) -> list[int]:
 def read(kernel: Kernel, match: Any = None, sort_by: Any = None, limit: int = 10) -> Document:
     wanted = EVERYTHING if match is None else parse_match(match, NO_LABELS)
     with kernel.table() as table:
-        return collect(TABLES["expect"](table), wanted, sort_by, True, limit, NO_LABELS, EXPECTATIONS)
+        return collect(TABLES["expect"](table, wanted), sort_by, True, limit, NO_LABELS, EXPECTATIONS)
 
 
 def test_expectations_are_read_with_their_zones(several: ExpectingKernel) -> None:
@@ -422,7 +422,7 @@ def test_expectations_have_keys_of_their_own_to_sort_by(several: ExpectingKernel
         read(several, sort_by=sort_by)
 
 
-def flushed(kernel: Kernel, match: Any, check: bool = False, limit: Any = None) -> Document:
+def flushed(kernel: Kernel, match: Any, check: bool = False, limit: int = UNLIMITED) -> Document:
     wanted = EVERYTHING if match is None else parse_match(match, NO_LABELS)
     with kernel.table() as table:
         return flush(table, wanted, frozenset(), limit, 10, NO_LABELS, check, TARGETS["expect"])

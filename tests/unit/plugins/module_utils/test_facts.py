@@ -67,7 +67,7 @@ def test_the_table_is_read_once_and_only_if_it_must() -> None:
         assert gather(table, {"min"}) == {"count": 2, "max": 262144, "usage_percent": 0.0}
         assert [request.type for request in kernel.requests] == [0x0105]
         kernel.forget()
-        found = gather(table, {"summary", "top"}, parse_match({"protocol": "udp"}))
+        found = gather(table, {"summary", "top"}, parse_match({"family": "ipv4", "protocol": "udp"}))
     assert set(found) == {*COUNTED, "top"}
     assert found["by_protocol"] == {"udp": 1}
     assert len(found["top"]["sources"]["by_flows"]) == 1

@@ -197,7 +197,7 @@ def live_entries(draw: Any) -> Entry:
     if draw(st.booleans()):
         entry["reply.source"] = values.parse_address(draw(addresses(family)), "")
         entry["reply.destination"] = values.parse_address(draw(addresses(family)), "")
-    if "original.zone" not in entry and draw(st.booleans()):
+    if not entry.get("zone") and "original.zone" not in entry and draw(st.booleans()):
         entry["reply.zone"] = draw(st.integers(1, 3))
     for direction in ("original", "reply"):
         for what in ("packets", "bytes"):

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import match as match_module
 from ansible_collections.netops.conntrack.plugins.module_utils.client.bpf import ProgramTooLong, compile_filter
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry
@@ -92,7 +91,7 @@ def compiled(raw: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _now() -> Any:
-    with mock.patch.object(match_module.time, "time_ns", return_value=strategies.NOW):
+    with mock.patch("time.time_ns", return_value=strategies.NOW):
         yield
 
 

@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import (
-    EVERYTHING,
-    KEYS,
-    parse_match,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
+from ansible_collections.netops.conntrack.plugins.module_utils.client.vocabulary import KEYS
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import oracle
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.strategies import (
     MATCH_VALUES,

@@ -17,7 +17,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import ses
 from ansible_collections.netops.conntrack.plugins.module_utils.client.session import (
     Endpoints,
     ancestors,
-    carries,
+    carried_by,
     own_connections,
     parse_ssh_connection,
 )
@@ -350,8 +350,8 @@ OUTSIDE, INSIDE = ("203.0.113.1", 2222), ("10.0.0.1", 61000)
 def test_a_flow_is_recognised_whichever_way_it_runs(original: Half, reply: Half) -> None:
     seen = INSIDE if INSIDE in (original[2:], reply[:2]) else CLIENT
     mine = Endpoints(packed(SERVER[0]), SERVER[1], packed(seen[0]), seen[1])
-    assert carries(entry(original, reply), {mine})
-    assert carries(entry(original, reply, zone=5), {mine})
+    assert carried_by({mine}).compile()(entry(original, reply))
+    assert carried_by({mine}).compile()(entry(original, reply, zone=5))
 
 
 @pytest.mark.parametrize(
@@ -366,20 +366,20 @@ def test_a_flow_is_recognised_whichever_way_it_runs(original: Half, reply: Half)
     ],
 )
 def test_no_other_flow_is_taken_for_it(original: Half) -> None:
-    assert not carries(entry(original), {endpoints(MINE)})
+    assert not carried_by({endpoints(MINE)}).compile()(entry(original))
 
 
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])
 def test_only_tcp_carries_ssh(protocol: str) -> None:
-    assert not carries(entry(CLIENT + SERVER, protocol=protocol), {endpoints(MINE), to_port(22)})
+    assert not carried_by({endpoints(MINE), to_port(22)}).compile()(entry(CLIENT + SERVER, protocol=protocol))
 
 
 def test_an_entry_may_lack_a_tuple() -> None:
     known = entry(CLIENT + SERVER)
     original_only = {key: value for key, value in known.items() if not key.startswith("reply.")}
-    assert carries(original_only, {endpoints(MINE)})
+    assert carried_by({endpoints(MINE)}).compile()(original_only)
     without_ports = {key: value for key, value in original_only.items() if not key.endswith("_port")}
-    assert not carries(without_ports, {endpoints(MINE), to_port(22)})
+    assert not carried_by({endpoints(MINE), to_port(22)}).compile()(without_ports)
 
 
 @pytest.fixture
@@ -403,7 +403,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["incoming", "picked up", "redirected", "routed", "outgoing", "passed on", "another port"],
 )
 def test_connections_to_come_are_those_that_this_host_answers(original: Half, reply: Half, answer: bool) -> None:
-    assert carries(entry(original, reply), {to_port(22)}) is answer
+    assert carried_by({to_port(22)}).compile()(entry(original, reply)) is answer
 
 
 @pytest.mark.parametrize(

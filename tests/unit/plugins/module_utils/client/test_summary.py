@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import present
-from ansible_collections.netops.conntrack.plugins.module_utils.client.summary import Summary, Top, summarise
+from ansible_collections.netops.conntrack.plugins.module_utils.client.summary import Summary
+from ansible_collections.netops.conntrack.plugins.module_utils.client.top import Top
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import strategies
 
 tables = st.lists(strategies.live_entries(), max_size=6)
@@ -19,7 +20,9 @@ tables = st.lists(strategies.live_entries(), max_size=6)
 
 def summed(entries: list[Any], most: int = 100) -> Any:
     summary, top = Summary(), Top()
-    summarise(iter(entries), summary, top)
+    for entry in entries:
+        summary.add(entry)
+        top.add(entry)
     return {**summary.as_document(most), "top": top.as_document(most)}
 
 

@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's work done beside the interpreter's.
+
+Receiving and sending give up the interpreter's lock while the kernel works, so a thread that does
+nothing else overlaps with one that decodes what came before, or encodes what comes next.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
+
+_Thing = TypeVar("_Thing")
+_Result = TypeVar("_Result")
+
+#: So many things come without a thread first: starting one costs more than it brings for a few.
+PATIENCE = 8
+#: So many things may lie ready.
+DEPTH = 8
+#: Seconds until a thread that encodes lets one that sends go on; usually it is 50 times that.
+_SWITCH_INTERVAL = 1e-4
+
+
+def ahead(
+    fetch: Callable[[], _Thing], is_last: Callable[[_Thing], bool], wake: Callable[[], None]
+) -> Generator[_Thing, None, None]:
+    """What `fetch` gives, one after the other, without an end of its own; errors come in their turn.
+
+    The reader stops by closing the iterator. A thread fetches until something `is_last`: it must not wait for
+    what never comes. Should it do so all the same, `wake` makes `fetch` return.
+    """
+    for _count in range(PATIENCE):
+        thing = fetch()
+        yield thing
+    import threading
+
+    ready: deque[_Thing | BaseException] = deque()
+    filled, room = threading.Semaphore(0), threading.Semaphore(DEPTH)
+    stopped = False
+
+    def work() -> None:
+        while True:
+            room.acquire()
+            if stopped:
+                return
+            try:
+                thing: _Thing | BaseException = fetch()
+            except BaseException as error:
+                thing = error
+            ready.append(thing)
+            filled.release()
+            if isinstance(thing, BaseException) or is_last(thing):
+                return
+
+    worker = threading.Thread(target=work, name="netlink", daemon=True)
+    worker.start()
+    ended = False
+    try:
+        while not ended:
+            filled.acquire()
+            fetched = ready.popleft()
+            room.release()
+            ended = isinstance(fetched, BaseException) or is_last(fetched)
+            if isinstance(fetched, BaseException):
+                raise fetched
+            yield fetched
+        while True:
+            yield fetch()
+    finally:
+        if not ended:
+            stopped = True
+            room.release()
+            wake()
+        worker.join()
+
+
+def beside(
+    work: Callable[[_Thing], _Result], things: Iterable[_Thing]
+) -> Generator[tuple[_Thing, _Result], None, None]:
+    """Each thing with what `work` makes of it, in order; while it works, the next things are fetched.
+
+    The work is done in a thread of its own, but for the first few. An error of the iterable is raised after the
+    results of all things before it. What has not been begun when the iterator is closed will not be.
+    """
+    source = iter(things)
+    for _count in range(PATIENCE):
+        for thing in source:
+            yield thing, work(thing)
+            break
+        else:
+            return
+    yield from _beside(work, source)
+
+
+def _beside(
+    work: Callable[[_Thing], _Result], source: Iterator[_Thing]
+) -> Generator[tuple[_Thing, _Result], None, None]:
+    import threading
+    from queue import SimpleQueue
+
+    todo: SimpleQueue[Any] = SimpleQueue()
+    done: SimpleQueue[Any] = SimpleQueue()
+    stopped = False
+
+    def labour() -> None:
+        for thing in iter(todo.get, None):
+            if stopped:
+                return
+            try:
+                done.put((thing, work(thing), None))
+            except BaseException as error:
+                done.put((thing, None, error))
+
+    def finished() -> tuple[_Thing, _Result]:
+        thing, result, error = done.get()
+        if error is not None:
+            raise error
+        return thing, result
+
+    interval = sys.getswitchinterval()
+    worker = threading.Thread(target=labour, name="netlink", daemon=True)
+    worker.start()
+    waiting, failure = 0, None
+    try:
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        while failure is None:
+            try:
+                todo.put(next(source))
+            except Exception as error:  # StopIteration, too
+                failure = error
+            else:
+                waiting += 1
+            while waiting and (failure or waiting > DEPTH or not done.empty()):
+                waiting -= 1
+                yield finished()
+        if not isinstance(failure, StopIteration):
+            raise failure
+    finally:
+        stopped = waiting > 0
+        todo.put(None)
+        worker.join()
+        sys.setswitchinterval(interval)

@@ -1,0 +1,24 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings as options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: The settings as options.
+SETTINGS: dict[str, Any] = {
+    "max": {"type": "int"},
+    "buckets": {"type": "int"},
+    "expect_max": {"type": "int"},
+    "accounting": {"type": "bool"},
+    "timestamps": {"type": "bool"},
+    "events": {"type": "int"},
+    "checksum": {"type": "bool"},
+    "log_invalid": {"type": "int"},
+    "tcp_loose": {"type": "bool"},
+    "tcp_be_liberal": {"type": "bool"},
+    "tcp_max_retrans": {"type": "int"},
+    "tcp_ignore_invalid_rst": {"type": "bool"},
+    "timeouts": {"type": "dict"},
+}

@@ -1,0 +1,24 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A tuple as options: what entries and expectations have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TUPLE: dict[str, Any] = {
+    "source": {"type": "str"},
+    "destination": {"type": "str"},
+    "source_port": {"type": "int"},
+    "destination_port": {"type": "int"},
+    "icmp_type": {"type": "int"},
+    "icmp_code": {"type": "int"},
+    "icmp_id": {"type": "int"},
+    "source_key": {"type": "int", "no_log": False},
+    "destination_key": {"type": "int", "no_log": False},
+}
+
+
+def group(options: dict[str, Any]) -> dict[str, Any]:
+    """An option that has these below it."""
+    return {"type": "dict", "options": options}

@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Works by this collection, through what its modules call. The only file here that knows its functions.
+
+Each prepares, and returns the function to be timed, which returns how many entries it dealt with. Each imports what
+it needs and no more, as its module does, for its memory and its imports are counted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from . import mix
+from .interpreter import PACKAGE
+
+#: Declarations that are in memory at a time, where there are more than a process should hold.
+PORTION = 100_000
+
+Work = Callable[[], int]
+TimedWork = Callable[[], tuple[int, float]]
+
+
+def _of(module: str) -> Any:
+    return importlib.import_module(PACKAGE + module)
+
+
+def _table() -> Any:
+    return _of("client.table").Table()
+
+
+# reading
+
+
+def read() -> Work:
+    """Read and decode every entry, one after the other."""
+    table = _table()
+    return lambda: _number_of(table.rows())
+
+
+def read_entries() -> Work:
+    """The same, each as the flat dictionary that the client works with."""
+    table = _table()
+    return lambda: _number_of(table.dump())
+
+
+def read_documents() -> Work:
+    """The same, each as the nested dictionary that a user sees."""
+    table, present = _table(), _of("client.shape").present
+    return lambda: _number_of(map(present, table.dump()))
+
+
+def facts(*subsets: str) -> Work:
+    """What conntrack_facts gathers with these subsets."""
+    gather = _of("facts").gather
+    table = _table()
+
+    def work() -> int:
+        found: int = gather(table, set(subsets))["matched"]
+        return found
+
+    return work
+
+
+def info(limit: str) -> Work:
+    """What conntrack_info collects of all entries, ordered, up to a limit."""
+    info, match, labels = _of("info"), _of("client.match"), _of("client.labels")
+    table = _table()
+
+    def work() -> int:
+        entries = info.TABLES["conntrack"](table, match.EVERYTHING)
+        found: int = info.collect(entries, "timeout", True, int(limit), labels.LabelMap())["matched"]
+        return found
+
+    return work
+
+
+# creating
+
+
+def create_declared(entries: str) -> Work:
+    """Create entries from a list of declarations."""
+    declared = list(mix.declarations(0, int(entries)))
+    table = _table()
+    return lambda: _succeeded(table.create_declared(declared))
+
+
+def create_prepared(entries: str) -> Work:
+    """Create entries that are parsed and completed already."""
+    table, prepare = _table(), _preparing()
+    prepared = list(map(prepare, mix.declarations(0, int(entries))))
+    return lambda: _succeeded(table.create_all(prepared))
+
+
+def create_from(path: str) -> Work:
+    """Declare again what a file of JSON lines has."""
+    table = _table()
+
+    def work() -> int:
+        with open(path, encoding="utf-8") as lines:
+            return _succeeded(table.create_declared(map(json.loads, lines)))
+
+    return work
+
+
+def create_in_portions(entries: str) -> TimedWork:
+    """Create entries from declarations, however many: only the creation of each portion is timed."""
+    table = _table()
+    declarations = mix.declarations(0, int(entries))
+
+    def work() -> tuple[int, float]:
+        done, seconds = 0, 0.0
+        for declared in iter(lambda: list(itertools.islice(declarations, PORTION)), []):
+            start = time.perf_counter()
+            done += _succeeded(table.create_declared(declared))
+            seconds += time.perf_counter() - start
+        return done, seconds
+
+    return work
+
+
+def save(path: str) -> Work:
+    """Write every entry to a file of JSON lines."""
+    table, present = _table(), _of("client.shape").present
+
+    def work() -> int:
+        number = 0
+        with open(path, "w", encoding="utf-8") as lines:
+            for entry in table.dump():
+                lines.write(json.dumps(present(entry)) + "\n")
+                number += 1
+        return number
+
+    return work
+
+
+# removing
+
+
+def flush_port() -> Work:
+    """What conntrack_flush does for an exact protocol and port."""
+    return _flush({"protocol": "tcp", "destination_port": mix.PORT})
+
+
+def flush_network() -> Work:
+    """What conntrack_flush does for the sources in a network."""
+    return _flush({"source": mix.NETWORK})
+
+
+def _flush(match: dict[str, Any]) -> Work:
+    module, parse, labels = _of("flush"), _of("client.match").parse_match, _of("client.labels")
+    table = _table()
+
+    def work() -> int:
+        done = module.flush(table, parse(match), frozenset(), module.UNLIMITED, 100, labels.LabelMap(), False)
+        removed: int = done["flushed"]
+        return removed
+
+    return work
+
+
+# one at a time
+
+
+def create_each(entries: str) -> Work:
+    """Create entries, each with a request of its own that is waited for."""
+    return _each("create", entries)
+
+
+def get_each(entries: str) -> Work:
+    """Read entries, each by its tuple."""
+    return _each("get", entries)
+
+
+def delete_each(entries: str) -> Work:
+    """Delete entries, each by its tuple."""
+    return _each("delete", entries)
+
+
+def _each(operation: str, entries: str) -> Work:
+    table, prepare = _table(), _preparing()
+    prepared = list(map(prepare, mix.declarations(0, int(entries))))
+    do = getattr(table, operation)
+
+    def work() -> int:
+        for entry in prepared:
+            do(entry)
+        return len(prepared)
+
+    return work
+
+
+# what several need
+
+
+def _preparing() -> Callable[[dict[str, Any]], Any]:
+    """From a declaration to what a request has to say."""
+    parse, creation = _of("client.shape").parse, _of("client.entry").creation
+    return lambda declared: creation(parse(declared))
+
+
+def _number_of(things: Iterator[Any]) -> int:
+    """How many there are, with nothing done to them and none kept."""
+    last = deque(enumerate(things, start=1), maxlen=1)
+    return last[0][0] if last else 0
+
+
+def _succeeded(results: Iterable[Any]) -> int:
+    """How many there are, all of which must be None; otherwise the first error is raised."""
+    number = 0
+    for error in results:
+        if error is not None:
+            raise error
+        number += 1
+    return number

@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every step works with: namespaces with tables in them, contenders in turn, and a word on what runs now."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.lab import Namespace
+from tests.lab.namespace import SYSTEM_PATH
+
+from .process import Runner, Sample, WorkFailed
+from .rows import OURS, Side
+from .sizes import Sizes
+
+CONNTRACK = "conntrack"
+PYROUTE2 = "pyroute2"
+BARE = "bare receive loop"
+#: conntrack -D says so where nothing was there to be removed
+NOTHING_REMOVED = 1
+
+Contender = Callable[[], Sample]
+
+
+class Stage:
+    """The means to measure, for the length of the bench."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
+        self.folder = folder
+        self.sizes = sizes
+        self.runner = Runner(folder)
+        self.conntrack = shutil.which(CONNTRACK, path=SYSTEM_PATH)
+        self._started = time.monotonic()
+        self._interpreter: float | None = None
+
+    def say(self, what: str) -> None:
+        """Tell what runs now, and how long all has taken so far."""
+        print(f"{time.monotonic() - self._started:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    # tables
+
+    @contextlib.contextmanager
+    def table(self, entries: int = 0) -> Iterator[Namespace]:
+        """A namespace of its own with so many entries of the mix."""
+        with Namespace("bench") as namespace:
+            with contextlib.suppress(OSError):  # the kernel's own default, which before Linux 5.19 is another
+                namespace.sysctl("nf_conntrack_events", 2)
+            try:
+                if entries:
+                    self.say(f"filling a table with {entries:,} entries")
+                    self.fill(namespace, entries)
+                yield namespace
+            finally:
+                self.empty(namespace)
+
+    def fill(self, namespace: Namespace, entries: int, half: str = "") -> None:
+        """Create the entries of a table, or again the half that a flush has taken."""
+        self.runner.work(namespace, "bare", "fill", entries, half)
+        self.expect(namespace, entries)
+
+    def empty(self, namespace: Namespace) -> None:
+        """Empty a table, now: closing its namespace would do it beside the next measurement."""
+        self.runner.work(namespace, "bare", "empty")
+
+    def expect(self, namespace: Namespace, entries: int) -> None:
+        """Make sure, by the kernel's own count, that a work has done what it was to do."""
+        found = namespace.count()
+        if found != entries:
+            raise WorkFailed(f"{found:,} entries are in the table where {entries:,} should be")
+
+    # contenders
+
+    def ours(self, namespace: Namespace, work: str, *arguments: object, done: int | None = None) -> Sample:
+        """A work of this collection that deals with so many entries."""
+        return self.work(namespace, "ours", work, *arguments, done=done)
+
+    def work(self, namespace: Namespace, module: str, work: str, *arguments: object, done: int | None = None) -> Sample:
+        sample = self.runner.work(namespace, module, work, *arguments)
+        if done is not None and sample.done != done:
+            raise WorkFailed(f"{module}.{work} dealt with {sample.done:,} entries in place of {done:,}")
+        return sample
+
+    def program(self, namespace: Namespace, *arguments: str, output: Path | None = None) -> Sample:
+        """Debian's conntrack, with its output thrown away."""
+        if self.conntrack is None:
+            raise WorkFailed("the conntrack program is absent (apt-get install conntrack)")
+        return self.runner.program(namespace, [self.conntrack, *arguments], output=output)
+
+    def compete(
+        self,
+        contenders: dict[str, Contender],
+        before: Callable[[str], None] = lambda _name: None,
+        after: Callable[[str], None] = lambda _name: None,
+        turns: int | None = None,
+    ) -> list[Side]:
+        """Give each its turn, again and again, and take the best of each: what others do on the machine only adds.
+
+        `before` and `after` are not timed. Without the conntrack program, the others compete alone.
+        """
+        samples: dict[str, list[Sample]] = {name: [] for name in contenders if self._is_there(name)}
+        patience = time.monotonic() + self.sizes.patience * len(samples)
+        for turn in range(turns or self.sizes.turns):
+            for name in samples:
+                before(name)
+                sample = contenders[name]()
+                samples[name].append(sample)
+                after(name)
+                self.say(f"  {name}: {sample.seconds:.3f} s (turn {turn + 1})")
+            if time.monotonic() > patience:
+                break
+        return [_side(name, taken) for name, taken in samples.items()]
+
+    def _is_there(self, name: str) -> bool:
+        return self.conntrack is not None or not name.startswith(CONNTRACK)
+
+    # memory
+
+    def above_interpreter(self, memory: float) -> float:
+        """MB beyond those of an interpreter that has imported socket and struct."""
+        if self._interpreter is None:
+            with Namespace("bench") as namespace:
+                self._interpreter = min(
+                    self.runner.work(namespace, "interpreter", "nothing").memory for _turn in range(3)
+                )
+        return max(0.0, memory - self._interpreter)
+
+
+def _side(name: str, samples: list[Sample]) -> Side:
+    best = min(samples, key=lambda sample: sample.seconds)
+    return Side(
+        name,
+        [best.seconds],
+        cpu=[min(sample.cpu for sample in samples)],
+        memory=[max(sample.memory for sample in samples)],
+    )
+
+
+__all__ = ["BARE", "CONNTRACK", "OURS", "PYROUTE2", "Stage"]

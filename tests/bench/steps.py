@@ -1,0 +1,328 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The steps of a bench: what is measured, against whom, and what is promised of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tests.lab import Namespace
+
+from . import mix, payload, tasks
+from .process import Sample
+from .rows import Curve, Limit, Results, Row, Side
+from .stage import BARE, CONNTRACK, OURS, PYROUTE2, Stage
+
+#: What works that go over the whole table may take beyond the bare interpreter, in MB.
+MEMORY = 64.0
+MICROSECONDS = 1e6
+SUMMARY = ("min", "summary")
+#: In smaller tables than this the kernel's way through its empty hash table is a part that shows.
+BASE = 100_000
+
+
+def read(stage: Stage, results: Results) -> None:
+    """Reading: the whole table, half of it, as documents, for the facts, for conntrack_info."""
+    entries = stage.sizes.table
+    with stage.table(entries) as namespace:
+        bare = functools.partial(stage.work, namespace, "bare", "receive")
+        stage.say(f"reading {entries:,} entries")
+        sides = stage.compete(
+            {
+                OURS: lambda: stage.ours(namespace, "read", done=entries),
+                BARE: bare,
+                f"{CONNTRACK} -L": lambda: stage.program(namespace, "-L"),
+            }
+        )
+        sides.append(_read_few(stage, results))
+        results.add(
+            Row(
+                "read",
+                f"read and fully decode {entries:,} entries",
+                sides,
+                [Limit(1.15, BARE), Limit(0.65, f"{CONNTRACK} -L")],
+                entries=entries,
+                note=f"pyroute2 would take minutes: it has {stage.sizes.pyroute2:,} entries and is compared by "
+                "what one takes",
+            )
+        )
+        _read_dictionaries(stage, namespace, results)
+        _read_half(stage, namespace, results)
+        _gather_facts(stage, namespace, results, bare)
+        _collect_info(stage, namespace, results)
+
+
+def _read_few(stage: Stage, results: Results) -> Side:
+    """Documents, as this collection and as pyroute2 makes them; pyroute2's side, which competes elsewhere, too."""
+    entries = stage.sizes.pyroute2
+    with stage.table(entries) as namespace:
+        stage.say(f"reading {entries:,} entries as documents")
+        ours, theirs = stage.compete(
+            {
+                OURS: lambda: stage.ours(namespace, "read_documents", done=entries),
+                PYROUTE2: lambda: stage.work(namespace, "pyroute", "read", done=entries),
+            },
+            turns=1,
+        )
+    work = f"read {entries:,} entries as the nested dictionaries that users see"
+    results.add(Row("read as documents", work, [ours, theirs], entries=entries))
+    return replace(_copy(theirs), entries=entries)
+
+
+def _read_dictionaries(stage: Stage, namespace: Namespace, results: Results) -> None:
+    entries = stage.sizes.table
+    stage.say(f"reading {entries:,} entries as flat dictionaries")
+    sides = stage.compete({OURS: lambda: stage.ours(namespace, "read_entries", done=entries)}, turns=1)
+    work = f"read {entries:,} entries as the flat dictionaries that the client works with"
+    results.add(Row("read as flat dictionaries", work, sides, entries=entries))
+
+
+def _read_half(stage: Stage, namespace: Namespace, results: Results) -> None:
+    half = stage.sizes.table // 2
+    stage.say(f"reading only {half:,} entries, narrowed by the kernel")
+    sides = stage.compete(
+        {
+            BARE: lambda: stage.work(namespace, "bare", "receive_half"),
+            f"{CONNTRACK} -L -p tcp --dport {mix.PORT}": lambda: stage.program(
+                namespace, "-L", "-p", "tcp", "--dport", str(mix.PORT)
+            ),
+        },
+        turns=1,
+    )
+    results.add(
+        Row(
+            "narrowed dump",
+            f"receive the part of IPv4 of the half with port {mix.PORT}, which the kernel picks out",
+            sides,
+            note=f"what a kernel's filter saves; {CONNTRACK} reads all and picks itself, in both families",
+        )
+    )
+
+
+def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Callable[[], Sample]) -> None:
+    entries = stage.sizes.table
+    stage.say(f"facts over {entries:,} entries")
+    sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, done=entries), BARE: bare})
+    work = f"conntrack_facts, the summary, over {entries:,} entries"
+    results.add(Row("facts", work, sides, [Limit(1.3, BARE)], entries=entries))
+    results.add(_memory(stage, "facts: memory", work, sides[0], at_most=40.0))
+    stage.say(f"facts over {entries:,} entries, with all that reads the table")
+    sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, "top", done=entries)}, turns=1)
+    work = f"conntrack_facts, the summary and who has the most, over {entries:,} entries"
+    results.add(Row("facts with top", work, sides, entries=entries))
+    results.add(_memory(stage, "facts with top: memory", work, sides[0]))
+
+
+def _collect_info(stage: Stage, namespace: Namespace, results: Results) -> None:
+    entries, limit = stage.sizes.table, stage.sizes.limit
+    stage.say(f"the first {limit:,} of {entries:,} entries in an order")
+    sides = stage.compete({OURS: lambda: stage.ours(namespace, "info", limit, done=entries)}, turns=1)
+    work = f"conntrack_info, {limit:,} of {entries:,} entries in an order"
+    results.add(Row("info", work, sides, entries=entries))
+    results.add(_memory(stage, "info: memory", work, sides[0]))
+
+
+def _memory(stage: Stage, name: str, work: str, side: Side, at_most: float = MEMORY) -> Row:
+    above = stage.above_interpreter(side.memory[-1])
+    return Row(name, f"memory above a bare interpreter: {work}", [Side(OURS, [above])], [Limit(at_most)], unit="MB")
+
+
+def flush(stage: Stage, results: Results) -> None:
+    """Removing half of the table, by port and by network."""
+    entries = stage.sizes.table
+    half = entries // 2
+    programs = {
+        "port": ("-p", "tcp", "--dport", str(mix.PORT)),
+        "network": ("-s", mix.NETWORK),
+    }
+    missing = ""
+    with stage.table(entries) as namespace:
+        for name, arguments in programs.items():
+
+            def make_whole(_name: str) -> None:
+                if missing:
+                    stage.fill(namespace, entries, missing)
+
+            def check_half(_name: str, name: str = name) -> None:
+                nonlocal missing
+                stage.expect(namespace, half)
+                missing = name
+
+            stage.say(f"flushing {half:,} of {entries:,} entries by {name}")
+            sides = stage.compete(
+                {
+                    OURS: functools.partial(stage.ours, namespace, f"flush_{name}", done=half),
+                    f"{CONNTRACK} -D": functools.partial(stage.program, namespace, "-D", *arguments),
+                },
+                before=make_whole,
+                after=check_half,
+            )
+            shown = f"exact protocol and port (tcp, {mix.PORT})" if name == "port" else f"CIDR ({mix.NETWORK})"
+            work = f"flush {half:,} of {entries:,} entries by {shown}"
+            limit = Limit(0.35 if name == "port" else 0.5, f"{CONNTRACK} -D")
+            results.add(Row(f"flush by {name}", work, sides, [limit], entries=half))
+            results.add(_memory(stage, f"flush by {name}: memory", work, sides[0]))
+
+
+def create(stage: Stage, results: Results) -> None:
+    """Creating entries, from declarations, from what is prepared, from a file."""
+    entries = stage.sizes.create
+    saved, lines = stage.folder / "saved", stage.folder / "lines"
+    with stage.table(entries) as namespace:
+        stage.say(f"saving {entries:,} entries")
+        if stage.conntrack:
+            stage.program(namespace, "-L", "-o", "save", output=saved)
+        stage.ours(namespace, "save", lines, done=entries)
+        stage.empty(namespace)
+
+        def check_and_empty(_name: str) -> None:
+            stage.expect(namespace, entries)
+            stage.empty(namespace)
+
+        def compete(**ours: Callable[[], Sample]) -> list[Side]:
+            restore = functools.partial(stage.program, namespace, "-R", str(saved))
+            return stage.compete({**ours, f"{CONNTRACK} -R": restore}, after=check_and_empty)
+
+        stage.say(f"creating {entries:,} entries")
+        declared, prepared, again, *program = compete(
+            declared=lambda: stage.ours(namespace, "create_declared", entries, done=entries),
+            prepared=lambda: stage.ours(namespace, "create_prepared", entries, done=entries),
+            again=lambda: stage.ours(namespace, "create_from", lines, done=entries),
+        )
+    for name, work, side, at_most in (
+        ("create", f"create {entries:,} entries from declared dictionaries", declared, 0.6),
+        ("create prepared", f"create {entries:,} entries that are prepared", prepared, 0.4),
+        ("declare again", f"declare again {entries:,} entries saved as JSON lines", again, 1.0),
+    ):
+        sides = [replace(side, name=OURS), *map(_copy, program)]
+        results.add(Row(name, work, sides, [Limit(at_most, f"{CONNTRACK} -R")], entries=entries))
+
+
+def _copy(side: Side) -> Side:
+    """A side for another row, to which further runs are added by themselves."""
+    return replace(side, values=[*side.values], cpu=[*side.cpu], memory=[*side.memory])
+
+
+def single(stage: Stage, results: Results) -> None:
+    """One entry at a time, each request answered before the next."""
+    contenders = ((OURS, "ours", stage.sizes.single), (PYROUTE2, "pyroute", stage.sizes.pyroute2_single))
+    sides: dict[str, list[Side]] = {"create": [], "get": [], "delete": []}
+    with stage.table() as namespace:
+        for contender, module, entries in contenders:
+            stage.say(f"one entry at a time: {contender}, {entries:,} times")
+            turns = []
+            for _turn in range(stage.sizes.turns):
+                # In this order: what is created is read, and deleted again.
+                turns.append(
+                    {
+                        name: stage.work(namespace, module, f"{name}_each", entries, done=entries)
+                        for name in ("create", "get", "delete")
+                    }
+                )
+                stage.expect(namespace, 0)
+            for name, taken in sides.items():
+                best = min((turn[name] for turn in turns), key=lambda sample: sample.seconds)
+                taken.append(Side(contender, [best.seconds / entries * MICROSECONDS], memory=[best.memory]))
+    for name, taken in sides.items():
+        results.add(Row(f"one {name}", f"{name} one entry and wait for the answer", taken, [Limit(30.0)], unit="µs"))
+
+
+def imports(stage: Stage, results: Results) -> None:
+    """What it takes to import the client."""
+    stage.say("importing the client")
+    with stage.table() as namespace:
+        import_client = functools.partial(stage.work, namespace, "interpreter", "import_client")
+        import_client()  # compiles it
+        turns = range(stage.sizes.imports)
+        sides = [
+            _milliseconds(OURS, [import_client() for _turn in turns]),
+            _milliseconds("compiling it", [stage.work(namespace, "interpreter", "compile_client") for _turn in turns]),
+        ]
+    above = stage.above_interpreter(sides[0].memory[0])
+    results.add(
+        Row(
+            "import",
+            "import the client, beyond socket and struct",
+            sides,
+            [Limit(15.0)],
+            unit="ms",
+            note=f"its table, shape and match, compiled before; {above:.1f} MB above a bare interpreter. "
+            "A module task compiles what it imports",
+        )
+    )
+
+
+def _milliseconds(name: str, samples: list[Sample]) -> Side:
+    best = min(samples, key=lambda sample: sample.seconds)
+    return Side(name, [best.seconds * 1000], memory=[best.memory])
+
+
+def scaling(stage: Stage, results: Results) -> None:
+    """How the cost grows with the table."""
+    sizes = stage.sizes.scaling
+    base = min((entries for entries in sizes if entries >= BASE), default=sizes[0])
+    curves: dict[str, list[float]] = {name: [] for name in ("create", BARE, "read", "facts", "flush")}
+    for entries in sizes:
+        turns = stage.sizes.turns if entries <= base else 1
+        best = dict.fromkeys(curves, math.inf)
+        for turn in range(turns):
+            stage.say(f"how it scales: {entries:,} entries (turn {turn + 1} of {turns})")
+            for name, seconds in _scale(stage, entries):
+                stage.say(f"  {name}: {seconds:.3f} s")
+                best[name] = min(best[name], seconds)
+        for name, seconds in best.items():
+            curves[name].append(seconds)
+    for name, times in curves.items():
+        results.add_curve(Curve(name, list(sizes), [times]))
+    growth = {
+        name: (times[-1] / sizes[-1]) / (times[sizes.index(base)] / base)
+        for name, times in curves.items()
+        if name != BARE
+    }
+    worst = max(growth, key=lambda name: growth[name])
+    results.add(
+        Row(
+            "scaling",
+            f"what an entry takes in a table of {sizes[-1]:,}, compared with one of {base:,}, at worst",
+            [Side(OURS, [growth[worst]])],
+            [Limit(1.5)] if sizes[-1] > base >= BASE else [],
+            unit="times",
+            note="at worst of create, read, facts and flush; linear is 1. The kernel's own share grows, too, as the "
+            "chains of its hash table do",
+        )
+    )
+
+
+def _scale(stage: Stage, entries: int) -> Iterator[tuple[str, float]]:
+    """Seconds of each work on a table that begins empty and ends with one half."""
+    with stage.table() as namespace:
+        created = stage.ours(namespace, "create_in_portions", entries, done=entries)
+        yield "create", created.seconds
+        yield BARE, stage.work(namespace, "bare", "receive").seconds
+        yield "read", stage.ours(namespace, "read", done=entries).seconds
+        yield "facts", stage.ours(namespace, "facts", *SUMMARY, done=entries).seconds
+        yield "flush", stage.ours(namespace, "flush_port", done=entries // 2).seconds
+        stage.expect(namespace, entries // 2)
+
+
+STEPS: dict[str, Callable[[Stage, Results], None]] = {
+    "read": read,
+    "flush": flush,
+    "create": create,
+    "single": single,
+    "import": imports,
+    "scaling": scaling,
+    "tasks": tasks.measure,
+    "payload": payload.measure,
+}
+
+
+def elapsed(start: float) -> str:
+    """Minutes and seconds since then."""
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tasks of real plays: a module of ours, and the command that one would write in its place, in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.lab import Namespace
+from tests.lab.isolation import end_with_parent
+
+from .process import TIMEOUT, WorkFailed
+from .rows import OURS, Limit, Results, Row, Side
+from .stage import Stage
+
+FORKS = 10
+#: Entries in each host's table: that of a small gateway, so that the task itself is measured.
+ENTRIES = 100
+COMMAND = "ansible.builtin.command"
+TIMER = Path(__file__).parent / "callback"
+
+Task = dict[str, Any]
+
+FLUSH: tuple[Task, Task] = (
+    {"netops.conntrack.conntrack_flush": {"match": {"protocol": "udp", "destination_port": 53, "source": "10.9.9.9"}}},
+    {
+        COMMAND: "conntrack -D -p udp --dport 53 -s 10.9.9.9",
+        "register": "removed",
+        "changed_when": "removed.rc == 0",
+        "failed_when": "removed.rc > 1",
+    },
+)
+INFO: tuple[Task, Task] = (
+    {"netops.conntrack.conntrack_info": {"match": {"protocol": "tcp", "destination_port": 443}}},
+    {COMMAND: "conntrack -L -p tcp --dport 443", "changed_when": False},
+)
+
+
+def measure(stage: Stage, results: Results) -> None:
+    """One host, then many, each a namespace by the connection netns."""
+    if stage.conntrack is None:
+        return
+    sizes = stage.sizes
+    for pairs, hosts, turns in (([FLUSH, INFO], 1, sizes.tasks), ([FLUSH], sizes.hosts, sizes.tasks_of_hosts)):
+        on = f"{hosts} host{'s' * (hosts > 1)}"
+        stage.say(f"tasks with our modules and with conntrack, in turn, on {on}")
+        times = iter(_times(stage, pairs, hosts, turns))
+        for ours, theirs in pairs:
+            module = next(iter(ours)).rpartition(".")[2]
+            command = "command: " + " ".join(theirs[COMMAND].split()[:2])
+            sides = [Side(name, [statistics.median(next(times))]) for name in (OURS, command)]
+            stage.say(f"  {module} {sides[0].values[0]:.3f} s, {command} {sides[1].values[0]:.3f} s")
+            results.add(
+                Row(
+                    f"{module} task, {on}",
+                    f"a task with {module}, {on}",
+                    sides,
+                    [Limit(1.15, command)],
+                    note=f"the median of {turns} in one play, in turn, after a first one of each; connection netns "
+                    f"with pipelining, {FORKS} forks, {ENTRIES} entries on each host, nothing to remove",
+                )
+            )
+
+
+def _times(stage: Stage, pairs: list[tuple[Task, Task]], hosts: int, turns: int) -> list[list[float]]:
+    """Seconds of each task of each pair, turn by turn."""
+    with contextlib.ExitStack() as stack:
+        namespaces = [stack.enter_context(stage.table()) for _host in range(hosts)]
+        for namespace in namespaces:
+            stage.fill(namespace, ENTRIES)
+        # The first of each makes what is sent, for all hosts and all that follow: it does not count.
+        wanted = [task for pair in pairs for task in pair]
+        plays = [{**task, "run_once": True} for task in wanted] + wanted * turns
+        times = _play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
+    return [times[len(wanted) + position :: len(wanted)] for position in range(len(wanted))]
+
+
+def _play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[float]:
+    """Seconds of each task of a play."""
+    folder = stage.folder
+    (folder / "ansible.cfg").touch()
+    playbook, inventory = folder / "play.json", folder / "inventory.json"
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    inventory.write_text(json.dumps(_inventory(namespaces)))
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), str(playbook)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**stage.runner.environment, **_settings(folder)},
+        timeout=TIMEOUT,
+        preexec_fn=end_with_parent,  # pylint: disable=subprocess-popen-preexec-fn
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    failures = [line["failure"] for line in told if "failure" in line]
+    begins = [line["at"] for line in told if "task" in line]
+    if done.returncode or failures or len(begins) != len(tasks) + 1:
+        raise WorkFailed(f"the play: {(failures or [done.stderr.strip() or done.stdout.strip()])[0]}")
+    return [after - before for before, after in itertools.pairwise(begins)]
+
+
+def _inventory(namespaces: list[Namespace]) -> dict[str, Any]:
+    return {
+        "all": {
+            "vars": {
+                "ansible_connection": "netops.conntrack.netns",
+                "ansible_python_interpreter": sys.executable,
+                "ansible_pipelining": True,
+            },
+            "hosts": {f"host{number}": {"ansible_netns_name": one.path} for number, one in enumerate(namespaces)},
+        }
+    }
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]),
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
+        "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(TIMER),
+        "ANSIBLE_STDOUT_CALLBACK": "bench_timer",
+        "ANSIBLE_FORKS": str(FORKS),
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+    }

@@ -1,0 +1,220 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The bench itself, on tables too small to say much: it measures all that it promises to, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.bench import room, sizes
+from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
+from tests.lab import Namespace
+from tests.lab.namespace import SYSTEM_PATH
+
+CHECKOUT = Path(__file__).parents[2]
+HOSTS = sizes.QUICK.hosts
+HAS_CONNTRACK = shutil.which("conntrack", path=SYSTEM_PATH) is not None
+
+#: Every row, and against whom it competes.
+ROWS = {
+    "read": ["bare receive loop", "conntrack -L", "pyroute2"],
+    "read as flat dictionaries": [],
+    "read as documents": ["pyroute2"],
+    "narrowed dump": ["conntrack -L -p tcp --dport 443"],
+    "facts": ["bare receive loop"],
+    "facts: memory": [],
+    "facts with top": [],
+    "facts with top: memory": [],
+    "info": [],
+    "info: memory": [],
+    "flush by port": ["conntrack -D"],
+    "flush by port: memory": [],
+    "flush by network": ["conntrack -D"],
+    "flush by network: memory": [],
+    "create": ["conntrack -R"],
+    "create prepared": ["conntrack -R"],
+    "declare again": ["conntrack -R"],
+    "one create": ["pyroute2"],
+    "one get": ["pyroute2"],
+    "one delete": ["pyroute2"],
+    "import": ["compiling it"],
+    "scaling": [],
+}
+TASKS = {
+    "conntrack_flush task, 1 host": ["command: conntrack -D"],
+    "conntrack_info task, 1 host": ["command: conntrack -L"],
+    f"conntrack_flush task, {HOSTS} hosts": ["command: conntrack -D"],
+}
+#: What the contract promises: the limit, and of what it is a part.
+LIMITS = {
+    "read": [(1.15, "bare receive loop"), (0.65, "conntrack -L")],
+    "facts": [(1.3, "bare receive loop")],
+    "facts: memory": [(40, None)],
+    "facts with top: memory": [(64, None)],
+    "info: memory": [(64, None)],
+    "flush by port": [(0.35, "conntrack -D")],
+    "flush by port: memory": [(64, None)],
+    "flush by network": [(0.5, "conntrack -D")],
+    "flush by network: memory": [(64, None)],
+    "create": [(0.6, "conntrack -R")],
+    "create prepared": [(0.4, "conntrack -R")],
+    "declare again": [(1.0, "conntrack -R")],
+    "one create": [(30, None)],
+    "one get": [(30, None)],
+    "one delete": [(30, None)],
+    "import": [(15, None)],
+    "conntrack_flush task, 1 host": [(1.15, "command: conntrack -D")],
+    "conntrack_info task, 1 host": [(1.15, "command: conntrack -L")],
+    f"conntrack_flush task, {HOSTS} hosts": [(1.15, "command: conntrack -D")],
+}
+
+
+class Bench(NamedTuple):
+    """What a quick run printed and wrote."""
+
+    shown: str
+    progress: str
+    json: str
+    svg: str
+
+    @property
+    def found(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.json)
+        return document
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in self.found["rows"]}
+
+
+@pytest.fixture(scope="module")
+def bench(root: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--quick", "--output", str(folder)],
+        check=False,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Bench(done.stdout, done.stderr, *((folder / f"bench.{kind}").read_text() for kind in ("json", "svg")))
+
+
+def is_there(side: str) -> bool:
+    return HAS_CONNTRACK or not side.startswith("conntrack")
+
+
+def test_every_row_is_there(bench: Bench) -> None:
+    modules = {path.stem for path in (CHECKOUT / "plugins/modules").glob("conntrack_*.py")}
+    payloads = {f"payload of {name}" for name in modules}
+    tasks = set(TASKS) if HAS_CONNTRACK else set()
+    assert bench.rows().keys() == ROWS.keys() | tasks | payloads
+    assert not bench.found["failures"]
+
+
+@pytest.mark.parametrize(("name", "others"), {**ROWS, **TASKS}.items())
+def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[str]) -> None:
+    if name in TASKS and not HAS_CONNTRACK:
+        pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+    row = bench.rows()[name]
+    first, *rest = row["sides"]
+    assert [side["name"] for side in rest] == [other for other in others if is_there(other)]
+    for side in row["sides"]:
+        assert len(side["values"]) == 1
+        assert all(math.isfinite(value) and value > 0 for value in side["values"])
+        assert all(memory > 0 for memory in side["peak_memory_mb"])
+    for side in rest:
+        per_entry = [one["values"][0] / (one["entries"] or 1) for one in (first, side)]
+        assert side["ratios"] == [pytest.approx(per_entry[0] / per_entry[1], rel=0.01)]
+
+
+@pytest.mark.parametrize(("name", "limits"), LIMITS.items())
+def test_a_row_is_held_against_what_is_promised(
+    bench: Bench, name: str, limits: list[tuple[float, str | None]]
+) -> None:
+    if name in TASKS and not HAS_CONNTRACK:
+        pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+    row = bench.rows()[name]
+    assert [(limit["at_most"], limit["of"]) for limit in row["limits"]] == limits
+    for limit in row["limits"]:
+        if limit["of"] is None or is_there(limit["of"]):
+            (measured,), (holds,) = limit["measured"], limit["holds"]
+            assert holds == (measured <= limit["at_most"]) or measured == pytest.approx(limit["at_most"], rel=0.001)
+
+
+def test_the_curves_have_every_size(bench: Bench) -> None:
+    curves = {curve["name"]: curve for curve in bench.found["curves"]}
+    assert curves.keys() == {"create", "bare receive loop", "read", "facts", "flush"}
+    for curve in curves.values():
+        assert curve["entries"] == list(sizes.QUICK.scaling)
+        assert [len(run) for run in curve["seconds"]] == [len(sizes.QUICK.scaling)]
+        assert all(seconds > 0 for seconds in curve["seconds"][0])
+
+
+def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
+    machine = bench.found["machine"]
+    assert machine["kernel"].split(".")[0] == os.uname().release.split(".")[0]
+    assert machine["processors"] >= 1
+    assert all(machine[name] for name in ("python", "ansible_core", "pyroute2"))
+    assert bool(machine["conntrack"]) == HAS_CONNTRACK
+    for text in (bench.json, bench.svg):
+        for name in (str(CHECKOUT), str(Path.home()), socket.gethostname()):
+            assert not re.search(rf"(?<![\w/]){re.escape(name)}(?!\w)", text)
+
+
+def test_it_shows_what_it_does_and_what_it_found(bench: Bench) -> None:
+    assert all(f"run 1 of 1: {step}" in bench.progress for step in ("read", "flush", "create", "scaling", "tasks"))
+    for row in bench.rows().values():
+        assert row["work"] in bench.shown
+
+
+def test_the_drawing_is_well_formed_and_says_all(bench: Bench) -> None:
+    names = {"": "http://www.w3.org/2000/svg"}
+    drawing = ET.fromstring(bench.svg)
+    title, description = (drawing.findtext(name, "", names) for name in ("title", "desc"))
+    assert title
+    assert "prefers-color-scheme: dark" in bench.svg
+    words = " ".join(drawing.itertext())
+    measured = [row["name"] for row in bench.found["rows"] if any(limit["holds"] for limit in row["limits"])]
+    assert measured
+    for name in [*measured, *(curve["name"] for curve in bench.found["curves"])]:
+        assert name in words
+        assert name in description
+
+
+def test_the_table_of_the_machine_is_never_filled_nor_emptied(namespace: Namespace) -> None:
+    with workshop() as folder:
+        runner = Runner(folder)
+        with namespace.entered():
+            runner.environment[MACHINE] = os.readlink("/proc/thread-self/ns/net")
+        for work in (["fill", "20"], ["empty"]):
+            with pytest.raises(WorkFailed, match="the machine's own"):
+                runner.work(namespace, "bare", *work)
+    assert namespace.count() == 0
+
+
+def test_what_does_not_fit_is_told_with_the_way_out(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(room, "SETTING", tmp_path / "absent/nf_conntrack_max")
+    monkeypatch.setattr(room, "BYTES", 0)
+    entries = int(namespace.sysctl("nf_conntrack_max")) + 1
+    with (
+        pytest.raises(room.NoRoom, match=r"sysctl net\.netfilter\.nf_conntrack_max=\d+.*--quick"),
+        room.room_for(entries),
+    ):
+        pass

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One machine under QEMU, without hardware acceleration: it boots, tests, answers with a JUnit file, and is gone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+MEMORY = 2048  # MiB
+#: What `init` says first
+BOOTED = "booted "
+#: Seconds, on a machine that has something else to do as well
+TO_BOOT, TO_TEST = 180, 900
+#: Lines of the console to show of a machine that failed
+LAST_WORDS = 30
+
+
+class NoAnswer(RuntimeError):
+    """The machine did not boot, or did not get to the end of its tests; the text has its last words."""
+
+
+def test(qemu: Sequence[str], image: Path, archives: Sequence[Path], folder: Path) -> ET.Element:
+    """Boot a kernel into what the archives make up; the JUnit file of the tests. The folder keeps the console.
+
+    :param qemu: The command that runs QEMU.
+
+    :raises NoAnswer: if there is none in time.
+    """
+    console, answer, initrd = folder / "console", folder / "junit.xml", folder / "initrd"
+    for file in (console, answer):
+        file.unlink(missing_ok=True)
+    with initrd.open("wb") as whole:
+        for archive in archives:
+            with archive.open("rb") as part:
+                shutil.copyfileobj(part, whole)
+    command = (
+        *(*qemu, "-accel", "tcg", "-cpu", "max", "-m", str(MEMORY), "-no-reboot"),
+        *("-nodefaults", "-display", "none", "-nic", "none"),
+        *("-serial", f"file:{console}", "-serial", f"file:{answer}"),
+        *("-kernel", str(image), "-initrd", str(initrd)),
+        *("-append", "console=ttyS0 quiet panic=-1 rdinit=/init"),
+    )
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as machine:
+        try:
+            problem = _watch(machine, console)
+        finally:
+            machine.kill()
+            machine.wait()
+            initrd.unlink()
+    try:
+        return ET.parse(answer).getroot()
+    except (OSError, ET.ParseError):
+        raise NoAnswer(f"{problem or 'ended without a result'}\n{_last_words(console)}") from None
+
+
+def _watch(machine: subprocess.Popen[str], console: Path) -> str | None:
+    """Wait for the machine to end by itself; what is wrong, if it does not."""
+    began = time.monotonic()
+    booted = False
+    while machine.poll() is None:
+        elapsed = time.monotonic() - began
+        booted = booted or (console.exists() and BOOTED in console.read_text(errors="replace"))
+        if not booted and elapsed > TO_BOOT:
+            return f"did not boot within {TO_BOOT} s"
+        if elapsed > TO_TEST:
+            return f"was not done within {TO_TEST} s"
+        time.sleep(0.2)
+    assert machine.stderr is not None
+    complaint = machine.stderr.read().strip()
+    return f"QEMU ended with {machine.returncode}: {complaint}" if machine.returncode else None
+
+
+def _last_words(console: Path) -> str:
+    lines = console.read_text(errors="replace").splitlines() if console.exists() else []
+    return "\n".join(lines[-LAST_WORDS:]) or "(nothing was printed on its console)"

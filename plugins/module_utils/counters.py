@@ -9,19 +9,20 @@ matches is zeroed by itself.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import TYPE_CHECKING, Iterable, Iterator
 
 from .client import settings
 from .client.attributes import ENTRY as ATTRIBUTES
 from .client.attributes import KEY
-from .client.document import Document
 from .client.entry import Entry, describe
 from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
 from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match
-from .client.shape import present
 from .client.table import Table
 from .failure import Failed
+
+if TYPE_CHECKING:
+    from .client.document import Document
 
 _DIRECTIONS = ("original", "reply")
 _UNITS = ("packets", "bytes")
@@ -59,8 +60,15 @@ class _Tally:
                 direction: {unit: self._sums[f"counters.{direction}.{unit}"] for unit in _UNITS}
                 for direction in _DIRECTIONS
             },
-            "entries": [present(entry, labels) for entry in self.shown],
+            "entries": self._presented(labels),
         }
+
+    def _presented(self, labels: LabelMap) -> list[Document]:
+        if not self.shown:
+            return []
+        from .client.shape import present
+
+        return [present(entry, labels) for entry in self.shown]
 
 
 def check_accounting() -> None:

@@ -3,13 +3,13 @@
 """Compile what a module imports once, where Python would do it twice.
 
 Ansible sends a module to the target in a zip file with all that it imports, and there Python compiles it anew in
-each task. From 3.10 to 3.13 it does so twice: to make the spec of a module it asks the importer of zip files for
+each task. Up to 3.13 it does so twice: to make the spec of a module it asks the importer of zip files for
 the module's file name, which compiles the module to see whether it has come from a `.py` or a `.pyc`, and to
 execute the module it compiles it again. Most of what a task costs before it begins is that.
 
 Nothing but the time depends on this: where anything is not as expected, imports go on as before.
 
-Source: zipimport.zipimporter.get_filename and importlib.util.spec_from_loader in Python 3.10 to 3.13.
+Source: zipimport.zipimporter.get_filename and importlib.util.spec_from_loader in Python 3.8 to 3.13.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def compile_once() -> None:
     """
     # Ansible tells the module that it runs, which is __main__ then, where the zip file is.
     payload = getattr(sys.modules.get("__main__"), "_modlib_path", None)
-    if (3, 10) <= sys.version_info < (3, 14) and isinstance(payload, str):
+    if sys.version_info < (3, 14) and isinstance(payload, str):
         folder = os.path.dirname(__file__)
         if folder.startswith(payload + os.sep) and os.path.isfile(payload):
             _install(folder)

@@ -156,6 +156,9 @@ ansible_facts:
           description:
             - Subset V(capabilities). What the kernel can do, each tried in a network namespace made for that; C(probed)
               is false, and nothing else there, where none could be made.
+            - C(dump_by_…) and C(flush_by_…) are the kernel's own filters, C(tracks_…) protocols whose ports it knows.
+              C(helper_removal) is whether a helper can be taken from an entry, C(events_on_demand) whether
+              O(netops.conntrack.conntrack_settings#module:events) can be 2. What could not be tried is null.
           type: dict
           sample: {probed: true, dump_by_zone: true, flush_by_tuple: true, tracks_dccp: false}
 """

@@ -9,6 +9,7 @@ a deletion for a flush of the whole table, and without the zone it looks in zone
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Mapping
 
 from . import attributes, uapi
@@ -17,11 +18,10 @@ from .entry import Entry
 from .errors import InvalidValue
 from .layout import ENTRY_LAYOUTS
 from .netlink import Message, frame
-from .template import Request
-from .template import nfgenmsg as nfgenmsg
 
 if TYPE_CHECKING:
     from .narrowing import Narrowing
+    from .template import Request
 
 _NFGENMSG = struct.Struct(">BBH")
 
@@ -31,20 +31,35 @@ _KEYS = frozenset(row.key for row in ENTRY if row.use & attributes.KEY)
 _CREATED = frozenset(row.key for row in ENTRY if row.use & attributes.CREATE)
 _UPDATED = _KEYS | {row.key for row in ENTRY if row.use & attributes.UPDATE}
 
-#: Create an entry, refused where there is one.
-CREATE = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _CREATED)
-#: Create an entry, or update the one that is there; masks mean something to an update only.
-PUT = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE, _CREATED | _UPDATED)
-UPDATE = Request(uapi.IPCTNL_MSG_CT_NEW, 0, _UPDATED, state_is_set=True)
-GET = Request(uapi.IPCTNL_MSG_CT_GET, 0, _KEYS)
-ZERO = Request(uapi.IPCTNL_MSG_CT_GET_CTRZERO, 0, _KEYS)
-DELETE = Request(uapi.IPCTNL_MSG_CT_DELETE, 0, _KEYS | {"id"})
+#: The requests about one entry, by what they ask for. `put` creates an entry or updates the one that is there:
+#: masks mean something to an update only.
+_REQUESTS: dict[str, tuple[int, int, frozenset[str]]] = {
+    "create": (uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _CREATED),
+    "put": (uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE, _CREATED | _UPDATED),
+    "update": (uapi.IPCTNL_MSG_CT_NEW, 0, _UPDATED),
+    "get": (uapi.IPCTNL_MSG_CT_GET, 0, _KEYS),
+    "zero": (uapi.IPCTNL_MSG_CT_GET_CTRZERO, 0, _KEYS),
+    "delete": (uapi.IPCTNL_MSG_CT_DELETE, 0, _KEYS | {"id"}),
+}
+
+
+@lru_cache(maxsize=None)
+def request(what: str) -> Request:
+    """The sort of request that creates, puts, updates, gets, zeroes or deletes (`"create"` …) one entry."""
+    from .template import Request  # who only reads a table needs none
+
+    return Request(*_REQUESTS[what], state_is_set=what == "update")
+
+
+def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
+    """The header of every netfilter message; version 1, so that a flush heeds the family."""
+    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
 
 
 def create(entry: Mapping[str, Any], exclusive: bool = True) -> Message:
     """Create an entry (see `entry.creation`); refused with EEXIST if there is one and `exclusive`,
     else the one that is there is updated."""
-    return (CREATE if exclusive else PUT).message(entry)
+    return request("create" if exclusive else "put").message(entry)
 
 
 def update(entry: Mapping[str, Any]) -> Message:
@@ -52,17 +67,17 @@ def update(entry: Mapping[str, Any]) -> Message:
 
     Its reply tuple, `nat` and `master` are set when it is created; they are not sent.
     """
-    return UPDATE.message(entry)
+    return request("update").message(entry)
 
 
 def get(entry: Mapping[str, Any], zero: bool = False) -> Message:
     """Read the entry that has this tuple in either direction; `zero` resets its counters."""
-    return (ZERO if zero else GET).message(entry)
+    return request("zero" if zero else "get").message(entry)
 
 
 def delete(entry: Mapping[str, Any]) -> Message:
     """Delete one entry; with `id`, only if it is still the one that was read."""
-    return DELETE.message(entry)
+    return request("delete").message(entry)
 
 
 def dump(family: int = 0, zero: bool = False, narrowing: Narrowing | None = None) -> Message:

@@ -109,6 +109,7 @@ class Datagrams:
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
             with contextlib.suppress(OSError):  # before Linux 4.12
                 self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
+        self._is_sized = receive_buffer is not None
         if receive_buffer is not None:
             self._set_receive_buffer(receive_buffer)
         try:
@@ -137,8 +138,12 @@ class Datagrams:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def grow(self, receive_buffer: int) -> int:
-        """Make the receive buffer so many bytes, as far as it is granted; gives how many the kernel counts."""
-        self._set_receive_buffer(receive_buffer)
+        """Make the receive buffer so many bytes, as far as it is granted; gives how many the kernel counts.
+
+        One that was asked for when the socket was made stays as it is.
+        """
+        if not self._is_sized:
+            self._set_receive_buffer(receive_buffer)
         return self.receive_buffer
 
     def _set_receive_buffer(self, size: int) -> None:

@@ -40,6 +40,16 @@ if TYPE_CHECKING:
 
 _Thing = TypeVar("_Thing")
 
+#: Below so many entries it costs less to read them all at once than to have the kernel walk its whole hash table,
+#: which all namespaces share, once for each family.
+FEW = 5000
+
+
+_HELPER_STAYS = (
+    "This kernel takes no helper from an entry (Linux 7.2 does not); delete the entry and create it again without one, "
+    "which interrupts the connection"
+)
+
 
 def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> KernelError:
     """The exception for a refusal, with the name that `rows` have for the attribute it points at."""
@@ -100,8 +110,13 @@ class Table:
         synproxy and labels in this order; what came before a refusal stays. Raises `NotFound`,
         `Busy`, `Unsupported`.
         """
-        with self._doing("updating", entry):
-            self._socket.request(messages.update(entry))
+        try:
+            with self._doing("updating", entry):
+                self._socket.request(messages.update(entry))
+        except Unsupported as error:
+            if entry.get("helper") == "":
+                raise error.advised(_HELPER_STAYS) from None
+            raise
 
     def get(self, entry: Mapping[str, Any]) -> Entry:
         """The entry with the zone and original tuple of `entry`. Raises `NotFound`.
@@ -140,7 +155,7 @@ class Table:
 
     def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Create entries that are complete (see `entry.creation`). Reads some thousand entries ahead."""
-        return self._all("creating", messages.CREATE, entries)
+        return self._all("creating", messages.request("create"), entries)
 
     def create_declared(
         self, documents: Iterable[Mapping[str, Any]], labels: LabelMap | None = None
@@ -151,15 +166,15 @@ class Table:
         """
         from .bulk import declared
 
-        return self._all("creating", messages.CREATE, documents, declared(labels or LabelMap()))
+        return self._all("creating", messages.request("create"), documents, declared(labels or LabelMap()))
 
     def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Change entries in place, as `update` does. Reads some thousand entries ahead."""
-        return self._all("updating", messages.UPDATE, entries)
+        return self._all("updating", messages.request("update"), entries)
 
     def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Delete the entries named, as `delete` does. Reads some thousand entries ahead."""
-        return self._all("deleting", messages.DELETE, entries)
+        return self._all("deleting", messages.request("delete"), entries)
 
     def _all(
         self, doing: str, request: Request, things: Iterable[Any], bulk: Bulk | None = None
@@ -297,11 +312,17 @@ class Table:
         from .scan import Scan
 
         scan = Scan(visitor, where)
-        if where is None or family or zero:
+        if where is None or family or zero or self._has_few():
             return self._scan(scan, messages.dump(family, zero))
         from .narrowing import narrow_all
 
         return itertools.chain.from_iterable(self._scan_narrowed(scan, narrowing) for narrowing in narrow_all(where))
+
+    def _has_few(self) -> bool:
+        try:
+            return self.count() < FEW
+        except ResultUnknown:
+            return False
 
     def _scan(self, scan: Scan, request: Message) -> Iterator[None]:
         with self._reading() as reader:

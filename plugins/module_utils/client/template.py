@@ -18,10 +18,10 @@ from .codec import ENTRIES
 from .columns import Bulk, Columns, Unusual, batches
 from .entry import STATES, check_states
 from .errors import InvalidValue
+from .messages import nfgenmsg
 from .netlink import WINDOW, Message, Window, frame
 from .values import Address, Bits
 
-_NFGENMSG = struct.Struct(">BBH")
 _HEADER_SIZE = 16
 #: NLM_F_ACK in the flags of a header, as a little-endian number.
 _ACK = int.from_bytes(bytes(6) + struct.pack("=H", uapi.NLM_F_ACK), "little")
@@ -36,11 +36,6 @@ _DECISIVE = (
 _MOST_TEMPLATES = 512
 
 _KEYLESS = "the original tuple is missing: such a message would be about the whole table"
-
-
-def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
-    """The header of every netfilter message; version 1, so that a flush heeds the family."""
-    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
 
 
 class Template:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.narrowing import narrow_all
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WINDOW
 from ansible_collections.netops.conntrack.plugins.module_utils.client.session import Endpoints
 from ansible_collections.netops.conntrack.plugins.module_utils.flush import UNLIMITED, FlushFailed, flush
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
@@ -36,6 +36,8 @@ from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_k
 
 Document = Dict[str, Any]
 
+#: So many requests come first: one counts the entries, one reads them.
+READ = 2
 KEYS = {"changed", "flushed", "kept", "gone", "entries", "method", "diff"}
 MATCHES: dict[str, Any] = {
     '{"protocol": "tcp"}': lambda there: there.tuples[0].protocol == TCP,
@@ -119,8 +121,7 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
     kernel = filled(table)
     wanted = {there.id for there in kernel.connections if MATCHES[text](there)}
     others = ids(kernel) - wanted
-    dumps = len(narrow_all(as_match(text).term))
-    kernel.faults = {number + dumps: fault for number, fault in faults.items()}
+    kernel.faults = {number + READ: fault for number, fault in faults.items()}
     done = run(kernel, as_match(text))
     removed = wanted - ids(kernel)
     assert others <= ids(kernel), "an entry that does not match was removed"
@@ -133,6 +134,18 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
     kernel.faults = {}
     assert "msg" not in run(kernel, as_match(text))
     assert ids(kernel) == others
+
+
+def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
+    """Of more than a window, too, what comes first has to wait."""
+    kernel = Kernel()
+    kernel.connections = many(3 * WINDOW)
+    limited = run(kernel, limit=3 * WINDOW - 1)
+    assert f"{3 * WINDOW} entries match, more than the limit" in limited["msg"]
+    assert run(kernel, check=True)["flushed"] == 3 * WINDOW
+    assert not kernel.writes
+    assert len(kernel.connections) == 3 * WINDOW
+    assert run(kernel, limit=3 * WINDOW)["flushed"] == 3 * WINDOW
 
 
 def test_a_dump_that_is_cut_short_removes_nothing() -> None:
@@ -234,7 +247,7 @@ def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
     assert run(kernel, parse_match({"source": "10.0.0.1"}))["flushed"] == number
     assert len(kernel.connections) == 500
     datagrams = [datagram for sender in kernel.sockets for datagram in sender.sent]
-    assert len(datagrams) == 1 + -(-number // 64)
+    assert len(datagrams) == READ + -(-number // 64)
     assert [request.type for request in kernel.requests].count(GET) == 1
     assert len(kernel.writes) == number
 

@@ -9,6 +9,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils import module as common
+from ansible_collections.netops.conntrack.plugins.module_utils.client import namespace
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile
 
@@ -102,12 +103,12 @@ def test_limits_are_not_negative() -> None:
 )
 def test_a_namespace_has_a_name_or_a_path_and_is_entered_first(monkeypatch: Any, name: str, path: str) -> None:
     entered: list[str] = []
-    monkeypatch.setattr(common.namespace, "enter", entered.append)
+    monkeypatch.setattr(namespace, "enter", entered.append)
     assert run(lambda module: {"seen": list(entered)}, netns=name)["seen"] == [path]
 
 
 def test_without_one_nothing_is_entered(monkeypatch: Any) -> None:
-    monkeypatch.setattr(common.namespace, "enter", lambda path: pytest.fail("entered"))
+    monkeypatch.setattr(namespace, "enter", lambda path: pytest.fail("entered"))
     assert run(lambda module: {}, netns=None) == {"failed": False}
 
 

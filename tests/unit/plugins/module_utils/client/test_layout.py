@@ -124,6 +124,13 @@ def test_the_header_s_moment_is_no_part_of_a_layout() -> None:
     assert is_of(message(corpus.ANSWERS[0].data, flags=0x22, sequence=99), layout)
 
 
+def test_padding_is_no_part_of_a_layout() -> None:
+    """Else a kernel that does not clear it would have each message learned anew."""
+    data = message(b"\2\0\0\0" + wire.attribute((4, 1, 1), b"\3"))
+    assert data.endswith(b"\3\0\0\0")
+    assert is_of(data[:-2] + b"\7\7", learned(data))
+
+
 def test_a_message_of_an_interrupted_dump_is_of_no_layout() -> None:
     assert not is_of(message(corpus.ANSWERS[0].data, flags=0x12), learned(message(corpus.ANSWERS[0].data)))
 

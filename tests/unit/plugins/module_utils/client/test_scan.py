@@ -19,7 +19,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match impo
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WIDE_WINDOW, WINDOW, Socket
 from ansible_collections.netops.conntrack.plugins.module_utils.client.scan import Entries, Rows, Scan, Several
 from ansible_collections.netops.conntrack.plugins.module_utils.client.summary import Summary
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import FEW, Table
 from ansible_collections.netops.conntrack.plugins.module_utils.client.term import ALWAYS, Term
 from ansible_collections.netops.conntrack.plugins.module_utils.client.top import Top
 from ansible_collections.netops.conntrack.plugins.module_utils.flush import UNLIMITED, flush
@@ -133,6 +133,11 @@ def tuple_of(source: bytes, destination: bytes, source_port: int, destination_po
     }
 
 
+def counted(request: wire.Framed, entries: int) -> bytes:
+    """The answer of a kernel that is asked how many entries there are."""
+    return wire.framed(0x0105, 2, request.sequence, bytes(4) + wire.attribute((1,), struct.pack(">I", entries)))
+
+
 class Million(fake.FakeDatagrams):
     """A table of a million flows, of which so many as `MATCHING` go to port 53."""
 
@@ -146,7 +151,10 @@ class Million(fake.FakeDatagrams):
 
     def send(self, datagram: bytes) -> None:
         (request, *_others) = wire.messages(datagram)
-        if request.type == 0x0101:
+        if request.type == 0x0105:
+            self.sent.append(datagram)
+            self.waiting.extend([counted(request, 1_000_000), fake.refusal(request, 0)])
+        elif request.type == 0x0101:
             self.sent.append(datagram)
             self._left = 1_000_000 // FLOWS_OF_A_DATAGRAM
             self._end = fake.done(request)
@@ -181,7 +189,7 @@ def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_window(window:
     assert result["flushed"] == MATCHING
     assert len(dumps) == 1
     assert len(deletions) == -(-MATCHING // window)
-    assert len(sent) == len(dumps) + len(deletions)
+    assert [requests[0].type for requests in sent if requests not in dumps + deletions] == [0x0105]
     for requests in deletions:
         assert [bool(request.flags & fake.ACK) for request in requests] == [False] * (len(requests) - 1) + [True]
         assert len({request.sequence for request in requests}) == len(requests)
@@ -190,11 +198,13 @@ def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_window(window:
             assert set(key) == {1, 12}, "the original tuple and the id, and so one entry and no other"
 
 
-def dumped(respond: fake.Respond, match: Any) -> tuple[list[Any], list[wire.Framed]]:
+def dumped(respond: fake.Respond, match: Any, entries: int = FEW) -> tuple[list[Any], list[wire.Framed]]:
     """What a table finds of a match, and the requests that it took."""
     requests: list[wire.Framed] = []
 
     def noted(request: wire.Framed) -> Iterable[fake.Reply]:
+        if request.type == 0x0105:
+            return [counted(request, entries), fake.refusal(request, 0)]
         requests.append(request)
         return respond(request)
 
@@ -213,6 +223,17 @@ def test_a_match_of_both_families_is_one_dump_of_each() -> None:
     found, requests = dumped(respond, {"protocol": "udp", "destination_port": 53})
     assert [entry["id"] for entry in found] == [1]
     assert [request.payload[0] for request in requests] == [2, 10]
+
+
+def test_of_few_entries_all_are_read_at_once() -> None:
+    def respond(request: wire.Framed) -> Iterable[fake.Reply]:
+        yield fake.entry_message(request, flow(1, 53))
+        yield fake.entry_message(request, flow(2, 80))
+        yield fake.done(request)
+
+    found, requests = dumped(respond, {"protocol": "udp", "destination_port": 53}, FEW - 1)
+    assert [entry["id"] for entry in found] == [1]
+    assert [request.payload for request in requests] == [b"\0\1\0\0"]
 
 
 def test_a_filter_that_a_kernel_refuses_is_done_without() -> None:

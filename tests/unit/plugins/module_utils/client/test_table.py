@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import errors, messages
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity, untranslated
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
     WINDOW,
     DumpInterrupted,
@@ -20,6 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink im
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table, refused
+from ansible_collections.netops.conntrack.plugins.module_utils.client.term import Every, Within
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import corpus, fake, wire
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import (
     FakeDatagrams,
@@ -228,3 +230,25 @@ def test_no_request_but_a_dump_is_without_a_tuple() -> None:
     for request in kernel.requests:
         assert 1 in wire.tree(request.payload[4:])
         assert request.payload[1] == 1
+
+
+def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> None:
+    with table_over(lambda request: [fake.refusal(request, errno.EOPNOTSUPP)]) as table:
+        with pytest.raises(Unsupported, match="takes no helper from an entry .* create it again without one"):
+            table.update({**udp(1), "helper": ""})
+        with pytest.raises(Unsupported) as other:
+            table.update({**udp(1), "helper": "ftp"})
+    assert "create it again" not in str(other.value)
+
+
+def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> None:
+    """The second request asks whether there is anything that answers at all."""
+    datagrams = FakeDatagrams(lambda request: [fake.refusal(request, 0 if request.type == 0x0105 else errno.EINVAL)])
+    wanted = Every((Within(("family",), ((2, 2),)), Within(("original.protocol",), ((17, 17),))))
+    with Table(lambda: Socket(datagrams)) as table:
+        with pytest.raises(Unsupported, match=r"6\.12; nothing was deleted"):
+            table.flush(wanted)
+        with pytest.raises(InvalidValue):
+            table.flush(Every(()))
+    assert 25 in wire.tree(datagrams.requests[0].payload[4:])
+    assert [request.type for request in datagrams.requests] == [0x0102, 0x0105]

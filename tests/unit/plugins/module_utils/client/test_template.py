@@ -18,7 +18,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.shape impo
 from ansible_collections.netops.conntrack.tests.samples import SAMPLES
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.strategies import raw_entries
 
-REQUESTS = {name: getattr(messages, name) for name in ("CREATE", "PUT", "UPDATE", "GET", "ZERO", "DELETE")}
+REQUESTS = {name: messages.request(name) for name in ("create", "put", "update", "get", "zero", "delete")}
 requests = pytest.mark.parametrize("request_of", REQUESTS.values(), ids=list(REQUESTS))
 
 UDP = parse(
@@ -105,7 +105,7 @@ def test_without_the_original_tuple_nothing_is_sent(request_of: template.Request
 
 
 def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
-    windows = template.windows([UDP] * 20 + [{**UDP, "mark": -1}], messages.CREATE, NUMBERS, 8)
+    windows = template.windows([UDP] * 20 + [{**UDP, "mark": -1}], messages.request("create"), NUMBERS, 8)
     assert [next(windows).count, next(windows).count] == [8, 8]
     with pytest.raises(Exception, match="format"):
         next(windows)
@@ -114,9 +114,9 @@ def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
 @pytest.mark.parametrize("document", [sample.declared for _name, sample in SAMPLES], ids=[name for name, _s in SAMPLES])
 def test_declarations_are_sent_as_their_entries(document: Any) -> None:
     entry = creation(parse(document))
-    expected = framed(messages.CREATE, [entry] * 9, 4)
-    assert list(template.windows([document] * 9, messages.CREATE, NUMBERS, 4, bulk.declared())) == expected
-    assert list(template.windows([entry] * 9, messages.CREATE, NUMBERS, 4)) == expected
+    expected = framed(messages.request("create"), [entry] * 9, 4)
+    assert list(template.windows([document] * 9, messages.request("create"), NUMBERS, 4, bulk.declared())) == expected
+    assert list(template.windows([entry] * 9, messages.request("create"), NUMBERS, 4)) == expected
 
 
 def test_kinds_among_each_other_keep_their_order() -> None:
@@ -133,7 +133,7 @@ def test_windows_are_numbered_as_they_are_asked_for() -> None:
         return 1 + sum(reserved[:-1])
 
     count = columns.BATCH + 5
-    windows = template.windows(iter([UDP] * count), messages.DELETE, numbers)
+    windows = template.windows(iter([UDP] * count), messages.request("delete"), numbers)
     assert reserved == [], "nothing is read before it is asked for"
     first = next(windows)
     assert (first.first, first.count, reserved) == (1, WINDOW, [columns.BATCH])
@@ -142,11 +142,11 @@ def test_windows_are_numbered_as_they_are_asked_for() -> None:
     assert reserved == [columns.BATCH, 5]
     numbered = [number for window in [first, *rest] for number in range(window.first, window.first + window.count)]
     assert numbered == list(range(1, count + 1))
-    assert list(template.windows([], messages.DELETE, numbers)) == []
+    assert list(template.windows([], messages.request("delete"), numbers)) == []
 
 
 def test_templates_are_many_but_not_without_end() -> None:
-    request = template.Request(0x100, 0, messages.CREATE.keys)
+    request = template.Request(0x100, 0, messages.request("create").keys)
     for number in range(template._MOST_TEMPLATES + 3):
         entry = {**UDP, "helper": f"sip-{number}"}
         assert request.message(entry) == request.encoded(entry)
@@ -162,7 +162,7 @@ def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(template.Request, "encoded", refuse)
     for _name, sample in SAMPLES:
         entry = creation(parse({**sample.declared, "labels": [5]}))
-        list(template.windows([entry] * 4, messages.CREATE, NUMBERS))
+        list(template.windows([entry] * 4, messages.request("create"), NUMBERS))
         messages.create(entry)
 
 

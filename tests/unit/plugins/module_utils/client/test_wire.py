@@ -120,6 +120,23 @@ def test_a_layout_that_cannot_match_is_not_asked(raw: Any) -> None:
     assert asked(raw).never
 
 
+@pytest.mark.parametrize("ends", [(443, 443), (443, 444), (444, 445), (440, 447), (442, 449), (0, 443), (443, 65535)])
+def test_ranges_end_where_they_end(ends: tuple[int, int]) -> None:
+    """Whether or not they are the blocks that a mask can say."""
+    term = Within(("original.destination_port",), (ends,))
+    for port in range(436, 453):
+        assert sifted(term, {**FLOW, "original.destination_port": port})[1] is (ends[0] <= port <= ends[1])
+
+
+def test_what_contradicts_itself_holds_for_nothing() -> None:
+    for term in (
+        Every((Masked("mark", ((0x1, 0xF),)), Masked("mark", ((0x2, 0xF),)))),
+        Every((Masked("mark", ((0x5, 0xF),)), Either((Masked("mark", ((0x0, 0x1),)),)))),
+    ):
+        assert sifted(term, FLOW)[0].never
+        assert not sifted(term, {**FLOW, "mark": 0x3})[1]
+
+
 def test_what_needs_the_entry_is_asked_last_and_only_of_what_could_match() -> None:
     told: list[Any] = []
     term = Every((Within(("original.destination_port",), ((443, 443),)), Told(lambda entry: not told.append(entry))))

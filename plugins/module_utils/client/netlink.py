@@ -14,6 +14,7 @@ import itertools
 import socket
 import struct
 import sys
+from _thread import allocate_lock
 from typing import Callable, Generator, Iterable, Iterator, NamedTuple
 
 from . import uapi
@@ -197,6 +198,8 @@ class Socket:
     def __init__(self, datagrams: Datagrams | None = None) -> None:
         self._datagrams = datagrams or Datagrams()
         self._last = 0
+        # A window may be on its way in a thread of its own while its reader asks something else.
+        self._busy = allocate_lock()
         self._wide_window: int | None = None
 
     def __enter__(self) -> Socket:
@@ -216,7 +219,7 @@ class Socket:
         """
         sequence = self.numbers(1)
         answers: list[Message] = []
-        with _losses("waiting for an answer"):
+        with self._busy, _losses("waiting for an answer"):
             self._datagrams.send(frame(message, sequence, uapi.NLM_F_ACK))
             for _sequence, answer in self._receive(sequence, sequence):
                 if answer.type == uapi.NLMSG_ERROR:
@@ -288,23 +291,24 @@ class Socket:
         first, last = window.first, window.first + window.count - 1
         sent: dict[int, Message] = {}
         refusals: dict[int, Refusal] = {}
-        try:
-            self._datagrams.send(window.frames)
-            for sequence, answer in self._receive(first, last):
-                if answer.type == uapi.NLMSG_ERROR:
-                    if _errno_of(answer):
-                        sent = sent or dict(parse(window.frames))
-                        refusal = _refusal(answer, sent)
-                        if refusal is not None:
-                            refusals[sequence - first] = refusal
-                    if sequence == last:
-                        break
-                elif answers is not None:
-                    answers.setdefault(sequence - first, []).append(answer)
-        except OSError as error:
-            unknown = Refusal(error.errno or errno.EIO)
-            for position in range(window.count):
-                refusals.setdefault(position, unknown)
+        with self._busy:
+            try:
+                self._datagrams.send(window.frames)
+                for sequence, answer in self._receive(first, last):
+                    if answer.type == uapi.NLMSG_ERROR:
+                        if _errno_of(answer):
+                            sent = sent or dict(parse(window.frames))
+                            refusal = _refusal(answer, sent)
+                            if refusal is not None:
+                                refusals[sequence - first] = refusal
+                        if sequence == last:
+                            break
+                    elif answers is not None:
+                        answers.setdefault(sequence - first, []).append(answer)
+            except OSError as error:
+                unknown = Refusal(error.errno or errno.EIO)
+                for position in range(window.count):
+                    refusals.setdefault(position, unknown)
         return refusals
 
     def dump(self, message: Message) -> Iterator[Message]:

@@ -188,8 +188,13 @@ class Table:
         """Send requests that are built already, each about one entry."""
         return self.carry_out(doing, self._socket.in_windows(requests))
 
-    def carry_out(self, doing: str, windows: Iterable[Window]) -> Iterator[KernelError | None]:
-        """Send windows of requests, each request about one entry."""
+    def carry_out(
+        self,
+        doing: str,
+        windows: Iterable[Window],
+        recover: Callable[[Message, KernelError], KernelError | None] | None = None,
+    ) -> Iterator[KernelError | None]:
+        """Send windows of requests, each request about one entry; `recover` may make something of an error."""
         for window, refusals in self._socket.carry_out(windows):
             if not refusals:
                 yield from itertools.repeat(None, window.count)
@@ -198,8 +203,9 @@ class Table:
                 refusal = refusals.get(position)
                 if refusal is None:
                     yield None
-                else:
-                    yield refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
+                    continue
+                error = refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
+                yield error if recover is None else recover(request, error)
 
     def removal(self) -> Removal:
         """What makes the requests for `remove` of entries that a `scan` finds."""
@@ -212,13 +218,18 @@ class Table:
 
         A deletion whose answer was lost is repeated: what is not there any more was deleted.
         """
-        for window, refusals in self._socket.carry_out(windows):
-            if not refusals:
-                yield from itertools.repeat(None, window.count)
-                continue
-            for position, (_number, request) in enumerate(parse(window.frames)):
-                refusal = refusals.get(position)
-                yield None if refusal is None else self._removed(request, refusal)
+        return self.carry_out("deleting", windows, self._delete_again)
+
+    def _delete_again(self, request: Message, error: KernelError) -> KernelError | None:
+        if not isinstance(error, ResultUnknown):
+            return error
+        try:
+            self.delete(messages.parse_entry(request))
+        except NotFound:
+            return None
+        except KernelError as again:
+            return again
+        return None
 
     def flush(self, where: Term) -> None:
         """Have the kernel delete every entry for which the term holds, and not say how many they were.
@@ -241,19 +252,6 @@ class Table:
                 errno.EOPNOTSUPP,
                 remedy="This takes Linux 6.12; nothing was deleted. Remove what a scan finds instead",
             ) from error
-
-    def _removed(self, request: Message, refusal: Refusal) -> KernelError | None:
-        entry = messages.parse_entry(request)
-        error = refused(f"deleting {describe(entry)}", refusal)
-        if not isinstance(error, ResultUnknown):
-            return error
-        try:
-            self.delete(entry)
-        except NotFound:
-            return None
-        except KernelError as again:
-            return again
-        return None
 
     def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
         """Reset the counters of the entries named and give each as it was, with what they had counted.

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import Any, Iterable
 
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import errors, messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES as ENTRY_CODEC
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity, untranslated
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
@@ -252,3 +254,28 @@ def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> Non
             table.flush(Every(()))
     assert 25 in wire.tree(datagrams.requests[0].payload[4:])
     assert [request.type for request in datagrams.requests] == [0x0102, 0x0105]
+
+
+class Slow(FakeDatagrams):
+    """Answers take long enough for another thread to have its turn."""
+
+    def receive(self) -> bytes:
+        time.sleep(0.001)
+        return super().receive()
+
+
+def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
+    """By then windows are sent in a thread of their own, on the same socket: each must get its own answers."""
+    shown = b"\2\0\0\0" + ENTRY_CODEC.encode(creation(udp(7)))
+
+    def respond(request: wire.Framed) -> Iterable[Reply]:
+        if request.type == 0x0101:
+            yield fake.entry_message(request, shown)
+        yield from fake.acknowledge(request)
+
+    entries = [creation(udp(port)) for port in range(1, 40 * WINDOW)]
+    with Table(lambda: Socket(Slow(respond))) as table:
+        for number, error in enumerate(table.create_all(entries)):
+            assert error is None
+            if number % 16 == 0:
+                assert table.get(udp(7))["original.source_port"] == 7

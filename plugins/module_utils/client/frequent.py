@@ -21,10 +21,10 @@ class Frequent:
     forgets half of the keys at a time.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int | None = None) -> None:
         self.counts: defaultdict[Any, int] = defaultdict(int)
         self.uncertainty = 0
-        self.capacity = capacity
+        self.capacity = CAPACITY if capacity is None else capacity
 
     def tidy(self) -> None:
         """Make room if it is needed."""

@@ -50,6 +50,7 @@ class Top(Visitor):
         accounted = len(keys) > counters
         flows, moved = self._rankings(self._flows), self._rankings(self._bytes)
         sources, destinations, services, pairs = flows
+        capacity = self._flows["pairs"].capacity
 
         def act(datagram: bytes, start: int, message: int) -> None:
             values = unpack(datagram, start)
@@ -60,7 +61,7 @@ class Top(Visitor):
             pairs[pair] += 1
             if ported:
                 services[protocol, values[2]] += 1
-            if len(pairs) > most_pairs:
+            if len(pairs) > capacity or len(services) > capacity:
                 self._tidy()
             if accounted:
                 both = sum(values[counters:])
@@ -68,7 +69,6 @@ class Top(Visitor):
                     if key is not None:
                         ranking[key] += both
 
-        most_pairs = self._flows["pairs"].capacity
         return act
 
     @staticmethod
@@ -76,7 +76,7 @@ class Top(Visitor):
         return [found[name].counts for name in ("sources", "destinations", "services", "pairs")]
 
     def _tidy(self) -> None:
-        """There are no more new sources, say, than new pairs, so it is enough to look at those."""
+        """There are no more new sources, nor destinations, than new pairs, so it is enough to look at those."""
         for frequent in (*self._flows.values(), *self._bytes.values()):
             frequent.tidy()
 

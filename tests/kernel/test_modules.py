@@ -10,6 +10,7 @@ by status empties the table: each way to choose is tried with a table in which t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import platform
@@ -18,7 +19,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import ansible.module_utils.basic  # noqa: F401  # what takes longest to import, for the forks
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import table
@@ -26,6 +26,8 @@ from tests.lab import Namespace
 from tests.lab.table import Flow
 
 Document = dict[str, Any]
+
+importlib.import_module("ansible.module_utils.basic")  # what takes longest to import, for the forks
 
 MODULES = "ansible_collections.netops.conntrack.plugins.modules"
 

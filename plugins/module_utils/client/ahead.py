@@ -19,6 +19,7 @@ _Result = TypeVar("_Result")
 PATIENCE = 8
 #: So many things may lie ready.
 DEPTH = 8
+_END: Any = object()
 #: Seconds until a thread that encodes lets one that sends go on; usually it is 50 times that.
 _SWITCH_INTERVAL = 1e-4
 
@@ -122,20 +123,22 @@ def _beside(
     interval = sys.getswitchinterval()
     worker = threading.Thread(target=labour, name="netlink", daemon=True)
     worker.start()
-    waiting, failure = 0, None
+    waiting, more, failure = 0, True, None
     try:
         sys.setswitchinterval(_SWITCH_INTERVAL)
-        while failure is None:
+        while more:
             try:
-                todo.put(next(source))
-            except Exception as error:  # StopIteration, too
-                failure = error
-            else:
+                thing = next(source, _END)
+            except Exception as error:
+                thing, failure = _END, error
+            more = thing is not _END
+            if more:
+                todo.put(thing)
                 waiting += 1
-            while waiting and (failure or waiting > DEPTH or not done.empty()):
+            while waiting and (not more or waiting > DEPTH or not done.empty()):
                 waiting -= 1
                 yield finished()
-        if not isinstance(failure, StopIteration):
+        if failure is not None:
             raise failure
     finally:
         stopped = waiting > 0

@@ -133,7 +133,8 @@ def _either(asked: Iterable[Question]) -> Question:
         elif callable(one):
             questions.append(one)
     if len(values) == 1 and not questions:
-        ((mask, wanted),) = values.items()
+        mask = next(iter(values))
+        wanted = values[mask]
         if len(wanted) == 1:
             return Bits(mask, wanted.pop())
     questions[:0] = [_compares(mask, wanted) for mask, wanted in values.items()]

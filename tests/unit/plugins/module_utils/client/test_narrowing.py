@@ -444,9 +444,9 @@ def parts_of(entry: Entry, direction: str) -> dict[int, bytes]:
         101: bytes([protocol]),
     }
     names = {"source_port": (2, 2), "destination_port": (3, 2), "source_key": (2, 2), "destination_key": (3, 2)}
-    names |= {"icmp_id": (7, 2), "icmp_type": (8, 1), "icmp_code": (9, 1)}
+    names.update({"icmp_id": (7, 2), "icmp_type": (8, 1), "icmp_code": (9, 1)})
     if protocol == ICMP:
-        names |= {"icmp_id": (4, 2), "icmp_type": (5, 1), "icmp_code": (6, 1)}
+        names.update({"icmp_id": (4, 2), "icmp_type": (5, 1), "icmp_code": (6, 1)})
     for name, (number, size) in names.items():
         if f"{direction}.{name}" in entry:
             found[100 + number] = entry[f"{direction}.{name}"].to_bytes(size, "big")
@@ -532,8 +532,8 @@ def said_of(entry: Entry) -> dict[str, Any]:
     document = present(entry)
     original, reply = document["original"], document["reply"]
     found = {key: value for key, value in original.items() if key != "zone"}
-    found |= {f"reply_{key}": value for key, value in reply.items() if f"reply_{key}" in POOLS}
-    found |= {"family": document["family"], "protocol": document["protocol"], "mark": entry.get("mark", 0)}
+    found.update({f"reply_{key}": value for key, value in reply.items() if f"reply_{key}" in POOLS})
+    found.update({"family": document["family"], "protocol": document["protocol"], "mark": entry.get("mark", 0)})
     if "zone" not in original and "zone" not in reply:
         found["zone"] = document.get("zone", 0)
     found["original_zone"] = original.get("zone", document.get("zone", 0))

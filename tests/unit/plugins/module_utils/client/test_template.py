@@ -28,7 +28,11 @@ UDP = parse(
     }
 )
 FIRST = 0xF0F1F2
-NUMBERS = lambda count: FIRST  # noqa: E731
+
+
+def from_first(count: int) -> int:
+    return FIRST
+
 
 WRONG: list[tuple[str, Any]] = [
     ("original.source", bytes(16)), ("original.source", "abcd"), ("original.source_port", 65536),
@@ -61,7 +65,7 @@ def framed(request: template.Request, entries: list[Any], size: int = WINDOW) ->
 
 def same(request: template.Request, entries: list[Any], size: int = WINDOW) -> None:
     expected = outcome(framed, request, entries, size)
-    assert outcome(lambda: list(template.windows(entries, request, NUMBERS, size))) == expected
+    assert outcome(lambda: list(template.windows(entries, request, from_first, size))) == expected
 
 
 @requests
@@ -101,13 +105,13 @@ def test_without_the_original_tuple_nothing_is_sent(request_of: template.Request
         entry = {name: value for name, value in UDP.items() if name != key}
         for entries in ([entry], [entry] * 9, [UDP] * 4 + [entry] * 5):
             with pytest.raises(InvalidValue, match="whole table"):
-                list(template.windows(entries, request_of, NUMBERS))
+                list(template.windows(entries, request_of, from_first))
 
 
 def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
-    windows = template.windows([UDP] * 20 + [{**UDP, "mark": -1}], messages.request("create"), NUMBERS, 8)
+    windows = template.windows([UDP] * 20 + [{**UDP, "mark": -1}], messages.request("create"), from_first, 8)
     assert [next(windows).count, next(windows).count] == [8, 8]
-    with pytest.raises(Exception, match="format"):
+    with pytest.raises(Exception, match="format|out of range"):
         next(windows)
 
 
@@ -115,8 +119,10 @@ def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
 def test_declarations_are_sent_as_their_entries(document: Any) -> None:
     entry = creation(parse(document))
     expected = framed(messages.request("create"), [entry] * 9, 4)
-    assert list(template.windows([document] * 9, messages.request("create"), NUMBERS, 4, bulk.declared())) == expected
-    assert list(template.windows([entry] * 9, messages.request("create"), NUMBERS, 4)) == expected
+    assert (
+        list(template.windows([document] * 9, messages.request("create"), from_first, 4, bulk.declared())) == expected
+    )
+    assert list(template.windows([entry] * 9, messages.request("create"), from_first, 4)) == expected
 
 
 def test_kinds_among_each_other_keep_their_order() -> None:
@@ -162,7 +168,7 @@ def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(template.Request, "encoded", refuse)
     for _name, sample in SAMPLES:
         entry = creation(parse({**sample.declared, "labels": [5]}))
-        list(template.windows([entry] * 4, messages.request("create"), NUMBERS))
+        list(template.windows([entry] * 4, messages.request("create"), from_first))
         messages.create(entry)
 
 

@@ -49,8 +49,10 @@ def _document(results: Results) -> Iterator[str]:
     height = bars_top + BAR_STEP * len(bars) + 56
     broken = len(results.broken())
     about = results.machine
+    # REUSE-IgnoreStart
     yield "<!-- SPDX-FileCopyrightText: netops.conntrack contributors -->"
     yield "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->"
+    # REUSE-IgnoreEnd
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'role="img" aria-labelledby="title description">'

@@ -92,7 +92,7 @@ def similar(draw: Any) -> list[Any]:
             for step in path[:-1]:
                 where = where.get(step) if isinstance(where, dict) else None
             if isinstance(where, dict):
-                where[path[-1]] = draw(st.sampled_from(VALUES))
+                where[path[-1]] = copy.deepcopy(draw(st.sampled_from(VALUES)))  # a later one may go into it
     return alike
 
 

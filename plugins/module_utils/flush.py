@@ -204,9 +204,12 @@ def flush(
             if limit >= UNLIMITED and not check_mode:
                 flushing.go_on()
     except ConntrackError as error:
-        if not flushing.flushed:
+        if not (flushing.flushed or flushing.failed):
             raise
-        raise FlushFailed(f"{error}. {flushing.flushed} {noun} had been removed until then", result()) from error
+        refused = f", {flushing.failed} not, the first because: {flushing.failure}" if flushing.failed else ""
+        raise FlushFailed(
+            f"{error}. {flushing.flushed} {noun} had been removed until then{refused}", result()
+        ) from error
     if selection.count > limit:
         raise FlushFailed(
             f"{selection.count} {noun} match, more than the limit of {limit}. Nothing was removed: "
@@ -217,10 +220,9 @@ def flush(
         flushing.flushed = selection.count
     else:
         flushing.go_on(last=True)
-    if flushing.failures:
+    if flushing.failed:
         raise FlushFailed(
-            f"{len(flushing.failures)} of {selection.count} {noun} were not removed, the first because: "
-            f"{flushing.failures[0]}",
+            f"{flushing.failed} of {selection.count} {noun} were not removed, the first because: {flushing.failure}",
             result(),
         )
     before = "".join(sorted(target.kind.describe(thing) + "\n" for thing in selection.shown))
@@ -232,8 +234,9 @@ class _Flushing:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        self.flushed = self.gone = 0
-        self.failures: list[KernelError] = []
+        self.flushed = self.gone = self.failed = 0
+        #: Of those that failed the first: there may be a million.
+        self.failure: KernelError | None = None
 
     def go_on(self, last: bool = False) -> None:
         for error in self.selection.remove(last):
@@ -242,4 +245,5 @@ class _Flushing:
             elif isinstance(error, NotFound):
                 self.gone += 1
             else:
-                self.failures.append(error)
+                self.failed += 1
+                self.failure = self.failure or error

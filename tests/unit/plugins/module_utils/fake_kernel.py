@@ -31,6 +31,8 @@ from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client
     refusal,
 )
 
+#: Types below it are netlink's own.
+FIRST_TYPE = 0x10
 NEW, GET, DELETE, GET_ZERO, GET_STATS_CPU, GET_STATS, GET_DYING, GET_UNCONFIRMED = range(0x0100, 0x0108)
 WRITES = (NEW, DELETE)
 
@@ -205,6 +207,8 @@ class Kernel:
         return answers
 
     def _answers(self, request: wire.Framed) -> list[Reply]:
+        if request.type < FIRST_TYPE:  # nothing to do, but for an acknowledgement
+            return [refusal(request, 0)] if request.flags & ACK else []
         family, version = request.payload[:2]
         attributes = wire.tree(request.payload[4:])
         if request.flags & DUMP == DUMP and request.type in (GET, GET_ZERO):

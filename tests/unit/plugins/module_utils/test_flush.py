@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Overrun
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WINDOW
@@ -134,6 +135,30 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
     kernel.faults = {}
     assert "msg" not in run(kernel, as_match(text))
     assert ids(kernel) == others
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
+)
+def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(refused: int, said: str) -> None:
+    """What was found until then is deleted already, and none of it may go unreported."""
+    kernel = Kernel()
+    kernel.connections = many(2 * WINDOW)
+    with kernel.table() as table:
+        scan = table.scan
+
+        def broken(*arguments: Any) -> Iterator[None]:
+            reading = scan(*arguments)
+            while len(kernel.writes) < WINDOW:
+                yield next(reading)
+            raise Overrun("reading the table", errno.ENOBUFS)
+
+        table.scan = broken  # type: ignore[method-assign]
+        kernel.faults = {1 + WINDOW // 2: Fault(errno.EPERM)} if refused else {}
+        with pytest.raises(FlushFailed, match=said) as failed:
+            flush(table, EVERYTHING, frozenset(), UNLIMITED, 10, LabelMap(), check_mode=False)
+    assert failed.value.result["flushed"] == 2 * WINDOW - len(kernel.connections) == WINDOW - refused
+    assert failed.value.result["changed"]
 
 
 def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client import netlink, shape
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     Busy,
@@ -607,6 +609,29 @@ class TestDump:
         read = sorted(entry["original.source_port"] for entry in table.dump())
         assert read == list(range(1, 20001))
         assert table.count() == namespace.count() == 20000
+
+    @pytest.mark.parametrize("read", [1, 2000, 4000])
+    def test_left_in_the_middle_ends_the_thread_that_reads_ahead(self, table: Table, read: int) -> None:
+        """Before there is one, while it reads, and when it may have read to the end."""
+        assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
+        before, began = threading.active_count(), time.monotonic()
+        reading = table.dump()
+        assert len(list(itertools.islice(reading, read))) == read
+        reading.close()  # type: ignore[attr-defined]
+        assert threading.active_count() == before
+        assert time.monotonic() - began < 5
+        assert table.count() == 4000
+
+    def test_an_end_that_is_not_recognised_from_afar_is_one_all_the_same(
+        self, table: Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread waits for more then, and has to be woken."""
+        monkeypatch.setattr(netlink, "_looks_last", lambda datagram: False)
+        assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
+        before, began = threading.active_count(), time.monotonic()
+        assert len(list(table.dump())) == 4000
+        assert threading.active_count() == before
+        assert time.monotonic() - began < 5, "the timeout of a request is 10 seconds"
 
     def test_left_in_the_middle_disturbs_nothing(self, table: Table) -> None:
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 2001)))

@@ -14,11 +14,11 @@ import functools
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple
 
 from .client.codec import Values
-from .client.errors import ConntrackError, KernelError, NotFound, ResultUnknown
+from .client.errors import ConntrackError, KernelError, NotFound
 from .client.labels import LabelMap
 from .client.match import Match
 from .client.scan import Action, Visitor
-from .client.table import Table
+from .client.table import Table, deleted_after_all
 from .client.term import NEVER, Term
 from .failure import Failed
 from .kinds import ENTRIES, EXPECTATIONS, Kind
@@ -134,23 +134,13 @@ class Expectations(Selection):
 
         doomed, self._doomed = self._doomed, []
         for one in doomed:
-            yield _removed(functools.partial(expectation.delete, self.table, one))
-
-
-def _removed(delete: Callable[[], None]) -> KernelError | None:
-    """The error of a deletion; one whose answer was lost was carried out if what it was about is gone."""
-    try:
-        delete()
-    except ResultUnknown:
-        try:
-            delete()
-        except NotFound:
-            return None
-        except KernelError as error:
-            return error
-    except KernelError as error:
-        return error
-    return None
+            delete = functools.partial(expectation.delete, self.table, one)
+            try:
+                delete()
+            except KernelError as error:
+                yield deleted_after_all(error, delete)
+            else:
+                yield None
 
 
 class Target(NamedTuple):

@@ -31,8 +31,6 @@ _AD_OFF = 0xFFFFF000
 _AD_NLATTR = _AD_OFF + 12
 _AD_NLATTR_NEST = _AD_OFF + 16
 
-_ATTRIBUTES = 20  # behind the headers of netlink (16 bytes) and netfilter (4)
-_FAMILY = 16
 _SUBSYSTEM = 5 if sys.byteorder == "little" else 4
 
 _LONGEST = 4096  # BPF_MAXINSNS
@@ -178,7 +176,7 @@ class _Program:
         for key in term.keys:
             done = _Label()
             if key == "family":
-                self.emit(_LD_ABS_B, _FAMILY)
+                self.emit(_LD_ABS_B, uapi.NLMSG_HDRLEN)
                 self._ranges(term.ranges, true, done)
             else:
                 for row in _ROWS[key]:
@@ -235,7 +233,7 @@ class _Program:
             self.place(on)
 
     def _seek(self, path: Path, missing: _Label) -> None:
-        self.emit(_LD_IMM, _ATTRIBUTES)
+        self.emit(_LD_IMM, uapi.NFNL_HDRLEN)
         for depth, number in enumerate(path):
             found = _Label()
             self.emit(_LDX_IMM, number)

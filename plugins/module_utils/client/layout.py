@@ -18,8 +18,6 @@ from .codec import ENTRIES, Codec, Leaf, Values, attributes, dotted
 from .values import Address, Integer, Kind
 
 _FLAGS, _SEQUENCE = 6, 8  # in a netlink header; before them are its length and type
-_FAMILY = 16  # the first byte behind it, of the netfilter header
-_ATTRIBUTES = 20
 
 Unpack = Callable[[bytes, int], Tuple[Any, ...]]
 
@@ -47,12 +45,12 @@ class Layout:
 
     def __init__(self, message: bytes, leaves: Iterable[Leaf]) -> None:
         self.size = len(message)
-        self.constants: Values = {"family": message[_FAMILY]}
+        self.constants: Values = {"family": message[uapi.NLMSG_HDRLEN]}
         columns = []
         mask = bytearray(b"\xff" * self.size)
-        mask[_FLAGS:_ATTRIBUTES] = bytes(_ATTRIBUTES - _FLAGS)
+        mask[_FLAGS : uapi.NFNL_HDRLEN] = bytes(uapi.NFNL_HDRLEN - _FLAGS)
         mask[_FLAGS:_SEQUENCE] = struct.pack("=H", uapi.NLM_F_DUMP_INTR)
-        mask[_FAMILY] = 0xFF
+        mask[uapi.NLMSG_HDRLEN] = 0xFF
         for leaf in leaves:
             filled = leaf.end + 3 & ~3
             mask[leaf.start : filled] = bytes(len(mask[leaf.start : filled]))
@@ -66,7 +64,8 @@ class Layout:
         self.columns = tuple(columns)
         #: From where to where each attribute is, with its header and padding, by number.
         self.attributes = {
-            number: slice(start - 4, end + 3 & ~3) for number, start, end in attributes(message, _ATTRIBUTES, self.size)
+            number: slice(start - 4, end + 3 & ~3)
+            for number, start, end in attributes(message, uapi.NFNL_HDRLEN, self.size)
         }
         #: The keys of the values that `values` gives, in its order.
         self.keys = (*self.constants, *(column.key for column in columns))
@@ -139,8 +138,8 @@ class Layouts:
 
     def decode(self, message: bytes) -> Values:
         """What the general decoder finds in a message. Raises `MalformedMessage`."""
-        entry = self._codec.decode(message, _ATTRIBUTES)
-        entry["family"] = message[_FAMILY]
+        entry = self._codec.decode(message, uapi.NFNL_HDRLEN)
+        entry["family"] = message[uapi.NLMSG_HDRLEN]
         return entry
 
     def of(self, message: bytes) -> Layout | None:
@@ -153,7 +152,7 @@ class Layouts:
         for layout in known:
             if number & layout.mask == layout.value:
                 return layout
-        leaves = list(self._codec.leaves(message, _ATTRIBUTES, len(message)))
+        leaves = list(self._codec.leaves(message, uapi.NFNL_HDRLEN, len(message)))
         if self._count >= self.most or any(leaf.broken for leaf in leaves):
             return None
         layout = Layout(message, leaves)

@@ -22,7 +22,8 @@ from .ahead import ahead, beside
 from .codec import MalformedMessage, attributes
 from .errors import ConntrackError, Unavailable, kernel_error
 
-_HEADER = struct.Struct("=IHHII")
+#: struct nlmsghdr: length, type, flags, sequence, port.
+HEADER = struct.Struct("=IHHII")
 _ERRNO = struct.Struct("=i")
 _OFFSET = struct.Struct("=I")
 _SOCK_FILTER_SIZE = 8
@@ -236,16 +237,11 @@ class Socket:
         self._last = first + count - 1
         return first
 
-    def request_all(self, messages: Iterable[Message]) -> Iterator[Refusal | None]:
-        """Send requests in windows; for each, in order, None or why it was refused (see `carry_out`)."""
-        for window, refusals in self.carry_out(self.in_windows(messages)):
-            for position in range(window.count):
-                yield refusals.get(position)
-
     def carry_out(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[int, Refusal]]]:
         """Send windows of requests; each comes back with what was refused of it, by position.
 
-        The next windows are built while one is being sent.
+        The next windows are built while one is being sent, and those that are built are sent: a caller who
+        stops early finds that up to eight windows more were carried out than came back.
 
         Within a window only errors and the last request are acknowledged. If an answer is lost, each
         request of the window that was not refused before counts as refused with ENOBUFS or ETIMEDOUT: it
@@ -380,8 +376,8 @@ def _losses(doing: str) -> Iterator[None]:
 def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
     """The message with its netlink header, padded to the next one."""
     payload = message.payload
-    header = _HEADER.pack(
-        _HEADER.size + len(payload),
+    header = HEADER.pack(
+        HEADER.size + len(payload),
         message.type,
         message.flags | flags | uapi.NLM_F_REQUEST,
         sequence,
@@ -400,11 +396,11 @@ def window(frames: list[bytes], first: int) -> Window:
 def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
     """(sequence, message) for each message in a datagram; `MalformedMessage` if it is none."""
     start, end = 0, len(datagram)
-    while start + _HEADER.size <= end:
-        length, kind, flags, sequence, _port = _HEADER.unpack_from(datagram, start)
-        if length < _HEADER.size or start + length > end:
+    while start + HEADER.size <= end:
+        length, kind, flags, sequence, _port = HEADER.unpack_from(datagram, start)
+        if length < HEADER.size or start + length > end:
             raise MalformedMessage(f"a netlink message claims {length} of {end - start} bytes")
-        yield sequence, Message(kind, flags, datagram[start + _HEADER.size : start + length])
+        yield sequence, Message(kind, flags, datagram[start + HEADER.size : start + length])
         start += length + 3 & ~3
 
 
@@ -428,7 +424,7 @@ def _ends_dump(control: Message, sent: dict[int, Message]) -> bool:
 
 
 def _sequence_of(datagram: bytes) -> int:
-    sequence: int = _HEADER.unpack_from(datagram)[3] if len(datagram) >= _HEADER.size else 0
+    sequence: int = HEADER.unpack_from(datagram)[3] if len(datagram) >= HEADER.size else 0
     return sequence
 
 
@@ -439,9 +435,9 @@ def _looks_last(datagram: bytes) -> bool:
     comes alone.
     """
     sequence = _sequence_of(datagram)
-    for start in (0, len(datagram) - _HEADER.size - _ERRNO.size):
+    for start in (0, len(datagram) - HEADER.size - _ERRNO.size):
         if start >= 0:
-            _length, kind, _flags, of, _port = _HEADER.unpack_from(datagram, start)
+            _length, kind, _flags, of, _port = HEADER.unpack_from(datagram, start)
             if of == sequence and kind in (uapi.NLMSG_DONE, uapi.NLMSG_ERROR):
                 return True
     return False
@@ -459,8 +455,8 @@ def _refusal(answer: Message, sent: dict[int, Message]) -> Refusal | None:
         return None
     text = attribute = None
     if answer.flags & uapi.NLM_F_ACK_TLVS:
-        echoed = _HEADER.size
-        length, _type, _flags, sequence, _port = _HEADER.unpack_from(answer.payload, _ERRNO.size)
+        echoed = HEADER.size
+        length, _type, _flags, sequence, _port = HEADER.unpack_from(answer.payload, _ERRNO.size)
         if not answer.flags & uapi.NLM_F_CAPPED:
             echoed = length + 3 & ~3
         for number, start, end in attributes(answer.payload, _ERRNO.size + echoed, len(answer.payload)):
@@ -474,7 +470,7 @@ def _refusal(answer: Message, sent: dict[int, Message]) -> Refusal | None:
 
 def _attribute_at(message: Message, offset: int) -> int | None:
     """The number of the attribute `offset` bytes into the framed message."""
-    start = offset - _HEADER.size
+    start = offset - HEADER.size
     if not 0 <= start <= len(message.payload) - 4:
         return None
     number: int = struct.unpack_from("=HH", message.payload, start)[1]

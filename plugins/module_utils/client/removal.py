@@ -42,7 +42,7 @@ class Removal(Visitor):
         parts = [layout.attributes[number] for number in _KEY if number in layout.attributes]
         key = bytes(sum(part.stop - part.start for part in parts))
         header = frame(Message(uapi.IPCTNL_MSG_CT_DELETE, 0, messages.nfgenmsg(layout.constants["family"]) + key), 0)
-        before, after = header[:8], header[12:20]
+        before, after = header[:8], header[12 : uapi.NFNL_HDRLEN]
         frames, number, full = self._frames, _NUMBER.pack, self._size
         (tuple_start, tuple_stop), *others = [(part.start, part.stop) for part in parts]
         (next_start, next_stop), *rest = others or [(0, 0)]

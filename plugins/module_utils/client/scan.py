@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, Tuple
 from . import uapi
 from .codec import MalformedMessage, Values
 from .layout import ENTRY_LAYOUTS, Layout, Layouts
-from .netlink import Message
+from .netlink import HEADER, Message
 
 if TYPE_CHECKING:
     from .term import Term
 
 _LENGTH = struct.Struct("=I")
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTES = 20
 
 #: What is done with a message, given the datagram, where in it the message begins, and the message as a
 #: big-endian integer.
@@ -80,13 +78,13 @@ class Scan:
 
     def _meet(self, datagram: bytes, start: int, length: int) -> None:
         """A message that none of the known layouts fits."""
-        if length < _HEADER.size or start + length > len(datagram):
+        if length < HEADER.size or start + length > len(datagram):
             raise MalformedMessage(f"a netlink message claims {length} of {len(datagram) - start} bytes")
         message = datagram[start : start + length]
-        _length, kind, flags, _sequence, _port = _HEADER.unpack_from(message)
-        is_entry = kind >= uapi.NLMSG_MIN_TYPE and length >= _ATTRIBUTES
+        _length, kind, flags, _sequence, _port = HEADER.unpack_from(message)
+        is_entry = kind >= uapi.NLMSG_MIN_TYPE and length >= uapi.NFNL_HDRLEN
         if not is_entry or flags & uapi.NLM_F_DUMP_INTR:
-            self._others.append(Message(kind, flags, message[_HEADER.size :]))
+            self._others.append(Message(kind, flags, message[HEADER.size :]))
         if not is_entry:
             return
         layout = None if flags & uapi.NLM_F_DUMP_INTR else self._layouts.of(message)

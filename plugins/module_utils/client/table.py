@@ -62,6 +62,22 @@ def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> 
     return error
 
 
+def deleted_after_all(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
+    """What befell a deletion that ended with this error: None if it was carried out and only its answer was lost.
+
+    Whether it was is asked by deleting again: what is not there any more was deleted.
+    """
+    if not isinstance(error, ResultUnknown):
+        return error
+    try:
+        delete()
+    except NotFound:
+        return None
+    except KernelError as again:
+        return again
+    return None
+
+
 def _about(doing: str, entry: Mapping[str, Any] | None) -> str:
     return doing if entry is None else f"{doing} {describe(entry)}"
 
@@ -216,42 +232,40 @@ class Table:
     def remove(self, windows: Iterable[Window]) -> Iterator[KernelError | None]:
         """Delete the entries that the windows of a `Removal` are about.
 
-        A deletion whose answer was lost is repeated: what is not there any more was deleted.
+        A deletion whose answer was lost is repeated (see `deleted_after_all`).
         """
-        return self.carry_out("deleting", windows, self._delete_again)
 
-    def _delete_again(self, request: Message, error: KernelError) -> KernelError | None:
-        if not isinstance(error, ResultUnknown):
-            return error
-        try:
-            self.delete(messages.parse_entry(request))
-        except NotFound:
-            return None
-        except KernelError as again:
-            return again
-        return None
+        def recover(request: Message, error: KernelError) -> KernelError | None:
+            return deleted_after_all(error, lambda: self.delete(messages.parse_entry(request)))
+
+        return self.carry_out("deleting", windows, recover)
 
     def flush(self, where: Term) -> None:
         """Have the kernel delete every entry for which the term holds, and not say how many they were.
 
         Raises `InvalidValue` for a term that is not wholly a filter of the kernel's, or one that some kernel
         would take for a flush of everything; `Unsupported` on kernels before 6.12, which refuse the request.
+        A term may take two requests, one for IPv4 and one for IPv6: if the second fails, the error says that
+        the first was carried out.
         """
         from .narrowing import narrow_all
 
         requests = [messages.flush(narrowing) for narrowing in narrow_all(where)]
-        try:
-            for request in requests:
+        for position, request in enumerate(requests):
+            done = "what it matched of IPv4 was deleted" if position else "nothing was deleted"
+            try:
                 with self._doing("flushing by a filter"):
                     self._socket.request(request)
-        except KernelError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            raise Unsupported(
-                error.request,
-                errno.EOPNOTSUPP,
-                remedy="This takes Linux 6.12; nothing was deleted. Remove what a scan finds instead",
-            ) from error
+            except KernelError as error:
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise Unsupported(
+                        error.request,
+                        errno.EOPNOTSUPP,
+                        remedy=f"This takes Linux 6.12; {done}. Remove what a scan finds instead",
+                    ) from error
+                if not position:
+                    raise
+                raise error.advised(". ".join(filter(None, (error.remedy, f"Before that, {done}")))) from error
 
     def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
         """Reset the counters of the entries named and give each as it was, with what they had counted.

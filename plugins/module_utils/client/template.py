@@ -22,7 +22,6 @@ from .messages import nfgenmsg
 from .netlink import WINDOW, Message, Window, frame
 from .values import Address, Bits
 
-_HEADER_SIZE = 16
 #: NLM_F_ACK in the flags of a header, as a little-endian number.
 _ACK = int.from_bytes(bytes(6) + struct.pack("=H", uapi.NLM_F_ACK), "little")
 
@@ -104,7 +103,7 @@ class Request:
         except Exception:
             return self.encoded(entry)
         whole = int.from_bytes(packed, "little") | template.constants(1)
-        return Message(self.type, self.flags, whole.to_bytes(len(packed), "little")[_HEADER_SIZE:])
+        return Message(self.type, self.flags, whole.to_bytes(len(packed), "little")[uapi.NLMSG_HDRLEN :])
 
     def encoded(self, entry: Mapping[str, Any]) -> Message:
         """The same without a template: what is done with any unusual entry, and refuses what cannot be sent."""

@@ -11,6 +11,10 @@ from __future__ import annotations
 # netlink.h
 NETLINK_NETFILTER = 12
 
+NLMSG_HDRLEN = 16
+#: Of the headers of netlink and netfilter, behind which the attributes are.
+NFNL_HDRLEN = 20
+
 NLMSG_NOOP = 1
 NLMSG_ERROR = 2
 NLMSG_DONE = 3

@@ -148,10 +148,10 @@ def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(ref
         scan = table.scan
 
         def broken(*arguments: Any) -> Iterator[None]:
-            reading = scan(*arguments)
-            while len(kernel.writes) < WINDOW:
-                yield next(reading)
-            raise Overrun("reading the table", errno.ENOBUFS)
+            for step in scan(*arguments):
+                yield step
+                if len(kernel.writes) >= WINDOW:
+                    raise Overrun("reading the table", errno.ENOBUFS)
 
         table.scan = broken  # type: ignore[method-assign]
         kernel.faults = {1 + WINDOW // 2: Fault(errno.EPERM)} if refused else {}

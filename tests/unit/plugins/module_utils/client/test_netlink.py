@@ -8,7 +8,7 @@ import contextlib
 import errno
 import itertools
 import struct
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -42,6 +42,13 @@ DUMP_INTR = 0x10
 def numbered(count: int) -> list[Message]:
     """Requests that carry their own number."""
     return [Message(0x0100, 0, struct.pack("=I", index)) for index in range(count)]
+
+
+def request_all(socket: Socket, messages: Iterable[Message]) -> Iterator[Refusal | None]:
+    """For each request, in order, None or why it was refused."""
+    for window, refusals in socket.carry_out(socket.in_windows(messages)):
+        for position in range(window.count):
+            yield refusals.get(position)
 
 
 def refusing(codes: dict[int, int]) -> fake.Respond:
@@ -126,7 +133,7 @@ def test_the_kernels_own_words_and_the_attribute_they_are_about(answer: bytes) -
     with pytest.raises(Refused) as caught:
         answering(answer).request(request._replace(flags=0x600))
     assert caught.value.refusal == Refusal(errno.ERANGE, "Attribute failed policy validation", 8)
-    assert answering(answer).request_all([request]).__next__() == caught.value.refusal
+    assert next(request_all(answering(answer), [request])) == caught.value.refusal
 
 
 @pytest.mark.parametrize("offset", [0, 3, 15, 137, 140, 1 << 20, 0xFFFFFFFF])
@@ -191,7 +198,7 @@ def test_a_truncated_datagram_is_no_answer() -> None:
 
     for work in (
         lambda s: s.request(REQUEST),
-        lambda s: list(s.request_all([REQUEST])),
+        lambda s: list(request_all(s, [REQUEST])),
         lambda s: list(s.dump(REQUEST)),
     ):
         with pytest.raises(MalformedMessage):
@@ -207,14 +214,14 @@ def test_every_error_is_pinned_on_its_own_request(count: int, draws: Any) -> Non
     places = st.integers(0, max(count - 1, 0)) | st.sampled_from([0, WINDOW - 1, WINDOW, 2 * WINDOW - 1])
     codes = draws.draw(st.dictionaries(places, st.sampled_from([errno.EEXIST, errno.ENOENT, errno.EINVAL])))
     datagrams = FakeDatagrams(refusing(codes))
-    results = list(Socket(datagrams).request_all(numbered(count)))
+    results = list(request_all(Socket(datagrams), numbered(count)))
     assert results == [Refusal(codes[index]) if index in codes else None for index in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 1000])
 def test_many_requests_take_few_sends(count: int) -> None:
     datagrams = FakeDatagrams(refusing({}))
-    assert list(Socket(datagrams).request_all(numbered(count))) == [None] * count
+    assert list(request_all(Socket(datagrams), numbered(count))) == [None] * count
     assert len(datagrams.sent) == -(-count // WINDOW)
     acknowledged = [request for request in datagrams.requests if request.flags & fake.ACK]
     assert len(acknowledged) == len(datagrams.sent), "one acknowledgement to a window"
@@ -223,7 +230,7 @@ def test_many_requests_take_few_sends(count: int) -> None:
 
 def test_a_window_is_sent_only_when_it_is_wanted() -> None:
     datagrams = FakeDatagrams(refusing({}))
-    results = Socket(datagrams).request_all(numbered(3 * WINDOW))
+    results = request_all(Socket(datagrams), numbered(3 * WINDOW))
     assert not datagrams.sent
     next(results)
     assert len(datagrams.sent) == 1, "whoever stops early has sent no more than one window"
@@ -240,7 +247,7 @@ def test_a_lost_answer_concerns_only_the_unanswered_of_its_window(code: int) -> 
             return [OSError(code, "lost")]
         return usual(request)
 
-    results = list(answers_to_first(respond).request_all(numbered(3 * WINDOW)))
+    results = list(request_all(answers_to_first(respond), numbered(3 * WINDOW)))
     for index, result in enumerate(results):
         if index in (3, WINDOW + 5, 2 * WINDOW + 1):
             assert result == Refusal(errors[index])
@@ -251,7 +258,7 @@ def test_a_lost_answer_concerns_only_the_unanswered_of_its_window(code: int) -> 
 
 
 def test_a_missing_acknowledgement_leaves_the_whole_window_unknown() -> None:
-    results = list(Socket(FakeDatagrams(lambda request: [])).request_all(numbered(3)))
+    results = list(request_all(Socket(FakeDatagrams(lambda request: [])), numbered(3)))
     assert results == [Refusal(errno.ETIMEDOUT)] * 3
 
 
@@ -267,7 +274,7 @@ def test_answers_to_a_window_given_up_are_not_counted_for_the_next() -> None:
         state.clear()
         return replies
 
-    results = list(answers_to_first(respond).request_all(numbered(WINDOW + 2)))
+    results = list(request_all(answers_to_first(respond), numbered(WINDOW + 2)))
     assert results == [Refusal(errno.ENOBUFS)] * WINDOW + [None, None]
 
 

@@ -13,7 +13,11 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client import errors, messages
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES as ENTRY_CODEC
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity, untranslated
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    InvalidValue,
+    NotPermitted,
+    Unsupported,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
     WINDOW,
     DumpInterrupted,
@@ -254,6 +258,23 @@ def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> Non
             table.flush(Every(()))
     assert 25 in wire.tree(datagrams.requests[0].payload[4:])
     assert [request.type for request in datagrams.requests] == [0x0102, 0x0105]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        (errno.EOPNOTSUPP, Unsupported, r"6\.12; what it matched of IPv4 was deleted\. Remove"),
+        (errno.EPERM, NotPermitted, r"become: true\)\. Before that, what it matched of IPv4 was deleted$"),
+    ],
+)
+def test_a_flush_of_which_the_second_family_is_refused_says_that_the_first_is_gone(
+    code: int, error: type[Exception], said: str
+) -> None:
+    of_ipv4 = b"\2"
+    datagrams = FakeDatagrams(lambda request: [fake.refusal(request, 0 if request.payload[:1] == of_ipv4 else code)])
+    with Table(lambda: Socket(datagrams)) as table, pytest.raises(error, match=said):
+        table.flush(Within(("original.protocol",), ((17, 17),)))
+    assert [request.payload[0] for request in datagrams.requests] == [2, 10]
 
 
 class Slow(FakeDatagrams):

@@ -12,6 +12,7 @@ import contextlib
 import copy
 from typing import Any, Mapping, NamedTuple
 
+from .apply import Overtaken, surely
 from .client import expectation as client
 from .client.attributes import FIXED, KEY
 from .client.difference import Change
@@ -21,7 +22,7 @@ from .client.entry import describe_tuple, identity, tuple_of
 from .client.errors import ConntrackError, Exists, InvalidValue, KernelError, NotFound, ResultUnknown
 from .client.expectation import EXPECTATION, NO_HELPER, NO_MASTER, Expectation, describe, differences, present
 from .client.table import Table
-from .reconcile import CannotReconcile, Overtaken, Policy, check_refreshment, surely
+from .plan import CannotReconcile, Policy, check_refreshment
 
 #: Keys that are the kernel's own; no diff shows them.
 _ITS_OWN = ("helper", "id", "extra")

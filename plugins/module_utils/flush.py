@@ -65,7 +65,8 @@ class Entries(Selection, Visitor):
     def __init__(self, table: Table, keep: frozenset[Endpoints], report_limit: int, most: int) -> None:
         super().__init__(table, keep, report_limit, most)
         self._carried = _carried(keep)
-        self._is_carried = self._carried.compile()
+        #: Whether an entry carries one of the connections to keep.
+        self.is_kept = self._carried.compile()
         self._removal = table.removal()
 
     def read(self, match: Match) -> Iterator[None]:
@@ -89,7 +90,7 @@ class Entries(Selection, Visitor):
         return act
 
     def add(self, entry: Values) -> None:
-        if self._is_carried(entry):
+        if self.is_kept(entry):
             self.kept += 1
             return
         self.count += 1
@@ -173,7 +174,7 @@ def flush(
     before anything is removed; where the kernel refused a deletion, after all others; and where the table
     could not be read to its end.
     """
-    flushing = _Flushing(target.select(table, keep, report_limit, 0 if check_mode else limit))
+    flushing = Flushing(target.select(table, keep, report_limit, 0 if check_mode else limit))
     selection, noun = flushing.selection, target.kind.noun
 
     def result(**more: Any) -> Document:
@@ -219,7 +220,7 @@ def flush(
     return result(diff={"before": before, "after": ""})
 
 
-class _Flushing:
+class Flushing:
     """What became of a selection so far."""
 
     def __init__(self, selection: Selection) -> None:

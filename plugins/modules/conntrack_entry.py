@@ -183,7 +183,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.options.labels im
 def declare(module):
     from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy, reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import reconcile
 
     params = module.params
     check_not_negative(module, "timeout_min")

@@ -177,7 +177,7 @@ def declare(module):
     from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import parse
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
     from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
 
     params = module.params
     check_not_negative(module, "timeout_min")

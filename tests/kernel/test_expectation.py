@@ -23,7 +23,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile, Policy
 from tests.lab import Gateway, Namespace
 
 FAMILIES = ("ipv4", "ipv6")

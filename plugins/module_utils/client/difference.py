@@ -33,6 +33,8 @@ _IDENTIFYING = tuple(row.key for row in ENTRY if row.use & KEY) + ("reply.zone",
 _PROTOCOL_STATE = ("tcp.", "sctp.", "dccp.")
 _TCP_FLAGS = ("tcp.original.flags", "tcp.reply.flags")
 _WINDOW_SCALES = ("tcp.original.window_scale", "tcp.reply.window_scale")
+#: Keys of which a mask beside them may say what part is declared.
+_MASKS = {"mark": "mark_mask", "labels": "labels_mask"}
 _NO_LABELS = LabelMap()
 
 
@@ -70,7 +72,7 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
         if key == "labels":
             yield Change(
                 key,
-                labels.to_names(LABELS.present(there or 0)),
+                labels.to_names(LABELS.present((there or 0) & _mask(key, declared))),
                 labels.to_names(LABELS.present(wanted)),
             )
         elif key == "mark" and "mark_mask" in declared:
@@ -91,15 +93,20 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
 def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -> bool:
     if key == "status":
         return not ((there or 0) ^ wanted) & SETTABLE_STATUS
-    if key == "mark":
-        mask = declared.get("mark_mask", 0xFFFFFFFF)
-        return not ((there or 0) ^ wanted) & mask
+    if key in _MASKS:
+        return not ((there or 0) ^ wanted) & _mask(key, declared)
     if key in _TCP_FLAGS:
         # Flags the kernel has set for itself, such as window_scale, are not taken from a live flow.
         return bool((there or 0) & wanted == wanted)
     if there is None:
-        return not wanted  # an absent helper, label, sequence adjustment or synproxy is none
+        return not wanted  # an absent helper, sequence adjustment or synproxy is none
     return bool(there == wanted)
+
+
+def _mask(key: str, declared: Mapping[str, Any]) -> int:
+    """The bits of a key that are declared: all of them, unless there is a mask."""
+    mask: int = declared.get(_MASKS[key], -1)
+    return mask
 
 
 def _unscaled(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
@@ -232,8 +239,8 @@ def outcome(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) ->
     if key == "status":
         # Echoing what is there is always accepted; a bit the kernel guards must not differ.
         return there | wanted & SETTABLE_STATUS
-    if key == "mark":
-        return there & ~declared.get("mark_mask", 0xFFFFFFFF) | wanted
+    if key in _MASKS:
+        return there & ~_mask(key, declared) | wanted
     if key in _TCP_FLAGS:
         return there | wanted  # flags that the kernel has set for itself stay
     return wanted
@@ -245,8 +252,8 @@ def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mappin
     for change in changes:
         key = change.key
         update[key] = outcome(key, declared, actual)
-        if key == "mark" and "mark_mask" in declared:
-            update[key], update["mark_mask"] = declared[key], declared["mark_mask"]
+        if _MASKS.get(key, "") in declared:
+            update[key], update[_MASKS[key]] = declared[key], declared[_MASKS[key]]
         elif key in _WINDOW_SCALES:
             for other in _WINDOW_SCALES:
                 update.setdefault(other, declared.get(other, actual.get(other, 0)))

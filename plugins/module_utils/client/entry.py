@@ -88,6 +88,12 @@ def with_tuple(direction: str, values: Mapping[str, Any]) -> Entry:
     return {f"{direction}.{name}": value for name, value in values.items()}
 
 
+def asking(entry: Mapping[str, Any], direction: str) -> Entry:
+    """By what the entry is found that has the tuple of a direction of this one, or of its `master`."""
+    others = {key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"}
+    return {**others, **with_tuple("original", tuple_of(entry, direction))}
+
+
 def answered_type(protocol: int, icmp_type: int) -> int | None:
     """The ICMP type of the other direction, or None for a type that has none."""
     asked = _ICMP_ANSWERS if protocol == uapi.IPPROTO_ICMP else _ICMPV6_ANSWERS

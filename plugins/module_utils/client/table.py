@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Ty
 
 from . import messages, namespace
 from .attributes import ENTRY, Attribute
-from .entry import Entry, creation, describe, identity, tuple_of, with_tuple
+from .entry import Entry, asking, creation, describe, identity
 from .errors import (
     ConntrackError,
     KernelError,
     NotFound,
     NotPermitted,
     ResultUnknown,
+    TableFull,
     Unavailable,
     Unsupported,
     kernel_error,
@@ -49,6 +50,10 @@ _HELPER_STAYS = (
     "This kernel takes no helper from an entry (Linux 7.2 does not); delete the entry and create it again without one, "
     "which interrupts the connection"
 )
+LABELS_NEED_A_RULE = (
+    "Labels are kept only where a rule in the network namespace uses them: add one, such as "
+    "'ct label set' in nftables or '-m connlabel' in iptables"
+)
 
 
 def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> KernelError:
@@ -59,6 +64,15 @@ def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> 
     error = kernel_error(doing, refusal.errno, refusal.text, named)
     if isinstance(error, NotPermitted) and "updating" in doing:
         return error.advised(f"{error.remedy}. A timeout that is fixed (status fixed_timeout) nobody can change")
+    return error
+
+
+def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
+    """What befell an update, with advice that fits what it was to change."""
+    if isinstance(error, Unsupported) and entry.get("helper") == "":
+        return error.advised(_HELPER_STAYS)
+    if isinstance(error, TableFull) and "labels" in entry:
+        return error.advised(LABELS_NEED_A_RULE)
     return error
 
 
@@ -129,10 +143,8 @@ class Table:
         try:
             with self._doing("updating", entry):
                 self._socket.request(messages.update(entry))
-        except Unsupported as error:
-            if entry.get("helper") == "":
-                raise error.advised(_HELPER_STAYS) from None
-            raise
+        except (TableFull, Unsupported) as error:
+            raise _advised(error, entry) from None
 
     def get(self, entry: Mapping[str, Any]) -> Entry:
         """The entry with the zone and original tuple of `entry`. Raises `NotFound`.
@@ -147,12 +159,7 @@ class Table:
 
     def holder(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
         """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
-        about = entry
-        if direction != "original":
-            others = {
-                key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"
-            }
-            about = {**others, **with_tuple("original", tuple_of(entry, direction))}
+        about = entry if direction == "original" else asking(entry, direction)
         with self._doing("reading", entry):
             answers = self._socket.request(messages.get(about))
         if not answers:
@@ -184,21 +191,34 @@ class Table:
 
         return self._all("creating", messages.request("create"), documents, declared(labels or LabelMap()))
 
+    def create_made(self, things: Iterable[Any], bulk: Bulk) -> Iterator[KernelError | None]:
+        """Create what `bulk` makes complete entries of, as `create_declared` does."""
+        return self._all("creating", messages.request("create"), things, bulk)
+
     def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Change entries in place, as `update` does. Reads some thousand entries ahead."""
-        return self._all("updating", messages.request("update"), entries)
+
+        def recover(request: Message, error: KernelError) -> KernelError:
+            return _advised(error, messages.parse_entry(request))
+
+        return self._all("updating", messages.request("update"), entries, recover=recover)
 
     def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Delete the entries named, as `delete` does. Reads some thousand entries ahead."""
         return self._all("deleting", messages.request("delete"), entries)
 
     def _all(
-        self, doing: str, request: Request, things: Iterable[Any], bulk: Bulk | None = None
+        self,
+        doing: str,
+        request: Request,
+        things: Iterable[Any],
+        bulk: Bulk | None = None,
+        recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
         from .template import PREPARED, windows
 
         size = self._socket.wide_window()
-        return self.carry_out(doing, windows(things, request, self._socket.numbers, size, bulk or PREPARED))
+        return self.carry_out(doing, windows(things, request, self._socket.numbers, size, bulk or PREPARED), recover)
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
         """Send requests that are built already, each about one entry."""
@@ -273,21 +293,33 @@ class Table:
         The kernel reads and resets a counter at once, so what is given is what was reset. It looks
         by the tuple alone: an entry that took the place of the one named is reset and given, too.
         """
+        return self._ask_all("zeroing the counters of", entries, zero=True)
+
+    def holders(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
+        """For each, in order, the entry that has its original tuple in either direction, or `NotFound`.
+
+        What `holder` says of one; several are asked for at once. A tuple in an `original.zone` is looked for there.
+        """
+        return self._ask_all("reading", entries)
+
+    def _ask_all(
+        self, doing: str, entries: Iterable[Mapping[str, Any]], zero: bool = False
+    ) -> Iterator[Entry | KernelError]:
         sent: deque[Mapping[str, Any]] = deque()
 
         def noted() -> Iterator[Message]:
             for entry in entries:
                 sent.append(entry)
-                yield messages.get(entry, zero=True)
+                yield messages.get(entry, zero)
 
         for answer in self._socket.ask_all(noted()):
-            doing = f"zeroing the counters of {describe(sent.popleft())}"
+            about = sent.popleft()
             if isinstance(answer, Refusal):
-                yield refused(doing, answer)
+                yield refused(f"{doing} {describe(about)}", answer)
             elif answer:
                 yield messages.parse_entry(answer[0])
             else:
-                yield NotFound(doing, errno.ENOENT)
+                yield NotFound(f"{doing} {describe(about)}", errno.ENOENT)
 
     # reading
 

@@ -45,14 +45,13 @@ def match_of(
     match = EVERYTHING if everything else parse(params["match"], labels, "match")
     if params["except"] != _NONE:
         match = match.but_not(parse(params["except"], labels, "except"))
-    _check_recorded(match)
-    return match
+    return recorded(match, "match or except")
 
 
-def _check_recorded(match: Match) -> None:
-    """`InvalidValue` where a match asks for what the kernel does not record in this namespace."""
+def recorded(match: Match, key: str) -> Match:
+    """The match. Raises `InvalidValue` where it asks for what the kernel does not record in this namespace."""
     if not match.needs:
-        return
+        return match
     from ..client import settings
     from ..client.errors import InvalidValue
 
@@ -60,7 +59,8 @@ def _check_recorded(match: Match) -> None:
         if settings.read(need) == 0:
             file = settings.NAMES[need]
             raise InvalidValue(
-                "match or except",
+                key,
                 f"asks for what needs {need}, which is off; set net.netfilter.nf_conntrack_{file}=1 "
                 "(it counts for connections that begin after that)",
             )
+    return match

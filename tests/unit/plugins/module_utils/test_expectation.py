@@ -21,7 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.expectation impor
 from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, UNLIMITED, FlushFailed, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
 from ansible_collections.netops.conntrack.plugins.module_utils.kinds import EXPECTATIONS
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile, Policy
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import (
     ACK,

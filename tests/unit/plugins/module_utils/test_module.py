@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils import module as common
 from ansible_collections.netops.conntrack.plugins.module_utils.client import namespace
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile
 
 Document = Dict[str, Any]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import CannotReconcile, Policy, reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import reconcile
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.declarations import (
     FLOW,
@@ -58,6 +59,7 @@ policies = st.builds(
     state=st.sampled_from(["present", "present", "present", "absent"]),
     on_existing=st.sampled_from(["update", "update", "update", "keep", "fail"]),
     replace=st.booleans(),
+    timeout_min=st.just(0),
 )
 
 

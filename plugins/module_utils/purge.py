@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is in a scope and not declared, found by one reading of the table and removed as a flush removes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterable
+
+from .client.entry import Entry, identity
+from .client.labels import LabelMap
+from .client.layout import Layout
+from .client.match import Match
+from .client.scan import Action
+from .client.shape import present
+from .client.table import Table
+from .flush import UNLIMITED, Entries, Flushing
+
+if TYPE_CHECKING:
+    from .client.document import Document
+    from .client.session import Endpoints
+
+
+class _Undeclared(Entries):
+    """Entries that are not declared, and carry none of the connections to keep."""
+
+    def __init__(self, table: Table, declared: Iterable[Entry], keep: frozenset[Endpoints], report_limit: int) -> None:
+        super().__init__(table, keep, report_limit, UNLIMITED)
+        self.declared = {identity(entry) for entry in declared}
+
+    def on(self, layout: Layout) -> Action:
+        entry, declared, condemn = layout.entry, self.declared, super().on(layout)
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            if identity(entry(datagram, start)) not in declared:
+                condemn(datagram, start, message)
+
+        return act
+
+    def add(self, entry: Entry) -> None:
+        if identity(entry) not in self.declared:
+            super().add(entry)
+
+
+class Purge:
+    """The removal of what is in scope and not declared, but for the flows that carry a connection in `keep`.
+
+    `read` first; then `carry_out`, which may be left out to see what it would do.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        scope: Match,
+        declared: Iterable[Entry],
+        keep: frozenset[Endpoints] = frozenset(),
+        report_limit: int = 100,
+    ) -> None:
+        self._scope = scope
+        self._selection = _Undeclared(table, declared, keep, report_limit)
+        self._flushing: Flushing | None = None
+
+    def read(self) -> None:
+        """Find what goes; of each only the request for its deletion is kept."""
+        for _step in self._selection.read(self._scope):
+            pass
+
+    def concerns(self, entry: Entry) -> bool:
+        """Whether an entry is one of those that go."""
+        undeclared = identity(entry) not in self._selection.declared
+        return undeclared and self._scope(entry) and not self._selection.is_kept(entry)
+
+    def carry_out(self) -> None:
+        """Delete what was found, each only if it is still the one that was read."""
+        self._flushing = Flushing(self._selection)
+        self._flushing.go_on(last=True)
+
+    @property
+    def deleted(self) -> int:
+        """How many went, or would go."""
+        return self._selection.count if self._flushing is None else self._flushing.flushed
+
+    @property
+    def kept(self) -> int:
+        """How many stay because they carry a connection to keep."""
+        return self._selection.kept
+
+    @property
+    def failed(self) -> int:
+        """How many could not be deleted."""
+        return 0 if self._flushing is None else self._flushing.failed
+
+    @property
+    def failure(self) -> str:
+        """Why the first of these could not."""
+        return "" if self._flushing is None else str(self._flushing.failure)
+
+    @property
+    def shown(self) -> list[Entry]:
+        """The first of those that go."""
+        return self._selection.shown
+
+    def changes(self, labels: LabelMap) -> list[Document]:
+        """The same, in the form of a module's result."""
+        return [
+            {"index": None, "operation": "deleted", "entry": present(entry, labels), "changes": []}
+            for entry in self.shown
+        ]

@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Many entries declared at once, on the real kernel, seen by conntrack(8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import present
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.entries import (
+    EntriesFailed,
+    parse_entries,
+    reconcile_all,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.purge import Purge
+from tests import samples
+from tests.lab import Namespace
+
+MANY = 10_000
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    namespace.firewall.use_labels()
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def run(
+    table: Table, documents: list[Any], check_mode: bool = False, scope: Any = None, **policy: Any
+) -> dict[str, Any]:
+    declared = parse_entries(documents)
+    purge = None if scope is None else Purge(table, parse_match(scope), declared)
+    try:
+        return reconcile_all(table, declared, Policy(**policy), LabelMap(), check_mode, purge)
+    except EntriesFailed as failed:
+        return failed.result
+
+
+def flow(number: int, **keys: Any) -> dict[str, Any]:
+    return {
+        "protocol": "udp",
+        "original": {
+            "source": f"10.1.{number >> 8 & 255}.{number & 255}",
+            "destination": "192.0.2.53",
+            "source_port": 1024 + number,
+            "destination_port": 53,
+        },
+        "timeout": 600,
+        **keys,
+    }
+
+
+def test_ten_thousand_are_there_once_and_changed_where_they_differ(table: Table, namespace: Namespace) -> None:
+    documents = [flow(number, mark=number) for number in range(MANY)]
+    foreseen = run(table, documents, check_mode=True)
+    assert namespace.conntrack("-C").strip() == "0"
+    done = run(table, documents)
+    assert {**done, "diff": 0} == {**foreseen, "diff": 0}
+    assert done["counts"]["created"] == MANY
+    assert namespace.conntrack("-C").strip() == str(MANY)
+    assert len(namespace.conntrack("-L", "-m", "77").splitlines()) == 1
+    again = run(table, documents)
+    assert (again["changed"], again["counts"]["unchanged"]) == (False, MANY)
+    documents[77]["mark"] = 0x10000
+    changed = run(table, documents)
+    assert changed["counts"] == {**again["counts"], "unchanged": MANY - 1, "updated": 1}
+    assert namespace.conntrack("-L", "-m", "77") == ""
+    assert run(table, documents, state="absent")["counts"]["deleted"] == MANY
+    assert namespace.conntrack("-C").strip() == "0"
+
+
+def test_a_purge_removes_what_is_in_scope_and_not_declared_and_nothing_else(table: Table, namespace: Namespace) -> None:
+    run(table, [flow(number, mark=number % 4) for number in range(1000)])
+    declared = [flow(number, mark=1) for number in range(0, 1000, 10)]
+    scope = {"mark": [1, 2]}
+    foreseen = run(table, declared, check_mode=True, scope=scope)
+    done = run(table, declared, scope=scope)
+    assert done["counts"] == foreseen["counts"]
+    # Of the declared, every tenth, half have mark 2 and none mark 1; half have mark 0.
+    assert done["counts"] == {
+        "created": 0, "updated": 100, "replaced": 0, "deleted": 500 - 50, "unchanged": 0, "failed": 0
+    }  # fmt: skip
+    listed = namespace.conntrack("-L")
+    marks = re.findall(r"mark=(\d+)", listed)
+    assert {mark: marks.count(mark) for mark in set(marks)} == {"1": 100, "0": 200, "3": 250}
+    assert not run(table, declared, scope=scope)["changed"]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_entries_of_every_kind_are_as_declared_and_a_gathered_table_is_no_change(table: Table, family: str) -> None:
+    documents = [sample.declared for sample in samples.samples(family) if sample.needs in ("", "helper")]
+    done = run(table, documents)
+    assert done["counts"]["created"] == len(documents), done["failed_entries"]
+    gathered = [present(entry) for entry in table.dump()]
+    assert len(gathered) == len(documents)
+    assert run(table, gathered)["counts"]["unchanged"] == len(documents)
+
+
+def test_labels_without_a_rule_are_a_failure_that_leaves_nothing(namespace: Namespace) -> None:
+    with namespace.entered(), Table() as table:
+        failed = run(table, [flow(0, labels=[3]), flow(1)])
+    assert (failed["counts"]["created"], failed["counts"]["failed"]) == (1, 1)
+    assert "Labels are kept only where a rule" in failed["failed_entries"][0]["msg"]
+    assert namespace.conntrack("-C").strip() == "1"

@@ -306,7 +306,7 @@ class TestUpdate:
         for problem in (refusal_of(table, udp(1, labels=[3])), *table.update_all([udp(1, labels=[3])])):
             assert problem is not None
             assert problem.errno == errno.ENOSPC
-            assert "labels only where a rule in its network namespace uses them" in str(problem)
+            assert "Labels are kept only where a rule in the network namespace uses them" in str(problem)
 
     def test_sets_status_bits_but_clears_none(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, status=["seen_reply"]))

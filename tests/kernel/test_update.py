@@ -1,0 +1,228 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Entries of the running kernel changed all at once: what was meant, in all of its kinds, and only where it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import WIDE_WINDOW
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.update import (
+    UNLIMITED,
+    UpdateFailed,
+    parse_wanted,
+    update,
+)
+from tests import features, samples, views
+from tests.lab import Namespace
+
+Document = dict[str, Any]
+
+MANY = 5 * WIDE_WINDOW + 1
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+def fill(table: Table, *documents: Document) -> None:
+    errors = table.create_all(creation(shape.parse(document)) for document in documents)
+    assert [str(error) for error in errors if error] == []
+
+
+def udp(port: int, family: str = "ipv4", **more: Any) -> Document:
+    return samples.flow(family, "udp", port, 53, timeout=600, **more)
+
+
+def ftp(port: int, **more: Any) -> Document:
+    return samples.flow("ipv4", "tcp", port, 21, timeout=600, **more)
+
+
+def run(table: Table, match: Any = None, timeout_min: int = 0, check: bool = False, **wanted: Any) -> Document:
+    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    limit = wanted.pop("limit", UNLIMITED)
+    chosen = EVERYTHING if match is None else parse_match(match)
+    try:
+        return update(table, chosen, parse_wanted(wanted, timeout_min), limit, check_mode=check)
+    except UpdateFailed as failed:
+        return {"msg": str(failed), **failed.result}
+
+
+def seen(namespace: Namespace) -> dict[int, Document]:
+    """The entries by their source port, as pyroute2 sees them."""
+    return {entry["original"]["source_port"]: entry for entry in views.by_pyroute2(namespace)}
+
+
+@pytest.mark.parametrize("family", samples.FAMILIES)
+def test_marks_under_a_mask_of_many_entries(table: Table, namespace: Namespace, family: str) -> None:
+    """Bits outside the mask stay, others' marks stay, and nobody is told of what is right already."""
+    other = "ipv6" if family == "ipv4" else "ipv4"
+    fill(table, *(udp(port, family, mark=port & 0xFF0F) for port in range(1, MANY)))
+    fill(table, *(udp(port, family, mark=port & 0xFF0F | 0x20) for port in range(MANY, MANY + 100)))
+    fill(table, *(udp(port, other, mark=0x150) for port in range(1, 100)))
+    match = {"family": family, "destination_port": 53}
+
+    def marks() -> dict[tuple[str, int], int]:
+        return {(flow["family"], flow["original"]["source_port"]): flow["mark"] for flow in namespace.table()}
+
+    before = marks()
+    foreseen = run(table, match, check=True, mark="0x20/0xf0")
+    assert marks() == before
+    with namespace.events() as changes:
+        done = run(table, match, mark="0x20/0xf0")
+    assert changes.kinds() == ["update"] * (MANY - 1)
+    assert marks() == {key: mark & ~0xF0 | 0x20 if key[0] == family else mark for key, mark in before.items()}
+    assert (done["matched"], done["updated"], done["unchanged"], done["gone"]) == (MANY + 99, MANY - 1, 100, 0)
+    assert done == foreseen
+    with namespace.events() as changes:
+        again = run(table, match, mark="0x20/0xf0")
+    assert changes.kinds() == []
+    assert (again["changed"], again["unchanged"]) == (False, MANY + 99)
+
+
+def test_entries_of_every_kind(table: Table, namespace: Namespace) -> None:
+    """In zones, of one direction too, translated, of protocols without ports: each is found by what names it."""
+    kinds = [sample for _name, sample in samples.SAMPLES if not sample.needs]
+    fill(table, *(sample.declared for sample in kinds))
+    before = sorted(views.by_pyroute2(namespace), key=repr)
+    done = run(table, mark="0x77/0xff", status=["assured"])
+    assert (done["matched"], done["refused"], done["gone"]) == (len(kinds), 0, 0)
+    after = sorted(views.by_pyroute2(namespace), key=repr)
+    assert len(after) == len(before) == len(kinds)
+    assert {entry["mark"] & 0xFF for entry in after} == {0x77}
+    assert all("assured" in entry["status"] for entry in after)
+
+    def rest(entries: list[Document]) -> list[str]:
+        return sorted(
+            repr({key: value for key, value in entry.items() if key not in ("mark", "status", "timeout", "use")})
+            for entry in entries
+        )
+
+    assert rest(after) == rest(before)
+    assert not run(table, mark="0x77/0xff", status=["assured"])["changed"]
+
+
+def test_one_zone_alone(table: Table, namespace: Namespace) -> None:
+    """The same tuple in two zones and in none, and in one of one direction."""
+    one_way = udp(2)
+    one_way["original"]["zone"] = 7
+    fill(table, udp(1), udp(1, zone=5), udp(1, zone=6), one_way)
+    assert run(table, {"zone": 5}, mark="5")["updated"] == 1
+    assert run(table, {"original_zone": 7}, mark="7")["updated"] == 1
+    marks = {(flow["original"]["source_port"], flow.get("zone", 0)): flow["mark"] for flow in namespace.table()}
+    assert marks == {(1, 0): 0, (1, 5): 5, (1, 6): 0, (2, 0): 7}
+
+
+def test_labels_come_and_go_and_others_stay(table: Table, namespace: Namespace) -> None:
+    namespace.firewall.use_labels()
+    labels = {1: [1, 64, 127], 2: [5], 3: [], 4: [0, 5, 96]}
+    fill(table, *(udp(port, labels=bits) for port, bits in labels.items()))
+    with namespace.events() as changes:
+        done = run(table, labels_add=[5, 96], labels_remove=["127", 64])
+    assert changes.kinds() == ["update"] * 3
+    assert (done["updated"], done["unchanged"]) == (3, 1)
+    assert {port: entry.get("labels", []) for port, entry in seen(namespace).items()} == {
+        1: [1, 5, 96],
+        2: [5, 96],
+        3: [5, 96],
+        4: [0, 5, 96],
+    }
+    with namespace.events() as changes:
+        assert not run(table, labels_add=[5, 96], labels_remove=["127", 64])["changed"]
+    assert changes.kinds() == []
+
+
+def test_labels_without_a_rule_fail_and_the_rest_is_done(table: Table, namespace: Namespace) -> None:
+    fill(table, *(udp(port) for port in range(1, 4)))
+    done = run(table, labels_add=[5], mark="9", timeout=60)
+    assert (done["refused"], done["updated"], done["changed"]) == (3, 0, True)
+    assert done["msg"].startswith("3 of 3 entries were not changed, or not in full, the first because: updating udp ")
+    assert "add one, such as 'ct label set' in nftables" in done["failed_entries"][0]["msg"]
+    assert sorted(change["key"] for change in done["changes"]) == ["mark"] * 3 + ["timeout"] * 3
+    shown = seen(namespace).values()
+    assert [(entry["mark"], "labels" in entry, entry["timeout"] <= 60) for entry in shown] == [(9, False, True)] * 3
+
+
+def test_a_countdown_is_cut_and_prolonged_only_if_asked(table: Table, namespace: Namespace) -> None:
+    left = {1: 600, 2: 30, 3: 60, 4: 86400}
+    fill(table, *({**udp(port), "timeout": seconds} for port, seconds in left.items()))
+    with namespace.events() as changes:
+        assert run(table, timeout=120)["updated"] == 2
+    assert len(changes) == 2
+    countdowns = {port: entry["timeout"] for port, entry in seen(namespace).items()}
+    assert countdowns == pytest.approx({1: 120, 2: 30, 3: 60, 4: 120}, abs=views.SLACK)
+    with namespace.events() as changes:
+        assert not run(table, timeout=120)["changed"]
+    assert not changes
+    assert run(table, timeout=120, timeout_min=50)["updated"] == 1
+    assert seen(namespace)[2]["timeout"] == pytest.approx(120, abs=views.SLACK)
+
+
+def test_a_fixed_countdown_stays_as_foreseen(table: Table, namespace: Namespace) -> None:
+    """On every kernel, though Linux 5.10 would take another one."""
+    fill(table, udp(1, status=["fixed_timeout"]), udp(2))
+    foreseen = run(table, check=True, timeout=60, mark="1")
+    done = run(table, timeout=60, mark="1")
+    assert done["msg"] == foreseen["msg"]
+    assert (done["updated"], done["refused"]) == (1, 1)
+    shown = seen(namespace)
+    assert [shown[port]["mark"] for port in (1, 2)] == [1, 1]
+    assert (shown[1]["timeout"] > 500, shown[2]["timeout"] <= 60) == (True, True)
+
+
+def test_a_countdown_that_is_made_fixed_is_set_first(table: Table, namespace: Namespace) -> None:
+    fill(table, udp(1))
+    for updated in (1, 0):
+        assert run(table, timeout=60, status=["fixed_timeout"])["updated"] == updated
+    assert "fixed_timeout" in seen(namespace)[1]["status"]
+    assert seen(namespace)[1]["timeout"] <= 60
+
+
+def test_a_helper_is_taken_away_or_said_to_stay(table: Table, namespace: Namespace) -> None:
+    try:
+        table.create(shape.parse(ftp(1, helper="ftp")))
+    except Unsupported:
+        pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+    fill(table, ftp(2))
+    done = run(table, {"destination_port": 21}, helper="", mark="7")
+    assert [entry["mark"] for entry in seen(namespace).values()] == [7, 7]
+    assert done["unchanged"] == 0
+    if features.lacks("helper_removal"):
+        assert (done["updated"], done["refused"]) == (1, 1)
+        assert "This kernel takes no helper from an entry" in done["failed_entries"][0]["msg"]
+        assert seen(namespace)[1]["helper"] == "ftp"
+    else:
+        assert (done["updated"], done["refused"]) == (2, 0)
+        assert "helper" not in seen(namespace)[1]
+        assert not run(table, {"destination_port": 21}, helper="", mark="7")["changed"]
+
+
+def test_limit_changes_nothing(table: Table, namespace: Namespace) -> None:
+    fill(table, *(udp(port) for port in range(1, 11)))
+    with namespace.events() as changes:
+        done = run(table, {"source_port": "1-6"}, mark="1", limit=5)
+    assert done["msg"].startswith("6 entries match, more than the limit of 5. Nothing was changed")
+    assert not changes
+    assert run(table, {"source_port": "1-5"}, mark="1", limit=5)["updated"] == 5
+    assert sum(entry["mark"] for entry in seen(namespace).values()) == 5
+
+
+def test_labels_of_a_rule_that_come_meanwhile_are_not_undone(table: Table, namespace: Namespace) -> None:
+    """What is sent says the labels that are named, under a mask, not the whole set as it was read."""
+    namespace.firewall.use_labels()
+    fill(table, udp(1, labels=[1]))
+    planned = parse_wanted({"labels_add": [5], "labels_remove": [1]}).plan(next(table.dump()))
+    table.update({**shape.parse(udp(1)), "labels": 1 << 1 | 1 << 100})
+    table.update(planned.request)
+    assert seen(namespace)[1]["labels"] == [5, 100]

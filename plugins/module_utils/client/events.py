@@ -51,6 +51,7 @@ CHECK = 10.0
 
 #: Values of the sysctl nf_conntrack_events.
 EVENTS_OFF = 0
+EVENTS_ON = 1
 EVENTS_AUTO = 2
 
 #: A look at the table may take one part in so many of the time.
@@ -203,16 +204,27 @@ class Subscription:
 
         Raises `Overrun` where events were lost, and counts it in `overruns`.
         """
+        events = (parse_event(message) for _sequence, message in parse(self._datagram()))
+        return [event for event in events if event is not None and self.wants(event)]
+
+    def skip(self, most: int) -> int:
+        """Throw away events that wait, up to so many of them, unread; gives how many. Raises `Overrun`, too."""
+        number = 0
+        while number < most and self.wait(0):
+            self._datagram()
+            number += 1
+        return number
+
+    def _datagram(self) -> bytes:
+        """The next datagram, an empty one where none came."""
         try:
-            datagram = self._datagrams.receive()
+            return self._datagrams.receive()
         except OSError as error:
             if error.errno == errno.ETIMEDOUT:
-                return []
+                return b""
             if error.errno == errno.ENOBUFS:
                 self.overruns += 1
             raise kernel_error("receiving events", error.errno or errno.EIO) from error
-        events = (parse_event(message) for _sequence, message in parse(datagram))
-        return [event for event in events if event is not None and self.wants(event)]
 
     def wants(self, event: Event) -> bool:
         """Whether the match holds for what the event shows; it does for expectations."""
@@ -312,12 +324,12 @@ class Follower:
     ) -> None:
         # An update says only what changed, and may make an entry match or cease to: what has to come
         # through is whatever may come to match in its life.
-        lasting = _lasting(match.term)
-        self.subscription = Subscription(match=Match(lasting), receive_buffer=receive_buffer, connect=connect)
+        enduring = lasting(match.term)
+        self.subscription = Subscription(match=Match(enduring), receive_buffer=receive_buffer, connect=connect)
         self.entries: dict[Identity, Entry] = {}
         self._match = match
-        self._fickle = lasting != match.term
-        self._drifts = _drifts(match.term)
+        self._fickle = enduring != match.term
+        self._drifts = drifts(match.term)
         self._others = False  # entries that do not match yet, and may come to in silence
         self._lost = False
         self._check = check
@@ -531,24 +543,24 @@ def _changed(one: Entry, other: Entry) -> bool:
     return any((one.get(name) or 0) != (other.get(name) or 0) for name in _TELLING)
 
 
-def _lasting(term: Term, generous: bool = True) -> Term:
+def lasting(term: Term, generous: bool = True) -> Term:
     """What the term says of what never changes; the rest holds, or under a `Not` does not."""
     if isinstance(term, Not):
-        return Not(_lasting(term.term, not generous))
+        return Not(lasting(term.term, not generous))
     if isinstance(term, Every):
-        return Every(tuple(_lasting(part, generous) for part in term.terms))
+        return Every(tuple(lasting(part, generous) for part in term.terms))
     if isinstance(term, Either):
-        return Either(tuple(_lasting(part, generous) for part in term.terms))
+        return Either(tuple(lasting(part, generous) for part in term.terms))
     keys = term.keys if isinstance(term, Within) else (term.key,) if isinstance(term, Masked) else ("",)
     if all(key in _IMMUTABLE or key.startswith(_TUPLES) for key in keys):
         return term
     return ALWAYS if generous else Either(())
 
 
-def _drifts(term: Term) -> bool:
+def drifts(term: Term) -> bool:
     """Whether the term asks for what changes without an event."""
     if isinstance(term, Not):
-        return _drifts(term.term)
+        return drifts(term.term)
     if isinstance(term, (Every, Either)):
-        return any(map(_drifts, term.terms))
+        return any(map(drifts, term.terms))
     return not isinstance(term, (Within, Masked))

@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waiting in turns: they come to one result, keep to the time that was given, and say how far they are."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.action import conntrack_wait as subject
+
+Document = dict[str, Any]
+
+#: What starting and ending a module takes.
+OVERHEAD = 0.5
+
+
+class Host:
+    """Runs the module in its own way: `counts` are what match at the ends of turns; the goal is 0."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *counts: int, **options: Any) -> None:
+        self.now = 100.0
+        self.counts = list(counts)
+        self.last = 1000
+        self.turns: list[Document] = []
+        self.shown: list[str] = []
+        self.ends: Document = {}
+        task = {"args": {"match": {"port": 22}}, "async_val": 0, "check_mode": False, "no_log": False, **options}
+        connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/tmp/x"))
+        arguments: list[Any] = [SimpleNamespace(**task), connection, None, None, None]
+        self.action = subject.ActionModule(*arguments)
+        monkeypatch.setattr(self.action, "_execute_module", self.execute)
+        monkeypatch.setattr(self.action, "_remove_tmp_path", lambda path: self.ends.update(removed=path))
+        monkeypatch.setattr(subject, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(subject, "display", SimpleNamespace(display=self.display))
+
+    def display(self, line: str, stderr: bool) -> None:
+        assert stderr
+        self.shown.append(line)
+
+    def execute(self, module_name: str, task_vars: Any, module_args: Any = None, wrap_async: bool = False) -> Document:
+        assert module_name == "netops.conntrack.conntrack_wait"
+        arguments = self.action._task.args if module_args is None else module_args
+        self.turns.append({"arguments": copy.deepcopy(arguments), "async": wrap_async})
+        timeout = arguments.get("timeout", 300)
+        before, self.last = self.last, self.counts.pop(0)
+        reached = self.last == 0
+        elapsed = 0.25 if reached else timeout
+        self.now += (elapsed if module_args else 0) + OVERHEAD
+        return {
+            "failed": not reached,
+            "initial": before,
+            "remaining": self.last,
+            "elapsed": elapsed,
+            "reached": reached,
+            "timed_out": not reached,
+            "invocation": {"module_args": dict(arguments)},
+        }
+
+    def run(self) -> Document:
+        result: Document = self.action.run(task_vars={"inventory_hostname": "gw1"})
+        return result
+
+    @property
+    def lengths(self) -> list[float]:
+        return [turn["arguments"]["timeout"] for turn in self.turns]
+
+
+def test_turns_become_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, 700, 200, 100, 40, 0)
+    done = host.run()
+    assert (done["failed"], done["initial"], done["remaining"]) == (False, 1000, 0)
+    assert done["elapsed"] == 15 + 30 + 60 + 60 + 4 * OVERHEAD + 0.25
+    assert done["invocation"]["module_args"]["timeout"] == 300
+    assert host.lengths == [15, 30, 60, 60, 60]
+    assert all(turn["arguments"]["match"] == {"port": 22} for turn in host.turns)
+    assert host.ends == {"removed": "/tmp/x"}
+
+
+def test_who_waits_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, 700, 700, 100, 0)
+    host.run()
+    said = [line.partition("[gw1] conntrack_wait: ")[2] for line in host.shown]
+    assert [line.partition(" s, waiting for at most 0; ")[::2] for line in said] == [
+        ("700 entries match after 15", "20 go in a second, so about 35 s to go"),
+        ("700 entries match after 46", "no fewer than 30 s ago"),
+        ("100 entries match after 106", "10 go in a second, so about 10 s to go"),
+    ]
+
+
+def test_a_short_wait_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, 0)
+    assert host.run()["elapsed"] == 0.25
+    assert host.shown == []
+    host = Host(monkeypatch, 700, 0, no_log=True)
+    host.run()
+    assert host.shown == []
+
+
+@pytest.mark.parametrize(("timeout", "lengths"), [(50, [15, 30, 4]), (15, [15]), ("15.2", [15]), (0, [0])])
+def test_all_turns_together_take_the_time_that_was_given(
+    monkeypatch: pytest.MonkeyPatch, timeout: Any, lengths: list[float]
+) -> None:
+    host = Host(monkeypatch, 5, 4, 3, 2, args={"match": {"port": 22}, "timeout": timeout})
+    done = host.run()
+    assert host.lengths == lengths
+    assert (done["failed"], done["timed_out"], done["initial"]) == (True, True, 1000)
+    assert done["elapsed"] <= float(timeout)
+    assert len(host.shown) == len(lengths) - 1
+    assert host.action._task.args["timeout"] == timeout
+
+
+@pytest.mark.parametrize("timeout", ["soon", None, -1, True, "nan", "inf", [3]])
+def test_a_time_that_is_none_is_left_for_the_module_to_refuse(monkeypatch: pytest.MonkeyPatch, timeout: Any) -> None:
+    host = Host(monkeypatch, 0, args={"match": {"port": 22}, "timeout": timeout})
+    host.run()
+    assert [turn["arguments"] for turn in host.turns] == [{"match": {"port": 22}, "timeout": timeout}]
+
+
+@pytest.mark.parametrize("options", [{"async_val": 900}, {"check_mode": True}])
+def test_where_nobody_listens_it_is_one_turn(monkeypatch: pytest.MonkeyPatch, options: Document) -> None:
+    """What is asynchronous needs its files until it is over."""
+    host = Host(monkeypatch, 700, **options)
+    host.run()
+    asynchronous = "async_val" in options
+    assert host.turns == [{"arguments": {"match": {"port": 22}}, "async": asynchronous}]
+    assert ("removed" in host.ends) == (not asynchronous)
+    assert host.shown == []
+
+
+def test_a_module_that_broke_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for broken in ({"failed": True, "msg": "MODULE FAILURE"}, {"failed": True, "elapsed": 0, "timed_out": False}):
+        host = Host(monkeypatch)
+        monkeypatch.setattr(host.action, "_execute_module", lambda broken=broken, **_options: {"initial": 0, **broken})
+        assert host.run().items() >= broken.items()
+
+
+def test_numbers_are_for_humans() -> None:
+    said = subject.progress(10, 40, 15.2, 15, {"min_count": "100"})
+    assert said == "40 entries match after 15 s, waiting for at least 100; 120 come in a minute, so about 30 s to go"
+    assert subject.progress(40, 40, 15, 15, {"min_count": 100}).endswith("; no more than 15 s ago")
+    assert subject.progress(20000, 19700, 15, 60, {"max_count": 100}).endswith(
+        "; 300 go in a minute, so about 65 min to go"
+    )
+    assert [subject.duration(left) for left in (0.2, 119.2, 120, 7199, 7200, 90000)] == [
+        *("1 s", "120 s", "2 min", "120 min", "2 h", "25 h"),
+    ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -81,6 +80,22 @@ def info(limit: str) -> Work:
     return work
 
 
+def wait() -> Work:
+    """What conntrack_wait does when it looks, and everything matches."""
+    module, match, labels = _of("wait"), _of("client.match"), _of("client.labels")
+    table = _table()
+
+    def work() -> int:
+        try:
+            module.wait(table, match.EVERYTHING, module.Goal(0), 0, 100, labels.LabelMap())
+        except module.TimedOut as up:
+            found: int = up.result["remaining"]
+            return found
+        return 0
+
+    return work
+
+
 # creating
 
 
@@ -96,17 +111,6 @@ def create_prepared(entries: str) -> Work:
     table, prepare = _table(), _preparing()
     prepared = list(map(prepare, mix.declarations(0, int(entries))))
     return lambda: _succeeded(table.create_all(prepared))
-
-
-def create_from(path: str) -> Work:
-    """Declare again what a file of JSON lines has."""
-    table = _table()
-
-    def work() -> int:
-        with open(path, encoding="utf-8") as lines:
-            return _succeeded(table.create_declared(map(json.loads, lines)))
-
-    return work
 
 
 def create_in_portions(entries: str) -> TimedWork:
@@ -125,17 +129,33 @@ def create_in_portions(entries: str) -> TimedWork:
     return work
 
 
+# snapshots
+
+
 def save(path: str) -> Work:
-    """Write every entry to a file of JSON lines."""
-    table, present = _table(), _of("client.shape").present
+    """What conntrack_snapshot does to save the table."""
+    module, match, labels = _of("snapshot"), _of("client.match"), _of("client.labels")
+    table = _table()
 
     def work() -> int:
-        number = 0
-        with open(path, "w", encoding="utf-8") as lines:
-            for entry in table.dump():
-                lines.write(json.dumps(present(entry)) + "\n")
-                number += 1
-        return number
+        done = module.save(table, path, match.EVERYTHING, labels.LabelMap(), False)
+        saved: int = done["snapshot"]["entries"]
+        return saved
+
+    return work
+
+
+def restore(path: str) -> Work:
+    """What conntrack_snapshot does to restore it."""
+    module, match, labels = _of("restore"), _of("client.match"), _of("client.labels")
+    file, policy = _of("snapshot_file"), _of("plan").Policy(on_existing="keep")
+    table = _table()
+
+    def work() -> int:
+        with file.Snapshot(path) as snapshot:
+            done = module.restore(table, snapshot, match.EVERYTHING, policy, labels.LabelMap())
+        created: int = done["counts"]["created"]
+        return created
 
     return work
 

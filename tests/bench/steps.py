@@ -27,7 +27,7 @@ BASE = 100_000
 
 
 def read(stage: Stage, results: Results) -> None:
-    """Reading: the whole table, half of it, as documents, for the facts, for conntrack_info."""
+    """Reading: the whole table, half of it, as documents, for the facts, for conntrack_info and conntrack_wait."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         bare = functools.partial(stage.work, namespace, "bare", "receive")
@@ -55,6 +55,7 @@ def read(stage: Stage, results: Results) -> None:
         _read_half(stage, namespace, results)
         _gather_facts(stage, namespace, results, bare)
         _collect_info(stage, namespace, results)
+        _wait(stage, namespace, results)
 
 
 def _read_few(stage: Stage, results: Results) -> Side:
@@ -127,6 +128,15 @@ def _collect_info(stage: Stage, namespace: Namespace, results: Results) -> None:
     results.add(_memory(stage, "info: memory", work, sides[0]))
 
 
+def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
+    entries = stage.sizes.table
+    stage.say(f"a look of a wait on {entries:,} entries")
+    sides = stage.compete({OURS: lambda: stage.ours(namespace, "wait", done=entries)}, turns=1)
+    work = f"conntrack_wait, one look at {entries:,} entries that match"
+    results.add(Row("wait", work, sides, entries=entries))
+    results.add(_memory(stage, "wait: memory", work, sides[0]))
+
+
 def _memory(stage: Stage, name: str, work: str, side: Side, at_most: float = MEMORY) -> Row:
     above = stage.above_interpreter(side.memory[-1])
     return Row(name, f"memory above a bare interpreter: {work}", [Side(OURS, [above])], [Limit(at_most)], unit="MB")
@@ -170,14 +180,14 @@ def flush(stage: Stage, results: Results) -> None:
 
 
 def create(stage: Stage, results: Results) -> None:
-    """Creating entries, from declarations, from what is prepared, from a file."""
+    """Creating entries, from declarations, from what is prepared, from a snapshot."""
     entries = stage.sizes.create
-    saved, lines = stage.folder / "saved", stage.folder / "lines"
+    saved, snapshot = stage.folder / "saved", stage.folder / "snapshot"
     with stage.table(entries) as namespace:
         stage.say(f"saving {entries:,} entries")
         if stage.conntrack:
             stage.program(namespace, "-L", "-o", "save", output=saved)
-        stage.ours(namespace, "save", lines, done=entries)
+        stage.ours(namespace, "save", snapshot, done=entries)
         stage.empty(namespace)
 
         def check_and_empty(_name: str) -> None:
@@ -189,15 +199,15 @@ def create(stage: Stage, results: Results) -> None:
             return stage.compete({**ours, f"{CONNTRACK} -R": restore}, after=check_and_empty)
 
         stage.say(f"creating {entries:,} entries")
-        declared, prepared, again, *program = compete(
+        declared, prepared, restored, *program = compete(
             declared=lambda: stage.ours(namespace, "create_declared", entries, done=entries),
             prepared=lambda: stage.ours(namespace, "create_prepared", entries, done=entries),
-            again=lambda: stage.ours(namespace, "create_from", lines, done=entries),
+            restored=lambda: stage.ours(namespace, "restore", snapshot, done=entries),
         )
     for name, work, side, at_most in (
         ("create", f"create {entries:,} entries from declared dictionaries", declared, 0.6),
         ("create prepared", f"create {entries:,} entries that are prepared", prepared, 0.4),
-        ("declare again", f"declare again {entries:,} entries saved as JSON lines", again, 1.0),
+        ("restore", f"restore a {entries:,}-entry snapshot", restored, 1.0),
     ):
         sides = [replace(side, name=OURS), *map(_copy, program)]
         results.add(Row(name, work, sides, [Limit(at_most, f"{CONNTRACK} -R")], entries=entries))
@@ -206,6 +216,21 @@ def create(stage: Stage, results: Results) -> None:
 def _copy(side: Side) -> Side:
     """A side for another row, to which further runs are added by themselves."""
     return replace(side, values=[*side.values], cpu=[*side.cpu], memory=[*side.memory])
+
+
+def snapshot(stage: Stage, results: Results) -> None:
+    """Saving the whole table, and restoring it in an empty one; compressed, which is the most work."""
+    entries = stage.sizes.table
+    file = stage.folder / "snapshot.gz"
+    with stage.table(entries) as namespace:
+        for name, done in (("save", "saved"), ("restore", "restored")):
+            stage.say(f"{entries:,} entries {done}")
+            sides = stage.compete({OURS: functools.partial(stage.ours, namespace, name, file, done=entries)}, turns=1)
+            work = f"conntrack_snapshot, {entries:,} entries {done}"
+            results.add(Row(f"{name} all", work, sides, entries=entries))
+            results.add(_memory(stage, f"{name} all: memory", work, sides[0]))
+            if name == "save":
+                stage.empty(namespace)
 
 
 def single(stage: Stage, results: Results) -> None:
@@ -319,6 +344,7 @@ STEPS: dict[str, Callable[[Stage, Results], None]] = {
     "read": read,
     "flush": flush,
     "create": create,
+    "snapshot": snapshot,
     "single": single,
     "import": imports,
     "scaling": scaling,

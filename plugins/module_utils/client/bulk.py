@@ -115,7 +115,7 @@ def _check(entries: Columns) -> None:
     """`Unusual` where not all of the entries are sure to be what a declaration can say."""
     if sum(key in entries for key in ("zone", "original.zone", "reply.zone")) > 1:
         raise Unusual("zone")
-    plain = _turned(entries)
+    plain = untranslated_all(entries)
     if not any(key.startswith("nat.") for key in entries):
         if any(status & _TRANSLATED for status in set(entries.get("status", ()))):
             raise Unusual("status")
@@ -133,7 +133,7 @@ def _check(entries: Columns) -> None:
 
 def _created(entries: Columns) -> Columns:
     first = creation({key: column[0] for key, column in entries.items()})
-    plain = _turned(entries)
+    plain = untranslated_all(entries)
     translated = any(key.startswith("nat.") for key in entries)
     requests = {**entries, **plain} if translated else {**plain, **entries}
     requests.setdefault("timeout", [DEFAULT_TIMEOUT] * len(plain["reply.source"]))
@@ -153,7 +153,7 @@ CREATION = Bulk(
 )
 
 
-def _turned(entries: Columns) -> Columns:
+def untranslated_all(entries: Columns) -> Columns:
     """`entry.untranslated` of each."""
     original = tuple_of(entries, "original")
     types = original.pop("icmp_type", None)

@@ -9,7 +9,7 @@ loops of the interpreter's own, at a tenth of the price; whatever is not as usua
 from __future__ import annotations
 
 from itertools import islice
-from operator import itemgetter
+from operator import itemgetter, ne
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 
 #: The values of each key, by the dotted path of the key.
@@ -50,7 +50,7 @@ class Bulk(NamedTuple):
         """The batch as far as it can be done in columns, done."""
         if len(batch) < _FEW:
             return
-        for alike in _alike(batch, self.deep):
+        for alike in self.alike(batch):
             try:
                 groups = _split(alike, *self.decide(alike.columns))
             except Exception:
@@ -62,6 +62,10 @@ class Bulk(NamedTuple):
                     continue
                 yield Group(group.places, done)
 
+    def alike(self, batch: list[Any]) -> Iterator[Group]:
+        """The things that have the same keys, together."""
+        return _alike(batch, self.deep)
+
     def each(self, things: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """`map(one, things)`, quicker; reads `BATCH` things ahead."""
         for batch in batches(things):
@@ -72,6 +76,27 @@ class Bulk(NamedTuple):
                     done[place] = dict(zip(keys, row))
             for thing, result in zip(batch, done):
                 yield self.one(thing) if result is None else result
+
+
+class Rows(Bulk):
+    """The same for rows: each thing is a tuple of keys and, in the same order, their values.
+
+    All rows that have the same keys share one tuple of them. All values of a column are of one type.
+    """
+
+    def alike(self, batch: list[Any]) -> Iterator[Group]:
+        owners = list(map(id, map(itemgetter(0), batch)))
+        places: dict[int, list[int]] = {}
+        start = 0  # of a run of rows that share their keys
+        for stop in [*(at for at, two in enumerate(zip(owners, owners[1:]), 1) if ne(*two)), len(batch)]:
+            places.setdefault(owners[start], []).extend(range(start, stop))
+            start = stop
+        for those in places.values():
+            if len(those) >= _FEW:
+                keys = batch[those[0]][0]
+                columns = list(map(list, zip(*[batch[place][1] for place in those])))
+                if all(len(set(map(type, column))) == 1 for column in columns):
+                    yield Group(those, dict(zip(keys, columns)))
 
 
 def batches(things: Iterable[Any]) -> Iterator[list[Any]]:

@@ -1,0 +1,640 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restore a snapshot.
+
+All that is in it is created straight away, in windows: in an empty table there is nothing else to do. What the kernel
+refuses is looked at some hundred at a time. An entry that is there already is then treated as `conntrack_entries`
+would treat it (see `entries`), and of any other it is said why it is not restored. What a kernel may lose without a
+word is read back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping, Sequence, Tuple
+
+from .apply import settle_created
+from .client.columns import batches
+from .client.difference import differences
+from .client.entry import Entry, asking, creation, describe, identity, protocol_keys, tuple_of
+from .client.errors import ConntrackError, InvalidValue, KernelError, NotFound, NotPermitted, ResultUnknown, Unavailable
+from .client.labels import LabelMap
+from .client.layout import Layout
+from .client.match import EVERYTHING, Match
+from .client.record import KEYS, Record, creations, declarations, document_of, entries
+from .client.scan import Action
+from .client.shape import present
+from .client.table import LABELS_NEED_A_RULE, Table
+from .entries import NO_COUNTS, Outcome, bring_about, plan_all
+from .failure import Failed
+from .fingerprints import Fingerprints
+from .flush import UNLIMITED, Entries, Flushing
+from .plan import CannotReconcile, Policy, View, check_room, read_back
+from .snapshot_file import ENTRIES, EXPECTATIONS, Snapshot
+
+if TYPE_CHECKING:
+    from .client.document import Document
+    from .client.session import Endpoints
+
+#: A record, its place in the snapshot, and whether a kernel may lose something of it without a word.
+Placed = Tuple[int, Record, bool]
+
+#: So many are looked at together.
+_SOME = 256
+#: Protocols that kernels have given up tracking: of these they keep an entry without its ports.
+_FORGOTTEN = ("dccp", "udplite")
+
+
+class RestoreFailed(Failed):
+    """Not all of the snapshot is in the table."""
+
+
+def restore(
+    table: Table,
+    snapshot: Snapshot,
+    match: Match,
+    policy: Policy,
+    labels: LabelMap,
+    check_mode: bool = False,
+    report_limit: int = 100,
+    scope: Match | None = None,
+    keep: frozenset[Endpoints] = frozenset(),
+) -> Document:
+    """Restore what matches of a snapshot and return what was done, in the form of a module's result.
+
+    What is in `scope` and not in the snapshot goes, but for the flows that carry one of the connections in `keep`.
+    Raises `InvalidValue` before anything is changed, and `RestoreFailed` after all else was done, or where it could
+    not go on.
+    """
+    report = Report(snapshot, labels, report_limit, check_mode)
+    restoration = _Restoration(table, snapshot, match, policy, labels, check_mode, report)
+    try:
+        restoration.survey(scope)
+        if scope is not None:
+            restoration.purge(scope, keep)
+        restoration.restore_entries()
+        restoration.restore_expectations()
+    except ConntrackError as error:
+        if not report.begun:
+            raise
+        raise RestoreFailed(f"{error}. {report.so_far()}", report.result()) from error
+    if report.failures:
+        raise RestoreFailed(report.sentence(), report.result())
+    return report.result()
+
+
+class Report:
+    """What has become of a snapshot so far."""
+
+    def __init__(self, snapshot: Snapshot, labels: LabelMap, limit: int, check_mode: bool) -> None:
+        self.entries, self.expectations = {**NO_COUNTS}, {**NO_COUNTS}
+        self.kept = 0
+        self.changed = False
+        self.failures: list[Document] = []
+        self.warnings: list[str] = []
+        #: How many failures, and how many lines of the diff, are returned.
+        self.limit = limit
+        self._header = snapshot.header
+        self._labels = labels
+        self._check_mode = check_mode
+        self._before: list[str] = []
+        self._after: list[str] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was done, or found impossible."""
+        return self.changed or bool(self.failures)
+
+    @property
+    def shows_more(self) -> bool:
+        """Whether the diff has room for another line."""
+        return len(self._after) < self.limit
+
+    def created(self, number: int) -> None:
+        """Count entries that were created just so."""
+        self.entries["created"] += number
+        self.changed = self.changed or number > 0
+
+    def show(self, after: str, before: str | None = None) -> None:
+        """Have the diff say what there is now, and what there was in its place."""
+        if self.shows_more:
+            self._after.append(after)
+            if before is not None:
+                self._before.append(before)
+
+    def became(self, place: int, entry: Entry, outcome: Outcome) -> None:
+        """Count what became of an entry."""
+        if outcome.error is not None:
+            self.fail(place, present(entry, self._labels), outcome.error, outcome.operation != "unchanged")
+            return
+        self.entries[outcome.operation] += 1
+        if outcome.operation == "unchanged":
+            return
+        self.changed = True
+        if outcome.operation == "created":
+            self.show(describe(entry))
+        else:
+            was, is_ = (
+                ", ".join(f"{change.key} {getattr(change, side)!r}" for change in outcome.changes)
+                for side in ("before", "after")
+            )
+            self.show(f"{describe(entry)}: {is_}", f"{describe(entry)}: {was}")
+
+    def expected(self, operation: str, line: str) -> None:
+        """Count what became of an expectation."""
+        self.expectations[operation] += 1
+        if operation != "unchanged":
+            self.changed = True
+            self.show(line, line if operation == "replaced" else None)
+
+    def fail(
+        self, place: int | None, document: Document, reason: object, changed: bool = False, of: str = ENTRIES
+    ) -> None:
+        """Count what could not be restored, or only in part."""
+        counts = self.entries if of == ENTRIES else self.expectations
+        counts["failed"] += 1
+        self.changed = self.changed or changed
+        if len(self.failures) < max(1, self.limit):
+            self.failures.append({"index": place, "entry": document, "msg": str(reason)})
+
+    def purged(self, foreign: Entries, flushing: Flushing) -> None:
+        """Count what was not in the snapshot."""
+        self.kept = foreign.kept
+        self.entries["deleted"] = foreign.count if self._check_mode else flushing.flushed
+        self.changed = self.entries["deleted"] > 0
+        self._before += map(describe, foreign.shown)
+        if flushing.failed:
+            self.fail(None, {}, f"{flushing.failed} entries in scope stay, the first because: {flushing.failure}")
+            self.entries["failed"] = flushing.failed
+
+    def sentence(self) -> str:
+        failed = self.entries["failed"] + self.expectations["failed"]
+        first = self.failures[0]
+        where = "" if first["index"] is None else f"record {first['index']}: "
+        tense = "would not be" if self._check_mode else "are not"
+        return (
+            f"{failed} of {self._of} {tense} as in the snapshot, the first because: {where}{first['msg']}. The rest "
+            f"{'would be' if self._check_mode else 'is'}; see failed_entries"
+        )
+
+    def so_far(self) -> str:
+        done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))
+        return f"Until then {done} had been restored of {self._of}; see counts"
+
+    @property
+    def _of(self) -> str:
+        return f"{self._header.entries} entries and {self._header.expectations} expectations"
+
+    def result(self) -> Document:
+        result: Document = {
+            "changed": self.changed,
+            **self._header.as_result(),
+            "counts": self.entries,
+            "expectation_counts": self.expectations,
+            "kept": self.kept,
+            "failed_entries": self.failures[: self.limit],
+            "diff": {
+                "before": "".join(f"{line}\n" for line in sorted(self._before)),
+                "after": "".join(f"{line}\n" for line in sorted(self._after)),
+            },
+        }
+        return {**result, "warnings": self.warnings} if self.warnings else result
+
+
+class _Foreign(Entries):
+    """Entries that are in no record, and carry none of the connections to keep."""
+
+    def __init__(self, recorded: Fingerprints, table: Table, keep: frozenset[Endpoints], limit: int, most: int) -> None:
+        super().__init__(table, keep, limit, most)
+        self._recorded = recorded
+
+    def on(self, layout: Layout) -> Action:
+        entry, recorded, condemn = layout.entry, self._recorded, super().on(layout)
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            if identity(entry(datagram, start)) not in recorded:
+                condemn(datagram, start, message)
+
+        return act
+
+    def add(self, entry: Entry) -> None:
+        if identity(entry) not in self._recorded:
+            super().add(entry)
+
+
+class _Restoration:
+    """The steps of restoring a snapshot, or of foreseeing what that would do."""
+
+    def __init__(
+        self,
+        table: Table,
+        snapshot: Snapshot,
+        match: Match,
+        policy: Policy,
+        labels: LabelMap,
+        check_mode: bool,
+        report: Report,
+    ) -> None:
+        self._table = table
+        self._snapshot = snapshot
+        self._match = match
+        self._policy = policy
+        self._labels = labels
+        self._check_mode = check_mode
+        self._report = report
+        self._declarations, self._creations = declarations(), creations()
+        #: What was refused, with the reason, and what was created and is to be read back.
+        self._refused: list[tuple[Placed, KernelError]] = []
+        self._fragile: list[Placed] = []
+        #: Who is in the snapshot, if that is asked; and of those that match, who has a helper.
+        self._recorded = Fingerprints(0)
+        self._masters: set[Hashable] = set()
+        #: In check mode, the tuples that will be there; and who will be and has a helper.
+        self._coming = Fingerprints(2 * snapshot.header.entries if check_mode else 0)
+        self._coming_masters: set[Hashable] = set()
+        self._is_leaving: Any = None
+
+    # before anything is changed
+
+    def survey(self, scope: Match | None) -> None:
+        """Find out what can be known now, and refuse what cannot be. Raises `InvalidValue`."""
+        header = self._snapshot.header
+        self._check_keys(ENTRIES, KEYS)
+        if header.expectations:
+            from .client.expectation import EXPECTATION
+
+            self._check_keys(EXPECTATIONS, {"family", "extra", *(row.key for row in EXPECTATION)})
+        self._compare_names()
+        number = header.entries
+        if scope is not None or self._match is not EVERYTHING:
+            number = self._read_all(scope is not None)
+        most = self._table.statistics().get("max_entries", number)  # before Linux 4.18 the kernel does not say it
+        if number > most:
+            raise InvalidValue(
+                "path",
+                f"there are {number} entries to be restored and the table holds at most {most}; "
+                "raise net.netfilter.nf_conntrack_max (max of conntrack_settings)",
+            )
+
+    def _check_keys(self, of: str, known: Iterable[str]) -> None:
+        unknown = sorted(self._snapshot.keys[of].difference(known))
+        if unknown:
+            raise InvalidValue(
+                "path", f"its {of} have {', '.join(unknown)}, which this version does not know; update the collection"
+            )
+
+    def _compare_names(self) -> None:
+        there = LabelMap(self._snapshot.header.labels).names
+        others = {
+            bit: (name, self._labels.names[bit])
+            for bit, name in sorted(there.items())
+            if self._labels.names.get(bit, name) != name
+        }
+        if others:
+            bit, (was, here) = next(iter(others.items()))
+            self._report.warnings.append(
+                f"{len(others)} label bits have other names here than where the snapshot was taken: {bit} was {was} "
+                f"and is {here}. Labels are restored by their bits"
+            )
+
+    def _read_all(self, note: bool) -> int:
+        """How many entries of the snapshot match; each is looked at, so that nothing can be wrong with one later."""
+        number = 0
+        self._recorded = Fingerprints(self._snapshot.header.entries if note else 0)
+        for _one, entry in self._parsed():
+            if note:
+                self._recorded.add(identity(entry))
+            if self._match(entry):
+                number += 1
+                if "helper" in entry:
+                    self._masters.add(_master_key(entry))
+        return number
+
+    def _placed(self) -> Iterator[Placed]:
+        first = 0
+        for _of, keys, rows in self._snapshot.blocks(ENTRIES):
+            at = keys.index("protocol") if "protocol" in keys else 0
+            fragile = "labels" in keys or any(row[at] in _FORGOTTEN for row in rows)
+            for place, row in enumerate(rows, first):
+                yield place, (keys, row), fragile
+            first += len(rows)
+
+    def _parsed(self) -> Iterator[tuple[Placed, Entry]]:
+        work = entries()
+        for batch in batches(self._placed()):
+            yield from zip(batch, work.each([record for _place, record, _fragile in batch]))
+
+    def _wanted(self) -> Iterator[Placed]:
+        """What is to be restored."""
+        if self._match is EVERYTHING:
+            return self._placed()
+        return (one for one, entry in self._parsed() if self._match(entry))
+
+    # what is in scope and not in the snapshot
+
+    def purge(self, scope: Match, keep: frozenset[Endpoints]) -> None:
+        """Delete it as it is read."""
+        most = 0 if self._check_mode else UNLIMITED
+        foreign = _Foreign(self._recorded, self._table, keep, self._report.limit, most)
+        flushing = Flushing(foreign)
+        try:
+            for _read in foreign.read(scope):
+                flushing.go_on()
+            flushing.go_on(last=True)
+        finally:
+            self._report.purged(foreign, flushing)
+
+        def is_leaving(entry: Entry) -> bool:
+            return identity(entry) not in self._recorded and scope(entry) and not foreign.is_kept(entry)
+
+        self._is_leaving = is_leaving
+
+    # entries
+
+    def restore_entries(self) -> None:
+        if self._check_mode:
+            self._foresee(self._wanted())
+        else:
+            self._create(self._wanted())
+            self._look_at_fragile()
+            self._look_at_refused()
+            self._look_at_fragile()
+
+    def _create(self, wanted: Iterator[Placed]) -> None:
+        """Create them all; what does not go smoothly is kept for a look."""
+        sent: deque[Placed] = deque()
+        unreadable: list[InvalidValue] = []
+
+        def noted() -> Iterator[Record]:
+            try:
+                for one in wanted:
+                    sent.append(one)
+                    yield one[1]
+            except InvalidValue as fault:
+                unreadable.append(fault)
+
+        while True:
+            created, showing = 0, self._report.shows_more
+            try:
+                for error in self._table.create_made(noted(), self._creations):
+                    one = sent.popleft()
+                    if error is None and not one[2]:
+                        created += 1
+                        if showing:
+                            self._report.show(describe(self._declarations.one(one[1])))
+                            showing = self._report.shows_more
+                    elif error is None:
+                        self._fragile.append(one)
+                        if len(self._fragile) >= _SOME:
+                            self._look_at_fragile()
+                    else:
+                        self._refused.append((one, error))
+                        if len(self._refused) >= _SOME:
+                            self._look_at_refused()
+                break
+            except InvalidValue:
+                # One of those that were not sent yet; the others go on
+                left = [one for one, _entry in self._declared(list(sent))]
+                sent.clear()
+                wanted = chain(left, wanted)
+            finally:
+                self._report.created(created)
+        if unreadable:
+            raise unreadable[0]
+
+    def _declared(self, some: Sequence[Placed]) -> Iterator[tuple[Placed, Entry]]:
+        """The entries that records declare; where one declares nothing that can be, that is reported."""
+        records = [record for _place, record, _fragile in some]
+        try:
+            list(self._creations.each(records))
+            yield from zip(some, list(self._declarations.each(records)))
+        except InvalidValue as fault:
+            if len(some) > 1:
+                for one in some:
+                    yield from self._declared([one])
+            else:
+                self._report.fail(some[0][0], document_of(records[0]), fault)
+
+    def _look_at_fragile(self) -> None:
+        """Read back what was created and may have lost something."""
+        fragile, self._fragile = self._fragile, []
+        declared = list(self._declarations.each([record for _place, record, _fragile in fragile]))
+        answers = list(self._table.holders(declared))
+        for (place, _record, _fragile), entry, answer in zip(fragile, declared, answers):
+            try:
+                self._check_whole(entry, answer)
+            except CannotReconcile as lost:
+                self._report.fail(place, present(entry, self._labels), lost, lost.operation != "unchanged")
+            else:
+                self._report.created(1)
+                self._report.show(describe(entry))
+
+    def _check_whole(self, entry: Entry, answer: Entry | KernelError) -> None:
+        """Raise `CannotReconcile` where there is less of an entry than was created."""
+        found: Entry | None = None
+        try:
+            if isinstance(answer, ResultUnknown):
+                found = read_back(self._table, entry)
+            elif not isinstance(answer, KernelError):
+                found = answer
+            elif not isinstance(answer, NotFound):
+                raise answer
+        except KernelError as error:
+            raise CannotReconcile(f"{describe(entry)} was created, but not read back. {error}", "created") from error
+        if found is None:
+            return  # its time is over already
+        if identity(found) != identity(entry):
+            settle_created(self._table, creation(entry), found, self._labels)
+        elif entry.get("labels", 0) & ~found.get("labels", 0):
+            raise CannotReconcile(
+                f"{describe(entry)} is there, but without its labels. {LABELS_NEED_A_RULE}", "created"
+            )
+
+    def _look_at_refused(self) -> None:
+        """Do with each what is to be done with one that is there already, or find out what is in its way."""
+        refused, self._refused = self._refused, []
+        declared = self._declarations.each([record for (_place, record, _fragile), _error in refused])
+        lost = [isinstance(error, ResultUnknown) for _one, error in refused]
+        left = self._but_crossed(self._but_kept([one for one, _error in refused], list(declared), lost))
+        outcomes = bring_about(self._table, [entry for _one, entry, *_more in left], self._policy, self._labels)
+        for (one, entry, unknown, _absent), outcome in zip(left, outcomes):
+            if unknown and outcome.error is None and outcome.operation == "unchanged":
+                outcome = outcome._replace(operation="created")  # and only the answer was lost
+            self._report.became(one[0], entry, outcome)
+
+    def _but_kept(
+        self, some: Sequence[Placed], declared: Sequence[Entry], lost: Sequence[bool]
+    ) -> list[tuple[Placed, Entry, bool, bool]]:
+        """Those of entries that are not there already to be kept as they are.
+
+        `lost` says whether the answer to the creation of each was; and with each comes whether nobody has its tuple.
+        """
+        left = []
+        for one, entry, unknown, answer in zip(some, declared, lost, list(self._table.holders(declared))):
+            there = not isinstance(answer, KernelError) and identity(answer) == identity(entry)
+            if isinstance(answer, KernelError) or not there or self._policy.on_existing != "keep":
+                left.append((one, entry, unknown, isinstance(answer, NotFound)))
+            elif unknown and one[2]:
+                self._fragile.append(one)
+            elif unknown and not differences(entry, answer):
+                self._report.became(one[0], entry, Outcome(None, "created", ()))  # and only the answer was lost
+            else:
+                self._report.became(one[0], entry, Outcome(None, "unchanged", ()))
+        return left
+
+    def _but_crossed(self, some: Sequence[tuple[Placed, Entry, bool, bool]]) -> list[tuple[Placed, Entry, bool, bool]]:
+        """Those of entries whose translated reply, as it is in the snapshot, nobody else has."""
+        crossed = set()
+        exact = [(one[0], entry) for one, entry, _unknown, absent in some if absent and _is_exactly_translated(entry)]
+        shown = [_as_shown(entry) for _place, entry in exact]
+        view = View(self._table, self._is_leaving)
+        view.look(shown)
+        view.look(shown, "reply")
+        for (place, entry), plain in zip(exact, shown):
+            try:
+                check_room(view, plain)
+            except CannotReconcile as taken:
+                self._report.fail(place, present(entry, self._labels), taken)
+                crossed.add(place)
+        return [one for one in some if one[0][0] not in crossed]
+
+    # what restoring entries would do
+
+    def _foresee(self, wanted: Iterator[Placed]) -> None:
+        for batch in iter(lambda: list(islice(wanted, _SOME)), []):
+            some = list(self._declared(batch))
+            kept = self._but_kept([one for one, _entry in some], [entry for _one, entry in some], [False] * len(some))
+            left = self._but_crossed(kept)
+            crowded: list[tuple[Placed, Entry]] = []
+            for (one, entry, _unknown, absent), replied in zip(left, self._reply_is_free([found[1] for found in left])):
+                free = absent and replied and "master.source" not in entry
+                if free and crowded:
+                    self._foresee_crowded(crowded)
+                    crowded = []
+                if not self._meets(one, entry):
+                    if free:
+                        self._will_become(one, entry, Outcome(None, "created", ()))
+                    else:
+                        crowded.append((one, entry))
+            self._foresee_crowded(crowded)
+
+    def _reply_is_free(self, some: Sequence[Entry]) -> list[bool]:
+        """Whether nobody has the reply tuple of an entry; of a translated one that was looked at already."""
+        asked = [entry for entry in some if not _is_translated(entry)]
+        answers = iter(list(self._table.holders(asking(entry, "reply") for entry in asked)))
+        return [_is_translated(entry) or isinstance(next(answers, None), NotFound) for entry in some]
+
+    def _foresee_crowded(self, crowded: Sequence[tuple[Placed, Entry]]) -> None:
+        """The same for entries that are there, have a master, or meet others."""
+        declared = []
+        for _one, entry in crowded:
+            if "master.source" in entry and any((end, _end(entry, "master")) in self._coming for end in _ENDS):
+                entry = {key: value for key, value in entry.items() if not key.startswith("master.")}
+            declared.append(entry)
+        outcomes = plan_all(self._table, declared, self._policy, self._labels, self._is_leaving)
+        for (one, entry), outcome in zip(crowded, outcomes):
+            self._will_become(one, entry, outcome)
+
+    def _will_become(self, one: Placed, entry: Entry, outcome: Outcome) -> None:
+        self._report.became(one[0], entry, outcome)
+        if outcome.error is None and outcome.operation == "created":
+            for end in _ENDS:
+                self._coming.add((end, _end(entry, end)))
+            if "helper" in entry:
+                self._coming_masters.add(_master_key(entry))
+
+    def _meets(self, one: Placed, entry: Entry) -> bool:
+        """Whether an entry before this one in the snapshot will be in its place or in its way, which is reported."""
+        if ("original", _end(entry, "original")) in self._coming:
+            self._report.became(one[0], entry, Outcome(None, "unchanged", ()))
+            return True
+        for end in ("original",) if _is_translated(entry) and not _is_exactly_translated(entry) else _ENDS:
+            zones = {_zone_of(entry, other) for other in (_ENDS if end == "original" else ("reply",))}
+            for other in _ENDS:
+                # An entry is kept apart from another by the zone that both have in the direction of that one's tuple
+                zone = _zone_of(entry, other)
+                if zone in zones and (other, _end(entry, end, zone)) in self._coming:
+                    reason = f"{describe(entry)} cannot be created: its {end} tuple is taken by an entry before it"
+                    self._report.fail(one[0], present(entry, self._labels), reason)
+                    return True
+        return False
+
+    # expectations
+
+    def restore_expectations(self) -> None:
+        """Restore those whose masters match, one after the other: there are few."""
+        first = self._snapshot.header.entries
+        for _of, keys, rows in self._snapshot.blocks(EXPECTATIONS):
+            for place, values in enumerate(rows, first):
+                self._restore_expectation(place, document_of((keys, values)))
+            first += len(rows)
+
+    def _restore_expectation(self, place: int, document: Document) -> None:
+        from .client import expectation
+        from .expectation import reconcile
+
+        if document.get("timeout") == 0:
+            document["timeout"] = 1
+        try:
+            declared = expectation.parse(document)
+            master = _master_key(expectation.master_of(declared))
+            if self._match is not EVERYTHING and master not in self._masters:
+                return
+            if master in self._coming_masters:
+                operation = "created"
+            else:
+                done = reconcile(self._table, declared, self._policy, self._check_mode)
+                operation = done["operation"]
+                if done["evicted"]:
+                    self._report.warnings.append(
+                        f"{len(done['evicted'])} expectations were forgotten by the kernel to make room for the "
+                        f"{expectation.describe(declared)}"
+                    )
+        except (NotPermitted, Unavailable):
+            raise
+        except ConntrackError as error:
+            changed = isinstance(error, CannotReconcile) and error.operation != "unchanged"
+            self._report.fail(place, document, error, changed, EXPECTATIONS)
+        else:
+            self._report.expected(operation, expectation.describe(declared))
+
+
+_ENDS = ("original", "reply")
+
+
+def _is_translated(entry: Entry) -> bool:
+    return any(key.startswith("nat.") for key in entry)
+
+
+def _is_exactly_translated(entry: Entry) -> bool:
+    """Whether the translation leaves the kernel no choice of a port, an ICMP id or a key of GRE."""
+    asked = [end for end in ("source", "destination") if f"nat.{end}.address_min" in entry]
+    free = bool(protocol_keys(entry["original.protocol"]))
+    return (
+        bool(asked)
+        and "reply.source" in entry
+        and not (free and any(f"nat.{end}.port_min" not in entry for end in asked))
+    )
+
+
+def _as_shown(entry: Entry) -> Entry:
+    """An entry with the reply that it is to have, not asking for a translation, nor for a master."""
+    return {key: value for key, value in entry.items() if not key.startswith(("nat.", "master."))}
+
+
+def _zone_of(entry: Mapping[str, Any], direction: str) -> int:
+    zone: int = entry.get("zone") or entry.get(f"{direction}.zone") or 0
+    return zone
+
+
+def _end(entry: Mapping[str, Any], direction: str, zone: int | None = None) -> Hashable:
+    """The tuple of a direction, or that of the master, in its zone or in another."""
+    zone = _zone_of(entry, direction) if zone is None else zone
+    return zone, entry["family"], frozenset(tuple_of(entry, direction).items())
+
+
+def _master_key(entry: Mapping[str, Any]) -> Hashable:
+    """What an expectation says of its master."""
+    zone = next((entry[key] for key in ("zone", "original.zone", "reply.zone") if entry.get(key)), 0)
+    return zone, entry["family"], frozenset(tuple_of(entry, "original").items())

@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A table saved, lost and restored on the real kernel is the same table, to us and to conntrack(8)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation, shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.restore import RestoreFailed, restore
+from ansible_collections.netops.conntrack.plugins.module_utils.snapshot import save
+from ansible_collections.netops.conntrack.plugins.module_utils.snapshot_file import Snapshot
+from tests import samples, views
+from tests.features import lacks
+from tests.lab import Namespace
+
+from .test_modules import run as run_module
+
+Document = dict[str, Any]
+
+NO_LABELS = LabelMap()
+MANY = 5_000
+
+
+@pytest.fixture(params=["snapshot", "snapshot.gz"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / request.param
+
+
+@pytest.fixture
+def table(namespace: Namespace) -> Iterator[Table]:
+    namespace.firewall.use_labels()
+    with namespace.entered(), Table() as table:
+        yield table
+
+
+@pytest.fixture
+def elsewhere(root: None) -> Iterator[Namespace]:
+    """The host to be restored on."""
+    with Namespace("elsewhere") as namespace:
+        namespace.firewall.use_labels()
+        yield namespace
+
+
+def fill(table: Table) -> bool:
+    """Entries of every kind, and what FTP sessions expect; whether there is a helper for these."""
+    helper = True
+    for family in samples.FAMILIES:
+        for sample in samples.samples(family):
+            if sample.needs == "helper" and not helper:
+                continue
+            try:
+                table.create(shape.parse(sample.declared))
+            except Unsupported:
+                assert sample.needs == "helper"
+                helper = False
+    if helper:
+        for family, zone in (("ipv4", 5), ("ipv6", 5), ("ipv4", 0)):
+            master = {"protocol": "tcp", **samples.ends(family, **samples.ports(40000, 21))}
+            if not zone:
+                declared = {"protocol": "tcp", "original": {**master}, "helper": "ftp", "timeout": 9000}
+                del declared["original"]["protocol"]
+                table.create(shape.parse(declared))
+            ends = samples.turned(family, destination_port=4000 + zone)
+            announced = {"tuple": {"protocol": "tcp", **ends}, "master": master, "zone": zone, "timeout": 77}
+            wanted = expectation.parse(announced)
+            expectation.create(table, wanted)
+            expectation.update(table, wanted)
+    return helper
+
+
+def run(table: Table, path: Path, **options: Any) -> Document:
+    check, match, scope = options.pop("check", False), options.pop("match", None), options.pop("scope", None)
+    policy = Policy(**{"on_existing": "keep", **options})
+    with Snapshot(str(path)) as snapshot:
+        try:
+            return restore(
+                table,
+                snapshot,
+                EVERYTHING if match is None else parse_match(match),
+                policy,
+                NO_LABELS,
+                check,
+                scope=None if scope is None else parse_match(scope),
+            )
+        except RestoreFailed as failure:
+            return {"msg": str(failure), **failure.result}
+
+
+def numbers(result: Document, of: str = "counts") -> Document:
+    return {key: count for key, count in result[of].items() if count}
+
+
+def entries(table: Table) -> dict[Any, Document]:
+    documents = [shape.present(entry) for entry in table.dump()]
+    assert all("extra" not in document for document in documents)
+    return {identity(shape.parse(document)): views.lasting(document) for document in documents}
+
+
+def untimed(entries: dict[Any, Document]) -> dict[Any, Document]:
+    """Without countdowns, where it takes some seconds."""
+    return {
+        key: {name: value for name, value in document.items() if name != "timeout"} for key, document in entries.items()
+    }
+
+
+def expectations(table: Table) -> list[Document]:
+    found = [expectation.present(one) for one in expectation.located(table, expectation.read_all(table))]
+    for one in found:
+        del one["id"]
+        assert 70 < one["timeout"] <= 77
+        del one["timeout"]
+    return sorted(found, key=json.dumps)
+
+
+def seen(namespace: Namespace) -> list[str]:
+    """What others see of a table."""
+    steady = [
+        {key: value for key, value in entry.items() if key not in ("id", "use", "timeout")}
+        for entry in views.by_text(namespace) + views.by_pyroute2(namespace)
+    ]
+    expected = [line.split(maxsplit=1)[1] for line in namespace.conntrack("-L", "expect").splitlines()]
+    return sorted([*(json.dumps(entry, sort_keys=True) for entry in steady), *expected])
+
+
+def test_entries_and_expectations_of_every_kind_come_back(
+    table: Table, namespace: Namespace, elsewhere: Namespace, path: Path
+) -> None:
+    helper = fill(table)
+    before, expected, shown = entries(table), expectations(table), seen(namespace)
+    assert len(before) > 40
+    assert len(expected) == (3 if helper else 0)
+    done = save(table, str(path), EVERYTHING, NO_LABELS, False)
+    assert (done["snapshot"]["entries"], done["snapshot"]["expectations"]) == (len(before), len(expected))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with elsewhere.entered(), Table() as other:
+        foreseen = run(other, path, check=True)
+        assert elsewhere.count() == 0
+        restored = run(other, path)
+        assert "msg" not in restored, restored["failed_entries"]
+        assert foreseen == restored
+        assert numbers(restored) == {"created": len(before)}
+        assert numbers(restored, "expectation_counts") == ({"created": 3} if helper else {})
+        assert entries(other) == before
+        assert expectations(other) == expected
+        assert seen(elsewhere) == shown
+        again = run(other, path)
+        assert not again["changed"]
+        assert numbers(again) == {"unchanged": len(before)}
+        updated = run(other, path, on_existing="update")
+        assert not updated["changed"], updated["diff"]
+
+
+def test_it_is_readable_by_whoever_has_zcat(table: Table, tmp_path: Path) -> None:
+    fill(table)
+    save(table, str(tmp_path / "it.gz"), EVERYTHING, LabelMap({"voip": 5}), False)
+    lines = gzip.decompress((tmp_path / "it.gz").read_bytes()).decode().splitlines()
+    header = json.loads(lines[0])
+    assert header["entries"] + header["expectations"] == sum(line.startswith("[") for line in lines)
+    assert header["labels"] == {"voip": 5}
+    assert any('"192.0.2.1","198.51.100.2"' in line for line in lines)
+
+
+def test_one_without_a_rule_for_labels_says_what_it_lost(table: Table, path: Path, root: None) -> None:
+    fill(table)
+    save(table, str(path), EVERYTHING, NO_LABELS, False)
+    labelled = sum("labels" in entry for entry in table.dump())
+    with Namespace("bare") as bare, bare.entered(), Table() as other:
+        done = run(other, path)
+        assert numbers(done) == {"created": table.count() - labelled} | ({"failed": labelled} if labelled else {})
+        assert bare.count() == table.count()
+        assert all("without its labels" in failure["msg"] for failure in done["failed_entries"])
+
+
+def test_of_a_protocol_that_is_not_tracked_nothing_is_left(table: Table, path: Path) -> None:
+    """Linux has tracked DCCP before 6.17."""
+    from tests.unit.plugins.module_utils.test_restore import flow, write
+
+    dccp = [{**flow(port, timeout=60), "protocol": "dccp"} for port in (1, 2)]
+    write(str(path), *dccp, flow(3, timeout=60))
+    done = run(table, path)
+    untracked = lacks("tracks_dccp")
+    assert numbers(done) == ({"created": 1, "failed": 2} if untracked else {"created": 3})
+    assert sorted(entry["original.protocol"] for entry in table.dump()) == ([6] if untracked else [6, 33, 33])
+
+
+def test_many_come_back(table: Table, namespace: Namespace, path: Path) -> None:
+    def flows() -> Iterator[Document]:
+        for number in range(MANY):
+            source, translated = f"10.{number >> 14}.{number >> 7 & 127}.{number & 127}", number % 3 == 0
+            yield {
+                "protocol": "tcp",
+                "original": {"source": source, "destination": "192.0.2.80", **samples.ports(4000 + number % 7, 443)},
+                "tcp": {"state": "established"},
+                "status": ["seen_reply", "assured"],
+                "mark": number % 5,
+                "labels": [number % 3] if number % 100 == 0 else [],
+                "timeout": 9000,
+                **({"nat": {"source": {"address": "198.51.100.9", "port": 1024 + number}}} if translated else {}),
+            }
+
+    assert not [error for error in table.create_declared(flows()) if error]
+    before = untimed(entries(table))
+    save(table, str(path), EVERYTHING, NO_LABELS, False)
+    namespace.conntrack("-F")
+    assert numbers(run(table, path)) == {"created": MANY}
+    assert untimed(entries(table)) == before
+    namespace.conntrack("-D", "-m", "3")
+    assert numbers(run(table, path, check=True)) == {"created": MANY // 5, "unchanged": MANY * 4 // 5}
+    assert numbers(run(table, path)) == {"created": MANY // 5, "unchanged": MANY * 4 // 5}
+    assert untimed(entries(table)) == before
+
+
+def test_a_purge_leaves_others_alone(table: Table, namespace: Namespace, path: Path) -> None:
+    fill(table)
+    save(table, str(path), EVERYTHING, NO_LABELS, False)
+    before = entries(table)
+    namespace.conntrack(
+        "-R",
+        "-",
+        input="-I -p udp -s 10.9.9.1 -d 10.9.9.2 --sport 1 --dport 2 -t 600 -w 5\n"
+        "-I -p udp -s 10.9.9.1 -d 10.9.9.2 --sport 1 --dport 2 -t 600 -w 6\n",
+    )
+    for check in (True, False):
+        done = run(table, path, check=check, scope={"zone": 5})
+        assert numbers(done) == {"deleted": 1, "unchanged": len(before)}
+        assert "10.9.9.1" in done["diff"]["before"]
+    assert [flow.get("zone") for flow in namespace.table() if flow["original"]["source"] == "10.9.9.1"] == [6]
+    assert len(entries(table)) == len(before) + 1
+
+
+def test_a_restore_needs_no_more_than_the_file(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
+    """The module, in a process of its own: saved in one namespace, restored in the other, by their paths."""
+    path = str(tmp_path / "it.gz")
+    namespace.conntrack("-I", *"-p udp -s 10.1.0.2 -d 192.0.2.53 --sport 1 --dport 53 -t 600 -m 7".split())
+    done = run_module(namespace, "conntrack_snapshot", state="saved", path=path)
+    assert (done["changed"], done["snapshot"]["entries"]) == (True, 1)
+    done = run_module(namespace, "conntrack_snapshot", state="restored", path=path, netns=elsewhere.path)
+    assert (done["changed"], numbers(done), done["checksum"] != "") == (True, {"created": 1}, True)
+    (flow,) = elsewhere.table()
+    assert (flow["mark"], 590 < flow["timeout"] <= 600) == (7, True)
+
+
+def refusals() -> list[Any]:
+    return [
+        pytest.param({"state": "saved", "purge": True, "scope": {"zone": 5}}, "purge: is of use only", id="saved"),
+        pytest.param({"state": "restored", "purge": True}, "scope: is missing", id="scope"),
+        pytest.param({"state": "restored", "match": {}}, "match: says nothing", id="match"),
+        pytest.param({"state": "restored", "report_limit": -1}, "report_limit: -1 is negative", id="report_limit"),
+        pytest.param({"state": "restored", "path": "/proc/self/status"}, "is no snapshot", id="foreign"),
+        pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is no directory /nowhere", id="nowhere"),
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "says"), refusals())
+def test_what_cannot_be_is_refused_in_a_sentence(
+    namespace: Namespace, tmp_path: Path, arguments: Document, says: str
+) -> None:
+    path = tmp_path / "it"
+    run_module(namespace, "conntrack_snapshot", state="saved", path=str(path))
+    before = path.read_bytes()
+    done = run_module(namespace, "conntrack_snapshot", **{"path": str(path), **arguments})
+    assert says in done["msg"]
+    assert done["msg"].endswith("Nothing was changed.")
+    assert not done["changed"]
+    assert (done["counts"]["created"], done["snapshot"], done["failed_entries"]) == (0, {}, [])
+    assert path.read_bytes() == before

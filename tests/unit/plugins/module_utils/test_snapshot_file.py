@@ -1,0 +1,343 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A snapshot is there whole or not at all, and what is not whole is never restored from."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils import snapshot_file
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.snapshot_file import (
+    CannotWrite,
+    Counter,
+    Header,
+    Snapshot,
+    Writer,
+    previous,
+)
+
+Document = Dict[str, Any]
+
+HEADER = Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {"voip": 5})
+SAME: Document = {"family": "ipv4", "protocol": "udp"}
+RECORDS: list[Document] = [
+    {**SAME, "original.source": "10.0.0.1", "status": ["confirmed"], "mark": 0},
+    {**SAME, "original.source": '10.0.0.2", "', "status": [], "mark": 7},
+    {**SAME, "original.source": "10.0.0.3", "extra": {"99": "00"}},
+]
+EXPECTATION: Document = {"family": "ipv4", "tuple.protocol": "tcp"}
+
+
+def write(path: Path, records: list[Document] | None = None, writer: Counter | None = None) -> Header:
+    with Writer(str(path), HEADER) as own:
+        for record in RECORDS if records is None else records:
+            (writer or own).write("entries", {key: [value] for key, value in record.items()}, ("family", "protocol"))
+        own.write("expectations", {key: [value] for key, value in EXPECTATION.items()})
+    return own.header
+
+
+def read(path: Path, of: str = "entries") -> list[Document]:
+    with Snapshot(str(path)) as snapshot:
+        return [dict(zip(block.keys, row)) for block in snapshot.blocks(of) for row in block.rows]
+
+
+def sealed(lines: list[bytes]) -> bytes:
+    """Lines with a checksum that fits, as somebody can write them who wants to deceive."""
+    header = json.loads(lines[0])
+    header["sha256"] = "0" * 64
+    first, body = json.dumps(header).encode() + b"\n", b"".join(line + b"\n" for line in lines[1:])
+    digest = hashlib.sha256(body + first).hexdigest()
+    return first.replace(b"0" * 64, digest.encode()) + body
+
+
+@pytest.fixture(params=["snapshot", "snapshot.gz"])
+def path(request: Any, tmp_path: Path) -> Path:
+    return tmp_path / request.param
+
+
+# what is written
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    header = write(path)
+    assert read(path) == RECORDS
+    assert read(path, "expectations") == [EXPECTATION]
+    assert (header.entries, header.expectations) == (3, 1)
+    with Snapshot(str(path)) as snapshot:
+        assert snapshot.header == header
+        assert snapshot.keys["entries"] == {key for record in RECORDS for key in record}
+
+
+def test_an_empty_table_has_a_snapshot_too(path: Path) -> None:
+    write(path, [])
+    assert read(path) == []
+
+
+def test_a_human_can_read_it(path: Path) -> None:
+    write(path)
+    data = path.read_bytes()
+    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("ascii").splitlines()
+    assert json.loads(lines[0])["entries"] == 3
+    assert json.loads(lines[0])["format"] == "netops.conntrack snapshot"
+    assert json.loads(lines[1]) == {"of": "entries", "alike": SAME, "keys": ["original.source", "status", "mark"]}
+    assert lines[2] == '["10.0.0.1",["confirmed"],0]'
+    assert (path.suffix == ".gz") == (data[:2] == b"\x1f\x8b")
+
+
+def test_many_records_of_one_kind_name_their_keys_once(path: Path) -> None:
+    write(path, [RECORDS[0]] * 1000)
+    assert len(read(path)) == 1000
+    with Snapshot(str(path)) as snapshot:
+        assert len({id(block.keys) for block in snapshot.blocks("entries")}) == 1
+
+
+def test_records_are_read_across_the_bounds_of_what_is_read_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path)
+    for size in range(1, 40):
+        monkeypatch.setattr(snapshot_file, "_CHUNK", size)
+        assert read(path) == RECORDS
+
+
+def test_whether_it_is_compressed_is_told_by_the_file_itself(tmp_path: Path) -> None:
+    write(tmp_path / "snapshot.gz")
+    os.rename(tmp_path / "snapshot.gz", tmp_path / "other")
+    assert read(tmp_path / "other") == RECORDS
+
+
+def test_only_the_owner_can_read_it(path: Path) -> None:
+    old = os.umask(0)
+    try:
+        write(path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# at once or not at all
+
+
+class Unplugged(Exception):
+    pass
+
+
+def test_a_failure_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+    write(path)
+    before = path.read_bytes()
+
+    class Broken(Counter):
+        def write(self, of: str, columns: Any, alike: Any = ()) -> None:
+            raise Unplugged
+
+    with pytest.raises(Unplugged):
+        write(path, writer=Broken())
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_so_does_a_disk_that_fails_at_the_end(path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path)
+    before = path.read_bytes()
+
+    def fail(*_arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(CannotWrite, match="cannot be written: No space left on device"):
+        write(path, RECORDS[:1])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(old: str, new: str) -> None:
+        steps.append("rename")
+        with Snapshot(old):  # whole already
+            rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    write(path)
+    assert steps == ["file", "rename", "folder"]
+
+
+def test_a_link_goes_on_leading_there(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / f"link{path.suffix}"
+    link.symlink_to(path)
+    write(link)
+    assert link.is_symlink()
+    assert read(path) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.write_text("root:x:0:0\n"), "is there and is no snapshot; remove it first"),
+        (lambda path: path.write_bytes(gzip.compress(b"tar")), "is there and is no snapshot; remove it first"),
+        (lambda path: path.parent.rmdir(), "there is no directory"),
+        (os.mkfifo, "is no file"),
+    ],
+    ids=["directory", "passwd", "archive", "nowhere", "fifo"],
+)
+def test_nothing_else_is_overwritten(prepare: Any, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "snapshot"
+    path.parent.mkdir()
+    prepare(path)
+    with pytest.raises(InvalidValue, match=says):
+        write(path)
+
+
+def test_an_empty_file_is_overwritten(path: Path) -> None:
+    """As the module tempfile makes one."""
+    path.touch()
+    write(path)
+    assert read(path) == RECORDS
+
+
+def test_a_damaged_snapshot_is_overwritten(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert previous(str(path)) is not None
+    write(path)
+    assert read(path) == RECORDS
+
+
+# what is refused
+
+
+def test_one_that_is_cut_short_anywhere_is_refused(path: Path) -> None:
+    write(path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InvalidValue) as refused:
+            read(path)
+        assert str(refused.value).startswith(f"path: {path} ")
+        assert "\n" not in str(refused.value)
+
+
+def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> None:
+    """A few bytes of a compressed file, such as its time, mean nothing."""
+    write(path)
+    whole = path.read_bytes()
+    read_all_the_same = 0
+    for place in range(len(whole)):
+        for bit in (0x01, 0x20, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                found = read(path)
+            except InvalidValue:
+                continue
+            assert found == RECORDS
+            read_all_the_same += 1
+    assert read_all_the_same == 0 or (path.suffix == ".gz" and read_all_the_same < 60)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is no snapshot"),
+        (b"\n", "is no snapshot"),
+        (b"{}\n", "is no snapshot"),
+        (b"[1]\n", "is no snapshot"),
+        (b'{"format": "tar"}\n', "is no snapshot"),
+        (b"ipv4     2 udp      17 29 src=10.0.0.1\n", "is no snapshot"),
+        (b'{"format": "netops.conntrack snapshot", "version": 2, "new": []}\n', "of format 2.*update the collection"),
+        (b'{"format": "netops.conntrack snapshot", "version": 1}\n', "has a header that lacks something"),
+        (b'{"format": "netops.conntrack snapshot", "version": "1"}\n', "has a header that lacks something"),
+        (b"{" * 100_000 + b"\n", "has a line that is no record"),
+        (b"x" * 3_000_000, "is no snapshot"),
+    ],
+)
+def test_what_is_none_is_refused_in_a_sentence(content: bytes, says: str, path: Path) -> None:
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    with pytest.raises(InvalidValue, match=says):
+        read(path)
+
+
+def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for name, says in (("absent", "No such file"), (".", "is no file")):
+        with pytest.raises(InvalidValue, match=says):
+            read(tmp_path / name)
+
+
+def forgeries() -> Iterator[Any]:
+    lines = json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict(), "entries": 1}).encode()
+    layout = b'{"of": "entries", "alike": {}, "keys": ["mark"]}'
+    for name, body in {
+        "no layout": [b"[1]"],
+        "another number": [layout],
+        "more": [layout, b"[1]", b"[1]"],
+        "too long": [layout, b"[1,2]"],
+        "too short": [layout, b"[]"],
+        "no JSON": [layout, b"[1"],
+        "a number": [layout, b"1"],
+        "two in one": [layout, b"[1],[2]"],
+        "deep": [layout, b"[" * 100_000],
+        "unknown kind": [b'{"of": "others", "alike": {}, "keys": ["mark"]}', b"[1]"],
+        "no keys": [b'{"of": "entries", "alike": {}}', b"[1]"],
+        "keys that are none": [b'{"of": "entries", "alike": {}, "keys": [1]}', b"[1]"],
+        "a key twice": [b'{"of": "entries", "alike": {"mark": 1}, "keys": ["mark"]}', b"[1]"],
+        "a kind that is none": [b'{"of": [], "alike": {}, "keys": ["mark"]}', b"[1]"],
+        "a long line": [layout, b"[" + b" " * 3_000_000 + b"1]"],
+    }.items():
+        yield pytest.param([lines, *body], id=name)
+
+
+@pytest.mark.parametrize("lines", list(forgeries()))
+def test_one_that_was_made_to_deceive_is_refused_all_the_same(lines: list[bytes], tmp_path: Path) -> None:
+    """A checksum keeps nobody out who can calculate one."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(sealed(lines))
+    with pytest.raises(InvalidValue):
+        read(path)
+
+
+def test_a_forgery_of_this_test_would_be_taken_if_it_were_none(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    header = json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict(), "entries": 1}).encode()
+    path.write_bytes(sealed([header, b'{"of": "entries", "alike": {}, "keys": ["mark"]}', b"[1]"]))
+    assert read(path) == [{"mark": 1}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": []}, {"labels": {"voip": "5"}}, {"entries": "1"}, {"host": None}, {"sha256": 5}],
+    ids=str,
+)
+def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    path.write_text(json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict(), **change}) + "\n")
+    with pytest.raises(InvalidValue, match="has a header that is none"):
+        read(path)
+
+
+def test_a_file_is_not_left_open(path: Path) -> None:
+    """A warning of an unclosed file is an error here."""
+    write(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    for _attempt in range(2):
+        with pytest.raises(InvalidValue):
+            Snapshot(str(path))

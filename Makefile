@@ -14,7 +14,7 @@ RUNNER := .nox/runner
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test unit kernel kernels interop integration sanity lint types docs build clean python
+.PHONY: help demo bench test unit kernel kernels interop integration sanity lint types docs schema build clean python
 
 help:  ## This list
 	@echo 'make TARGET, where TARGET is one of'
@@ -56,6 +56,9 @@ types: $(RUNNER)/ready  ## mypy, strict
 
 docs: $(RUNNER)/ready  ## The documentation as HTML, in dist/docs
 	@$(RUNNER)/bin/nox -s docs
+
+schema: $(RUNNER)/ready  ## docs/conntrack_config.schema.json anew, after a change of options or their documentation
+	@$(RUNNER)/bin/nox -s schema
 
 build: $(VENV)/ready  ## The package to install, in dist
 	@$(VENV)/bin/ansible-galaxy collection build --force --output-path dist

@@ -189,7 +189,7 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
         missing = [program for program in ("conntrack", "ip", "nft") if not shutil.which(program)]
         if missing:
             session.skip(f"needs {', '.join(missing)}")
-        install(session, core=core)
+        install(session, "controller", core=core)
         where = ["--controller", f"origin:python={python}"]
         target = INTEGRATION_TARGET_PYTHONS.get(core, python)
         if target != python and shutil.which(f"python{target}"):
@@ -223,6 +223,14 @@ add_kernel_session("interop", "Test against conntrack(8) and pyroute2 on the run
 def kernels(session: nox.Session) -> None:
     """Test the client and the modules on other kernels, each in a machine of its own."""
     session.run("python", "-m", "tests.kernels", f"--results={results(session)}", *session.posargs)
+
+
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def schema(session: nox.Session) -> None:
+    """Write the JSON Schema of declarations anew."""
+    install(session, "demo")
+    importable_tree(session)
+    session.run("python", "-m", "tests.schema")
 
 
 @nox.session(default=False)

@@ -186,7 +186,7 @@ changes:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.settings import SETTINGS
+from ansible_collections.netops.conntrack.plugins.module_utils.options.settings import PERSISTENCE, SETTINGS
 
 
 def declare(module):
@@ -205,8 +205,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             **SETTINGS,
-            "persist": {"type": "bool", "default": False},
-            "persist_in": {"type": "path", "default": "/etc"},
+            **PERSISTENCE,
             **NETNS,
         },
         supports_check_mode=True,

@@ -22,3 +22,8 @@ SETTINGS: dict[str, Any] = {
     "tcp_ignore_invalid_rst": {"type": "bool"},
     "timeouts": {"type": "dict"},
 }
+#: Whether the settings come back with the next boot, and from where.
+PERSISTENCE: dict[str, Any] = {
+    "persist": {"type": "bool", "default": False},
+    "persist_in": {"type": "path", "default": "/etc"},
+}

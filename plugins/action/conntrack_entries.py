@@ -1,0 +1,26 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take entries to declare from a file of the controller."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.netops.conntrack.plugins.module_utils.entries import NO_COUNTS
+from ansible_collections.netops.conntrack.plugins.plugin_utils.declaring import DeclaringAction
+from ansible_collections.netops.conntrack.plugins.plugin_utils.source import as_lines, entries_in
+
+
+class ActionModule(DeclaringAction):
+    """The action of the module conntrack_entries."""
+
+    MODULE = "netops.conntrack.conntrack_entries"
+    DECLARED = "entries"
+    NOTHING_DONE: ClassVar[dict[str, Any]] = {"counts": NO_COUNTS, "kept": 0, "changes": [], "failed_entries": []}
+
+    def arguments(self) -> dict[str, Any]:
+        path = self.own_source()
+        if path is None:
+            return self._task.args
+        text = as_lines(entries_in(self.loaded(path), path))
+        return {**self._task.args, **self.sent(text, "entries.jsonl")}

@@ -1,0 +1,224 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Declarations in files of the controller: encrypted, large, for another user, in the background.
+
+They travel to the target in a file, and of that nothing stays behind, however a task ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
+
+from tests.lab import Namespace
+
+Document = dict[str, Any]
+Play = Callable[..., Document]
+
+CHECKOUT = Path(__file__).parents[2]
+PASSWORD = "secret"
+MODULES = {"entries": "netops.conntrack.conntrack_entries", "config": "netops.conntrack.conntrack_config"}
+
+
+def flows(number: int) -> list[Document]:
+    ends = {"source": "10.1.0.2", "destination": "192.0.2.53", "destination_port": 53}
+    return [
+        {"protocol": "udp", "original": {**ends, "source_port": port + 1}, "timeout": 600} for port in range(number)
+    ]
+
+
+def declared(kind: str, number: int = 3) -> Any:
+    return flows(number) if kind == "entries" else {"entries": {"declared": flows(number)}}
+
+
+@pytest.fixture
+def remote() -> Iterator[Path]:
+    """A folder for temporary files on the target, which everybody can reach."""
+    with tempfile.TemporaryDirectory(prefix="conntrack-") as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+@pytest.fixture
+def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
+    """Run tasks on the namespace as a host; the results by their names, and nothing left in temporary files."""
+    tree = tmp_path / "ansible_collections/netops"
+    tree.mkdir(parents=True)
+    (tree / "conntrack").symlink_to(CHECKOUT)
+    (tmp_path / "ansible.cfg").touch()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
+        "ANSIBLE_HOME": str(tmp_path / "home"),
+        "ANSIBLE_ASYNC_DIR": str(tmp_path / "async"),
+        "ANSIBLE_REMOTE_TMP": str(remote),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+    def run(*tasks: Document, more: Document | None = None, **variables: Any) -> Document:
+        """The results of tasks by their names, all of which are tried, with `more` in the environment."""
+        whole: list[Document] = [{**task, "register": task["name"], "ignore_errors": True} for task in tasks]
+        results = tmp_path / "results.json"
+        whole.append(
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ {"
+                    + ", ".join(f"'{task['name']}': {task['name']}" for task in tasks)
+                    + "} | to_json }}",
+                    "dest": str(results),
+                    "mode": "0600",
+                },
+                "vars": {"ansible_connection": "local", "ansible_become": False},
+            }
+        )
+        playbook = tmp_path / "playbook.yml"
+        playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": whole}]))
+        inventory = tmp_path / "inventory.json"
+        known = {
+            "ansible_connection": "netops.conntrack.netns",
+            "ansible_netns_name": namespace.path,
+            "ansible_python_interpreter": sys.executable,
+            **variables,
+        }
+        inventory.write_text(json.dumps({"all": {"hosts": {"host": known}}}))
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(playbook)],
+            check=False,
+            env={**environment, **(more or {})},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        print(done.stdout, done.stderr)
+        assert results.exists(), done.stderr
+        left = time.monotonic() + 10  # what is done in the background is tidied up every five seconds
+        while any(path.is_file() for path in remote.rglob("*")) and time.monotonic() < left:
+            time.sleep(0.1)
+        assert [path for path in remote.rglob("*") if path.is_file()] == []
+        found: Document = json.loads(results.read_text())
+        return found
+
+    return run
+
+
+def task(name: str, kind: str, src: Path | str, **more: Any) -> Document:
+    return {"name": name, MODULES[kind]: {"src": str(src)}, **more}
+
+
+def count(namespace: Namespace) -> int:
+    return int(namespace.conntrack("-C"))
+
+
+@pytest.mark.parametrize(("kind", "pipelining"), [("entries", False), ("config", True)])
+def test_an_encrypted_file(namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool) -> None:
+    vault = VaultLib([("default", VaultSecret(PASSWORD.encode()))])
+    encrypted, password = tmp_path / "flows.yml", tmp_path / "password"
+    password.write_text(PASSWORD)
+    encrypted.write_bytes(vault.encrypt(yaml.safe_dump(declared(kind)), vault.secrets[0][1]))
+    refused = play(task("locked", kind, encrypted), ansible_pipelining=pipelining)["locked"]
+    assert refused["failed"]
+    assert "vault" in refused["msg"]
+    assert (refused["changed"], refused["counts"]["created"]) == (False, 0)
+    assert count(namespace) == 0
+    done = play(
+        task("foreseen", kind, encrypted, check_mode=True),
+        task("done", kind, encrypted),
+        task("again", kind, encrypted),
+        more={"ANSIBLE_VAULT_PASSWORD_FILE": str(password)},
+        ansible_pipelining=pipelining,
+    )
+    assert [done[name]["counts"]["created"] for name in ("foreseen", "done", "again")] == [3, 3, 0]
+    assert [done[name]["changed"] for name in ("foreseen", "done", "again")] == [True, True, False]
+    assert count(namespace) == 3
+
+
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("form", ["jsonl", "yml"])
+def test_ten_thousand_entries_in_one_task(
+    namespace: Namespace, play: Play, tmp_path: Path, kind: str, form: str
+) -> None:
+    """And none of them comes back with the result, which would take longer than all else."""
+    large = declared(kind, 10_000)
+    source = tmp_path / f"flows.{form}"
+    if form == "yml":
+        source.write_text(yaml.dump(large, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
+    else:
+        source.write_text("".join(json.dumps(one) + "\n" for one in (large if kind == "entries" else [large])))
+    done = play(task("done", kind, source))["done"]
+    assert done["counts"]["created"] == 10_000
+    assert count(namespace) == 10_000
+    changes = done["changes"] if kind == "entries" else done["entries"]["changes"]
+    assert len(changes) == 100
+    assert len(json.dumps(done)) < 200_000
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "flows.json"
+    source.write_text(json.dumps(declared(kind)))
+    done = play(
+        task("waited", kind, source, **{"async": 60, "poll": 1}),
+        task("started", kind, source, **{"async": 60, "poll": 0}),
+        {
+            "name": "ended",
+            "ansible.builtin.async_status": {"jid": "{{ started.ansible_job_id }}"},
+            "until": "ended is finished",
+            "retries": 50,
+            "delay": 0.2,
+        },
+    )
+    assert done["waited"]["counts"]["created"] == 3
+    assert done["ended"]["counts"]["unchanged"] == 3
+    assert count(namespace) == 3
+
+
+@pytest.mark.parametrize(("kind", "pipelining"), [("entries", False), ("config", True)])
+def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
+    namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool
+) -> None:
+    if len(Path("/proc/self/uid_map").read_text().splitlines()) == 1 and os.stat("/").st_uid:
+        pytest.skip("there is nobody else in a user namespace of one's own")
+    source = tmp_path / "flows.json"
+    source.write_text(json.dumps(declared(kind)))
+    become = {
+        "become": True,
+        "become_user": "nobody",
+        "become_method": "ansible.builtin.su",
+        "become_flags": "-s /bin/sh",
+    }
+    system = {"ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": pipelining}
+    done = play(task("done", kind, source, **become), **system)["done"]
+    assert done["failed"]
+    assert "(EPERM). This needs CAP_NET_ADMIN" in done["msg"], done
+    assert "become: true" in done["msg"]
+    assert "\n" not in done["msg"]
+    assert "Traceback" not in str(done)
+    assert (done["changed"], done["counts"]["created"]) == (False, 0)
+    assert count(namespace) == 0
+
+
+def test_without_jsonschema_the_host_is_not_touched(play: Play, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden/jsonschema"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('hidden')\n")
+    source = tmp_path / "gateway.json"
+    source.write_text(json.dumps(declared("config")))
+    path = os.pathsep.join(filter(None, [str(hidden.parent), os.environ.get("PYTHONPATH", "")]))
+    nowhere = {"ansible_netns_name": "/no/such/namespace"}
+    done = play(task("done", "config", source), more={"PYTHONPATH": path}, **nowhere)["done"]
+    assert done["msg"].startswith("A declaration is checked with the Python package jsonschema on the controller")
+    assert done["entries"]["outcome"] == "not reached"

@@ -27,6 +27,8 @@ import yaml
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.options.config import CONFIG
+from ansible_collections.netops.conntrack.plugins.plugin_utils.checked import faults_of
 from tests.lab import Namespace
 
 CHECKOUT = Path(__file__).parents[2]
@@ -72,7 +74,9 @@ def kind_of(block: Block) -> str:
         return "match"
     if isinstance(content, dict) and set(content) == {"all"}:
         return "inventory"
-    raise ValueError(f"{block.place}: neither plays, nor tasks, nor a match, nor an inventory")
+    if isinstance(content, dict) and set(content) <= set(CONFIG):
+        return "declaration"
+    raise ValueError(f"{block.place}: neither plays, nor tasks, nor a match, nor an inventory, nor a declaration")
 
 
 def module_of(task: dict[str, Any]) -> str:
@@ -217,6 +221,11 @@ def test_tasks_run(block: Block, documented: Namespace, environment: dict[str, s
 def test_matches_are_read(block: Block) -> None:
     for match in yaml.safe_load(block.text).values():
         parse_match(match)
+
+
+@pytest.mark.parametrize("block", of_kind("declaration"))
+def test_declarations_are_right(block: Block) -> None:
+    assert str(faults_of(yaml.safe_load(block.text)).found) == "[]"
 
 
 @pytest.mark.parametrize("block", of_kind("inventory"))

@@ -27,7 +27,18 @@ KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "bookworm-backports", 
 PACKAGE = "linux-image-cloud-amd64"
 
 #: Not about the kernel, or only with what a real machine has: users, servers, Ansible itself
-ELSEWHERE = ("bench", "connection_netns", "demo", "docs", "examples", "flush_over_ssh", "ftp")
+ELSEWHERE = (
+    "bench",
+    "connection_netns",
+    "demo",
+    "docs",
+    "examples",
+    "flush_over_ssh",
+    "ftp",
+    "migrate",
+    "playbooks",
+    "src",
+)
 #: About speed or chance, and too slow without hardware acceleration; they are run on the running kernel
 TOO_SLOW = (
     "test_events.py::TestAsyncio::test_follower_through_a_flood",
@@ -38,6 +49,8 @@ TOO_SLOW = (
     "test_shape.py::test_any_entry_comes_back",
     "test_table.py::TestDump::test_of_many",
     "test_table.py::TestMany::test_deletion_while_the_table_is_read",
+    "test_wait.py::TestHowSoon",
+    "test_wait.py::TestWhatIsWaitedFor::test_some_may_stay",
 )
 TESTS = (
     "tests/kernel",

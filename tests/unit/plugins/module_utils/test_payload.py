@@ -41,17 +41,43 @@ MATCH = "client/match client/term options/labels options/match"
 KEYS = "client/settings client/vocabulary"
 #: What reads and shows a document.
 SHAPE = "client/document client/shape"
+#: What makes one thing as it is declared.
+RECONCILE = "apply client/difference plan"
 EXPECTATION = "client/difference client/document client/expectation client/shape"
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
 FILES = {
+    "conntrack_config": (
+        (
+            TABLE,
+            MODULE,
+            MATCH,
+            SHAPE,
+            RECONCILE,
+            "client/scan client/session client/settings config declaration entries faults flush foresight kinds",
+            "options/config options/entry options/expectation options/scope options/settings",
+            "options/timeout_policy options/tuples purge reconcile",
+        ),
+        (MANY, KEYS, EXPECTATION, "client/timeout_policy expectation persistence settings source timeout_policy"),
+    ),
     "conntrack_counters": ((TABLE, MODULE, MATCH, "client/settings counters"), (MANY, KEYS)),
+    "conntrack_entries": (
+        (
+            TABLE,
+            MODULE,
+            MATCH,
+            SHAPE,
+            RECONCILE,
+            "client/scan client/session entries flush kinds options/scope purge reconcile source",
+        ),
+        (MANY, KEYS, EXPECTATION),
+    ),
     "conntrack_entry": (
-        (TABLE, MODULE, SHAPE, "client/difference options/entry options/labels options/tuples reconcile"),
+        (TABLE, MODULE, SHAPE, RECONCILE, "options/entry options/labels options/tuples reconcile"),
         (MANY,),
     ),
     "conntrack_expectation": (
-        (TABLE, MODULE, EXPECTATION, "expectation options/expectation options/tuples reconcile"),
+        (TABLE, MODULE, EXPECTATION, RECONCILE, "expectation options/expectation options/tuples"),
         (MANY, "client/match client/vocabulary"),
     ),
     "conntrack_facts": (
@@ -72,14 +98,40 @@ FILES = {
         (MODULE, "client/settings client/uapi client/values options/settings settings"),
         (TABLE, MANY, "persistence"),
     ),
+    "conntrack_snapshot": (
+        (
+            TABLE,
+            MODULE,
+            MATCH,
+            EXPECTATION,
+            RECONCILE,
+            "client/bulk client/columns client/record client/scan client/session entries fingerprints flush kinds",
+            "options/scope purge reconcile restore snapshot snapshot_file",
+        ),
+        (MANY, KEYS, "expectation"),
+    ),
     "conntrack_timeout_policy": (
         (TABLE, MODULE, "client/timeout_policy options/timeout_policy timeout_policy"),
         (MANY,),
     ),
+    "conntrack_update": (
+        (TABLE, MODULE, MATCH, SHAPE, "client/difference options/tuples options/update update"),
+        (MANY, KEYS),
+    ),
+    "conntrack_wait": (
+        (
+            TABLE,
+            MODULE,
+            MATCH,
+            "client/bpf client/census client/document client/events client/expectation client/scan client/settings",
+            "options/wait wait",
+        ),
+        (MANY, KEYS, EXPECTATION),
+    ),
 }
 
 #: The functions that import and that a task calls always, besides its own.
-CALLED = ("run", "labels_of", "match_of")
+CALLED = ("run", "labels_of", "match_of", "goal_of", "config_of", "read_declaration")
 
 #: What of a file is looked at.
 AT_ONCE, ALWAYS, EVERYWHERE = range(3)

@@ -211,6 +211,18 @@ def test_a_patch_is_small_and_keeps_what_must_not_differ() -> None:
     assert outcome("mark", wanted, there) == 0x1F
 
 
+def test_labels_under_a_mask_are_compared_told_and_sent_under_it() -> None:
+    """Else a label that a rule has put meanwhile would be lost with the change of another."""
+    wanted = {**declared(), "labels": 1 << 5, "labels_mask": 1 << 5 | 1 << 127}
+    there = actual(labels=1 << 3 | 1 << 127)
+    assert changes(wanted, there) == {"labels": ([127], [5])}
+    update = patch(differences(wanted, there), wanted, there)
+    assert (update["labels"], update["labels_mask"]) == (1 << 5, 1 << 5 | 1 << 127)
+    assert outcome("labels", wanted, there) == 1 << 3 | 1 << 5
+    assert changes(wanted, actual(labels=1 << 3 | 1 << 5)) == {}
+    assert changes({**wanted, "labels": 0}, actual()) == {}
+
+
 @pytest.mark.parametrize(
     ("wanted", "there", "sent"),
     [

@@ -293,6 +293,16 @@ class TestSubscription:
         scene.events.tell(DESTROY, flow())
         assert next(iter(subscription)).kind == "destroy"
 
+    def test_what_is_skipped_is_counted_and_the_rest_waits(self, scene: Scene, subscription: Subscription) -> None:
+        assert subscription.skip(3) == 0
+        for number in range(5):
+            scene.events.tell(NEW, flow(number))
+        assert [subscription.skip(3), subscription.wait(0), subscription.skip(3), subscription.wait(0)] == [3, 1, 2, 0]
+        scene.events.overrun()
+        with pytest.raises(Overrun):
+            subscription.skip(3)
+        assert subscription.overruns == 1
+
     def test_iteration_ends_with_it(self, scene: Scene, subscription: Subscription) -> None:
         for number in range(3):
             scene.events.tell(NEW, flow(number))

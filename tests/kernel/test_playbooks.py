@@ -1,0 +1,244 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbooks by their names, on namespaces as hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import Namespace
+from tests.plays import Controller
+
+Document = dict[str, Any]
+Play = Callable[..., tuple[int, str]]
+
+HOSTS = ("gateway-a", "gateway-b", "gateway-c")
+
+
+@pytest.fixture
+def hosts(root: None) -> Iterator[dict[str, Namespace]]:
+    """Three gateways with two flows by an old address and one by a new one; the third has one more."""
+    namespaces = {name: Namespace(name) for name in HOSTS}
+    try:
+        for name, namespace in namespaces.items():
+            for port, address in ((1, "198.51.100.1"), (2, "198.51.100.1"), (3, "198.51.100.2")):
+                namespace.conntrack("-I", *flow(port), "--src-nat", address)
+            if name == "gateway-c":
+                namespace.conntrack("-I", *flow(4), "--src-nat", "198.51.100.1")
+        yield namespaces
+    finally:
+        for namespace in namespaces.values():
+            namespace.close()
+
+
+def flow(port: int) -> list[str]:
+    return f"-p udp -s 10.1.0.2 -d 192.0.2.53 --sport {port} --dport 53 -t 600".split()
+
+
+def ports(namespace: Namespace) -> list[int]:
+    return sorted(entry["original"]["source_port"] for entry in namespace.table())
+
+
+@pytest.fixture
+def play(hosts: dict[str, Namespace], tmp_path: Path) -> Play:
+    """Run a playbook on them: its exit status and what it printed."""
+    controller = Controller(tmp_path)
+
+    def run(playbook: str, *options: str, of_hosts: Document | None = None, **variables: Any) -> tuple[int, str]:
+        inventory = {
+            name: {"ansible_netns_name": namespace.path, **(of_hosts or {}).get(name, {})}
+            for name, namespace in hosts.items()
+        }
+        return controller.play(playbook, inventory, *options, **variables)
+
+    return run
+
+
+STALE = {"nat": "source", "reply_destination": "198.51.100.1"}
+
+
+def summary(printed: str) -> dict[str, str]:
+    """What is said of each host at the end."""
+    last = printed.rpartition("[Say what was done]")[2]
+    return dict(re.findall(r'"(gateway-.)": "(.*?)"', last))
+
+
+def test_flush_says_how_much_would_go_and_then_removes_it(hosts: dict[str, Namespace], play: Play) -> None:
+    status, printed = play("flush", "--check", match=STALE)
+    assert status == 0
+    assert {name: ports(namespace) for name, namespace in hosts.items()} == {
+        "gateway-a": [1, 2, 3],
+        "gateway-b": [1, 2, 3],
+        "gateway-c": [1, 2, 3, 4],
+    }
+    assert printed.count("2 entries would go, 0 carry this session and stay") == 2
+    foreseen = summary(printed)
+    assert foreseen["gateway-c"].startswith("3 would go, 0 carry this session and stay, 0 vanished")
+
+    status, printed = play("flush", match=STALE, limit=3)
+    assert status == 0
+    assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [3]]
+    assert summary(printed) == {name: line.replace("would go", "removed") for name, line in foreseen.items()}
+    assert printed.count("PLAY [Remove it]") == 3, "one host, and a quarter, before the rest"
+
+
+def test_flush_of_too_much_on_one_host_removes_nothing_on_any(hosts: dict[str, Namespace], play: Play) -> None:
+    status, printed = play("flush", match=STALE, limit=2)
+    assert status != 0
+    assert "3 entries match, more than the limit of 2" in printed
+    assert "PLAY [Remove it]" not in printed
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+
+
+@pytest.mark.parametrize("variables", [{}, {"match": {}}, {"match": STALE, "all": True}, {"match": {"colour": 1}}])
+def test_flush_of_what_was_not_said_removes_nothing(
+    hosts: dict[str, Namespace], play: Play, variables: Document
+) -> None:
+    assert play("flush", **variables)[0] != 0
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+
+
+def test_flush_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespace], play: Play) -> None:
+    """One that is refused what it was allowed a moment ago, and one that is not reached any more."""
+    refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if found is defined else 'nsenter' }}"
+    gone = "{{ 'false' if found is defined else 'nsenter' }}"
+    for nsenter, says in ((refused, "This needs CAP_NET_ADMIN"), (gone, "")):
+        status, printed = play("flush", match=STALE, of_hosts={"gateway-b": {"ansible_netns_nsenter": nsenter}})
+        assert status != 0
+        said = summary(printed)
+        assert said["gateway-c"] == "not begun, for another host had failed"
+        assert says in said["gateway-b"]
+        assert said["gateway-a"].endswith("vanished by themselves")
+    assert [ports(namespace) for namespace in hosts.values()] == [[3], [1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_flush_of_everything_but_some_on_some_hosts(hosts: dict[str, Namespace], play: Play) -> None:
+    status, _printed = play("flush", target_hosts="gateway-a:gateway-b", all=True, **{"except": {"source_port": 1}})
+    assert status == 0
+    assert [ports(namespace) for namespace in hosts.values()] == [[1], [1], [1, 2, 3, 4]]
+
+
+# apply
+
+DECLARED: Document = {
+    "settings": {"accounting": True},
+    "absent": [STALE],
+    "entries": {
+        "declared": [
+            {
+                "protocol": "udp",
+                "original": {
+                    "source": "10.1.0.2",
+                    "destination": "192.0.2.53",
+                    "source_port": 9,
+                    "destination_port": 53,
+                },
+            }
+        ]
+    },
+}
+
+
+def test_apply_plans_everywhere_and_then_does_it(hosts: dict[str, Namespace], play: Play, tmp_path: Path) -> None:
+    """By a path from where it is called, too."""
+    (tmp_path / "gateway.json").write_text(json.dumps(DECLARED))
+    status, printed = play("apply", "--check", "--diff", src=str(tmp_path / "gateway.json"))
+    assert status == 0
+    assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [1, 2, 3, 4]]
+    assert printed.count("1 would be created, 1 updated, 0 replaced, 2 deleted") == 2
+    assert printed.count("-udp 10.1.0.2:4 -> 192.0.2.53:53") == 1
+    foreseen = summary(printed)
+    assert foreseen["gateway-a"] == "would be: 1 created, 1 updated, 0 replaced, 2 deleted, 0 as declared before"
+
+    called_from = os.environ["PWD"]
+    status, printed = play("apply", src=os.path.relpath(tmp_path / "gateway.json", called_from))
+    assert status == 0
+    assert [ports(namespace) for namespace in hosts.values()] == [[3, 9], [3, 9], [3, 9]]
+    assert summary(printed) == {name: line.replace("would be: ", "") for name, line in foreseen.items()}
+    assert printed.count("PLAY [Apply]") == 3, "one host, and a quarter, before the rest"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({**DECLARED, "settings": {"nonesuch": 1}}, "settings.nonesuch: no such key"),
+        ({**DECLARED, "absent": [{"source_port": 9}]}, "entries.declared[0]: is to be there, and when it is created"),
+        (
+            {
+                "entries": {
+                    "declared": [
+                        {
+                            **DECLARED["entries"]["declared"][0],
+                            "original": {**DECLARED["entries"]["declared"][0]["original"], "source_port": 4},
+                            "nat": {"source": {"address": "198.51.100.9"}},
+                        }
+                    ]
+                },
+            },
+            "cannot be changed in place (nat.source: ",
+        ),
+        (None, "one of the following is required: config, src"),
+    ],
+)
+def test_apply_of_what_cannot_be_on_one_host_changes_none(
+    hosts: dict[str, Namespace], play: Play, config: Any, says: str
+) -> None:
+    status, printed = play("apply", **({} if config is None else {"config": config}))
+    assert status != 0
+    assert says in printed
+    assert "PLAY [Apply]" not in printed
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+
+
+def test_apply_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespace], play: Play) -> None:
+    refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if foreseen is defined else 'nsenter' }}"
+    status, printed = play("apply", config=DECLARED, of_hosts={"gateway-b": {"ansible_netns_nsenter": refused}})
+    assert status != 0
+    said = summary(printed)
+    assert said["gateway-a"].startswith("1 created, 1 updated, 0 replaced, 2 deleted")
+    assert "cannot be set here" in said["gateway-b"] or "This needs CAP_NET_ADMIN" in said["gateway-b"]
+    assert said["gateway-c"] == "not begun, for another host had failed"
+    assert [ports(namespace) for namespace in hosts.values()] == [[3, 9], [1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_drain_waits_until_the_flows_have_left_every_gateway(hosts: dict[str, Namespace], play: Play) -> None:
+    """On two of three gateways they are gone by themselves, on the third one stays."""
+    for namespace in hosts.values():
+        namespace.conntrack("-U", "-s", "10.1.0.2", "--reply-dst", "198.51.100.1", "-t", "4")
+    hosts["gateway-c"].conntrack("-U", *flow(4)[:-2], "-t", "600")
+    status, printed = play("drain", match=STALE, timeout=12)
+    assert status != 0
+    assert {name: ports(namespace) for name, namespace in hosts.items()} == {
+        "gateway-a": [3],
+        "gateway-b": [3],
+        "gateway-c": [3, 4],
+    }
+    assert printed.count("2 in the beginning, 0 after ") == 2
+    assert re.search(r"gateway-c\s*: ok=\d+ .*failed=1", printed)
+
+    status, printed = play("drain", match=STALE, timeout=1, remove_rest=True)
+    assert status == 0
+    assert "1 in the beginning, 1 after 1." in printed
+    assert "1 of them removed" in printed
+    assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [3]]
+
+
+def test_drain_looks_once_and_removes_nothing_in_check_mode(hosts: dict[str, Namespace], play: Play) -> None:
+    status, printed = play("drain", "--check", match=STALE, remove_rest=True)
+    assert "3 in the beginning, 3 after 0" in printed
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+    assert status == 0
+
+
+def test_drain_of_nothing_said_waits_for_nothing(hosts: dict[str, Namespace], play: Play) -> None:
+    status, printed = play("drain", timeout=1)
+    assert status != 0
+    assert "match: is missing" in printed

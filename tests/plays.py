@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Playbooks of the collection, run by their names as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[1]
+TIMEOUT = 180.0
+
+
+class Controller:
+    """A controller with this collection, in a folder, untouched by the configuration of whoever runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tree = folder / "ansible_collections/netops"
+        tree.mkdir(parents=True)
+        (tree / "conntrack").symlink_to(CHECKOUT)
+        (folder / "ansible.cfg").touch()
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(folder),
+            "ANSIBLE_HOME": str(folder / "home"),
+            "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
+            "ANSIBLE_NOCOLOR": "1",
+            "TMPDIR": str(folder),
+        }
+
+    def play(
+        self, playbook: str, namespaces: Mapping[str, Mapping[str, Any]], *options: str, **variables: Any
+    ) -> tuple[int, str]:
+        """Run netops.conntrack.PLAYBOOK; its exit status and what it printed.
+
+        :param namespaces: Variables of each host, `ansible_netns_name` among them.
+        """
+        inventory = {
+            "all": {
+                "vars": {
+                    "ansible_connection": "netops.conntrack.netns",
+                    "ansible_python_interpreter": sys.executable,
+                    "ansible_become": False,
+                },
+                "hosts": dict(namespaces),
+            }
+        }
+        (self.folder / "inventory.json").write_text(json.dumps(inventory))
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "playbook", f"netops.conntrack.{playbook}", *options]
+            + ["--inventory", str(self.folder / "inventory.json"), "--extra-vars", json.dumps(variables)],
+            check=False,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        print(done.stdout, done.stderr)
+        return done.returncode, done.stdout

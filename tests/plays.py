@@ -33,7 +33,6 @@ class Controller:
             "ANSIBLE_HOME": str(folder / "home"),
             "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
             "ANSIBLE_NOCOLOR": "1",
-            "TMPDIR": str(folder),
         }
 
     def play(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,14 @@ def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
         hosts = {name: {"ansible_netns_name": path} for name, path in site.lab.paths().items()}
         return controller.play("migrate", hosts, *options, **given)
 
+    before = places()
     yield run
-    assert not list(tmp_path.glob("*.conntrack")), "a place for a snapshot was left behind"
+    assert places() == before, "a place for a snapshot was left behind"
+
+
+def places() -> set[Path]:
+    """Where the playbook keeps snapshots while it moves them."""
+    return set(Path(tempfile.gettempdir()).glob("*.conntrack"))
 
 
 def packets(gateway: Host) -> int:

@@ -26,11 +26,12 @@ from .client.record import KEYS, Record, creations, declarations, document_of, e
 from .client.scan import Action
 from .client.shape import present
 from .client.table import LABELS_NEED_A_RULE, Table
-from .entries import NO_COUNTS, Outcome, bring_about, plan_all
+from .entries import Outcome, bring_about, plan_all
 from .failure import Failed
 from .fingerprints import Fingerprints
 from .flush import UNLIMITED, Entries, Flushing
 from .plan import CannotReconcile, Policy, View, check_room, read_back
+from .restored import Report
 from .snapshot_file import ENTRIES, EXPECTATIONS, Snapshot
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def restore(
     Raises `InvalidValue` before anything is changed, and `RestoreFailed` after all else was done, or where it could
     not go on.
     """
-    report = Report(snapshot, labels, report_limit, check_mode)
+    report = Report(snapshot.header, labels, report_limit, check_mode)
     restoration = _Restoration(table, snapshot, match, policy, labels, check_mode, report)
     try:
         restoration.survey(scope)
@@ -82,124 +83,6 @@ def restore(
     if report.failures:
         raise RestoreFailed(report.sentence(), report.result())
     return report.result()
-
-
-class Report:
-    """What has become of a snapshot so far."""
-
-    def __init__(self, snapshot: Snapshot, labels: LabelMap, limit: int, check_mode: bool) -> None:
-        self.entries, self.expectations = {**NO_COUNTS}, {**NO_COUNTS}
-        self.kept = 0
-        self.changed = False
-        self.failures: list[Document] = []
-        self.warnings: list[str] = []
-        #: How many failures, and how many lines of the diff, are returned.
-        self.limit = limit
-        self._header = snapshot.header
-        self._labels = labels
-        self._check_mode = check_mode
-        self._before: list[str] = []
-        self._after: list[str] = []
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything was done, or found impossible."""
-        return self.changed or bool(self.failures)
-
-    @property
-    def shows_more(self) -> bool:
-        """Whether the diff has room for another line."""
-        return len(self._after) < self.limit
-
-    def created(self, number: int) -> None:
-        """Count entries that were created just so."""
-        self.entries["created"] += number
-        self.changed = self.changed or number > 0
-
-    def show(self, after: str, before: str | None = None) -> None:
-        """Have the diff say what there is now, and what there was in its place."""
-        if self.shows_more:
-            self._after.append(after)
-            if before is not None:
-                self._before.append(before)
-
-    def became(self, place: int, entry: Entry, outcome: Outcome) -> None:
-        """Count what became of an entry."""
-        if outcome.error is not None:
-            self.fail(place, present(entry, self._labels), outcome.error, outcome.operation != "unchanged")
-            return
-        self.entries[outcome.operation] += 1
-        if outcome.operation == "unchanged":
-            return
-        self.changed = True
-        if outcome.operation == "created":
-            self.show(describe(entry))
-        else:
-            was, is_ = (
-                ", ".join(f"{change.key} {getattr(change, side)!r}" for change in outcome.changes)
-                for side in ("before", "after")
-            )
-            self.show(f"{describe(entry)}: {is_}", f"{describe(entry)}: {was}")
-
-    def expected(self, operation: str, line: str) -> None:
-        """Count what became of an expectation."""
-        self.expectations[operation] += 1
-        if operation != "unchanged":
-            self.changed = True
-            self.show(line, line if operation == "replaced" else None)
-
-    def fail(
-        self, place: int | None, document: Document, reason: object, changed: bool = False, of: str = ENTRIES
-    ) -> None:
-        """Count what could not be restored, or only in part."""
-        counts = self.entries if of == ENTRIES else self.expectations
-        counts["failed"] += 1
-        self.changed = self.changed or changed
-        if len(self.failures) < max(1, self.limit):
-            self.failures.append({"index": place, "entry": document, "msg": str(reason)})
-
-    def purged(self, foreign: Entries, flushing: Flushing) -> None:
-        """Count what was not in the snapshot."""
-        self.kept = foreign.kept
-        self.entries["deleted"] = foreign.count if self._check_mode else flushing.flushed
-        self.changed = self.entries["deleted"] > 0
-        self._before += map(describe, foreign.shown)
-        if flushing.failed:
-            self.fail(None, {}, f"{flushing.failed} entries in scope stay, the first because: {flushing.failure}")
-            self.entries["failed"] = flushing.failed
-
-    def sentence(self) -> str:
-        failed = self.entries["failed"] + self.expectations["failed"]
-        first = self.failures[0]
-        where = "" if first["index"] is None else f"record {first['index']}: "
-        tense = "would not be" if self._check_mode else "are not"
-        return (
-            f"{failed} of {self._of} {tense} as in the snapshot, the first because: {where}{first['msg']}. The rest "
-            f"{'would be' if self._check_mode else 'is'}; see failed_entries"
-        )
-
-    def so_far(self) -> str:
-        done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))
-        return f"Until then {done} had been restored of {self._of}; see counts"
-
-    @property
-    def _of(self) -> str:
-        return f"{self._header.entries} entries and {self._header.expectations} expectations"
-
-    def result(self) -> Document:
-        result: Document = {
-            "changed": self.changed,
-            **self._header.as_result(),
-            "counts": self.entries,
-            "expectation_counts": self.expectations,
-            "kept": self.kept,
-            "failed_entries": self.failures[: self.limit],
-            "diff": {
-                "before": "".join(f"{line}\n" for line in sorted(self._before)),
-                "after": "".join(f"{line}\n" for line in sorted(self._after)),
-            },
-        }
-        return {**result, "warnings": self.warnings} if self.warnings else result
 
 
 class _Foreign(Entries):
@@ -299,7 +182,7 @@ class _Restoration:
             )
 
     def _read_all(self, note: bool) -> int:
-        """How many entries of the snapshot match; each is looked at, so that nothing can be wrong with one later."""
+        """How many entries of the snapshot match. `InvalidValue` where a record does not say which entry it is."""
         number = 0
         self._recorded = Fingerprints(self._snapshot.header.entries if note else 0)
         for _one, entry in self._parsed():
@@ -608,14 +491,9 @@ def _is_translated(entry: Entry) -> bool:
 
 
 def _is_exactly_translated(entry: Entry) -> bool:
-    """Whether the translation leaves the kernel no choice of a port, an ICMP id or a key of GRE."""
-    asked = [end for end in ("source", "destination") if f"nat.{end}.address_min" in entry]
-    free = bool(protocol_keys(entry["original.protocol"]))
-    return (
-        bool(asked)
-        and "reply.source" in entry
-        and not (free and any(f"nat.{end}.port_min" not in entry for end in asked))
-    )
+    """Whether the translation leaves the kernel no choice."""
+    open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
+    return _is_translated(entry) and "reply.source" in entry and not open_
 
 
 def _as_shown(entry: Entry) -> Entry:

@@ -243,6 +243,19 @@ def test_a_purge_leaves_others_alone(table: Table, namespace: Namespace, path: P
     assert len(entries(table)) == len(before) + 1
 
 
+def test_an_expectation_comes_along_with_its_master(table: Table, elsewhere: Namespace, path: Path) -> None:
+    if not fill(table):
+        pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
+    done = save(table, str(path), parse_match({"zone": 5}), NO_LABELS, False)
+    assert done["snapshot"]["expectations"] == 2
+    with elsewhere.entered(), Table() as other:
+        for check in (True, False):
+            done = run(other, path, check=check, match={"family": "ipv6"})
+            assert numbers(done, "expectation_counts") == {"created": 1}
+        (found,) = expectation.read_all(other)
+        assert found["family"] == 10
+
+
 def test_a_restore_needs_no_more_than_the_file(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
     """The module, in a process of its own: saved in one namespace, restored in the other, by their paths."""
     path = str(tmp_path / "it.gz")

@@ -36,6 +36,13 @@ _ANSWERED_BY = {"source": "destination", "destination": "source"}
 _SYNPROXY = tuple(row.key for row in ENTRY if row.key.startswith("synproxy."))
 _NAT = tuple(f"nat.{end}.{what}" for end in _TRANSLATED for what in ("address", "port"))
 
+#: Where the reply shows what the source was translated to, or that it was not.
+_PINNED = (
+    ("nat.source.address", "reply.destination"),
+    ("nat.source.port", "reply.destination_port"),
+    ("nat.source.port", "reply.icmp_id"),
+)
+
 #: Of no use to who reads a record.
 _LEFT_OUT = frozenset({"id", "use"})
 #: Of no use to who creates an entry.
@@ -167,7 +174,10 @@ def entries() -> Rows:
 
 
 def declarations() -> Rows:
-    """From records to what they declare: entries without what is read-only, that do not end at once."""
+    """From records to what they declare: entries without what is read-only, that do not end at once.
+
+    A translation leaves the kernel no choice but of the keys of GRE.
+    """
     return _reading(_with_reply(parsing()), _declared)
 
 
@@ -218,4 +228,9 @@ def _declared(columns: Columns) -> Columns:
     kept = {key: column for key, column in columns.items() if not key.startswith(_READ_ONLY)}
     if 0 in kept.get("timeout", ()):
         kept["timeout"] = [seconds or 1 for seconds in kept["timeout"]]
+    if any(key in kept for key in _NAT):
+        # Where the source is left open, the kernel gives it another port if an entry is in the way
+        for asked, shown in _PINNED:
+            if asked not in kept and shown in kept:
+                kept[asked] = kept[shown]
     return kept

@@ -106,7 +106,7 @@ FILES = {
             EXPECTATION,
             RECONCILE,
             "client/bulk client/columns client/record client/scan client/session entries fingerprints flush kinds",
-            "options/scope purge reconcile restore snapshot snapshot_file",
+            "options/scope purge reconcile restore restored snapshot snapshot_file",
         ),
         (MANY, KEYS, "expectation"),
     ),

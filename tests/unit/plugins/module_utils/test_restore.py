@@ -402,6 +402,16 @@ def test_what_is_in_the_way_is_named(path: str) -> None:
         assert "\n" not in done["msg"]
 
 
+def test_a_translation_comes_back_as_it_was_or_not_at_all(path: str) -> None:
+    """Another port than the peer knows would be no better than none, and nobody would be told."""
+    saved(filled([{"protocol": "tcp", "original": FLOW, "nat": {"destination": {"port": 8080}}}]), path)
+    kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 8080}}])
+    for check in (True, False):
+        done = run(kernel, path, check)
+        assert numbers(done) == {"failed": 1}
+        assert "its reply tuple is taken by tcp 10.0.0.1:1000 -> 10.0.0.2:8080" in done["failed_entries"][0]["msg"]
+
+
 def test_a_helper_that_is_not_there_is_named_and_the_rest_restored(path: str) -> None:
     saved(filled([declared(1, helper="ftp"), declared(2)]), path)
     kernel = Kernel(helpers={})

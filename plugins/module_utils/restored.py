@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has become of a snapshot that is being restored: counted in whole, shown in part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .client.entry import Entry, describe
+from .client.labels import LabelMap
+from .client.shape import present
+from .entries import NO_COUNTS, Outcome
+from .flush import Flushing, Selection
+from .snapshot_file import ENTRIES, Header
+
+if TYPE_CHECKING:
+    from .client.document import Document
+
+
+class Report:
+    """What has become of a snapshot so far."""
+
+    def __init__(self, header: Header, labels: LabelMap, limit: int, check_mode: bool) -> None:
+        self.entries, self.expectations = {**NO_COUNTS}, {**NO_COUNTS}
+        self.kept = 0
+        self.changed = False
+        self.failures: list[Document] = []
+        self.warnings: list[str] = []
+        #: How many failures, and how many lines of the diff, are returned.
+        self.limit = limit
+        self._header = header
+        self._labels = labels
+        self._check_mode = check_mode
+        self._before: list[str] = []
+        self._after: list[str] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was done, or found impossible."""
+        return self.changed or bool(self.failures)
+
+    @property
+    def shows_more(self) -> bool:
+        """Whether the diff has room for another line."""
+        return len(self._after) < self.limit
+
+    def created(self, number: int) -> None:
+        """Count entries that were created just so."""
+        self.entries["created"] += number
+        self.changed = self.changed or number > 0
+
+    def show(self, after: str, before: str | None = None) -> None:
+        """Have the diff say what there is now, and what there was in its place."""
+        if self.shows_more:
+            self._after.append(after)
+            if before is not None:
+                self._before.append(before)
+
+    def became(self, place: int, entry: Entry, outcome: Outcome) -> None:
+        """Count what became of an entry."""
+        if outcome.error is not None:
+            self.fail(place, present(entry, self._labels), outcome.error, outcome.operation != "unchanged")
+            return
+        self.entries[outcome.operation] += 1
+        if outcome.operation == "unchanged":
+            return
+        self.changed = True
+        if outcome.operation == "created":
+            self.show(describe(entry))
+        else:
+            was, is_ = (
+                ", ".join(f"{change.key} {getattr(change, side)!r}" for change in outcome.changes)
+                for side in ("before", "after")
+            )
+            self.show(f"{describe(entry)}: {is_}", f"{describe(entry)}: {was}")
+
+    def expected(self, operation: str, line: str) -> None:
+        """Count what became of an expectation."""
+        self.expectations[operation] += 1
+        if operation != "unchanged":
+            self.changed = True
+            self.show(line, line if operation == "replaced" else None)
+
+    def fail(
+        self, place: int | None, document: Document, reason: object, changed: bool = False, of: str = ENTRIES
+    ) -> None:
+        """Count what could not be restored, or only in part."""
+        counts = self.entries if of == ENTRIES else self.expectations
+        counts["failed"] += 1
+        self.changed = self.changed or changed
+        if len(self.failures) < max(1, self.limit):
+            self.failures.append({"index": place, "entry": document, "msg": str(reason)})
+
+    def purged(self, foreign: Selection, flushing: Flushing) -> None:
+        """Count what was not in the snapshot."""
+        self.kept = foreign.kept
+        self.entries["deleted"] = foreign.count if self._check_mode else flushing.flushed
+        self.changed = self.entries["deleted"] > 0
+        self._before += map(describe, foreign.shown)
+        if flushing.failed:
+            self.fail(None, {}, f"{flushing.failed} entries in scope stay, the first because: {flushing.failure}")
+            self.entries["failed"] = flushing.failed
+
+    def sentence(self) -> str:
+        failed = self.entries["failed"] + self.expectations["failed"]
+        first = self.failures[0]
+        where = "" if first["index"] is None else f"record {first['index']}: "
+        tense = "would not be" if self._check_mode else "are not"
+        return (
+            f"{failed} of {self._whole} {tense} as in the snapshot, the first because: {where}{first['msg']}. The rest "
+            f"{'would be' if self._check_mode else 'is'}; see failed_entries"
+        )
+
+    def so_far(self) -> str:
+        done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))
+        return f"Until then {done} had been restored of {self._whole}; see counts"
+
+    @property
+    def _whole(self) -> str:
+        return f"{self._header.entries} entries and {self._header.expectations} expectations"
+
+    def result(self) -> Document:
+        result: Document = {
+            "changed": self.changed,
+            **self._header.as_result(),
+            "counts": self.entries,
+            "expectation_counts": self.expectations,
+            "kept": self.kept,
+            "failed_entries": self.failures[: self.limit],
+            "diff": {
+                "before": "".join(f"{line}\n" for line in sorted(self._before)),
+                "after": "".join(f"{line}\n" for line in sorted(self._after)),
+            },
+        }
+        return {**result, "warnings": self.warnings} if self.warnings else result

@@ -71,7 +71,8 @@ class EventLog(list[dict[str, Any]]):
         """Take messages off the socket, whose buffer is small, until the block is left and none is there."""
         while True:
             ready = select.select([self._socket, self._stopped], [], [])[0]
-            if self._socket not in ready:
+            # One may have come after the socket was looked at and before the end was
+            if self._socket not in ready and not select.select([self._socket], [], [], 0)[0]:
                 return
             try:
                 self._datagrams.append(self._socket.recv(1 << 16))

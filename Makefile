@@ -14,7 +14,7 @@ RUNNER := .nox/runner
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test unit kernel kernels interop integration sanity lint types docs schema build clean python
+.PHONY: help demo bench test unit kernel kernels interop fleet integration sanity lint types docs schema build clean python
 
 help:  ## This list
 	@echo 'make TARGET, where TARGET is one of'
@@ -41,6 +41,9 @@ kernels: $(RUNNER)/ready  ## The same, and modules, on Linux 5.10, 6.1, 6.12 and
 
 interop: $(RUNNER)/ready  ## Tests against conntrack(8) and pyroute2
 	@$(RUN) -s interop
+
+fleet: $(RUNNER)/ready  ## Tests of what manages many hosts: inventories, rulebooks, the report
+	@$(RUN) -s fleet
 
 integration: $(RUNNER)/ready  ## Tests of the modules in plays (as root)
 	@$(RUN) -k integration

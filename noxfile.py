@@ -50,7 +50,7 @@ nox.options.sessions = [
     *("ruff", "types", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
     *("changelog", "docs-check", "ansible-lint", "build-import-check", "unit-client"),
     *(f"unit-core-{core}" for core in CORES),
-    *("kernel", "interop"),
+    *("kernel", "interop", "fleet"),
     "kernels",
     # These share ansible-test's cache and keys and so never run side by side
     *(f"{kind}-{core}" for kind in ("integration", "sanity") for core in CORES),
@@ -205,17 +205,18 @@ for core, pythons in CORES.items():
     add_core_sessions(core, pythons)
 
 
-def add_kernel_session(name: str, description: str) -> None:
+def add_kernel_session(name: str, requirements: str, description: str) -> None:
     @nox.session(name=name, python=first_installed(CONTROLLER_PYTHONS), allow_parallel=False)
     def test(session: nox.Session) -> None:
-        install(session, "kernel")
+        install(session, requirements)
         pytest(session, f"tests/{name}")
 
     test.__doc__ = description
 
 
-add_kernel_session("kernel", "Test the client on the running kernel.")
-add_kernel_session("interop", "Test against conntrack(8) and pyroute2 on the running kernel.")
+add_kernel_session("kernel", "kernel", "Test the client on the running kernel.")
+add_kernel_session("interop", "kernel", "Test against conntrack(8) and pyroute2 on the running kernel.")
+add_kernel_session("fleet", "fleet", "Test what manages many hosts: inventories, rulebooks, the report, images.")
 
 
 # Not beside others: it keeps every core busy by itself, and slow machines are slower still

@@ -1,0 +1,10 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Namespaces and networks from the lab."""
+
+from __future__ import annotations
+
+from tests.lab.fixtures import gateway_lab, lab, namespace, root
+
+__all__ = ["gateway_lab", "lab", "namespace", "root"]

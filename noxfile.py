@@ -35,7 +35,7 @@ CORES = {
 #: The modules' Python in the integration tests, where it is not the controller's
 INTEGRATION_TARGET_PYTHONS = {"2.19": "3.8", "2.20": "3.9"}
 
-#: Part of the client's tests; the other upper floors are so quick that they run both ways
+#: The client's tests; those of the floors above it run with each ansible-core, and here on older Pythons
 TESTED_WITHOUT_ANSIBLE = "tests/unit/plugins/module_utils/client"
 #: Of those floors, what is about Ansible or about a module itself
 NEED_ANSIBLE = ["options", "test_counters.py", "test_module.py", "test_payload.py"]
@@ -50,10 +50,9 @@ nox.options.sessions = [
     *("ruff", "types", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
     *("changelog", "docs-check", "ansible-lint", "build-import-check", "unit-client"),
     *(f"unit-core-{core}" for core in CORES),
-    *("kernel", "interop", "fleet"),
-    "kernels",
-    # These share ansible-test's cache and keys and so never run side by side
-    *(f"{kind}-{core}" for kind in ("integration", "sanity") for core in CORES),
+    # These wait for nobody, and take turns on two cores; what follows has the machine for itself
+    *(f"{kind}-{core}" for kind in ("sanity", "integration") for core in CORES),
+    *("fleet", "kernel", "interop", "kernels"),
 ]
 
 
@@ -121,8 +120,27 @@ def pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "pytest", junit, *arguments, *session.posargs)
 
 
+def own_home(session: nox.Session) -> None:
+    """Let ansible-test keep its environments and keys apart, so that two of it can run side by side.
+
+    What the user has set up for pip, and what was downloaded already, is still found.
+    """
+    home, users = Path(session.virtualenv.location).absolute() / "home", Path.home()
+    test = home / ".ansible/test"
+    test.mkdir(parents=True, exist_ok=True)
+    (users / ".ansible/test/cache").mkdir(parents=True, exist_ok=True)
+    for link, target in [
+        *((home / name, users / name) for name in (".cache", ".config", ".pip")),
+        (test / "cache", users / ".ansible/test/cache"),
+    ]:
+        if not link.is_symlink():
+            link.symlink_to(target)
+    session.env["HOME"] = str(home)
+
+
 def ansible_test(session: nox.Session, *arguments: str) -> None:
     junit = results(session)
+    own_home(session)
     with copied_tree(session) as copy, session.chdir(copy):
         try:
             session.run("ansible-test", *arguments, "--color", "no", *session.posargs)
@@ -165,8 +183,11 @@ def types(session: nox.Session) -> None:
 def unit_client(session: nox.Session) -> None:
     """Test what runs on the target, on each Python, with no Ansible at hand."""
     install(session, "client")
-    folder = "tests/unit/plugins/module_utils"
-    pytest(session, folder, *(f"--ignore={folder}/{name}" for name in NEED_ANSIBLE))
+    client = Path(TESTED_WITHOUT_ANSIBLE)
+    if session.python in CONTROLLER_PYTHONS:
+        pytest(session, str(client))
+    else:
+        pytest(session, str(client.parent), *(f"--ignore={client.parent / name}" for name in NEED_ANSIBLE))
 
 
 def add_core_sessions(core: str, pythons: list[str]) -> None:
@@ -177,12 +198,12 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
         install(session, "ansible", core=core)
         pytest(session, "tests/unit", f"--ignore={TESTED_WITHOUT_ANSIBLE}")
 
-    @nox.session(name=f"sanity-{core}", python=python, allow_parallel=False)
+    @nox.session(name=f"sanity-{core}", python=python)
     def sanity(session: nox.Session) -> None:
         install(session, core=core)
         ansible_test(session, "sanity", "--venv", "--junit")
 
-    @nox.session(name=f"integration-{core}", python=python, allow_parallel=False)
+    @nox.session(name=f"integration-{core}", python=python)
     def integration(session: nox.Session) -> None:
         if os.geteuid() != 0:
             session.skip("needs root")

@@ -37,8 +37,8 @@ INTEGRATION_TARGET_PYTHONS = {"2.19": "3.8", "2.20": "3.9"}
 
 #: The client's tests; those of the floors above it run with each ansible-core, and here on older Pythons
 TESTED_WITHOUT_ANSIBLE = "tests/unit/plugins/module_utils/client"
-#: Of those floors, what is about Ansible or about a module itself
-NEED_ANSIBLE = ["options", "test_counters.py", "test_module.py", "test_payload.py"]
+#: Of those floors, what is about Ansible or about a module itself, or needs PyYAML
+NEED_ANSIBLE = ["options", "test_counters.py", "test_module.py", "test_payload.py", "test_source.py"]
 
 nox.needs_version = ">=2026.8"
 nox.options.reuse_venv = "yes"

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from ansible_collections.netops.conntrack.plugins.module_utils.config import SECTIONS
 from ansible_collections.netops.conntrack.plugins.module_utils.entries import NO_COUNTS
+from ansible_collections.netops.conntrack.plugins.module_utils.source import SourceFault, config_in
 from ansible_collections.netops.conntrack.plugins.plugin_utils.checked import faults_of
 from ansible_collections.netops.conntrack.plugins.plugin_utils.declaring import DeclaringAction
 from ansible_collections.netops.conntrack.plugins.plugin_utils.plain import plain
-from ansible_collections.netops.conntrack.plugins.plugin_utils.source import SourceFault, config_in
 
 
 class ActionModule(DeclaringAction):

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.netops.conntrack.plugins.module_utils.entries import NO_COUNTS
+from ansible_collections.netops.conntrack.plugins.module_utils.source import entries_in
 from ansible_collections.netops.conntrack.plugins.plugin_utils.declaring import DeclaringAction
-from ansible_collections.netops.conntrack.plugins.plugin_utils.source import as_lines, entries_in
+from ansible_collections.netops.conntrack.plugins.plugin_utils.source import as_lines
 
 
 class ActionModule(DeclaringAction):

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable
+from typing import TYPE_CHECKING, Container, Iterable
 
-from .client.entry import Entry, identity
+from .client.entry import Entry, Identity, identity
 from .client.labels import LabelMap
 from .client.layout import Layout
 from .client.match import Match
@@ -20,15 +20,22 @@ if TYPE_CHECKING:
     from .client.session import Endpoints
 
 
-class _Undeclared(Entries):
-    """Entries that are not declared, and carry none of the connections to keep."""
+class Undeclared(Entries):
+    """Entries of which no declaration has the identity, and which carry none of the connections to keep."""
 
-    def __init__(self, table: Table, declared: Iterable[Entry], keep: frozenset[Endpoints], report_limit: int) -> None:
-        super().__init__(table, keep, report_limit, UNLIMITED)
-        self.declared = {identity(entry) for entry in declared}
+    def __init__(
+        self,
+        table: Table,
+        declared: Container[Identity],
+        keep: frozenset[Endpoints],
+        report_limit: int,
+        most: int = UNLIMITED,
+    ) -> None:
+        super().__init__(table, keep, report_limit, most)
+        self._declared = declared
 
     def on(self, layout: Layout) -> Action:
-        entry, declared, condemn = layout.entry, self.declared, super().on(layout)
+        entry, declared, condemn = layout.entry, self._declared, super().on(layout)
 
         def act(datagram: bytes, start: int, message: int) -> None:
             if identity(entry(datagram, start)) not in declared:
@@ -37,8 +44,12 @@ class _Undeclared(Entries):
         return act
 
     def add(self, entry: Entry) -> None:
-        if identity(entry) not in self.declared:
+        if identity(entry) not in self._declared:
             super().add(entry)
+
+    def concerns(self, entry: Entry, scope: Match) -> bool:
+        """Whether an entry is one of those that a reading of this scope finds."""
+        return identity(entry) not in self._declared and scope(entry) and not self.is_kept(entry)
 
 
 class Purge:
@@ -56,7 +67,7 @@ class Purge:
         report_limit: int = 100,
     ) -> None:
         self._scope = scope
-        self._selection = _Undeclared(table, declared, keep, report_limit)
+        self._selection = Undeclared(table, {identity(entry) for entry in declared}, keep, report_limit)
         self._flushing: Flushing | None = None
 
     def read(self) -> None:
@@ -66,8 +77,7 @@ class Purge:
 
     def concerns(self, entry: Entry) -> bool:
         """Whether an entry is one of those that go."""
-        undeclared = identity(entry) not in self._selection.declared
-        return undeclared and self._scope(entry) and not self._selection.is_kept(entry)
+        return self._selection.concerns(entry, self._scope)
 
     def carry_out(self) -> None:
         """Delete what was found, each only if it is still the one that was read."""

@@ -20,17 +20,16 @@ from .client.difference import differences
 from .client.entry import Entry, asking, creation, describe, identity, protocol_keys, tuple_of
 from .client.errors import ConntrackError, InvalidValue, KernelError, NotFound, NotPermitted, ResultUnknown, Unavailable
 from .client.labels import LabelMap
-from .client.layout import Layout
 from .client.match import EVERYTHING, Match
 from .client.record import KEYS, Record, creations, declarations, document_of, entries
-from .client.scan import Action
 from .client.shape import present
 from .client.table import LABELS_NEED_A_RULE, Table
 from .entries import Outcome, bring_about, plan_all
 from .failure import Failed
 from .fingerprints import Fingerprints
-from .flush import UNLIMITED, Entries, Flushing
+from .flush import UNLIMITED, Flushing
 from .plan import CannotReconcile, Policy, View, check_room, read_back
+from .purge import Undeclared
 from .restored import Report
 from .snapshot_file import ENTRIES, EXPECTATIONS, Snapshot
 
@@ -83,27 +82,6 @@ def restore(
     if report.failures:
         raise RestoreFailed(report.sentence(), report.result())
     return report.result()
-
-
-class _Foreign(Entries):
-    """Entries that are in no record, and carry none of the connections to keep."""
-
-    def __init__(self, recorded: Fingerprints, table: Table, keep: frozenset[Endpoints], limit: int, most: int) -> None:
-        super().__init__(table, keep, limit, most)
-        self._recorded = recorded
-
-    def on(self, layout: Layout) -> Action:
-        entry, recorded, condemn = layout.entry, self._recorded, super().on(layout)
-
-        def act(datagram: bytes, start: int, message: int) -> None:
-            if identity(entry(datagram, start)) not in recorded:
-                condemn(datagram, start, message)
-
-        return act
-
-    def add(self, entry: Entry) -> None:
-        if identity(entry) not in self._recorded:
-            super().add(entry)
 
 
 class _Restoration:
@@ -219,7 +197,7 @@ class _Restoration:
     def purge(self, scope: Match, keep: frozenset[Endpoints]) -> None:
         """Delete it as it is read."""
         most = 0 if self._check_mode else UNLIMITED
-        foreign = _Foreign(self._recorded, self._table, keep, self._report.limit, most)
+        foreign = Undeclared(self._table, self._recorded, keep, self._report.limit, most)
         flushing = Flushing(foreign)
         try:
             for _read in foreign.read(scope):
@@ -229,7 +207,7 @@ class _Restoration:
             self._report.purged(foreign, flushing)
 
         def is_leaving(entry: Entry) -> bool:
-            return identity(entry) not in self._recorded and scope(entry) and not foreign.is_kept(entry)
+            return foreign.concerns(entry, scope)
 
         self._is_leaving = is_leaving
 

@@ -102,7 +102,7 @@ options:
     type: path
   remote_src:
     description:
-      - Whether O(src) lies on the target. It is JSON there, and is checked there before anything is changed.
+      - Whether O(src) lies on the target. It is checked there before anything is changed, and there YAML takes PyYAML.
     type: bool
     default: false
   report_limit:

@@ -205,13 +205,13 @@ def declare(module):
     from ansible_collections.netops.conntrack.plugins.module_utils.entries import parse_entries, reconcile_all
     from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils.purge import Purge
-    from ansible_collections.netops.conntrack.plugins.module_utils.source import read_entries
+    from ansible_collections.netops.conntrack.plugins.module_utils.source import entries_in, read
 
     params = module.params
     check_not_negative(module, "timeout_min", "report_limit")
     labels = labels_of(module)
     scope = scope_of(module, labels)
-    documents = params["entries"] if params["src"] is None else read_entries(params["src"])
+    documents = params["entries"] if params["src"] is None else entries_in(read(params["src"]), params["src"])
     declared = parse_entries(documents, labels)
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     policy.check_purge(scope)

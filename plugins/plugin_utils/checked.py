@@ -11,8 +11,8 @@ from typing import Any
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.faults import Faults, is_within
 from ansible_collections.netops.conntrack.plugins.module_utils.options import config
+from ansible_collections.netops.conntrack.plugins.module_utils.source import SourceFault, shown
 from ansible_collections.netops.conntrack.plugins.plugin_utils import schema
-from ansible_collections.netops.conntrack.plugins.plugin_utils.source import SourceFault, shown
 
 #: What a JSON type is called in a sentence.
 _KINDS = {

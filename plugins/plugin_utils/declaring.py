@@ -14,7 +14,9 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
-from .source import SourceFault, read, shown
+from ansible_collections.netops.conntrack.plugins.module_utils.source import SourceFault, shown
+
+from .source import read_with
 
 
 class DeclaringAction(ActionBase):
@@ -60,7 +62,7 @@ class DeclaringAction(ActionBase):
     def loaded(self, path: str) -> list[Any]:
         """The documents in a file of the controller."""
         try:
-            return read(self._loader, path)
+            return read_with(self._loader, path)
         except AnsibleError as error:  # such as a wrong password of the vault
             raise SourceFault(f"{path}: {' '.join(str(error).split())}") from error
 

@@ -104,11 +104,9 @@ def config_of(module: AnsibleModule, labels: LabelMap) -> Declaration:
 
     raw, path = module.params["config"], module.params["src"]
     if path is not None:
-        from ..source import read as read_file
+        from ..source import config_in, read
 
-        raw = read_file(path)
-        if isinstance(raw, list) and len(raw) == 1:
-            (raw,) = raw  # what is on one line
+        raw = config_in(read(path), path)
     declaration, faults = read_declaration(raw, labels)
     if faults:
         raise InvalidValue("", str(faults))

@@ -58,7 +58,12 @@ FILES = {
             "options/config options/entry options/expectation options/scope options/settings",
             "options/timeout_policy options/tuples purge reconcile",
         ),
-        (MANY, KEYS, EXPECTATION, "client/timeout_policy expectation persistence settings source timeout_policy"),
+        (
+            MANY,
+            KEYS,
+            EXPECTATION,
+            "client/timeout_policy expectation persistence settings source source_yaml timeout_policy",
+        ),
     ),
     "conntrack_counters": ((TABLE, MODULE, MATCH, "client/settings counters"), (MANY, KEYS)),
     "conntrack_entries": (
@@ -70,7 +75,7 @@ FILES = {
             RECONCILE,
             "client/scan client/session entries flush kinds options/scope purge reconcile source",
         ),
-        (MANY, KEYS, EXPECTATION),
+        (MANY, KEYS, EXPECTATION, "source_yaml"),
     ),
     "conntrack_entry": (
         (TABLE, MODULE, SHAPE, RECONCILE, "options/entry options/labels options/tuples reconcile"),

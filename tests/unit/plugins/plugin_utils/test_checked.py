@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.options import config as options
+from ansible_collections.netops.conntrack.plugins.module_utils.source import SourceFault
 from ansible_collections.netops.conntrack.plugins.plugin_utils import schema
 from ansible_collections.netops.conntrack.plugins.plugin_utils.checked import faults_of
-from ansible_collections.netops.conntrack.plugins.plugin_utils.source import SourceFault
 from ansible_collections.netops.conntrack.tests.unit.plugins.plugin_utils.configs import (
     Document,
     configs,

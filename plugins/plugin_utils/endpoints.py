@@ -1,0 +1,279 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hosts at the ends of many flows, found in one pass over them.
+
+Only hosts are kept, and of each what it has most of, so that a table of any size takes the memory of its hosts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import values
+from ansible_collections.netops.conntrack.plugins.module_utils.client.document import present_family
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.layout import Layout
+from ansible_collections.netops.conntrack.plugins.module_utils.client.scan import Action, Visitor
+
+#: The ends of a flow: who began it, and who was asked.
+SIDES = ("source", "destination")
+#: The addresses that the two ends have, by who says so; a zone and a port are taken from where the address is.
+ADDRESSES = {
+    "own": ("original.source", "reply.source"),
+    "as_client_sees": ("original.source", "original.destination"),
+    "as_server_sees": ("reply.destination", "reply.source"),
+}
+#: What makes two hosts of one address.
+SEPARATORS = ("zone", "gateway")
+
+_COUNTERS = ("counters.original.bytes", "counters.reply.bytes")
+#: Of these the values have to be worked out, which is left to the layout.
+_CONVERTED = ("labels", "helper")
+#: What the name of a gateway may be as a part of a host's.
+_NAME = re.compile(r"\w[\w.-]{0,252}", re.ASCII)
+
+
+class Tally:
+    """How many flows and bytes there are by key: of the busiest keys, and how many flows others have together.
+
+    Of those that were forgotten meanwhile for want of room and came back, flows are among the others', too.
+    """
+
+    __slots__ = ("others", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, list[int]] = {}
+        self.others = 0
+
+    def add(self, key: Any, moved: int, room: int) -> None:
+        """Count a flow that moved so many bytes, and keep no more than twice as many keys as there is room for."""
+        row = self.rows.get(key)
+        if row is None:
+            row = self.rows[key] = [0, 0]
+        row[0] += 1
+        row[1] += moved
+        if len(self.rows) > 2 * room:
+            self.cut(room)
+
+    def cut(self, room: int) -> None:
+        """Forget all keys but the busiest."""
+        ranked = sorted(self.rows.items(), key=lambda item: (-item[1][0], -item[1][1], item[0]))
+        self.others += sum(flows for _key, (flows, _moved) in ranked[room:])
+        self.rows = dict(ranked[:room])
+
+
+class Role:
+    """What a host has to do with the flows of which it is one side."""
+
+    __slots__ = ("flows", "moved", "peers", "services")
+
+    def __init__(self) -> None:
+        self.flows = 0
+        #: Bytes, None until a flow has counters.
+        self.moved: int | None = None
+        self.peers, self.services = Tally(), Tally()
+
+    def as_variable(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"flows": self.flows, **self._bytes(self.moved or 0)}
+        for name, tally, present in (
+            ("peers", self.peers, values.present_address),
+            ("services", self.services, _present_service),
+        ):
+            found[name] = {
+                present(key): {"flows": flows, **self._bytes(moved)} for key, (flows, moved) in tally.rows.items()
+            }
+            found[f"other_{name}"] = tally.others
+        return found
+
+    def _bytes(self, moved: int) -> dict[str, int]:
+        return {} if self.moved is None else {"bytes": moved}
+
+
+class Identity(NamedTuple):
+    """What makes it this host and no other; what does not separate hosts is None."""
+
+    address: bytes
+    zone: int | None
+    gateway: str | None
+
+    @property
+    def name(self) -> str:
+        """`10.0.0.5`, `10.0.0.5@zone7`, `10.0.0.5@gw1`, `10.0.0.5@zone7@gw1`."""
+        zone = f"@zone{self.zone}" if self.zone else ""
+        gateway = "" if self.gateway is None else f"@{self.gateway}"
+        return f"{values.present_address(self.address)}{zone}{gateway}"
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        return len(self.address), self.address, self.zone or 0, self.gateway or ""
+
+
+class Endpoint:
+    """A host, and what was seen of it."""
+
+    #: What is counted of a host whichever its side, and how it is shown.
+    SEEN = ("zones", "marks", "labels", "helpers")
+
+    __slots__ = ("gateways", "roles", "seen")
+
+    def __init__(self, sides: Sequence[str]) -> None:
+        self.gateways: dict[str, None] = {}
+        self.roles = {side: Role() for side in sides}
+        self.seen = {name: Tally() for name in self.SEEN}
+
+    def as_variables(self, identity: Identity, room: int) -> dict[str, Any]:
+        """The variables of the host; of no list there is more than room for."""
+        for tally in (*self.seen.values(), *(t for role in self.roles.values() for t in (role.peers, role.services))):
+            tally.cut(room)
+        address = values.present_address(identity.address)
+        accounted = [role.moved for role in self.roles.values() if role.moved is not None]
+        return {
+            "ansible_host": address,
+            "conntrack_address": address,
+            "conntrack_family": present_family(values.family_of(identity.address)),
+            "conntrack_gateways": sorted(self.gateways),
+            "conntrack_flows": sum(role.flows for role in self.roles.values()),
+            **({"conntrack_bytes": sum(accounted)} if accounted else {}),
+            **{f"conntrack_as_{side}": role.as_variable() for side, role in self.roles.items()},
+            **{f"conntrack_{name}": list(tally.rows) for name, tally in self.seen.items()},
+            "conntrack_cut": [name for name, tally in self.seen.items() if tally.others],
+        }
+
+
+class Endpoints(Visitor):
+    """Finds the hosts of the flows given to `add`, or met by a scan.
+
+    Raises `InvalidValue` at once when there are more than `max_hosts`, or for a `gateway` that is to be a part of
+    hosts' names and cannot be.
+    """
+
+    def __init__(
+        self,
+        sides: Sequence[str] = SIDES,
+        addresses: str = "own",
+        separate_by: Sequence[str] = ("zone",),
+        max_hosts: int = 5000,
+        max_listed: int = 50,
+    ) -> None:
+        #: Flows that were counted, and by side how many have there what can be no host.
+        self.flows = 0
+        self.left_out = dict.fromkeys(sides, 0)
+        self._sides = tuple(sides)
+        self._ends = dict(zip(SIDES, ADDRESSES[addresses]))
+        self._zones = {side: f"{key.partition('.')[0]}.zone" for side, key in self._ends.items()}
+        self._port = f"{self._ends['destination']}_port"
+        self._by_zone, self._by_gateway = ("zone" in separate_by), ("gateway" in separate_by)
+        self._max_hosts, self._room = max_hosts, max_listed
+        self._found: dict[Identity, Endpoint] = {}
+        self._gateway, self._labels = "", LabelMap()
+
+    def come_from(self, gateway: str, labels: LabelMap) -> None:
+        """What is added from now on was seen by a gateway of this name, which calls its labels so."""
+        if self._by_gateway and not _NAME.fullmatch(gateway):
+            raise InvalidValue(
+                "separate_by",
+                f"the gateway {gateway!r} cannot be a part of a host's name; give it another name, of letters, digits, "
+                "dots, dashes and underscores",
+            )
+        self._gateway, self._labels = gateway, labels
+
+    def on(self, layout: Layout) -> Action:
+        if any(layout.column(key) for key in _CONVERTED):
+            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
+        wanted = ("zone", "mark", self._port, *self._ends.values(), *self._zones.values(), *_COUNTERS)
+        keys, unpack = layout.part(wanted)
+        same, add = layout.constants, self.add
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            add({**same, **dict(zip(keys, unpack(datagram, start)))})
+
+        return act
+
+    def add(self, entry: Entry) -> None:
+        get = entry.get
+        self.flows += 1
+        service = (get("original.protocol"), get(self._port))
+        counted = [entry[key] for key in _COUNTERS if key in entry]
+        moved, room = sum(counted), self._room
+        ends = {side: get(key) for side, key in self._ends.items()}
+        for side in self._sides:
+            zone = get(self._zones[side]) or get("zone") or 0
+            host = self._host(ends[side], zone)
+            if host is None:
+                self.left_out[side] += 1
+                continue
+            host.gateways[self._gateway] = None
+            self._see(host, entry, zone)
+            role = host.roles[side]
+            role.flows += 1
+            if counted:
+                role.moved = (role.moved or 0) + moved
+            role.peers.add(ends["destination" if side == "source" else "source"] or b"", moved, room)
+            role.services.add(service, moved, room)
+
+    def _host(self, address: bytes | None, zone: int) -> Endpoint | None:
+        if address is None:
+            return None
+        identity = Identity(address, zone if self._by_zone else None, self._gateway if self._by_gateway else None)
+        host = self._found.get(identity)
+        if host is None:
+            if not is_host(address):
+                return None
+            if len(self._found) >= self._max_hosts:
+                raise InvalidValue(
+                    "max_hosts",
+                    f"there are more than {self._max_hosts} hosts at the ends of the flows that match; narrow match, or "
+                    "write a higher number",
+                )
+            host = self._found[identity] = Endpoint(self._sides)
+        return host
+
+    def _see(self, host: Endpoint, entry: Entry, zone: int) -> None:
+        host.seen["zones"].add(zone, 0, self._room)
+        host.seen["marks"].add(entry.get("mark", 0), 0, self._room)
+        if "labels" in entry:
+            for bit in values.LABELS.present(entry["labels"]):
+                host.seen["labels"].add(str(self._labels.names.get(bit, bit)), 0, self._room)
+        if "helper" in entry:
+            host.seen["helpers"].add(entry["helper"], 0, self._room)
+
+    def hosts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The names of the hosts and their variables, in the order of their addresses."""
+        for identity in sorted(self._found, key=lambda identity: identity.order):
+            yield identity.name, self._found[identity].as_variables(identity, self._room)
+
+
+def is_host(address: bytes) -> bool:
+    """Whether somebody else could reach a host by this address alone.
+
+    Nobody has that of a group, of all or of none; everybody has that of the loopback; and one of a link says nothing
+    without the link, which no entry names.
+    """
+    if len(address) not in (4, 16):
+        return False
+    known = ipaddress.ip_address(address)
+    nobodys = known.is_multicast or known.is_unspecified or known.is_loopback or known.is_link_local
+    return not nobodys and address != b"\xff\xff\xff\xff"
+
+
+def _present_service(service: tuple[Any, Any]) -> str:
+    """`tcp/443`, or `icmp` for a protocol without ports."""
+    protocol, port = service
+    name = values.PROTOCOL.present(protocol)
+    return str(name) if port is None else f"{name}/{port}"
+
+
+def sides_of(side: str) -> tuple[str, ...]:
+    """The sides that the option `side` means."""
+    return SIDES if side == "both" else (side,)
+
+
+def counted(variables: Mapping[str, Any], side: str) -> int:
+    """How many flows a host has on a side, by its variables."""
+    flows: int = variables.get(f"conntrack_as_{side}", {}).get("flows", 0)
+    return flows

@@ -24,7 +24,6 @@ from . import settings, uapi
 from .bpf import ProgramTooLong, compile_filter
 from .entry import Entry, Identity, identity
 from .errors import ConntrackError, InvalidValue, KernelError, NotFound, Overrun, kernel_error
-from .expectation import parse_expectation
 from .match import EVERYTHING, Match
 from .messages import parse_entry
 from .netlink import Datagrams, Message, parse
@@ -269,16 +268,22 @@ def _program(term: Term) -> bytes:
         return b""
 
 
+_EXPECTATION_EVENTS = {
+    uapi.IPCTNL_MSG_EXP_NEW: "expectation_new",
+    uapi.IPCTNL_MSG_EXP_DELETE: "expectation_destroy",
+}
+
+
 def parse_event(message: Message) -> Event | None:
     """The event in a message, None in one that is none."""
     if message.type == uapi.IPCTNL_MSG_CT_NEW:
         return Event("new" if message.flags & uapi.NLM_F_CREATE else "update", parse_entry(message))
     if message.type == uapi.IPCTNL_MSG_CT_DELETE:
         return Event("destroy", parse_entry(message))
-    if message.type == uapi.IPCTNL_MSG_EXP_NEW:
-        return Event("expectation_new", parse_expectation(message))
-    if message.type == uapi.IPCTNL_MSG_EXP_DELETE:
-        return Event("expectation_destroy", parse_expectation(message))
+    if message.type in _EXPECTATION_EVENTS:
+        from .expectation import parse_expectation  # few ask for these
+
+        return Event(_EXPECTATION_EVENTS[message.type], parse_expectation(message))
     return None
 
 

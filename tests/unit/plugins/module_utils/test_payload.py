@@ -128,7 +128,7 @@ FILES = {
             TABLE,
             MODULE,
             MATCH,
-            "client/bpf client/census client/document client/events client/expectation client/scan client/settings",
+            "client/bpf client/census client/events client/scan client/settings",
             "options/wait wait",
         ),
         (MANY, KEYS, EXPECTATION),

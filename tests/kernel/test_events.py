@@ -416,7 +416,7 @@ class TestMode:
         for port in (1, 2, 3):
             table.create(udp(port))
         namespace.sysctl("nf_conntrack_events", before or 1)
-        with Subscription() as subscription, Follower(check=0.05) as follower:
+        with Subscription() as subscription, Follower(check=0.5) as follower:
             assert len(follower.silent) == 3
             table.create(udp(4))
             table.delete(udp(1))

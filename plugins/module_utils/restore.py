@@ -12,18 +12,19 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Sequence, Tuple
 
 from .apply import settle_created
 from .client.columns import batches
 from .client.difference import differences
-from .client.entry import Entry, asking, creation, describe, identity, protocol_keys, tuple_of
+from .client.entry import Entry, asking, creation, describe, identity
 from .client.errors import ConntrackError, InvalidValue, KernelError, NotFound, NotPermitted, ResultUnknown, Unavailable
 from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match
 from .client.record import KEYS, Record, creations, declarations, document_of, entries
 from .client.shape import present
 from .client.table import LABELS_NEED_A_RULE, Table
+from .coming import Coming, is_exactly_translated, is_translated, master_key
 from .entries import Outcome, bring_about, plan_all
 from .failure import Failed
 from .fingerprints import Fingerprints
@@ -111,9 +112,8 @@ class _Restoration:
         #: Who is in the snapshot, if that is asked; and of those that match, who has a helper.
         self._recorded = Fingerprints(0)
         self._masters: set[Hashable] = set()
-        #: In check mode, the tuples that will be there; and who will be and has a helper.
-        self._coming = Fingerprints(2 * snapshot.header.entries if check_mode else 0)
-        self._coming_masters: set[Hashable] = set()
+        #: In check mode, what would be there by now.
+        self._coming = Coming(snapshot.header.entries if check_mode else 0)
         self._is_leaving: Any = None
 
     # before anything is changed
@@ -169,7 +169,7 @@ class _Restoration:
             if self._match(entry):
                 number += 1
                 if "helper" in entry:
-                    self._masters.add(_master_key(entry))
+                    self._masters.add(master_key(entry))
         return number
 
     def _placed(self) -> Iterator[Placed]:
@@ -347,7 +347,7 @@ class _Restoration:
     def _but_crossed(self, some: Sequence[tuple[Placed, Entry, bool, bool]]) -> list[tuple[Placed, Entry, bool, bool]]:
         """Those of entries whose translated reply, as it is in the snapshot, nobody else has."""
         crossed = set()
-        exact = [(one[0], entry) for one, entry, _unknown, absent in some if absent and _is_exactly_translated(entry)]
+        exact = [(one[0], entry) for one, entry, _unknown, absent in some if absent and is_exactly_translated(entry)]
         shown = [_as_shown(entry) for _place, entry in exact]
         view = View(self._table, self._is_leaving)
         view.look(shown)
@@ -382,15 +382,15 @@ class _Restoration:
 
     def _reply_is_free(self, some: Sequence[Entry]) -> list[bool]:
         """Whether nobody has the reply tuple of an entry; of a translated one that was looked at already."""
-        asked = [entry for entry in some if not _is_translated(entry)]
+        asked = [entry for entry in some if not is_translated(entry)]
         answers = iter(list(self._table.holders(asking(entry, "reply") for entry in asked)))
-        return [_is_translated(entry) or isinstance(next(answers, None), NotFound) for entry in some]
+        return [is_translated(entry) or isinstance(next(answers, None), NotFound) for entry in some]
 
     def _foresee_crowded(self, crowded: Sequence[tuple[Placed, Entry]]) -> None:
         """The same for entries that are there, have a master, or meet others."""
         declared = []
         for _one, entry in crowded:
-            if "master.source" in entry and any((end, _end(entry, "master")) in self._coming for end in _ENDS):
+            if self._coming.has_master_of(entry):
                 entry = {key: value for key, value in entry.items() if not key.startswith("master.")}
             declared.append(entry)
         outcomes = plan_all(self._table, declared, self._policy, self._labels, self._is_leaving)
@@ -400,26 +400,18 @@ class _Restoration:
     def _will_become(self, one: Placed, entry: Entry, outcome: Outcome) -> None:
         self._report.became(one[0], entry, outcome)
         if outcome.error is None and outcome.operation == "created":
-            for end in _ENDS:
-                self._coming.add((end, _end(entry, end)))
-            if "helper" in entry:
-                self._coming_masters.add(_master_key(entry))
+            self._coming.add(entry)
 
     def _meets(self, one: Placed, entry: Entry) -> bool:
         """Whether an entry before this one in the snapshot will be in its place or in its way, which is reported."""
-        if ("original", _end(entry, "original")) in self._coming:
+        if self._coming.has(entry):
             self._report.became(one[0], entry, Outcome(None, "unchanged", ()))
             return True
-        for end in ("original",) if _is_translated(entry) and not _is_exactly_translated(entry) else _ENDS:
-            zones = {_zone_of(entry, other) for other in (_ENDS if end == "original" else ("reply",))}
-            for other in _ENDS:
-                # An entry is kept apart from another by the zone that both have in the direction of that one's tuple
-                zone = _zone_of(entry, other)
-                if zone in zones and (other, _end(entry, end, zone)) in self._coming:
-                    reason = f"{describe(entry)} cannot be created: its {end} tuple is taken by an entry before it"
-                    self._report.fail(one[0], present(entry, self._labels), reason)
-                    return True
-        return False
+        end = self._coming.in_the_way_of(entry)
+        if end is not None:
+            reason = f"{describe(entry)} cannot be created: its {end} tuple is taken by an entry before it"
+            self._report.fail(one[0], present(entry, self._labels), reason)
+        return end is not None
 
     # expectations
 
@@ -439,10 +431,10 @@ class _Restoration:
             document["timeout"] = 1
         try:
             declared = expectation.parse(document)
-            master = _master_key(expectation.master_of(declared))
+            master = master_key(expectation.master_of(declared))
             if self._match is not EVERYTHING and master not in self._masters:
                 return
-            if master in self._coming_masters:
+            if master in self._coming.masters:
                 operation = "created"
             else:
                 done = reconcile(self._table, declared, self._policy, self._check_mode)
@@ -461,36 +453,6 @@ class _Restoration:
             self._report.expected(operation, expectation.describe(declared))
 
 
-_ENDS = ("original", "reply")
-
-
-def _is_translated(entry: Entry) -> bool:
-    return any(key.startswith("nat.") for key in entry)
-
-
-def _is_exactly_translated(entry: Entry) -> bool:
-    """Whether the translation leaves the kernel no choice."""
-    open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
-    return _is_translated(entry) and "reply.source" in entry and not open_
-
-
 def _as_shown(entry: Entry) -> Entry:
     """An entry with the reply that it is to have, not asking for a translation, nor for a master."""
     return {key: value for key, value in entry.items() if not key.startswith(("nat.", "master."))}
-
-
-def _zone_of(entry: Mapping[str, Any], direction: str) -> int:
-    zone: int = entry.get("zone") or entry.get(f"{direction}.zone") or 0
-    return zone
-
-
-def _end(entry: Mapping[str, Any], direction: str, zone: int | None = None) -> Hashable:
-    """The tuple of a direction, or that of the master, in its zone or in another."""
-    zone = _zone_of(entry, direction) if zone is None else zone
-    return zone, entry["family"], frozenset(tuple_of(entry, direction).items())
-
-
-def _master_key(entry: Mapping[str, Any]) -> Hashable:
-    """What an expectation says of its master."""
-    zone = next((entry[key] for key in ("zone", "original.zone", "reply.zone") if entry.get(key)), 0)
-    return zone, entry["family"], frozenset(tuple_of(entry, "original").items())

@@ -111,7 +111,7 @@ FILES = {
             EXPECTATION,
             RECONCILE,
             "client/bulk client/columns client/record client/scan client/session entries fingerprints flush kinds",
-            "options/scope purge reconcile restore restored snapshot snapshot_file",
+            "coming options/scope purge reconcile restore restored snapshot snapshot_file",
         ),
         (MANY, KEYS, "expectation"),
     ),

@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What check mode would be wrong about, if entries to come were not told apart as the kernel does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.coming import Coming
+
+FLOW: dict[str, Any] = {
+    "protocol": "udp",
+    "original": {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1000, "destination_port": 53},
+    "timeout": 60,
+}
+BACK = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 53, "destination_port": 1000}
+ORIGINAL_IN_5 = {"original": {**FLOW["original"], "zone": 5}}
+REPLY_IN_5 = {"reply": {**BACK, "zone": 5}}
+
+
+def entry(**keys: Any) -> Any:
+    return creation(shape.parse({**FLOW, **keys}))
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "has", "end"),
+    [
+        ({}, {}, True, "original"),
+        ({}, {"mark": 5}, True, "original"),
+        ({}, {"original": {**FLOW["original"], "source_port": 1001}}, False, None),
+        ({}, {"original": BACK}, False, "original"),
+        ({}, {"zone": 5}, False, None),
+        ({"zone": 5}, {"zone": 5, "original": BACK}, False, "original"),
+        (ORIGINAL_IN_5, ORIGINAL_IN_5, True, "original"),
+        (ORIGINAL_IN_5, REPLY_IN_5, False, None),
+        (ORIGINAL_IN_5, {}, False, "reply"),
+        (REPLY_IN_5, {}, True, "original"),
+    ],
+)
+def test_who_is_in_whose_way(there: Any, comes: Any, has: bool, end: Any) -> None:
+    coming = Coming(4)
+    assert not coming.has(entry(**comes))
+    assert coming.in_the_way_of(entry(**comes)) is None
+    coming.add(entry(**there))
+    assert coming.has(entry(**comes)) is has
+    assert coming.in_the_way_of(entry(**comes)) == end
+
+
+def test_masters_are_known_by_either_tuple() -> None:
+    coming = Coming(4)
+    child = {**FLOW, "original": {**FLOW["original"], "source_port": 2000}}
+    masters = [{"protocol": "udp", **FLOW["original"]}, {"protocol": "udp", **BACK}]
+    children = [creation(shape.parse({**child, "master": master})) for master in masters]
+    assert not any(map(coming.has_master_of, [*children, entry()]))
+    coming.add(entry(helper="ftp"))
+    assert all(map(coming.has_master_of, children))
+    assert not coming.has_master_of(entry())
+    assert len(coming.masters) == 1

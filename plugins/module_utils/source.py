@@ -37,7 +37,7 @@ def read(path: str, name: str | None = None) -> list[Any]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise SourceFault(f"{name}: cannot be read: {error.strerror}") from error
+        raise SourceFault(f"src: {name} cannot be read: {error.strerror}") from error
     return parse(data, name)
 
 

@@ -57,9 +57,11 @@ options:
         suboptions:
           declared:
             description:
-              - The entries, each a dictionary of the keys that M(netops.conntrack.conntrack_entry) has for one.
+              - The entries, each a dictionary of the keys that M(netops.conntrack.conntrack_entry) has for one. An
+                empty list declares that there shall be none.
             type: list
             elements: dict
+            required: true
           on_existing:
             description:
               - What to do where an entry is there already and differs, as with M(netops.conntrack.conntrack_entries).

@@ -200,6 +200,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.options.scope imp
 
 
 def declare(module):
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
     from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
     from ansible_collections.netops.conntrack.plugins.module_utils.entries import parse_entries, reconcile_all
@@ -211,7 +212,12 @@ def declare(module):
     check_not_negative(module, "timeout_min", "report_limit")
     labels = labels_of(module)
     scope = scope_of(module, labels)
-    documents = params["entries"] if params["src"] is None else entries_in(read(params["src"]), params["src"])
+    if params["src"] is not None:
+        documents = entries_in(read(params["src"]), params["src"])
+    elif params["entries"] is not None:
+        documents = params["entries"]
+    else:
+        raise InvalidValue("entries", "is null, and so is src; write a list, [] for none, or name a file in src")
     declared = parse_entries(documents, labels)
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     policy.check_purge(scope)

@@ -45,7 +45,8 @@ CONFIG: dict[str, Any] = {
     "settings": group({**SETTINGS, **PERSISTENCE}),
     "timeout_policies": several(TIMEOUT_POLICY),
     "absent": {"type": "list", "elements": "raw"},
-    "entries": group({"declared": several(ENTRY), **_POLICY}),
+    # A list that is not there would be none, and with a purge all that is in scope would go
+    "entries": group({"declared": {**several(ENTRY), "required": True}, **_POLICY}),
     "expectations": several({**EXPECTATION, **PRESENT}),
 }
 
@@ -81,6 +82,9 @@ def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, Faults]:
     if not there and not faults:
         faults.add("", f"Nothing is declared; write at least one of {', '.join(CONFIG)}")
     entries = _given(given["entries"] or {}, CONFIG["entries"]["options"], "entries", faults)
+    told = any(fault.key in ("entries", "entries.declared") for fault in faults.found)
+    if "entries" in there and entries["declared"] is None and not told:
+        faults.add("entries.declared", "is missing; write the entries that shall be, [] for none")
     settings = _given(given["settings"] or {}, CONFIG["settings"]["options"], "settings", faults)
     policy = _policy(entries)
     declaration = Declaration(
@@ -107,6 +111,8 @@ def config_of(module: AnsibleModule, labels: LabelMap) -> Declaration:
         from ..source import config_in, read
 
         raw = config_in(read(path), path)
+    elif raw is None:
+        raise InvalidValue("config", "is null, and so is src; write the sections, or name a file of them in src")
     declaration, faults = read_declaration(raw, labels)
     if faults:
         raise InvalidValue("", str(faults))

@@ -134,9 +134,19 @@ def test_every_fault_at_once() -> None:
         ({"settings": []}, r"settings: \[\] is no dictionary"),
         ({"absent": {"zone": 5}}, r"absent: \{'zone': 5\} is no list; write one"),
         ({"absent": [{"port": ["nonesuch service", 1]}]}, r"absent\[0\].port: 'nonesuch service' is no service"),
-        ({"entries": {"purge": True}}, "entries.scope: is missing; write which entries purge may remove"),
-        ({"entries": {"scope": {"zone": 5}}}, "entries.scope: is of use only for purge"),
-        ({"entries": {"purge": True, "scope": None}}, "entries.scope: is null; leave it out"),
+        (
+            {"entries": {"declared": [], "purge": True}},
+            "entries.scope: is missing; write which entries purge may remove",
+        ),
+        *(
+            (
+                {"entries": {"purge": True, "scope": {"zone": 5}, **declared}},
+                r"entries.declared: is missing; write the entries that shall be, \[\] for none",
+            )
+            for declared in ({}, {"declared": None})
+        ),
+        ({"entries": {"declared": [], "scope": {"zone": 5}}}, "entries.scope: is of use only for purge"),
+        ({"entries": {"declared": [], "purge": True, "scope": None}}, "entries.scope: is null; leave it out"),
         (
             {"entries": {"declared": [ENTRY, ENTRY]}},
             r"entries.declared\[1\]: declares the same entry as entries.declared\[0\]",
@@ -163,7 +173,10 @@ def test_one_fault_is_one_sentence(config: Any, says: str) -> None:
 @pytest.mark.parametrize("match", [{"port": "no-such-service"}, {"labels": ["no-such-label"]}])
 def test_what_only_the_target_knows_is_asked_there(match: Document) -> None:
     """A controller without /etc/services or the label map would else refuse what is right."""
-    config = {"absent": [match], "entries": {"purge": True, "scope": [match, {"zone": 5, "except": match}]}}
+    config = {
+        "absent": [match],
+        "entries": {"declared": [], "purge": True, "scope": [match, {"zone": 5, "except": match}]},
+    }
     assert not faults_of(config)
     assert options.read_declaration(config, LABELS)[1]
 

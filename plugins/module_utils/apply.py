@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Callable
 
 from .client.difference import Change, differences, patch
-from .client.entry import SETTABLE_STATUS, Entry, describe, identity, tuple_of
+from .client.entry import SETTABLE_STATUS, Entry, creation, describe, identity, tuple_of
 from .client.errors import (
     ConntrackError,
     Exists,
@@ -18,7 +18,7 @@ from .client.errors import (
 )
 from .client.labels import LabelMap
 from .client.table import LABELS_NEED_A_RULE, Table
-from .plan import CannotReconcile, Plan, View, anew, check_room, read_back, whole
+from .plan import CannotReconcile, Plan, View, anew, check_room, is_exactly_translated, is_translated, read_back, whole
 
 _NO_LABELS = LabelMap()
 
@@ -93,7 +93,11 @@ def _create(table: Table, wanted: Entry, labels: LabelMap) -> Entry:
     except Exists as error:
         view = View(table)
         if view.find(wanted) is None:
-            check_room(view, wanted)  # names who came first, if still there
+            check_room(view, creation(wanted))  # names who came first, if still there
+            if is_translated(wanted) and not is_exactly_translated(wanted):
+                raise error.advised(
+                    "Perhaps all that nat lets the kernel choose from is taken: let it have more addresses or ports"
+                ) from None
         raise Overtaken(str(error)) from error
     except Unsupported as error:
         if "helper" not in wanted:

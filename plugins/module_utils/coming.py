@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Any, Hashable, Mapping
 
-from .client.entry import Entry, protocol_keys, tuple_of
+from .client.entry import Entry, tuple_of
 from .fingerprints import Fingerprints
+from .plan import is_exactly_translated, is_translated
 
 _ENDS = ("original", "reply")
 
@@ -47,17 +48,6 @@ class Coming:
                 if zone in zones and (other, _tuple_in_zone(entry, end, zone)) in self._tuples:
                     return end
         return None
-
-
-def is_translated(entry: Entry) -> bool:
-    """Whether an entry asks for a translation."""
-    return any(key.startswith("nat.") for key in entry)
-
-
-def is_exactly_translated(entry: Entry) -> bool:
-    """Whether the translation leaves the kernel no choice."""
-    open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
-    return is_translated(entry) and "reply.source" in entry and not open_
 
 
 def master_key(entry: Mapping[str, Any]) -> Hashable:

@@ -31,7 +31,7 @@ from .client.labels import LabelMap
 from .client.shape import present
 from .client.table import Table
 from .failure import Failed
-from .plan import CannotReconcile, Plan, Policy, View, check, diff_of, plan_of, read_back, whole
+from .plan import CannotReconcile, Plan, Policy, View, answered, check, diff_of, plan_of, read_back, whole
 from .purge import Purge
 from .reconcile import carry_out
 
@@ -139,7 +139,7 @@ def plan_all(
             check(entry, policy)
             if policy.state != "absent" and view.find(entry) is None:
                 new.append(_creation(Plan("created", entry, None, [])))
-    view.look([entry for entry in new if not any(key.startswith("nat.") for key in entry)], "reply")
+    view.look([entry for entry in map(answered, new) if entry is not None], "reply")
     view.look([entry for entry in new if "master.source" in entry], "master")
     outcomes: dict[int, Outcome] = {}
     for place in masters_first(declared):
@@ -309,7 +309,7 @@ def _report(
         counts["deleted"] += purge.deleted
         counts["failed"] += purge.failed
         changes += purge.changes(labels)
-        before.update((describe(entry), present(entry, labels)) for entry in purge.shown)
+        before.update((describe(entry), present(patch((), {}, entry))) for entry in purge.shown)  # what names it
         if purge.failed:
             failed.append({"index": None, "entry": {}, "msg": f"{purge.failed} in scope stay. {purge.failure}"})
     result = {

@@ -24,7 +24,9 @@ from .client.entry import (
     creation,
     describe,
     identity,
+    protocol_keys,
     tuple_of,
+    with_tuple,
 )
 from .client.errors import InvalidValue, KernelError, NotFound, ResultUnknown
 from .client.labels import LabelMap
@@ -107,9 +109,10 @@ class Plan(NamedTuple):
         entry["status"] = entry.get("status", 0) | uapi.IPS_CONFIRMED
         if "master.source" in entry:
             entry["status"] |= uapi.IPS_EXPECTED
-        if any(key.startswith("nat.") for key in entry):
-            entry = {k: v for k, v in entry.items() if not k.startswith("reply.") or k == "reply.zone"}
-        return entry
+        replied = answered(entry)
+        if replied is None:
+            return {k: v for k, v in entry.items() if not k.startswith("reply.") or k == "reply.zone"}
+        return {**entry, **with_tuple("reply", tuple_of(replied, "reply"))}
 
 
 def _is_of_the_moment(key: str) -> bool:
@@ -141,11 +144,19 @@ class View:
 
     def find(self, declared: Entry) -> Entry | None:
         """The entry with the identity of `declared`."""
-        found = self.holder(declared)
+        found = self._at(declared, "original")
         return found if found is not None and identity(found) == identity(declared) else None
 
     def holder(self, entry: Entry, direction: str = "original") -> Entry | None:
         """The entry that has this tuple of `entry`, or the tuple of its `master`, in either direction."""
+        found = self._at(entry, direction)
+        if found is None and direction == "original" and "reply.zone" in entry:
+            # Where an entry is created, the kernel looks for its original tuple in the zone of its reply, too
+            others = {key: value for key, value in entry.items() if not key.startswith("reply.")}
+            found = self._at({**others, "zone": entry["reply.zone"]}, direction)
+        return found
+
+    def _at(self, entry: Entry, direction: str) -> Entry | None:
         for coming in self._coming.get(_tuple_key(entry, direction), ()):
             if _collide(entry, coming, direction):
                 return coming
@@ -263,19 +274,54 @@ def _refreshment(declared: Entry, actual: Entry, policy: Policy) -> list[Change]
     return [Change("timeout", remaining, declared["timeout"])]
 
 
+def is_translated(entry: Entry) -> bool:
+    """Whether an entry asks for a translation."""
+    return any(key.startswith("nat.") for key in entry)
+
+
+def is_exactly_translated(entry: Entry) -> bool:
+    """Whether the translation that an entry asks for leaves the kernel no choice.
+
+    It may look for another source port, GRE key or ICMP id where none is asked for, whichever end is translated.
+    """
+    open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
+    spans = (f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
+    return (
+        is_translated(entry)
+        and not open_
+        and all(entry.get(f"{span}_min") == entry.get(f"{span}_max") for span in spans)
+    )
+
+
+def answered(wanted: Entry) -> Entry | None:
+    """An entry to be created, with the reply tuple that it will have and asking for nothing.
+
+    None where the kernel may choose among several.
+    """
+    if not is_translated(wanted):
+        return wanted
+    if not is_exactly_translated(wanted):
+        return None
+    entry = {key: value for key, value in wanted.items() if not key.startswith("nat.")}
+    for end, answers in (("source", "destination"), ("destination", "source")):
+        if f"nat.{end}.address_min" in wanted:
+            entry[f"reply.{answers}"] = wanted[f"nat.{end}.address_min"]
+        if f"nat.{end}.port_min" in wanted:
+            entry[f"reply.{answers}_port"] = wanted[f"nat.{end}.port_min"]
+    return entry
+
+
 def check_room(view: View, wanted: Entry, but: Entry | None = None) -> None:
     """Neither tuple may be taken, in any direction, and a master must be there.
 
     The entry `but` is about to go and takes no room.
     """
-    directions = ["original"]
-    if not any(key.startswith("nat.") for key in wanted):
-        directions.append("reply")
-    for direction in directions:
-        holder = view.holder(wanted, direction)
-        if holder is None or (but is not None and identity(holder) == identity(but)):
+    replied = answered(wanted)
+    for direction, entry in (("original", wanted), ("reply", replied)):
+        holder = None if entry is None else view.holder(entry, direction)
+        if entry is None or holder is None or (but is not None and identity(holder) == identity(but)):
             continue
-        if not _collide(wanted, holder, direction):
+        if not _collide(entry, holder, direction):
             continue
         raise CannotReconcile(
             f"{describe(wanted)} cannot be created: its {direction} tuple is taken by "

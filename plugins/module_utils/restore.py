@@ -24,12 +24,12 @@ from .client.match import EVERYTHING, Match
 from .client.record import KEYS, Record, creations, declarations, document_of, entries
 from .client.shape import present
 from .client.table import LABELS_NEED_A_RULE, Table
-from .coming import Coming, is_exactly_translated, is_translated, master_key
+from .coming import Coming, master_key
 from .entries import Outcome, bring_about, plan_all
 from .failure import Failed
 from .fingerprints import Fingerprints
 from .flush import UNLIMITED, Flushing
-from .plan import CannotReconcile, Policy, View, check_room, read_back
+from .plan import CannotReconcile, Policy, answered, read_back
 from .purge import Undeclared
 from .restored import Report
 from .snapshot_file import ENTRIES, EXPECTATIONS, Snapshot
@@ -317,7 +317,7 @@ class _Restoration:
         refused, self._refused = self._refused, []
         declared = self._declarations.each([record for (_place, record, _fragile), _error in refused])
         lost = [isinstance(error, ResultUnknown) for _one, error in refused]
-        left = self._but_crossed(self._but_kept([one for one, _error in refused], list(declared), lost))
+        left = self._but_kept([one for one, _error in refused], list(declared), lost)
         outcomes = bring_about(self._table, [entry for _one, entry, *_more in left], self._policy, self._labels)
         for (one, entry, unknown, _absent), outcome in zip(left, outcomes):
             if unknown and outcome.error is None and outcome.operation == "unchanged":
@@ -344,29 +344,12 @@ class _Restoration:
                 self._report.became(one[0], entry, Outcome(None, "unchanged", ()))
         return left
 
-    def _but_crossed(self, some: Sequence[tuple[Placed, Entry, bool, bool]]) -> list[tuple[Placed, Entry, bool, bool]]:
-        """Those of entries whose translated reply, as it is in the snapshot, nobody else has."""
-        crossed = set()
-        exact = [(one[0], entry) for one, entry, _unknown, absent in some if absent and is_exactly_translated(entry)]
-        shown = [_as_shown(entry) for _place, entry in exact]
-        view = View(self._table, self._is_leaving)
-        view.look(shown)
-        view.look(shown, "reply")
-        for (place, entry), plain in zip(exact, shown):
-            try:
-                check_room(view, plain)
-            except CannotReconcile as taken:
-                self._report.fail(place, present(entry, self._labels), taken)
-                crossed.add(place)
-        return [one for one in some if one[0][0] not in crossed]
-
     # what restoring entries would do
 
     def _foresee(self, wanted: Iterator[Placed]) -> None:
         for batch in iter(lambda: list(islice(wanted, _SOME)), []):
             some = list(self._declared(batch))
-            kept = self._but_kept([one for one, _entry in some], [entry for _one, entry in some], [False] * len(some))
-            left = self._but_crossed(kept)
+            left = self._but_kept([one for one, _entry in some], [entry for _one, entry in some], [False] * len(some))
             crowded: list[tuple[Placed, Entry]] = []
             for (one, entry, _unknown, absent), replied in zip(left, self._reply_is_free([found[1] for found in left])):
                 free = absent and replied and "master.source" not in entry
@@ -381,10 +364,10 @@ class _Restoration:
             self._foresee_crowded(crowded)
 
     def _reply_is_free(self, some: Sequence[Entry]) -> list[bool]:
-        """Whether nobody has the reply tuple of an entry; of a translated one that was looked at already."""
-        asked = [entry for entry in some if not is_translated(entry)]
-        answers = iter(list(self._table.holders(asking(entry, "reply") for entry in asked)))
-        return [is_translated(entry) or isinstance(next(answers, None), NotFound) for entry in some]
+        """Whether nobody has the reply tuple of an entry, or the kernel may choose another."""
+        replied = [answered(creation(entry)) for entry in some]
+        answers = iter(list(self._table.holders(asking(entry, "reply") for entry in replied if entry is not None)))
+        return [entry is None or isinstance(next(answers, None), NotFound) for entry in replied]
 
     def _foresee_crowded(self, crowded: Sequence[tuple[Placed, Entry]]) -> None:
         """The same for entries that are there, have a master, or meet others."""
@@ -451,8 +434,3 @@ class _Restoration:
             self._report.fail(place, document, error, changed, EXPECTATIONS)
         else:
             self._report.expected(operation, expectation.describe(declared))
-
-
-def _as_shown(entry: Entry) -> Entry:
-    """An entry with the reply that it is to have, not asking for a translation, nor for a master."""
-    return {key: value for key, value in entry.items() if not key.startswith(("nat.", "master."))}

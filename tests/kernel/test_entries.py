@@ -90,6 +90,10 @@ def test_a_purge_removes_what_is_in_scope_and_not_declared_and_nothing_else(tabl
     assert done["counts"] == {
         "created": 0, "updated": 100, "replaced": 0, "deleted": 500 - 50, "unchanged": 0, "failed": 0
     }  # fmt: skip
+    assert done["diff"] == foreseen["diff"]
+    gone = [shown for name, shown in done["diff"]["before"].items() if name not in done["diff"]["after"]]
+    assert len(gone) == 100
+    assert {key for shown in gone for key in shown} == {"family", "protocol", "original"}
     listed = namespace.conntrack("-L")
     marks = re.findall(r"mark=(\d+)", listed)
     assert {mark: marks.count(mark) for mark in set(marks)} == {"1": 100, "0": 200, "3": 250}
@@ -104,6 +108,14 @@ def test_entries_of_every_kind_are_as_declared_and_a_gathered_table_is_no_change
     gathered = [present(entry) for entry in table.dump()]
     assert len(gathered) == len(documents)
     assert run(table, gathered)["counts"]["unchanged"] == len(documents)
+
+
+def test_where_all_ports_that_nat_lets_the_kernel_choose_from_are_taken_it_says_so(table: Table) -> None:
+    nat = {"source": {"address": "203.0.113.1", "port": "4000-4001"}}
+    assert run(table, [flow(number, nat=nat) for number in (1, 2)])["counts"]["created"] == 2
+    (failed,) = run(table, [flow(3, nat=nat)])["failed_entries"]
+    assert "EEXIST" in failed["msg"]
+    assert "let it have more addresses or ports" in failed["msg"]
 
 
 def test_labels_without_a_rule_are_a_failure_that_leaves_nothing(namespace: Namespace) -> None:

@@ -99,6 +99,15 @@ def translations(family: str, has_ports: bool) -> Any:
     return some_of(source=end, destination=end).filter(bool)
 
 
+def is_open(document: Document) -> bool:
+    """Whether a declaration leaves the kernel a choice of how to translate."""
+    nat = document.get("nat", {})
+    asked = [str(value) for end in nat.values() for value in end.values()]
+    return bool(nat) and (
+        any("-" in value for value in asked) or (document["protocol"] != 50 and "port" not in nat.get("source", {}))
+    )
+
+
 def filled(documents: list[Document], **features: Any) -> Kernel:
     """A kernel with a table of those entries that find room in it."""
     kernel = Kernel(**features)
@@ -205,7 +214,7 @@ _CHECKS: dict[str, Callable[[Connection, Any], bool]] = {
     "sctp": _has_sctp,
     "sequence_adjustment": _is_adjusted,
     "synproxy": _is_proxied,
-    "reply": lambda there, asked: there.tuples[1].source == ip_address(asked["source"]).packed,
+    "reply": lambda there, asked: "source" not in asked or there.tuples[1].source == ip_address(asked["source"]).packed,
     "master": lambda there, asked: (
         there.master is not None and there.master.tuples[0].source == ip_address(asked["source"]).packed
     ),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.netops.conntrack.plugins.module_utils.apply import apply
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
@@ -27,13 +28,14 @@ from ansible_collections.netops.conntrack.plugins.module_utils.entries import (
     parse_entries,
     reconcile_all,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile, Plan, Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.purge import Purge
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.declarations import (
     FLOW,
     declarations,
     filled,
     held,
+    is_open,
     missing,
 )
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_kernel import (
@@ -156,9 +158,9 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
     assert not kernel.writes
     assert kernel.snapshot() == there
     done = run(kernel, documents, scope=scope, **as_policy(policy))
-    # which tuple a translation ends up with, and that it is taken, the kernel finds out on the way
-    translated = any("nat" in document for document in documents)
-    assume(not translated or not done["failed_entries"])
+    # which of several tuples a translation ends up with, and that all are taken, the kernel finds out on the way
+    open_ = any(is_open(document) for document in documents)
+    assume(not open_ or not done["failed_entries"])
     assert foreseen == done
 
 
@@ -222,11 +224,77 @@ def test_absent_leaves_nothing_of_what_is_declared_and_all_else(
     assert len(kernel.connections) == len(others)
 
 
-# what a run looks like
-
-
 def flow(number: int, **keys: Any) -> Document:
     return {"protocol": "udp", "original": {**FLOW, "source_port": 1024 + number}, **keys}
+
+
+# who is in whose way
+
+SNAT = {"source": {"address": "198.51.100.1", "port": 4000}}
+ESP = {"protocol": 50, "original": {"source": "10.0.0.1", "destination": "10.0.0.9"}}
+ANSWER = {"source": "10.0.0.9", "destination": "198.51.100.1"}
+
+
+def from_host(host: int, **keys: Any) -> Document:
+    return {**flow(0, **keys), "original": {**FLOW, "source": f"10.0.0.{host}", "destination": "10.0.0.9"}}
+
+
+@pytest.mark.parametrize(
+    ("there", "declared", "end"),
+    [
+        (from_host(1, nat=SNAT), from_host(2, nat=SNAT), "reply"),
+        (
+            from_host(1, nat=SNAT),
+            from_host(2, nat=SNAT, reply={**ANSWER, "source_port": 80, "destination_port": 4000}),
+            "reply",
+        ),
+        (
+            {**ESP, "nat": {"source": {"address": "198.51.100.1"}}},
+            {
+                "protocol": 50,
+                "original": {"source": "10.0.0.2", "destination": "10.0.0.9"},
+                "nat": {"source": {"address": "198.51.100.1"}},
+            },
+            "reply",
+        ),
+        (
+            {**ESP, "reply": {"zone": 5}},
+            {"protocol": 50, "original": {"source": "10.0.0.9", "destination": "10.0.0.1"}, "reply": {"zone": 5}},
+            "original",
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_who_is_in_the_way_is_named_and_foreseen(there: Document, declared: Document, end: str, together: bool) -> None:
+    """By the translated reply, where nat leaves the kernel no choice, and in the zone of the reply, too."""
+    kernel = filled([] if together else [there])
+    documents = [there, declared] if together else [declared]
+    foreseen = run(kernel, documents, check=True)
+    assert not kernel.writes
+    done = run(kernel, documents)
+    assert foreseen == done
+    (failed,) = done["failed_entries"]
+    assert f"cannot be created: its {end} tuple is taken by " in failed["msg"]
+    assert len(kernel.connections) == 1
+
+
+@pytest.mark.parametrize("port", [None, "4000-4001"])
+def test_where_the_kernel_may_choose_a_port_it_does(port: Any) -> None:
+    source = {"address": "198.51.100.1", **({"port": port} if port else {})}
+    kernel = filled([from_host(1, nat={"source": source})])
+    documents = [from_host(2, nat={"source": source})]
+    assert run(kernel, documents, check=True)["counts"]["created"] == 1
+    assert run(kernel, documents)["counts"]["created"] == 1
+
+
+def test_who_came_between_the_plan_and_the_creation_is_named() -> None:
+    kernel = filled([from_host(7, reply={**ANSWER, "source_port": 80, "destination_port": 1000})])
+    late = parse({**flow(0), "original": {**FLOW, "source": "198.51.100.1", "destination": "10.0.0.9"}})
+    with kernel.table() as table, pytest.raises(CannotReconcile, match="its reply tuple is taken by udp 10.0.0.7"):
+        apply(table, Plan("created", late, None, []))
+
+
+# what a run looks like
 
 
 def test_a_thousand_entries_take_a_few_dozen_sends_for_each_step() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import values
@@ -34,6 +35,8 @@ SEPARATORS = ("zone", "gateway")
 _COUNTERS = ("counters.original.bytes", "counters.reply.bytes")
 #: Of these the values have to be worked out, which is left to the layout.
 _CONVERTED = ("labels", "helper")
+#: So many kinds of flows that are all alike are counted before they are told to their hosts.
+_PENDING = 1 << 14
 #: What the name of a gateway may be as a part of a host's.
 _NAME = re.compile(r"\w[\w.-]{0,252}", re.ASCII)
 
@@ -50,12 +53,12 @@ class Tally:
         self.rows: dict[Any, list[int]] = {}
         self.others = 0
 
-    def add(self, key: Any, moved: int, room: int) -> None:
-        """Count a flow that moved so many bytes, and keep no more than twice as many keys as there is room for."""
+    def add(self, key: Any, flows: int, moved: int, room: int) -> None:
+        """Count flows that moved so many bytes, and keep no more than twice as many keys as there is room for."""
         row = self.rows.get(key)
         if row is None:
             row = self.rows[key] = [0, 0]
-        row[0] += 1
+        row[0] += flows
         row[1] += moved
         if len(self.rows) > 2 * room:
             self.cut(room)
@@ -145,11 +148,21 @@ class Endpoint:
         }
 
 
-class Endpoints(Visitor):
-    """Finds the hosts of the flows given to `add`, or met by a scan.
+class _Alike:
+    """How many flows of one layout have which values of `keys`, and what they moved; all have those of `same`."""
 
-    Raises `InvalidValue` at once when there are more than `max_hosts`, or for a `gateway` that is to be a part of
-    hosts' names and cannot be.
+    def __init__(self, same: Entry, keys: tuple[str, ...], accounted: bool) -> None:
+        self.same = same
+        self.keys = keys
+        self.accounted = accounted
+        self.rows: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+
+
+class Endpoints(Visitor):
+    """Finds the hosts of the flows given to `add`, or met by a scan, after which `settle` is to be called.
+
+    Raises `InvalidValue` as soon as there are more than `max_hosts`, or for a gateway that is to be a part of hosts'
+    names and cannot be.
     """
 
     def __init__(
@@ -164,13 +177,15 @@ class Endpoints(Visitor):
         self.flows = 0
         self.left_out = dict.fromkeys(sides, 0)
         self._sides = tuple(sides)
-        self._ends = dict(zip(SIDES, ADDRESSES[addresses]))
+        self._ends = dict(zip(SIDES, ADDRESSES[addresses], strict=True))
         self._zones = {side: f"{key.partition('.')[0]}.zone" for side, key in self._ends.items()}
         self._port = f"{self._ends['destination']}_port"
         self._by_zone, self._by_gateway = ("zone" in separate_by), ("gateway" in separate_by)
         self._max_hosts, self._room = max_hosts, max_listed
-        self._found: dict[Identity, Endpoint] = {}
+        #: By what an `Identity` has; it is made of it in the end, for there are many flows.
+        self._found: dict[tuple[bytes, int | None, str | None], Endpoint] = {}
         self._gateway, self._labels = "", LabelMap()
+        self._pending: list[_Alike] = []
 
     def come_from(self, gateway: str, labels: LabelMap) -> None:
         """What is added from now on was seen by a gateway of this name, which calls its labels so."""
@@ -185,41 +200,62 @@ class Endpoints(Visitor):
     def on(self, layout: Layout) -> Action:
         if any(layout.column(key) for key in _CONVERTED):
             return lambda datagram, start, message: self.add(layout.entry(datagram, start))
-        wanted = ("zone", "mark", self._port, *self._ends.values(), *self._zones.values(), *_COUNTERS)
-        keys, unpack = layout.part(wanted)
-        same, add = layout.constants, self.add
+        keys, unpack = layout.part(("zone", "mark", self._port, *self._ends.values(), *self._zones.values()))
+        accounted, unpack_counters = layout.part(_COUNTERS)
+        alike = _Alike(layout.constants, keys, bool(accounted))
+        self._pending.append(alike)
+        rows = alike.rows
 
         def act(datagram: bytes, start: int, message: int) -> None:
-            add({**same, **dict(zip(keys, unpack(datagram, start)))})
+            row = rows[unpack(datagram, start)]
+            row[0] += 1
+            if accounted:
+                row[1] += sum(unpack_counters(datagram, start))
+            if len(rows) > _PENDING:
+                self._tell(alike)
 
         return act
 
+    def settle(self) -> None:
+        """Tell the hosts what a scan has counted."""
+        for alike in self._pending:
+            self._tell(alike)
+        self._pending.clear()
+
+    def _tell(self, alike: _Alike) -> None:
+        for found, (flows, moved) in alike.rows.items():
+            entry = {**alike.same, **dict(zip(alike.keys, found, strict=True))}
+            self._count(entry, flows, moved if alike.accounted else None)
+        alike.rows.clear()
+
     def add(self, entry: Entry) -> None:
-        get = entry.get
-        self.flows += 1
-        service = (get("original.protocol"), get(self._port))
-        counted = [entry[key] for key in _COUNTERS if key in entry]
-        moved, room = sum(counted), self._room
+        counters = [entry[key] for key in _COUNTERS if key in entry]
+        self._count(entry, 1, sum(counters) if counters else None)
+
+    def _count(self, entry: Entry, flows: int, moved: int | None) -> None:
+        get, room = entry.get, self._room
+        self.flows += flows
+        service = (get("original.protocol", 0), *([entry[self._port]] if self._port in entry else ()))
         ends = {side: get(key) for side, key in self._ends.items()}
         for side in self._sides:
             zone = get(self._zones[side]) or get("zone") or 0
             host = self._host(ends[side], zone)
             if host is None:
-                self.left_out[side] += 1
+                self.left_out[side] += flows
                 continue
             host.gateways[self._gateway] = None
-            self._see(host, entry, zone)
+            self._see(host, entry, zone, flows)
             role = host.roles[side]
-            role.flows += 1
-            if counted:
+            role.flows += flows
+            if moved is not None:
                 role.moved = (role.moved or 0) + moved
-            role.peers.add(ends["destination" if side == "source" else "source"] or b"", moved, room)
-            role.services.add(service, moved, room)
+            role.peers.add(ends["destination" if side == "source" else "source"] or b"", flows, moved or 0, room)
+            role.services.add(service, flows, moved or 0, room)
 
     def _host(self, address: bytes | None, zone: int) -> Endpoint | None:
         if address is None:
             return None
-        identity = Identity(address, zone if self._by_zone else None, self._gateway if self._by_gateway else None)
+        identity = (address, zone if self._by_zone else None, self._gateway if self._by_gateway else None)
         host = self._found.get(identity)
         if host is None:
             if not is_host(address):
@@ -227,24 +263,25 @@ class Endpoints(Visitor):
             if len(self._found) >= self._max_hosts:
                 raise InvalidValue(
                     "max_hosts",
-                    f"there are more than {self._max_hosts} hosts at the ends of the flows that match; narrow match, or "
-                    "write a higher number",
+                    f"there are more than {self._max_hosts} hosts at the ends of the flows that match; narrow match, "
+                    "or write a higher number",
                 )
             host = self._found[identity] = Endpoint(self._sides)
         return host
 
-    def _see(self, host: Endpoint, entry: Entry, zone: int) -> None:
-        host.seen["zones"].add(zone, 0, self._room)
-        host.seen["marks"].add(entry.get("mark", 0), 0, self._room)
+    def _see(self, host: Endpoint, entry: Entry, zone: int, flows: int) -> None:
+        seen, room = host.seen, self._room
+        seen["zones"].add(zone, flows, 0, room)
+        seen["marks"].add(entry.get("mark", 0), flows, 0, room)
         if "labels" in entry:
             for bit in values.LABELS.present(entry["labels"]):
-                host.seen["labels"].add(str(self._labels.names.get(bit, bit)), 0, self._room)
+                seen["labels"].add(str(self._labels.names.get(bit, bit)), flows, 0, room)
         if "helper" in entry:
-            host.seen["helpers"].add(entry["helper"], 0, self._room)
+            seen["helpers"].add(entry["helper"], flows, 0, room)
 
     def hosts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The names of the hosts and their variables, in the order of their addresses."""
-        for identity in sorted(self._found, key=lambda identity: identity.order):
+        for identity in sorted(map(Identity._make, self._found), key=lambda identity: identity.order):
             yield identity.name, self._found[identity].as_variables(identity, self._room)
 
 
@@ -261,19 +298,7 @@ def is_host(address: bytes) -> bool:
     return not nobodys and address != b"\xff\xff\xff\xff"
 
 
-def _present_service(service: tuple[Any, Any]) -> str:
+def _present_service(service: tuple[int, ...]) -> str:
     """`tcp/443`, or `icmp` for a protocol without ports."""
-    protocol, port = service
-    name = values.PROTOCOL.present(protocol)
-    return str(name) if port is None else f"{name}/{port}"
-
-
-def sides_of(side: str) -> tuple[str, ...]:
-    """The sides that the option `side` means."""
-    return SIDES if side == "both" else (side,)
-
-
-def counted(variables: Mapping[str, Any], side: str) -> int:
-    """How many flows a host has on a side, by its variables."""
-    flows: int = variables.get(f"conntrack_as_{side}", {}).get("flows", 0)
-    return flows
+    protocol, *port = service
+    return "/".join(map(str, (values.PROTOCOL.present(protocol), *port)))

@@ -23,16 +23,25 @@ MATCH: dict[str, Any] = {
 def match_of(
     module: AnsibleModule, labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
 ) -> Match:
+    """What the options `match` and `except` of a module ask for.
+
+    Raises `InvalidValue` where that is what the kernel does not record in this namespace.
+    """
+    return recorded(asked_for(module.params, labels, parse), "match or except")
+
+
+def asked_for(
+    params: dict[str, Any], labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
+) -> Match:
     """What the options `match` and `except` ask for, everything where neither is given.
 
-    For a module with the option `all`, everything has to be asked for by name. `parse` knows the keys,
-    those of entries unless it is given.
+    With the option `all`, everything has to be asked for by name. `parse` knows the keys, those of entries unless
+    it is given.
     """
     from ..client.errors import InvalidValue
     from ..client.match import EVERYTHING, parse_match
 
     parse = parse or parse_match
-    params = module.params
     for key in ("match", "except"):
         if params[key] is None:
             raise InvalidValue(key, "is null; leave it out or give it a value")
@@ -45,7 +54,7 @@ def match_of(
     match = EVERYTHING if everything else parse(params["match"], labels, "match")
     if params["except"] != _NONE:
         match = match.but_not(parse(params["except"], labels, "except"))
-    return recorded(match, "match or except")
+    return match
 
 
 def recorded(match: Match, key: str) -> Match:

@@ -1,0 +1,335 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The event source on the running kernel, put to work as ansible-rulebook does it, without rules behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import runpy
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation, shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import features, samples
+from tests.lab import Namespace
+from tests.lab.table import from_program
+
+SOURCE = Path(__file__).parents[2] / "extensions/eda/plugins/event_source/conntrack.py"
+FLOOD = 50_000
+#: Seconds in which everything comes that will.
+SOON = 20.0
+
+
+def udp(port: int, destination: int = 53, **more: Any) -> Entry:
+    return creation(shape.parse(samples.flow("ipv4", "udp", port, destination, **more)))
+
+
+def flood(namespace: Namespace, count: int = FLOOD, every: int = 500) -> None:
+    """Create entries; the port of one in `every` is 53."""
+    plain = udp(1, 54)
+    entries = (
+        {
+            **plain,
+            "original.source_port": number,
+            "reply.destination_port": number,
+            "original.destination_port": 54 if number % every else 53,
+            "reply.source_port": 54 if number % every else 53,
+        }
+        for number in range(count)
+    )
+    with namespace.entered(), Table() as table:
+        assert not any(table.create_all(entries))
+
+
+def create(namespace: Namespace, *entries: Entry) -> None:
+    with namespace.entered(), Table() as table:
+        for entry in entries:
+            table.create(entry)
+
+
+def delete(namespace: Namespace, *entries: Entry) -> None:
+    with namespace.entered(), Table() as table:
+        for entry in entries:
+            table.delete(entry)
+
+
+def is_to(port: int, event: dict[str, Any]) -> bool:
+    return event["type"] == "new" and event["entry"]["original"]["destination_port"] == port
+
+
+def listens(namespace: Namespace) -> bool:
+    """Whether somebody in the namespace is subscribed to conntrack events."""
+    with namespace.entered():
+        sockets = [line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]]
+    return any(fields[1] == "12" and int(fields[3], 16) for fields in sockets)
+
+
+class Rules:
+    """Takes events, one after the other, from a queue with room for one, as rules do."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
+        self.taken: list[dict[str, Any]] = []
+
+    async def take(self, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """What has come when it is enough, and what comes right after that."""
+        async with asyncio.timeout(SOON):
+            while not enough(self.taken):
+                self.taken.append(await self.queue.get())
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.taken.append(await asyncio.wait_for(self.queue.get(), 0.3))
+        return self.taken
+
+    def count(self, kind: str) -> int:
+        return sum(event["type"] == kind for event in self.taken)
+
+
+@contextlib.asynccontextmanager
+async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
+    """The source at work, which has heard nothing yet; cancelled in the end, as at a shutdown."""
+    rules = Rules()
+    source = asyncio.create_task(runpy.run_path(str(SOURCE))["main"](rules.queue, {"netns": namespace.path, **args}))
+    try:
+        if args.get("groups") != []:
+            async with asyncio.timeout(SOON):
+                while not listens(namespace):
+                    await asyncio.sleep(0.01)
+                    assert not source.done(), source.exception()
+        yield rules
+    finally:
+        source.cancel()
+        started = time.monotonic()
+        with contextlib.suppress(asyncio.CancelledError):
+            await source
+        assert time.monotonic() - started < 1
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("conntrack", "netlink"))]
+
+
+def alike(document: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells an entry from all others, and what every reader shows of it."""
+    ways = (tuple(sorted((k, v) for k, v in document[way].items() if k != "zone")) for way in ("original", "reply"))
+    return document["protocol"], *ways, document.get("zone", 0), document.get("mark", 0)
+
+
+class TestFlood:
+    def test_only_what_was_asked_for_comes(self, namespace: Namespace) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, match={"protocol": "udp", "destination_port": 53}) as rules:
+                await asyncio.to_thread(flood, namespace)
+                return await rules.take(lambda taken: len(taken) >= FLOOD // 500)
+
+        taken = asyncio.run(scenario())
+        assert namespace.count() == FLOOD
+        assert len(taken) == FLOOD // 500 == 100
+        assert {(event["type"], event["entry"]["original"]["destination_port"]) for event in taken} == {("new", 53)}
+
+    def test_what_a_small_buffer_loses_is_told_and_made_up_for(self, namespace: Namespace) -> None:
+        """Rules that follow every event know the table in the end, and were told that events were lost."""
+
+        async def scenario() -> Rules:
+            async with watching(namespace, receive_buffer=1) as rules:
+                await asyncio.to_thread(flood, namespace)
+                await rules.take(lambda taken: len(taken) > FLOOD)
+                await asyncio.to_thread(delete, namespace, *(udp(number, 54) for number in range(101, 111)))
+                await rules.take(lambda taken: rules.count("destroy") == 10)
+                return rules
+
+        rules = asyncio.run(scenario())
+        known = set()
+        for event in rules.taken:
+            if event["type"] == "new":
+                known.add(alike(event["entry"]))
+            elif event["type"] == "destroy":
+                known.remove(alike(event["entry"]))
+        assert known == set(map(alike, from_program(namespace.conntrack("-L", "-o", "extended,id"))))
+        lost = [event for event in rules.taken if event["type"] == "overrun"]
+        assert lost
+        assert [event["overruns"] for event in lost] == list(range(1, len(lost) + 1))
+        missed = [event for event in rules.taken if event["type"] == "new" and event["missed"]]
+        assert len(missed) == sum(event["resync"]["new"] for event in lost) > 0
+
+    def test_without_resync_the_loss_is_told(self, namespace: Namespace) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, receive_buffer=1, resync=False) as rules:
+                await asyncio.to_thread(flood, namespace, 5000)
+                await rules.take(lambda taken: rules.count("overrun") > 0)
+                await asyncio.to_thread(create, namespace, udp(6000, 99))
+                return await rules.take(lambda taken: any(is_to(99, event) for event in taken))
+
+        taken = asyncio.run(scenario())
+        assert len(taken) < 5000
+        assert all("resync" not in event for event in taken)
+
+    def test_rules_that_take_nothing_cost_no_memory(self, namespace: Namespace) -> None:
+        """Actions may take minutes; what comes meanwhile waits in the kernel, which has room for so much, no more."""
+
+        async def scenario() -> Rules:
+            async with watching(namespace, resync=False, receive_buffer=100_000) as rules:
+                for first in range(0, 10_000, 100):
+                    create(namespace, *(udp(number) for number in range(first, first + 100)))
+                    await asyncio.sleep(0.01)  # time for whoever would hoard
+                await rules.take(lambda taken: rules.count("overrun") > 0)
+                return rules
+
+        assert asyncio.run(scenario()).count("new") < 2000
+
+
+class TestWhatIsTold:
+    def test_a_life(self, namespace: Namespace) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace) as rules:
+                create(namespace, udp(1, mark=5))
+                with namespace.entered(), Table() as table:
+                    table.update({**udp(1), "mark": 7})
+                delete(namespace, udp(1))
+                return await rules.take(lambda taken: len(taken) == 3)
+
+        taken = asyncio.run(scenario())
+        assert [event["type"] for event in taken] == ["new", "update", "destroy"]
+        assert [event["entry"]["mark"] for event in taken] == [5, 7, 7]
+        assert all(event["entry"]["original"]["source_port"] == 1 for event in taken)
+        assert not any(event["missed"] or event["by_update"] for event in taken)
+
+    def test_only_these_groups(self, namespace: Namespace) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, groups="destroy") as rules:
+                create(namespace, udp(1))
+                delete(namespace, udp(1))
+                return await rules.take(lambda taken: len(taken) == 1)
+
+        assert [event["type"] for event in asyncio.run(scenario())] == ["destroy"]
+
+    def test_what_comes_to_match(self, namespace: Namespace) -> None:
+        """A flow that is marked as forbidden while it lives is a new one to the rules."""
+
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, match={"mark": 9}) as rules:
+                create(namespace, udp(1, mark=5))
+                with namespace.entered(), Table() as table:
+                    table.update({**udp(1), "mark": 9})
+                return await rules.take(lambda taken: len(taken) == 1)
+
+        (event,) = asyncio.run(scenario())
+        assert (event["type"], event["by_update"]) == ("new", True)
+
+    def test_those_that_are_there_already(self, namespace: Namespace) -> None:
+        create(namespace, *(udp(number) for number in range(1, 200)))
+
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, existing=True, match={"source_port": "1-150"}) as rules:
+                return await rules.take(lambda taken: len(taken) == 150)
+
+        taken = asyncio.run(scenario())
+        assert len({event["entry"]["original"]["source_port"] for event in taken}) == 150
+        assert {(event["type"], event["missed"]) for event in taken} == {("new", True)}
+
+    def test_expectations(self, namespace: Namespace) -> None:
+        features.needs("ftp")
+        master = creation(
+            shape.parse(samples.flow("ipv4", "tcp", 40000, 21, helper="ftp", tcp={"state": "established"}))
+        )
+        expected = expectation.parse(
+            {
+                "master": samples.flow("ipv4", "tcp", 40000, 21)["original"] | {"protocol": "tcp"},
+                "tuple": {
+                    "protocol": "tcp",
+                    "source": "198.51.100.2",
+                    "destination": "192.0.2.1",
+                    "destination_port": 40001,
+                },
+            }
+        )
+
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, groups=["expectation_new", "expectation_destroy"]) as rules:
+                create(namespace, master)
+                with namespace.entered(), Table() as table:
+                    expectation.create(table, expected)
+                    expectation.delete(table, expected)
+                return await rules.take(lambda taken: len(taken) == 2)
+
+        taken = asyncio.run(scenario())
+        assert [event["type"] for event in taken] == ["expectation_new", "expectation_destroy"]
+        assert taken[0]["expectation"]["tuple"]["destination_port"] == 40001
+
+    def test_counts(self, namespace: Namespace) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            aggregate = {"window": 0.5, "by": ["destination_port"]}
+            async with watching(namespace, groups=["new", "destroy"], aggregate=aggregate) as rules:
+                create(namespace, *(udp(number, 53) for number in range(1, 31)), udp(31, 54))
+                delete(namespace, *(udp(number, 53) for number in range(1, 11)))
+                await rules.take(lambda taken: len(taken) == 2)
+                create(namespace, udp(1, 53))
+                return await rules.take(lambda taken: len(taken) == 3)
+
+        taken = asyncio.run(scenario())
+        assert [(event["by"]["destination_port"], event["counts"]) for event in taken] == [
+            (53, {"new": 30, "update": 0, "destroy": 10}),
+            (54, {"new": 1, "update": 0, "destroy": 0}),
+            (53, {"new": 1, "update": 0, "destroy": 0}),
+        ]
+
+    def test_a_table_that_fills_and_empties(self, namespace: Namespace) -> None:
+        most = int(namespace.sysctl("nf_conntrack_max"))
+        percent = 100 * 1000 / most
+
+        async def scenario() -> list[dict[str, Any]]:
+            threshold = {"percent": percent, "below": percent / 2, "interval": 0.1}
+            async with watching(namespace, groups=[], threshold=threshold) as rules:
+                await asyncio.to_thread(flood, namespace, 990)
+                await asyncio.sleep(0.3)
+                assert rules.queue.empty()
+                create(namespace, *(udp(number, 99) for number in range(20)))
+                await rules.take(lambda taken: len(taken) == 1)
+                delete(namespace, *(udp(number, 99) for number in range(20)))
+                await asyncio.sleep(0.3)
+                assert rules.queue.empty(), "between the two percentages there is nothing to tell"
+                namespace.conntrack("-F")
+                return await rules.take(lambda taken: len(taken) == 2)
+
+        above, below = asyncio.run(scenario())
+        assert (above["crossed"], above["count"], above["max"]) == ("above", 1010, most)
+        assert (below["crossed"], below["count"]) == ("below", 0)
+
+
+class TestWhatCannotBe:
+    def fault(self, **args: Any) -> str:
+        async def scenario() -> None:
+            await runpy.run_path(str(SOURCE))["main"](asyncio.Queue(1), args)
+
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - of the source's own copy of the client
+            asyncio.run(asyncio.wait_for(scenario(), SOON))
+        return str(caught.value)
+
+    def test_a_namespace_that_is_not_there(self, root: None) -> None:
+        assert "cannot enter /run/netns/nowhere: No such file" in self.fault(netns="nowhere")
+
+    def test_events_that_are_off(self, namespace: Namespace) -> None:
+        namespace.sysctl("nf_conntrack_events", 0)
+        assert "nf_conntrack_events=1" in self.fault(netns=namespace.path)
+
+    def test_ages_that_are_not_recorded(self, namespace: Namespace) -> None:
+        namespace.sysctl("nf_conntrack_timestamp", 0)
+        found = self.fault(netns=namespace.path, match={"age_above": 60})
+        assert "match: asks for what needs timestamps, which is off" in found
+
+    def test_the_thread_of_the_rules_stays_where_it_is(self, namespace: Namespace) -> None:
+        """The actions that ansible-rulebook runs belong to its own network namespace."""
+        before = os.stat("/proc/thread-self/ns/net").st_ino
+
+        async def scenario() -> int:
+            async with watching(namespace):
+                return os.stat("/proc/thread-self/ns/net").st_ino
+
+        assert asyncio.run(scenario()) == before

@@ -1,0 +1,253 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The event source and the rulebooks, run by the real ansible-rulebook as a user runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import samples
+from tests.lab import Namespace
+from tests.lab.lab import Lab
+from tests.lab.namespace import SYSTEM_PATH
+from tests.plays import CHECKOUT, Controller
+
+GUIDE = CHECKOUT / "docs/docsite/rst/guide_events.rst"
+FLOOD = 50_000
+#: Seconds for ansible-rulebook to begin, with Java and all, or to act.
+SOON = 60.0
+
+if importlib.util.find_spec("ansible_rulebook") is None:
+    pytest.skip("ansible-rulebook is absent (pip install ansible-rulebook)", allow_module_level=True)
+if shutil.which("java", path=SYSTEM_PATH) is None:
+    pytest.skip("Java is absent (apt-get install openjdk-17-jre-headless)", allow_module_level=True)
+
+
+class Rulebook:
+    """ansible-rulebook at work in a namespace, and what it has printed."""
+
+    def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
+        self.process = process
+        self._output = output
+
+    @property
+    def printed(self) -> str:
+        return self._output.read_text()
+
+    def until(self, reached: Callable[[], Any], seconds: float = SOON) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + seconds
+        while not reached():
+            assert self.process.poll() is None, self.printed
+            assert time.monotonic() < end, self.printed
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """End it as Ctrl+C does; it leaves nothing behind."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(timeout=SOON) is not None
+        assert not _session(self.process.pid), "a process is still there"
+
+
+def _session(leader: int) -> list[str]:
+    """The processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _parenthesis, fields = stat.read_text().rpartition(")")
+            if int(fields.split()[3]) == leader:
+                found.append(name)
+    return found
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Controller:
+    return Controller(tmp_path / "controller")
+
+
+@contextlib.contextmanager
+def running(controller: Controller, namespace: Namespace, command: str, files: Mapping[str, str]) -> Iterator[Rulebook]:
+    """A command of ansible-rulebook at work in a folder with these files."""
+    for name, content in files.items():
+        (controller.folder / name).write_text(content)
+    output = controller.folder / "printed"
+    program, *arguments = shlex.split(command)
+    assert program == "ansible-rulebook"
+    with output.open("w") as file:
+        process = namespace.start(
+            [sys.executable, "-m", "ansible_rulebook", *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=controller.folder,
+            env={
+                **controller.environment,
+                "HOME": str(controller.folder),
+                "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
+                "PYTHONUNBUFFERED": "1",
+                "TMPDIR": str(controller.folder),
+            },
+        )
+    book = Rulebook(process, output)
+    yield book
+    book.end()
+
+
+# What the guide shows
+
+BLOCK = re.compile(r"^\.\. code-block:: (yaml|console)\n\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+BLOCKS = [(language, textwrap.dedent(text)) for language, text in BLOCK.findall(GUIDE.read_text())]
+FORBIDDEN, INVENTORY, FILL, SCANS = (text for language, text in BLOCKS if language == "yaml")
+INSTALL, FLUSH_FORBIDDEN, WARN_BEFORE_FULL, OWN = (text for language, text in BLOCKS if language == "console")
+
+
+def listens(namespace: Namespace) -> bool:
+    """Whether somebody in the namespace is subscribed to conntrack events."""
+    with namespace.entered():
+        sockets = [line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]]
+    return any(fields[1] == "12" and int(fields[3], 16) for fields in sockets)
+
+
+def udp(port: int, destination: int = 53, **more: Any) -> Entry:
+    return creation(shape.parse(samples.flow("ipv4", "udp", port, destination, **more)))
+
+
+def create(namespace: Namespace, *entries: Entry) -> None:
+    with namespace.entered(), Table() as table:
+        assert not any(table.create_all(entries))
+
+
+def received(book: Rulebook, kind: str) -> int:
+    """How many events of a type --print-events has shown."""
+    return len(re.findall(rf"'type': '{kind}'", book.printed))
+
+
+def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
+    """Packets of a forbidden flow are seen, and its entry is gone within seconds; flows that are allowed stay."""
+    client, gateway = lab.host("client"), lab.host("gateway")
+    lab.link(client, gateway, ["10.1.0.2/24"], ["10.1.0.1/24"])
+    gateway.firewall.track()
+    for port in (53, 161, 1900):
+        gateway.mirror(port)
+    with client.udp("10.1.0.1", 161) as flow:
+        flow.send()  # before anybody watches
+
+    def ports() -> set[int]:
+        flows = [flow for flow in gateway.table() if flow["original"]["source"] == "10.1.0.2"]
+        return {flow["original"]["destination_port"] for flow in flows}
+
+    assert ports() == {161}
+    files = {"forbidden.yml": FORBIDDEN, "inventory.yml": INVENTORY}
+    with running(controller, gateway, FLUSH_FORBIDDEN, files) as book:
+        book.until(lambda: not ports())
+        with client.udp("10.1.0.1", 53) as allowed, client.udp("10.1.0.1", 1900) as flow:
+            allowed.send()
+            flow.send()
+            assert ports() == {53, 1900}
+            appeared = time.monotonic()
+            book.until(lambda: ports() == {53})
+            assert time.monotonic() - appeared < 10
+    assert "failed=1" not in book.printed
+
+
+def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
+    """Once when the table fills up, and once when it has room again."""
+    most = int(namespace.sysctl("nf_conntrack_max"))
+    variables = {"percent": 100 * 500 / most, "below": 100 * 100 / most, "interval": 0.2}
+    assert set(yaml.safe_load(FILL)) == set(variables)
+    with running(controller, namespace, WARN_BEFORE_FULL, {"fill.yml": json.dumps(variables)}) as book:
+        create(namespace, *(udp(port) for port in range(1, 602)))
+        book.until(lambda: "WARNING: the connection tracking table is" in book.printed)
+        time.sleep(0.5)
+        namespace.conntrack("-F")
+        book.until(lambda: "OK: the connection tracking table is" in book.printed)
+    assert book.printed.count("WARNING: ") == book.printed.count("OK: ") == 1
+    assert f"601 of {most} entries" in re.sub(r"\s+", " ", book.printed)
+
+
+def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -> None:
+    """The one in the guide names who scans, and nobody else."""
+    with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:
+        book.until(lambda: listens(namespace))
+        other = {"source": "192.0.2.7", "destination": "198.51.100.2", "source_port": 1, "destination_port": 53}
+        create(namespace, *(udp(port) for port in range(1, 152)), udp(1, original=other, reply=None))
+        book.until(lambda: " has begun " in book.printed)
+    assert "192.0.2.1 has begun 151 connections" in book.printed
+    assert book.printed.count(" has begun ") == 1
+    assert received(book, "aggregate") == 2
+
+
+def test_flood(controller: Controller, namespace: Namespace, tmp_path: Path) -> None:
+    """Of 50,000 new entries, the 100 that were asked for arrive at the rules, and no other.
+
+    And a name that is a template is shown, not evaluated, neither by ansible-rulebook nor by the task that gets it.
+    """
+    trap = tmp_path / "evaluated"
+    labels = tmp_path / "connlabel.conf"
+    labels.write_text(f"5 {{{{lookup('ansible.builtin.pipe','touch${{IFS}}{trap}')}}}}\n")
+    namespace.firewall.use_labels()
+    rulesets = [
+        {
+            "name": "Flood",
+            "hosts": "all",
+            "sources": [{"netops.conntrack.conntrack": {"match": {"protocol": "udp", "destination_port": 53}}}],
+            "rules": [{"name": "Each", "condition": 'event.type == "new"', "action": {"none": None}}],
+        },
+        {
+            "name": "Names",
+            "hosts": "all",
+            "sources": [
+                {"netops.conntrack.conntrack": {"match": {"labels": [5], "port": 99}, "label_map": str(labels)}}
+            ],
+            "rules": [
+                {
+                    "name": "Say it",
+                    "condition": 'event.type == "new"',
+                    "action": {
+                        "run_module": {
+                            "name": "ansible.builtin.debug",
+                            "module_args": {"msg": "it is {{ event.entry.labels[0] }}"},
+                        }
+                    },
+                }
+            ],
+        },
+    ]
+    files = {"rulebook.yml": json.dumps(rulesets), "inventory.yml": INVENTORY}
+    command = "ansible-rulebook --rulebook rulebook.yml --inventory inventory.yml --print-events"
+    with running(controller, namespace, command, files) as book:
+        book.until(lambda: listens(namespace))
+        time.sleep(1)  # for the second source
+        create(
+            namespace,
+            *(udp(number, 54 if number % 500 else 53) for number in range(FLOOD)),
+        )
+        book.until(lambda: received(book, "new") >= FLOOD // 500)
+        create(namespace, udp(1, 99, labels=[5]))
+        book.until(lambda: "it is " in book.printed)
+        time.sleep(0.5)
+    assert namespace.count() > FLOOD
+    assert received(book, "new") == FLOOD // 500 + 1
+    assert book.printed.count("'destination_port': 53") == FLOOD // 500
+    assert received(book, "overrun") == 0
+    assert not trap.exists()
+    assert "it is { {lookup(" in book.printed

@@ -98,7 +98,7 @@ def options() -> Iterator[str]:
     for path in sorted((CHECKOUT / "plugins/modules").glob("conntrack_*.py")):
         yield path.stem
         document = yaml.safe_load(importlib.import_module(f"{PLUGINS}.modules.{path.stem}").DOCUMENTATION)
-        for one in (document, *map(fragment, document["extends_documentation_fragment"])):
+        for one in (document, *map(fragment, document.get("extends_documentation_fragment", []))):
             for option in one.get("options", {}):
                 yield f"{path.stem}: {option}"
 

@@ -111,7 +111,7 @@ FILES = {
             EXPECTATION,
             RECONCILE,
             "client/bulk client/columns client/record client/scan client/session entries fingerprints flush kinds",
-            "coming options/scope purge reconcile restore restored snapshot snapshot_file",
+            "coming options/scope purge reconcile restore restored signals snapshot snapshot_file",
         ),
         (MANY, KEYS, "expectation"),
     ),
@@ -188,7 +188,9 @@ def listed(*lists: str) -> set[str]:
 
 
 def test_every_module_is_here() -> None:
-    assert sorted(FILES) == sorted(path.stem for path in (PLUGINS / "modules").glob("*.py"))
+    """But for those that are only documented, since their action does everything on the controller."""
+    sent = [path.stem for path in (PLUGINS / "modules").glob("*.py") if "def main(" in path.read_text()]
+    assert sorted(FILES) == sorted(sent)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the names of facts are called where people read them."""
+
+from __future__ import annotations
+
+RANKING_NAMES = {"sources": "Sources", "destinations": "Destinations", "services": "Services", "pairs": "Pairs"}
+STATUS_NAMES = {
+    "seen_reply": "answered",
+    "assured": "assured",
+    "offload": "offloaded",
+    "hw_offload": "offloaded to hardware",
+    "expected": "announced by another",
+    "helper": "with a helper",
+    "dying": "dying",
+    "template": "template",
+}
+#: Nobody having answered is worth a row.
+ALWAYS_TOLD = ("seen_reply", "assured")
+NAT_NAMES = {"source": "source translated", "destination": "destination translated", "none": "not translated"}
+#: What the kernel counts under each name.
+COUNTERS_MEAN = {
+    "drop": "packets dropped, for there was no entry to be had for them",
+    "early_drop": "entries removed to make room in a full table",
+    "chain_toolong": "entries refused, with too many in one place of the hash table",
+    "insert_failed": "entries not inserted, as an equal one had come first",
+    "error": "packets that had an error in them",
+    "invalid": "packets that belong to no connection",
+    "clash_resolve": "packets that began one connection at once, which was made good",
+    "search_restart": "look-ups begun anew while the hash table was changed",
+}
+#: Settings that are on or off.
+SWITCHES = ("accounting", "timestamps", "checksum", "tcp_loose", "tcp_be_liberal", "tcp_ignore_invalid_rst")
+#: Names that everybody uses for a service; not those of this machine, so that a page is the same everywhere.
+SERVICES = {
+    ("tcp", "22"): "ssh",
+    ("tcp", "25"): "smtp",
+    ("tcp", "53"): "dns",
+    ("udp", "53"): "dns",
+    ("udp", "67"): "dhcp",
+    ("tcp", "80"): "http",
+    ("udp", "123"): "ntp",
+    ("udp", "161"): "snmp",
+    ("tcp", "179"): "bgp",
+    ("tcp", "389"): "ldap",
+    ("tcp", "443"): "https",
+    ("udp", "443"): "quic",
+    ("tcp", "445"): "smb",
+    ("udp", "500"): "ike",
+    ("udp", "514"): "syslog",
+    ("tcp", "636"): "ldaps",
+    ("tcp", "853"): "dns over tls",
+    ("tcp", "993"): "imaps",
+    ("tcp", "3306"): "mysql",
+    ("tcp", "3389"): "rdp",
+    ("udp", "4500"): "ipsec",
+    ("tcp", "5432"): "postgresql",
+    ("tcp", "6379"): "redis",
+    ("tcp", "6443"): "kubernetes",
+    ("tcp", "8080"): "http",
+    ("udp", "51820"): "wireguard",
+}
+
+
+def words(name: str) -> str:
+    """A name of the kernel's in words: `time wait`."""
+    return name.replace("_", " ")

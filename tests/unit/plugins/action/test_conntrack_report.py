@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The task that writes a report: its files, its check mode, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.netops.conntrack.plugins.action import conntrack_report as subject
+from ansible_collections.netops.conntrack.plugins.modules import conntrack_report as documented
+
+Document = dict[str, Any]
+
+HOSTS: Document = {
+    "gw-a": {"ansible_facts": {"conntrack": {"count": 91, "max": 100, "statistics": {"total": {"drop": 3}}}}},
+    "gw-b": {"unreachable": True, "msg": "timed out"},
+}
+
+
+def run(check_mode: bool = False, **options: Any) -> Document:
+    """The result of the task with these options."""
+    task = SimpleNamespace(args=options, async_val=0, check_mode=check_mode, diff=True)
+    arguments: list[Any] = [task, SimpleNamespace(_shell=SimpleNamespace(tmpdir=None)), None, None, None]
+    result: Document = subject.ActionModule(*arguments).run(task_vars={})
+    json.dumps(result)
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+FILES = {"path": "out/page.html", "json_path": "out/page.json", "junit_path": "junit.xml"}
+
+
+def test_it_writes_the_files_once_and_says_so(folder: Path) -> None:
+    first = run(hosts=HOSTS, **FILES)
+    assert (first["changed"], first.get("failed", False)) == (True, False)
+    assert first["files"] == [{"path": str(folder / path), "changed": True} for path in FILES.values()]
+    assert first["summary"] == {
+        "hosts": 2,
+        "with_facts": 1,
+        "without_facts": 1,
+        "by_level": {"critical": 2, "warning": 0, "notice": 0, "quiet": 0},
+    }
+    assert [host["host"] for host in first["attention"]] == ["gw-a", "gw-b"]
+    assert json.loads((folder / "out/page.json").read_text())["hosts"][0]["figures"]["usage_percent"] == 91
+    assert 'href="./page.json"' in (folder / "out/page.html").read_text()
+    assert "testcase" in (folder / "junit.xml").read_text()
+
+    before = {path: (folder / path).stat().st_mtime_ns for path in FILES.values()}
+    again = run(hosts=HOSTS, **FILES)
+    assert not again["changed"]
+    assert again["diff"] == []
+    assert {path: (folder / path).stat().st_mtime_ns for path in FILES.values()} == before
+    assert sorted(path.name for path in folder.rglob("*")) == ["junit.xml", "out", "page.html", "page.json"]
+
+
+def test_one_file_of_three_that_differs_is_written(folder: Path) -> None:
+    run(hosts=HOSTS, **FILES)
+    (folder / "junit.xml").write_text("mine")
+    result = run(hosts=HOSTS, **FILES)
+    assert [file["changed"] for file in result["files"]] == [False, False, True]
+    assert [one["after_header"] for one in result["diff"]] == [str(folder / "junit.xml")]
+    assert result["diff"][0]["before"].startswith("4 bytes, sha256 ")
+
+
+def test_check_mode_writes_nothing_and_says_the_same(folder: Path) -> None:
+    foreseen = run(check_mode=True, hosts=HOSTS, **FILES)
+    assert list(folder.iterdir()) == []
+    assert foreseen == run(hosts=HOSTS, **FILES)
+    assert not run(check_mode=True, hosts=HOSTS, **FILES)["changed"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mode: bool) -> None:
+    limits = {"usage_percent_above": "90", "drop_above": 3}
+    result = run(check_mode, hosts=HOSTS, fail_when=limits, **FILES)
+    assert result["failed"]
+    assert result["changed"]
+    assert result["msg"].replace("\u202f", " ") == (
+        "Exceeded is usage_percent_above (90.0 %) with 91.0 % on gw-a, hosts_without_facts_above (0) with 1."
+    )
+    assert [one["host"] for one in result["exceeded"]] == ["gw-a", None]
+    assert (folder / "junit.xml").exists() == (not check_mode)
+
+
+def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
+    hosts = {f"gw-{place:03}": HOSTS["gw-a"] for place in range(300)}
+    result = run(hosts=hosts, fail_when={"drop_above": 0}, path="page.html")
+    assert result["msg"].endswith("with 3 on gw-004 and 295 more.")
+    assert (len(result["exceeded"]), len(result["attention"])) == (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"path": "page.html"}, "missing required arguments: hosts"),
+        ({"hosts": HOSTS}, "missing required arguments: path"),
+        ({"hosts": [1], "path": "page.html"}, "'hosts'"),
+        ({"hosts": HOSTS, "path": "page.html", "colour": "blue"}, "colour"),
+        ({"hosts": HOSTS, "path": "page.html", "fail_when": {"usage_above": 1}}, "usage_above"),
+        ({"hosts": HOSTS, "path": "page.html", "fail_when": {"drop_above": "nan"}}, "fail_when.drop_above: nan is no"),
+        (
+            {"hosts": HOSTS, "path": "page.html", "gathered": "today"},
+            "gathered: 'today' is no moment; write one such as",
+        ),
+        ({"hosts": HOSTS, "path": "page.html", "json_path": "./page.html"}, "two of them are one file"),
+    ],
+)
+def test_what_makes_no_report_is_refused_and_nothing_written(folder: Path, options: Document, says: str) -> None:
+    result = run(**options)
+    assert result["failed"]
+    assert says in result["msg"]
+    assert result.items() >= subject.NOTHING_DONE.items()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named_with_the_reason(folder: Path) -> None:
+    (folder / "file").touch()
+    result = run(hosts=HOSTS, path="page.html", json_path="file/page.json")
+    assert result["failed"]
+    assert result["msg"] == f"{folder}/file/page.json: Not a directory. Nothing was written."
+
+    (folder / "locked").symlink_to("/proc/self/nonesuch")
+    result = run(hosts=HOSTS, path="page.html", json_path="locked/page.json")
+    assert result["msg"].startswith(f"{folder}/locked")
+    assert result["msg"].endswith("Those named in files were written.")
+    assert result["files"] == [{"path": f"{folder}/page.html", "changed": True}]
+
+    (folder / "page.xml").mkdir()
+    result = run(hosts=HOSTS, path="page.html", json_path="page.json", junit_path="page.xml")
+    assert result["msg"] == f"{folder}/page.xml: Is a directory. Nothing was written."
+    assert set(subject.NOTHING_DONE) < set(result)
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_is_as_any(folder: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        run(hosts=HOSTS, path="page.html")
+        assert stat.S_IMODE((folder / "page.html").stat().st_mode) == 0o640
+        (folder / "page.html").write_text("mine")
+        (folder / "page.html").chmod(0o604)
+        run(hosts=HOSTS, path="page.html")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((folder / "page.html").stat().st_mode) == 0o604
+
+
+def test_the_page_names_no_json_that_is_elsewhere(folder: Path) -> None:
+    run(hosts=HOSTS, path="page.html", json_path="other/page.json")
+    assert "page.json" not in (folder / "page.html").read_text()
+
+
+def test_its_options_are_those_that_are_documented() -> None:
+    """A person who reads the documentation can use all of them, and no others."""
+
+    def types(options: Document) -> Document:
+        return {
+            name: (option["type"], option.get("required", False), option.get("default"))
+            for name, option in options.items()
+        }
+
+    written = yaml.safe_load(documented.DOCUMENTATION)["options"]
+    assert types(subject.OPTIONS) == types(written)
+    assert types(subject.OPTIONS["fail_when"]["options"]) == types(written["fail_when"]["suboptions"])
+    returned = yaml.safe_load(documented.RETURN)
+    assert set(returned) == set(subject.NOTHING_DONE) - {"changed"}

@@ -81,7 +81,7 @@ AllowTcpForwarding yes
 Subsystem sftp internal-sftp
 """
 
-# What Ansible prints of a play: a line of JSON for each result.
+# What Ansible prints of a play: a line of JSON for each result, and for the summary.
 CALLBACK = """
 import json
 
@@ -95,8 +95,8 @@ class CallbackModule(CallbackBase):
 
     def _line(self, outcome, done):
         name = done.task.get_name()
-        line = json.dumps({"name": name, "outcome": outcome, "result": done.result}, default=repr)
-        self._display.display("RESULT " + line)
+        told = {"name": name, "host": done.host.get_name(), "outcome": outcome, "result": done.result}
+        self._display.display("RESULT " + json.dumps(told, default=repr))
 
     def v2_runner_on_ok(self, result):
         self._line("ok", result)
@@ -106,6 +106,10 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_unreachable(self, result):
         self._line("unreachable", result)
+
+    def v2_playbook_on_stats(self, stats):
+        summary = {host: stats.summarize(host) for host in stats.processed}
+        self._display.display("SUMMARY " + json.dumps(summary))
 """
 
 
@@ -142,7 +146,8 @@ class Server:
 
     def _start(self, host: Host, files: Path) -> None:
         script = START.replace("PROGRAM", shutil.which("sshd", path=SYSTEM_PATH) or "sshd")
-        process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=_environment())
+        #: Killed, it takes along all that was started in a session.
+        self.process = process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=environment())
         assert process.stdout is not None
         said: list[str] = []
         # Twice per port, for both families
@@ -157,7 +162,7 @@ class Server:
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)],
                 check=True,
-                env=_environment(),
+                env=environment(),
             )
         shutil.copy(self.key.with_suffix(".pub"), root / "authorized_keys")
         ports = "".join(f"Port {port}\n" for port in PORTS)
@@ -225,7 +230,7 @@ class Operator:
                 check=False,
                 timeout=60,
                 env={
-                    **_environment(),
+                    **environment(),
                     "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callback"),
                     "ANSIBLE_COLLECTIONS_PATH": str(self.folder),
                     "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
@@ -253,7 +258,7 @@ class Operator:
             sessions = []
             for user, address, port in targets:
                 arguments = [*command, "-p", str(port), f"{user}@{address}", "echo ready; cat"]
-                sessions.append(self.host.start(arguments, stdin=subprocess.PIPE, env=_environment()))
+                sessions.append(self.host.start(arguments, stdin=subprocess.PIPE, env=environment()))
                 stack.callback(_kill, sessions[-1])
             for session in sessions:
                 assert session.stdout is not None
@@ -269,7 +274,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
             stream.close()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The test's own, without what tells of a session in which the test itself is run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SSH_"))}
     return {**kept, "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}

@@ -50,6 +50,10 @@ class Selection:
         self.report_limit = report_limit
         self.most = most
 
+    def total(self) -> int:
+        """How many there are, whether or not they match."""
+        raise NotImplementedError
+
     def read(self, match: Match) -> Iterator[None]:
         """Read all that matches, and come back from time to time."""
         raise NotImplementedError
@@ -68,6 +72,9 @@ class Entries(Selection, Visitor):
         #: Whether an entry carries one of the connections to keep.
         self.is_kept = self._carried.compile()
         self._removal = table.removal()
+
+    def total(self) -> int:
+        return self.table.count()
 
     def read(self, match: Match) -> Iterator[None]:
         return self.table.scan(self, match.where)
@@ -118,6 +125,11 @@ class Expectations(Selection):
     def __init__(self, table: Table, keep: frozenset[Endpoints], report_limit: int, most: int) -> None:
         super().__init__(table, keep, report_limit, most)
         self._doomed: list[Values] = []
+
+    def total(self) -> int:
+        from .client import expectation
+
+        return sum(1 for _one in expectation.read_all(self.table))
 
     def read(self, match: Match) -> Iterator[None]:
         from .client import expectation
@@ -176,6 +188,7 @@ def flush(
     """
     flushing = Flushing(target.select(table, keep, report_limit, 0 if check_mode else limit))
     selection, noun = flushing.selection, target.kind.noun
+    counted = 0
 
     def result(**more: Any) -> Document:
         shown = [target.kind.present(thing, labels) for thing in selection.shown]
@@ -185,12 +198,15 @@ def flush(
             "flushed": flushed,
             "kept": selection.kept,
             "gone": flushing.gone,
+            # Those that came after the counting are of the table, too
+            "total": max(counted, selection.count + selection.kept),
             "entries": shown,
             "method": METHOD,
             **more,
         }
 
     try:
+        counted = selection.total()
         for _read in selection.read(match):
             if limit >= UNLIMITED and not check_mode:
                 flushing.go_on()

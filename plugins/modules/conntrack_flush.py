@@ -123,6 +123,13 @@ gone:
   type: int
   returned: always
   sample: 0
+total:
+  description:
+    - How many entries the table had before, whether or not they match, so that RV(flushed) can be seen as a part of it.
+    - The kernel counts those in, too, whose time is over and that it has not cleared away yet.
+  type: int
+  returned: always
+  sample: 18233
 entries:
   description:
     - The first O(report_limit) of those that match. They have the shape of
@@ -178,7 +185,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "entries": [], "method": "delete"})
+    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"})
 
 
 if __name__ == "__main__":

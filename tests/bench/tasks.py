@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.lab import Namespace
 from tests.lab.isolation import end_with_parent
@@ -30,7 +30,17 @@ TIMER = Path(__file__).parent / "callback"
 
 Task = dict[str, Any]
 
-FLUSH: tuple[Task, Task] = (
+
+class Pair(NamedTuple):
+    """Two tasks that do the same, and what a task that does it is called."""
+
+    name: str
+    ours: Task
+    theirs: Task
+
+
+FLUSH = Pair(
+    "conntrack_flush",
     {"netops.conntrack.conntrack_flush": {"match": {"protocol": "udp", "destination_port": 53, "source": "10.9.9.9"}}},
     {
         COMMAND: "conntrack -D -p udp --dport 53 -s 10.9.9.9",
@@ -39,9 +49,15 @@ FLUSH: tuple[Task, Task] = (
         "failed_when": "removed.rc > 1",
     },
 )
-INFO: tuple[Task, Task] = (
+INFO = Pair(
+    "conntrack_info",
     {"netops.conntrack.conntrack_info": {"match": {"protocol": "tcp", "destination_port": 443}}},
     {COMMAND: "conntrack -L -p tcp --dport 443", "changed_when": False},
+)
+EMPTY = Pair(
+    "conntrack_flush of all",
+    {"netops.conntrack.conntrack_flush": {"all": True}},
+    {COMMAND: "conntrack -F"},
 )
 
 
@@ -50,35 +66,37 @@ def measure(stage: Stage, results: Results) -> None:
     if stage.conntrack is None:
         return
     sizes = stage.sizes
-    for pairs, hosts, turns in (([FLUSH, INFO], 1, sizes.tasks), ([FLUSH], sizes.hosts, sizes.tasks_of_hosts)):
+    for pairs, hosts, turns in (
+        ([FLUSH, INFO], 1, sizes.tasks),
+        ([FLUSH, EMPTY], sizes.hosts, sizes.tasks_of_hosts),
+    ):
         on = f"{hosts} host{'s' * (hosts > 1)}"
         stage.say(f"tasks with our modules and with conntrack, in turn, on {on}")
         times = iter(_times(stage, pairs, hosts, turns))
-        for ours, theirs in pairs:
-            module = next(iter(ours)).rpartition(".")[2]
-            command = "command: " + " ".join(theirs[COMMAND].split()[:2])
+        for pair in pairs:
+            command = "command: " + " ".join(pair.theirs[COMMAND].split()[:2])
             sides = [Side(name, [statistics.median(next(times))]) for name in (OURS, command)]
-            stage.say(f"  {module} {sides[0].values[0]:.3f} s, {command} {sides[1].values[0]:.3f} s")
+            stage.say(f"  {pair.name} {sides[0].values[0]:.3f} s, {command} {sides[1].values[0]:.3f} s")
             results.add(
                 Row(
-                    f"{module} task, {on}",
-                    f"a task with {module}, {on}",
+                    f"{pair.name} task, {on}",
+                    f"a task with {pair.name}, {on}",
                     sides,
                     [Limit(1.15, command)],
                     note=f"the median of {turns} in one play, in turn, after a first one of each; connection netns "
-                    f"with pipelining, {FORKS} forks, {ENTRIES} entries on each host, nothing to remove",
+                    f"with pipelining, {FORKS} forks, {ENTRIES} entries on each host, none to remove after the first",
                 )
             )
 
 
-def _times(stage: Stage, pairs: list[tuple[Task, Task]], hosts: int, turns: int) -> list[list[float]]:
+def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list[float]]:
     """Seconds of each task of each pair, turn by turn."""
     with contextlib.ExitStack() as stack:
         namespaces = [stack.enter_context(stage.table()) for _host in range(hosts)]
         for namespace in namespaces:
             stage.fill(namespace, ENTRIES)
         # The first of each makes what is sent, for all hosts and all that follow: it does not count.
-        wanted = [task for pair in pairs for task in pair]
+        wanted = [task for pair in pairs for task in (pair.ours, pair.theirs)]
         plays = [{**task, "run_once": True} for task in wanted] + wanted * turns
         times = _play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
     return [times[len(wanted) + position :: len(wanted)] for position in range(len(wanted))]

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.bench import room, sizes
+from tests.bench.payload import modules
 from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
 from tests.lab import Namespace
 from tests.lab.namespace import SYSTEM_PATH
@@ -63,6 +64,7 @@ TASKS = {
     "conntrack_flush task, 1 host": ["command: conntrack -D"],
     "conntrack_info task, 1 host": ["command: conntrack -L"],
     f"conntrack_flush task, {HOSTS} hosts": ["command: conntrack -D"],
+    f"conntrack_flush of all task, {HOSTS} hosts": ["command: conntrack -F"],
 }
 #: What the contract promises: the limit, and of what it is a part.
 LIMITS = {
@@ -88,6 +90,7 @@ LIMITS = {
     "conntrack_flush task, 1 host": [(1.15, "command: conntrack -D")],
     "conntrack_info task, 1 host": [(1.15, "command: conntrack -L")],
     f"conntrack_flush task, {HOSTS} hosts": [(1.15, "command: conntrack -D")],
+    f"conntrack_flush of all task, {HOSTS} hosts": [(1.15, "command: conntrack -F")],
 }
 
 
@@ -128,8 +131,7 @@ def is_there(side: str) -> bool:
 
 
 def test_every_row_is_there(bench: Bench) -> None:
-    modules = {path.stem for path in (CHECKOUT / "plugins/modules").glob("conntrack_*.py")}
-    payloads = {f"payload of {name}" for name in modules}
+    payloads = {f"payload of {path.stem}" for path in modules()}
     tasks = set(TASKS) if HAS_CONNTRACK else set()
     assert bench.rows().keys() == ROWS.keys() | tasks | payloads
     assert not bench.found["failures"]

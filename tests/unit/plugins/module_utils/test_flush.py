@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 from typing import Any, Dict, Iterator
 
@@ -37,9 +38,9 @@ from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_k
 
 Document = Dict[str, Any]
 
-#: So many requests come first: one counts the entries, one reads them.
-READ = 2
-KEYS = {"changed", "flushed", "kept", "gone", "entries", "method", "diff"}
+#: So many requests come first: one counts the entries, one asks whether they are few, one reads them.
+READ = 3
+KEYS = {"changed", "flushed", "kept", "gone", "total", "entries", "method", "diff"}
 MATCHES: dict[str, Any] = {
     '{"protocol": "tcp"}': lambda there: there.tuples[0].protocol == TCP,
     '{"source": "10.0.0.1"}': lambda there: there.tuples[0].source == b"\n\0\0\1",
@@ -102,7 +103,7 @@ def test_exactly_what_matches_is_removed_and_a_second_run_finds_nothing(table: l
     done = run(kernel, as_match(text))
     assert foreseen == done
     assert ids(kernel) == left
-    assert done["flushed"] == len(wanted)
+    assert (done["flushed"], done["total"]) == (len(wanted), len(wanted) + len(left))
     assert {entry["id"] for entry in done["entries"]} == wanted
     again = run(kernel, as_match(text))
     assert (again["changed"], again["flushed"], again["diff"]) == (False, 0, {"before": "", "after": ""})
@@ -173,12 +174,12 @@ def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
     assert run(kernel, limit=3 * WINDOW)["flushed"] == 3 * WINDOW
 
 
-def test_a_dump_that_is_cut_short_removes_nothing() -> None:
+def test_counting_or_a_dump_that_is_cut_short_removes_nothing() -> None:
     kernel = Kernel()
     kernel.connections = many(3)
-    for code in (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM):
+    for number, code in itertools.product((0, 1), (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM)):
         kernel.forget()
-        kernel.faults = {0: Fault(code, lost=code != errno.EPERM)}
+        kernel.faults = {number: Fault(code, lost=code != errno.EPERM)}
         with pytest.raises(Exception, match="reading the table"):
             run(kernel)
         assert len(kernel.connections) == 3
@@ -224,6 +225,20 @@ def test_what_vanished_is_counted_and_what_took_its_place_is_left_alone(
     assert ids(kernel) == others | {there.id for there in newcomers}
 
 
+def test_entries_that_came_while_it_was_read_are_a_part_of_the_whole() -> None:
+    """Or more would go than there are, and a share of them would be beyond all."""
+    kernel = Kernel()
+    kernel.connections = many(5)
+
+    def meanwhile(number: int, request: Any) -> None:
+        if number == 1:
+            kernel.connections += many(2, source=b"\n\0\0\7")
+
+    kernel.meanwhile = meanwhile
+    done = run(kernel, check=True)
+    assert (done["flushed"], done["total"]) == (7, 7)
+
+
 # options
 
 
@@ -233,7 +248,8 @@ def test_limit_removes_nothing_at_all() -> None:
     for check in (True, False):
         refused = run(kernel, limit=4, check=check)
         assert "5 entries match, more than the limit of 4. Nothing was removed" in refused["msg"]
-        assert (refused["flushed"], len(kernel.connections), kernel.writes) == (0, 5, [])
+        assert (refused["flushed"], refused["total"], len(kernel.connections)) == (0, 5, 5)
+        assert not kernel.writes
     assert run(kernel, limit=5)["flushed"] == 5
     assert run(kernel, limit=0)["flushed"] == 0
 
@@ -251,7 +267,7 @@ def test_the_session_stays_and_is_counted() -> None:
     kernel = filled([ssh, {"protocol": "tcp", "original": FLOW}])
     mine = Endpoints(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)
     result = run(kernel, keep=frozenset({mine}), limit=1)
-    assert (result["flushed"], result["kept"]) == (1, 1)
+    assert (result["flushed"], result["kept"], result["total"]) == (1, 1, 2)
     assert [there.tuples[0].more for there in kernel.connections] == [(1000, 22)]
     assert len(result["entries"]) == 1
 

@@ -1,0 +1,391 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A hundred hosts at a time: each has its own result, whatever befalls the others, and the summary says what did.
+
+Twenty gateways are reached by SSH, each with an sshd of its own, as a user who becomes root; eighty tenants are
+namespaces of the controller. A task on all of them takes 40 seconds of processor time, nearly all of it Ansible's
+own and sshd's. So there are just four of those, facts and a flush for each number of forks. What else there is to
+see, in the batches of the playbook flush, is looked at on some of the gateways.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.lab import Host, Lab
+from tests.ssh import CALLBACK, CLIENT_OPTIONS, COLLECTION, OWN, PYTHON, Server, environment, skip_unless_possible
+
+Document = dict[str, Any]
+
+GATEWAYS = [f"gateway-{number:02}" for number in range(20)]
+TENANTS = [f"tenant-{number:02}" for number in range(80)]
+#: Of the gateways: those that wait, of which one dies meanwhile; one that does not answer; one on whose port nobody
+#: listens; and one where the user is nobody special.
+WAITING, DYING, SILENT, REFUSING, UNPRIVILEGED = GATEWAYS[10:14], *GATEWAYS[16:]
+#: Of the tenants: one that is not there, and one whose kernel does not count bytes.
+MISSING, UNCOUNTED = TENANTS[-2:]
+UNREACHABLE = {DYING, SILENT, REFUSING, MISSING}
+
+OLD, NEW = "198.51.100.1", "198.51.100.2"
+STALE = {"nat": "source", "reply_destination": OLD}
+LEAVING = "-p tcp -s 10.1.0.9 -d 192.0.2.99 --sport 99 --dport 99".split()
+PATIENCE = 300.0
+
+
+class Told(NamedTuple):
+    """How a task ended on a host: ok, failed, unreachable."""
+
+    outcome: str
+    result: Document
+
+
+class Run:
+    """What Ansible said of a run: of each task and host, and in the end."""
+
+    def __init__(self, status: int, lines: list[str]) -> None:
+        self.status = status
+        self.tasks: dict[str, dict[str, Told]] = {}
+        self.summary: dict[str, dict[str, int]] = {}
+        for line in lines:
+            kind, _space, text = line.partition(" ")
+            if kind == "RESULT":
+                told = json.loads(text)
+                self.tasks.setdefault(told["name"], {})[told["host"]] = Told(told["outcome"], told["result"])
+            elif kind == "SUMMARY":
+                self.summary = json.loads(text)
+        assert self.summary, "".join(lines)
+
+    def outcomes(self, task: str) -> dict[str, set[str]]:
+        """The hosts by how a task ended on them."""
+        hosts: dict[str, set[str]] = {}
+        for host, told in self.tasks[task].items():
+            hosts.setdefault(told.outcome, set()).add(host)
+        return hosts
+
+
+class Fleet:
+    """The hosts, a controller that reaches them, and how many flows each has by the old and the new address."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.folder = folder
+        self.controller = lab.host("controller")
+        switch = lab.switch("switch")
+        lab.link(self.controller, switch, ["10.0.0.250/24"])
+        self.hosts: dict[str, Host] = {}
+        self.servers: dict[str, Server] = {}
+        for number, name in enumerate(GATEWAYS, start=1):
+            gateway = self.hosts[name] = lab.host(name)
+            lab.link(gateway, switch, [f"10.0.0.{number}/24"])
+            gateway.firewall.track()  # so that the table has the session, too
+            (folder / name).mkdir()
+            self.servers[name] = Server(gateway, folder / name)
+        self.hosts |= {name: lab.host(name) for name in TENANTS}
+        tree = folder / "ansible_collections/netops"
+        tree.mkdir(parents=True)
+        (tree / "conntrack").symlink_to(COLLECTION)
+        (folder / "callback").mkdir()
+        (folder / "callback/lines.py").write_text(CALLBACK)
+        (folder / "ansible.cfg").touch()
+
+    def fill(self) -> dict[str, tuple[int, int]]:
+        """Give each host flows, from one test to the next: how many by the old address, and by the new one."""
+        numbers = {}
+        for position, (name, host) in enumerate(self.hosts.items()):
+            host.sysctl("nf_conntrack_acct", int(name != UNCOUNTED))
+            host.conntrack("-F")
+            numbers[name] = (1 + position % 7, 1 + position % 5)
+            add(host, *numbers[name])
+        return numbers
+
+    def left(self) -> dict[str, tuple[int, int]]:
+        """How many flows each host has by the old address and by the new one, as conntrack(8) sees it."""
+
+        def look(host: Host) -> tuple[int, int]:
+            udp = [flow["reply"]["destination"] for flow in host.table() if flow["protocol"] == "udp"]
+            return udp.count(OLD), udp.count(NEW)
+
+        return {name: look(host) for name, host in self.hosts.items()}
+
+    def run(
+        self,
+        *playbooks: str | list[Document],
+        forks: int,
+        variables: Document | None = None,
+        of_hosts: dict[str, Document] | None = None,
+        meanwhile: Callable[[str], None] | None = None,
+    ) -> Run:
+        """Run playbooks, by name or by what they say.
+
+        :param meanwhile: Is told each line as soon as it is there.
+        """
+        arguments = ["--forks", str(forks), "--extra-vars", json.dumps(variables or {})]
+        for number, playbook in enumerate(playbooks):
+            if not isinstance(playbook, str):
+                path = self.folder / f"play{number}.json"
+                path.write_text(json.dumps(playbook))
+                playbook = str(path)
+            arguments.append(playbook)
+        inventory = self.folder / "inventory.json"
+        inventory.write_text(json.dumps(self._inventory(of_hosts or {})))
+        # Connections that persist end with the processes' namespace, in which Ansible is number 1: it is there that
+        # namespaces are found by their descriptors. The path of a socket must be short.
+        with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:
+            process = self.controller.start(
+                [*OWN, sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), *arguments],
+                env={**self._environment(), "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets},
+                pass_fds=[descriptor(self.hosts[name]) for name in TENANTS],
+            )
+            assert process.stdout is not None
+            patience = threading.Timer(PATIENCE, process.kill)
+            patience.start()
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if meanwhile is not None:
+                    meanwhile(line)
+            patience.cancel()
+            return Run(process.wait(), lines)
+
+    def _inventory(self, of_hosts: dict[str, Document]) -> Document:
+        gateways = {
+            name: {
+                "ansible_host": f"10.0.0.{number}",
+                "ansible_ssh_private_key_file": str(self.servers[name].key),
+                **of_hosts.get(name, {}),
+            }
+            for number, name in enumerate(GATEWAYS, start=1)
+        }
+        tenants = {
+            name: {
+                "ansible_netns_name": f"/proc/1/fd/{descriptor(self.hosts[name])}",
+                **of_hosts.get(name, {}),
+            }
+            for name in TENANTS
+        }
+        return {
+            "all": {
+                "vars": {"ansible_python_interpreter": PYTHON},
+                "children": {
+                    "gateways": {
+                        "hosts": gateways,
+                        "vars": {"ansible_user": "operator", "ansible_become": True},
+                    },
+                    "tenants": {
+                        "hosts": tenants,
+                        "vars": {"ansible_connection": "netops.conntrack.netns", "ansible_become": False},
+                    },
+                },
+            }
+        }
+
+    def _environment(self) -> dict[str, str]:
+        # Four seconds without an answer are enough for a machine that was cut off
+        patience = {"ServerAliveInterval": "1", "ServerAliveCountMax": "3"}
+        options = {**CLIENT_OPTIONS, **patience, "ControlMaster": "auto", "ControlPersist": "60s"}
+        return {
+            **environment(),
+            "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callback"),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.folder),
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "ANSIBLE_HOME": str(self.folder / "home"),
+            "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_SSH_ARGS": "-F /dev/null " + " ".join(f"-o {name}={value}" for name, value in options.items()),
+            "ANSIBLE_STDOUT_CALLBACK": "lines",
+        }
+
+
+def descriptor(host: Host) -> int:
+    """The namespace of a host, open in this process."""
+    return int(host.path.rpartition("/")[2])
+
+
+def add(host: Host, old: int, new: int) -> None:
+    """Flows by the old and by the new address."""
+    addresses = [OLD] * old + [NEW] * new
+    flows = [
+        f"-A -p udp -s 10.1.0.2 -d 192.0.2.53 --sport {port} --dport 53 -t 600 -n {address}\n"
+        for port, address in enumerate(addresses, start=1)
+    ]
+    host.conntrack("-R", "-", input="".join(flows))
+
+
+def link(gateway: Host, state: str) -> None:
+    """Plug the cable in, or pull it out."""
+    with gateway.rtnetlink() as rtnetlink:
+        rtnetlink.link("set", index=rtnetlink.link_lookup(ifname="switch")[0], state=state)
+
+
+@pytest.fixture(scope="module")
+def fleet(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    skip_unless_possible()
+    with Lab() as lab:
+        yield Fleet(lab, tmp_path_factory.mktemp("fleet"))
+
+
+def check_facts(facts: dict[str, Document], numbers: dict[str, tuple[int, int]]) -> None:
+    """What each host says of itself is what is there; on gateways there is the session besides."""
+    for name, said in facts.items():
+        flows = sum(numbers[name])
+        assert said["by_protocol"]["udp"] == said["nat"]["source"] == flows, name
+        assert said["count"] == flows or name in GATEWAYS, name
+        assert said["by_protocol"].get("tcp", 0) >= (name in GATEWAYS), name
+
+
+def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
+    """With ten forks, the last of them to be asked; what each would lose is said, and nobody has lost anything."""
+    numbers = fleet.fill()
+    busy = fleet.hosts[TENANTS[-1]]
+    busy.conntrack("-F")
+    add(busy, 150, 5)
+    numbers[busy.name] = (150, 5)
+    facts_task = {"name": "facts", "netops.conntrack.conntrack_facts": {"gather_subset": ["min", "summary"]}}
+    run = fleet.run(
+        [{"hosts": "all", "gather_facts": False, "tasks": [facts_task]}],
+        "netops.conntrack.flush",
+        forks=10,
+        variables={"match": STALE},
+    )
+    assert run.status != 0
+    facts = {name: told.result["ansible_facts"]["conntrack"] for name, told in run.tasks["facts"].items()}
+    assert facts.keys() == fleet.hosts.keys()
+    check_facts(facts, numbers)
+    said = run.tasks["Say how much it is, and whether it may be"]
+    assert said.keys() == fleet.hosts.keys()
+    for name, (old, new) in numbers.items():
+        told = said[name]
+        assert told.outcome == ("failed" if name == busy.name else "ok")
+        assert told.result["msg"].startswith(f"{old} of "), name
+        assert name in GATEWAYS or f"{old} of {old + new} entries would go" in told.result["msg"], name
+    assert "or allow it with -e max_share=97" in said[busy.name].result["msg"]
+    assert "Remove what matches" not in run.tasks
+    assert fleet.left() == numbers
+    assert {name for name, did in run.summary.items() if did["failures"]} == {busy.name}
+
+
+def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done(fleet: Fleet) -> None:
+    """The machine is cut off while the first batch is at work; it is in the last one."""
+    numbers = fleet.fill()
+    gateways = GATEWAYS[:8]
+    victim = gateways[5]
+
+    def cut(line: str) -> None:
+        if '"See whether a host has failed"' in line:
+            link(fleet.hosts[victim], "down")
+
+    try:
+        run = fleet.run(
+            "netops.conntrack.flush",
+            forks=10,
+            variables={"target_hosts": ",".join(gateways), "match": STALE, "batches": [1, 7]},
+            meanwhile=cut,
+        )
+    finally:
+        link(fleet.hosts[victim], "up")
+    assert run.status != 0
+    assert run.outcomes("Remove what matches") == {"ok": set(gateways) - {victim}, "unreachable": {victim}}
+    (told,) = run.tasks["Say what was done"].values()
+    for name, (old, _new) in numbers.items():
+        if name in gateways and name != victim:
+            assert told.result["msg"][name].startswith(f"{old} removed")
+            numbers[name] = (0, numbers[name][1])
+    assert "Data could not be sent" in told.result["msg"][victim] or "Failed to connect" in told.result["msg"][victim]
+    assert run.outcomes("Fail where it was not done")["failed"] == {victim}
+    assert fleet.left() == numbers
+
+
+def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_result(fleet: Fleet) -> None:
+    """With fifty forks. Nothing listens on one host, nothing answers from another, a third is not there at all and a
+    fourth dies while a module runs on it; on one the user may not, and the kernel of one cannot.
+
+    It comes last, for the one that dies does so for good.
+    """
+    numbers = fleet.fill()
+    waiting = [fleet.hosts[name] for name in (*WAITING, DYING)]
+    for host in waiting:
+        host.conntrack("-I", *LEAVING, "-t", "600", "--state", "ESTABLISHED")
+
+    over = threading.Event()
+
+    def meanwhile() -> None:
+        while not all(listens(host) for host in waiting):
+            if over.wait(0.1):
+                return
+        fleet.servers[DYING].process.kill()
+        link(fleet.hosts[DYING], "down")
+        for name in WAITING:
+            fleet.hosts[name].conntrack("-D", *LEAVING)
+
+    wait = {"name": "wait", "netops.conntrack.conntrack_wait": {"match": {"destination_port": 99}, "timeout": 60}}
+    match = [{**STALE, "bytes_below": 1}, {"destination_port": 22, "state": "established"}]
+    flush = {"name": "flush", "netops.conntrack.conntrack_flush": {"match": match}}
+    report = fleet.folder / "report.json"
+    link(fleet.hosts[SILENT], "down")
+    watcher = threading.Thread(target=meanwhile)
+    watcher.start()
+    try:
+        run = fleet.run(
+            [
+                {"ansible.builtin.import_playbook": "netops.conntrack.report"},
+                {"hosts": ",".join([*WAITING, DYING]), "gather_facts": False, "tasks": [wait]},
+                {"hosts": "all", "gather_facts": False, "tasks": [flush]},
+            ],
+            variables={"report_path": str(report.with_suffix(".html"))},
+            forks=50,
+            of_hosts={
+                REFUSING: {"ansible_port": 2222},
+                UNPRIVILEGED: {"ansible_user": "bystander", "ansible_become": False},
+                MISSING: {"ansible_netns_name": "/proc/1/fd/9999"},
+            },
+        )
+    finally:
+        over.set()
+        watcher.join()
+        link(fleet.hosts[SILENT], "up")
+
+    reported = {host["name"]: host for host in json.loads(report.read_text())["hosts"]}
+    unknown = {name: host["reasons"][0] for name, host in reported.items() if host["figures"] is None}
+    check_facts({name: host["figures"] for name, host in reported.items() if name not in unknown}, numbers)
+    for name, about, says in (
+        (SILENT, "unreachable", ""),
+        (REFUSING, "unreachable", "Connection refused"),
+        (MISSING, "unreachable", "There is no network namespace /proc/1/fd/9999"),
+        (UNPRIVILEGED, "failed", "This needs CAP_NET_ADMIN"),
+    ):
+        assert unknown[name]["about"] == about
+        assert says in unknown.pop(name)["text"]
+    assert not unknown
+
+    assert run.outcomes("wait") == {"ok": set(WAITING), "unreachable": {DYING}}
+    assert [run.tasks["wait"][name].result["initial"] for name in WAITING] == [1] * len(WAITING)
+    failed = {UNPRIVILEGED, UNCOUNTED}
+    done = fleet.hosts.keys() - UNREACHABLE - failed
+    assert run.outcomes("flush") == {"ok": done, "failed": failed, "unreachable": UNREACHABLE - {DYING}}
+    assert "asks for what needs accounting, which is off" in run.tasks["flush"][UNCOUNTED].result["msg"]
+    for name in done:
+        flushed = run.tasks["flush"][name].result
+        assert (flushed["flushed"], flushed["kept"]) == (numbers[name][0], int(name in GATEWAYS)), name
+        numbers[name] = (0, numbers[name][1])
+    assert fleet.left() == numbers
+
+    assert run.status != 0
+    assert run.summary.keys() == reported.keys() == fleet.hosts.keys()
+    for kind, names in (("unreachable", UNREACHABLE), ("failures", failed)):
+        assert {name: did[kind] for name, did in run.summary.items() if did[kind]} == dict.fromkeys(names, 1)
+
+
+def listens(host: Host) -> bool:
+    """Whether somebody in the namespace listens to events of the table."""
+    with host.entered():
+        sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+    return any(
+        protocol == "12" and int(groups, 16) for _address, protocol, _port, groups, *_more in map(str.split, sockets)
+    )

@@ -32,7 +32,11 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils.checked import fa
 from tests.lab import Namespace
 
 CHECKOUT = Path(__file__).parents[2]
-DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs/docsite/rst").glob("*.rst"))]
+#: All but the pages that tests/fleet/test_howto.py follows from beginning to end.
+DOCUMENTS = [
+    CHECKOUT / "README.md",
+    *sorted(path for path in (CHECKOUT / "docs/docsite/rst").glob("*.rst") if not path.name.startswith("howto_")),
+]
 
 RST = re.compile(
     r"(?:^\.\. not run: (?P<needs>.+)\n\n)?"
@@ -66,6 +70,8 @@ def blocks(*languages: str) -> Iterator[Block]:
 def kind_of(block: Block) -> str:
     """What a block of YAML is; a new kind has to be tested in a way of its own."""
     content = yaml.safe_load(block.text)
+    if block.place.startswith("guide_events.rst"):
+        return "of a rulebook"  # tests/fleet/test_rulebooks.py runs these
     if isinstance(content, list) and all("hosts" in item for item in content):
         return "plays"
     if isinstance(content, list) and all(module_of(item) for item in content):
@@ -74,6 +80,8 @@ def kind_of(block: Block) -> str:
         return "match"
     if isinstance(content, dict) and set(content) == {"all"}:
         return "inventory"
+    if isinstance(content, dict) and "plugin" in content:
+        return "inventory plugin"
     if isinstance(content, dict) and set(content) <= set(CONFIG):
         return "declaration"
     raise ValueError(f"{block.place}: neither plays, nor tasks, nor a match, nor an inventory, nor a declaration")
@@ -236,6 +244,21 @@ def test_inventories_are_read(block: Block, environment: dict[str, str], tmp_pat
     done = subprocess.run(listing, check=True, env=environment, capture_output=True, text=True)
     for host in yaml.safe_load(block.text)["all"]["hosts"]:
         assert host in done.stdout
+
+
+@pytest.mark.parametrize("block", of_kind("inventory plugin"))
+def test_inventory_plugins_find_hosts(
+    block: Block, documented: Namespace, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a namespace where one flow is there that they are about; whose they are, tests/fleet tells."""
+    with documented.entered(), Table() as table:
+        ends = {"source": "10.1.0.7", "destination": "10.0.0.5", "source_port": 5001, "destination_port": 5432}
+        table.create(parse({"protocol": "tcp", "original": ends, "tcp": {"state": "established"}}))
+    inventory = tmp_path / f"{yaml.safe_load(block.text)['plugin'].rpartition('.')[2]}.yml"
+    inventory.write_text(block.text)
+    strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}
+    listing = [program("ansible-inventory"), "-i", str(inventory), "--list"]
+    assert "10.1.0.7" in documented.run(listing, env={**environment, **strict}).stdout
 
 
 def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ kernels: $(RUNNER)/ready  ## The same, and modules, on Linux 5.10, 6.1, 6.12 and
 interop: $(RUNNER)/ready  ## Tests against conntrack(8) and pyroute2
 	@$(RUN) -s interop
 
-fleet: $(RUNNER)/ready  ## Tests of what manages many hosts: inventories, rulebooks, the report
+fleet: $(RUNNER)/ready  ## Tests of what users run: playbooks, inventories, rulebooks
 	@$(RUN) -s fleet
 
 integration: $(RUNNER)/ready  ## Tests of the modules in plays (as root)

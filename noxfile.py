@@ -50,9 +50,10 @@ nox.options.sessions = [
     *("ruff", "types", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
     *("changelog", "docs-check", "ansible-lint", "build-import-check", "unit-client"),
     *(f"unit-core-{core}" for core in CORES),
-    # These wait for nobody, and take turns on two cores; what follows has the machine for itself
-    *(f"{kind}-{core}" for kind in ("sanity", "integration") for core in CORES),
-    *("fleet", "kernel", "interop", "kernels"),
+    # These go on beside others; what follows has the machine for itself
+    *(f"sanity-{core}" for core in CORES),
+    *("fleet", *(f"integration-{core}" for core in CORES)),
+    *("kernel", "interop", "kernels"),
 ]
 
 
@@ -226,8 +227,8 @@ for core, pythons in CORES.items():
     add_core_sessions(core, pythons)
 
 
-def add_kernel_session(name: str, requirements: str, description: str) -> None:
-    @nox.session(name=name, python=first_installed(CONTROLLER_PYTHONS), allow_parallel=False)
+def add_kernel_session(name: str, requirements: str, description: str, beside_others: bool = False) -> None:
+    @nox.session(name=name, python=first_installed(CONTROLLER_PYTHONS), allow_parallel=beside_others)
     def test(session: nox.Session) -> None:
         install(session, requirements)
         pytest(session, f"tests/{name}")
@@ -237,7 +238,7 @@ def add_kernel_session(name: str, requirements: str, description: str) -> None:
 
 add_kernel_session("kernel", "kernel", "Test the client on the running kernel.")
 add_kernel_session("interop", "kernel", "Test against conntrack(8) and pyroute2 on the running kernel.")
-add_kernel_session("fleet", "fleet", "Test what manages many hosts: inventories, rulebooks, the report, images.")
+add_kernel_session("fleet", "fleet", "Test what users run: playbooks, inventories, rulebooks, documentation.", True)
 
 
 # Not beside others: it keeps every core busy by itself, and slow machines are slower still

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from .client.entry import Entry, describe
@@ -11,7 +12,7 @@ from .client.labels import LabelMap
 from .client.shape import present
 from .entries import NO_COUNTS, Outcome
 from .flush import Flushing, Selection
-from .snapshot_file import ENTRIES, Header
+from .snapshot_file import ENTRIES, Header, numbered
 
 if TYPE_CHECKING:
     from .client.document import Document
@@ -23,6 +24,8 @@ class Report:
     def __init__(self, header: Header, labels: LabelMap, limit: int, check_mode: bool) -> None:
         self.entries, self.expectations = {**NO_COUNTS}, {**NO_COUNTS}
         self.kept = 0
+        #: How many of those that failed were to go.
+        self._staying = 0
         self.changed = False
         self.failures: list[Document] = []
         self.warnings: list[str] = []
@@ -89,7 +92,7 @@ class Report:
         counts["failed"] += 1
         self.changed = self.changed or changed
         if len(self.failures) < max(1, self.limit):
-            self.failures.append({"index": place, "entry": document, "msg": str(reason)})
+            self.failures.append({"index": place, "entry": _readable(document), "msg": str(reason)})
 
     def purged(self, foreign: Selection, flushing: Flushing) -> None:
         """Count what was not in the snapshot."""
@@ -98,26 +101,30 @@ class Report:
         self.changed = self.entries["deleted"] > 0
         self._before += map(describe, foreign.shown)
         if flushing.failed:
-            self.fail(None, {}, f"{flushing.failed} entries in scope stay, the first because: {flushing.failure}")
-            self.entries["failed"] = flushing.failed
+            stay = f"{numbered(flushing.failed, 'entry', 'entries')} in scope {_verb(flushing.failed, 'stays', 'stay')}"
+            self.fail(None, {}, f"{stay}, the first because: {flushing.failure}")
+            self.entries["failed"] = self._staying = flushing.failed
 
     def sentence(self) -> str:
-        failed = self.entries["failed"] + self.expectations["failed"]
+        """What to say where something failed."""
+        failed = self.entries["failed"] + self.expectations["failed"] - self._staying
+        rest = self._header.entries + self._header.expectations - failed
         first = self.failures[0]
-        where = "" if first["index"] is None else f"record {first['index']}: "
-        tense = "would not be" if self._check_mode else "are not"
-        return (
-            f"{failed} of {self._whole} {tense} as in the snapshot, the first because: {where}{first['msg']}. The rest "
-            f"{'would be' if self._check_mode else 'is'}; see failed_entries"
-        )
+        told = []
+        if self._staying:
+            told.append(first["msg"])
+        if failed:
+            tense = "would not be" if self._check_mode else f"{_verb(failed, 'is', 'are')} not"
+            why = "" if self._staying else f", the first because: record {first['index']}: {first['msg']}"
+            told.append(f"{failed} of {self._header.amount()} {tense} as in the snapshot{why}")
+        if rest:
+            so = "would be" if self._check_mode else "is"
+            told.append(f"The rest {so}{'' if failed else ' as in the snapshot'}")
+        return f"{'. '.join(told)}; see failed_entries"
 
     def so_far(self) -> str:
         done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))
-        return f"Until then {done} had been restored of {self._whole}; see counts"
-
-    @property
-    def _whole(self) -> str:
-        return f"{self._header.entries} entries and {self._header.expectations} expectations"
+        return f"Until then {done} had been restored of {self._header.amount()}; see counts"
 
     def result(self) -> Document:
         result: Document = {
@@ -133,3 +140,13 @@ class Report:
             },
         }
         return {**result, "warnings": self.warnings} if self.warnings else result
+
+
+def _readable(document: Document) -> Document:
+    """The same without halves of characters, which JSON may hold and of which Ansible makes no result."""
+    readable: Document = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+    return readable
+
+
+def _verb(number: int, one: str, several: str) -> str:
+    return one if number == 1 else several

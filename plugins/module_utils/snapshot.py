@@ -9,6 +9,7 @@ so that a restore has the master when it needs it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -25,7 +26,18 @@ from .client.labels import LabelMap
 from .client.match import EVERYTHING, Match
 from .client.record import flat, in_columns, records
 from .client.table import Table
-from .snapshot_file import ENTRIES, EXPECTATIONS, Counter, Header, Writer, check_place, previous
+from .signals import unwound
+from .snapshot_file import (
+    ENTRIES,
+    EXPECTATIONS,
+    Counter,
+    Header,
+    Writer,
+    check_place,
+    is_readable,
+    previous,
+    writing,
+)
 
 #: What all records of a block have alike, because it decides which other keys there are.
 _ALIKE = ("family", "protocol")
@@ -43,13 +55,13 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
     before = previous(path)
     here = os.uname()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    header = Header(here.nodename, here.release, now, labels.bits)
+    header = Header(_readable(here.nodename), _readable(here.release), now, _readable_names(labels))
     if check_mode:
         counter = Counter()
         _write(table, match, counter, records(table.rows(match.where)))
         header = counter.counted(header)._replace(sha256="")
     else:
-        with Writer(path, header) as writer, _Belonging(os.path.dirname(os.path.realpath(path))) as belonging:
+        with unwound(), Writer(path, header) as writer, _Belonging(path) as belonging:
             _write(table, match, writer, belonging.behind(records(table.rows(match.where))))
         header = writer.header
     return {
@@ -57,6 +69,15 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
         **header.as_result(),
         "diff": {"before": "" if before is None else before.as_line(), "after": header.as_line()},
     }
+
+
+def _readable(text: str) -> str:
+    """What a host calls itself, in the form in which a header has it: the kernel takes any bytes for a name."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _readable_names(labels: LabelMap) -> dict[str, int]:
+    return {name: bit for name, bit in labels.bits.items() if is_readable(name)}
 
 
 def _write(table: Table, match: Match, writer: Counter, entries: Iterable[Columns]) -> None:
@@ -83,17 +104,20 @@ def _holds(match: Match, table: Table, wanted: Entry) -> bool:
 class _Belonging:
     """Brings entries that have a master into an order in which each comes behind its own."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, path: str) -> None:
+        #: Beside this file there is room for those that wait, if there is any for itself.
+        self._path = os.path.realpath(path)
         #: Of each, a number for its own tuple and one for that of its master.
         self._own, self._masters = array("q"), array("q")
 
     def __enter__(self) -> _Belonging:
-        self._file = tempfile.SpooledTemporaryFile(_HELD, "w+", encoding="ascii", dir=self._folder)
+        folder = os.path.dirname(self._path)
+        self._file = tempfile.SpooledTemporaryFile(_HELD, "w+", encoding="ascii", dir=folder)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # on a full disk, it cannot even be closed without one
+            self._file.close()
 
     def behind(self, records: Iterable[Columns]) -> Iterator[Columns]:
         """The same records, and those with a master behind all others."""
@@ -104,16 +128,18 @@ class _Belonging:
                 yield columns
         depths = self._depths()
         for depth in sorted(set(depths)):
-            self._file.seek(0)
+            with writing(self._path):
+                self._file.seek(0)
             for some in batches(json.loads(line) for line, at in zip(self._file, depths) if at == depth):
                 yield from in_columns(some)
 
     def _hold(self, columns: Columns) -> None:
-        for values in zip(*columns.values()):
-            record = dict(zip(columns, values))
-            self._own.append(_number(record, "original."))
-            self._masters.append(_number(record, "master."))
-            self._file.write(json.dumps(record) + "\n")
+        with writing(self._path):
+            for values in zip(*columns.values()):
+                record = dict(zip(columns, values))
+                self._own.append(_number(record, "original."))
+                self._masters.append(_number(record, "master."))
+                self._file.write(json.dumps(record) + "\n")
 
     def _depths(self) -> array[int]:
         """How many masters each has, one above the other, not counting the last, which has none itself."""

@@ -30,6 +30,7 @@ from json.encoder import encode_basestring_ascii
 from typing import IO, Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .client.errors import ConntrackError, InvalidValue
+from .client.values import LABEL_BITS
 
 FORMAT = "netops.conntrack snapshot"
 VERSION = 1
@@ -37,6 +38,11 @@ VERSION = 1
 ENTRIES, EXPECTATIONS = KINDS = ("entries", "expectations")
 
 _ZEROS = "0" * 64
+_HEXADECIMAL = frozenset("0123456789abcdef")
+#: So high a number is that of no version.
+_NO_VERSION = 1 << 16
+#: No text in a header is longer.
+_LONGEST_TEXT = 256
 #: Blanks in the header's line, for as many digits as a number may have that is known only at the end.
 _DIGITS = 12
 #: Bytes that are read at a time.
@@ -72,8 +78,19 @@ class Header(NamedTuple):
 
     def as_line(self) -> str:
         """The same for a diff."""
-        what = f"{self.entries} entries and {self.expectations} expectations"
-        return f"{what} of {self.host} (Linux {self.kernel}) at {self.time}\n"
+        return f"{self.amount()} of {self.host} (Linux {self.kernel}) at {self.time}\n"
+
+    def amount(self) -> str:
+        """How much is in it, as a part of a sentence."""
+        parts = [numbered(self.entries, "entry", "entries")] if self.entries or not self.expectations else []
+        if self.expectations:
+            parts.append(numbered(self.expectations, "expectation", "expectations"))
+        return " and ".join(parts)
+
+
+def numbered(number: int, one: str, several: str) -> str:
+    """A number of things, as a part of a sentence."""
+    return f"{number} {one if number == 1 else several}"
 
 
 class Block(NamedTuple):
@@ -122,11 +139,11 @@ class Writer(Counter):
 
     def __enter__(self) -> Writer:
         folder, name = os.path.split(self._path)
-        with self._writing():
+        with writing(self._path):
             descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".new", dir=folder)
             self._file = self._body = os.fdopen(descriptor, "wb")
         try:
-            with self._writing():
+            with writing(self._path):
                 self._write_header()
                 if self._compressed:
                     self._body = gzip.GzipFile("", "wb", _COMPRESSION, self._file, mtime=0)  # type: ignore[assignment]
@@ -144,7 +161,7 @@ class Writer(Counter):
         text = f"{'' if layout == self._layout else layout}[{records}]\n".encode("ascii")
         self._layout = layout
         self._digest.update(text)
-        with self._writing():
+        with writing(self._path):
             self._body.write(text)
 
     def __exit__(self, kind: object, *exception: object) -> None:
@@ -158,7 +175,7 @@ class Writer(Counter):
         self.header = self.counted(self.header)
         self._digest.update(self._header_line())
         self.header = self.header._replace(sha256=self._digest.hexdigest())
-        with self._writing():
+        with writing(self._path):
             if self._body is not self._file:
                 self._body.close()
             self._file.seek(0)
@@ -186,16 +203,19 @@ class Writer(Counter):
             with contextlib.suppress(OSError):
                 file.close()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CannotWrite(f"{self._path} cannot be written: {error.strerror or error}") from error
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Have what cannot be written be a `CannotWrite` of the file at `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def check_place(path: str) -> None:
     """`InvalidValue` where a snapshot would take the place of something that is none."""
+    _check_named(path)
     if os.path.isdir(path):
         raise InvalidValue("path", f"{path} is a directory; write the name of a file in it")
     folder = os.path.dirname(os.path.realpath(path))
@@ -209,6 +229,11 @@ def check_place(path: str) -> None:
         raise InvalidValue("path", f"{path} is no file; write the name of one")
     if there.st_size and previous(path) is None:
         raise InvalidValue("path", f"{path} is there and is no snapshot; remove it first, or write another name")
+
+
+def _check_named(path: str) -> None:
+    if not path:
+        raise InvalidValue("path", "is empty; write the name of a file")
 
 
 def previous(path: str) -> Header | None:
@@ -253,6 +278,7 @@ class Snapshot:
     """
 
     def __init__(self, path: str) -> None:
+        _check_named(path)
         self._path = path
         self._opened = contextlib.ExitStack()
         #: All keys that records have, by what they are of.
@@ -353,7 +379,7 @@ def _layout_of(item: Any, path: str) -> _Layout:
     if of not in KINDS or not isinstance(alike, dict) or not isinstance(keys, list):
         raise _no_record(path)
     together = (*alike, *keys)
-    if set(map(type, together)) != {str} or len(set(together)) != len(together):
+    if not together or not all(map(is_readable, together)) or len(set(together)) != len(together):
         raise _no_record(path)
     return _Layout(of, together, list(alike.values()))
 
@@ -363,7 +389,7 @@ def _header_of(line: bytes, path: str) -> Header:
     if about.pop("format", None) != FORMAT:
         raise InvalidValue("path", f"{path} is no snapshot; name a file that conntrack_snapshot has written")
     version = about.get("version")
-    if version.__class__ is int and version > VERSION:
+    if version.__class__ is int and VERSION < version < _NO_VERSION:
         raise InvalidValue(
             "path",
             f"{path} is of format {version}, and this version of the collection reads no later one than {VERSION}; "
@@ -373,12 +399,30 @@ def _header_of(line: bytes, path: str) -> Header:
         header = Header(**{key: about[key] for key in Header._fields})
     except KeyError:
         raise _fault(path, "has a header that lacks something") from None
-    kinds = {key: dict if key == "labels" else type(Header._field_defaults.get(key, "")) for key in Header._fields}
-    numbers = about["labels"].values() if isinstance(about["labels"], dict) else ()
-    odd = any(value.__class__ is not kinds[key] for key, value in header._asdict().items())
-    if odd or set(map(type, numbers)) - {int}:
+    if not _is_sound(header):
         raise _fault(path, "has a header that is none")
     return header
+
+
+def _is_sound(header: Header) -> bool:
+    """Whether each value is what it may be, for all of them are shown."""
+    labels, sha256, numbers = header.labels, header.sha256, (header.entries, header.expectations)
+    return (
+        all(map(is_readable, (header.host, header.kernel, header.time)))
+        and labels.__class__ is dict
+        and all(is_readable(name) and bit.__class__ is int and 0 <= bit < LABEL_BITS for name, bit in labels.items())
+        and all(number.__class__ is int and number >= 0 for number in numbers)
+        and header.version.__class__ is int
+        and header.version == VERSION
+        and sha256.__class__ is str
+        and len(sha256) == len(_ZEROS)
+        and not set(sha256) - _HEXADECIMAL
+    )
+
+
+def is_readable(value: object) -> bool:
+    """Whether it is text that can be shown: of a line at most, and of characters that there are."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT
 
 
 def _first_line(file: IO[bytes], path: str) -> bytes:

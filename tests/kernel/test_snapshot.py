@@ -165,6 +165,22 @@ def test_entries_and_expectations_of_every_kind_come_back(
         assert not updated["changed"], updated["diff"]
 
 
+def test_what_nat_has_looked_at_and_left_alone_comes_back_without_a_sign_of_that(table: Table, path: Path) -> None:
+    """As the guide says; a translation comes back with both of its signs."""
+    own, other = {"source": {"address": "10.0.0.1"}}, {"source": {"address": "198.51.100.9"}}
+    ends = {"source": "10.0.0.1", "destination": "192.0.2.80"}
+    for number, nat in enumerate((own, other)):
+        flow = {"protocol": "udp", "original": {**ends, **samples.ports(4000 + number, 53)}, "nat": nat, "timeout": 600}
+        table.create(shape.parse(flow))
+    before = {entry["original.source_port"]: entry["status"] for entry in table.dump()}
+    assert before == {4000: 0x188, 4001: 0x198}
+    save(table, str(path), EVERYTHING, NO_LABELS, False)
+    for entry in list(table.dump()):
+        table.delete(entry)
+    assert numbers(run(table, path)) == {"created": 2}
+    assert {entry["original.source_port"]: entry["status"] for entry in table.dump()} == {4000: 0x8, 4001: 0x198}
+
+
 def test_it_is_readable_by_whoever_has_zcat(table: Table, tmp_path: Path) -> None:
     fill(table)
     save(table, str(tmp_path / "it.gz"), EVERYTHING, LabelMap({"voip": 5}), False)
@@ -275,6 +291,8 @@ def refusals() -> list[Any]:
         pytest.param({"state": "restored", "match": {}}, "match: says nothing", id="match"),
         pytest.param({"state": "restored", "report_limit": -1}, "report_limit: -1 is negative", id="report_limit"),
         pytest.param({"state": "restored", "path": "/proc/self/status"}, "is no snapshot", id="foreign"),
+        pytest.param({"state": "saved", "path": ""}, "path: is empty; write the name of a file.", id="empty"),
+        pytest.param({"state": "restored", "path": ""}, "path: is empty; write the name of a file.", id="none"),
         pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is no directory /nowhere", id="nowhere"),
     ]
 

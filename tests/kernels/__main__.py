@@ -27,18 +27,7 @@ KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "bookworm-backports", 
 PACKAGE = "linux-image-cloud-amd64"
 
 #: Not about the kernel, or only with what a real machine has: users, servers, Ansible itself
-ELSEWHERE = (
-    "bench",
-    "connection_netns",
-    "demo",
-    "docs",
-    "examples",
-    "flush_over_ssh",
-    "ftp",
-    "migrate",
-    "playbooks",
-    "src",
-)
+ELSEWHERE = ("bench", "connection_netns", "demo", "examples", "ftp")
 #: About speed or chance, and too slow without hardware acceleration; they are run on the running kernel
 TOO_SLOW = (
     "test_entries.py::test_ten_thousand_are_there_once_and_changed_where_they_differ",

@@ -8,6 +8,7 @@ Only declared keys are compared. Left out is what is no property of an entry but
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 from . import uapi
@@ -223,14 +224,19 @@ def impossible(declared: Mapping[str, Any]) -> dict[str, str]:
 
 def completed(declared: Mapping[str, Any]) -> Entry:
     """`declared` with zeros for what it leaves open of a group that the kernel takes as a whole."""
-    entry = dict(declared)
-    groups: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
-    for group in groups:
-        if any(key.startswith(group) for key in declared):
-            for row in ENTRY:
-                if row.key.startswith(group):
-                    entry.setdefault(row.key, 0)
+    entry, groups = dict(declared), _groups()
+    for key in declared:
+        for other in groups.get(key, ()):
+            entry.setdefault(other, 0)
     return entry
+
+
+@lru_cache(maxsize=None)
+def _groups() -> dict[str, list[str]]:
+    """By key, all those that the kernel takes together with it."""
+    wholes: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
+    together = [[row.key for row in ENTRY if row.key.startswith(whole)] for whole in wholes]
+    return {key: keys for keys in together for key in keys}
 
 
 def outcome(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:

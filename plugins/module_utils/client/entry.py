@@ -44,6 +44,9 @@ _PORTS = ("source_port", "destination_port")
 _KEYS = ("source_key", "destination_key")
 _ICMP = ("icmp_type", "icmp_code", "icmp_id")
 
+#: What a tuple is made of.
+_TUPLE = ("source", "destination", "protocol", *_PORTS, *_KEYS, *_ICMP)
+
 _IDENTITY = (
     "family",
     "original.protocol",
@@ -77,10 +80,12 @@ def identity(entry: Mapping[str, Any]) -> Identity:
 
 def tuple_of(entry: Mapping[str, Any], direction: str) -> dict[str, Any]:
     """The tuple of one direction without its zone: `{"source": …, "source_port": …}`."""
-    start = direction + "."
-    return {
-        key[len(start) :]: value for key, value in entry.items() if key.startswith(start) and not key.endswith(".zone")
-    }
+    return {name: entry[key] for name, key in _keys_of(direction) if key in entry}
+
+
+@lru_cache(maxsize=None)
+def _keys_of(direction: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{direction}.{name}") for name in _TUPLE)
 
 
 def with_tuple(direction: str, values: Mapping[str, Any]) -> Entry:

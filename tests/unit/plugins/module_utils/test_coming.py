@@ -50,6 +50,19 @@ def test_who_is_in_whose_way(there: Any, comes: Any, has: bool, end: Any) -> Non
     assert coming.in_the_way_of(entry(**comes)) == end
 
 
+#: Two flows to one server, which are translated to one address.
+MASQUERADED = {"nat": {"source": {"address": "198.51.100.1"}}, "reply": {**BACK, "destination": "198.51.100.1"}}
+OTHER = {"original": {**FLOW["original"], "source": "10.0.0.3"}, **MASQUERADED}
+
+
+@pytest.mark.parametrize(("port", "end"), [({}, None), ({"port": 1000}, "reply")])
+def test_a_translation_finds_another_port_only_where_the_kernel_may_choose_it(port: Any, end: Any) -> None:
+    coming = Coming(4)
+    coming.add(shape.parse({**FLOW, **MASQUERADED}))
+    nat = {"source": {"address": "198.51.100.1", **port}}
+    assert coming.in_the_way_of(shape.parse({**FLOW, **OTHER, "nat": nat})) == end
+
+
 def test_masters_are_known_by_either_tuple() -> None:
     coming = Coming(4)
     child = {**FLOW, "original": {**FLOW["original"], "source_port": 2000}}

@@ -187,6 +187,8 @@ def steady(result: Document) -> Document:
 
 
 UDP = {"protocol": "udp", "original": FLOW}
+#: A translation of `UDP` to what it is already, which is none.
+OWN = {"source": {"address": "10.0.0.1", "port": 1000}, "destination": {"address": "10.0.0.2", "port": 80}}
 MASTER = {"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}
 OTHER = {"protocol": "tcp", "original": {**CONTROL, "source_port": 9}, "timeout": 600}
 EXPECTED = {"tuple": announced(), "master": CONTROL}
@@ -257,6 +259,32 @@ def test_what_may_not_be_makes_room_for_what_shall_be() -> None:
         assert outcomes(refused)["entries"] == "failed"
         done = thrice(kernel, {"absent": [{"source": "10.0.0.2"}], "entries": {"declared": [UDP]}})
         assert (done["counts"]["deleted"], done["counts"]["created"]) == (1, 1)
+
+
+def test_settings_are_there_once_connection_tracking_is_loaded() -> None:
+    """A gateway that has just booted has none yet: the kernel loads it for whoever asks for the table."""
+    with gateway() as kernel:
+        for name in FILES:
+            (Path(kernel.directory) / name).unlink()
+
+        def load(_number: int, _request: wire.Framed) -> None:
+            for name, value in FILES.items():
+                if not (Path(kernel.directory) / name).exists():
+                    (Path(kernel.directory) / name).write_text(f"{value}\n")
+
+        kernel.meanwhile = load
+        done = run(kernel, {"settings": {"accounting": True}})
+        assert (outcomes(done)["settings"], done["counts"]["updated"]) == ("applied", 1)
+        assert kernel.settings()["nf_conntrack_acct"] == 1
+
+
+def test_a_setting_that_another_file_sets_back_at_the_next_boot_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "sysctl.conf").write_text("net.netfilter.nf_conntrack_acct = 0\n")
+    with gateway() as kernel:
+        declaration = read({"settings": {"accounting": True}})._replace(persist_in=str(tmp_path))
+        for check in (True, False):
+            (warning,) = reconcile(declaration, check, scene(kernel))["warnings"]
+            assert warning.startswith(f"{tmp_path}/sysctl.conf sets net.netfilter.nf_conntrack_acct to 0, and is read")
 
 
 def test_what_is_absent_and_in_scope_goes_once() -> None:
@@ -398,6 +426,7 @@ def test_what_would_be_changed_back_and_forth(config: Document, says: str) -> No
     [
         {"absent": [{"mark": 7}], "entries": {"declared": [{**UDP, "mark": 6}]}},
         {"absent": [{"nat": "any"}], "entries": {"declared": [UDP]}},
+        {"absent": [{"nat": "any"}], "entries": {"declared": [{**UDP, "nat": OWN}]}},
         {"absent": [{"timeout_below": 60}], "entries": {"declared": [UDP]}},
         {"absent": [{"bytes_above": 10}], "entries": {"declared": [UDP]}},
         {

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
+import re
 import tempfile
 from typing import Any, Dict, Iterator
 
@@ -14,15 +17,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils import restore as module
+from ansible_collections.netops.conntrack.plugins.module_utils import snapshot as saving
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import parse as parse_expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.session import Endpoints
+from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse as parse_entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile as reconcile_expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.restore import RestoreFailed, restore
 from ansible_collections.netops.conntrack.plugins.module_utils.snapshot import save
-from ansible_collections.netops.conntrack.plugins.module_utils.snapshot_file import Header, Snapshot, Writer
+from ansible_collections.netops.conntrack.plugins.module_utils.snapshot_file import (
+    CannotWrite,
+    Header,
+    Snapshot,
+    Writer,
+)
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.declarations import (
     FLOW,
     declarations,
@@ -30,6 +42,7 @@ from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.declar
 )
 from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_kernel import (
     DCCP,
+    DELETE,
     GET,
     GET_STATS,
     NEW,
@@ -38,6 +51,11 @@ from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_k
     Fault,
     Kernel,
     Zone,
+)
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.test_expectation import (
+    CONTROL,
+    ExpectingKernel,
+    announced,
 )
 
 Document = Dict[str, Any]
@@ -235,6 +253,20 @@ def test_the_last_moment_of_an_entry_is_a_second(path: str) -> None:
     assert other.connections[0].deadline == 1
 
 
+def test_the_last_moment_of_an_expectation_is_a_second_as_well(path: str) -> None:
+    master = {"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}
+    expected = parse_expectation({"tuple": announced(), "master": CONTROL})
+    kernel = ExpectingKernel()
+    with kernel.table() as table:
+        table.create(parse_entry(master))
+        reconcile_expectation(table, expected, Policy(), False)
+    kernel.expectations[0].deadline = 0.5
+    assert saved(kernel, path)["snapshot"]["expectations"] == 1
+    other = ExpectingKernel()
+    assert run(other, path)["expectation_counts"]["created"] == 1
+    assert [one.deadline for one in other.expectations] == [1]
+
+
 # which
 
 
@@ -306,6 +338,52 @@ def test_a_purge_spares_the_session(path: str) -> None:
         done = run(kernel, path, check, scope={"protocol": "tcp"}, keep=mine)
         assert (numbers(done), done["kept"]) == ({"created": 1, "deleted": 1}, 1)
     assert ports(kernel) == [1, 1000]
+
+
+def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: str) -> None:
+    """Its tuples are those of a flow that is to come back, and it does not go for that."""
+    mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 22, "destination_port": 1000}
+    saved(filled([{"protocol": "tcp", "original": mirrored}, declared(1)]), path)
+    mine = frozenset({Endpoints(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)})
+    for check in (True, False):
+        kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}])
+        done = run(kernel, path, check, scope={"protocol": "tcp"}, keep=mine)
+        assert (numbers(done), done["kept"]) == ({"created": 1, "failed": 1}, 1)
+        assert "is taken by tcp 10.0.0.1:1000 -> 10.0.0.2:22" in done["failed_entries"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("foreign", "records", "says"),
+    [
+        (
+            1,
+            [flow(1)],
+            "^1 entry in scope stays, the first because: deleting .*The rest is as in the snapshot; see",
+        ),
+        (2, [], "^2 entries in scope stay, the first because: deleting .*EBUSY[^;]*; see failed_entries$"),
+        (
+            2,
+            [flow(1), flow(2, helper="sip")],
+            "^2 entries in scope stay, .* 1 of 2 entries is not as .*The rest is; ",
+        ),
+    ],
+)
+def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document], says: str, path: str) -> None:
+    """It is in nobody's count of the snapshot."""
+    write(path, *records)
+    kernel = filled([declared(port) for port in range(100, 100 + foreign)])
+
+    def refuse(number: int, request: Any) -> None:
+        if request.type == DELETE:
+            kernel.faults[number] = Fault(errno.EBUSY)
+
+    kernel.meanwhile = refuse
+    done = run(kernel, path, scope={"source_port": "100-200"})
+    assert re.search(says, done["msg"]), done["msg"]
+    bad = sum("helper" in record for record in records)
+    assert done["counts"]["failed"] == foreign + bad
+    assert (done["counts"]["deleted"], len(kernel.connections)) == (0, foreign + len(records) - bad)
+    assert done["failed_entries"][0]["index"] is None
 
 
 # what goes wrong
@@ -398,7 +476,9 @@ def test_what_is_in_the_way_is_named(path: str) -> None:
         done = run(kernel, path, check)
         assert numbers(done) == {"created": 1, "failed": 1}
         assert "is taken by tcp 10.0.0.2:80 -> 10.0.0.1:1" in done["failed_entries"][0]["msg"]
-        assert "1 of 2 entries and 0 expectations" in done["msg"]
+        assert done["msg"].startswith(
+            f"1 of 2 entries {'would not be' if check else 'is not'} as in the snapshot, the "
+        )
         assert "\n" not in done["msg"]
 
 
@@ -430,6 +510,15 @@ def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> Non
     assert done["changed"]
     assert "is there, but without its labels. Labels are kept only where a rule" in done["failed_entries"][0]["msg"]
     assert ports(kernel) == [1, 2]
+
+
+def test_labels_are_missed_as_well_where_the_answer_is_lost(path: str) -> None:
+    saved(filled([declared(1, labels=[5])]), path)
+    kernel = Kernel(label_rule=False)
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+    done = run(kernel, path)
+    assert (numbers(done), done["changed"]) == ({"failed": 1}, True)
+    assert "is there, but without its labels" in done["failed_entries"][0]["msg"]
 
 
 def test_a_protocol_that_is_not_tracked_any_more_is_not_restored_by_half(path: str) -> None:
@@ -502,6 +591,15 @@ def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> 
             assert "\n" not in failure["msg"]
     assert len(kernel.writes) == 40 + harmless
     assert len(kernel.connections) == 40 + harmless
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"\ud800": 1}])
+def test_a_bad_value_is_shown_in_characters_that_there_are(value: Any, path: str) -> None:
+    """Of half a one, Ansible would make no result at all."""
+    write(path, flow(1, mark=value))
+    (failure,) = run(Kernel(), path)["failed_entries"]
+    json.dumps(failure, ensure_ascii=False).encode()
+    assert failure["entry"]["original"]["source_port"] == 1
 
 
 def test_many_bad_values_among_many_good_ones(path: str) -> None:
@@ -587,7 +685,7 @@ def test_a_file_that_ends_in_the_middle_says_how_far_it_came(path: str, monkeypa
     monkeypatch.setattr(Snapshot, "blocks", broken)
     other = emptied(kernel)
     done = run(other, path)
-    assert "it is gone. Until then 300 had been restored of 500 entries and 0 expectations" in done["msg"]
+    assert "it is gone. Until then 300 had been restored of 500 entries; see" in done["msg"]
     assert numbers(done) == {"created": 300}
     assert len(other.connections) == 300
 
@@ -640,7 +738,7 @@ def test_saving_is_a_change_and_says_what_it_replaces(path: str, tmp_path: Any) 
     second = saved(filled([declared(1), declared(2)]), new)
     assert (first["changed"], second["changed"]) == (True, True)
     assert (first["diff"]["before"], second["diff"]["before"]) == ("", first["diff"]["after"])
-    assert second["diff"]["after"].startswith("2 entries and 0 expectations of ")
+    assert second["diff"]["after"].startswith("2 entries of ")
     assert len(second["checksum"]) == 64
 
 
@@ -664,6 +762,51 @@ def test_a_table_that_cannot_be_read_leaves_the_old_snapshot(path: str) -> None:
         with open(path, "rb") as file:
             assert file.read() == before
     assert not [name for name in os.listdir(os.path.dirname(path)) if name.startswith(".")]
+
+
+class Disk(io.BytesIO):
+    """A file where there is room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("room", [0, 1000], ids=["at once", "when they are read"])
+def test_a_disk_that_is_full_is_one_sentence(room: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is those that wait for their masters that fill it."""
+    child = {"master": {"protocol": "tcp", **declared(1)["original"]}}
+    kernel = filled([declared(1), *(declared(port, **child) for port in range(2, 7))])
+    saved(emptied(kernel), path)
+    with open(path, "rb") as file:
+        before = file.read()
+    file_on_it = io.TextIOWrapper(io.BufferedRandom(Disk(room)), encoding="ascii")  # type: ignore[arg-type]
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_how, **_more: file_on_it)
+    monkeypatch.setattr(saving, "_HELD", 1)
+    with pytest.raises(CannotWrite, match="^/.*/snapshot cannot be written: No space left on device$"):
+        saved(kernel, path)
+    with open(path, "rb") as file:
+        assert file.read() == before
+    assert not [name for name in os.listdir(os.path.dirname(path)) if name.startswith(".")]
+
+
+def test_a_host_may_have_any_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes any bytes for one, and a file of labels may be in any encoding: what is saved can be read."""
+
+    class Odd:
+        nodename, release = os.fsdecode(b"gw\n\xff"), "6.1"
+
+    kernel = filled([declared(1)])
+    monkeypatch.setattr(os, "uname", Odd)
+    with kernel.table() as table:
+        save(table, path, EVERYTHING, LabelMap({"voip": 5, os.fsdecode(b"\xfc"): 6, "x" * 300: 7}), False)
+    with Snapshot(path) as made:
+        assert (made.header.host, made.header.labels, made.header.entries) == ("gw??", {"voip": 5}, 1)
 
 
 # what it costs

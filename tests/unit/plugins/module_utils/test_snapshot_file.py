@@ -299,6 +299,7 @@ def forgeries() -> Iterator[Any]:
         "unknown kind": [b'{"of": "others", "alike": {}, "keys": ["mark"]}', b"[1]"],
         "no keys": [b'{"of": "entries", "alike": {}}', b"[1]"],
         "keys that are none": [b'{"of": "entries", "alike": {}, "keys": [1]}', b"[1]"],
+        "a key that no text can have": [b'{"of": "entries", "alike": {}, "keys": ["\\ud800"]}', b"[1]"],
         "a key twice": [b'{"of": "entries", "alike": {"mark": 1}, "keys": ["mark"]}', b"[1]"],
         "a kind that is none": [b'{"of": [], "alike": {}, "keys": ["mark"]}', b"[1]"],
         "a long line": [layout, b"[" + b" " * 3_000_000 + b"1]"],
@@ -322,16 +323,59 @@ def test_a_forgery_of_this_test_would_be_taken_if_it_were_none(tmp_path: Path) -
     assert read(path) == [{"mark": 1}]
 
 
+#: Half of a character, which no text can have.
+HALF = "\ud800"
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"labels": []}, {"labels": {"voip": "5"}}, {"entries": "1"}, {"host": None}, {"sha256": 5}],
-    ids=str,
+    [
+        *({key: value} for key in ("host", "kernel", "time") for value in (None, 5, HALF, "gw1\n", "x" * 300)),
+        *({key: value} for key in ("entries", "expectations") for value in (None, "1", 1.0, True, -1, 10**30)),
+        *({"sha256": value} for value in (5, "", "0" * 63, "0" * 65, "G" * 64, "\u0661" * 64, HALF, HALF * 64)),
+        *({"version": value} for value in (None, "1", 1.0, True, 0, -3, 10**30)),
+        *({"labels": value} for value in (None, [], [["voip", 5]], {"voip": "5"}, {"voip": True}, {"voip": 5.0})),
+        *({"labels": value} for value in ({"voip": -1}, {"voip": 128}, {HALF: 5}, {"a\nb": 5}, {"x" * 300: 5})),
+    ],
+    ids=lambda change: ascii(change)[:40],
 )
 def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> None:
+    """All of it is shown, and a checksum keeps nobody out who can calculate one."""
     path = tmp_path / "snapshot"
-    path.write_text(json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict(), **change}) + "\n")
-    with pytest.raises(InvalidValue, match="has a header that is none"):
+    header = {"format": snapshot_file.FORMAT, **HEADER._asdict(), **change}
+    seal = sealed if "sha256" not in change else b"".join
+    path.write_bytes(seal([json.dumps(header).encode()]) + b"\n" * ("sha256" in change))
+    many = isinstance(change.get("entries", change.get("expectations")), int) and 10**30 in change.values()
+    with pytest.raises(InvalidValue) as refused:
         read(path)
+    sentence = str(refused.value)
+    assert ("as many records as it says" if many else "has a header that is none; use another copy") in sentence
+    assert previous(str(path)) is None or many
+
+
+def test_the_header_of_this_test_would_be_taken_if_nothing_were_changed(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    path.write_bytes(sealed([json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict()}).encode()]))
+    assert read(path) == []
+
+
+@pytest.mark.parametrize("use", [snapshot_file.check_place, Snapshot])
+@pytest.mark.parametrize("nothing", ["", None])
+def test_a_file_without_a_name_is_asked_for_one(use: Any, nothing: Any) -> None:
+    """An empty name is that of the folder where one happens to be."""
+    with pytest.raises(InvalidValue, match="^path: is empty; write the name of a file$"):
+        use(nothing)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expectations", "says"),
+    [(0, 0, "0 entries"), (1, 0, "1 entry"), (0, 1, "1 expectation"), (2, 1, "2 entries and 1 expectation"),
+     (1, 2, "1 entry and 2 expectations")],
+)  # fmt: skip
+def test_how_much_there_is(entries: int, expectations: int, says: str) -> None:
+    header = HEADER._replace(entries=entries, expectations=expectations)
+    assert header.amount() == says
+    assert header.as_line().startswith(f"{says} of gw1 (Linux 6.18.1) at ")
 
 
 def test_a_file_is_not_left_open(path: Path) -> None:

@@ -570,6 +570,19 @@ def test_what_vanished_is_counted_and_no_failure(table: Any, text: str, data: An
     assert all(there.mark == 0x77 for there in meant if there in kernel.connections)
 
 
+def test_one_that_vanishes_and_could_not_be_changed_in_full_anyway_is_counted_once() -> None:
+    kernel, there = one(status=["fixed_timeout"])
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            kernel.drop(there)
+
+    kernel.meanwhile = meanwhile
+    result = run(kernel, Asked({"timeout": 60, "mark": "5"}))
+    assert (result["refused"], result["gone"], kernel.connections) == (1, 0, [])
+    assert result["matched"] == result["updated"] + result["unchanged"] + result["gone"] + result["refused"] == 1
+
+
 def test_another_entry_that_is_found_on_reading_back_is_left_alone() -> None:
     kernel, there = one()
     newcomers = []

@@ -60,10 +60,12 @@ class Timely(Kernel):
 class World:
     """A table, what happens to it and when, and a clock that stands still but while somebody waits or looks.
 
-    With `told`, what happens has an event; nothing has with `OFF`.
+    With `told`, what happens has an event; nothing has with `OFF`. A look and a question take so many seconds.
     """
 
-    def __init__(self, flows: int = 0, mode: int = ON, told: bool = True, look: float = LOOK) -> None:
+    def __init__(
+        self, flows: int = 0, mode: int = ON, told: bool = True, look: float = LOOK, question: float = 0.0
+    ) -> None:
         self.kernel = Timely()
         self.kernel.connections = [flow(port) for port in range(flows)]
         self.kernel.respond = self._serve  # type: ignore[method-assign]
@@ -71,6 +73,7 @@ class World:
         self.told = told and mode != OFF
         self.now = 0.0
         self.look = look
+        self.question = question
         self.looks: list[float] = []
         self.asked = 0
         self.subscription: Subscription | None = None
@@ -104,8 +107,7 @@ class World:
         return self.now
 
     def process_time(self) -> float:
-        """Only looks take any."""
-        return len(self.looks) * self.look
+        return len(self.looks) * self.look + self.asked * self.question
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
@@ -139,6 +141,7 @@ class World:
             self.sleep(self.look)
         elif request.type == GET:
             self.asked += 1
+            self.sleep(self.question)
         return answers
 
     # who waits
@@ -364,6 +367,16 @@ def test_a_flood_of_events_does_not_have_it_ask_for_each(monkeypatch: pytest.Mon
     assert len(world.looks) == 2
 
 
+def test_questions_that_take_long_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is busy with connections is not to be busy with who waits for them."""
+    world = World(2, question=0.01)
+    for number in range(20_000):
+        world.change(number / 1000, world.kernel.connections[1], mark=number)
+    world.clear(20)
+    run(world, monkeypatch)
+    assert world.asked * world.question < 20 / subject.SHARE + 5 * world.question
+
+
 def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is read is gone when it has been: a gateway has more to do than to be looked at."""
     world = World(1, look=2.5)
@@ -381,6 +394,19 @@ def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPa
 
 
 # what is waited for
+
+
+def test_who_took_the_place_of_another_is_not_counted_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table showed both of them, for it is not read in a moment; the one has the tuple of the other for answers."""
+    world = World(1)
+    there = world.kernel.connections[0]
+    turned = Connection(2, *there.tuples[::-1], Zone(), 10_000)
+    turned.id, turned.state = 99, ESTABLISHED
+    world.kernel.connections.append(turned)
+    world.delete(LOOK / 2, there)
+    done = run(world, monkeypatch, goal=Goal(1))
+    assert (done["initial"], done["remaining"], done["reached"]) == (2, 1, True)
+    assert world.now < LOOK + LIMIT
 
 
 def test_traffic_that_goes_on_is_waited_for_beyond_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:

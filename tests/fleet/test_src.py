@@ -68,7 +68,7 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
         "ANSIBLE_NOCOLOR": "1",
     }
 
-    def run(*tasks: Document, more: Document | None = None, **variables: Any) -> Document:
+    def run(*tasks: Document, more: Document | None = None, umask: int = -1, **variables: Any) -> Document:
         """The results of tasks by their names, all of which are tried, with `more` in the environment."""
         whole: list[Document] = [{**task, "register": task["name"], "ignore_errors": True} for task in tasks]
         results = tmp_path / "results.json"
@@ -99,6 +99,7 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
             check=False,
             env={**environment, **(more or {})},
             cwd=tmp_path,
+            umask=umask,
             capture_output=True,
             text=True,
             timeout=120,
@@ -190,6 +191,7 @@ def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kin
 def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
     namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool
 ) -> None:
+    """Also on a host where what one user makes is for nobody else to read."""
     if len(Path("/proc/self/uid_map").read_text().splitlines()) == 1 and os.stat("/").st_uid:
         pytest.skip("there is nobody else in a user namespace of one's own")
     source = tmp_path / "flows.json"
@@ -201,7 +203,7 @@ def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
         "become_flags": "-s /bin/sh",
     }
     system = {"ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": pipelining}
-    done = play(task("done", kind, source, **become), **system)["done"]
+    done = play(task("done", kind, source, **become), umask=0o077, **system)["done"]
     assert done["failed"]
     assert "(EPERM). This needs CAP_NET_ADMIN" in done["msg"], done
     assert "become: true" in done["msg"]

@@ -79,7 +79,7 @@ def test_flush_says_how_much_would_go_and_then_removes_it(hosts: dict[str, Names
         "gateway-b": [1, 2, 3],
         "gateway-c": [1, 2, 3, 4],
     }
-    assert printed.count("2 entries would go, 0 carry this session and stay") == 2
+    assert printed.count("2 of 3 entries would go, 66.7 %, 0 carry this session and stay") == 2
     foreseen = summary(printed)
     assert foreseen["gateway-c"].startswith("3 would go, 0 carry this session and stay, 0 vanished")
 
@@ -95,6 +95,51 @@ def test_flush_of_too_much_on_one_host_removes_nothing_on_any(hosts: dict[str, N
     assert status != 0
     assert "3 entries match, more than the limit of 2" in printed
     assert "PLAY [Remove it]" not in printed
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+
+
+@pytest.fixture
+def busy(hosts: dict[str, Namespace]) -> None:
+    """So many flows on the third gateway that its table is not tiny any more."""
+    flows = "".join(" ".join(["-A", *flow(port)]) + "\n" for port in range(1000, 1120))
+    hosts["gateway-c"].conntrack("-R", "-", input=flows)
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize(
+    ("variables", "says", "enough"),
+    [
+        ({"match": {"source_port": "3-1119"}}, "122 of 124 entries would go, 98.4 %", 99),
+        ({"match": STALE, "max_share": 66.6, "max_share_floor": 0}, "2 of 3 entries would go, 66.7 %", 67),
+    ],
+)
+def test_flush_of_too_large_a_share_on_one_host_removes_nothing_on_any(
+    hosts: dict[str, Namespace], play: Play, tmp_path: Path, variables: Document, says: str, enough: int
+) -> None:
+    """Whatever hosts are picked, and in the strategy too that lets each host go on by itself."""
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
+    status, printed = play("flush", "--limit", "gateway-a,gateway-c", **variables)
+    assert status != 0
+    assert says in printed
+    assert f"or allow it with -e max_share={enough}" in printed
+    assert "PLAY [Remove it]" not in printed
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 124]
+
+
+@pytest.mark.usefixtures("busy")
+def test_flush_of_all_is_held_to_the_share_that_each_host_allows(hosts: dict[str, Namespace], play: Play) -> None:
+    """The inventory can allow it for one host. Tables as tiny as those of the others are of no account."""
+    status, printed = play("flush", all=True, of_hosts={"gateway-c": {"max_share": 100}})
+    assert status == 0
+    assert "124 of 124 entries would go, 100 %" in printed
+    assert [ports(namespace) for namespace in hosts.values()] == [[], [], []]
+
+
+def test_flush_that_begins_in_the_middle_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
+    """As when one goes on where a run was interrupted: nobody has looked at the share."""
+    status, printed = play("flush", "--start-at-task", "Remove what matches", match=STALE)
+    assert status != 0
+    assert summary(printed) == dict.fromkeys(HOSTS, "not begun, for nothing was counted")
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
@@ -209,36 +254,72 @@ def test_apply_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespa
     assert [ports(namespace) for namespace in hosts.values()] == [[3, 9], [1, 2, 3], [1, 2, 3, 4]]
 
 
-def test_drain_waits_until_the_flows_have_left_every_gateway(hosts: dict[str, Namespace], play: Play) -> None:
+# drain
+
+
+def test_drain_waits_until_the_flows_have_left_every_gateway(
+    hosts: dict[str, Namespace], play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On two of three gateways they are gone by themselves, on the third one stays."""
-    for namespace in hosts.values():
-        namespace.conntrack("-U", "-s", "10.1.0.2", "--reply-dst", "198.51.100.1", "-t", "4")
-    hosts["gateway-c"].conntrack("-U", *flow(4)[:-2], "-t", "600")
-    status, printed = play("drain", match=STALE, timeout=12)
+    for name in ("gateway-a", "gateway-b"):
+        hosts[name].conntrack("-U", "-s", "10.1.0.2", "--reply-dst", "198.51.100.1", "-t", "12")
+    of_hosts: Document = {name: {"match": STALE} for name in HOSTS}
+    of_hosts["gateway-c"] = {"match": {"source_port": 4}, "drain_timeout": 1}
+    status, printed = play("drain", of_hosts=of_hosts)
     assert status != 0
     assert {name: ports(namespace) for name, namespace in hosts.items()} == {
         "gateway-a": [3],
         "gateway-b": [3],
-        "gateway-c": [3, 4],
+        "gateway-c": [1, 2, 3, 4],
     }
-    assert printed.count("2 in the beginning, 0 after ") == 2
-    assert re.search(r"gateway-c\s*: ok=\d+ .*failed=1", printed)
+    said = summary(printed)
+    for gone in ("gateway-a", "gateway-b"):
+        assert re.fullmatch(r"2 in the beginning, 0 after \d+\.\d seconds", said[gone])
+    assert re.match(
+        r"1 in the beginning, 1 after 1\.\d seconds\. The time is up and 1 entry matches, .*: udp 10\.1\.0\.2:4 ",
+        said["gateway-c"],
+    )
+    assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-c"]
+    assert "reserved name" not in capsys.readouterr().out, "a warning on what is documented"
 
-    status, printed = play("drain", match=STALE, timeout=1, remove_rest=True)
+    status, printed = play("drain", "--check", match=STALE, remove_rest=True)
     assert status == 0
-    assert "1 in the beginning, 1 after 1." in printed
-    assert "1 of them removed" in printed
+    foreseen = summary(printed)["gateway-c"]
+    assert re.fullmatch(r"3 in the beginning, 3 after 0\.\d seconds, 3 of them would be removed", foreseen)
+    assert ports(hosts["gateway-c"]) == [1, 2, 3, 4]
+
+    status, printed = play("drain", match=STALE, drain_timeout=1, remove_rest=True)
+    assert status == 0
+    said = summary(printed)
+    assert re.fullmatch(r"3 in the beginning, 3 after 1\.\d seconds, 3 of them removed", said["gateway-c"])
+    assert re.fullmatch(r"0 in the beginning, 0 after 0\.\d seconds", said["gateway-a"])
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [3]]
 
 
-def test_drain_looks_once_and_removes_nothing_in_check_mode(hosts: dict[str, Namespace], play: Play) -> None:
-    status, printed = play("drain", "--check", match=STALE, remove_rest=True)
-    assert "3 in the beginning, 3 after 0" in printed
-    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
-    assert status == 0
-
-
-def test_drain_of_nothing_said_waits_for_nothing(hosts: dict[str, Namespace], play: Play) -> None:
-    status, printed = play("drain", timeout=1)
+def test_drain_says_of_every_gateway_what_became_of_it(hosts: dict[str, Namespace], play: Play) -> None:
+    """Of one that is not reached, and of one that is not reached any more when the rest is to be removed."""
+    of_hosts = {
+        "gateway-a": {"ansible_netns_nsenter": "false"},
+        "gateway-b": {"ansible_netns_nsenter": "{{ 'false' if waited is defined else 'nsenter' }}"},
+    }
+    status, printed = play("drain", match=STALE, drain_timeout=0, remove_rest=True, of_hosts=of_hosts)
     assert status != 0
-    assert "match: is missing" in printed
+    said = summary(printed)
+    assert said.keys() == set(HOSTS)
+    assert said["gateway-a"]
+    assert "in the beginning" not in said["gateway-a"]
+    assert re.match(r"2 in the beginning, 2 after 0\.\d seconds\. .", said["gateway-b"])
+    assert said["gateway-c"].endswith("3 of them removed")
+    assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-a", "gateway-b"]
+    assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [3]]
+
+
+def test_drain_of_what_was_not_said_waits_for_nothing(hosts: dict[str, Namespace], play: Play) -> None:
+    """And removes nothing, on whichever gateway it is."""
+    status, printed = play("drain", remove_rest=True, of_hosts={"gateway-a": {"match": {"colour": 1}}})
+    assert status != 0
+    said = summary(printed)
+    assert "colour" in said["gateway-a"]
+    assert said["gateway-b"].startswith("match: is missing")
+    assert said["gateway-b"] == said["gateway-c"]
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]

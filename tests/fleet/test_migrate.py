@@ -5,24 +5,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab import Lab
-from tests.lab.lab import Host, has_ipv6
+from tests.lab import Lab, has_ipv6
+from tests.lab.handover import FAMILIES, OLD, PORT, SERVER, Site
+from tests.lab.lab import Host
+from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
-
-PORT = 7
-FAMILIES = ["ipv4", "ipv6"] if has_ipv6() else ["ipv4"]
-SERVER = {"ipv4": "203.0.113.80", "ipv6": "2001:db8:ffff::80"}
-#: What the old gateway translates to, and what the new one would.
-OLD = {"ipv4": "198.51.100.1", "ipv6": "2001:db8:9::1"}
-NEW = {"ipv4": "198.51.100.2", "ipv6": "2001:db8:9::2"}
 
 #: The routes by the new gateway: of the client to the world, and of the server to what is translated to.
 SWITCH = """
@@ -38,38 +34,6 @@ SWITCH = """
 """
 
 
-class Site:
-    """A client and a server with two gateways between them, of which all packets take the old one.
-
-    ::
-
-        client 10.1.0.2 ── inside ┬─ old 10.1.0.1, 203.0.113.1 ─┬ outside ── server 203.0.113.80
-                                  └─ new 10.1.0.3, 203.0.113.3 ─┘
-    """
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.client, self.server = lab.host("client"), lab.host("server")
-        self.old, self.new = lab.host("old", forwarding=True), lab.host("new", forwarding=True)
-        inside, outside = lab.switch("inside"), lab.switch("outside")
-        lab.link(self.client, inside, ("10.1.0.2/24", "2001:db8:1::2/64"))
-        lab.link(self.server, outside, ("203.0.113.80/24", "2001:db8:ffff::80/64"))
-        for number, gateway, to in ((1, self.old, OLD), (3, self.new, NEW)):
-            lab.link(gateway, inside, (f"10.1.0.{number}/24", f"2001:db8:1::{number}/64"))
-            lab.link(gateway, outside, (f"203.0.113.{number}/24", f"2001:db8:ffff::{number}/64"))
-            for family in FAMILIES:
-                gateway.firewall.snat(to[family], out_interface="outside")
-        self.client.route("default", "10.1.0.1")
-        self.client.route("default", "2001:db8:1::1")
-        self.server.route("198.51.100.0/24", "203.0.113.1")
-        self.server.route("2001:db8:9::/64", "2001:db8:ffff::1")
-        self.server.mirror(PORT)
-        # Behind a switch, addresses of IPv6 take a second to settle.
-        assert all(any(self.client.ping(SERVER[family]) for _attempt in range(5)) for family in FAMILIES)
-        for gateway in (self.old, self.new):
-            gateway.conntrack("-F")
-
-
 @pytest.fixture
 def site(lab: Lab) -> Site:
     return Site(lab)
@@ -77,25 +41,38 @@ def site(lab: Lab) -> Site:
 
 @pytest.fixture
 def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Run the playbook; its exit status and what it printed."""
+    """Run the playbook, with variables of hosts if need be; its exit status and what it printed."""
     controller = Controller(tmp_path)
     switch = tmp_path / "switch.yml"
     switch.write_text(SWITCH if has_ipv6() else SWITCH.partition('    - {host: client, family: "-6"')[0])
 
-    def run(*options: str, **variables: Any) -> tuple[int, str]:
+    def run(*options: str, of_hosts: dict[str, dict[str, Any]] | None = None, **variables: Any) -> tuple[int, str]:
         variables = {"from_host": "old", "to_host": "new", "switch": str(switch), **variables}
         given = {key: value for key, value in variables.items() if value is not None}
-        hosts = {name: {"ansible_netns_name": path} for name, path in site.lab.paths().items()}
+        hosts = {
+            name: {"ansible_netns_name": path, **(of_hosts or {}).get(name, {})}
+            for name, path in site.lab.paths().items()
+        }
         return controller.play("migrate", hosts, *options, **given)
 
-    before = places()
+    places = tmp_path / "places"
+    places.mkdir()
+    controller.environment["TMPDIR"] = str(places)
     yield run
-    assert places() == before, "a place for a snapshot was left behind"
+    assert not list(places.iterdir()), "a place for a snapshot was left behind"
 
 
-def places() -> set[Path]:
-    """Where the playbook keeps snapshots while it moves them."""
-    return set(Path(tempfile.gettempdir()).glob("*.conntrack"))
+def summary(printed: str) -> dict[str, Any]:
+    """What is said at the end."""
+    found = re.search(r"\[Say what was moved\].*?=> (\{\n.*?\n\})", printed, re.DOTALL)
+    assert found is not None, printed
+    said: dict[str, Any] = json.loads(found[1])["msg"]
+    return said
+
+
+def some(**counts: int) -> dict[str, int]:
+    """Counts, of which all others are 0."""
+    return {**dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0), **counts}
 
 
 def packets(gateway: Host) -> int:
@@ -146,24 +123,79 @@ def test_a_connection_dies_without_it(site: Site, family: str) -> None:
 def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     with site.client.tcp(SERVER["ipv4"], PORT) as flow:
         flow.seen_as()
-        status, printed = migrate("--check")
+        status, printed = migrate("--check", remove_from_old=True)
     assert status == 0
-    assert '"created": 1' in printed
+    assert summary(printed) == {
+        "flows of the old gateway": 1,
+        "expectations of the old gateway": 0,
+        "would be restored": some(created=1),
+        "restored after it": "no switch",
+        "would be removed from the old gateway": 1,
+        "failed": [],
+    }
     assert site.new.conntrack("-C").strip() == "0"
+    assert site.old.conntrack("-C").strip() == "1"
 
 
 def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
-    site: Site, migrate: Callable[..., tuple[int, str]]
+    site: Site, migrate: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
+    """One that comes to the old gateway after they were saved is not on the new one, and stays on the old."""
+    late = "-I -p udp -s 10.1.0.9 -d 203.0.113.80 --sport 9 --dport 7 -t 600"
+    comes = tmp_path / "comes"
+    comes.write_text(
+        f'#!/bin/sh\nPATH={SYSTEM_PATH}\nnsenter --net={site.old.path} conntrack {late} >&2\nexec nsenter "$@"\n'
+    )
+    comes.chmod(0o755)
+    of_new = {"ansible_netns_nsenter": f"{{{{ '{comes}' if saved is defined else 'nsenter' }}}}"}
     with site.client.udp(SERVER["ipv4"], PORT) as some, site.client.tcp(SERVER["ipv4"], PORT) as other:
         some.seen_as()
         other.seen_as()
-        status, printed = migrate(switch=None, match={"protocol": "udp"}, remove_from_old=True)
+        status, printed = migrate(
+            switch=None, match={"protocol": "udp"}, remove_from_old=True, of_hosts={"new": of_new}
+        )
         assert status == 0, printed
+        said = summary(printed)
+        assert (said["flows of the old gateway"], said["removed from the old gateway"]) == (1, 1)
         assert "tcp" not in site.new.conntrack("-L")
         assert site.new.conntrack("-L").count("dst=198.51.100.1") == 1
-        assert site.old.conntrack("-L").count("udp") == 0
+        assert "10.1.0.9" in site.old.conntrack("-L")
+        assert site.old.conntrack("-L").count("udp") == 1
         assert site.old.conntrack("-L").count("tcp") == 1
+
+
+def test_while_some_are_not_moved_none_leaves_the_old_gateway(
+    site: Site, migrate: Callable[..., tuple[int, str]]
+) -> None:
+    """What was done is said all the same, also where the playbook ends there."""
+    for gateway, client, port in ((site.old, "10.1.0.2", 1), (site.old, "10.1.0.2", 2), (site.new, "10.1.0.9", 2)):
+        flow = f"-I -p udp -s {client} -d 203.0.113.80 --sport {port} --dport 7 -t 600 --src-nat 198.51.100.1"
+        gateway.conntrack(*flow.split())
+
+    status, printed = migrate(remove_from_old=True)
+    assert status != 0
+    said = summary(printed)
+    (failed,) = said.pop("failed")
+    assert failed["entry"]["original"]["source_port"] == 2
+    assert said == {
+        "flows of the old gateway": 2,
+        "expectations of the old gateway": 0,
+        "restored": some(created=1, failed=1),
+        "restored after it": "not switched",
+        "removed from the old gateway": "nothing, for some could not be moved",
+    }
+
+    status, printed = migrate(switch=None, remove_from_old=True, allow_failures=True)
+    assert status == 0
+    said = summary(printed)
+    assert said["restored"] == some(unchanged=1, failed=1)
+    assert said["removed from the old gateway"] == "nothing, for some could not be moved"
+
+    refused = {"ansible_netns_nsenter": "setpriv --bounding-set=-net_admin nsenter"}
+    status, printed = migrate(switch=None, remove_from_old=True, allow_failures=True, of_hosts={"new": refused})
+    assert status != 0, "that some may fail does not mean that all may"
+    assert summary(printed)["restored"] == some()
+    assert site.old.conntrack("-C").strip() == "2"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def busy(gateway_lab: Gateway, opened: contextlib.ExitStack) -> Gateway:
     """Two clients with flows of all sorts through the gateway, which counts what they move."""
     gateway_lab.gateway.sysctl("nf_conntrack_acct", 1)
     one, two, server = gateway_lab.client1, gateway_lab.client2, (gateway_lab.SERVER, gateway_lab.PORT)
-    flows = [*(one.udp(*server) for _ in range(3)), two.udp(*server), two.tcp(*server)]
+    flows = [*(one.udp(*server) for _turn in range(3)), two.udp(*server), two.tcp(*server)]
     if has_ipv6():
         flows.append(one.tcp(gateway_lab.SERVER_IPV6, gateway_lab.PORT))
     for flow in flows:

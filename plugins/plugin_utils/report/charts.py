@@ -17,7 +17,7 @@ from .words import percent
 SHADES = 6
 
 
-def bar(value: float | None, urgency: str = "quiet", marks: bool = False) -> Markup:
+def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> Markup:
     """A share in per cent as a bar, with marks from where on a table is filling up and nearly full."""
     if value is None:
         return Markup("")

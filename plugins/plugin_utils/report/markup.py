@@ -27,13 +27,13 @@ class Markup(str):
 Content = Any
 
 
-def element(name: str, /, *content: Content, **attributes: Any) -> Markup:
+def element(tag: str, /, *content: Content, **attributes: Any) -> Markup:
     """An element. In names of attributes _ is -, and at the end nothing (`class_`); those of None are left out."""
     inner = joined(*content)
-    start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items() if value is not None)}"
-    if name in _VOID:
+    start = f"<{tag}{''.join(_attribute(key, value) for key, value in attributes.items() if value is not None)}"
+    if tag in _VOID:
         return Markup(f"{start}/>")
-    return Markup(f"{start}>{inner}</{name}>")
+    return Markup(f"{start}>{inner}</{tag}>")
 
 
 def joined(*content: Content) -> Markup:

@@ -61,7 +61,7 @@ def shares(
 
 def share_cell(value: float | None, urgency: str = "quiet", marks: bool = False, bars: bool = True) -> Markup:
     """A share as a bar and a number."""
-    return joined(charts.bar(value, urgency, marks) if bars else None, quantity(percent(value)))
+    return joined(charts.share(value, urgency, marks) if bars else None, quantity(percent(value)))
 
 
 def quantity(shown: str) -> Markup:

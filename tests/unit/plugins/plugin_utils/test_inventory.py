@@ -120,7 +120,7 @@ def test_options_may_be_templates_of_their_author(file: Path) -> None:
     plugin = Found()
     parsed(file, 'match: {port: "{{ 5000 + 432 }}", source: [\'{{ "10.0.0.5" }}\']}\n', plugin)
     assert plugin.asked[0]["match"] == {"port": 5432, "source": ["10.0.0.5"]}
-    assert type(plugin.asked[0]["match"]["source"][0]) is str, "nothing of Ansible goes below"
+    assert plugin.asked[0]["match"]["source"][0].__class__ is str, "nothing of Ansible goes below"
     with pytest.raises(AnsibleParserError, match="^match: .*backend.* is undefined"):
         parsed(file, "match: {source: '{{ backend }}'}\n")
 
@@ -128,7 +128,7 @@ def test_options_may_be_templates_of_their_author(file: Path) -> None:
 def test_the_cache_answers_what_was_asked_before(file: Path) -> None:
     """With the table gone, or read by a user who may not."""
     cache: dict[str, Any] = {}
-    first, second, third, fourth = (Found(cache) for _ in range(4))
+    first, second, third, fourth = (Found(cache) for _turn in range(4))
     parsed(file, "cache: true\n", first)
     assert "host-source" in parsed(file, "cache: true\ncompose: {a: '1'}\n", second).hosts
     assert (len(first.asked), len(second.asked)) == (1, 0)

@@ -43,7 +43,8 @@ ATTRIBUTES = set(
 LIMITS = thresholds.parse(fleets.THRESHOLDS)
 
 
-def rendered(results: Any, limits: Any = LIMITS, **more: Any) -> str:
+def rendered(results: Any, limits: Any = None, **more: Any) -> str:
+    limits = LIMITS if limits is None else limits
     return page.render(report(results, limits, gathered=fleets.GATHERED, origin="gateways", **more), "report.json")
 
 
@@ -219,7 +220,7 @@ def test_every_host_is_on_it_once_and_can_be_gone_to(pages: dict[int, ET.Element
     assert fill is not None
     assert by_host is not None
     rows = fill.findall(".//table[@class='hosts stacks']/tbody/tr")
-    assert sorted(words_of(row[0]).split(" ")[0] for row in rows) == sorted(names)
+    assert sorted(words_of(row[0]).partition(" ")[0] for row in rows) == sorted(names)
     assert sorted(words_of(heading) for heading in by_host.iter("h3")) == sorted(names)
 
 

@@ -87,6 +87,7 @@ def results(session: nox.Session) -> Path:
 def importable_tree(session: nox.Session) -> Path:
     """Make the checkout importable, and known to Ansible, under the collection's name."""
     tree = Path(session.create_tmp()).absolute()
+    session.env.pop("TMPDIR")  # the name of a socket in there would be longer than the kernel allows
     link = tree / "ansible_collections/netops/conntrack"
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():

@@ -52,19 +52,9 @@ def _enter_namespace(module: AnsibleModule) -> None:
     name = module.params.get("netns")
     if name is None:
         return
-    from .client import namespace
-    from .client.errors import ConntrackError, InvalidValue
+    from .client.namespace import enter_asked
 
-    if not name:
-        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the host's own")
-    path = namespace.path_of(name)
-    try:
-        namespace.enter(path)
-    except OSError as error:
-        raise ConntrackError(
-            f"netns: cannot enter {path}: {error.strerror}; name a namespace under "
-            "/run/netns or a path such as /proc/PID/ns/net, and run as root (become: true)"
-        ) from error
+    enter_asked(name, "run as root (become: true)")
 
 
 def check_not_negative(module: AnsibleModule, *options: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ansible_collections.netops.conntrack.plugins.module_utils.client import namespace, record
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
-    ConntrackError,
     InvalidValue,
     NotPermitted,
 )
@@ -72,18 +71,9 @@ def _read_table(options: Options, folder: str, found: Endpoints) -> None:
     if name is None:
         _scan(options, folder, options["gateway"] or os.uname().nodename, found)
         return
-    if not name:
-        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the machine's own")
-    path = namespace.path_of(name)
 
     def work() -> None:
-        try:
-            namespace.enter(path)
-        except OSError as error:
-            raise ConntrackError(
-                f"netns: cannot enter {path}: {error.strerror}; name a namespace under /run/netns or a path such as "
-                "/proc/PID/ns/net, and run as root"
-            ) from None
+        namespace.enter_asked(name)
         _scan(options, folder, options["gateway"] or name, found)
 
     apart(work)

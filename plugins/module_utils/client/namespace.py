@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from .errors import ConntrackError, InvalidValue
+
 CLONE_NEWNET = 0x40000000
 
 
@@ -35,6 +37,23 @@ def enter(path: str) -> None:
         _call("setns", descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
+
+
+def enter_asked(name: str, cure: str = "run as root") -> None:
+    """Move this thread into the network namespace that an option `netns` asks for, by its name or its path.
+
+    Raises `ConntrackError`, whose sentence ends with the `cure`.
+    """
+    if not name:
+        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the host's own")
+    path = path_of(name)
+    try:
+        enter(path)
+    except OSError as error:
+        raise ConntrackError(
+            f"netns: cannot enter {path}: {error.strerror}; name a namespace under /run/netns or a path such as "
+            f"/proc/PID/ns/net, and {cure}"
+        ) from error
 
 
 def leave_for_a_new_one() -> None:

@@ -153,6 +153,17 @@ def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
         )
 
 
+def check_recorded(needs: frozenset[str], key: str) -> None:
+    """`InvalidValue` where the kernel does not record in this namespace what a match under `key` needs."""
+    for need in sorted(needs):
+        if read(need) == 0:
+            raise InvalidValue(
+                key,
+                f"asks for what needs {need}, which is off; set net.netfilter.nf_conntrack_{NAMES[need]}=1 "
+                "(it counts for connections that begin after that)",
+            )
+
+
 def check_writable(name: str, directory: str = DIRECTORY) -> None:
     """`CannotSet`, with the reason, where a setting cannot be set from here."""
     path = os.path.join(directory, file_of(name, directory) or "")

@@ -59,17 +59,8 @@ def asked_for(
 
 def recorded(match: Match, key: str) -> Match:
     """The match. Raises `InvalidValue` where it asks for what the kernel does not record in this namespace."""
-    if not match.needs:
-        return match
-    from ..client import settings
-    from ..client.errors import InvalidValue
+    if match.needs:
+        from ..client.settings import check_recorded
 
-    for need in sorted(match.needs):
-        if settings.read(need) == 0:
-            file = settings.NAMES[need]
-            raise InvalidValue(
-                key,
-                f"asks for what needs {need}, which is off; set net.netfilter.nf_conntrack_{file}=1 "
-                "(it counts for connections that begin after that)",
-            )
+        check_recorded(match.needs, key)
     return match

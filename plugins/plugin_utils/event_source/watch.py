@@ -16,7 +16,6 @@ from collections.abc import Generator
 
 from ...module_utils.client import namespace, settings
 from ...module_utils.client.document import Document
-from ...module_utils.client.errors import ConntrackError, InvalidValue
 from ...module_utils.client.events import Event
 from ...module_utils.client.match import EVERYTHING
 from ...module_utils.client.table import Table
@@ -38,8 +37,9 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
     Moves the thread that takes the first of them into the namespace of the options, for good. Returns early when
     the file descriptor `wake` becomes readable.
     """
-    _enter(options.netns)
-    _check_recorded(options)
+    if options.netns is not None:
+        namespace.enter_asked(options.netns, "run ansible-rulebook as root")
+    settings.check_recorded(options.match.needs, "match")
     with contextlib.ExitStack() as opened:
         streams = _open(options, opened)
         tally = Tally(options.aggregate) if options.aggregate else None
@@ -94,25 +94,3 @@ class _Measure:
         found = self._table.statistics()
         # The second is known to netlink since Linux 4.18
         return found["entries"], found.get("max_entries", settings.read("max"))
-
-
-def _enter(name: str | None) -> None:
-    if name is None:
-        return
-    path = namespace.path_of(name)
-    try:
-        namespace.enter(path)
-    except OSError as error:
-        raise ConntrackError(
-            f"netns: cannot enter {path}: {error.strerror}; name a namespace under /run/netns or a path such as "
-            "/proc/PID/ns/net, and run ansible-rulebook as root"
-        ) from error
-
-
-def _check_recorded(options: Options) -> None:
-    for need in sorted(options.match.needs):
-        if settings.read(need) == 0:
-            raise InvalidValue(
-                "match",
-                f"asks for what needs {need}, which is off; set net.netfilter.nf_conntrack_{settings.NAMES[need]}=1",
-            )

@@ -164,6 +164,20 @@ def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
         assert site.old.conntrack("-L").count("tcp") == 1
 
 
+def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
+    site: Site, migrate: Callable[..., tuple[int, str]]
+) -> None:
+    """A list of a million flows would take the memory of both hosts, and be found out about after the switch."""
+    for port in (1, 2):
+        site.old.conntrack(*f"-I -p udp -s 10.1.0.2 -d 203.0.113.80 --sport {port} --dport 7 -t 600".split())
+    status, printed = migrate(remove_from_old=True, remove_limit=1)
+    assert status != 0
+    assert "2 entries match, more than the limit of 1" in printed
+    said = summary(printed)
+    assert (said["restored"], said["removed from the old gateway"]) == ("nothing", "nothing")
+    assert [int(gateway.conntrack("-C")) for gateway in (site.old, site.new)] == [2, 0]
+
+
 def test_while_some_are_not_moved_none_leaves_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]]
 ) -> None:

@@ -27,6 +27,8 @@ REPORT = RESULTS / "report.json"
 NOT_APPLICABLE = re.compile(r"No tests applicable|on Python 3\.14 because it could not be found")
 #: What no better equipped machine would run on the same kernel; said, and no skip
 LACKING = re.compile(r"this kernel lacks \w+")
+#: So many failures of each part are named at the end, where who sees but the last lines finds them
+NAMED = 10
 
 
 @dataclass
@@ -38,8 +40,10 @@ class Part:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
-    #: why something was skipped, and how many times; or why the part failed as a whole
+    #: why something was skipped, and how many times
     reasons: Counter[str] = field(default_factory=Counter)
+    #: each failure with the first line of what it says; or why the part failed as a whole
+    failures: list[str] = field(default_factory=list)
 
     def outcome(self, strict: bool) -> str:
         if self.failed or (strict and self.skipped):
@@ -73,14 +77,25 @@ def account(session: dict) -> Part:
         part.passed = 1
     if not good and not part.failed:
         part.failed = 1
-        part.reasons[session["reason"] or "see its output above"] += 1
+        part.failures.append(session["reason"] or "see its output above")
     elif not part.passed + part.failed + part.skipped:
         part.failed = 1
-        part.reasons["ran no test"] += 1
+        part.failures.append("ran no test")
     return part
 
 
+def failures(report: ET.ElementTree) -> list[str]:
+    """Name each test that failed, with the first line of what it says."""
+    found = []
+    for case in report.iter("testcase"):
+        for fault in (*case.findall("failure"), *case.findall("error")):
+            said = (fault.get("message") or fault.text or "").strip().partition("\n")[0]
+            found.append(f"{case.get('classname', '')} {case.get('name', '')}: {said[:200]}".strip())
+    return found
+
+
 def count_tests(part: Part, report: ET.ElementTree, good: bool) -> None:
+    part.failures += failures(report)
     for case in report.iter("testcase"):
         skip = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
@@ -98,9 +113,10 @@ def count_tests(part: Part, report: ET.ElementTree, good: bool) -> None:
 
 def count_targets(part: Part, report: ET.ElementTree, good: bool) -> None:
     """Count one play as one test: single tasks may well be skipped, or fail and be rescued."""
-    faults = len(report.findall(".//failure")) + len(report.findall(".//error"))
+    faults = failures(report)
     if faults and not good:
         part.failed += 1
+        part.failures += faults
     else:
         part.passed += 1
 
@@ -116,6 +132,11 @@ def main(arguments: list[str]) -> int:
             print(f"  {'':20} {times} x {reason}")
     for table in sorted(RESULTS.glob("*/table.txt")):
         print(table.read_text().rstrip())
+    for part in parts:
+        for failure in part.failures[:NAMED]:
+            print(f"FAILED {part.name}: {failure}")
+        if more := len(part.failures[NAMED:]):
+            print(f"FAILED {part.name}: {more} more")
     totals = [sum(getattr(part, key) for part in parts) for key in ("passed", "failed", "skipped")]
     bad = not sum(totals) or any(part.outcome(strict) == "FAILED" for part in parts)
     if strict and totals[2]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the oldest Python of the client's tests does not take it
@@ -288,3 +288,16 @@ def samples(family: str) -> Iterator[Sample]:
 
 
 SAMPLES = [(f"{family}-{sample.name}", sample) for family in FAMILIES for sample in samples(family)]
+
+
+def create_all(create: Callable[[Document], Any], refusal: type[Exception], *more: Sample) -> set[str]:
+    """Create one entry of every kind; return what the kernel lacks for some of them."""
+    lacking: set[str] = set()
+    for sample in (*(sample for _name, sample in SAMPLES), *more):
+        if sample.needs not in lacking:
+            try:
+                create(sample.declared)
+            except refusal:
+                assert sample.needs
+                lacking.add(sample.needs)
+    return lacking

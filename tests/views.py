@@ -38,18 +38,6 @@ SCTP_STATES = (
     "heartbeat_sent heartbeat_acked"
 ).split()
 
-_TUPLE_KEYS = {
-    "src": "source",
-    "dst": "destination",
-    "sport": "source_port",
-    "dport": "destination_port",
-    "srckey": "source_key",
-    "dstkey": "destination_key",
-    "type": "icmp_type",
-    "code": "icmp_code",
-    "id": "icmp_id",
-}
-
 
 def near(document: Document) -> Document:
     """The same, equal to one whose countdown was read a moment earlier or later."""
@@ -131,8 +119,8 @@ def _by_line(line: str) -> Document:
             shown["labels"] = value.split(",")
         elif key == "helper":
             shown["helper"] = value
-        elif key in _TUPLE_KEYS:
-            shown[direction][_TUPLE_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
+        elif key in table.TUPLE_KEYS:
+            shown[direction][table.TUPLE_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
         elif re.fullmatch("[A-Z][A-Z_0-9]+", word):
             shown["state"] = word.lower()
     return shown | ({"counters": counters} if counters else {})
@@ -157,8 +145,8 @@ def _by_flow(flow: ET.Element) -> Document:
         number = int(layer4.get("protonum", ""))
         shown["family"] = layer3.get("protoname")
         shown["protocol"] = table.PROTOCOLS.get(number, number)
-        shown[direction] = {_TUPLE_KEYS[part.tag]: part.text for part in layer3} | {
-            _TUPLE_KEYS[part.tag]: int(part.text or "", 0) for part in layer4
+        shown[direction] = {table.TUPLE_KEYS[part.tag]: part.text for part in layer3} | {
+            table.TUPLE_KEYS[part.tag]: int(part.text or "", 0) for part in layer4
         }
         zone = metas[direction].findtext("zone")
         if zone is not None:

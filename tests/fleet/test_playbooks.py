@@ -314,6 +314,16 @@ def test_drain_says_of_every_gateway_what_became_of_it(hosts: dict[str, Namespac
     assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [3]]
 
 
+def test_drain_removes_none_where_more_are_left_than_may_be_removed(hosts: dict[str, Namespace], play: Play) -> None:
+    status, printed = play("drain", match=STALE, drain_timeout=0, remove_rest=True, remove_limit=2)
+    assert status != 0
+    said = summary(printed)
+    assert re.match(r"3 in the beginning, 3 after 0\.\d seconds\. .*limit", said["gateway-c"])
+    assert said["gateway-a"].endswith("2 of them removed")
+    assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-c"]
+    assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [1, 2, 3, 4]]
+
+
 def test_drain_of_what_was_not_said_waits_for_nothing(hosts: dict[str, Namespace], play: Play) -> None:
     """And removes nothing, on whichever gateway it is."""
     status, printed = play("drain", remove_rest=True, of_hosts={"gateway-a": {"match": {"colour": 1}}})

@@ -27,11 +27,7 @@ def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         with namespace.entered(), Table() as table:
-            for _unused, sample in samples.SAMPLES:
-                try:
-                    table.create(shape.parse(sample.declared))
-                except Unsupported:
-                    assert sample.needs
+            samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported)
             yield namespace, table
 
 

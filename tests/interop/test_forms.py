@@ -73,12 +73,8 @@ def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
         namespace.sysctl("nf_conntrack_acct", 1)
         namespace.sysctl("nf_conntrack_timestamp", 1)
         with namespace.entered(), Table() as table:
-            for family in samples.FAMILIES:
-                for sample in (*samples.samples(family), *more(family)):
-                    try:
-                        table.create(shape.parse(sample.declared))
-                    except Unsupported:
-                        assert sample.needs
+            others = [sample for family in samples.FAMILIES for sample in more(family)]
+            samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported, *others)
             yield namespace, table
 
 

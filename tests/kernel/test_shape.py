@@ -67,16 +67,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 class TestTableOfEveryKind:
     @pytest.fixture
     def saved(self, table: Table) -> list[Document]:
-        helper = True
-        for family in samples.FAMILIES:
-            for sample in samples.samples(family):
-                if sample.needs == "helper" and not helper:
-                    continue
-                try:
-                    table.create(shape.parse(sample.declared))
-                except Unsupported:
-                    assert sample.needs == "helper"
-                    helper = False
+        samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported)
         saved = gathered(table)
         assert len(saved) > 40
         return saved

@@ -58,16 +58,7 @@ def elsewhere(root: None) -> Iterator[Namespace]:
 
 def fill(table: Table) -> bool:
     """Entries of every kind, and what FTP sessions expect; whether there is a helper for these."""
-    helper = True
-    for family in samples.FAMILIES:
-        for sample in samples.samples(family):
-            if sample.needs == "helper" and not helper:
-                continue
-            try:
-                table.create(shape.parse(sample.declared))
-            except Unsupported:
-                assert sample.needs == "helper"
-                helper = False
+    helper = "helper" not in samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported)
     if helper:
         for family, zone in (("ipv4", 5), ("ipv6", 5), ("ipv4", 0)):
             master = {"protocol": "tcp", **samples.ends(family, **samples.ports(40000, 21))}

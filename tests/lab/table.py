@@ -45,7 +45,8 @@ PROTOCOLS = {
     136: "udplite",
 }
 
-_TEXT_KEYS = {
+#: conntrack(8)'s words for what a tuple has
+TUPLE_KEYS = {
     "src": "source",
     "dst": "destination",
     "sport": "source_port",
@@ -82,9 +83,9 @@ def _from_line(line: str) -> Flow:
             flow["timeout"] = int(word)
         elif key in ("mark", "zone") or (key == "id" and "mark" in flow):
             flow[key] = int(value)
-        elif key in _TEXT_KEYS:
-            direction = flow["reply" if _TEXT_KEYS[key] in flow["original"] else "original"]
-            direction[_TEXT_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
+        elif key in TUPLE_KEYS:
+            direction = flow["reply" if TUPLE_KEYS[key] in flow["original"] else "original"]
+            direction[TUPLE_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
     return flow
 
 
@@ -112,8 +113,8 @@ def _from_expectation(line: str) -> Flow:
             expectation[key] = int(value)
         elif key == "helper":
             expectation[key] = value
-        elif key in _TEXT_KEYS:
-            part[_TEXT_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
+        elif key in TUPLE_KEYS:
+            part[TUPLE_KEYS[key]] = value if key in ("src", "dst") else int(value, 0)
         else:
             expectation["flags"].append(word.lower())
     return expectation

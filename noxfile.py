@@ -152,6 +152,8 @@ def ansible_test(session: nox.Session, *arguments: str) -> None:
 
 
 show_pyenv_pythons()
+# With it, Python reads what Ansible pipes to it byte by byte, which takes as long as the rest of a task does
+os.environ.pop("PYTHONUNBUFFERED", None)
 antsibull_nox.load_antsibull_nox_toml()
 
 

@@ -11,45 +11,48 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3.14 3; do \
 
 VENV := .venv
 RUNNER := .nox/runner
+REQUIREMENTS := tests/requirements
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test unit kernel kernels interop fleet integration sanity lint types docs schema build clean python
+.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults changelog build wheel clean python
 
-help:  ## This list
+help:  ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
-	@echo 'STRICT=1 makes what the tests skip a failure.'
+	@echo 'STRICT=1 tests every supported Python, ansible-core and kernel, and a skipped test counts as failed.'
 
-demo: $(VENV)/ready  ## See it work, in network namespaces of its own (no root needed)
+demo: $(VENV)/ready  ## Show the collection at work, in network namespaces of its own (no root needed)
 	@$(VENV)/bin/python -m tests.demo
 
-bench: $(VENV)/ready  ## Measure it beside conntrack and pyroute2 (BENCH=--help lists options)
-	@$(VENV)/bin/python -m tests.bench $(BENCH)
+dev: $(VENV)/ready $(VENV)/dev  ## Install in .venv what an editor, `pytest FILE` and pre-commit need
 
-test: $(RUNNER)/ready  ## All tests
+check: $(RUNNER)/ready  ## Before each commit: style, types, unit tests on the newest Python (90 seconds)
+	@$(RUN) -s ruff types unit
+
+test: $(RUNNER)/ready  ## All tests, on the newest and oldest versions (15 minutes)
 	@$(RUN)
 
-unit: $(RUNNER)/ready  ## Tests without a kernel, on every Python and ansible-core
-	@$(RUN) -k unit
+unit: $(RUNNER)/ready  ## Tests without a kernel, on every supported Python and ansible-core
+	@$(RUN) -t units
 
 kernel: $(RUNNER)/ready  ## Tests of the client on the running kernel
-	@$(RUN) -s kernel
+	@$(RUN) -s kernel events
 
-kernels: $(RUNNER)/ready  ## The same, and modules, on Linux 5.10, 6.1, 6.12 and 7.2 under QEMU
+kernels: $(RUNNER)/ready  ## The same on other kernels under QEMU: Linux 5.10 and 7.2, with STRICT=1 also 6.1 and 6.12
 	@$(RUN) -s kernels
 
 interop: $(RUNNER)/ready  ## Tests against conntrack(8) and pyroute2
 	@$(RUN) -s interop
 
-fleet: $(RUNNER)/ready  ## Tests of what users run: playbooks, inventories, rulebooks
+fleet: $(RUNNER)/ready  ## Tests of playbooks, inventories, rulebooks and documentation
 	@$(RUN) -s fleet
 
 integration: $(RUNNER)/ready  ## Tests of the modules in plays (as root)
-	@$(RUN) -k integration
+	@$(RUN) -t integration
 
-sanity: $(RUNNER)/ready  ## ansible-test sanity, with every ansible-core
-	@$(RUN) -k sanity
+sanity: $(RUNNER)/ready  ## ansible-test sanity
+	@$(RUN) -t sanity
 
 lint: $(RUNNER)/ready  ## Style, licences, documentation, changelog, package
 	@$(RUN) -s ruff yamllint antsibull-nox-config license-check extra-checks docs-check changelog ansible-lint build-import-check
@@ -57,16 +60,34 @@ lint: $(RUNNER)/ready  ## Style, licences, documentation, changelog, package
 types: $(RUNNER)/ready  ## mypy, strict
 	@$(RUN) -s types
 
-docs: $(RUNNER)/ready  ## The documentation as HTML, in dist/docs
+fuzz: $(RUNNER)/ready  ## Look for input that breaks the readers, for 5 minutes (FUZZ=--help lists options)
+	@$(RUNNER)/bin/nox -s fuzz -- $(FUZZ)
+
+bench: $(VENV)/ready  ## Measure speed and memory beside conntrack and pyroute2 (BENCH=--help lists options)
+	@$(VENV)/bin/python -m tests.bench $(BENCH)
+
+soak: $(VENV)/ready  ## Flush and restore for two minutes beside 2,000 new connections per second (SOAK=--help lists options)
+	@$(VENV)/bin/python -m tests.soak $(SOAK)
+
+docs: $(RUNNER)/ready  ## Build the documentation as HTML, in dist/docs/build/html
 	@$(RUNNER)/bin/nox -s docs
 
-schema: $(RUNNER)/ready  ## docs/conntrack_config.schema.json anew, after a change of options or their documentation
+schema: $(RUNNER)/ready  ## Write docs/conntrack_config.schema.json, after a change of options or their documentation
 	@$(RUNNER)/bin/nox -s schema
 
-build: $(VENV)/ready  ## The package to install, in dist
+faults: $(RUNNER)/ready  ## Write docs/docsite/rst/guide_faults.rst, after a change of tests/faults/__init__.py
+	@$(RUNNER)/bin/nox -s faults
+
+changelog: $(RUNNER)/ready  ## Write CHANGELOG.rst from changelogs/fragments
+	@$(RUNNER)/bin/nox -s changelog -- write
+
+build: $(VENV)/ready  ## Build the collection, in dist
 	@$(VENV)/bin/ansible-galaxy collection build --force --output-path dist
 
-clean:  ## Remove what any of these made
+wheel: $(RUNNER)/ready  ## Build the client as a Python package without Ansible, in dist
+	@$(RUNNER)/bin/nox -s wheel
+
+clean:  ## Remove what these targets made
 	rm -rf .venv .nox .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .ansible dist tests/output
 	find plugins tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -75,6 +96,10 @@ python:
 
 $(VENV)/ready: tests/requirements/demo.txt | python
 $(RUNNER)/ready: tests/requirements/runner.txt | python
+$(VENV)/dev: $(wildcard tests/requirements/*.txt) | $(VENV)/ready
+	@echo 'Installing what $(REQUIREMENTS)/dev.txt lists into $(@D)'
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $(REQUIREMENTS)/dev.txt
+	@touch $@
 %/ready:
 	@echo 'Installing what $< lists into $(@D)'
 	@rm -rf $(@D)

@@ -1,15 +1,20 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The parts of the test suite, one nox session each; ``make test`` runs them all.
+"""The sessions of the test suite. `make check`, `make test` and `make test STRICT=1` each run a selection of them.
 
-Linting of collections comes from antsibull-nox and is set up in ``antsibull-nox.toml``.
+Arguments after `--` go to the program that a session runs. If they name test files, only those run:
+`nox -s unit-client-3.13 -- tests/unit/plugins/module_utils/client/codec/test_codec.py`.
+
+antsibull-nox adds the sessions that lint the collection; `antsibull-nox.toml` configures them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +24,15 @@ import antsibull_nox
 import nox
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+from tests import collection_tree  # noqa: E402
+
 REQUIREMENTS = ROOT / "tests/requirements"
 RESULTS = ROOT / ".nox/results"
+
+#: With STRICT=1 every session runs, on every supported version, and Hypothesis runs all examples
+STRICT = os.environ.get("STRICT", "") not in ("", "0")
 
 #: Pythons that modules and module_utils support
 TARGET_PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
@@ -32,29 +44,6 @@ CORES = {
     "2.20": ["3.12", "3.13", "3.14"],
     "2.21": ["3.13", "3.12", "3.14"],
 }
-#: The modules' Python in the integration tests, where it is not the controller's
-INTEGRATION_TARGET_PYTHONS = {"2.19": "3.8", "2.20": "3.9"}
-
-#: The client's tests; those of the floors above it run with each ansible-core, and here on older Pythons
-TESTED_WITHOUT_ANSIBLE = "tests/unit/plugins/module_utils/client"
-#: Of those floors, what is about Ansible or about a module itself, or needs PyYAML
-NEED_ANSIBLE = ["options", "test_counters.py", "test_module.py", "test_payload.py", "test_source.py"]
-
-nox.needs_version = ">=2026.8"
-nox.options.reuse_venv = "yes"
-nox.options.download_python = "never"
-nox.options.error_on_missing_interpreters = False
-nox.options.allow_parallel = True
-# What tells most in the least time comes first
-nox.options.sessions = [
-    *("ruff", "types", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
-    *("changelog", "docs-check", "ansible-lint", "build-import-check", "unit-client"),
-    *(f"unit-core-{core}" for core in CORES),
-    # These go on beside others; what follows has the machine for itself
-    *(f"sanity-{core}" for core in CORES),
-    *("fleet", *(f"integration-{core}" for core in CORES)),
-    *("kernel", "interop", "kernels"),
-]
 
 
 def show_pyenv_pythons() -> None:
@@ -66,14 +55,85 @@ def show_pyenv_pythons() -> None:
 
 
 def first_installed(pythons: list[str]) -> str:
-    """Return the first Python that is installed, or else the one that nox will name as missing."""
+    """Return the first Python that is installed, or else the first one, which nox then reports as missing."""
     return next((p for p in pythons if shutil.which(f"python{p}")), pythons[0])
 
 
+show_pyenv_pythons()
+OLDEST_PYTHON, NEWEST_PYTHON = first_installed(TARGET_PYTHONS), first_installed(TARGET_PYTHONS[::-1])
+#: The newest ansible-core that an installed Python runs
+NEWEST_CORE = next(
+    (core for core in reversed(CORES) if any(shutil.which(f"python{python}") for python in CORES[core])), "2.21"
+)
+#: The modules' Python in the integration tests, if it is not the controller's
+INTEGRATION_TARGET_PYTHONS = {"2.19": "3.8", "2.20": "3.9"}
+#: Kernels under QEMU; with STRICT=1 all that `tests/kernels` has
+KERNELS = [] if STRICT else ["5.10", "7.2"]
+
+UNIT = "tests/unit/plugins"
+#: Tests that run on every target Python, without Ansible
+MODULE_UTILS = f"{UNIT}/module_utils"
+CLIENT = f"{MODULE_UTILS}/client"
+#: Tests in MODULE_UTILS that need Ansible or PyYAML
+NEED_ANSIBLE = [
+    f"{MODULE_UTILS}/{name}"
+    for name in (
+        "_argspec",
+        "_operations/test_counters.py",
+        "_source/test_file.py",
+        "test_module.py",
+        "test_payload.py",
+    )
+]
+#: Hypothesis profiles (tests/profiles.py): every property is tested in full once, and in brief on the other versions
+FULL, BRIEF = (
+    "--hypothesis-profile=thorough" if STRICT else "--hypothesis-profile=default",
+    "--hypothesis-profile=smoke",
+)
+
+LINT = [
+    *("ruff", "types", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
+    *("changelog", "docs-check", "ansible-lint", "build-import-check"),
+]
+#: Sanity tests whose result can depend on the version of ansible-core; the newest one runs all
+OLDER_SANITY = [
+    f"--test={name}"
+    for name in ("validate-modules", "ansible-doc", "runtime-metadata", "ignores", "action-plugin-docs")
+]
+#: Tests with a Python that the newest ansible-core does not know, by ansible-core
+SANITY_OF_PYTHON = {"2.19": ["--venv", "--python=3.8", "--test=compile", "--test=import"]}
+UNITS = [*(f"unit-client-{python}" for python in TARGET_PYTHONS), *(f"unit-core-{core}" for core in CORES)]
+SELECTED_CORES = list(CORES) if STRICT else [NEWEST_CORE]
+
+nox.needs_version = ">=2026.8"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.allow_parallel = True
+nox.options.sessions = [
+    *LINT,
+    *UNITS,
+    *(f"sanity-{core}" for core in SELECTED_CORES),
+    # Long sessions first, so that both cores are busy to the end
+    *(f"integration-{core}" for core in SELECTED_CORES),
+    *("fleet", "kernel", "interop"),
+    *("events", "kernels"),
+]
+
+
 def install(session: nox.Session, *names: str, core: str | None = None) -> None:
-    """Install requirement files by their names, and one release series of ansible-core."""
+    """Install requirement files by their names, and one release series of ansible-core.
+
+    Nothing is installed again as long as no requirement file changes.
+    """
     arguments = [argument for name in names for argument in ("-r", f"{REQUIREMENTS / name}.txt")]
-    session.install(*arguments, *([f"ansible-core~={core}.0"] if core else []))
+    arguments += [f"ansible-core~={core}.0"] if core else []
+    contents = [file.read_text() for file in (*sorted(REQUIREMENTS.glob("*.txt")), ROOT / "requirements.txt")]
+    state = json.dumps([arguments, contents])
+    installed = Path(session.virtualenv.location) / "installed.json"
+    if not installed.exists() or installed.read_text() != state:
+        session.install(*arguments)
+        installed.write_text(state)
 
 
 def results(session: nox.Session) -> Path:
@@ -84,17 +144,10 @@ def results(session: nox.Session) -> Path:
     return folder
 
 
-def importable_tree(session: nox.Session) -> Path:
-    """Make the checkout importable, and known to Ansible, under the collection's name."""
-    tree = Path(session.create_tmp()).absolute()
-    session.env.pop("TMPDIR")  # the name of a socket in there would be longer than the kernel allows
-    link = tree / "ansible_collections/netops/conntrack"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(ROOT)
-    for variable in ("PYTHONPATH", "MYPYPATH", "ANSIBLE_COLLECTIONS_PATH"):
-        session.env[variable] = str(tree)
-    return link
+def use_collection_tree(session: nox.Session) -> None:
+    """Let what the session starts find the checkout under the collection's name."""
+    for variable in collection_tree.VARIABLES:
+        session.env[variable] = str(collection_tree.make())
 
 
 @contextmanager
@@ -116,10 +169,11 @@ def copied_tree(session: nox.Session) -> Iterator[Path]:
         yield copy
 
 
-def pytest(session: nox.Session, *arguments: str) -> None:
-    importable_tree(session)
+def pytest(session: nox.Session, paths: list[str], *options: str) -> None:
+    """Run the tests in the paths, or those that the arguments after `--` name."""
+    named = any(Path(argument.partition("::")[0]).exists() for argument in session.posargs)
     junit = f"--junitxml={results(session) / 'pytest.xml'}"
-    session.run("python", "-m", "pytest", junit, *arguments, *session.posargs)
+    session.run("python", "-m", "pytest", junit, *options, *([] if named else paths), *session.posargs)
 
 
 def own_home(session: nox.Session) -> None:
@@ -140,18 +194,19 @@ def own_home(session: nox.Session) -> None:
     session.env["HOME"] = str(home)
 
 
-def ansible_test(session: nox.Session, *arguments: str) -> None:
+def ansible_test(session: nox.Session, *runs: list[str]) -> None:
+    """Run ansible-test once with each list of arguments."""
     junit = results(session)
     own_home(session)
     with copied_tree(session) as copy, session.chdir(copy):
         try:
-            session.run("ansible-test", *arguments, "--color", "no", *session.posargs)
+            for arguments in runs:
+                session.run("ansible-test", *arguments, "--color", "no", *session.posargs)
         finally:
             for file in copy.glob("tests/output/junit/*.xml"):
                 shutil.copy2(file, junit)
 
 
-show_pyenv_pythons()
 # With it, Python reads what Ansible pipes to it byte by byte, which takes as long as the rest of a task does
 os.environ.pop("PYTHONUNBUFFERED", None)
 antsibull_nox.load_antsibull_nox_toml()
@@ -167,47 +222,77 @@ def ruff(session: nox.Session) -> None:
 
 @nox.session
 def changelog(session: nox.Session) -> None:
-    """Check the changelog fragments."""
+    """Check the changelog fragments, and that CHANGELOG.rst is up to date; with `-- write`, write CHANGELOG.rst."""
     install(session, "changelog")
     session.run("antsibull-changelog", "lint")
+    with copied_tree(session) as copy, session.chdir(copy):
+        session.run("git", "init", "--quiet", external=True)
+        # The date is only in changelog.yaml, which a release writes
+        session.run("antsibull-changelog", "release", "--update-existing", "--date", "1970-01-01", silent=True)
+        if session.posargs == ["write"]:
+            shutil.copy2("CHANGELOG.rst", ROOT)
+        elif Path("CHANGELOG.rst").read_text() != (ROOT / "CHANGELOG.rst").read_text():
+            session.error("CHANGELOG.rst does not match changelogs/fragments: run 'make changelog'")
 
 
 @nox.session(python=first_installed(CONTROLLER_PYTHONS))
 def types(session: nox.Session) -> None:
-    """Check types, strictly, for the newest Python and the oldest that mypy knows."""
+    """Check types, strictly, for the newest Python; for the oldest that mypy knows, what runs on the target."""
     install(session, "types")
-    importable_tree(session)
-    package = "ansible_collections.netops.conntrack.plugins.module_utils"
-    for version in ("3.10", "3.13"):
-        session.run("mypy", "--python-version", version, "-p", package, *session.posargs)
+    use_collection_tree(session)
+    collection = "ansible_collections.netops.conntrack"
+    everything = ("-p", f"{collection}.plugins", "-p", f"{collection}.extensions.eda.plugins.event_source")
+    target = ("-p", f"{collection}.plugins.module_utils", "-p", f"{collection}.plugins.modules")
+    for version, packages in (("3.10", target), (NEWEST_PYTHON, everything)):
+        session.run("mypy", "--python-version", version, *packages, *session.posargs)
 
 
-# By each Python's own venv module: virtualenv makes no environments for Python 3.8 any more
-@nox.session(name="unit-client", python=TARGET_PYTHONS, venv_backend="venv")
+@nox.session(python=first_installed(CORES[NEWEST_CORE]))
+def unit(session: nox.Session) -> None:
+    """Run the unit tests that are not slow, with the newest Python and ansible-core, with few examples."""
+    install(session, "ansible", core=NEWEST_CORE)
+    pytest(session, ["tests/unit"], BRIEF, "-m", "not slow", "--numprocesses=2", "--dist=worksteal")
+
+
+# The venv module of each Python creates the environment, since virtualenv no longer supports Python 3.8
+@nox.session(name="unit-client", python=TARGET_PYTHONS, venv_backend="venv", tags=["units"])
 def unit_client(session: nox.Session) -> None:
-    """Test what runs on the target, on each Python, with no Ansible at hand."""
+    """Run the unit tests of what runs on the target, without Ansible.
+
+    The newest Python tests the client in full. The oldest tests all of module_utils in brief. Those between import
+    every file, and run the tests marked `portability`.
+    """
     install(session, "client")
-    client = Path(TESTED_WITHOUT_ANSIBLE)
-    if session.python in CONTROLLER_PYTHONS:
-        pytest(session, str(client))
+    without_ansible = [f"--ignore={name}" for name in NEED_ANSIBLE]
+    if session.python == NEWEST_PYTHON:
+        pytest(session, [CLIENT], FULL)
+    elif session.python == OLDEST_PYTHON:
+        pytest(session, [MODULE_UTILS, *without_ansible], BRIEF)
     else:
-        pytest(session, str(client.parent), *(f"--ignore={client.parent / name}" for name in NEED_ANSIBLE))
+        pytest(session, [MODULE_UTILS, *without_ansible], BRIEF, "-m", "portability")
 
 
 def add_core_sessions(core: str, pythons: list[str]) -> None:
     python = first_installed(pythons)
+    selected = core in SELECTED_CORES
 
-    @nox.session(name=f"unit-core-{core}", python=python)
+    @nox.session(name=f"unit-core-{core}", python=python, tags=["units"])
     def unit(session: nox.Session) -> None:
         install(session, "ansible", core=core)
-        pytest(session, "tests/unit", f"--ignore={TESTED_WITHOUT_ANSIBLE}")
+        if core == NEWEST_CORE:
+            pytest(session, ["tests/unit", f"--ignore={CLIENT}"], FULL)
+        else:
+            pytest(session, ["tests/unit/extensions", UNIT, f"--ignore={MODULE_UTILS}", *NEED_ANSIBLE], BRIEF)
 
-    @nox.session(name=f"sanity-{core}", python=python)
+    @nox.session(name=f"sanity-{core}", python=python, tags=["sanity"] if selected else [])
     def sanity(session: nox.Session) -> None:
         install(session, core=core)
-        ansible_test(session, "sanity", "--venv", "--junit")
+        runs = [["--venv"]] if core == NEWEST_CORE else [["--venv", *OLDER_SANITY]]
+        if core in SANITY_OF_PYTHON:
+            runs.append(SANITY_OF_PYTHON[core])
+        ansible_test(session, *(["sanity", "--junit", *arguments] for arguments in runs))
 
-    @nox.session(name=f"integration-{core}", python=python)
+    @nox.session(name=f"integration-{core}", python=python, tags=["integration"] if selected else [])
     def integration(session: nox.Session) -> None:
         if os.geteuid() != 0:
             session.skip("needs root")
@@ -219,9 +304,11 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
         target = INTEGRATION_TARGET_PYTHONS.get(core, python)
         if target != python and shutil.which(f"python{target}"):
             where += ["--target", f"controller:python=venv/{target}"]
-        ansible_test(session, "integration", "--allow-root", "--continue-on-error", *where)
+        tags = [] if core == NEWEST_CORE else ["--skip-tags=newest_core"]
+        ansible_test(session, ["integration", "--allow-root", "--continue-on-error", *tags, *where])
 
-    unit.__doc__ = f"Test modules and plugins without a kernel, on ansible-core {core}."
+    scope = "all but the client" if core == NEWEST_CORE else "what imports Ansible"
+    unit.__doc__ = f"Run the unit tests of {scope} with ansible-core {core}."
     sanity.__doc__ = f"Run ansible-test sanity of ansible-core {core}."
     integration.__doc__ = f"Run the integration targets with ansible-core {core}."
 
@@ -230,40 +317,67 @@ for core, pythons in CORES.items():
     add_core_sessions(core, pythons)
 
 
-def add_kernel_session(name: str, requirements: str, description: str, beside_others: bool = False) -> None:
-    @nox.session(name=name, python=first_installed(CONTROLLER_PYTHONS), allow_parallel=beside_others)
+def add_kernel_session(
+    name: str, requirements: str, tests: list[str], description: str, exclusive: bool = False
+) -> None:
+    @nox.session(name=name, python=first_installed(CONTROLLER_PYTHONS), allow_parallel=not exclusive)
     def test(session: nox.Session) -> None:
         install(session, requirements)
-        pytest(session, f"tests/{name}")
+        pytest(session, tests, FULL)
 
     test.__doc__ = description
 
 
-add_kernel_session("kernel", "kernel", "Test the client on the running kernel.")
-add_kernel_session("interop", "kernel", "Test against conntrack(8) and pyroute2 on the running kernel.")
-add_kernel_session("fleet", "fleet", "Test what users run: playbooks, inventories, rulebooks, documentation.", True)
+EVENTS = "tests/kernel/test_events.py"
+add_kernel_session(
+    "kernel", "kernel", ["tests/kernel", f"--ignore={EVENTS}"], "Test the client on the running kernel, without events."
+)
+add_kernel_session("interop", "kernel", ["tests/interop"], "Test against conntrack(8) and pyroute2.")
+add_kernel_session("fleet", "fleet", ["tests/fleet"], "Test playbooks, inventories, rulebooks and documentation.")
+# Listeners in other namespaces change which events this one gets (nf_conntrack_events 2)
+add_kernel_session("events", "kernel", [EVENTS], "Test events on the running kernel.", exclusive=True)
 
 
-# Not beside others: it keeps every core busy by itself, and slow machines are slower still
+# It uses both cores, and emulated machines are slow
 @nox.session(python=first_installed(CONTROLLER_PYTHONS), allow_parallel=False)
 def kernels(session: nox.Session) -> None:
     """Test the client and the modules on other kernels, each in a machine of its own."""
-    session.run("python", "-m", "tests.kernels", f"--results={results(session)}", *session.posargs)
+    session.run("python", "-m", "tests.kernels", f"--results={results(session)}", *(session.posargs or KERNELS))
 
 
 @nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
 def schema(session: nox.Session) -> None:
     """Write the JSON Schema of declarations anew."""
     install(session, "demo")
-    importable_tree(session)
+    use_collection_tree(session)
     session.run("python", "-m", "tests.schema")
+
+
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign input, with coverage as the guide."""
+    install(session, "fuzz")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Write the page of the documentation about injected faults."""
+    session.run("python", "-m", "tests.faults")
+
+
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def wheel(session: nox.Session) -> None:
+    """Build the client as a Python package without Ansible, in dist."""
+    install(session, "wheel")
+    session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "wheel")
 
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Build the documentation as HTML in dist/docs."""
+    """Build the documentation as HTML in dist/docs/build/html."""
     install(session, "docs")
-    importable_tree(session)
+    use_collection_tree(session)
     target = ROOT / "dist/docs"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

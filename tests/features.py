@@ -9,7 +9,7 @@ import functools
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.capabilities import probe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.probe import probe
 
 _probe = functools.cache(probe)
 

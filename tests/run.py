@@ -20,6 +20,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.processes import ending_with_this
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".nox/results"
 REPORT = RESULTS / "report.json"
@@ -56,7 +60,8 @@ def run_nox(arguments: list[str]) -> list[dict]:
     shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(parents=True)
     nox = [sys.executable, "-m", "nox", "--parallel", "2", "--report", str(REPORT)]
-    subprocess.run([*nox, *arguments], cwd=ROOT, check=False)
+    with ending_with_this():
+        subprocess.Popen([*nox, *arguments], cwd=ROOT).wait()
     return json.loads(REPORT.read_text())["sessions"] if REPORT.exists() else []
 
 

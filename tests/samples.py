@@ -21,6 +21,12 @@ IDLE_TCP = {
     "original": {"window_scale": 0, "flags": []},
     "reply": {"window_scale": 0, "flags": []},
 }
+#: What an entry has for which no flags were declared.
+ASSUMED_TCP = {
+    "state": "none",
+    "original": {"window_scale": 0, "flags": ["sack_permitted", "be_liberal"]},
+    "reply": {"window_scale": 0, "flags": ["sack_permitted", "be_liberal"]},
+}
 IDLE_SCTP = {"state": "none", "original_vtag": 0, "reply_vtag": 0}
 SNAT = ["confirmed", "src_nat", "src_nat_done", "dst_nat_done"]
 DNAT = ["confirmed", "dst_nat", "src_nat_done", "dst_nat_done"]
@@ -101,7 +107,7 @@ def samples(family: str) -> Iterator[Sample]:
     outside, inside, client, server = OUTSIDE[family], INSIDE[family], CLIENT[family], SERVER[family]
 
     yield Sample("everything", everything(family), {}, "helper")
-    yield Sample("tcp", flow(family, "tcp", 1, 2), {"tcp": IDLE_TCP})
+    yield Sample("tcp", flow(family, "tcp", 1, 2), {"tcp": ASSUMED_TCP})
     yield Sample(
         "tcp-states",
         flow(family, "tcp", 2, 65535, tcp={**IDLE_TCP, "state": "syn_sent2"}, mark=1, timeout=86400),
@@ -167,7 +173,7 @@ def samples(family: str) -> Iterator[Sample]:
             master={"protocol": "tcp", **ends(family, **ports(40000, 21))},
             status=["expected", "confirmed"],
         ),
-        {"tcp": IDLE_TCP},
+        {"tcp": ASSUMED_TCP},
         "helper",
     )
 

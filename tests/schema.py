@@ -19,7 +19,7 @@ PLUGINS = "ansible_collections.netops.conntrack.plugins"
 
 def text() -> str:
     """What the file is to hold."""
-    schema = importlib.import_module(f"{PLUGINS}.plugin_utils.schema")
+    schema = importlib.import_module(f"{PLUGINS}.plugin_utils._json_schema")
     return json.dumps(schema.of_config(documentation()), indent=2) + "\n"
 
 

@@ -24,30 +24,36 @@ import pytest
 
 from tests.lab import Host
 from tests.lab.namespace import SYSTEM_PATH
+from tests.plays import TIMEOUT
 
 COLLECTION = Path(__file__).parents[1]
 #: The system's own: whoever logs in may not be allowed to start the one of the tests.
 PYTHON = "/usr/bin/python3"
 #: Python with CAP_NET_ADMIN for whoever starts it.
 CAPABLE_PYTHON = "/mnt/python3"
+#: Python in a mount namespace without /proc, for root.
+BLIND_PYTHON = "/mnt/blind-python3"
 PORTS = (22, 2200)
 USERS = ("operator", "bystander")
 #: Starts a program in namespaces that end with it, and with whoever started it.
 OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
 PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 
-#: Of the client. A connection on which nothing comes back for six seconds is dead.
+#: Of the client. A connection on which nothing comes back for nine seconds is dead: a busy server needs some of them.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
-    "ConnectTimeout": "5",
+    "ConnectTimeout": "20",
     "GlobalKnownHostsFile": "/dev/null",
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
-    "ServerAliveCountMax": "2",
+    "ServerAliveCountMax": "3",
     "ServerAliveInterval": "3",
     "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null",
 }
+
+#: Seconds that sudo may take to begin: long enough that on a dead connection the client fails first.
+ANSIBLE_TIMEOUT = "60"
 
 # $1 is the folder with the server's files. PID 1 of the new processes is this shell: it buries orphans, as init does.
 START = """
@@ -65,6 +71,11 @@ mkdir -m 0755 /run/sshd
 mount -o remount,bind,ro /
 PROGRAM -D -e -f /mnt/sshd_config &
 wait
+"""
+
+BLIND = """\
+#!/bin/sh
+exec unshare --mount sh -c 'while umount -l /proc 2>/dev/null; do :; done; exec PYTHON "$@"' sh "$@"
 """
 
 SERVER_CONFIGURATION = """
@@ -187,6 +198,7 @@ class Server:
         python = root / Path(CAPABLE_PYTHON).name
         shutil.copy(PYTHON, python)
         give_net_admin(python)
+        _write(root / Path(BLIND_PYTHON).name, BLIND.replace("PYTHON", PYTHON).splitlines(), 0o755)
 
 
 def give_net_admin(program: Path) -> None:
@@ -228,7 +240,7 @@ class Operator:
             printed = self.host.run(
                 [*OWN, sys.executable, "-m", "ansible", "playbook", "-i", "gateway,", str(playbook)],
                 check=False,
-                timeout=60,
+                timeout=TIMEOUT,
                 env={
                     **environment(),
                     "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callback"),
@@ -239,6 +251,7 @@ class Operator:
                     "ANSIBLE_SSH_ARGS": "-F /dev/null " + " ".join(f"-o {k}={v}" for k, v in options.items()),
                     "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
                     "ANSIBLE_STDOUT_CALLBACK": "lines",
+                    "ANSIBLE_TIMEOUT": ANSIBLE_TIMEOUT,
                 },
             )
         done = {}

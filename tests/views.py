@@ -22,8 +22,8 @@ from tests.lab import Namespace, table
 
 Document = dict[str, Any]
 
-#: Seconds that two readings of a countdown may differ by.
-SLACK = 2
+#: Seconds that two readings of a countdown may differ by, on a machine that has something else to do as well.
+SLACK = 10
 
 STATUS_BITS = (
     "expected seen_reply assured confirmed src_nat dst_nat seq_adjust src_nat_done dst_nat_done dying "

@@ -5,11 +5,11 @@
 Stands beside ctexp_events.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import entry, expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import ENTRY_GROUPS, GROUPS, Subscription
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack, describe
 
-with Subscription(GROUPS) as subscription:
+GROUPS = ("new", "update", "destroy", "expectation_new", "expectation_destroy")
+
+with Conntrack() as conntrack, conntrack.listen(*GROUPS) as events:
     print("Listening")
-    for event in subscription:
-        about = entry if event.kind in ENTRY_GROUPS else expectation
-        print(event.kind, about.describe(event.entry))
+    for event in events:
+        print(event.kind, describe(event.entry))

@@ -5,8 +5,7 @@
 Stands beside conntrack_create.c and nfct-mnl-create.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 FLOW = {
     "protocol": "tcp",
@@ -18,5 +17,5 @@ FLOW = {
     "helper": "ftp",
 }
 
-with Table() as table:
-    table.create(parse(FLOW))
+with Conntrack() as conntrack:
+    conntrack.create(FLOW)

@@ -5,8 +5,7 @@
 Stands beside conntrack_create_nat.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 FLOW = {
     "protocol": "tcp",
@@ -15,7 +14,6 @@ FLOW = {
     "timeout": 100,
 }
 
-with Table() as table:
-    entry = parse(FLOW)
-    table.create(entry)
-    print(present(table.get(entry))["nat"])
+with Conntrack() as conntrack:
+    conntrack.create(FLOW)
+    print(conntrack.get(FLOW)["nat"])

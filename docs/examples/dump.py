@@ -5,9 +5,9 @@
 Stands beside conntrack_dump.c and nfct-mnl-dump.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import text
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.text import formats
 
 with Table() as table:
     for entry in table.dump():
-        print(text.write([entry], "extended,id"), end="")
+        print(formats.write([entry], "extended,id"), end="")

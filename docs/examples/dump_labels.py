@@ -5,9 +5,9 @@
 Stands beside nfct-mnl-dump-labels.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import describe
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import present
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
 names = LabelMap.read()
@@ -15,4 +15,4 @@ names = LabelMap.read()
 with Table() as table:
     for entry in table.dump():
         if entry.get("labels"):
-            print(describe(entry), present(entry, names)["labels"])
+            print(describe(entry), to_document(entry, names)["labels"])

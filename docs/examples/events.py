@@ -5,10 +5,9 @@
 Stands beside conntrack_events.c and nfct-mnl-event.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import describe
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Subscription
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack, describe
 
-with Subscription() as subscription:
+with Conntrack() as conntrack, conntrack.listen() as events:
     print("Listening")
-    for event in subscription:
+    for event in events:
         print(event.kind, describe(event.entry))

@@ -5,20 +5,16 @@
 Stands beside conntrack_filter.c and test_filter.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import describe
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Subscription
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack, describe
 
-match = parse_match(
-    {
-        "protocol": "tcp",
-        "state": ["syn_sent", "established"],
-        "source": ["192.0.2.0/24", "2001:db8::/32"],
-        "except": {"destination_port": 22},
-    }
-)
+MATCH = {
+    "protocol": "tcp",
+    "state": ["syn_sent", "established"],
+    "source": ["192.0.2.0/24", "2001:db8::/32"],
+    "except": {"destination_port": 22},
+}
 
-with Subscription(["new", "update"], match) as subscription:
+with Conntrack() as conntrack, conntrack.listen("new", "update", match=MATCH) as events:
     print("Listening")
-    for event in subscription:
+    for event in events:
         print(event.kind, describe(event.entry))

@@ -5,8 +5,7 @@
 Stands beside expect_create_nat.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 EXPECTED = {
     "tuple": {"protocol": "tcp", "source": "198.51.100.2", "destination": "203.0.113.1", "destination_port": 5000},
@@ -15,5 +14,5 @@ EXPECTED = {
     "function": "nat-follow-master",
 }
 
-with Table() as table:
-    expectation.create(table, expectation.parse(EXPECTED))
+with Conntrack() as conntrack:
+    conntrack.expectations.create(EXPECTED)

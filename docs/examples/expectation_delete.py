@@ -5,13 +5,12 @@
 Stands beside expect_delete.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 EXPECTED = {
     "tuple": {"protocol": "tcp", "source": "198.51.100.2", "destination": "192.0.2.1", "destination_port": 2000},
 }
 
-with Table() as table:
-    found = expectation.get(table, expectation.parse(EXPECTED))
-    expectation.delete(table, found)  # by its tuple and zone, and by its id
+with Conntrack() as conntrack:
+    found = conntrack.expectations.get(EXPECTED)
+    conntrack.expectations.delete(found)  # by its tuple and zone, and by its id

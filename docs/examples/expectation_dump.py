@@ -5,9 +5,10 @@
 Stands beside expect_dump.c and nfexp-mnl-dump.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import entry, expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack, describe
 
-with Table() as table:
-    for found in expectation.read_all(table):
-        print(expectation.describe(found), "of", entry.describe(expectation.master_of(found)))
+with Conntrack() as conntrack:
+    for found in conntrack.expectations.dump():
+        master = dict(found["master"])
+        protocol = master.pop("protocol", found["tuple"]["protocol"])
+        print(describe(found), "of", describe({"protocol": protocol, "original": master}))

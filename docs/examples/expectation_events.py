@@ -5,10 +5,9 @@
 Stands beside expect_events.c and nfexp-mnl-event.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Subscription
-from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import describe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack, describe
 
-with Subscription(["expectation_new", "expectation_destroy"]) as subscription:
+with Conntrack() as conntrack, conntrack.listen("expectation_new", "expectation_destroy") as events:
     print("Listening")
-    for event in subscription:
+    for event in events:
         print(event.kind, describe(event.entry))

@@ -5,8 +5,7 @@
 Stands beside expect_flush.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
-with Table() as table:
-    expectation.flush(table)
+with Conntrack() as conntrack:
+    conntrack.expectations.flush()

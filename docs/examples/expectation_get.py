@@ -7,13 +7,11 @@ Stands beside expect_get.c of libnetfilter_conntrack.
 
 import json
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 EXPECTED = {
     "tuple": {"protocol": "tcp", "source": "198.51.100.2", "destination": "192.0.2.1", "destination_port": 2000},
 }
 
-with Table() as table:
-    found = expectation.get(table, expectation.parse(EXPECTED))
-    print(json.dumps(expectation.present(found), indent=2))
+with Conntrack() as conntrack:
+    print(json.dumps(conntrack.expectations.get(EXPECTED), indent=2))

@@ -5,12 +5,7 @@
 Stands beside conntrack_flush.c and nfct-mnl-flush.c of libnetfilter_conntrack.
 """
 
-from socket import AF_INET
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-
-with Table() as table:
-    refusals = [error for error in table.delete_all(table.dump(AF_INET)) if error]
-
-for refusal in refusals:
-    print(refusal)
+with Conntrack() as conntrack:
+    conntrack.flush(match={"family": "ipv4"})

@@ -5,8 +5,8 @@
 Stands beside ct_events_reliable.c of libnetfilter_conntrack, which asks the kernel to keep events instead.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import describe
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Follower, Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower, Resync
 
 with Follower() as follower:
     print("Listening,", len(follower.entries), "entries now")

@@ -7,13 +7,12 @@ Stands beside conntrack_get.c and nfct-mnl-get.c of libnetfilter_conntrack.
 
 import json
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 FLOW = {
     "protocol": "tcp",
     "original": {"source": "192.0.2.1", "destination": "198.51.100.2", "source_port": 1025, "destination_port": 21},
 }
 
-with Table() as table:
-    print(json.dumps(present(table.get(parse(FLOW))), indent=2))
+with Conntrack() as conntrack:
+    print(json.dumps(conntrack.get(FLOW), indent=2))

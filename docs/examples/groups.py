@@ -5,8 +5,12 @@
 Stands beside conntrack_grp_create.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import tuple_of, turned, with_tuple
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import (
+    reversed_tuple,
+    tuple_of,
+    with_tuple,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
 FIRST = {
@@ -15,9 +19,9 @@ FIRST = {
     "timeout": 60,
 }
 
-first = parse(FIRST)
+first = from_document(FIRST)
 original = {**tuple_of(first, "original"), "source_port": 5001}
-second = {**first, **with_tuple("original", original), **with_tuple("reply", turned(original))}
+second = {**first, **with_tuple("original", original), **with_tuple("reply", reversed_tuple(original))}
 
 with Table() as table:
     table.create(first)

@@ -5,7 +5,7 @@
 Stands beside test_connlabel.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 
 names = LabelMap.parse(["# a bit and its name", "0 voice", "1 video", "7 backup"], "here")
 

@@ -6,8 +6,8 @@ Connections have labels where a rule of the firewall uses some. Stands beside nf
 libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
 FLOW = {
@@ -16,7 +16,7 @@ FLOW = {
 }
 
 names = LabelMap.read()
-entry = parse({**FLOW, "labels": [3]}, names)
+entry = from_document({**FLOW, "labels": [3]}, names)
 
 with Table() as table:
     table.update({**entry, "labels_mask": entry["labels"]})  # without a mask, all others would go

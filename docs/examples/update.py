@@ -5,13 +5,12 @@
 Stands beside conntrack_update.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 FLOW = {
     "protocol": "tcp",
     "original": {"source": "192.0.2.1", "destination": "198.51.100.2", "source_port": 1025, "destination_port": 21},
 }
 
-with Table() as table:
-    table.update(parse({**FLOW, "mark": 0x20, "timeout": 600}))
+with Conntrack() as conntrack:
+    conntrack.update({**FLOW, "mark": 0x20, "timeout": 600})

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.netops.conntrack.plugins.module_utils.entries import NO_COUNTS
-from ansible_collections.netops.conntrack.plugins.module_utils.source import entries_in
-from ansible_collections.netops.conntrack.plugins.plugin_utils.declaring import DeclaringAction
-from ansible_collections.netops.conntrack.plugins.plugin_utils.source import as_lines
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entries import NO_COUNTS
+from ansible_collections.netops.conntrack.plugins.module_utils._source.file import entries_in
+from ansible_collections.netops.conntrack.plugins.plugin_utils._src_action import DeclaringAction
+from ansible_collections.netops.conntrack.plugins.plugin_utils._src_task import as_lines
 
 
 class ActionModule(DeclaringAction):
@@ -22,6 +22,6 @@ class ActionModule(DeclaringAction):
     def arguments(self) -> dict[str, Any]:
         path = self.own_source()
         if path is None:
-            return self._task.args
+            return dict(self._task.args)
         text = as_lines(entries_in(self.loaded(path), path))
         return {**self._task.args, **self.sent(text, "entries.jsonl")}

@@ -7,19 +7,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.validation import check_type_dict
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils.report import junit, page, thresholds, words
-from ansible_collections.netops.conntrack.plugins.plugin_utils.report.document import report
+from ansible_collections.netops.conntrack.plugins.module_utils._atomic_file import Place, Replacement
+from ansible_collections.netops.conntrack.plugins.module_utils.client import input_file
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nested import no_such_key
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import (
+    formatting,
+    junit,
+    page,
+    thresholds,
+)
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hosts": {"type": "dict", "required": True},
-    "path": {"type": "path", "required": True},
+    "path": {"type": "path"},
     "json_path": {"type": "path"},
     "junit_path": {"type": "path"},
     "fail_when": {"type": "dict", "options": {name: {"type": "float"} for name in thresholds.NAMES}},
@@ -27,6 +35,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gathered": {"type": "str"},
     "origin": {"type": "str"},
 }
+#: The options that name a file; at least one is given.
+PATHS = ("path", "json_path", "junit_path")
 #: Every key of a result where nothing was done.
 NOTHING_DONE: dict[str, Any] = {"changed": False, "files": [], "summary": {}, "attention": [], "exceeded": []}
 #: So many hosts that need attention, thresholds exceeded and sentences on those are in a result; all are in the report.
@@ -73,9 +83,10 @@ class ActionModule(ActionBase):
         """The options, checked; what hosts have sent is not copied for that."""
         hosts = self._task.args.get("hosts")
         given = {**self._task.args, **({"hosts": {}} if isinstance(hosts, Mapping) else {})}
-        checked = ArgumentSpecValidator(OPTIONS).validate(given)
+        _check_names(given)
+        checked = ArgumentSpecValidator(OPTIONS, required_one_of=[PATHS]).validate(given)
         if checked.error_messages:
-            raise NoReport(f"{'. '.join(checked.error_messages)}.")
+            raise NoReport(f"{'. '.join(message.rstrip('.') for message in checked.error_messages)}.")
         options = {**checked.validated_parameters, "hosts": hosts}
         try:
             options["fail_when"] = thresholds.parse(options["fail_when"] or {})
@@ -83,29 +94,48 @@ class ActionModule(ActionBase):
             raise NoReport(f"{problem}.") from problem
         if options["gathered"]:
             try:
-                options["gathered"] = words.utc(options["gathered"])
+                options["gathered"] = formatting.utc(options["gathered"])
             except ValueError as problem:
                 given = options["gathered"]
                 raise NoReport(
                     f"gathered: {given!r} is no moment; write one such as 2026-03-14T09:26:53Z."
                 ) from problem
-        paths = [os.path.abspath(options[name]) for name in ("path", "json_path", "junit_path") if options[name]]
-        if len(set(paths)) < len(paths):
+        for name in PATHS:
+            if options[name] == "":
+                raise NoReport(f"{name}: is empty; write the path of a file, or leave it out.")
+        places = [_place_of(options[name]) for name in PATHS if options[name]]
+        if len(set(places)) < len(places):
             raise NoReport("path, json_path and junit_path: two of them are one file; write different ones.")
         return options
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Raise `NoReport` for an option or a threshold that does not exist."""
+    for name in given:
+        if name not in OPTIONS:
+            raise NoReport(f"{no_such_key('', name, OPTIONS)}.")
+    try:
+        limits = check_type_dict(given.get("fail_when") or {})
+    except TypeError:
+        raise NoReport("fail_when: is not a dictionary; write names of thresholds and numbers.") from None
+    for name in limits:
+        if name not in thresholds.NAMES:
+            raise NoReport(f"{no_such_key('fail_when', name, thresholds.NAMES)}.")
 
 
 class File:
     """A file as it is, and as it shall be."""
 
     def __init__(self, path: str, text: str) -> None:
-        self.path = os.path.abspath(path)
+        self._given = path
+        self.path = os.path.join(os.getcwd(), path) if path.endswith("/") else os.path.abspath(path)
         self.text = text.encode()
+        self.before: bytes | None = None
         try:
-            with open(self.path, "rb") as file:
-                self.before: bytes | None = file.read()
+            with Place(path) as place:
+                self.before = place.read()
         except FileNotFoundError:
-            self.before = None
+            pass  # nor is there the folder
         except OSError as error:
             raise NoReport(f"{self.path}: {error.strerror}. Nothing was written.") from error
 
@@ -123,37 +153,43 @@ class File:
         }
 
     def write(self) -> None:
-        """All of it at once: whoever reads it meanwhile has the old one or the new one."""
-        folder = os.path.dirname(self.path)
-        temporary = None
+        """Replace the file at once: a program that reads it gets the old one or the new one."""
         try:
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".report-", delete=False) as file:
-                temporary = file.name
-                file.write(self.text)
-            os.chmod(temporary, self._mode())
-            os.replace(temporary, self.path)
+            with Place(self._given, make=0o777) as place, Replacement(place) as new:
+                new.file.write(self.text)
+                os.fchmod(new.file.fileno(), _mode(place))
+                new.commit()
         except OSError as error:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
             raise NoReport(f"{self.path}: {error.strerror}. Those named in files were written.") from error
 
-    def _mode(self) -> int:
-        """As it was, or as a new file would be."""
-        if self.before is not None:
-            return os.stat(self.path).st_mode & 0o7777
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+
+def _place_of(path: str) -> tuple[Any, ...]:
+    """The same for two paths that lead to one file."""
+    try:
+        with Place(path) as place:
+            return place.key()
+    except OSError:
+        return (os.path.abspath(path),)
+
+
+def _mode(place: Place) -> int:
+    """The mode of the file that is there, or of any new one. `OSError` if what is there is not a regular file."""
+    there = place.status()
+    if there is not None:
+        input_file.check_regular(there.st_mode)
+        return there.st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _texts(document: dict[str, Any], options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The path and the text of each file; the page refers to the JSON if that is in the same folder."""
     path, json_path, junit_path = options["path"], options["json_path"], options["junit_path"]
     data = None
-    if json_path and os.path.dirname(os.path.abspath(json_path)) == os.path.dirname(os.path.abspath(path)):
+    if path and json_path and os.path.dirname(os.path.abspath(json_path)) == os.path.dirname(os.path.abspath(path)):
         data = os.path.basename(json_path)
-    texts = [(path, page.render(document, data))]
+    texts = [(path, page.render(document, data))] if path else []
     if json_path:
         texts.append((json_path, json.dumps(document, indent=1, allow_nan=False) + "\n"))
     if junit_path:
@@ -186,6 +222,7 @@ def sentence(exceeded: list[dict[str, Any]]) -> str:
     said = []
     for one in exceeded[:SENTENCES]:
         value, limit = (thresholds.shown(one["threshold"], one[key]) for key in ("value", "limit"))
-        said.append(f"{one['threshold']} ({limit}) with {value}{' on ' + one['host'] if one['host'] else ''}")
-    more = len(exceeded) - len(said)
-    return f"Exceeded is {', '.join(said)}{f' and {more} more' if more else ''}."
+        said.append(f"{one['threshold']} (limit {limit}), {value}{' on ' + one['host'] if one['host'] else ''}")
+    if len(exceeded) > len(said):
+        said.append(f"{len(exceeded) - len(said)} more")
+    return f"Threshold{'s' if len(exceeded) > 1 else ''} exceeded: {'; '.join(said)}."

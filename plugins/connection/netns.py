@@ -87,6 +87,7 @@ all:
 
 import os
 import shlex
+import stat
 import subprocess
 
 from ansible import constants
@@ -116,7 +117,8 @@ class Connection(LocalConnection):
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         """Run a shell command inside the namespace: status, output, errors."""
         inside = shlex.join([*self._enter(), constants.DEFAULT_EXECUTABLE.split()[0], "-c", cmd])
-        return super().exec_command(f"exec {inside}", in_data=in_data, sudoable=sudoable)
+        result: tuple[int, bytes, bytes] = super().exec_command(f"exec {inside}", in_data=in_data, sudoable=sudoable)
+        return result
 
     def _path(self) -> str:
         return os.path.join(NAMES, self.get_option("netns"))
@@ -134,6 +136,8 @@ class Connection(LocalConnection):
             )
         if not os.path.lexists(path):
             return f"There is no network namespace {path}: {_way_to(name)}."
+        if not _may_be_namespace(path):
+            return f"{path} is not a regular file, and so no network namespace: set ansible_netns_name to one."
         try:
             entered = subprocess.run(
                 [*self._enter(), "true"],
@@ -157,6 +161,14 @@ class Connection(LocalConnection):
             f"The network namespace {path} cannot be entered ({reason}): run Ansible as root, "
             "or set ansible_netns_nsenter to 'sudo -n nsenter'."
         )
+
+
+def _may_be_namespace(path: str) -> bool:
+    """False for a FIFO, for instance, on which nsenter would wait for ever."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True  # nsenter may see more, under sudo
 
 
 def _way_to(name: str) -> str:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: from_conntrack
-short_description: Read conntrack entries as conntrack(8) writes them
+short_description: Read conntrack entries and expectations as conntrack(8) writes them
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Reads what C(conntrack) prints, also the lines of its events, what is in C(/proc/net/nf_conntrack), and what
-    P(netops.conntrack.to_conntrack#filter) writes, into a list of entries.
-  - What the form does not say is not in the entries. R(The guide,
-    ansible_collections.netops.conntrack.docsite.guide_forms) tells what each form holds.
+  - Reads the output of C(conntrack), including its events, the content of C(/proc/net/nf_conntrack), and the output of
+    P(netops.conntrack.to_conntrack#filter), and returns a list of entries.
+  - Reads lists of expectations as well, from C(conntrack -L expect) and C(/proc/net/nf_conntrack_expect). The filter
+    recognizes them, and returns them in the format of M(netops.conntrack.conntrack_expectation).
+  - Entries contain only what the output format contains. R(The guide,
+    ansible_collections.netops.conntrack.docsite.guide_forms) lists this for each format.
+  - The filter ignores empty lines, comments that begin with C(#), and the messages that C(conntrack) prints about its
+    own work. The option O(unknown) applies to everything else that C(conntrack) does not print.
 positional: form
 options:
   _input:
@@ -35,6 +39,25 @@ options:
       - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
         Names that it does not have are taken as they are.
     type: path
+  unknown:
+    description:
+      - What to do with words that C(conntrack) does not print, such as the flags of a vendor's kernel (C([FASTNAT]),
+        C(nmark=0)) or the head of a syslog line.
+      - V(fail) refuses the text and names the first such word.
+      - V(keep) adds such words to RV(ignore:extra) of their entry, by name, with the value in hexadecimal. Text before
+        an entry has the name C(head).
+      - V(skip) leaves such words out. It also leaves out lines that contain no entry, commands that delete entries or
+        change those that match, and an XML element C(<flow>) that is cut short. A warning shows how many were skipped.
+      - JSON is always read strictly.
+    type: str
+    choices: [fail, keep, skip]
+    default: fail
+  ignore_gaps:
+    description:
+      - Whether to read a text in which C(conntrack) reports that it lost events (C(ENOBUFS)) or failed.
+      - By default, such a text is an error because entries are missing. With V(true), the filter prints a warning.
+    type: bool
+    default: false
 seealso:
   - plugin: netops.conntrack.to_conntrack
     plugin_type: filter
@@ -50,6 +73,11 @@ EXAMPLES = r"""
   register: listed
   changed_when: false
 
+- name: Read the list of a router whose kernel has words of its own
+  ansible.builtin.set_fact:
+    entries: >-
+      {{ lookup('ansible.builtin.file', 'router.txt') | netops.conntrack.from_conntrack(unknown='skip') }}
+
 - name: See whom it talks to
   ansible.builtin.debug:
     msg: >-
@@ -59,7 +87,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entries.
+  description: The entries, or the expectations.
   type: list
   elements: dict
 """
@@ -67,26 +95,51 @@ _value:
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape, text
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-from ansible_collections.netops.conntrack.plugins.plugin_utils.plain import plain
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, quoted
+from ansible_collections.netops.conntrack.plugins.module_utils.client.text import formats
+from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
+
+display = Display()
 
 
-def from_conntrack(raw: Any, form: str | None = None, label_map: str | None = None) -> list[dict[str, Any]]:
-    """The entries in `raw`, a text or a list of lines."""
-    raw, form = plain(raw), plain(form)
+def from_conntrack(
+    raw: Any, form: str | None = None, label_map: str | None = None, unknown: str = "fail", ignore_gaps: bool = False
+) -> list[dict[str, Any]]:
+    """The entries or expectations in `raw`, a text or a list of lines."""
+    raw, form, unknown = to_native(raw), to_native(form), to_native(unknown)
     if isinstance(raw, list) and all(isinstance(line, str) for line in raw):
         raw = "\n".join(raw)
     if not isinstance(raw, str):
         raise AnsibleFilterError(f"from_conntrack takes a text or its lines, not {type(raw).__name__}")
     if not isinstance(form, (str, type(None))):
-        raise AnsibleFilterError(f"from_conntrack: form: {form!r} is not the name of a form")
+        raise AnsibleFilterError(f"from_conntrack: form: {quoted(form)} is not the name of a form")
+    if not isinstance(ignore_gaps, bool):
+        raise AnsibleFilterError(
+            f"from_conntrack: ignore_gaps: {quoted(ignore_gaps)} is not a boolean; write true or false"
+        )
     try:
-        labels = text.Names.read(plain(label_map))
-        return [shape.present(entry, labels) for entry in text.read(raw, form, labels)]
+        labels = formats.Names.read(to_native(label_map))
+        reading = formats.examine(raw, form, labels, unknown, ignore_gaps)
+        entries = [formats.present(entry, labels) for entry in reading.entries]
     except InvalidValue as fault:
         raise AnsibleFilterError(f"from_conntrack: {fault}") from fault
+    _warn(reading)
+    return entries
+
+
+def _warn(reading: formats.Reading) -> None:
+    """Report what is not in the result."""
+    if reading.skipped:
+        counted = sorted(reading.skipped.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name} ({count:,})" for name, count in counted[:10])
+        more = f", and {len(counted) - 10:,} others" if len(counted) > 10 else ""
+        display.warning(f"from_conntrack skipped, with the number of times: {shown}{more}")
+    if reading.gaps:
+        display.warning(
+            f"from_conntrack: the list is incomplete, conntrack reports lost events or failures: {reading.gaps:,}"
+        )
 
 
 class FilterModule:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: to_conntrack
-short_description: Write conntrack entries as conntrack(8) does
+short_description: Write conntrack entries and expectations as conntrack(8) does
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
@@ -15,11 +15,15 @@ description:
   - Writes a list of entries in one of the forms of C(conntrack), for programs and people that know these.
   - The text is what the program prints for the same entries, except where that would be wrong or lose
     something; R(the guide, ansible_collections.netops.conntrack.docsite.guide_forms) lists these cases.
+  - Writes lists of expectations as well. As commands (V(save)) they are for single calls of C(conntrack), because
+    C(conntrack -R) does not load expectations.
 positional: output
 options:
   _input:
     description:
       - Entries, as M(netops.conntrack.conntrack_info) returns them or M(netops.conntrack.conntrack_entry) takes them.
+      - Or expectations, as M(netops.conntrack.conntrack_info) returns them with
+        O(netops.conntrack.conntrack_info#module:table=expect). A list contains entries or expectations, not both.
     type: list
     elements: dict
     required: true
@@ -72,29 +76,29 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import text
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.plugin_utils.plain import plain
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, quoted
+from ansible_collections.netops.conntrack.plugins.module_utils.client.text import formats
+from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
 
 
 def to_conntrack(entries: Any, output: str = "text", label_map: str | None = None) -> str:
     """The text in the form that `output` names."""
-    documents, output = plain(entries), plain(output)
+    documents, output = to_native(entries), to_native(output)
     if not isinstance(documents, list):
         raise AnsibleFilterError(f"to_conntrack takes a list of entries, not {type(documents).__name__}")
     if not isinstance(output, str):
-        raise AnsibleFilterError(f"to_conntrack: output: {output!r} is not a text such as extended,id")
+        raise AnsibleFilterError(f"to_conntrack: output: {quoted(output)} is not a text such as extended,id")
     try:
-        labels = text.Names.read(plain(label_map))
-        return text.write([_entry(*numbered, labels) for numbered in enumerate(documents, 1)], output, labels)
+        labels = formats.Names.read(to_native(label_map))
+        return formats.write([_entry(*numbered, labels) for numbered in enumerate(documents, 1)], output, labels)
     except InvalidValue as fault:
         raise AnsibleFilterError(f"to_conntrack: {fault}") from fault
 
 
 def _entry(number: int, document: Any, labels: LabelMap) -> Any:
     try:
-        return text.parse(document, labels)
+        return formats.parse(document, labels)
     except InvalidValue as fault:
         raise fault.under(f"entry {number}") from None
 

@@ -48,9 +48,8 @@ options:
     type: raw
     default: everything
   except:
-    description: Flows to leave out of those that are meant otherwise. Of the same form as O(match).
+    description: Flows to exclude, in the form of O(match). By default, none is excluded. A null is an error.
     type: raw
-    default: nothing
   side:
     description:
       - Which ends of the flows become hosts. V(source) is the one who began, V(destination) the one who was asked.
@@ -168,10 +167,10 @@ cache_plugin: ansible.builtin.jsonfile
 cache_connection: /var/tmp/flows
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils.gateways import endpoints_of
-from ansible_collections.netops.conntrack.plugins.plugin_utils.inventory import FoundInventory, Hosts
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.base import FoundInventory, Hosts
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.flow_sources import endpoints_of
 
 
 class InventoryModule(FoundInventory):
@@ -192,6 +191,8 @@ class InventoryModule(FoundInventory):
         "max_hosts",
         "max_listed",
     )
+
+    NOT_GIVEN: ClassVar[dict[str, Any]] = {"except": "nothing"}
 
     def find(self, options: dict[str, Any], folder: str) -> Hosts:
         found = endpoints_of(options, folder)

@@ -82,8 +82,8 @@ compose:
 
 from typing import Any
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils.inventory import FoundInventory, Hosts
-from ansible_collections.netops.conntrack.plugins.plugin_utils.namespaces import hosts_of
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.base import FoundInventory, Hosts
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.namespaces import hosts_of
 
 
 class InventoryModule(FoundInventory):

@@ -15,16 +15,16 @@ author:
 description:
   - Takes one declaration for settings, timeout policies, entries, expectations, and for what may not be in the table.
   - The whole of it is checked on the controller, against the JSON Schema that is in the collection's C(docs) and by
-    what the modules of the sections know. All faults are told at once, each with its path, and no host is touched.
+    what the modules of the sections know. All errors come in one message, a line for each, and no host is touched.
   - On the host, all sections are planned before anything is changed, each on the table that those before it will leave.
     What is known not to be possible then makes the module fail with nothing changed.
   - Sections are applied in the order of the options below. Should one fail all the same, those behind it are not
     reached, and the result says of each what was done.
   - What is not declared is left alone, apart from what a purge or O(config.absent) matches.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._labels
 options:
   config:
     description:
@@ -86,10 +86,9 @@ options:
             default: false
           scope:
             description:
-              - Which entries may be deleted, as a match or a list of them. It must be given with
-                O(config.entries.purge), and only then. V(nothing) stands for its absence.
+              - Which entries may be deleted, as a match or a list of them. Required with
+                O(config.entries.purge=true), and an error without it. A null is an error.
             type: raw
-            default: nothing
       expectations:
         description:
           - Expectations, each as M(netops.conntrack.conntrack_expectation) takes one. Their masters may be among
@@ -205,7 +204,9 @@ settings:
       description: Whether anything was changed.
       type: bool
     counts:
-      description: The same as RV(counts), of this section alone.
+      description:
+        - The same as RV(counts), of this section alone. If the task fails, sections with the outcome V(not reached) or
+          V(not declared) do not have it.
       type: dict
     changes:
       description:
@@ -250,33 +251,36 @@ expectations:
   contains: *section
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import config_of, outline
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.config import config_of, outline
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
 
 
-def declare(module):
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
-    from ansible_collections.netops.conntrack.plugins.module_utils.config import Scene, reconcile
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.config import Context, reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
 
     check_not_negative(module, "report_limit")
     labels = labels_of(module)
     declaration = config_of(module, labels)
-    scene = Scene(labels, own_connections(), module.params["report_limit"])
+    removes = bool(declaration.absent) or declaration.scope is not None
+    scene = Context(labels, own_connections() if removes else frozenset(), module.params["report_limit"])
     result = reconcile(declaration, module.check_mode, scene)
     for sentence in result.pop("warnings"):
         module.warn(sentence)
     return result
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "dict", "options": outline()},
@@ -291,7 +295,7 @@ def main():
         supports_check_mode=True,
     )
     counts = {"created": 0, "updated": 0, "replaced": 0, "deleted": 0, "unchanged": 0, "failed": 0}
-    nothing = {"outcome": "not reached", "changed": False, "counts": counts, "changes": [], "msg": ""}
+    nothing = {"outcome": "not reached", "changed": False, "changes": [], "msg": ""}
     nothing_done = {
         "counts": counts,
         "settings": nothing,

@@ -16,16 +16,18 @@ description:
   - Sets the packet and byte counters of the entries that match to zero and returns what they had counted.
   - The kernel reads and resets a counter at once. No packet is counted twice and none is lost, so the results of one
     task after the other add up.
-  - Without O(match) and O(except), the counters of the whole table are zeroed as they are read, in one pass. With one
-    of them, the table is read first, and then each entry that matches is zeroed by itself; no other is touched.
-  - Entries that have counted nothing, also those that began before accounting was turned on, are left alone.
+  - Without O(match) and O(except), the counters of the whole table are zeroed as they are read, in one pass. This needs
+    no C(all), because no entry is removed or changed otherwise. With one of them, the table is read first, and then
+    each entry that matches is zeroed by itself; no other is touched.
+  - Entries that have counted nothing are left alone. The module warns about entries without counters, which began
+    before accounting was turned on, see RV(uncounted).
   - Needs accounting (C(net.netfilter.nf_conntrack_acct)), which
     O(netops.conntrack.conntrack_settings#module:accounting) turns on.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._match
+  - netops.conntrack._labels
 options:
   state:
     description:
@@ -85,6 +87,13 @@ gone:
   type: int
   returned: always
   sample: 0
+uncounted:
+  description:
+    - How many matching entries have no counters, because they began before accounting was turned on. They are part of
+      RV(matched), but not of RV(zeroed) and RV(total).
+  type: int
+  returned: always
+  sample: 0
 total:
   description: The sum of the counters of all entries that were zeroed, by direction.
   type: dict
@@ -101,30 +110,37 @@ entries:
   returned: always
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
 
 #: The result where nothing was done.
 NOTHING = {
     "matched": 0,
     "zeroed": 0,
     "gone": 0,
+    "uncounted": 0,
     "total": {"original": {"packets": 0, "bytes": 0}, "reply": {"packets": 0, "bytes": 0}},
     "entries": [],
 }
 
 
-def reset(module):
+def reset(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import (
+        check_accounting,
+        warning_of,
+        zero,
+    )
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.counters import check_accounting, zero
 
     params = module.params
     check_not_negative(module, "report_limit")
@@ -132,10 +148,14 @@ def reset(module):
     match = match_of(module, labels)
     check_accounting()
     with Table() as table:
-        return zero(table, match, params["report_limit"], labels, module.check_mode)
+        result = zero(table, match, params["report_limit"], labels, module.check_mode)
+    warning = warning_of(result)
+    if warning:
+        module.warn(warning)
+    return result
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["zeroed"], "default": "zeroed"},

@@ -21,10 +21,10 @@ description:
   - What cannot be brought about is returned in RV(failed_entries). The rest is brought about all the same, and then
     the module fails.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.scope
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._scope
+  - netops.conntrack._labels
 options:
   entries:
     description:
@@ -47,6 +47,8 @@ options:
   state:
     description:
       - Whether the entries are to be there.
+      - With V(absent), the C(reply) of an entry alone names it also if it is NATed, as with
+        M(netops.conntrack.conntrack_entry).
     type: str
     choices: [present, absent]
     default: present
@@ -186,27 +188,32 @@ failed_entries:
   sample: []
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.purge import SCOPE, scope_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     PRESENT,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.scope import SCOPE, scope_of
 
 
-def declare(module):
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entries import (
+        parse_entries,
+        reconcile_all,
+    )
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import Purge
+    from ansible_collections.netops.conntrack.plugins.module_utils._source.file import entries_in, read
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.entries import parse_entries, reconcile_all
-    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
-    from ansible_collections.netops.conntrack.plugins.module_utils.purge import Purge
-    from ansible_collections.netops.conntrack.plugins.module_utils.source import entries_in, read
 
     params = module.params
     check_not_negative(module, "timeout_min", "report_limit")
@@ -218,7 +225,7 @@ def declare(module):
         documents = params["entries"]
     else:
         raise InvalidValue("entries", "is null, and so is src; write a list, [] for none, or name a file in src")
-    declared = parse_entries(documents, labels)
+    declared = parse_entries(documents, labels, absent=params["state"] == "absent")
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     policy.check_purge(scope)
     limit = params["report_limit"]
@@ -230,7 +237,7 @@ def declare(module):
         return reconcile_all(table, declared, policy, labels, module.check_mode, purge, limit)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "entries": {"type": "list", "elements": "dict"},

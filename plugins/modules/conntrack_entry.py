@@ -18,14 +18,16 @@ description:
   - Only the keys that are declared are compared with an entry that is there, and only those that differ are sent
     to the kernel. The result is read back; what the kernel did not take makes the module fail.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.entry
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._entry
+  - netops.conntrack._labels
 options:
   state:
     description:
       - Whether the entry is to be there.
+      - With V(absent), O(reply) alone names the entry also if it is NATed, as C(conntrack -D --reply-src ...) does. If
+        no entry has this reply tuple, the module looks for the original tuple that follows from it without NAT.
     type: str
     choices: [present, absent]
     default: present
@@ -43,6 +45,8 @@ options:
         address translation, reply tuple, master, helper, and status bits that are to be cleared. What is not
         declared is taken over from the old entry.
       - This interrupts a live connection, so without it the module fails and names the keys.
+      - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it first creates
+        the new one, or the old one again, and then ends.
     type: bool
     default: false
   timeout_min:
@@ -83,10 +87,6 @@ EXAMPLES = r"""
     status: [seen_reply, assured]
     tcp:
       state: established
-      original:
-        flags: [be_liberal]
-      reply:
-        flags: [be_liberal]
     timeout: 3600
     on_existing: keep
   become: true
@@ -101,6 +101,17 @@ EXAMPLES = r"""
       destination: 2001:db8::80
       source_port: 40002
       destination_port: 443
+  become: true
+
+- name: Delete the entry of a NATed flow that was captured outside of the gateway
+  netops.conntrack.conntrack_entry:
+    state: absent
+    protocol: udp
+    reply:
+      source: 198.51.100.8
+      destination: 192.0.2.1
+      source_port: 53
+      destination_port: 4000
   become: true
 
 - name: The entries that were read on another gateway
@@ -173,29 +184,31 @@ changes:
       type: raw
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, PRESENT, check_not_negative, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.entry import ENTRY, declared_entry
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.entry import ENTRY, declared_entry
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_not_negative, run
 
 
-def declare(module):
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
-    from ansible_collections.netops.conntrack.plugins.module_utils.reconcile import reconcile
 
     params = module.params
     check_not_negative(module, "timeout_min")
     labels = labels_of(module)
-    declared = parse(declared_entry(params), labels)
+    declared = from_document(declared_entry(params), labels, params["state"] == "absent")
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     with Table() as table:
         return reconcile(table, declared, policy, labels, module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={**ENTRY, **PRESENT, **LABEL_MAP, **NETNS},
         required_one_of=[("original", "reply")],

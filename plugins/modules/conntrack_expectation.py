@@ -23,9 +23,9 @@ description:
   - A helper allows so many expectations for one connection and class, such as one with C(ftp). One more makes the
     kernel forget the oldest; the module warns of it and returns what went in RV(evicted).
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.expectation
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._expectation
 options:
   state:
     description:
@@ -164,24 +164,26 @@ evicted:
   sample: []
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, PRESENT, check_not_negative, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.expectation import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.expectation import (
     EXPECTATION,
     declared_expectation,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_not_negative, run
 
 
-def declare(module):
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import parse
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import from_document
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
 
     params = module.params
     check_not_negative(module, "timeout_min")
-    declared = parse(declared_expectation(params))
+    declared = from_document(declared_expectation(params))
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     with Table() as table:
         result = reconcile(table, declared, policy, module.check_mode)
@@ -190,7 +192,7 @@ def declare(module):
     return result
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={**EXPECTATION, **PRESENT, **NETNS},
         supports_check_mode=True,

@@ -16,10 +16,10 @@ description:
   - Returns how full a host's connection tracking table is, what is in it, who has the most of it, and how the kernel
     treats it, as C(ansible_facts.conntrack).
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.facts
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.facts
+  - netops.conntrack._match
+  - netops.conntrack._labels
 options:
   gather_subset:
     description:
@@ -141,7 +141,8 @@ ansible_facts:
               total: {new: 4, create: 5, delete: 5}
         settings:
           description:
-            - Subset V(settings). The C(net.netfilter.nf_conntrack_*) settings; times are in seconds.
+            - Subset V(settings). The settings that M(netops.conntrack.conntrack_settings) has as options, as far as the
+              kernel has them; times are in seconds.
           type: dict
           sample: {max: 262144, accounting: 0, timeouts: {tcp_established: 432000, udp: 30}}
         expectations:
@@ -163,26 +164,31 @@ ansible_facts:
           sample: {probed: true, dump_by_zone: true, flush_by_tuple: true, tracks_dccp: false}
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, check_not_negative, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
 
 
-def read(module):
+def read(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen, gather, warning_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.facts import chosen, gather
 
     params = module.params
     check_not_negative(module, "top")
     subsets = chosen(params["gather_subset"])
     match = match_of(module, labels_of(module))
+    warning = warning_of(subsets)
+    if warning:
+        module.warn(warning)
     with Table() as table:
         return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"])}}
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
@@ -193,7 +199,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    run(module, read, {"ansible_facts": {}})
+    run(module, read, {"ansible_facts": {}}, reads_only=True)
 
 
 if __name__ == "__main__":

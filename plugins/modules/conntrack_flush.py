@@ -22,10 +22,10 @@ description:
   - "Removing an entry ends no connection by itself, but what comes of its next packet is up to the rules: NAT is
     decided anew, and rules that drop packets of unknown connections drop it."
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._match.changing
+  - netops.conntrack._labels
 options:
   table:
     description:
@@ -46,6 +46,10 @@ options:
       - Leave the connection alone through which this task is being run, even if it matches.
       - It is found by the sockets of the processes that this one descends from and by E(SSH_CONNECTION), so also
         under sudo and su.
+      - If a program on this host passes the connection on to the SSH server, such as sslh, haproxy or stunnel, all TCP
+        connections of this program are kept.
+      - If the connection cannot be found, because C(/proc) is not mounted or because the program belongs to another
+        user and the task does not run as root, the task fails and removes nothing.
       - A task that does not descend from an SSH server may be waited for through any connection, such as one that
         is asynchronous or that began in tmux. Then all connections to the host's own SSH servers are left alone.
       - Other sessions are not spared, nor those that only pass through this host, as a router or as a jump host.
@@ -54,9 +58,9 @@ options:
     default: true
   limit:
     description:
-      - Fail, and remove nothing, if more entries than this would be removed. The default is more than any table holds.
+      - The maximum number of entries to remove. If more entries match, the module fails and removes none. By default,
+        there is no limit.
     type: int
-    default: 4294967295
   report_limit:
     description:
       - How many of the removed entries to return and to show in the diff. Counts are always whole.
@@ -93,12 +97,22 @@ EXAMPLES = r"""
       - mark: 0x60/0xf0
   become: true
 
-- name: What FTP sessions of one client have announced and what has not come yet
+- name: The FTP data connections of one client, also behind NAT
+  netops.conntrack.conntrack_flush:
+    match:
+      master:
+        protocol: tcp
+        source: 10.1.0.2
+        destination_port: 21
+  become: true
+
+- name: The data connections that its FTP sessions have announced and that do not exist yet
   netops.conntrack.conntrack_flush:
     table: expect
     match:
       helper: ftp
-      destination: 10.1.0.2
+      master:
+        source: 10.1.0.2
   become: true
 
 - name: The whole table; this very SSH session stays
@@ -134,6 +148,7 @@ entries:
   description:
     - The first O(report_limit) of those that match. They have the shape of
       RV(netops.conntrack.conntrack_info#module:entries).
+    - If more than O(limit) match, only the first 3, which the message names as well.
   type: list
   elements: dict
   returned: always
@@ -144,41 +159,43 @@ method:
   sample: delete
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import LIMIT, REQUIRED_MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
 
 
-def remove(module):
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
+def remove(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, flush
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, flush
 
     params = module.params
     check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
     target = TARGETS[params["table"]]
     match = match_of(module, labels, target.kind.parse_match)
-    keep = own_connections() if params["keep_ssh"] else frozenset()
+    keep = own_connections() if params["keep_ssh"] and target is TARGETS["conntrack"] else frozenset()
     with Table() as table:
         return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode, target)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **MATCH,
+            **REQUIRED_MATCH,
             "table": {"type": "str", "choices": ["conntrack", "expect"], "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
-            "limit": {"type": "int", "default": 4294967295},
+            **LIMIT,
             **REPORT_LIMIT,
             **LABEL_MAP,
             **NETNS,

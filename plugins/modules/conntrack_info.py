@@ -18,19 +18,19 @@ description:
   - With O(table=expect), returns the expectations that match, in the shape in which
     M(netops.conntrack.conntrack_expectation) declares them.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.read_only
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.read_only
+  - netops.conntrack._match
+  - netops.conntrack._labels
 options:
   table:
     description:
       - V(conntrack) is the table itself.
       - V(expect) are the expectations, connections that others have announced and that have not come yet. Of O(match)
         and O(except), the keys V(family), V(protocol), V(zone), V(helper), V(source), V(destination), V(address),
-        V(source_port), V(destination_port), V(port), those of ICMP and GRE, V(timeout_below), V(timeout_above) and
-        V(except) apply. They are about the expected tuple as it stands, in which an address or port of zero may stand
-        for any, as its mask says.
+        V(source_port), V(destination_port), V(port), those of ICMP and GRE, V(timeout_below), V(timeout_above),
+        V(master) and V(except) apply. They are about the expected tuple as it stands, in which an address or port of
+        zero may stand for any, as its mask says. V(master) is about the connection that announced it.
       - V(dying) are entries that are gone but whose destroy event could not be delivered yet.
       - V(unconfirmed) are entries of packets still on their way. By design it is always empty since Linux 5.19.
     type: str
@@ -38,9 +38,13 @@ options:
     default: conntrack
   sort_by:
     description:
-      - Order the entries by this key, such as V(timeout), V(mark), V(original.source) or V(tcp.state), or by V(bytes)
-        or V(packets) of both directions together. Entries without it come last. Expectations have keys such as
-        V(tuple.destination) and V(master.source).
+      - Order the entries by this key, such as V(timeout), V(original.source), V(nat.source.address) or V(tcp.state), or
+        by V(bytes) or V(packets) of both directions together. Entries without it come last. Expectations have keys
+        such as V(tuple.destination) and V(master.source).
+      - V(bytes), V(packets) and the keys of V(counters) need accounting, and those of V(timestamps) need timestamps,
+        see O(netops.conntrack.conntrack_settings#module:accounting) and
+        O(netops.conntrack.conntrack_settings#module:timestamps). If this is off, the task fails. Entries of connections
+        that began before it was turned on come last.
       - Without it, the order is that of the kernel, which is none.
     type: str
   reverse:
@@ -71,7 +75,7 @@ EXAMPLES = r"""
   register: gathered
   become: true
 
-- name: The ten flows that moved the most
+- name: The ten flows that moved the most (needs accounting)
   netops.conntrack.conntrack_info:
     sort_by: bytes
     reverse: true
@@ -223,29 +227,36 @@ truncated:
   sample: false
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, check_not_negative, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
 
 
-def read(module):
+def read(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import (
+        TABLES,
+        check_order,
+        collect,
+    )
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
-    from ansible_collections.netops.conntrack.plugins.module_utils.kinds import kind_of
 
     params = module.params
     check_not_negative(module, "limit")
     labels = labels_of(module)
     kind = kind_of(params["table"])
     match = match_of(module, labels, kind.parse_match)
+    check_order(params["sort_by"], kind)
     with Table() as table:
         entries = TABLES[params["table"]](table, match)
         return collect(entries, params["sort_by"], params["reverse"], params["limit"], labels, kind)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **MATCH,
@@ -262,7 +273,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    run(module, read, {"entries": [], "matched": 0, "truncated": False})
+    run(module, read, {"entries": [], "matched": 0, "truncated": False}, reads_only=True)
 
 
 if __name__ == "__main__":

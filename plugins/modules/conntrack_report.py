@@ -53,9 +53,13 @@ options:
     required: true
   path:
     description:
-      - Where on the controller to write the page. Folders that are missing are made.
+      - The file on the controller to write the page to. Missing directories are created.
+      - An existing file is replaced. If the path leads to anything else, such as a device, a FIFO or a directory, the
+        task fails and writes nothing. The same applies to O(json_path) and O(junit_path).
+      - Symbolic links on the path must belong to root or to the user who runs Ansible, and must not be in a directory
+        where other users may write.
+      - At least one of O(path), O(json_path) and O(junit_path) is required. Without O(path), no page is written.
     type: path
-    required: true
   json_path:
     description:
       - Where to write the same figures as JSON.

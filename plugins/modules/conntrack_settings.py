@@ -13,20 +13,20 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Sets C(net.netfilter.nf_conntrack_*) in the network namespace of the task, and with O(persist) in the files that
-    set them at boot.
+  - Sets C(net.netfilter.nf_conntrack_*), C(nf_flowtable_*) and C(nf_hooks_lwtunnel) in the network namespace of the
+    task, and with O(persist) in the files that set them at boot.
   - Only what is declared is compared and set. At least one setting must be declared.
   - All values are checked before the first is written, and so is whether this kernel has the setting and this namespace
     may set it. Should the kernel refuse one all the same, what was written before it stays, and RV(changes) says what.
   - Values are the kernel's own. In results, on is V(1) and off is V(0).
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
 options:
   max:
     description:
       - The most entries that the table may have (C(nf_conntrack_max)). V(0) is no limit.
-      - Only the initial network namespace may set it.
+      - On most kernels, only the initial network namespace may set it.
     type: int
   buckets:
     description:
@@ -78,10 +78,37 @@ options:
     description:
       - Do not call resets outside of the window invalid (C(nf_conntrack_tcp_ignore_invalid_rst)). Since Linux 5.14.
     type: bool
+  dccp_loose:
+    description:
+      - Pick up DCCP connections in their middle (C(nf_conntrack_dccp_loose)). Before Linux 6.17.
+    type: bool
+  helper:
+    description:
+      - Assign helpers to connections automatically, by their destination port (C(nf_conntrack_helper)). Before Linux
+        6.0.
+    type: bool
+  frag6_high_thresh:
+    description:
+      - The memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_high_thresh)). The kernel drops
+        fragments beyond it.
+    type: int
+  frag6_low_thresh:
+    description:
+      - The memory for reassembling IPv6 fragments below which the kernel accepts fragments again, in bytes
+        (C(nf_conntrack_frag6_low_thresh)). At most O(frag6_high_thresh).
+    type: int
+  hooks_lwtunnel:
+    description:
+      - Pass packets of lightweight tunnels through the netfilter hooks (C(nf_hooks_lwtunnel)). Since Linux 5.15.
+      - It applies to all network namespaces. The kernel refuses to turn it off.
+    type: bool
   timeouts:
     description:
       - Seconds by protocol and state, named as the files under C(/proc/sys/net/netfilter) are without
         C(nf_conntrack_) and C(timeout), such as V(tcp_established), V(udp), V(udp_stream), V(icmp), V(generic).
+      - V(flowtable_tcp) and V(flowtable_udp) are the timeouts of offloaded flows (C(nf_flowtable_tcp_timeout),
+        C(nf_flowtable_udp_timeout)).
+      - V(0) is accepted only if the kernel has it already. It removes each entry at once.
       - They are the defaults that O(netops.conntrack.conntrack_timeout_policy#module:default) sets by the names of the
         policies' states.
     type: dict
@@ -102,6 +129,8 @@ options:
       - The directory in which C(sysctl.d) and C(modules-load.d) are. For a container or an image, the C(etc) in its
         root, such as C(/var/lib/machines/gateway/etc).
       - It must exist. C(sysctl.d) and C(modules-load.d) are made in it if they are missing.
+      - It must not be a symbolic link. In any directory but C(/etc), symbolic links must not lead out of the directory,
+        because the root user of a container could use them to change files of the host.
     type: path
     default: /etc
 notes:
@@ -183,14 +212,20 @@ changes:
       type: raw
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.settings import PERSISTENCE, SETTINGS
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.settings import PERSISTENCE, SETTINGS
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, run
 
 
-def declare(module):
-    from ansible_collections.netops.conntrack.plugins.module_utils.settings import declared_settings, load, reconcile
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.settings import (
+        declared_settings,
+        load,
+        reconcile,
+    )
 
     params = module.params
     declared = declared_settings(params)
@@ -201,7 +236,7 @@ def declare(module):
     return result
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **SETTINGS,

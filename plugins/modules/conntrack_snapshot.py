@@ -20,17 +20,19 @@ description:
     the expectations. It has counters and times of entries, too, where the kernel keeps them, but these cannot be
     restored.
   - Before anything is changed, a snapshot is read from beginning to end. One that is cut short, was changed since or
-    is of a later format is refused.
+    is of a later format is refused. If the file is changed during the restore, the module stops and fails.
   - O(match) and O(except) say which entries are saved, or restored of those in the snapshot. An expectation is saved
     and restored if its master is.
   - What cannot be restored is returned in RV(failed_entries). The rest is restored all the same, and then the module
     fails.
+  - Tunnels of PPTP cannot be restored, because the kernel does not return the keys that its helper keeps. The client
+    has to connect again.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.match
-  - netops.conntrack.scope
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._match
+  - netops.conntrack._scope
+  - netops.conntrack._labels
 options:
   state:
     description:
@@ -43,6 +45,8 @@ options:
       - The file on the target. If its name ends in C(.gz), it is written compressed.
       - What is saved takes the place of an earlier snapshot at once and when it is whole. Anything else that is there
         is left alone, and the module fails. Only the owner can read the file (mode 0600).
+      - To save, symbolic links on the path must belong to root or to the user who runs the module, and must not be in a
+        directory where other users may write.
     type: path
     required: true
   on_existing:
@@ -70,9 +74,8 @@ options:
     description:
       - Which entries O(purge) may delete, as a match - a dictionary of the keys described with O(match), or a list of
         them, also with C(except).
-      - It must be given with O(purge), and only then. V(nothing) stands for its absence.
+      - Required with O(purge=true), and an error without it. A null is an error.
     type: raw
-    default: nothing
   report_limit:
     description:
       - How many failures to return, and how many lines to show in the diff. Counts are always whole.
@@ -196,6 +199,12 @@ expectation_counts:
   type: dict
   returned: always
   sample: {created: 3, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
+unknown:
+  description: Number of entries that RV(counts) does not contain, because the answers of the kernel to their creation
+    were lost and the module cannot determine whether it created them. If it is not 0, the result is C(changed).
+  type: int
+  returned: always
+  sample: 0
 kept:
   description: How many entries O(purge) left alone because they carry the SSH session.
   type: int
@@ -220,17 +229,24 @@ failed_entries:
   sample: []
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.purge import SCOPE, scope_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.scope import SCOPE, scope_of
+
+if TYPE_CHECKING:
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import Match
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
 COUNTS = dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0)
 #: The result where nothing was done.
@@ -240,11 +256,12 @@ NOTHING = {
     "counts": COUNTS,
     "expectation_counts": COUNTS,
     "kept": 0,
+    "unknown": 0,
     "failed_entries": [],
 }
 
 
-def save_or_restore(module):
+def save_or_restore(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
@@ -258,20 +275,20 @@ def save_or_restore(module):
         return restore(module, table, match, labels, scope)
 
 
-def save(module, table, match, labels, scope):
+def save(module: AnsibleModule, table: Table, match: Match, labels: LabelMap, scope: Match | None) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-    from ansible_collections.netops.conntrack.plugins.module_utils.snapshot import save
 
     if scope is not None:
         raise InvalidValue("purge", "is of use only when restoring; leave it out")
     return save(table, module.params["path"], match, labels, module.check_mode)
 
 
-def restore(module, table, match, labels, scope):
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.session import own_connections
-    from ansible_collections.netops.conntrack.plugins.module_utils.plan import Policy
-    from ansible_collections.netops.conntrack.plugins.module_utils.restore import restore
-    from ansible_collections.netops.conntrack.plugins.module_utils.snapshot_file import Snapshot
+def restore(module: AnsibleModule, table: Table, match: Match, labels: LabelMap, scope: Match | None) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
+    from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
 
     params = module.params
     policy = Policy(on_existing=params["on_existing"], replace=params["replace"])
@@ -280,7 +297,7 @@ def restore(module, table, match, labels, scope):
         return restore(table, snapshot, match, policy, labels, module.check_mode, params["report_limit"], scope, keep)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["saved", "restored"], "required": True},

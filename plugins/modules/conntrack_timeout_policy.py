@@ -22,8 +22,8 @@ description:
     with their next packet.
   - Policies and defaults last until the next boot. Declare policies before the firewall's rules are loaded.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
 options:
   name:
     description:
@@ -151,15 +151,20 @@ changes:
       type: raw
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import NETNS, run
-from ansible_collections.netops.conntrack.plugins.module_utils.options.timeout_policy import TIMEOUT_POLICY
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.timeout_policy import TIMEOUT_POLICY
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, run
 
 
-def declare(module):
+def declare(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.timeout_policy import (
+        declared_policy,
+        reconcile,
+    )
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.timeout_policy import declared_policy, reconcile
 
     params = module.params
     declared = declared_policy(params)
@@ -167,7 +172,7 @@ def declare(module):
         return reconcile(table, declared, params["state"], params["replace"], module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={**TIMEOUT_POLICY, **NETNS},
         supports_check_mode=True,

@@ -25,10 +25,10 @@ description:
     in the instant between the reading and the change, the new one is changed; it may not match in what else O(match)
     asks for.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.changes
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.changes
+  - netops.conntrack._match.changing
+  - netops.conntrack._labels
 options:
   all:
     description:
@@ -84,9 +84,9 @@ options:
     default: 0
   limit:
     description:
-      - Fail, and change nothing, if more entries than this match. The default is more than any table holds.
+      - The maximum number of entries to change. If more entries match, the module fails and changes none. By default,
+        there is no limit.
     type: int
-    default: 4294967295
   report_limit:
     description:
       - How many of the changes, and of the entries that failed, to return and to show in the diff. Counts are always
@@ -224,17 +224,19 @@ changes:
       after: "0x20/0xf0"
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import LIMIT, REQUIRED_MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.update import SET
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.update import SET
 
 #: The result where nothing was done.
 NOTHING = {
@@ -248,9 +250,9 @@ NOTHING = {
 }
 
 
-def change(module):
+def change(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import parse_wanted, update
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.update import parse_wanted, update
 
     params = module.params
     check_not_negative(module, "limit", "report_limit", "timeout_min")
@@ -261,13 +263,13 @@ def change(module):
         return update(table, match, wanted, params["limit"], params["report_limit"], module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **MATCH,
+            **REQUIRED_MATCH,
             "all": {"type": "bool", "default": False},
             **SET,
-            "limit": {"type": "int", "default": 4294967295},
+            **LIMIT,
             **REPORT_LIMIT,
             **LABEL_MAP,
             **NETNS,

@@ -21,14 +21,18 @@ description:
   - The kernel's events wake it; it does not read the table over and over. That the wait is over is seen in the table
     itself, so it makes no difference if events are lost. It also works where
     C(net.netfilter.nf_conntrack_events) is 0.
+  - With O(min_count), entries that begin and end while the module waits count as well, even if they last less than a
+    millisecond. Their events must reach the module. Events that are lost, that occur between two turns, or that the
+    kernel does not send are not counted, nor is an entry that begins in one turn and ends in the next. A turn is the
+    time between two progress lines. Matches on timeouts, ages, bytes and packets count entries of the table only.
   - When the time is up, it fails and says how many are left, and who.
   - While it waits, a line now and then says how many are left, how many go in a second, and when about all will be
     gone. These lines go to the standard error of the command that runs the play.
 extends_documentation_fragment:
-  - netops.conntrack.attributes
-  - netops.conntrack.attributes.read_only
-  - netops.conntrack.match
-  - netops.conntrack.labels
+  - netops.conntrack._attributes
+  - netops.conntrack._attributes.read_only
+  - netops.conntrack._match.changing
+  - netops.conntrack._labels
 attributes:
   action:
     description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the
@@ -57,7 +61,7 @@ options:
     type: int
   min_count:
     description:
-      - Wait until no fewer entries than this match.
+      - Wait until no fewer entries than this match, including those in RV(ended).
     type: int
   timeout:
     description:
@@ -122,8 +126,16 @@ remaining:
   type: int
   returned: always
   sample: 0
+ended:
+  description:
+    - The number of entries that began, matched and ended while the module waited, as far as it received their events.
+    - It is 0 without O(min_count).
+  type: int
+  returned: always
+  sample: 0
 reached:
-  description: Whether no more than O(max_count) match in the end, or no fewer than O(min_count).
+  description:
+    - Whether no more than O(max_count) match in the end, or no fewer than O(min_count) match or have ended.
   type: bool
   returned: always
   sample: true
@@ -141,22 +153,24 @@ entries:
   returned: always
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils.module import (
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import REQUIRED_MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.wait import WAIT, goal_of, seconds_of
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
     check_not_negative,
     run,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.options.labels import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils.options.wait import WAIT, goal_of, seconds_of
 
 
-def look_until(module):
+def look_until(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import wait
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-    from ansible_collections.netops.conntrack.plugins.module_utils.wait import wait
 
     check_not_negative(module, "report_limit")
     goal, seconds = goal_of(module), seconds_of(module)
@@ -166,10 +180,10 @@ def look_until(module):
         return wait(table, match, goal, seconds, module.params["report_limit"], labels, module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **MATCH,
+            **REQUIRED_MATCH,
             "all": {"type": "bool", "default": False},
             **WAIT,
             **REPORT_LIMIT,
@@ -179,8 +193,16 @@ def main():
         mutually_exclusive=[("max_count", "min_count")],
         supports_check_mode=True,
     )
-    nothing_done = {"elapsed": 0, "initial": 0, "remaining": 0, "reached": False, "timed_out": False, "entries": []}
-    run(module, look_until, nothing_done)
+    nothing_done = {
+        "elapsed": 0,
+        "initial": 0,
+        "remaining": 0,
+        "ended": 0,
+        "reached": False,
+        "timed_out": False,
+        "entries": [],
+    }
+    run(module, look_until, nothing_done, reads_only=True)
 
 
 if __name__ == "__main__":

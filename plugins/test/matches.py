@@ -68,18 +68,18 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
-from ansible_collections.netops.conntrack.plugins.plugin_utils.plain import plain
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
+from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
 
 
 def matches(entry: Any, match: Any, label_map: str | None = None) -> bool:
     """Whether an entry matches."""
     try:
-        labels = LabelMap.read(plain(label_map))
-        return parse_match(plain(match), labels)(shape.parse(plain(entry), labels))
+        labels = LabelMap.read(to_native(label_map))
+        return parse_match(to_native(match), labels)(from_document(to_native(entry), labels))
     except InvalidValue as fault:
         raise AnsibleFilterError(f"matches: {fault}") from fault
 

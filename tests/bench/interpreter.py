@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GIVEN = (socket, struct)
 PACKAGE = "ansible_collections.netops.conntrack.plugins.module_utils."
 #: What a user of the client imports to read, to match and to declare.
-CLIENT = tuple(PACKAGE + name for name in ("client.table", "client.shape", "client.match"))
+CLIENT = tuple(PACKAGE + name for name in ("client.table", "client.entry.document", "client.match.match"))
 
 
 def nothing() -> Callable[[], int]:

@@ -121,6 +121,21 @@ def declaration(kind: Kind, turn: int) -> dict[str, Any]:
     return document
 
 
+def services(number: int) -> Iterator[dict[str, Any]]:
+    """So many servers of IPv4, each as the match of a service with endpoints that nobody has a connection to."""
+    kinds = [kind for kind in KINDS if kind.clients is not IPV6]
+    for at in range(number):
+        host, position = divmod(at, len(kinds))
+        kind = kinds[position]
+        server = int.from_bytes(kind.servers, "big") + (kind.number << 8) + host
+        yield {
+            "protocol": PROTOCOLS[kind.protocol],
+            "destination": socket.inet_ntop(socket.AF_INET, server.to_bytes(4, "big")),
+            "destination_port": kind.port,
+            "except": {"reply_source": [f"203.0.113.{host}", "203.0.113.255"]},
+        }
+
+
 # The same as requests of ctnetlink, from nothing but the kernel's headers: whoever fills a table owes nothing to the
 # code that is measured on it.
 

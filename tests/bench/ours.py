@@ -51,13 +51,31 @@ def read_entries() -> Work:
 
 def read_documents() -> Work:
     """The same, each as the nested dictionary that a user sees."""
-    table, present = _table(), _of("client.shape").present
+    table, present = _table(), _of("client.entry.document").to_document
     return lambda: _number_of(map(present, table.dump()))
+
+
+def read_services(number: str) -> Work:
+    """Read what goes to one of so many services, but to none of its endpoints."""
+    return _read_matching(list(mix.services(int(number))))
+
+
+def read_ranges(number: str) -> Work:
+    """Read what comes from one of so many ranges of ports."""
+    width = 28_000 // int(number)
+    return _read_matching(
+        {"source_port": [f"{port + 1}-{port + width - 2}" for port in range(32_768, 32_768 + 28_000, width)]}
+    )
+
+
+def _read_matching(raw: Any) -> Work:
+    table, parse = _table(), _of("client.match.match").parse_match
+    return lambda: _number_of(table.rows(parse(raw).where))
 
 
 def facts(*subsets: str) -> Work:
     """What conntrack_facts gathers with these subsets."""
-    gather = _of("facts").gather
+    gather = _of("_operations.facts").gather
     table = _table()
 
     def work() -> int:
@@ -69,7 +87,7 @@ def facts(*subsets: str) -> Work:
 
 def info(limit: str) -> Work:
     """What conntrack_info collects of all entries, ordered, up to a limit."""
-    info, match, labels = _of("info"), _of("client.match"), _of("client.labels")
+    info, match, labels = _of("_operations.info"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
     def work() -> int:
@@ -82,7 +100,7 @@ def info(limit: str) -> Work:
 
 def wait() -> Work:
     """What conntrack_wait does when it looks, and everything matches."""
-    module, match, labels = _of("wait"), _of("client.match"), _of("client.labels")
+    module, match, labels = _of("_operations.wait"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
     def work() -> int:
@@ -134,7 +152,7 @@ def create_in_portions(entries: str) -> TimedWork:
 
 def save(path: str) -> Work:
     """What conntrack_snapshot does to save the table."""
-    module, match, labels = _of("snapshot"), _of("client.match"), _of("client.labels")
+    module, match, labels = _of("_snapshot.save"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
     def work() -> int:
@@ -147,8 +165,8 @@ def save(path: str) -> Work:
 
 def restore(path: str) -> Work:
     """What conntrack_snapshot does to restore it."""
-    module, match, labels = _of("restore"), _of("client.match"), _of("client.labels")
-    file, policy = _of("snapshot_file"), _of("plan").Policy(on_existing="keep")
+    module, match, labels = _of("_snapshot.restore"), _of("client.match.match"), _of("client.entry.labels")
+    file, policy = _of("_snapshot.file"), _of("_reconcile.plan").Policy(on_existing="keep")
     table = _table()
 
     def work() -> int:
@@ -174,7 +192,7 @@ def flush_network() -> Work:
 
 
 def _flush(match: dict[str, Any]) -> Work:
-    module, parse, labels = _of("flush"), _of("client.match").parse_match, _of("client.labels")
+    module, parse, labels = _of("_operations.flush"), _of("client.match.match").parse_match, _of("client.entry.labels")
     table = _table()
 
     def work() -> int:
@@ -221,8 +239,8 @@ def _each(operation: str, entries: str) -> Work:
 
 def _preparing() -> Callable[[dict[str, Any]], Any]:
     """From a declaration to what a request has to say."""
-    parse, creation = _of("client.shape").parse, _of("client.entry").creation
-    return lambda declared: creation(parse(declared))
+    from_document, creation = _of("client.entry.document").from_document, _of("client.entry.entry").creation
+    return lambda declared: creation(from_document(declared))
 
 
 def _number_of(things: Iterator[Any]) -> int:

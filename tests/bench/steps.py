@@ -21,6 +21,8 @@ from .stage import BARE, CONNTRACK, OURS, PYROUTE2, Stage
 #: What works that go over the whole table may take beyond the bare interpreter, in MB.
 MEMORY = 64.0
 MICROSECONDS = 1e6
+#: Alternatives of a match, and the side that has none.
+ALTERNATIVES, READING = 1_000, "reading all"
 SUMMARY = ("min", "summary")
 #: In smaller tables than this the kernel's way through its empty hash table is a part that shows.
 BASE = 100_000
@@ -53,6 +55,7 @@ def read(stage: Stage, results: Results) -> None:
         )
         _read_dictionaries(stage, namespace, results)
         _read_half(stage, namespace, results)
+        _read_alternatives(stage, namespace, results)
         _gather_facts(stage, namespace, results, bare)
         _collect_info(stage, namespace, results)
         _wait(stage, namespace, results)
@@ -103,6 +106,23 @@ def _read_half(stage: Stage, namespace: Namespace, results: Results) -> None:
             note=f"what a kernel's filter saves; {CONNTRACK} reads all and picks itself, in both families",
         )
     )
+
+
+def _read_alternatives(stage: Stage, namespace: Namespace, results: Results) -> None:
+    entries, number = stage.sizes.table, ALTERNATIVES
+    for name, work, shown in (
+        ("many matches", "read_services", f"{number:,} matches, each with an exception"),
+        ("many ranges", "read_ranges", f"{number:,} ranges of ports"),
+    ):
+        stage.say(f"{shown}, over {entries:,} entries")
+        sides = stage.compete(
+            {
+                OURS: functools.partial(stage.ours, namespace, work, number),
+                READING: functools.partial(stage.ours, namespace, "read", done=entries),
+            }
+        )
+        work = f"read those of {entries:,} entries that match one of {shown}"
+        results.add(Row(name, work, sides, [Limit(2.0, READING)], entries=entries))
 
 
 def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Callable[[], Sample]) -> None:

@@ -30,7 +30,7 @@ def run_playbook(namespaces: dict[str, str], variables: dict[str, Any]) -> tuple
         (collections / "conntrack").symlink_to(CHECKOUT)
         (folder / "ansible.cfg").touch()
         (folder / "inventory.json").write_text(json.dumps(_inventory(namespaces)))
-        variables = {"target_hosts": "gateway", "report": str(folder / "report.json"), **variables}
+        variables = {"target_hosts": "gateway", "conntrack_report": str(folder / "report.json"), **variables}
         command = [sys.executable, "-m", "ansible", "playbook", "--diff", "--inventory", str(folder / "inventory.json")]
         done = subprocess.run(
             [*command, "--extra-vars", json.dumps(variables), str(CHECKOUT / "playbooks/demo.yml")],

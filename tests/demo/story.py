@@ -167,17 +167,17 @@ class Story:
     def _variables(self) -> dict[str, Any]:
         flow = self.steady.flow
         return {
-            "vpn_inside": self.scene.CLIENTS[0],
-            "vpn_outside": self.scene.SERVER,
-            "vpn_translated": self.old,
-            "stale_flow": {
+            "conntrack_vpn_inside": self.scene.CLIENTS[0],
+            "conntrack_vpn_outside": self.scene.SERVER,
+            "conntrack_vpn_translated": self.old,
+            "conntrack_stale_flow": {
                 "protocol": "udp",
                 "source": flow.local.address,
                 "source_port": flow.local.port,
                 "destination": flow.remote.address,
                 "destination_port": flow.remote.port,
             },
-            "stale_flow_successor": self.new,
+            "conntrack_stale_flow_successor": self.new,
         }
 
 

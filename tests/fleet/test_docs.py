@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse, present
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import CONFIG
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.options.config import CONFIG
-from ansible_collections.netops.conntrack.plugins.plugin_utils.checked import faults_of
+from ansible_collections.netops.conntrack.plugins.plugin_utils._config_validation import faults_of
 from tests.lab import Namespace
+from tests.plays import PIPELINING
 
 CHECKOUT = Path(__file__).parents[2]
 #: All but the pages that tests/fleet/test_howto.py follows from beginning to end.
@@ -72,7 +73,7 @@ def kind_of(block: Block) -> str:
     content = yaml.safe_load(block.text)
     if block.place.startswith("guide_events.rst"):
         return "of a rulebook"  # tests/fleet/test_rulebooks.py runs these
-    if isinstance(content, list) and all("hosts" in item for item in content):
+    if isinstance(content, list) and all({"hosts", "ansible.builtin.import_playbook"} & set(item) for item in content):
         return "plays"
     if isinstance(content, list) and all(module_of(item) for item in content):
         return "tasks"
@@ -136,7 +137,7 @@ def documented(namespace: Namespace) -> Namespace:
     namespace.run([sys.executable, "-c", f"import socket; {SEND}"])
     with namespace.entered(), Table() as table:
         for document in ENTRIES:
-            table.create(parse(document))
+            table.create(from_document(document))
     return namespace
 
 
@@ -151,13 +152,17 @@ def test_python_runs(block: Block, documented: Namespace) -> None:
     documented.run([sys.executable, "-W", "error", "-c", block.text])
 
 
-def test_the_client_removes_what_is_stale_and_creates_an_entry(documented: Namespace) -> None:
-    """What the first program of the guide to the client promises."""
+def test_the_client_deletes_what_matches(documented: Namespace) -> None:
+    """The first program of the guide to the client creates a DNS entry and deletes all DNS entries."""
     block = next(block for block in PYTHON if block.place.startswith("guide_client.rst"))
-    documented.run([sys.executable, "-c", block.text])
-    there = {(entry["original"]["source"], entry["original"]["destination"]) for entry in documented.table()}
-    assert ("10.1.0.3", "192.0.2.53") not in there
-    assert {("10.1.0.2", "192.0.2.53"), ("10.1.0.4", "10.20.0.5")} <= there
+    before = documented.table()
+    printed = documented.run([sys.executable, "-c", block.text]).stdout
+    dns = [entry for entry in before if (entry["protocol"], entry["original"]["destination_port"]) == ("udp", 53)]
+    assert f"{len(dns) + 1} entries deleted" in printed
+    assert len(documented.table()) == len(before) - len(dns)
+    assert ("10.1.0.4", "10.20.0.5") in {
+        (entry["original"]["source"], entry["original"]["destination"]) for entry in documented.table()
+    }
 
 
 # YAML
@@ -187,6 +192,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"),
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_NOCOLOR": "1",
+        **PIPELINING,
     }
 
 
@@ -205,7 +211,7 @@ def write_play(folder: Path, block: Block, **variables: Any) -> Path:
 @pytest.mark.parametrize("block", of_kind("tasks"))
 def test_tasks_run(block: Block, documented: Namespace, environment: dict[str, str], tmp_path: Path) -> None:
     with documented.entered(), Table() as table:
-        gathered = [present(entry) for entry in table.dump()]
+        gathered = [to_document(entry) for entry in table.dump()]
     (tmp_path / "gateway.conntrack").write_text(documented.conntrack("-L"))
     playbook = write_play(tmp_path, block, found={"entries": gathered})
     etc = tmp_path / "etc"
@@ -253,7 +259,7 @@ def test_inventory_plugins_find_hosts(
     """In a namespace where one flow is there that they are about; whose they are, tests/fleet tells."""
     with documented.entered(), Table() as table:
         ends = {"source": "10.1.0.7", "destination": "10.0.0.5", "source_port": 5001, "destination_port": 5432}
-        table.create(parse({"protocol": "tcp", "original": ends, "tcp": {"state": "established"}}))
+        table.create(from_document({"protocol": "tcp", "original": ends, "tcp": {"state": "established"}}))
     inventory = tmp_path / f"{yaml.safe_load(block.text)['plugin'].rpartition('.')[2]}.yml"
     inventory.write_text(block.text)
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}
@@ -264,16 +270,20 @@ def test_inventory_plugins_find_hosts(
 def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: Path) -> None:
     for block in PYTHON:
         compile(block.text, block.place, "exec")
+    playbooks = []
     for kind, block in YAML:
+        playbook = tmp_path / f"{block.place}.yml"  # a message names it
         if kind == "plays":
-            playbook = tmp_path / "playbook.yml"
             playbook.write_text(block.text)
         elif kind == "tasks" and block.needs:
-            playbook = write_play(tmp_path, block)
+            write_play(tmp_path, block).rename(playbook)
         else:
             continue
-        check = [program("ansible-playbook"), "-i", "host,", "--syntax-check", str(playbook)]
-        assert subprocess.run(check, check=False, env=environment).returncode == 0, block.place
+        playbooks.append(str(playbook))
+    check = [program("ansible-playbook"), "-i", "host,", "--syntax-check", *playbooks]
+    done = subprocess.run(check, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("playbook: ") == len(playbooks)
 
 
 def test_something_was_found() -> None:

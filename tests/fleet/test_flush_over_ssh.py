@@ -9,6 +9,7 @@ only: a session whose entry is gone hangs for good.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from pyroute2 import NFCTSocket
 
 from tests.lab import Flow, Host, Lab, has_ipv6
 from tests.lab.namespace import SYSTEM_PATH
-from tests.ssh import CAPABLE_PYTHON, PORTS, PYTHON, Operator, Server, skip_unless_possible
+from tests.ssh import BLIND_PYTHON, CAPABLE_PYTHON, OWN, PORTS, PYTHON, Operator, Server, skip_unless_possible
 
 Task = dict[str, Any]
 
@@ -27,9 +28,35 @@ IPV4, IPV6, LINK_LOCAL = "192.0.2.1", "2001:db8::1", "fe80::1%gateway"
 #: The gateway's address that the operator reaches through a router that translates
 BEHIND = "198.51.100.1"
 REDIRECTED = 2222
+#: Where a program on the gateway accepts connections and passes them on to the server.
+PROXY_PORT = 443
 ZONE, SSH_ZONE = 5, 7
 #: Seen and tracked in the zone; the others' port is 7.
 ZONED_PORT = 9
+
+
+#: Does what sslh, haproxy and socat do: connects to the server itself and passes on what it reads.
+PROXY = f"""
+import asyncio, os, sys
+
+async def pass_on(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def accept(reader, writer):
+    to_server = await asyncio.open_connection("127.0.0.1", 22)
+    await asyncio.gather(pass_on(reader, to_server[1]), pass_on(to_server[0], writer), return_exceptions=True)
+
+async def serve():
+    server = await asyncio.start_server(accept, "{IPV4}", {PROXY_PORT})
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    os._exit(0)
+
+asyncio.run(serve())
+"""
 
 
 class Stage(NamedTuple):
@@ -58,6 +85,24 @@ class Stage(NamedTuple):
             sessions = [("bystander", IPV4, 22), ("bystander", IPV6, 2200), ("operator", IPV4, 22)]
             stack.enter_context(self.operator.logged_in(*sessions))
             yield len(flows)
+
+    @contextmanager
+    def proxy(self, *, seen: bool = True, contained: bool = False) -> Iterator[None]:
+        """A program on the gateway in front of the server.
+
+        :param seen: Its process is visible to the processes of the server.
+        :param contained: It has mount and process namespaces of its own.
+        """
+        server = f"/proc/{self.operator.server.process.pid}/ns"
+        among = ["nsenter", f"--mount={server}/mnt", f"--pid={server}/pid_for_children"] if seen else []
+        among += OWN if contained else []
+        process = self.gateway.start([*among, PYTHON, "-c", PROXY], stdin=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.communicate()  # it ends when its standard input does
 
     def left(self) -> Left:
         """What there is in the table."""
@@ -109,7 +154,7 @@ def protect(gateway: Host) -> None:
     firewall.accept(state="established")
     firewall.accept(state="related")
     firewall.accept(protocol="icmpv6")
-    for port in (22, 2200):
+    for port in (22, 2200, PROXY_PORT):
         firewall.accept(state="new", protocol="tcp", port=port)
     for port in (7, ZONED_PORT):
         firewall.accept(state="new", protocol="tcp", port=port)
@@ -153,7 +198,7 @@ def target(address: str = IPV4, **variables: Any) -> dict[str, Any]:
 def test_a_session_that_is_not_spared_is_cut(stage: Stage, cut: Task) -> None:
     """The trap is real; without this the tests below would prove nothing."""
     tasks = [connection("before"), cut, connection("after")]
-    done = stage.operator.play(tasks, target(), ServerAliveInterval="1")
+    done = stage.operator.play(tasks, target())
     assert {name: task.outcome for name, task in done.items()} == {"before": "ok", "flush": "unreachable"}
 
 
@@ -209,6 +254,94 @@ def test_by_another_way(stage: Stage, address: str, port: int) -> None:
     assert result["kept"] == 1
 
 
+@pytest.mark.parametrize("contained", [False, True], ids=["on the host", "in a container"])
+def test_through_a_program_on_the_gateway(stage: Stage, contained: bool) -> None:
+    """The server's peer is the gateway itself."""
+    tasks = [connection("before"), flush(), connection("after")]
+    with stage.proxy(contained=contained), stage.others():
+        done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT))
+    assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
+    assert done["after"].result["stdout"] == done["before"].result["stdout"]
+    # The operator's connection to the program, and the program's to the server
+    assert done["flush"].result["kept"] == 2
+
+
+def test_through_a_program_that_cannot_be_seen(stage: Stage) -> None:
+    tasks = [connection("before"), flush(), connection("after")]
+    with stage.proxy(seen=False), stage.others() as others:
+        done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT))
+        left = stage.left()
+    assert {name: task.outcome for name, task in done.items()} == {"before": "ok", "flush": "failed"}
+    assert "comes from a program on this host (127.0.0.1 port" in done["flush"].result["msg"]
+    assert len(left.others) >= others
+
+
+def test_through_a_program_of_another_user(stage: Stage) -> None:
+    """A task that is not root's cannot see the program's connections, and removes nothing."""
+    tasks = [connection("before"), flush(become=False), connection("after")]
+    variables = target(ansible_port=PROXY_PORT, ansible_python_interpreter=CAPABLE_PYTHON)
+    with stage.proxy(), stage.others() as others:
+        done = stage.operator.play(tasks, variables)
+        left = stage.left()
+    assert {name: task.outcome for name, task in done.items()} == {"before": "ok", "flush": "failed"}
+    assert "run as root on the host itself" in done["flush"].result["msg"]
+    assert len(left.others) >= others
+
+
+def test_in_the_background_through_a_program(stage: Stage) -> None:
+    """Connections to the program that are to come stay as well."""
+    tasks = [connection("before"), flush(all=True, **{"async": 300, "poll": 1}), connection("after")]
+    with stage.proxy(), stage.others():
+        done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT), persist=False)
+    assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ansible_user": "root", "ansible_become": False},
+        {"ansible_become_flags": "-H -S -n --preserve-env=SSH_CONNECTION"},
+    ],
+    ids=["as root itself", "with sudo that keeps SSH_CONNECTION"],
+)
+def test_without_proc(stage: Stage, variables: dict[str, Any]) -> None:
+    """SSH_CONNECTION names it. Whether the task is a child of sshd is unknown, so others at port 22 stay as well."""
+    task = flush()
+    del task["become"]
+    tasks = [connection("before"), task, connection("after")]
+    variables = {"ansible_become": True, **variables, "ansible_python_interpreter": BLIND_PYTHON}
+    with stage.others() as others:
+        done = stage.operator.play(tasks, target(**variables))
+        left = stage.left()
+    assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
+    assert done["flush"].result["flushed"] >= others
+    assert done["after"].result["stdout"] == done["before"].result["stdout"]
+    assert {flow["reply"]["source_port"] for flow in left.ssh} == {22}
+    assert left.others == []
+
+
+def test_without_proc_and_variable(stage: Stage) -> None:
+    """Nothing names it, and nothing is removed."""
+    with stage.others() as others:
+        done = stage.operator.play([flush()], target(ansible_python_interpreter=BLIND_PYTHON))
+        left = stage.left()
+    assert done["flush"].outcome == "failed"
+    assert "/proc is not mounted and SSH_CONNECTION is not set" in done["flush"].result["msg"]
+    assert len(left.others) >= others
+
+
+def test_when_except_names_it(stage: Stage) -> None:
+    """As one does where it cannot be found."""
+    options = {"all": True, "keep_ssh": False, "except": {"protocol": "tcp", "destination_port": [22, 2200]}}
+    tasks = [connection("before"), flush(**options), connection("after")]
+    with stage.others() as others:
+        done = stage.operator.play(tasks, target())
+        left = stage.left()
+    assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
+    assert (done["flush"].result["flushed"] >= others, left.others) == (True, [])
+    assert done["after"].result["stdout"] == done["before"].result["stdout"]
+
+
 def test_when_the_match_names_it(stage: Stage) -> None:
     """Check mode says beforehand what is kept."""
     match = {"destination_port": 22}
@@ -229,6 +362,6 @@ def test_when_the_match_names_it(stage: Stage) -> None:
 )
 def test_in_the_background(stage: Stage, user: str, persist: bool) -> None:
     """The task is no child of sshd any more and is asked after through connections to come: all of them stay."""
-    options: dict[str, Any] = {"async": 30, "poll": 1, "become": user != "root"}
+    options: dict[str, Any] = {"async": 300, "poll": 1, "become": user != "root"}
     result = check_survival(stage, target(ansible_user=user), persist=persist, **options)
     assert result["kept"] >= 3

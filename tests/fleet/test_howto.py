@@ -27,7 +27,6 @@ from tests.plays import Controller
 
 OLD, NEW = Gateway.OUTSIDE
 #: linux/netlink.h
-NETLINK_NETFILTER = "12"
 
 Follow = Callable[[Mapping[str, Namespace]], Reader]
 
@@ -125,13 +124,9 @@ def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[
     """Do this as soon as somebody has subscribed to events of conntrack, while the block is run."""
 
     def wait() -> None:
-        with host.entered():
-            while not over.is_set() and not any(
-                line.split()[1] == NETLINK_NETFILTER and int(line.split()[3], 16)
-                for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
-            ):
-                sleep(0.05)
-        sleep(0.5)  # and has read the table
+        while not over.is_set() and not any(host.subscriptions()):
+            sleep(0.05)
+        sleep(2)  # and has read the table
         act()
 
     over = Event()

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.snapshot import save
 from tests.lab import Gateway, Lab, Namespace, has_ipv6
-from tests.plays import CHECKOUT, TIMEOUT, Controller
+from tests.plays import CHECKOUT, PIPELINING, TIMEOUT, Controller
 
 Document = dict[str, Any]
 
@@ -45,7 +45,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**Controller(folder).environment, **ALONE}
+        self.environment = {**Controller(folder).environment, **ALONE, **PIPELINING}
 
     def write(self, text: str | Document, name: str = "flows.yml") -> str:
         """An inventory of this plugin."""
@@ -270,8 +270,9 @@ def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site)
     (site.folder / "odd.gz").write_text("{}\n")
     wrong: dict[str, tuple[Document, str]] = {
         "misspelt": ({"mach": {"port": 5432}}, "mach: no such option; write one of "),
-        "match": ({"match": {"prot": "tcp"}}, "match.prot: no such key; write one of "),
+        "match": ({"match": {"prot": "tcp"}}, "match.prot: no such key; write protocol"),
         "nothing": ({"match": []}, "match: an empty list matches nothing; leave it out or add a match"),
+        "null": ({"except": None}, "except: is null; leave it out or give it a value"),
         "undefined": (
             {"match": {"source": "{{ backend }}"}},
             "match: 'backend' is undefined; templates here know extra variables (-e) and no others",

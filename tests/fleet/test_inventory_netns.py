@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 
 from tests.lab import Lab, Namespace, has_ipv6
-from tests.lab.namespace import SYSTEM_PATH
-from tests.plays import CHECKOUT, TIMEOUT, Controller
+from tests.plays import CHECKOUT, PIPELINING, TIMEOUT, Controller
 
 Document = dict[str, Any]
 
@@ -55,18 +54,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ip() -> str:
-    """The program, through whose eyes the namespaces are seen as well."""
-    program = shutil.which("ip", path=SYSTEM_PATH)
-    if program is None:
-        pytest.skip("the ip program is absent (apt-get install iproute2)")
-    return program
-
-
-@pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     return {
         **Controller(tmp_path).environment,
+        **PIPELINING,
         "ANSIBLE_INVENTORY_ENABLED": "netops.conntrack.netns",
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
@@ -143,7 +134,7 @@ def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
 
 def settle(namespaces: Iterable[Namespace], ip: str) -> None:
     """Wait until links are what they will be: the kernel tells states and makes addresses in its own time."""
-    until, before = time.monotonic() + 10, None
+    until, before = time.monotonic() + 60, None
     while time.monotonic() < until:
         now = [json.loads(namespace.run([ip, "-json", "address"]).stdout) for namespace in namespaces]
         coming = any("LOWER_UP" in link["flags"] and link["operstate"] != "UP" for links in now for link in links[1:])

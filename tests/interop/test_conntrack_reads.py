@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views
 from tests.lab import Namespace
@@ -27,7 +27,7 @@ def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         with namespace.entered(), Table() as table:
-            samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported)
+            samples.create_all(lambda declared: table.create(from_document(declared)), Unsupported)
             yield namespace, table
 
 
@@ -85,7 +85,7 @@ def test_selects_the_same(filled: tuple[Namespace, Table], options: str, match: 
     text = namespace.conntrack("-L", "-o", "extended,id", *options.split())
     shown = {entry["id"] for entry in views.by_text(namespace, text)}
     predicate = parse_match(match)
-    matched = {entry["id"]: shape.present(entry) for entry in table.dump() if predicate(entry)}
+    matched = {entry["id"]: to_document(entry) for entry in table.dump() if predicate(entry)}
     assert matched, "a comparison of nothing with nothing"
     assert len(matched) < table.count()
     missed, extra = shown - matched.keys(), [matched[number] for number in matched.keys() - shown]
@@ -123,7 +123,7 @@ class TestGet:
         ids=lambda sample: sample.declared["family"] + "-" + sample.name,
     )  # fmt: skip
     def test_finds_what_the_client_made(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
-        table.create(shape.parse(sample.declared))
+        table.create(from_document(sample.declared))
         original = sample.declared["original"]
         options = {
             "source": "-s", "destination": "-d", "source_port": "--sport", "destination_port": "--dport",
@@ -169,7 +169,7 @@ class TestChanges:
         shown: dict[str, Any],
     ) -> None:
         before = self.shown(namespace)
-        wanted = shape.parse(samples.flow("ipv4", "tcp", 1, 2, zone=5, **declared))
+        wanted = from_document(samples.flow("ipv4", "tcp", 1, 2, zone=5, **declared))
         if "status" in wanted:
             wanted["status"] |= made["status"]
         table.update(wanted)

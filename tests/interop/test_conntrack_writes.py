@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views
 from tests.lab import Namespace
@@ -246,7 +246,7 @@ def insert(namespace: Namespace, options: str, family: str = "ipv4", command: st
 
 
 def gathered(table: Table) -> list[Document]:
-    return [shape.present(entry) for entry in table.dump()]
+    return [to_document(entry) for entry in table.dump()]
 
 
 def expected(case: Case, family: str) -> Document:
@@ -285,7 +285,7 @@ def test_what_it_inserts_is_declared_again_by_the_client(table: Table, namespace
     shown = namespace.conntrack("-L", "-o", "extended")
     (saved,) = gathered(table)
     namespace.conntrack("-F")
-    table.create(shape.parse(saved))
+    table.create(from_document(saved))
     assert views.by_text(namespace, namespace.conntrack("-L", "-o", "extended")) == [
         views.near(entry) for entry in views.by_text(namespace, shown)
     ]
@@ -300,7 +300,7 @@ def test_adds(table: Table, namespace: Namespace) -> None:
 def test_restores_what_the_client_made_and_it_had_saved(table: Table, namespace: Namespace) -> None:
     """-o save and -R, the program's own way there and back: marks, labels and NAT are lost on it."""
     for family in samples.FAMILIES:
-        table.create(shape.parse(samples.flow(family, "udp", 1, 2, zone=5, timeout=300)))
+        table.create(from_document(samples.flow(family, "udp", 1, 2, zone=5, timeout=300)))
     saved = namespace.conntrack("-L", "-o", "save")
     before = {entry["family"]: views.lasting(entry) for entry in gathered(table)}
     namespace.conntrack("-F")
@@ -319,7 +319,7 @@ class TestChanges:
         documents = [samples.flow("ipv4", "udp", port, 53, mark=port, status=["seen_reply"]) for port in (1, 2, 3)]
         documents.append(samples.flow("ipv6", "tcp", 4, 53, tcp={"state": "syn_sent"}))
         for document in documents:
-            table.create(shape.parse(document))
+            table.create(from_document(document))
         return documents
 
     def one(self, table: Table, port: int) -> Document:
@@ -362,7 +362,7 @@ class TestChanges:
         ids=[pair[0] for pair in samples.SAMPLES if not pair[1].needs],
     )
     def test_delete_of_any_kind(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
-        table.create(shape.parse(sample.declared))
+        table.create(from_document(sample.declared))
         original = sample.declared["original"]
         family = sample.declared["family"]
         namespace.conntrack("-D", "-f", family, "-s", original["source"], "-d", original["destination"])
@@ -386,13 +386,13 @@ class TestLabels:
         options = f"{UDP} --label-add first --label-add last".split()
         program("-I", "-s", CLIENT["ipv4"], "-d", SERVER["ipv4"], "-t", "300", *options)
         (entry,) = table.dump()
-        assert shape.present(entry, labels)["labels"] == ["first", "last"]
-        assert shape.present(entry)["labels"] == [0, 127]
+        assert to_document(entry, labels)["labels"] == ["first", "last"]
+        assert to_document(entry)["labels"] == [0, 127]
 
     def test_are_written_by_their_names(
         self, table: Table, namespace: Namespace, program: views.LabelledProgram, labels: LabelMap
     ) -> None:
-        table.create(shape.parse(udp(labels=["of-the-third-word", 5, "first"]), labels))
+        table.create(from_document(udp(labels=["of-the-third-word", 5, "first"]), labels))
         (shown,) = views.by_text(namespace, program("-L", "-o", "extended,id,labels"))
         assert shown["labels"] == ["first", "of-the-third-word"]  # it shows those that have a name
         (shown,) = views.by_xml(namespace, program("-L", "-o", "xml,id,labels"))
@@ -401,19 +401,19 @@ class TestLabels:
         assert seen["labels"] == [0, 5, 64]
 
     def test_are_changed_by_both(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
-        table.create(shape.parse(udp(labels=["first"]), labels))
+        table.create(from_document(udp(labels=["first"]), labels))
         program("-U", "-s", CLIENT["ipv4"], "--label-add", "last")
         (entry,) = table.dump()
-        assert shape.present(entry, labels)["labels"] == ["first", "last"]
+        assert to_document(entry, labels)["labels"] == ["first", "last"]
         program("-U", "-s", CLIENT["ipv4"], "--label-del", "first")
         (entry,) = table.dump()
-        assert shape.present(entry, labels)["labels"] == ["last"]
-        table.update(shape.parse(udp(labels=["first", 3]), labels))
+        assert to_document(entry, labels)["labels"] == ["last"]
+        table.update(from_document(udp(labels=["first", 3]), labels))
         assert "labels=first" in program("-L", "-o", "labels")
 
     def test_select_the_same(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
         for port, names in ((1, ["first"]), (2, ["last"]), (3, ["first", "last"])):
-            table.create(shape.parse(samples.flow("ipv4", "udp", port, 2, labels=names), labels))
+            table.create(from_document(samples.flow("ipv4", "udp", port, 2, labels=names), labels))
         for wanted, ports in ((["first"], {1, 3}), (["last"], {2, 3}), (["first", "last"], {3})):
             options = [word for name in wanted for word in ("-l", name)]
             text = program("-L", "-o", "extended,id", *options)
@@ -425,7 +425,7 @@ class TestLabels:
 
 def test_reads_helpers_that_the_client_attached(table: Table, namespace: Namespace) -> None:
     document = samples.flow("ipv4", "tcp", 1, 21, helper="ftp")
-    error = next(table.create_all([shape.parse(document) | {"timeout": 60}]))
+    error = next(table.create_all([from_document(document) | {"timeout": 60}]))
     if error is not None:
         pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
     assert " helper=ftp " in namespace.conntrack("-L")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation as client
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotFound, Unsupported
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import Subscription
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import Subscription
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests.lab import Namespace
 from tests.lab.table import expectations_from_program
@@ -32,23 +32,22 @@ MADE = (
     "--tuple-src 192.0.2.21 --tuple-dst 10.1.0.2 --tuple-port-src 0 --tuple-port-dst 4000 "
     "--mask-src 255.255.255.255 --mask-dst 255.255.255.255 --mask-port-src 0 --mask-port-dst 65535"
 ).split()
-LISTENING = f"{1 << 3 | 1 << 4 | 1 << 5:08x}"  # new, update, destroy of expectations
 
 
 @pytest.fixture
 def table(namespace: Namespace) -> Iterator[Table]:
     with namespace.entered(), Table() as table:
         try:
-            table.create(shape.parse({"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}))
+            table.create(from_document({"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}))
         except Unsupported:
             pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
         yield table
 
 
 def create(table: Table, **more: Any) -> dict[str, Any]:
-    wanted = client.parse({**DECLARED, **more})
-    client.create(table, wanted)
-    return client.present(client.get(table, wanted))
+    wanted = expectation.from_document({**DECLARED, **more})
+    expectation.create(table, wanted)
+    return expectation.to_document(expectation.get(table, wanted))
 
 
 def as_program_shows(document: dict[str, Any]) -> dict[str, Any]:
@@ -79,25 +78,25 @@ def test_it_deletes(table: Table, namespace: Namespace) -> None:
     found = create(table)
     namespace.conntrack("-D", "expect", *NAMED, check=False)  # it has no count of what it deletes, so it says 1
     with pytest.raises(NotFound):
-        client.get(table, client.parse(found))
+        expectation.get(table, expectation.from_document(found))
 
 
 def test_it_flushes(table: Table, namespace: Namespace) -> None:
     create(table)
     namespace.conntrack("-F", "expect")
-    assert list(client.read_all(table)) == []
+    assert list(expectation.read_all(table)) == []
 
 
 def test_it_inserts(table: Table, namespace: Namespace) -> None:
     """It sends neither protocol nor ports of what is expected; the addresses are there, and so is the master."""
     namespace.conntrack("-I", "expect", *MADE)
-    (found,) = client.located(table, client.read_all(table))
-    document = client.present(found)
+    (found,) = expectation.located(table, expectation.read_all(table))
+    document = expectation.to_document(found)
     (shown,) = namespace.expectations()
     assert document["tuple"].items() >= {"source": "192.0.2.21", "destination": "10.1.0.2"}.items()
     assert document["master"] == {"protocol": "tcp", **CONTROL}
     assert (shown["tuple"]["source"], shown["master"]) == ("192.0.2.21", CONTROL)
-    client.delete(table, found)
+    expectation.delete(table, found)
     assert namespace.expectations() == []
 
 
@@ -107,13 +106,10 @@ def test_it_tells_events(table: Table, namespace: Namespace, tmp_path: Path) -> 
     told = tmp_path / "events"
     with told.open("w") as file:
         program = namespace.start(["conntrack", "-E", "expect"], stdout=file, stderr=None)
-        deadline = time.monotonic() + 5
-        while LISTENING not in Path("/proc/thread-self/net/netlink").read_text():
-            assert time.monotonic() < deadline, "conntrack does not listen"
-            time.sleep(0.01)
+        namespace.wait_for_subscriber()
         with Subscription(["expectation_new", "expectation_destroy"]) as subscription:
             found = create(table)
-            client.delete(table, client.parse(found))
+            expectation.delete(table, expectation.from_document(found))
             events = [event for number in range(2) for event in subscription.receive()]
         deadline = time.monotonic() + 5
         while len(told.read_text().splitlines()) < 2 and time.monotonic() < deadline:
@@ -121,7 +117,7 @@ def test_it_tells_events(table: Table, namespace: Namespace, tmp_path: Path) -> 
         program.terminate()
         program.wait()
     assert [event.kind for event in events] == ["expectation_new", "expectation_destroy"]
-    assert [client.present(event.entry)["id"] for event in events] == [found["id"]] * 2
+    assert [expectation.to_document(event.entry)["id"] for event in events] == [found["id"]] * 2
     shown = expectations_from_program(told.read_text())
     assert [one["event"] for one in shown] == ["new", "destroy"]
     assert [lasting(one) for one in shown] == [as_program_shows(found)] * 2

@@ -15,7 +15,7 @@ from pyroute2 import NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views
 from tests.lab import Namespace
@@ -52,29 +52,29 @@ class TestBothWays:
 
     def test_it_adds(self, table: Table, family: str) -> None:
         self.entry(family, "add", timeout=300, mark=7)
-        (found,) = (shape.present(entry) for entry in table.dump())
+        (found,) = (to_document(entry) for entry in table.dump())
         wanted = samples.flow(family, "udp", 1, 53, mark=7, timeout=300, status=["confirmed"])
         assert found == {**views.near(wanted), "id": found["id"], "use": 1}
 
     def test_it_changes(self, table: Table, family: str) -> None:
-        wanted = shape.parse(samples.flow(family, "udp", 1, 53))
+        wanted = from_document(samples.flow(family, "udp", 1, 53))
         table.create(wanted)
         self.entry(family, "set", mark=9)
         assert table.get(wanted)["mark"] == 9
 
     def test_it_deletes(self, table: Table, family: str) -> None:
-        table.create(shape.parse(samples.flow(family, "udp", 1, 53)))
+        table.create(from_document(samples.flow(family, "udp", 1, 53)))
         self.entry(family, "del")
         assert list(table.dump()) == []
 
     def test_it_gets(self, table: Table, namespace: Namespace, family: str) -> None:
-        table.create(shape.parse(samples.flow(family, "udp", 1, 53, mark=3)))
+        table.create(from_document(samples.flow(family, "udp", 1, 53, mark=3)))
         message, *_unused = self.entry(family, "get")
         assert message.get_attr("CTA_MARK") == 3
 
     def test_its_entry_is_changed_and_deleted(self, table: Table, namespace: Namespace, family: str) -> None:
         self.entry(family, "add", timeout=300)
-        wanted = shape.parse(samples.flow(family, "udp", 1, 53, mark=5))
+        wanted = from_document(samples.flow(family, "udp", 1, 53, mark=5))
         table.update(wanted)
         assert [entry["mark"] for entry in views.by_pyroute2(namespace)] == [5]
         table.delete(table.get(wanted))
@@ -85,7 +85,7 @@ class TestBothWays:
 
 def test_statistics(table: Table, namespace: Namespace) -> None:
     for port in range(1, 12):
-        table.create(shape.parse(samples.flow("ipv4", "udp", port, 53)))
+        table.create(from_document(samples.flow("ipv4", "udp", port, 53)))
     with NFCTSocket() as conntrack:
         (message,) = conntrack.count()
         per_cpu = conntrack.stat()

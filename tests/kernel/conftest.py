@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from tests.lab.fixtures import gateway_lab, lab, namespace, root
+from tests.lab.fixtures import emptied_namespace, gateway_lab, ip, lab, module_namespace, namespace, root
 
-__all__ = ["gateway_lab", "lab", "namespace", "root"]
+__all__ = ["emptied_namespace", "gateway_lab", "ip", "lab", "module_namespace", "namespace", "root"]

@@ -13,20 +13,24 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import identity
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import features, samples, views
 from tests.lab import Gateway, Namespace
 from tests.samples import SAMPLES, Sample
 
+pytestmark = pytest.mark.every_kernel
+
 
 @pytest.fixture
-def labelled(namespace: Namespace) -> Namespace:
+def labelled(emptied_namespace: Namespace) -> Namespace:
     """A namespace whose connections can have labels."""
-    namespace.firewall.use_labels()
-    return namespace
+    return emptied_namespace
 
 
 @pytest.fixture
@@ -37,10 +41,10 @@ def table(labelled: Namespace) -> Iterator[Table]:
 
 def create(table: Table, declared: dict[str, Any]) -> dict[str, Any]:
     """Create what is declared; what is gathered of it then."""
-    wanted = shape.parse(declared)
+    wanted = from_document(declared)
     table.create(wanted)
     (found,) = (entry for entry in table.dump() if identity(entry) == identity(wanted))
-    return shape.present(found)
+    return to_document(found)
 
 
 def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
     features.needs(sample.needs)
     try:
         if "master" in sample.declared:
-            table.create(shape.parse(samples.everything(sample.declared["family"])))
+            table.create(from_document(samples.everything(sample.declared["family"])))
         return create(table, sample.declared)
     except Unsupported:
         if sample.needs == "helper":
@@ -66,7 +70,7 @@ class TestEverySample:
     def test_is_got_as_it_is_dumped(self, table: Table, sample: Sample) -> None:
         """Only that a get holds a reference of its own while it reads."""
         gathered = create_sample(table, sample)
-        got = shape.present(table.get(shape.parse(sample.declared)))
+        got = to_document(table.get(from_document(sample.declared)))
         assert got == {**views.near(gathered), "use": gathered["use"] + 1}
 
     def test_is_what_conntrack_shows(self, table: Table, labelled: Namespace, sample: Sample) -> None:
@@ -74,6 +78,7 @@ class TestEverySample:
         shown = views.numbered(views.by_text(labelled))[gathered["id"]]
         assert shown == views.as_program_shows(gathered)
 
+    @pytest.mark.running_kernel_only  # the program writes the text above from the same message
     def test_is_what_conntrack_shows_as_xml(self, table: Table, labelled: Namespace, sample: Sample) -> None:
         gathered = create_sample(table, sample)
         shown = views.numbered(views.by_xml(labelled))[gathered["id"]]
@@ -113,11 +118,30 @@ class TestEveryValue:
         (shown,) = views.by_pyroute2(labelled)
         assert shown["tcp"] == {"state": "established", **sides}
 
+    @pytest.mark.parametrize("direction", ["original", "reply"])
+    def test_tcp_flags_are_cleared(self, table: Table, labelled: Namespace, direction: str) -> None:
+        """An empty list clears the flags of an existing entry in place, and those of one direction only."""
+        every = {"window_scale": 7, "flags": list(views.TCP_FLAGS)}
+        declared = samples.flow("ipv4", "tcp", 1, 2, tcp={"state": "established", "original": every, "reply": every})
+        number = create(table, declared)["id"]
+        cleared = from_document({**declared, "tcp": {direction: {"flags": []}}})
+        done = reconcile(table, cleared, Policy(), LabelMap(), False)
+        assert (done["operation"], [change["key"] for change in done["changes"]]) == (
+            "updated",
+            [f"tcp.{direction}.flags"],
+        )
+        (shown,) = views.by_pyroute2(labelled)
+        other = "reply" if direction == "original" else "original"
+        assert done["entry"]["id"] == number
+        assert shown["tcp"][other] == every
+        assert shown["tcp"][direction]["flags"] == list(views.TCP_FLAGS)[4:]
+        assert reconcile(table, cleared, Policy(), LabelMap(), False)["operation"] == "unchanged"
+
     def test_labels(self, table: Table, labelled: Namespace) -> None:
-        for bit in range(128):
-            table.create(shape.parse(samples.flow("ipv4", "udp", 1 + bit, 2, labels=[bit])))
+        flows = (samples.flow("ipv4", "udp", 1 + bit, 2, labels=[bit]) for bit in range(128))
+        assert not any(table.create_declared(flows))
         every = {1 + bit: [bit] for bit in range(128)}
-        gathered = [shape.present(entry) for entry in table.dump()]
+        gathered = [to_document(entry) for entry in table.dump()]
         assert {entry["original"]["source_port"]: entry["labels"] for entry in gathered} == every
         shown = views.by_pyroute2(labelled)
         assert {entry["original"]["source_port"]: entry["labels"] for entry in shown} == every
@@ -163,7 +187,7 @@ class TestWhatPacketsSet:
             flow.seen_as()
             time.sleep(0.3)  # for the acknowledgement that TCP may keep back for 0.2 s
             with gateway.entered(), Table() as table:
-                (gathered,) = (shape.present(entry) for entry in table.dump())
+                (gathered,) = (to_document(entry) for entry in table.dump())
             assert gathered["tcp"]["state"] == "established"
             assert gathered["status"] == ["seen_reply", "assured", *samples.SNAT]
             for direction in ("original", "reply"):
@@ -186,7 +210,7 @@ class TestWhatPacketsSet:
         ):
             raw.sendto(packet, (gateway_lab.SERVER, 0))
         with gateway.entered(), Table() as table:
-            (gathered,) = (shape.present(entry) for entry in table.dump() if entry["original.protocol"] == 132)
+            (gathered,) = (to_document(entry) for entry in table.dump() if entry["original.protocol"] == 132)
         assert gathered["sctp"]["reply_vtag"] == 0x01020304
         (shown,) = (entry for entry in views.by_pyroute2(gateway) if entry["protocol"] == "sctp")
         assert shown["sctp"] == gathered["sctp"]
@@ -199,5 +223,5 @@ class TestWhatPacketsSet:
         with gateway_lab.client1.udp(gateway_lab.SERVER, 9) as flow:
             flow.send()
         with gateway_lab.gateway.entered(), Table() as table:
-            gathered = [shape.present(entry) for entry in table.dump()]
+            gathered = [to_document(entry) for entry in table.dump()]
         assert [(entry["zone"], entry["mark"], entry["labels"]) for entry in gathered] == [(9, 0xABCD, [40])]

@@ -72,6 +72,7 @@ def of(namespace: Namespace, **variables: str) -> list[str]:
     return [word for name, value in words.items() for word in ("-e", f"{name}='{value}'")]
 
 
+@pytest.mark.usefixtures("ip")
 @pytest.mark.parametrize("pipelining", ["true", "false"])
 def test_modules_run_inside(ansible: Ansible, lab: Lab, pipelining: str) -> None:
     left, right = lab.host("left"), lab.host("right")
@@ -118,6 +119,7 @@ def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining:
     assert ["nobody", inside] == printed.split()[-2:]
 
 
+@pytest.mark.usefixtures("ip")
 def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
     """Made by ip-netns(8), with a /run of its own so that the machine's is not touched."""
     script = 'mount -t tmpfs none /run && ip netns add blue && ip -n blue link add marked type veth && exec "$@"'
@@ -128,6 +130,7 @@ def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
     assert "create it with 'ip netns add red', or name one of blue." in printed
 
 
+@pytest.mark.usefixtures("ip")
 def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path: Path) -> None:
     """That of a rootless container, entered with the user namespace it belongs to."""
     ready = tmp_path / "ready"

@@ -12,16 +12,26 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import zero
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ResultUnknown
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import ANSWERED_WINDOW, Datagrams, Socket
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
+    ANSWERED_BATCH_SIZE,
+    NetlinkSocket,
+    NetlinkTransport,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.counters import zero
 from tests import samples
 from tests.lab import Gateway, Namespace
+
+pytestmark = pytest.mark.every_kernel
 
 PORTS = (5001, 5002, 5003)
 
@@ -106,7 +116,7 @@ def test_under_traffic_all_parts_add_up(counting: Gateway, table: Table, match: 
     traffic = threading.Thread(target=send)
     traffic.start()
     try:
-        results = [run(table, wanted) for _run in range(50)]
+        results = [run(table, wanted) for _run in range(25)]
     finally:
         enough.set()
         traffic.join()
@@ -115,30 +125,30 @@ def test_under_traffic_all_parts_add_up(counting: Gateway, table: Table, match: 
         flow.close()
     parts = [[totals(result)[way][0] for result in results] for way in (0, 1)]
     assert [sum(packets) for packets in parts] == [rounds * len(flows)] * 2
-    assert sum(packets > 0 for packets in parts[0]) > 10, "packets flowed between the runs"
+    assert sum(packets > 0 for packets in parts[0]) > 5, "packets flowed between the runs"
 
 
 def flow_document(port: int) -> Any:
-    return creation(shape.parse(samples.flow("ipv6", "tcp", port, 53)))
+    return creation(from_document(samples.flow("ipv6", "tcp", port, 53)))
 
 
 def test_windows_fit_the_receive_buffer(namespace: Namespace) -> None:
     """Every answer arrives, and belongs to its request."""
     namespace.sysctl("nf_conntrack_acct", 1)
-    entries = [flow_document(port) for port in range(1, 20 * ANSWERED_WINDOW)]
+    entries = [flow_document(port) for port in range(1, 20 * ANSWERED_BATCH_SIZE)]
     with namespace.entered(), Table() as table:
         assert not any(table.create_all(entries))
         answers = list(table.zero_all(entries))
         assert [answer["original.source_port"] for answer in answers if isinstance(answer, dict)] == list(
-            range(1, 20 * ANSWERED_WINDOW)
+            range(1, 20 * ANSWERED_BATCH_SIZE)
         )
 
 
 def test_a_buffer_that_is_too_small_is_no_silent_loss(namespace: Namespace) -> None:
     """Answers that found no room had counts in them: each is told."""
     namespace.sysctl("nf_conntrack_acct", 1)
-    with namespace.entered(), Table(lambda: Socket(Datagrams(receive_buffer=1))) as cramped:
-        assert not any(cramped.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_WINDOW)))
+    with namespace.entered(), Table(lambda: NetlinkSocket(NetlinkTransport(receive_buffer=1))) as cramped:
+        assert not any(cramped.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_BATCH_SIZE)))
         entries = list(cramped.dump())
         answers = list(cramped.zero_all(entries))
         assert len(answers) == len(entries)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
     KernelError,
@@ -25,6 +25,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
 from tests.lab import Namespace
+
+pytestmark = pytest.mark.every_kernel
 
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 CLONE_NEWUSER = 0x10000000
@@ -89,11 +91,11 @@ def first_of(results: Iterable[KernelError | None]) -> None:
             raise error
 
 
-ENTRY = shape.parse(samples.flow("ipv4", "udp", 1, 53))
+ENTRY = from_document(samples.flow("ipv4", "udp", 1, 53))
 
 OPERATIONS: dict[str, Callable[[Table], Any]] = {
     "create": lambda table: table.create(ENTRY),
-    "put": lambda table: table.put(ENTRY),
+    "put": lambda table: table.create_or_update(ENTRY),
     "update": lambda table: table.update(ENTRY),
     "get": lambda table: table.get(ENTRY),
     "delete": lambda table: table.delete(ENTRY),

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import platform
 import re
 import select
 import socket
@@ -21,28 +22,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import events, expectation, shape, uapi
-from ansible_collections.netops.conntrack.plugins.module_utils.client.bpf import ProgramTooLong, compile_filter
-from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink.messages import nfgenmsg, parse_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun, Unsupported
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import (
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events import subscription as events
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower, Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import (
     Event,
     EventsOff,
-    Follower,
-    Resync,
     Subscription,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING, Match, parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.messages import nfgenmsg, parse_entry
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Datagrams, Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.bpf import ProgramTooLong, compile_filter
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import strategies
+from ansible_collections.netops.conntrack.tests.unit.support import strategies
 from tests import features, samples
 from tests.lab import Gateway, Namespace
 from tests.lab.table import from_program
+from tests.profiles import examples
+
+pytestmark = pytest.mark.every_kernel
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 FLOOD = 50_000
@@ -55,7 +67,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 
 def udp(port: int, destination: int = 53, **more: Any) -> Entry:
-    return creation(shape.parse(samples.flow("ipv4", "udp", port, destination, **more)))
+    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **more)))
 
 
 def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) -> None:
@@ -91,7 +103,7 @@ def listed(namespace: Namespace) -> list[tuple[Any, ...]]:
 
 
 def known(follower: Follower) -> list[tuple[Any, ...]]:
-    return sorted((gist(shape.present(entry)) for entry in follower.entries.values()), key=str)
+    return sorted((gist(to_document(entry)) for entry in follower.entries.values()), key=str)
 
 
 def drain(follower: Follower) -> list[Any]:
@@ -104,6 +116,20 @@ def drain(follower: Follower) -> list[Any]:
             return told
 
 
+def read_lines(descriptor: int, count: int) -> list[str]:
+    """So many lines of a program, for which there is time, and those that follow at once."""
+    found: list[str] = []
+    rest = b""
+    os.set_blocking(descriptor, False)
+    while select.select([descriptor], [], [], 20 if len(found) < count else 0.1)[0]:
+        read = os.read(descriptor, 1 << 16)
+        if not read:
+            break
+        *lines, rest = (rest + read).split(b"\n")
+        found += [line.decode() for line in lines]
+    return found
+
+
 class Watch:
     """`conntrack -E`, beside what is tested."""
 
@@ -111,36 +137,58 @@ class Watch:
 
     def __init__(self, namespace: Namespace) -> None:
         self.process = namespace.start(["conntrack", "-E", "-o", "extended,id"], stderr=subprocess.DEVNULL)
-        with namespace.entered():
-            sockets = Path("/proc/thread-self/net/netlink")
-            until = time.monotonic() + 5
-            while not any(self._listens(line.split()) for line in sockets.read_text().splitlines()[1:]):
-                assert time.monotonic() < until, "conntrack -E does not listen"
-                time.sleep(0.01)
+        namespace.wait_for_subscriber()
 
-    @staticmethod
-    def _listens(fields: list[str]) -> bool:
-        return fields[1] == "12" and int(fields[3], 16) != 0
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.process.terminate()
+        self.process.wait()
 
     def read(self, count: int) -> list[tuple[Any, ...]]:
         """So many events, and no more that follow at once."""
         found: list[tuple[Any, ...]] = []
-        text = b""
         output = self.process.stdout
         assert output is not None
-        descriptor = output.fileno()
-        os.set_blocking(descriptor, False)
-        while select.select([descriptor], [], [], 5 if len(found) < count else 0.1)[0]:
-            text += os.read(descriptor, 1 << 16)
-            *lines, text = text.split(b"\n")
-            for line in lines:
-                parsed = self.LINE.search(line.decode())
-                assert parsed is not None, line
-                kind, rest = parsed.groups()
-                if " tcp " in rest and not re.search(r" [A-Z][A-Z_0-9]+ src", rest):
-                    rest = rest.replace(" src=", " NONE src=", 1)  # an update that changed no state
-                found.append((kind.lower(), *gist(from_program(rest)[0])))
+        for line in read_lines(output.fileno(), count):
+            parsed = self.LINE.search(line)
+            assert parsed is not None, line
+            kind, rest = parsed.groups()
+            if " tcp " in rest and not re.search(r" [A-Z][A-Z_0-9]+ src", rest):
+                rest = rest.replace(" src=", " NONE src=", 1)  # an update that changed no state
+            found.append((kind.lower(), *gist(from_program(rest)[0])))
         return found
+
+
+class TestWhichProcess:
+    def test_the_port_id_is_that_of_conntrack(self, gateway_lab: Gateway) -> None:
+        """Entries of packets have none, and those that programs create, change or delete have that of the program."""
+        namespace = gateway_lab.gateway
+        namespace.conntrack("--version")  # skips the test where the program is absent
+        watch = namespace.start(["conntrack", "-E", "-o", "userspace"], stderr=subprocess.DEVNULL)
+        namespace.wait_for_subscriber()
+        with namespace.entered(), Table() as table, Subscription() as subscription, Follower() as follower:
+            with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT):
+                pass
+            table.create(udp(1))
+            table.update({**udp(1), "mark": 7})
+            namespace.conntrack("-D", "-p", "udp", "--orig-port-src", "1")
+            found = []
+            while subscription.wait(0.2):
+                found += subscription.receive()
+            followed = [told for told in drain(follower) if isinstance(told, Event)]
+        assert watch.stdout is not None
+        shown = read_lines(watch.stdout.fileno(), len(found))
+        watch.terminate()
+        assert len(shown) == len(found) > 6
+        expected = [int((re.findall(r"\[USERSPACE\] portid=(\d+)", line) or [0])[0]) for line in shown]
+        assert [event.port_id for event in found] == expected
+        assert expected[0] == 0
+        ours = [event.port_id for event in found if event.entry["original.protocol"] == 17]
+        assert len(ours) == 3
+        assert ours[0] == ours[1] != ours[2] != 0
+        assert [event.port_id for event in followed if event.entry["original.protocol"] == 17] == ours
 
 
 #: Samples with a helper or a master have tests of their own.
@@ -149,13 +197,18 @@ FREE_STANDING = [each for each in samples.SAMPLES if not each[1].needs]
 
 class TestEveryProtocol:
     @pytest.mark.parametrize("sample", [each[1] for each in FREE_STANDING], ids=[each[0] for each in FREE_STANDING])
-    def test_three_readers_hear_the_same(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
+    def test_three_readers_hear_the_same(self, emptied_namespace: Namespace, sample: samples.Sample) -> None:
         features.needs(sample.needs)
         if not Path("/usr/sbin/conntrack").exists():
             pytest.skip("the conntrack program is absent (apt-get install conntrack)")
-        entry = shape.parse({**sample.declared, "timeout": 600})
-        watch = Watch(namespace)
-        with Subscription() as subscription, namespace.events() as changes:
+        entry = from_document({**sample.declared, "timeout": 600})
+        with (
+            Watch(emptied_namespace) as watch,
+            emptied_namespace.entered(),
+            Table() as table,
+            Subscription() as subscription,
+            emptied_namespace.events() as changes,
+        ):
             table.create(entry)
             whole = table.get(entry)
             table.update(
@@ -164,15 +217,45 @@ class TestEveryProtocol:
             table.delete(entry)
             heard = [event for _number in range(3) for event in subscription.receive()]
             assert not subscription.wait(0.02)
+            shown_by_program = watch.read(3)
         assert [event.kind for event in heard] == ["new", "update", "destroy"] == changes.kinds()
         assert all(event.entry["id"] == whole["id"] for event in heard)
         assert [event.entry.get("mark", 0) for event in heard] == [entry.get("mark", 0), 7, 7]
-        here = [(event.kind, *gist(shape.present(event.entry))) for event in heard]
+        here = [(event.kind, *gist(to_document(event.entry))) for event in heard]
         assert here == [(change["event"], *gist(change)) for change in changes]
-        assert here == watch.read(3)
-        shown = shape.present(heard[0].entry)
+        assert here == shown_by_program
+        shown = to_document(heard[0].entry)
         for key in ("status", "nat", "tcp", "sctp", "original", "reply"):
-            assert shown.get(key) == shape.present(whole).get(key), key
+            assert shown.get(key) == to_document(whole).get(key), key
+
+    @pytest.mark.parametrize(
+        ("match", "matching"),
+        [({"zone": 0}, [1, 3]), ({"zone": 5}, [2]), ({"family": "ipv4", "except": {"zone": 5}}, [1, 3])],
+        ids=["default", "one", "others"],
+    )
+    def test_events_of_a_zone(self, table: Table, match: dict[str, Any], matching: list[int]) -> None:
+        with Subscription(["new"], parse_match(match)) as subscription:
+            assert subscription.filtered
+            for port, zone in ((1, 0), (2, 5), (3, 0)):
+                table.create(udp(port, zone=zone))
+            heard = [subscription.receive()[0].entry["original.source_port"] for _port in matching]
+            assert heard == matching
+            assert not subscription.wait(0.02)
+
+    def test_time_of_an_event(self, table: Table) -> None:
+        """From Linux 6.14 on, and only with nf_conntrack_timestamp."""
+        with Subscription(["new"]) as subscription:
+            table.create(udp(1))
+            assert "timestamps.event" not in subscription.receive()[0].entry
+            sysctl.write("timestamps", 1)
+            before = time.time_ns()
+            table.create(udp(2))
+            entry = subscription.receive()[0].entry
+        release = tuple(map(int, platform.release().split(".")[:2]))
+        if release < (6, 14):
+            assert "timestamps.event" not in entry
+        else:
+            assert before <= entry["timestamps.event"] <= time.time_ns()
 
     def test_of_real_traffic(self, gateway_lab: Gateway) -> None:
         """A connection through NAT, from its first packet to its end."""
@@ -187,11 +270,11 @@ class TestEveryProtocol:
                 assert len(follower.entries) == before + 1
                 assert known(follower) == listed(gateway)
                 (entry,) = (e for e in follower.entries.values() if e.get("tcp.state"))
-                assert shape.present(entry)["tcp"]["state"] == "established"
-                assert "assured" in shape.present(entry)["status"]
-                assert shape.present(entry)["nat"]["source"]["address"] == gateway_lab.OUTSIDE[0]
+                assert to_document(entry)["tcp"]["state"] == "established"
+                assert "assured" in to_document(entry)["status"]
+                assert to_document(entry)["nat"]["source"]["address"] == gateway_lab.OUTSIDE[0]
                 gateway.conntrack("-F")
-                (last,) = (event for event in drain(follower) if shape.present(event.entry)["protocol"] == "tcp")
+                (last,) = (event for event in drain(follower) if to_document(event.entry)["protocol"] == "tcp")
                 assert last.kind == "destroy"
                 assert last.entry["tcp.state"] == entry["tcp.state"]
             kinds = []
@@ -203,7 +286,8 @@ class TestEveryProtocol:
 class TestFilter:
     """The program in the kernel, which Python's own view of it must not differ from."""
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @pytest.mark.running_kernel_only
+    @examples(400, suppress_health_check=list(HealthCheck))
     @given(strategies.live_entries(), strategies.matches())
     def test_the_kernel_runs_it_as_it_is_meant(self, entry: Entry, raw: Any) -> None:
         """Attached to a socket of another kind, the same program sees the same bytes, and needs no rights."""
@@ -220,7 +304,8 @@ class TestFilter:
         if not re.search("bytes|packets|age|timeout|helper|labels", str(raw)):
             assert passes == wanted
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @pytest.mark.running_kernel_only
+    @examples(300, suppress_health_check=list(HealthCheck))
     @given(strategies.matches())
     def test_every_program_is_taken(self, raw: Any) -> None:
         with contextlib.suppress(InvalidValue):
@@ -261,7 +346,7 @@ def passes_kernel(program: bytes, message: bytes) -> bool:
         return bool(select.select([other], [], [], 0)[0])
 
 
-class Counting(Datagrams):
+class Counting(NetlinkTransport):
     """Counts what arrives at the socket, before anyone looks at it."""
 
     arrived = 0
@@ -272,6 +357,7 @@ class Counting(Datagrams):
         return datagram
 
 
+@pytest.mark.running_kernel_only
 class TestFlood:
     def test_only_what_was_asked_for_arrives(self, namespace: Namespace, table: Table) -> None:
         Counting.arrived = 0
@@ -360,7 +446,7 @@ class TestFollower:
             table.create(udp(20, 53, mark=1))
             told = drain(follower)
             assert told
-            wanted = sorted((gist(shape.present(e)) for e in table.dump() if match(e)), key=str)
+            wanted = sorted((gist(to_document(e)) for e in table.dump() if match(e)), key=str)
             assert known(follower) == wanted
             assert follower.resync() == [Resync(0, 0, 0, False)]
 
@@ -416,8 +502,8 @@ class TestMode:
         for port in (1, 2, 3):
             table.create(udp(port))
         namespace.sysctl("nf_conntrack_events", before or 1)
-        with Subscription() as subscription, Follower(check=0.5) as follower:
-            assert len(follower.silent) == 3
+        with Subscription() as subscription, Follower(check=2) as follower:
+            assert len(follower.unannounced) == 3
             table.create(udp(4))
             table.delete(udp(1))
             table.update({**udp(2), "mark": 9})
@@ -437,15 +523,15 @@ class TestMode:
             }
             assert all(each.missed for each in told[3:])
             assert known(follower) == listed(namespace)
-            assert len(follower.silent) == 2
+            assert len(follower.unannounced) == 2
 
     def test_what_is_heard_is_not_silent(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
         with Follower() as follower:
-            assert len(follower.silent) == 1
+            assert len(follower.unannounced) == 1
             table.update({**udp(1), "mark": 1})
             drain(follower)
-            assert not follower.silent
+            assert not follower.unannounced
 
 
 class TestBuffer:
@@ -489,7 +575,7 @@ def in_a_user_namespace(receive_buffer: int) -> tuple[int, list[str]]:
 
 class TestAsyncio:
     def run(self, test: Any) -> None:
-        asyncio.run(asyncio.wait_for(test, 20))
+        asyncio.run(asyncio.wait_for(test, 60))
 
     def test_iterated(self, namespace: Namespace, table: Table) -> None:
         async def test() -> None:
@@ -557,6 +643,7 @@ class TestAsyncio:
 
         self.run(test())
 
+    @pytest.mark.running_kernel_only
     def test_follower_through_a_flood(self, namespace: Namespace, table: Table) -> None:
         """Other tasks go on while it reads the table."""
 
@@ -596,13 +683,13 @@ ANNOUNCED: dict[str, Any] = {
 
 class TestExpectations:
     def test_with_entries_on_one_subscription(self, namespace: Namespace, table: Table) -> None:
-        control = shape.parse(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600))
+        control = from_document(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600))
         with Subscription(events.GROUPS, parse_match({"protocol": "tcp"})) as subscription:
             try:
                 table.create(control)
             except Unsupported:
                 pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
-            expectation.create(table, expectation.parse(ANNOUNCED))
+            expectation.create(table, expectation.from_document(ANNOUNCED))
             (whole,) = expectation.read_all(table)
             table.create(udp(1))  # does not match
             table.delete(control)
@@ -613,8 +700,8 @@ class TestExpectations:
         assert heard[0].kind == "new"
         assert heard[0].entry["helper"] == "ftp"
         assert heard[1].kind == "expectation_new"
-        shown = expectation.present(heard[1].entry)
-        assert {**shown, "timeout": 0} == {**expectation.present(whole), "timeout": 0}
+        shown = expectation.to_document(heard[1].entry)
+        assert {**shown, "timeout": 0} == {**expectation.to_document(whole), "timeout": 0}
         assert shown["master"]["destination_port"] == 21
         (gone,) = (event for event in heard if event.kind == "expectation_destroy")
         assert gone.entry["id"] == whole["id"]
@@ -625,8 +712,8 @@ class TestExpectations:
         namespace.sysctl("nf_conntrack_events", 2)
         with Subscription(["expectation_new"]) as subscription:
             try:
-                table.create(shape.parse(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600)))
+                table.create(from_document(samples.flow("ipv4", "tcp", 1400, 21, helper="ftp", timeout=600)))
             except Unsupported:
                 pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
-            expectation.create(table, expectation.parse(ANNOUNCED))
+            expectation.create(table, expectation.from_document(ANNOUNCED))
             assert [event.kind for event in subscription.receive()] == ["expectation_new"]

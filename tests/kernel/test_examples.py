@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views
 from tests.lab import Namespace
@@ -64,7 +64,7 @@ def shown(namespace: Namespace) -> dict[int, dict[str, Any]]:
 def fill(namespace: Namespace, *documents: dict[str, Any]) -> None:
     with namespace.entered(), Table() as table:
         for document in documents:
-            table.create(parse(document))
+            table.create(from_document(document))
 
 
 def test_every_example_has_a_test() -> None:
@@ -128,6 +128,18 @@ def test_dump_filter(namespace: Namespace) -> None:
     assert run(namespace, "create", "dump_filter") == "tcp 192.0.2.1:1025 -> 198.51.100.2:21\n"
 
 
+def test_dump_filter_tuple(namespace: Namespace) -> None:
+    ping = {"icmp_type": 8, "icmp_code": 0, "icmp_id": 9}
+    other = {"source": "192.0.2.1", "destination": "198.51.100.3"}
+    matching = {"source": "192.0.2.1", "destination": "198.51.100.2"}
+    fill(
+        namespace,
+        *({"protocol": "icmp", "timeout": 60, "original": {**ends, **ping}} for ends in (other, matching)),
+        samples.flow("ipv4", "udp", 1, 53),
+    )
+    assert run(namespace, "dump_filter_tuple").splitlines() == ["icmp 192.0.2.1 -> 198.51.100.2 type 8 code 0 id 9"]
+
+
 def test_dump_labels(namespace: Namespace) -> None:
     namespace.firewall.use_labels()
     fill(namespace, samples.flow("ipv4", "tcp", 1, 80, labels=[126, 127]), samples.flow("ipv4", "tcp", 2, 80))
@@ -142,6 +154,19 @@ def test_flush(namespace: Namespace) -> None:
     fill(namespace, samples.flow("ipv4", "udp", 1, 53, zone=5), samples.flow("ipv6", "udp", 2, 53))
     assert run(namespace, "create", "flush") == ""
     assert list(shown(namespace)) == [2]
+
+
+def test_flush_filter(namespace: Namespace) -> None:
+    matching, *others = (
+        samples.flow("ipv4", "udp", 1, 53, zone=123, mark=1),
+        samples.flow("ipv4", "udp", 2, 53, zone=123, mark=2),
+        samples.flow("ipv4", "udp", 3, 53, zone=5, mark=1),
+        samples.flow("ipv4", "udp", 4, 53, mark=1),
+        samples.flow("ipv6", "udp", 5, 53, zone=123, mark=1),
+    )
+    fill(namespace, matching, *others)
+    assert run(namespace, "flush_filter") == ""
+    assert sorted(shown(namespace)) == [2, 3, 4, 5]
 
 
 def test_groups(namespace: Namespace) -> None:

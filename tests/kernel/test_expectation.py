@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation as client
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     Exists,
     InvalidValue,
@@ -21,10 +22,11 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     TableFull,
     Unsupported,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile, Policy
 from tests.lab import Gateway, Namespace
+
+pytestmark = pytest.mark.every_kernel
 
 FAMILIES = ("ipv4", "ipv6")
 CLIENT = {"ipv4": "10.1.0.2", "ipv6": "2001:db8:1::2"}
@@ -58,7 +60,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
         session(table, zone=5)
         session(table, port=1401, helper=None)
         table.create(
-            shape.parse(
+            from_document(
                 {"protocol": "udp", "original": {**control(port=5060), "destination_port": 5060}, "helper": "sip"}
             )
         )
@@ -68,16 +70,16 @@ def table(namespace: Namespace) -> Iterator[Table]:
 def session(table: Table, family: str = "ipv4", port: int = 1400, zone: int = 0, helper: str | None = "ftp") -> None:
     document = {"protocol": "tcp", "zone": zone, "original": control(family, port), "helper": helper, "timeout": 600}
     try:
-        table.create(shape.parse(document))
+        table.create(from_document(document))
     except Unsupported:
         pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp nf_conntrack_sip)")
 
 
 def create(table: Table, **document: Any) -> Document:
     """Create what is declared; what is gathered of it then."""
-    wanted = client.parse(document)
-    client.create(table, wanted)
-    return client.present(client.get(table, wanted))
+    wanted = expectation.from_document(document)
+    expectation.create(table, wanted)
+    return expectation.to_document(expectation.get(table, wanted))
 
 
 def shown(namespace: Namespace) -> list[Document]:
@@ -126,7 +128,7 @@ class TestEachOperation:
         (other,) = shown(namespace)
         assert other["mask"].items() >= mask.items()
         assert other["flags"] == ["permanent", "inactive"]
-        client.delete(table, client.parse(found))
+        expectation.delete(table, expectation.from_document(found))
         again = create(table, **found)
         assert {**again, "id": 0, "timeout": 0} == {**found, "id": 0, "timeout": 0}
 
@@ -151,70 +153,72 @@ class TestEachOperation:
         assert create_again(table, found)["tuple"] == found["tuple"]
 
     def test_update_changes_the_countdown(self, table: Table, namespace: Namespace) -> None:
-        found = client.parse(create(table, **declared()))
-        client.update(table, {**found, "timeout": 77, "flags": 1})
+        found = expectation.from_document(create(table, **declared()))
+        expectation.update(table, {**found, "timeout": 77, "flags": 1})
         (other,) = namespace.expectations()
         assert other["timeout"] in range(67, 78)
         assert other["flags"] == []
 
     def test_a_get_goes_by_the_mask(self, table: Table) -> None:
         found = create(table, **declared())
-        asked = client.parse({"tuple": announced(source_port=4321)})
-        assert client.holder(table, asked)["id"] == found["id"]
+        asked = expectation.from_document({"tuple": announced(source_port=4321)})
+        assert expectation.find_by_tuple(table, asked)["id"] == found["id"]
         with pytest.raises(NotFound):
-            client.get(table, asked)
+            expectation.get(table, asked)
 
     def test_delete(self, table: Table, namespace: Namespace) -> None:
-        found = client.parse(create(table, **declared()))
+        found = expectation.from_document(create(table, **declared()))
         with pytest.raises(NotFound):
-            client.delete(table, {**found, "id": found["id"] ^ 1})
+            expectation.delete(table, {**found, "id": found["id"] ^ 1})
         assert len(namespace.expectations()) == 1
-        client.delete(table, found)
+        expectation.delete(table, found)
         assert namespace.expectations() == []
         with pytest.raises(NotFound):
-            client.delete(table, found)
+            expectation.delete(table, found)
 
     def test_a_zone_is_told_by_its_master(self, table: Table, namespace: Namespace) -> None:
         """The kernel shows none, and takes an expectation of another zone for one that is not there."""
         here, there = create(table, **declared()), create(table, **declared(zone=5))
-        assert all("zone" not in found for found in client.read_all(table))
-        found = {one["id"]: one for one in client.located(table, client.read_all(table))}
+        assert all("zone" not in found for found in expectation.read_all(table))
+        found = {one["id"]: one for one in expectation.located(table, expectation.read_all(table))}
         assert "zone" not in found[here["id"]]
         assert found[there["id"]]["zone"] == 5
-        client.delete(table, found[there["id"]])
-        (left,) = client.read_all(table)
+        expectation.delete(table, found[there["id"]])
+        (left,) = expectation.read_all(table)
         assert left["id"] == here["id"]
 
     def test_dumps(self, table: Table) -> None:
         ids = {family: create(table, **declared(family))["id"] for family in FAMILIES}
-        assert {one["id"] for one in client.read_all(table)} == set(ids.values())
-        (only,) = client.read_all(table, 10)
+        assert {one["id"] for one in expectation.read_all(table)} == set(ids.values())
+        (only,) = expectation.read_all(table, 10)
         assert only["id"] == ids["ipv6"]
-        (mine,) = client.read_of_master(table, only)
+        (mine,) = expectation.read_of_master(table, only)
         assert mine["id"] == only["id"]
-        nobody = client.parse({**declared(), "master": control(port=1401)})
-        assert list(client.read_of_master(table, nobody)) == []
+        nobody = expectation.from_document({**declared(), "master": control(port=1401)})
+        assert list(expectation.read_of_master(table, nobody)) == []
         with pytest.raises(NotFound):
-            list(client.read_of_master(table, client.parse({**declared(), "master": control(port=9)})))
+            list(
+                expectation.read_of_master(table, expectation.from_document({**declared(), "master": control(port=9)}))
+            )
 
     def test_flush(self, table: Table, namespace: Namespace) -> None:
         for family in FAMILIES:
             create(table, **declared(family))
         entries = namespace.count()
-        client.flush(table)
+        expectation.flush(table)
         assert namespace.expectations() == []
         assert namespace.count() == entries
 
     def test_it_goes_with_its_master(self, table: Table, namespace: Namespace) -> None:
-        found = client.parse(create(table, **declared()))
-        table.delete(client.master_of(found))
+        found = expectation.from_document(create(table, **declared()))
+        table.delete(expectation.master_of(found))
         assert namespace.expectations() == []
-        assert list(client.located(table, [found])) == []
+        assert list(expectation.located(table, [found])) == []
 
 
 def create_again(table: Table, found: Document) -> Document:
     """What was read, declared as it stands after it was deleted."""
-    client.delete(table, client.parse(found))
+    expectation.delete(table, expectation.from_document(found))
     return create(table, **found)
 
 
@@ -223,20 +227,20 @@ class TestRefusals:
 
     def refused(self, table: Table, **more: Any) -> KernelError:
         with pytest.raises(KernelError) as refusal:
-            client.create(table, client.parse(declared(**more)))
+            expectation.create(table, expectation.from_document(declared(**more)))
         return refusal.value
 
     def raw(self, table: Table, **more: Any) -> int:
         """The errno for a message that the client itself would not send, keys of None left out."""
-        whole = {**client.creation(client.parse(declared())), **more}
-        message = client.create_message({key: value for key, value in whole.items() if value is not None})
+        whole = {**expectation.creation(expectation.from_document(declared())), **more}
+        message = expectation.create_message({key: value for key, value in whole.items() if value is not None})
         with pytest.raises(KernelError) as refusal:
-            table.ask("creating", message, client.EXPECTATION)
+            table.ask("creating", message, expectation.EXPECTATION)
         return refusal.value.errno
 
     @pytest.mark.parametrize("part", ["mask", "master"])
     def test_without_a_part(self, table: Table, part: str) -> None:
-        whole = client.creation(client.parse(declared()))
+        whole = expectation.creation(expectation.from_document(declared()))
         assert self.raw(table, **{key: None for key in whole if key.startswith(part)}) == errno.EINVAL
 
     def test_no_master(self, table: Table) -> None:
@@ -276,13 +280,13 @@ class TestRefusals:
 
     def test_flags(self, table: Table) -> None:
         assert create(table, **declared(flags=["userspace"]))["flags"] == []
-        refusal, wanted = None, client.parse(declared(port=4001, flags=[3]))
+        refusal, wanted = None, expectation.from_document(declared(port=4001, flags=[3]))
         try:
-            client.create(table, wanted)
+            expectation.create(table, wanted)
         except KernelError as error:
             refusal = error
         if refusal is None:  # Linux 5.10 takes any flag
-            assert client.present(client.get(table, wanted))["flags"] == [3]
+            assert expectation.to_document(expectation.get(table, wanted))["flags"] == [3]
         else:
             assert refusal.errno == errno.EINVAL
             assert "at flags" in str(refusal)
@@ -315,17 +319,19 @@ class TestRefusals:
             pytest.skip(f"nf_conntrack_expect_max is {most}, too many to fill")
         for port in range(10_000, 10_000 + most):
             session(table, port=port)
-            create(table, tuple=announced(port=port), master=control(port=port))
+            expectation.create(
+                table, expectation.from_document({"tuple": announced(port=port), "master": control(port=port)})
+            )
         error = self.refused(table)
         assert isinstance(error, TableFull)
         assert "nf_conntrack_expect_max" in str(error)
-        assert len(list(client.located(table, client.read_all(table)))) == most
+        assert len(list(expectation.located(table, expectation.read_all(table)))) == most
 
     def test_nothing_is_sent_without_a_tuple(self, table: Table, namespace: Namespace) -> None:
         """The kernel would take such a deletion for a flush."""
         create(table, **declared())
         with pytest.raises(InvalidValue, match="would be about every expectation"):
-            client.delete(table, {"family": 2, "id": 1})
+            expectation.delete(table, {"family": 2, "id": 1})
         assert len(namespace.expectations()) == 1
 
 
@@ -333,7 +339,7 @@ class TestDeclared:
     """What the module does about the same."""
 
     def run(self, table: Table, document: Document, check_mode: bool = False, **policy: Any) -> Document:
-        return reconcile(table, client.parse(document), Policy(**policy), check_mode)
+        return reconcile(table, expectation.from_document(document), Policy(**policy), check_mode)
 
     def test_twice(self, table: Table, namespace: Namespace) -> None:
         document = declared(timeout=60, flags=["permanent"])
@@ -353,8 +359,8 @@ class TestDeclared:
     def test_as_it_was_gathered(self, table: Table) -> None:
         for zone in (0, 5):
             self.run(table, declared(zone=zone))
-        for found in client.located(table, client.read_all(table)):
-            assert self.run(table, client.present(found))["operation"] == "unchanged"
+        for found in expectation.located(table, expectation.read_all(table)):
+            assert self.run(table, expectation.to_document(found))["operation"] == "unchanged"
 
     def test_the_countdown(self, table: Table) -> None:
         self.run(table, declared(timeout=60))
@@ -467,10 +473,10 @@ def test_a_declared_expectation_lets_a_connection_in(gateway_lab: Gateway) -> No
         }
         with pytest.raises(OSError, match="refused|timed out"):
             gateway_lab.server.tcp(outside, 40001)
-        assert reconcile(table, client.parse(document), Policy(), False)["operation"] == "created"
+        assert reconcile(table, expectation.from_document(document), Policy(), False)["operation"] == "created"
         with gateway_lab.server.tcp(outside, 40001) as expected:
             assert expected.seen_as().address == gateway_lab.SERVER
-            (related,) = (shape.present(entry) for entry in table.dump() if "master.source" in entry)
+            (related,) = (to_document(entry) for entry in table.dump() if "master.source" in entry)
         assert related["master"] == {"protocol": "tcp", **document["master"]}
         assert related["nat"]["destination"] == {"address": gateway_lab.CLIENTS[0], "port": 7000}
-        assert list(client.read_all(table)) == []
+        assert list(expectation.read_all(table)) == []

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import expectation
-from ansible_collections.netops.conntrack.plugins.module_utils.client.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import EVERYTHING
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, flush
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.plugins.module_utils.flush import TARGETS, flush
-from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES, collect
-from ansible_collections.netops.conntrack.plugins.module_utils.kinds import kind_of
 from tests.lab import Gateway, Namespace
 
 pytest.importorskip("pyftpdlib")
@@ -257,6 +257,41 @@ def test_a_transfer(
         (master,) = read(table, "conntrack", related["master"])
         assert master["id"] == control["id"]
         assert transfer.receive(data) == CONTENT
+
+
+def removed(table: Table, name: str, match: Any) -> dict[str, Any]:
+    """The result of conntrack_flush with this match."""
+    target = TARGETS[name]
+    wanted = target.kind.parse_match(match, NO_LABELS, "match")
+    result: dict[str, Any] = flush(table, wanted, frozenset(), 1, 100, NO_LABELS, False, target)
+    return result
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_data_connections_are_flushed_by_their_master(
+    gateway: Namespace, gateway_lab: Gateway, table: Table, session: ftplib.FTP, family: str, mode: str
+) -> None:
+    """The example of conntrack_flush: behind NAT, only the master has the address of the client in both modes."""
+    client = ENDS[family].client
+    (control,) = read(table, "conntrack", {"helper": "ftp"})
+    others = {"master": {"source": ENDS[family].server}}
+    data_of_client = {"master": {"protocol": "tcp", "source": client, "destination_port": 21}}
+    gateway.nft(RELEASE)
+    if mode == "passive":  # in active mode, the server does not wait
+        with Transfer(session, gateway_lab, mode):
+            assert removed(table, "expect", {"helper": "ftp", **others})["flushed"] == 0
+            assert removed(table, "expect", {"helper": "ftp", "master": {"source": client}})["flushed"] == 1
+            assert gateway.expectations() == []
+    with Transfer(session, gateway_lab, mode) as transfer:
+        transfer.connect()
+        (data,) = read(table, "conntrack", {"expected": True})
+        assert removed(table, "conntrack", others)["flushed"] == 0
+        result = removed(table, "conntrack", data_of_client)
+        assert [entry["id"] for entry in result["entries"]] == [data["id"]]
+        assert (result["flushed"], result["gone"]) == (1, 0)
+        ids = [entry["id"] for entry in gateway.table()]
+        assert data["id"] not in ids
+        assert control["id"] in ids
 
 
 @pytest.mark.parametrize("flushed", [True, False])

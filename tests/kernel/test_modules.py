@@ -25,9 +25,19 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import tab
 from tests.lab import Namespace
 from tests.lab.table import Flow
 
+pytestmark = pytest.mark.every_kernel
+
 Document = dict[str, Any]
 
-importlib.import_module("ansible.module_utils.basic")  # what takes longest to import, for the forks
+# What the forks would import one after the other
+IMPORTED = (
+    *("client.dump.deletions", "client.host.ssh_session", "client.match.keys", "client.match.message_filter"),
+    *("client.probe", "client.table", "_argspec.label_map", "_argspec.match", "_module", "_operations.flush"),
+    "_reconcile.entries",
+)
+for name in IMPORTED:
+    importlib.import_module(f"ansible_collections.netops.conntrack.plugins.module_utils.{name}")
+importlib.import_module("ansible.module_utils.basic")
 
 MODULES = "ansible_collections.netops.conntrack.plugins.modules"
 
@@ -119,9 +129,9 @@ def _filters_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def filled(namespace: Namespace) -> Namespace:
-    namespace.conntrack("-R", "-", input=ENTRIES)
-    return namespace
+def filled(emptied_namespace: Namespace) -> Namespace:
+    emptied_namespace.conntrack("-R", "-", input=ENTRIES)
+    return emptied_namespace
 
 
 def run(namespace: Namespace, module: str, check_mode: bool = False, **arguments: Any) -> Document:
@@ -178,7 +188,7 @@ def test_a_flush_takes_what_matches_and_nothing_else(filled: Namespace, way: str
 
 
 def test_a_flush_of_too_many_takes_nothing(filled: Namespace) -> None:
-    done = run_alone(filled, "conntrack_flush", match={"zone": 5}, limit=1)
+    done = run(filled, "conntrack_flush", match={"zone": 5}, limit=1)
     assert done["failed"]
     assert "2 entries match, more than the limit of 1" in done["msg"]
     assert filled.count() == ENTRIES.count("\n")
@@ -201,6 +211,25 @@ def test_an_entry_from_nothing_to_nothing(filled: Namespace, client: str, server
     assert [flow["mark"] for flow in filled.table() if flow.get("zone") == 7] == [4]
     assert run(filled, "conntrack_entry", **{**declared, "state": "absent"})["operation"] == "deleted"
     assert ports(filled.table()) == others
+
+
+@pytest.mark.parametrize("module", ["conntrack_entry", "conntrack_entries"])
+def test_a_translated_entry_is_deleted_by_its_reply_alone(namespace: Namespace, module: str) -> None:
+    """Which is what `conntrack -D -r -q` can do."""
+    ends = {"source": "10.0.0.1", "destination": SERVER["ipv4"], "source_port": 1, "destination_port": 53}
+    reply = {"source": SERVER["ipv4"], "destination": "192.0.2.1", "source_port": 53, "destination_port": 4000}
+    nat = {"source": {"address": "192.0.2.1", "port": 4000}}
+    for zone in (0, 5):
+        run(namespace, "conntrack_entry", protocol="udp", original=ends, nat=nat, timeout=60, zone=zone)
+    assert [flow["reply"] for flow in namespace.table()] == [reply, reply]
+    declared: Document = {"protocol": "udp", "reply": reply, "zone": 5}
+    if module == "conntrack_entries":
+        declared = {"entries": [declared]}
+    assert run(namespace, module, check_mode=True, state="absent", **declared)["changed"]
+    assert namespace.count() == 2
+    assert run(namespace, module, state="absent", **declared)["changed"]
+    assert [flow.get("zone") for flow in namespace.table()] == [None]
+    assert not run(namespace, module, state="absent", **declared)["changed"]
 
 
 def test_facts(filled: Namespace) -> None:

@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import capabilities, messages, shape
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import Entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client import probe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import KernelError, Unsupported
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.narrowing import narrow
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.kernel_filter import narrow
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
 from tests.lab import Namespace
 from tests.samples import SAMPLES
+
+pytestmark = pytest.mark.every_kernel
 
 FAMILIES = {"ipv4": 2, "ipv6": 10}
 ECHO = {"icmp_code": 0, "icmp_id": 9}
@@ -48,7 +52,7 @@ def marked() -> Iterator[dict[str, Any]]:
 def foreign_icmp() -> Iterator[Entry]:
     """ICMP over IPv6 and the other way round, which no packet is, but which netlink makes."""
     for family, protocol, request, answer in (("ipv6", 1, 8, 0), ("ipv4", 58, 128, 129)):
-        entry = shape.parse(samples.flow(family, "udp", 1, 1))
+        entry = from_document(samples.flow(family, "udp", 1, 1))
         entry = {key: value for key, value in entry.items() if not key.endswith(("_port", ".protocol"))}
         for direction, kind in (("original", request), ("reply", answer)):
             more = {"protocol": protocol, "icmp_type": kind, **ECHO}
@@ -56,15 +60,20 @@ def foreign_icmp() -> Iterator[Entry]:
         yield entry
 
 
-def populate(table: Table) -> None:
+@functools.cache
+def entries() -> list[Entry]:
     documents = [sample.declared for _name, sample in SAMPLES if "master" not in sample.declared]
-    entries = [shape.parse(document) for document in (*documents, *zoned(), *marked())]
-    for entry in (*entries, *foreign_icmp()):
-        entry.setdefault("timeout", 3600)  # none expires on a slow machine
-        try:
-            table.create(entry)
-        except Unsupported:  # no helper in this kernel
+    parsed = [from_document(document) for document in (*documents, *zoned(), *marked())]
+    # None expires on a slow machine
+    return [creation({"timeout": 3600, **entry}) for entry in (*parsed, *foreign_icmp())]
+
+
+def populate(table: Table) -> None:
+    for entry, error in zip(entries(), list(table.create_all(entries())), strict=True):
+        if isinstance(error, Unsupported):  # no helper in this kernel
             table.create({key: value for key, value in entry.items() if key != "helper"})
+        elif error is not None:
+            raise error
 
 
 CLIENT, SERVER, OUTSIDE = (ends["ipv4"] for ends in (samples.CLIENT, samples.SERVER, samples.OUTSIDE))
@@ -153,19 +162,23 @@ def name_of(match: Any) -> str:
 def flushed(match: Any) -> bool:
     """Whether the kernel can be asked to remove what matches, and nothing else can come of it."""
     narrowing = narrow(parse_match(match).term)
-    return narrowing.exact and narrowing.closed
+    return narrowing.exact and narrowing.fails_closed
 
 
 @functools.lru_cache
 def heeds_everything() -> bool:
     """Whether this kernel heeds every filter; an older one reads more than that, and refuses the flush."""
-    found = capabilities.probe()
+    found = probe.probe()
     return all(found[f"{work}_by_{by}"] for work in ("dump", "flush") for by in ("mark", "status", "zone", "tuple"))
 
 
 @pytest.fixture
+def namespace(emptied_namespace: Namespace) -> Namespace:
+    return emptied_namespace
+
+
+@pytest.fixture
 def table(namespace: Namespace) -> Iterator[Table]:
-    namespace.firewall.use_labels()
     with namespace.entered(), Table() as table:
         populate(table)
         yield table

@@ -5,22 +5,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils import persistence
-from ansible_collections.netops.conntrack.plugins.module_utils.client import settings
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.settings import (
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile import sysctl_files
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.settings import (
     SettingsFailed,
     declared_settings,
     reconcile,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
 from tests import features
 from tests.lab import Namespace
+
+pytestmark = pytest.mark.every_kernel
 
 
 @pytest.fixture
@@ -35,67 +38,111 @@ def declare(check_mode: bool = False, persist_in: Path | None = None, **declared
 
 def sysctls(namespace: Namespace) -> dict[str, int]:
     """All of them by their files, through the eyes of sysctl's directory itself."""
+    found = {}
     with namespace.entered():
-        files = [path.name for path in Path("/proc/sys/net/netfilter").glob("nf_conntrack_*")]
-    return {file: int(namespace.sysctl(file)) for file in files if file != "nf_conntrack_count"}
+        folder = os.open("/proc/sys/net/netfilter", os.O_RDONLY)
+        for name in os.listdir(folder):
+            if name.startswith(("nf_conntrack_", "nf_flowtable_")) and name != "nf_conntrack_count":
+                file = os.open(name, os.O_RDONLY, dir_fd=folder)
+                found[name] = int(os.read(file, 100))
+                os.close(file)
+        os.close(folder)
+    return found
+
+
+#: A namespace that may write these changes them for the whole machine.
+OF_ALL_NAMESPACES = ("hooks_lwtunnel",)
+#: Bounds that depend on other settings, or that only the initial namespace can try.
+UNBOUNDED = ("max", "buckets", "expect_max", "frag6_high_thresh", "frag6_low_thresh")
+
+
+def is_writable(file: str) -> bool:
+    return bool(Path("/proc/sys/net/netfilter", file).stat().st_mode & 0o200)
 
 
 def bounds(name: str) -> tuple[int, int]:
     """What may be set, on this kernel."""
-    lowest, highest = settings.BOUNDS.get(name, (0, 10**6))
+    lowest, highest = sysctl.BOUNDS.get(name, (0, 10**6))
     return (lowest, 1) if name == "events" and features.lacks("events_on_demand") else (lowest, highest)
 
 
 def test_each_that_this_namespace_may_set(inside: Namespace) -> None:
     """Up by one where that is allowed, and only the one file."""
-    present = settings.flat(settings.read_all())
+    present = sysctl.flat(sysctl.read_all())
     assert {"accounting", "tcp_loose", "timeouts.tcp_established", "timeouts.udp"} <= set(present)
+    before = sysctls(inside)
     for name, value in present.items():
-        file = settings.file_of(name)
-        if name in ("max", "buckets", "expect_max") or file is None or "frag6" in file:
+        file = sysctl.file_of(name)
+        if file is None or not is_writable(file) or name in OF_ALL_NAMESPACES or name.startswith("frag6_"):
             continue
         highest = bounds(name)[1]
         wanted = value + 1 if value < highest else value - 1
         key, _dot, state = name.partition(".")
         document = {key: {state: wanted} if state else wanted}
-        before = sysctls(inside)
         foreseen = declare(check_mode=True, **document)
-        assert sysctls(inside) == before
+        assert int(inside.sysctl(file)) == value
         done = declare(**document)
         assert done == foreseen
         assert done["changes"] == [{"key": name, "where": "kernel", "before": value, "after": wanted}]
-        assert sysctls(inside) == {**before, file: wanted}
+        before[file] = wanted
+        assert sysctls(inside) == before
         assert not declare(**document)["changed"]
 
 
 def test_bounds_are_the_kernels(inside: Namespace) -> None:
     """What is taken here the kernel takes, and what is not it would not either."""
-    for name in settings.BOUNDS:
+    for name in sysctl.BOUNDS:
         lowest, highest = bounds(name)
-        if name in ("max", "buckets", "expect_max") or settings.read(name) is None:
+        if name in UNBOUNDED or name in OF_ALL_NAMESPACES or sysctl.read(name) is None:
             continue
         for value in (lowest, highest):
-            settings.write(name, value)
-            assert settings.read(name) == value
+            sysctl.write(name, value)
+            assert sysctl.read(name) == value
         if name == "tcp_max_retrans" and features.lacks("events_on_demand"):
             continue  # kernels as old as that take any number
-        with pytest.raises(settings.CannotSet, match=f"{name}: the kernel did not take {highest + 1}: .*EINVAL"):
-            settings.write(name, highest + 1)
+        with pytest.raises(sysctl.CannotSet, match=f"{name}: the kernel did not take {highest + 1}: .*EINVAL"):
+            sysctl.write(name, highest + 1)
 
 
 @pytest.mark.parametrize("name", ["max", "buckets"])
 def test_what_only_the_initial_namespace_may_set(inside: Namespace, name: str) -> None:
     before = sysctls(inside)
-    value = settings.read(name)
+    value = sysctl.read(name)
     assert value is not None
+    if is_writable(sysctl.NAMES[name]):
+        assert name == "max", "newer kernels have it in each namespace"
+        assert declare(**{name: value * 2})["changed"]
+        return
     with pytest.raises(SettingsFailed, match=f"^{name}: cannot be set here, only the initial network namespace may"):
         declare(accounting=True, **{name: value * 2})
     assert sysctls(inside) == before
     assert not declare(**{name: value})["changed"], "what is so already needs no right"
 
 
+def test_thresholds_for_fragments_change_together(inside: Namespace) -> None:
+    """The kernel refuses an upper one below the lower one, so the order counts, down and up again.
+
+    Linux 5.10 refuses more than the host has.
+    """
+    names = ("frag6_low_thresh", "frag6_high_thresh")
+    before = {name: sysctl.read(name) or 0 for name in names}
+    if not all(before.values()):
+        pytest.skip("this kernel does not reassemble IPv6 fragments")
+    # The lower one of before is above the upper one of then
+    for wanted in ({name: value // 4 for name, value in before.items()}, before):
+        assert declare(**wanted)["changed"]
+        assert {name: int(inside.sysctl(sysctl.NAMES[name])) for name in names} == wanted
+
+
+def test_a_timeout_of_0_is_gathered_and_declared(inside: Namespace) -> None:
+    inside.sysctl("nf_conntrack_sctp_timeout_shutdown_sent", 0)
+    gathered = sysctl.read_all()
+    assert gathered["timeouts"]["sctp_shutdown_sent"] == 0
+    assert not declare(timeouts=gathered["timeouts"])["changed"]
+
+
 def test_all_that_is_gathered_can_be_declared(inside: Namespace) -> None:
-    gathered = settings.read_all()
+    gathered = sysctl.read_all()
     assert not declare(**gathered)["changed"]
 
 
@@ -104,7 +151,7 @@ def test_a_refusal_in_the_middle(inside: Namespace, tmp_path: Path) -> None:
     with pytest.raises(
         SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*same: accounting"
     ) as failure:
-        declare(accounting=True, timeouts={"udp": settings.LONGEST_TIMEOUT}, persist_in=tmp_path)
+        declare(accounting=True, timeouts={"udp": sysctl.LONGEST_TIMEOUT}, persist_in=tmp_path)
     assert failure.value.result["settings"]["accounting"] == 1
     assert inside.sysctl("nf_conntrack_acct") == "1"
     assert list(tmp_path.iterdir()) == []
@@ -116,10 +163,10 @@ def test_what_is_persisted_a_boot_brings_back(inside: Namespace, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
     assert declare(persist_in=tmp_path, **declared) == foreseen
     assert not declare(persist_in=tmp_path, **declared)["changed"]
-    assert "nf_conntrack" in (tmp_path / persistence.MODULES_FILE).read_text().splitlines()
+    assert "nf_conntrack" in (tmp_path / sysctl_files.MODULES_FILE).read_text().splitlines()
     done = sysctls(inside)
     with Namespace("rebooted") as rebooted:
-        for line in (tmp_path / persistence.SYSCTL_FILE).read_text().splitlines():
+        for line in (tmp_path / sysctl_files.SYSCTL_FILE).read_text().splitlines():
             name, equals, value = line.partition("=")
             if equals and not line.startswith("#"):
                 rebooted.sysctl(name.strip(), value.strip())

@@ -12,16 +12,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape, uapi
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views
 from tests.lab import Gateway, Namespace
 from tests.lab.traffic import Flow
+from tests.profiles import examples
+
+pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
 
@@ -31,7 +35,7 @@ DONE = ("src_nat_done", "dst_nat_done")
 
 def gathered(table: Table) -> list[Document]:
     """The table as JSON would keep it, masters before what they expect."""
-    documents = [shape.present(entry) for entry in table.dump()]
+    documents = [to_document(entry) for entry in table.dump()]
     stored: list[Document] = json.loads(json.dumps(documents))
     return sorted(stored, key=lambda document: "master" in document)
 
@@ -43,12 +47,12 @@ def at_rest(table: Table) -> list[Document]:
 
 
 def declare(table: Table, documents: list[Document]) -> None:
-    errors = list(table.create_all(creation(shape.parse(document)) for document in documents))
+    errors = list(table.create_all(creation(from_document(document)) for document in documents))
     assert [str(error) for error in errors if error] == []
 
 
 def by_identity(documents: list[Document]) -> dict[Any, Document]:
-    return {identity(shape.parse(document)): views.lasting(document) for document in documents}
+    return {identity(from_document(document)): views.lasting(document) for document in documents}
 
 
 def lose(namespace: Namespace) -> None:
@@ -67,7 +71,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 class TestTableOfEveryKind:
     @pytest.fixture
     def saved(self, table: Table) -> list[Document]:
-        samples.create_all(lambda declared: table.create(shape.parse(declared)), Unsupported)
+        samples.create_all(lambda declared: table.create(from_document(declared)), Unsupported)
         saved = gathered(table)
         assert len(saved) > 40
         return saved
@@ -99,7 +103,7 @@ class TestTableOfEveryKind:
         if not expected:
             pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
         lose(namespace)
-        errors = list(table.create_all(creation(shape.parse(document)) for document in expected))
+        errors = list(table.create_all(creation(from_document(document)) for document in expected))
         assert all(error is not None and error.errno == 2 for error in errors)
 
     def test_counters_and_times_are_not_restored(self, table: Table, namespace: Namespace) -> None:
@@ -122,7 +126,7 @@ class TestDccp:
     @pytest.fixture
     def wanted(self, table: Table) -> Document:
         wanted = samples.flow("ipv4", "dccp", 1, 2, dccp=self.STATE)
-        table.create(shape.parse(wanted))
+        table.create(from_document(wanted))
         return wanted
 
     def test_keeps_its_ports_and_state_where_it_is_tracked(
@@ -145,7 +149,7 @@ class TestDccp:
 
     def test_needs_both_ports_or_none(self) -> None:
         with pytest.raises(InvalidValue, match=r"original\.destination_port: is missing"):
-            shape.parse({"protocol": "dccp", "original": samples.ends("ipv4", source_port=1)})
+            from_document({"protocol": "dccp", "original": samples.ends("ipv4", source_port=1)})
 
 
 class TestLiveConnections:
@@ -343,14 +347,15 @@ def shared(root: None) -> Iterator[tuple[Namespace, Table]]:
             yield namespace, table
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.running_kernel_only
+@examples(300, suppress_health_check=list(HealthCheck))
 @given(document=documents())
 def test_any_entry_comes_back(shared: tuple[Namespace, Table], document: Document) -> None:
     namespace, table = shared
-    wanted = shape.parse(document)
+    wanted = from_document(document)
     table.create(wanted)
     first = table.get(wanted)
-    shown = shape.present(first)
+    shown = to_document(first)
     try:
         assert "extra" not in first
         assert shown["original"] == document["original"]
@@ -364,9 +369,9 @@ def test_any_entry_comes_back(shared: tuple[Namespace, Table], document: Documen
         table.delete(first)
     if "nat" not in shown:  # asked to be translated to itself, an entry has these two and nothing else
         shown["status"] = [bit for bit in shown["status"] if bit not in DONE]
-    again = shape.parse(shown)
+    again = from_document(shown)
     table.create(again)
     second = table.get(again)
     table.delete(second)
-    assert shape.present(second) == {**views.lasting(shown), "id": second["id"], "use": second["use"]}
+    assert to_document(second) == {**views.lasting(shown), "id": second["id"], "use": second["use"]}
     assert bool(first["status"] & uapi.IPS_SRC_NAT) == ("source" in shown.get("nat", {}))

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import messages, shape, uapi
-from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES, nested
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import KernelError
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, nested
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
 from tests.lab import Gateway, Namespace
+
+pytestmark = pytest.mark.every_kernel
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 def fill(table: Table, count: int) -> None:
     assert not any(
-        table.create_all(creation(shape.parse(samples.flow("ipv6", "udp", port, 53))) for port in range(1, count + 1))
+        table.create_all(creation(from_document(samples.flow("ipv6", "udp", port, 53))) for port in range(1, count + 1))
     )
 
 
@@ -113,7 +117,7 @@ def expectations_shown(namespace: Namespace) -> dict[int, dict[str, int]]:
 def test_expectations_per_cpu(table: Table, namespace: Namespace) -> None:
     master = samples.flow("ipv4", "tcp", 1000, 21, helper="ftp")
     try:
-        table.create(creation(shape.parse(master)))
+        table.create(creation(from_document(master)))
     except KernelError:
         pytest.skip("this kernel has no FTP helper")
     table.ask("expecting", expected(5000))

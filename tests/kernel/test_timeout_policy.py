@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.timeout_policy import (
+    declared_policy,
+    reconcile,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client import timeout_policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.plugins.module_utils.client.timeout_policy import PROTOCOL, STATES
-from ansible_collections.netops.conntrack.plugins.module_utils.timeout_policy import declared_policy, reconcile
 from tests.lab import Gateway, Namespace
 from tests.lab.namespace import SYSTEM_PATH
+
+pytestmark = pytest.mark.every_kernel
 
 ALL = [PROTOCOL.present(protocol) for protocol in STATES]
 #: What nfct(8) calls otherwise, or does not know.
@@ -144,7 +149,7 @@ def test_what_nfct_made_is_found_and_changed(table: Table, namespace: Namespace)
     namespace.run([program("nfct"), "add", "timeout", "theirs", "inet6", "tcp", "established", "77"])
     found = timeout_policy.find(table, "theirs")
     assert found is not None
-    assert timeout_policy.present(found)["timeouts"]["established"] == 77
+    assert timeout_policy.to_document(found)["timeouts"]["established"] == 77
     done = declare(table, name="theirs", family="ipv6", protocol="tcp", timeouts={"close": 3})
     assert done["operation"] == "updated"
     assert policy_by_nfct(namespace, "theirs")["established"] == 77

@@ -117,8 +117,19 @@ def checkout_archive(folder: Path, root: Path, tests: Sequence[str]) -> Path:
     shutil.copy2(Path(__file__).with_name("init"), tree / "init")
     (tree / "tests.txt").write_text("\n".join(tests) + "\n")
     _compile(root, tree / "collections")
+    _rewrite_assertions(root, tree)
     _pack(tree, folder / "checkout.cpio")
     return folder / "checkout.cpio"
+
+
+def exchange_archive(folder: Path, table: Path, tests: Sequence[str]) -> Path:
+    """A table that another kernel saved, and the tests to run with it in place of those of `checkout_archive`."""
+    tree = _emptied(folder / "exchange")
+    (tree / "exchange").mkdir()
+    shutil.copy2(table, tree / "exchange")
+    (tree / "tests.txt").write_text("\n".join(tests) + "\n")
+    _pack(tree, folder / "exchange.cpio")
+    return folder / "exchange.cpio"
 
 
 def _emptied(folder: Path) -> Path:
@@ -139,6 +150,17 @@ def _compile(root: Path, *folders: Path) -> None:
     python = _program(root, f"usr/bin/python{PYTHON}")
     # Some files of Debian's do not compile, and are not meant to
     subprocess.run((*python, "-m", "compileall", "-qq", "--invalidation-mode=unchecked-hash", *folders), check=False)
+
+
+def _rewrite_assertions(root: Path, tree: Path) -> None:
+    """Do the same with the test files, which pytest compiles in its own way; if this fails, pytest does it anew."""
+    tests = tree / COLLECTION / "tests"
+    files = (tree / COLLECTION / "conftest.py", *(tests / "kernel").glob("*.py"))
+    subprocess.run(
+        (*_program(root, f"usr/bin/python{PYTHON}"), Path(__file__).with_name("rewrite.py"), tree)
+        + tuple(str(file.relative_to(tree)) for file in files),
+        env={"PYTHONPATH": str(root / "python")}, check=False,
+    )  # fmt: skip
 
 
 def _program(tree: Path, name: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
 import traceback
@@ -52,6 +53,7 @@ def call_in_child(function: Callable[..., T], arguments: tuple[Any, ...], timeou
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     isolation.end_with_parent()
+    gc.freeze()  # a collection would write to, and so copy, all memory that is shared with the parent
     try:
         answer = pickle.dumps((function(*arguments), None, ""))
     except BaseException as error:

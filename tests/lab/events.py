@@ -10,8 +10,8 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
@@ -29,9 +29,10 @@ DELETE = 2
 NEW, UPDATE, DESTROY, EXPECTATION_NEW, EXPECTATION_DESTROY = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 
 
-class EventLog(list[dict[str, Any]]):
+class EventLog(Sequence[dict[str, Any]]):
     """The changes of a block, in order; complete when the block is left.
 
+    Only the changes that are read are decoded, which is slow: their number and kinds are in the headers.
     Each is an entry as in the module table with one key more, event: new, update or destroy. Changes of
     expectations are new_expectation and destroy_expectation, with the message in hex. There is no waiting:
     the kernel tells a change before the call that made it returns; only what packets on their way cause may
@@ -41,8 +42,8 @@ class EventLog(list[dict[str, Any]]):
     """
 
     def __init__(self, entered: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        super().__init__()
         self._entered = entered
+        self._messages: list[bytes] = []
         self._datagrams: list[bytes] = []
         self._failure: OSError | None = None
 
@@ -64,8 +65,21 @@ class EventLog(list[dict[str, Any]]):
             self._reader.join()
         if self._failure:
             raise self._failure
-        for datagram in self._datagrams:
-            self.extend(_decode(datagram))
+        self._messages = [message for datagram in self._datagrams for message in _split(datagram)]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [_decode(message) for message in self._messages[index]]
+        return _decode(self._messages[index])
 
     def _read(self) -> None:
         """Take messages off the socket, whose buffer is small, until the block is left and none is there."""
@@ -81,17 +95,26 @@ class EventLog(list[dict[str, Any]]):
 
     def kinds(self) -> list[str]:
         """Only what happened, in order: ["new", "update", "destroy"]."""
-        return [change["event"] for change in self]
+        return [_kind(message) for message in self._messages]
 
 
-def _decode(datagram: bytes) -> Iterator[dict[str, Any]]:
+def _split(datagram: bytes) -> Iterator[bytes]:
     while len(datagram) >= HEADER.size:
-        length, kind, flags = HEADER.unpack_from(datagram)
-        message, datagram = datagram[:length], datagram[(length + 3) & ~3 :]
-        event = "destroy" if kind & 0xFF == DELETE else "new" if flags & NLM_F_CREATE else "update"
-        if kind >> 8 == CTNETLINK:
-            decoded = nfct_msg(message)
-            decoded.decode()
-            yield {"event": event, **from_message(decoded)}
-        else:
-            yield {"event": f"{event}_expectation", "message": message.hex()}
+        (length, *_unused) = HEADER.unpack_from(datagram)
+        yield datagram[:length]
+        datagram = datagram[(length + 3) & ~3 :]
+
+
+def _kind(message: bytes) -> str:
+    _length, kind, flags = HEADER.unpack_from(message)
+    event = "destroy" if kind & 0xFF == DELETE else "new" if flags & NLM_F_CREATE else "update"
+    return event if kind >> 8 == CTNETLINK else f"{event}_expectation"
+
+
+def _decode(message: bytes) -> dict[str, Any]:
+    event = _kind(message)
+    if event.endswith("_expectation"):
+        return {"event": event, "message": message.hex()}
+    decoded = nfct_msg(message)
+    decoded.decode()
+    return {"event": event, **from_message(decoded)}

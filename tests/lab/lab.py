@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Iterable
 from typing import TypeVar
 
+from .delay import Delay
 from .namespace import Namespace
 from .traffic import Endpoint, Flow, Mirror, ping
 
@@ -36,7 +38,8 @@ class Host(Namespace):
             index = rtnetlink.link_lookup(ifname=interface)[0]
             for address in addresses:
                 if ":" not in address:
-                    rtnetlink.addr("add", index=index, address=address)
+                    broadcast = str(ipaddress.ip_interface(address).network.broadcast_address)
+                    rtnetlink.addr("add", index=index, address=address, broadcast=broadcast)
                 elif has_ipv6():
                     rtnetlink.addr("add", index=index, address=address, flags=IFA_F_NODAD)
 
@@ -47,6 +50,10 @@ class Host(Namespace):
         family = socket.AF_INET6 if ":" in via else socket.AF_INET
         with self.rtnetlink() as rtnetlink:
             rtnetlink.route("add", dst=destination, gateway=via, family=family)
+
+    def delay(self, other: Host, seconds: float) -> None:
+        """Link the two without Ethernet, so that a packet takes so many seconds; see `Lab.slow_link`."""
+        self._cleanup.callback(Delay(self, other, seconds).close)
 
     # its traffic
 
@@ -61,11 +68,15 @@ class Host(Namespace):
 
         :raises OSError: when nobody answers, or refuses.
         """
-        return Flow(self.entered, socket.SOCK_STREAM, Endpoint(address, port), source_port)
+        return self._closed_at_the_end(Flow(self.entered, socket.SOCK_STREAM, Endpoint(address, port), source_port))
 
     def udp(self, address: str, port: int, source_port: int = 0) -> Flow:
         """A UDP flow to a mirror; nothing is sent yet."""
-        return Flow(self.entered, socket.SOCK_DGRAM, Endpoint(address, port), source_port)
+        return self._closed_at_the_end(Flow(self.entered, socket.SOCK_DGRAM, Endpoint(address, port), source_port))
+
+    def _closed_at_the_end(self, flow: Flow) -> Flow:
+        self._cleanup.callback(flow.close)
+        return flow
 
     def ping(self, address: str, identifier: int | None = None, count: int = 1) -> int:
         """How many ICMP echo requests were answered."""
@@ -128,6 +139,17 @@ class Lab:
                 rtnetlink.link("set", index=index, state="up")
             if isinstance(here, Host):
                 here.address(there_, *addresses)
+
+    def slow_link(
+        self, left: Host, right: Host, seconds: float, of_left: Iterable[str] = (), of_right: Iterable[str] = ()
+    ) -> None:
+        """A link on which a packet takes so many seconds, without Ethernet; else as `link`.
+
+        :raises unittest.SkipTest: on a kernel without TUN.
+        """
+        left.delay(right, seconds)
+        for here, there, addresses in ((left, right.name, of_left), (right, left.name, of_right)):
+            here.address(there, *addresses)
 
     def gateway_topology(self) -> Gateway:
         """Two clients, a gateway that translates, and a server that knows no way back to the clients."""

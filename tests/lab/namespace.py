@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import time
 import unittest
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import IPRoute, NFCTSocket
+from pyroute2 import IPRoute
 
 from . import isolation, table
 from .child import call_in_child
@@ -24,6 +29,12 @@ from .firewall import Firewall
 
 T = TypeVar("T")
 
+NETLINK_NETFILTER = 12
+#: linux/netlink.h, linux/netfilter/nfnetlink_conntrack.h
+NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR = 0x1, 0x4, 2
+CTNETLINK, DELETE, GET_STATS = 1 << 8, 2, 5
+#: linux/sockios.h, linux/if.h: an ifreq is 40 bytes long, the name first, then the flags
+SIOCSIFFLAGS, IFF_UP, IFREQ = 0x8914, 0x1, struct.Struct("=16sh22x")
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
 
@@ -40,9 +51,11 @@ class Namespace:
         self._cleanup = contextlib.ExitStack()
         self._cleanup.callback(os.close, self._network)
         try:
-            with self.rtnetlink() as rtnetlink:
-                rtnetlink.link("set", index=1, state="up")
-            self._load_conntrack()
+            with self.entered():
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+                    fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ.pack(b"lo", IFF_UP))
+                # The kernel loads conntrack on a request, and then this namespace has its settings
+                _ask_conntrack(GET_STATS)
             self.sysctl("nf_conntrack_events", 1)
         except BaseException:
             self.close()
@@ -185,23 +198,61 @@ class Namespace:
         with self.entered():
             return table.from_pyroute2()
 
-    def expectations(self) -> list[table.Flow]:
-        """Every expectation, as conntrack(8) sees it: see the module table."""
-        listed = [self.conntrack("-L", "expect", "-f", family) for family in ("ipv4", "ipv6")]
+    def expectations(self, *families: str) -> list[table.Flow]:
+        """Every expectation, or those of the families, as conntrack(8) sees it: see the module table."""
+        listed = [self.conntrack("-L", "expect", "-f", family) for family in families or ("ipv4", "ipv6")]
         return table.expectations_from_program("".join(listed))
 
     def count(self) -> int:
         """How many entries the kernel counts."""
         return int(self.sysctl("nf_conntrack_count"))
 
+    def subscriptions(self) -> list[int]:
+        """The multicast groups, as a bit mask, of each netfilter socket inside that is not the kernel's.
+
+        Source: netlink_seq_show in net/netlink/af_netlink.c. Pointers in the list may look like any mask.
+        """
+        with self.entered():
+            lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+        rows = [line.split() for line in lines]
+        return [int(row[3], 16) for row in rows if row[1] == str(NETLINK_NETFILTER) and row[2] != "0"]
+
+    def wait_for_subscriber(self, timeout: float = 60.0) -> None:
+        """Return once a program inside is subscribed to events.
+
+        :raises TimeoutError: when none is after so many seconds.
+        """
+        until = time.monotonic() + timeout
+        while not any(self.subscriptions()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"no program in {self.name} is subscribed to events")
+            time.sleep(0.01)
+
+    def empty(self) -> None:
+        """Delete every entry, and with the entries their expectations."""
+        with self.entered():
+            _ask_conntrack(DELETE)
+
     def events(self) -> EventLog:
         """What changes while a block runs: with namespace.events() as changes: ...; assert not changes."""
         return EventLog(self.entered)
 
-    def _load_conntrack(self) -> None:
-        """Ask conntrack something, so that the kernel loads it and this namespace has its settings."""
-        with self.entered(), NFCTSocket() as conntrack:
-            conntrack.count()
+
+def _ask_conntrack(request: int) -> None:
+    """Send a request without attributes, in the namespace of the calling thread, and wait for the acknowledgement.
+
+    :raises OSError: if the kernel refuses it.
+    """
+    message = struct.pack("=IHHII BBH", 20, CTNETLINK | request, NLM_F_REQUEST | NLM_F_ACK, 1, 0, 0, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
+        netlink.sendto(message, (0, 0))
+        while True:
+            answer = netlink.recv(1 << 16)
+            if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
+                (error,) = struct.unpack_from("=i", answer, 16)
+                if error:
+                    raise OSError(-error, os.strerror(-error))
+                return
 
 
 def _end(process: subprocess.Popen[str]) -> None:

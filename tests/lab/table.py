@@ -151,7 +151,7 @@ def from_message(message: Any) -> Flow:
     info = message.get_attr("CTA_PROTOINFO")
     if protocol == "tcp" and info is not None:
         state = info.get_attr("CTA_PROTOINFO_TCP").get_attr("CTA_PROTOINFO_TCP_STATE")
-        flow["state"] = TCP_CONNTRACK_TO_NAME.get(state, str(state)).lower()
+        flow["state"] = "none" if state == 0 else TCP_CONNTRACK_TO_NAME.get(state, str(state)).lower()
     return flow
 
 

@@ -1,14 +1,28 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep unit tests independent of the host."""
 
 from __future__ import annotations
 
-import os
+import socket
+from typing import Iterator
 
-from hypothesis import HealthCheck, settings
+import pytest
 
-# Two parts of the suite run at a time: how long an example takes, or the making of one, says nothing.
-settings.register_profile("suite", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-# What may land is not left to chance: the examples are the same in each strict run, and others in all others.
-settings.register_profile("strict", settings.get_profile("suite"), derandomize=True)
-settings.load_profile("strict" if os.environ.get("STRICT", "") not in ("", "0") else "suite")
+#: A minimal installation has no /etc/services.
+SERVICES = {"domain": 53, "ftp": 21, "http": 80, "https": 443, "ssh": 22}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def services() -> Iterator[None]:
+    """Give the names of services the same numbers on every host."""
+
+    def number_of(name: str, protocol: str = "") -> int:
+        try:
+            return SERVICES[name]
+        except KeyError:
+            raise OSError("service/proto not found") from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getservbyname", number_of)
+        yield

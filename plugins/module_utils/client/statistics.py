@@ -9,11 +9,12 @@ include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 from __future__ import annotations
 
 from . import uapi
-from .attributes import Attribute
-from .codec import Codec
-from .messages import payload_of, resource
-from .netlink import Message
-from .values import U32
+from .codec.attributes import Attribute
+from .codec.codec import Codec
+from .codec.types import U32
+from .ctnetlink.messages import payload_of, resource
+from .errors import MalformedMessage
+from .netlink.message import Message
 
 PER_CPU: tuple[Attribute, ...] = tuple(
     Attribute(name, (number,), U32)
@@ -46,8 +47,11 @@ _EXPECTATIONS = Codec(EXPECTATIONS)
 
 
 def parse_global(message: Message) -> dict[str, int]:
-    """`{"entries": …, "max_entries": …}`; the second is unknown before Linux 4.18."""
-    return _named(_GLOBAL, message)
+    """`{"entries": …, "max_entries": …}`; the second is unknown before Linux 4.18. Raises `MalformedMessage`."""
+    found = _named(_GLOBAL, message)
+    if "entries" not in found:
+        raise MalformedMessage("a message with the number of entries does not have it")
+    return found
 
 
 def parse_per_cpu(message: Message) -> tuple[int, dict[str, int]]:

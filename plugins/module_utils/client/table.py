@@ -11,39 +11,51 @@ import contextlib
 import errno
 import itertools
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
-from . import messages, namespace
-from .attributes import ENTRY, Attribute
-from .entry import Entry, asking, creation, describe, identity
+from .codec.attributes import ENTRY, Attribute
+from .ctnetlink import messages
+from .entry.entry import TCP_FLAGS, Entry, creation, describe, identity, lookup_key
+from .entry.labels import LabelMap
 from .errors import (
     ConntrackError,
     KernelError,
+    MalformedMessage,
     NotFound,
     NotPermitted,
     ResultUnknown,
     TableFull,
     Unavailable,
     Unsupported,
+    answer_lost,
     kernel_error,
 )
-from .labels import LabelMap
-from .netlink import Message, Refusal, Refused, Socket, Window, parse
-from .statistics import parse_expectations_per_cpu, parse_global, parse_per_cpu
+from .host import namespace
+from .netlink.message import ErrorReply, Message, RequestBatch, RequestRejected, parse
+from .netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
-    from .columns import Bulk
-    from .narrowing import Narrowing
-    from .removal import Removal
-    from .scan import Row, Scan, Visitor
-    from .template import Request
-    from .term import Term
+    from .bulk.columns import ColumnTransform
+    from .ctnetlink.requests import Request
+    from .dump.deletions import DeleteRequests
+    from .dump.scan import DumpDecoder, Row, Visitor
+    from .match.expression import Term
+    from .match.kernel_filter import KernelFilter
 
 _Thing = TypeVar("_Thing")
 
 #: Below so many entries it costs less to read them all at once than to have the kernel walk its whole hash table,
 #: which all namespaces share, once for each family.
 FEW = 5000
+
+
+@lru_cache(maxsize=None)
+def _requests() -> Any:
+    """Import the requests about single entries, which tasks that only read tables do without."""
+    from .ctnetlink import requests
+
+    return requests
 
 
 _HELPER_STAYS = (
@@ -56,27 +68,29 @@ LABELS_NEED_A_RULE = (
 )
 
 
-def refused(doing: str, refusal: Refusal, rows: Iterable[Attribute] = ENTRY) -> KernelError:
+def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] = ENTRY) -> KernelError:
     """The exception for a refusal, with the name that `rows` have for the attribute it points at."""
     number, named = refusal.attribute, None
     if number is not None:
         named = next((row.key.partition(".")[0] for row in rows if row.path[0] == number), str(number))
+    if refusal.lost:
+        return answer_lost(doing, refusal.errno)
     error = kernel_error(doing, refusal.errno, refusal.text, named)
     if isinstance(error, NotPermitted) and "updating" in doing:
-        return error.advised(f"{error.remedy}. A timeout that is fixed (status fixed_timeout) nobody can change")
+        return error.with_hint(f"{error.hint}. A timeout that is fixed (status fixed_timeout) nobody can change")
     return error
 
 
 def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
     """What befell an update, with advice that fits what it was to change."""
     if isinstance(error, Unsupported) and entry.get("helper") == "":
-        return error.advised(_HELPER_STAYS)
+        return error.with_hint(_HELPER_STAYS)
     if isinstance(error, TableFull) and "labels" in entry:
-        return error.advised(LABELS_NEED_A_RULE)
+        return error.with_hint(LABELS_NEED_A_RULE)
     return error
 
 
-def deleted_after_all(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
+def retry_lost_delete(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
     """What befell a deletion that ended with this error: None if it was carried out and only its answer was lost.
 
     Whether it was is asked by deleting again: what is not there any more was deleted.
@@ -88,12 +102,24 @@ def deleted_after_all(error: KernelError, delete: Callable[[], None]) -> KernelE
     except NotFound:
         return None
     except KernelError as again:
-        return again
+        return error.with_hint(f"{error.hint}. Deleting it again failed. {again}")
     return None
 
 
 def _about(doing: str, entry: Mapping[str, Any] | None) -> str:
     return doing if entry is None else f"{doing} {describe(entry)}"
+
+
+def parse_answer(
+    doing: str, parse: Callable[[Message], _Thing], answer: Message, entry: Mapping[str, Any] | None = None
+) -> _Thing:
+    """The meaning of an answer, about an entry if there is one. Raises `ResultUnknown` if it cannot be parsed."""
+    try:
+        return parse(answer)
+    except MalformedMessage as error:
+        raise answer_lost(_about(doing, entry), errno.EBADMSG).with_hint(
+            f"The answer cannot be read: {error}"
+        ) from error
 
 
 class Table:
@@ -104,10 +130,12 @@ class Table:
     it, and go on after an error.
     """
 
-    def __init__(self, connect: Callable[[], Socket] = Socket) -> None:
+    def __init__(self, connect: Callable[[], NetlinkSocket] = NetlinkSocket) -> None:
         self._connect = connect
         self._namespace = namespace.current()
         self._socket = connect()
+        #: Sockets through which the table is being read.
+        self._readers: list[NetlinkSocket] = []
 
     def __enter__(self) -> Table:
         return self
@@ -116,22 +144,36 @@ class Table:
         self.close()
 
     def close(self) -> None:
-        self._socket.close()
+        """Close the table; iterators that are not at their end raise `ConntrackError` from then on."""
+        for reader in (*self._readers, self._socket):
+            reader.close()
 
     # one entry
 
     def create(self, entry: Mapping[str, Any]) -> None:
         """Create an entry. Raises `Exists` if either of its tuples is taken."""
         with self._doing("creating", entry):
-            self._socket.request(messages.create(creation(entry)))
+            self._socket.request(_requests().CREATE.message(creation(entry)))
 
-    def put(self, entry: Mapping[str, Any]) -> None:
+    def create_or_update(self, entry: Mapping[str, Any]) -> None:
         """Create an entry or update the one that is there.
 
         An entry with `nat` can be put only once: the kernel refuses NAT on an update.
         """
+        whole = creation(entry)
+        assumed = [key for key in TCP_FLAGS if key in whole and key not in entry]
         with self._doing("creating or updating", entry):
-            self._socket.request(messages.create(creation(entry), exclusive=False))
+            if assumed:
+                # These are for a new entry only: one that is there keeps its own
+                try:
+                    self._socket.request(_requests().CREATE.message(whole))
+                    return
+                except RequestRejected as error:
+                    if error.refusal.errno != errno.EEXIST:
+                        raise
+                for key in assumed:
+                    del whole[key]
+            self._socket.request(_requests().PUT.message(whole))
 
     def update(self, entry: Mapping[str, Any]) -> None:
         """Change an entry in place to what `entry` has besides its original tuple and zone.
@@ -142,7 +184,7 @@ class Table:
         """
         try:
             with self._doing("updating", entry):
-                self._socket.request(messages.update(entry))
+                self._socket.request(_requests().UPDATE.message(entry))
         except (TableFull, Unsupported) as error:
             raise _advised(error, entry) from None
 
@@ -152,19 +194,19 @@ class Table:
         The kernel looks in both directions; an entry that has the tuple as its reply is not
         this one.
         """
-        found = self.holder(entry)
+        found = self.find_by_tuple(entry)
         if identity(found) != identity(entry):
             raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
         return found
 
-    def holder(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
+    def find_by_tuple(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
         """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
-        about = entry if direction == "original" else asking(entry, direction)
+        about = entry if direction == "original" else lookup_key(entry, direction)
         with self._doing("reading", entry):
-            answers = self._socket.request(messages.get(about))
+            answers = self._socket.request(_requests().GET.message(about))
         if not answers:
             raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
-        return messages.parse_entry(answers[0])
+        return parse_answer("reading", messages.parse_entry, answers[0], entry)
 
     def delete(self, entry: Mapping[str, Any]) -> None:
         """Delete an entry, with `id` only if it is still the one that was read.
@@ -172,28 +214,28 @@ class Table:
         Raises `NotFound`, also where another entry has taken its place.
         """
         with self._doing("deleting", entry):
-            self._socket.request(messages.delete(entry))
+            self._socket.request(_requests().DELETE.message(entry))
 
     # many entries
 
     def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Create entries that are complete (see `entry.creation`). Reads some thousand entries ahead."""
-        return self._all("creating", messages.request("create"), entries)
+        return self._all("creating", _requests().CREATE, entries)
 
     def create_declared(
         self, documents: Iterable[Mapping[str, Any]], labels: LabelMap | None = None
     ) -> Iterator[KernelError | None]:
-        """Create what documents declare (see `shape.parse`). Reads some thousand ahead.
+        """Create what documents declare (see `document.from_document`). Reads some thousand ahead.
 
         Raises `InvalidValue` for the first that declares nothing that can be, after those before it.
         """
-        from .bulk import declared
+        from .bulk.documents import completion_transform
 
-        return self._all("creating", messages.request("create"), documents, declared(labels or LabelMap()))
+        return self._all("creating", _requests().CREATE, documents, completion_transform(labels or LabelMap()))
 
-    def create_made(self, things: Iterable[Any], bulk: Bulk) -> Iterator[KernelError | None]:
+    def create_made(self, things: Iterable[Any], bulk: ColumnTransform) -> Iterator[KernelError | None]:
         """Create what `bulk` makes complete entries of, as `create_declared` does."""
-        return self._all("creating", messages.request("create"), things, bulk)
+        return self._all("creating", _requests().CREATE, things, bulk)
 
     def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Change entries in place, as `update` does. Reads some thousand entries ahead."""
@@ -201,37 +243,37 @@ class Table:
         def recover(request: Message, error: KernelError) -> KernelError:
             return _advised(error, messages.parse_entry(request))
 
-        return self._all("updating", messages.request("update"), entries, recover=recover)
+        return self._all("updating", _requests().UPDATE, entries, recover=recover)
 
     def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
         """Delete the entries named, as `delete` does. Reads some thousand entries ahead."""
-        return self._all("deleting", messages.request("delete"), entries)
+        return self._all("deleting", _requests().DELETE, entries)
 
     def _all(
         self,
         doing: str,
         request: Request,
         things: Iterable[Any],
-        bulk: Bulk | None = None,
+        bulk: ColumnTransform | None = None,
         recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
-        from .template import PREPARED, windows
-
-        size = self._socket.wide_window()
-        return self.carry_out(doing, windows(things, request, self._socket.numbers, size, bulk or PREPARED), recover)
+        size = self._socket.max_batch_size()
+        bulk = bulk or _requests().PREPARED
+        windows = _requests().windows(things, request, self._socket.reserve_sequence, size, bulk)
+        return self.send_batches(doing, windows, recover)
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
         """Send requests that are built already, each about one entry."""
-        return self.carry_out(doing, self._socket.in_windows(requests))
+        return self.send_batches(doing, self._socket.in_batches(requests))
 
-    def carry_out(
+    def send_batches(
         self,
         doing: str,
-        windows: Iterable[Window],
+        windows: Iterable[RequestBatch],
         recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
         """Send windows of requests, each request about one entry; `recover` may make something of an error."""
-        for window, refusals in self._socket.carry_out(windows):
+        for window, refusals in self._socket.send_batches(windows):
             if not refusals:
                 yield from itertools.repeat(None, window.count)
                 continue
@@ -240,25 +282,25 @@ class Table:
                 if refusal is None:
                     yield None
                     continue
-                error = refused(f"{doing} {describe(messages.parse_entry(request))}", refusal)
+                error = to_kernel_error(f"{doing} {describe(messages.parse_entry(request))}", refusal)
                 yield error if recover is None else recover(request, error)
 
-    def removal(self) -> Removal:
+    def removal(self) -> DeleteRequests:
         """What makes the requests for `remove` of entries that a `scan` finds."""
-        from .removal import Removal
+        from .dump.deletions import DeleteRequests
 
-        return Removal(self._socket.numbers, self._socket.wide_window())
+        return DeleteRequests(self._socket.reserve_sequence, self._socket.max_batch_size())
 
-    def remove(self, windows: Iterable[Window]) -> Iterator[KernelError | None]:
-        """Delete the entries that the windows of a `Removal` are about.
+    def remove(self, windows: Iterable[RequestBatch]) -> Iterator[KernelError | None]:
+        """Delete the entries that the windows of a `DeleteRequests` are about.
 
-        A deletion whose answer was lost is repeated (see `deleted_after_all`).
+        A deletion whose answer was lost is repeated (see `retry_lost_delete`).
         """
 
         def recover(request: Message, error: KernelError) -> KernelError | None:
-            return deleted_after_all(error, lambda: self.delete(messages.parse_entry(request)))
+            return retry_lost_delete(error, lambda: self.delete(messages.parse_entry(request)))
 
-        return self.carry_out("deleting", windows, recover)
+        return self.send_batches("deleting", windows, recover)
 
     def flush(self, where: Term) -> None:
         """Have the kernel delete every entry for which the term holds, and not say how many they were.
@@ -268,7 +310,7 @@ class Table:
         A term may take two requests, one for IPv4 and one for IPv6: if the second fails, the error says that
         the first was carried out.
         """
-        from .narrowing import narrow_all
+        from .match.kernel_filter import narrow_all
 
         requests = [messages.flush(narrowing) for narrowing in narrow_all(where)]
         for position, request in enumerate(requests):
@@ -281,11 +323,11 @@ class Table:
                     raise Unsupported(
                         error.request,
                         errno.EOPNOTSUPP,
-                        remedy=f"This takes Linux 6.12; {done}. Remove what a scan finds instead",
+                        hint=f"This takes Linux 6.12; {done}. Remove what a scan finds instead",
                     ) from error
                 if not position:
                     raise
-                raise error.advised(". ".join(filter(None, (error.remedy, f"Before that, {done}")))) from error
+                raise error.with_hint(". ".join(filter(None, (error.hint, f"Before that, {done}")))) from error
 
     def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
         """Reset the counters of the entries named and give each as it was, with what they had counted.
@@ -295,10 +337,10 @@ class Table:
         """
         return self._ask_all("zeroing the counters of", entries, zero=True)
 
-    def holders(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
+    def find_by_tuples(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
         """For each, in order, the entry that has its original tuple in either direction, or `NotFound`.
 
-        What `holder` says of one; several are asked for at once. A tuple in an `original.zone` is looked for there.
+        As `find_by_tuple` for one; several are asked for at once. A tuple in an `original.zone` is looked for there.
         """
         return self._ask_all("reading", entries)
 
@@ -306,18 +348,24 @@ class Table:
         self, doing: str, entries: Iterable[Mapping[str, Any]], zero: bool = False
     ) -> Iterator[Entry | KernelError]:
         sent: deque[Mapping[str, Any]] = deque()
+        request = _requests().ZERO if zero else _requests().GET
 
         def noted() -> Iterator[Message]:
             for entry in entries:
                 sent.append(entry)
-                yield messages.get(entry, zero)
+                yield request.message(entry)
 
-        for answer in self._socket.ask_all(noted()):
+        for answer in self._socket.request_many(noted()):
             about = sent.popleft()
-            if isinstance(answer, Refusal):
-                yield refused(f"{doing} {describe(about)}", answer)
+            if isinstance(answer, ErrorReply):
+                yield to_kernel_error(f"{doing} {describe(about)}", answer)
             elif answer:
-                yield messages.parse_entry(answer[0])
+                found: Entry | KernelError
+                try:
+                    found = parse_answer(doing, messages.parse_entry, answer[0], about)
+                except ResultUnknown as error:
+                    found = error
+                yield found
             else:
                 yield NotFound(f"{doing} {describe(about)}", errno.ENOENT)
 
@@ -326,10 +374,11 @@ class Table:
     def dump(self, family: int = 0, zero: bool = False, where: Term | None = None) -> Iterator[Entry]:
         """Every entry, or every one for which a term holds, of one family (AF_INET, AF_INET6) or of both.
 
-        `zero` resets the counters of all that is read, whether or not it matches. The kernel promises
-        that an entry that is there from beginning to end comes once; others may come or not.
+        `zero` resets the counters of every entry that is read, whether or not it matches. An entry that exists from
+        beginning to end is included. Under load the kernel may return it twice: if the entry at which the dump paused
+        ends meanwhile, the kernel reads its bucket again. Entries that come or go meanwhile may be missing.
         """
-        from .scan import Entries
+        from .dump.scan import Entries
 
         entries = Entries()
         for _datagram in self.scan(entries, where, family, zero):
@@ -341,7 +390,7 @@ class Table:
 
         `dict(zip(*row))` is the entry. It costs a third of one.
         """
-        from .scan import Rows
+        from .dump.scan import Rows
 
         rows = Rows()
         for _datagram in self.scan(rows, where, family):
@@ -353,12 +402,12 @@ class Table:
 
         The kernel leaves out what it can, where it can; whether the term holds is asked here, of all that comes.
         """
-        from .scan import Scan
+        from .dump.scan import DumpDecoder
 
-        scan = Scan(visitor, where)
+        scan = DumpDecoder(visitor, where)
         if where is None or family or zero or self._has_few():
             return self._scan(scan, messages.dump(family, zero))
-        from .narrowing import narrow_all
+        from .match.kernel_filter import narrow_all
 
         return itertools.chain.from_iterable(self._scan_narrowed(scan, narrowing) for narrowing in narrow_all(where))
 
@@ -368,11 +417,11 @@ class Table:
         except ResultUnknown:
             return False
 
-    def _scan(self, scan: Scan, request: Message) -> Iterator[None]:
+    def _scan(self, scan: DumpDecoder, request: Message) -> Iterator[None]:
         with self._reading() as reader:
             yield from reader.scan(request, scan.feed)
 
-    def _scan_narrowed(self, scan: Scan, narrowing: Narrowing) -> Iterator[None]:
+    def _scan_narrowed(self, scan: DumpDecoder, narrowing: KernelFilter) -> Iterator[None]:
         try:
             yield from self._scan(scan, messages.dump(narrowing=narrowing))
         except KernelError as error:
@@ -396,8 +445,12 @@ class Table:
 
     def statistics(self) -> dict[str, int]:
         """`{"entries": …, "max_entries": …}`."""
+        from .statistics import parse_global
+
         with self._doing("reading the table"):
             answers = self._socket.request(messages.statistics())
+        if not answers:
+            raise Unsupported("reading the number of entries", errno.EOPNOTSUPP)
         return parse_global(answers[0])
 
     def count(self) -> int:
@@ -406,10 +459,14 @@ class Table:
 
     def statistics_per_cpu(self) -> dict[int, dict[str, int]]:
         """The kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
+        from .statistics import parse_per_cpu
+
         return dict(self.read(messages.dump_statistics_per_cpu(), parse_per_cpu))
 
     def expectation_statistics_per_cpu(self) -> dict[int, dict[str, int]]:
         """The kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
+        from .statistics import parse_expectations_per_cpu
+
         return dict(self.read(messages.dump_expectation_statistics_per_cpu(), parse_expectations_per_cpu))
 
     def ask(self, doing: str, message: Message, rows: Iterable[Attribute] = ()) -> list[Message]:
@@ -421,7 +478,7 @@ class Table:
             return self._socket.request(message)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Socket]:
+    def _reading(self) -> Iterator[NetlinkSocket]:
         """A socket of its own: a reader that stops early leaves a dump behind that would block the next one,
         and changes can be made while the dump goes on."""
         if namespace.current() != self._namespace:
@@ -430,7 +487,11 @@ class Table:
                 "open a table of its own here"
             )
         with self._doing("reading the table"), contextlib.closing(self._connect()) as reader:
-            yield reader
+            self._readers.append(reader)
+            try:
+                yield reader
+            finally:
+                self._readers.remove(reader)
 
     @contextlib.contextmanager
     def _doing(
@@ -439,17 +500,17 @@ class Table:
         """Errors on the way as the exceptions that stand for them, with what they were about."""
         try:
             yield
-        except Refused as error:
+        except RequestRejected as error:
             if error.refusal.errno == errno.EINVAL and not self._answered():
                 raise Unavailable(_about(what, entry), errno.EINVAL) from None
-            raise refused(_about(what, entry), error.refusal, rows) from None
+            raise to_kernel_error(_about(what, entry), error.refusal, rows) from None
         except KernelError as error:  # of the transport, which does not know what it was about
-            raise kernel_error(_about(what, entry), error.errno) from error
+            raise error.about(_about(what, entry)) from error
 
     def _answered(self) -> bool:
         """Whether anything in the kernel answers: without ctnetlink, every request is invalid."""
         try:
             self._socket.request(messages.statistics())
-        except Refused as error:
+        except RequestRejected as error:
             return error.refusal.errno != errno.EINVAL
         return True

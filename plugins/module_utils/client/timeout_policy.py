@@ -15,13 +15,14 @@ import errno
 import functools
 from typing import Any, Iterator, Mapping
 
-from . import uapi, values
-from .attributes import Attribute
-from .codec import Codec, Values, attribute
-from .errors import InvalidValue, KernelError, NotFound, Unavailable
-from .messages import nfgenmsg, payload_of
-from .netlink import Message
-from .table import Table
+from . import uapi
+from .codec import types
+from .codec.attributes import Attribute
+from .codec.codec import Codec, Values
+from .ctnetlink.messages import nfgenmsg, payload_of
+from .errors import InvalidValue, KernelError, NotFound, Unavailable, quoted
+from .netlink.message import Message, attribute
+from .table import Table, parse_answer
 
 Policy = Values
 
@@ -80,22 +81,22 @@ STATES: dict[int, Mapping[str, int]] = {
     uapi.IPPROTO_GENERIC: {"timeout": uapi.CTA_TIMEOUT_GENERIC_TIMEOUT},
 }
 
-NAME = values.Text(31)
-FAMILY = values.Named("H", values.FAMILIES, "family")
-PROTOCOL = values.Named("B", {**values.PROTOCOLS, "generic": uapi.IPPROTO_GENERIC}, "protocol")
-SECONDS = values.Integer("I", highest=LONGEST)
+NAME = types.Text(31)
+FAMILY = types.Enum("H", types.FAMILIES, "family")
+PROTOCOL = types.Enum("B", {**types.PROTOCOLS, "generic": uapi.IPPROTO_GENERIC}, "protocol", types.OTHER_PROTOCOLS)
+SECONDS = types.Integer("I", highest=LONGEST)
 
 POLICY: tuple[Attribute, ...] = (
     Attribute("name", (uapi.CTA_TIMEOUT_NAME,), NAME),
     Attribute("family", (uapi.CTA_TIMEOUT_L3PROTO,), FAMILY),
     Attribute("protocol", (uapi.CTA_TIMEOUT_L4PROTO,), PROTOCOL),
-    Attribute("use", (uapi.CTA_TIMEOUT_USE,), values.U32),
+    Attribute("use", (uapi.CTA_TIMEOUT_USE,), types.U32),
 )
 _WHAT = "timeouts."
 _POLICIES = Codec(POLICY)
 _SENT = frozenset({"name", "family", "protocol"})
 
-_REMEDY = "Load the kernel module nfnetlink_cttimeout (modprobe nfnetlink_cttimeout)"
+_HINT = "Load the kernel module nfnetlink_cttimeout (modprobe nfnetlink_cttimeout)"
 
 
 def rows(protocol: int) -> tuple[Attribute, ...]:
@@ -118,7 +119,7 @@ def timeouts_of(policy: Mapping[str, Any]) -> dict[str, int]:
 # The document
 
 
-def parse(document: Mapping[str, Any]) -> Policy:
+def from_document(document: Mapping[str, Any]) -> Policy:
     """The policy that a document declares; `use` is the kernel's own and passed over.
 
     Raises `InvalidValue` with the key of the first fault.
@@ -140,7 +141,7 @@ def parse(document: Mapping[str, Any]) -> Policy:
 
 def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
     if not isinstance(declared, Mapping):
-        raise InvalidValue("timeouts", f"{declared!r} is no dictionary; write states and their seconds")
+        raise InvalidValue("timeouts", f"{quoted(declared)} is no dictionary; write states and their seconds")
     if protocol is None:
         raise InvalidValue("protocol", "is missing; the states that timeouts may name depend on it")
     if protocol not in STATES:
@@ -160,7 +161,7 @@ def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
     return policy
 
 
-def present(policy: Mapping[str, Any]) -> dict[str, Any]:
+def to_document(policy: Mapping[str, Any]) -> dict[str, Any]:
     """A policy as a document: `name`, `family`, `protocol`, `use` and, by state, `timeouts` in seconds.
 
     States that this version has no name for are there by their number.
@@ -186,12 +187,12 @@ def describe(policy: Mapping[str, Any]) -> str:
 # Messages
 
 
-def create(policy: Mapping[str, Any]) -> Message:
+def create_message(policy: Mapping[str, Any]) -> Message:
     """Create a policy; refused with EEXIST if there is one of that name."""
     return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _encode(policy))
 
 
-def replace(policy: Mapping[str, Any]) -> Message:
+def replace_message(policy: Mapping[str, Any]) -> Message:
     """Change a policy in place, also while rules use it. Its family and protocol cannot change.
 
     States that are left out go back to the protocol's defaults.
@@ -199,31 +200,31 @@ def replace(policy: Mapping[str, Any]) -> Message:
     return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
 
 
-def get(name: str) -> Message:
+def get_message(name: str) -> Message:
     """Ask for one policy."""
     return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, _named(name))
 
 
-def delete(name: str) -> Message:
+def delete_message(name: str) -> Message:
     """Delete one policy; refused with EBUSY while a rule uses it."""
     return Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(name))
 
 
-def dump() -> Message:
+def dump_message() -> Message:
     """Ask for every timeout policy."""
     return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, nfgenmsg())
 
 
-def set_defaults(policy: Mapping[str, Any]) -> Message:
+def set_defaults_message(policy: Mapping[str, Any]) -> Message:
     """Change the timeouts of a protocol that count where no policy does; those left out stay."""
-    about = {"family": values.AF_INET, **policy}  # wanted, but the defaults are of both families
+    about = {"family": types.AF_INET, **policy}  # wanted, but the defaults are of both families
     about.pop("name", None)
     return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))
 
 
-def get_defaults(protocol: int) -> Message:
+def get_defaults_message(protocol: int) -> Message:
     """Ask for the timeouts of a protocol that count where no policy does."""
-    about = {"family": values.AF_INET, "protocol": protocol}
+    about = {"family": types.AF_INET, "protocol": protocol}
     return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_GET, 0, nfgenmsg() + _POLICIES.encode(about))
 
 
@@ -246,7 +247,7 @@ def decode(message: Message) -> Policy:
 
 def parse_policy(message: Message) -> dict[str, Any]:
     """The policy in a message of the kernel's, as a document."""
-    return present(decode(message))
+    return to_document(decode(message))
 
 
 # The table of policies
@@ -258,7 +259,7 @@ def read_all(table: Table) -> Iterator[dict[str, Any]]:
     Raises `Unavailable` where the kernel has no cttimeout.
     """
     try:
-        yield from table.read(dump(), parse_policy)
+        yield from table.read(dump_message(), parse_policy)
     except KernelError as error:
         raise _explained(error, "reading timeout policies") from None
 
@@ -267,12 +268,36 @@ def find(table: Table, name: str) -> Policy | None:
     """The policy of a name, or None. Raises `Unavailable` where the kernel has no cttimeout."""
     doing = f"reading timeout policy {name}"
     try:
-        answers = table.ask(doing, get(name))
+        answers = table.ask(doing, get_message(name))
     except NotFound:
         return None
     except KernelError as error:
         raise _explained(error, doing) from None
-    return decode(answers[0]) if answers else None
+    return parse_answer(doing, decode, answers[0]) if answers else None
+
+
+def create(table: Table, policy: Mapping[str, Any]) -> None:
+    """Create a policy. States without a timeout get the protocol's defaults.
+
+    Raises `Exists`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
+    """
+    table.ask(f"creating {describe(policy)}", create_message(policy))
+
+
+def replace(table: Table, policy: Mapping[str, Any]) -> None:
+    """Change the timeouts of a policy. States that are left out get the protocol's defaults.
+
+    Raises `NotFound`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
+    """
+    table.ask(f"updating {describe(policy)}", replace_message(policy))
+
+
+def delete(table: Table, name: str) -> None:
+    """Delete a policy.
+
+    Raises `NotFound`, `Busy` while a rule uses it, `Unavailable` without cttimeout, and `ResultUnknown`.
+    """
+    table.ask(f"deleting timeout policy {name}", delete_message(name))
 
 
 def defaults(table: Table, protocol: int) -> Policy:
@@ -282,10 +307,10 @@ def defaults(table: Table, protocol: int) -> Policy:
     """
     doing = f"reading the {describe({'protocol': protocol})}"
     try:
-        answers = table.ask(doing, get_defaults(protocol))
+        answers = table.ask(doing, get_defaults_message(protocol))
     except KernelError as error:
         raise _explained(error, doing) from None
-    found = decode(answers[0]) if answers else {"protocol": protocol}
+    found = parse_answer(doing, decode, answers[0]) if answers else {"protocol": protocol}
     found.pop("family", None)  # an echo of the request
     return found
 
@@ -293,7 +318,7 @@ def defaults(table: Table, protocol: int) -> Policy:
 def _explained(error: KernelError, doing: str) -> KernelError:
     """Without cttimeout, every request is invalid; and a protocol may be one that is not tracked."""
     if error.errno == errno.EINVAL or isinstance(error, Unavailable):
-        return Unavailable(doing, error.errno, remedy=_REMEDY)
+        return Unavailable(doing, error.errno, hint=_HINT)
     if error.errno == errno.EOPNOTSUPP:
-        return error.advised("This kernel does not track that protocol by itself; write generic, or leave it out")
+        return error.with_hint("This kernel does not track that protocol by itself; write generic, or leave it out")
     return error

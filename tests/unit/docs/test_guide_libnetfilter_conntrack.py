@@ -1,13 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guide to libnetfilter_conntrack leaves no name out, and what it points to is there.
-
-A user who comes from the C library would otherwise look for what is not there, or miss what is.
-"""
+"""The guide to libnetfilter_conntrack contains every name of the C side, and its equivalents exist."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from collections.abc import Iterator
@@ -17,12 +15,14 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import attributes, vocabulary
-from ansible_collections.netops.conntrack.plugins.module_utils.options.entry import ENTRY
-from ansible_collections.netops.conntrack.plugins.module_utils.options.expectation import EXPECTATION
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.entry import ENTRY
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.expectation import EXPECTATION
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import attributes, types
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match import keys, match
 
 CHECKOUT = Path(__file__).parents[3]
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_libnetfilter_conntrack.rst"
+NAMES = Path(__file__).parent / "libnetfilter_conntrack.txt"
 EXAMPLES = CHECKOUT / "docs/examples"
 PLUGINS = "ansible_collections.netops.conntrack.plugins"
 
@@ -62,7 +62,7 @@ def said(heading: str) -> list[str]:
 def facts() -> dict[str, list[str]]:
     """The names of the C side by the heading of their column."""
     found: dict[str, list[str]] = {}
-    for line in (Path(__file__).parent / "libnetfilter_conntrack.txt").read_text().splitlines():
+    for line in NAMES.read_text().splitlines():
         if line.startswith("["):
             names = found.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
@@ -83,7 +83,7 @@ def test_no_name_is_left_out_or_made_up(heading: str) -> None:
     assert sorted(set(said(heading))) == sorted(FACTS[heading])
 
 
-# What the guide points to
+# Equivalents
 
 
 def keys_of(spec: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -94,13 +94,27 @@ def keys_of(spec: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def options() -> Iterator[str]:
-    """Every module, and every option of it as `module: option`."""
-    for path in sorted((CHECKOUT / "plugins/modules").glob("conntrack_*.py")):
-        yield path.stem
-        document = yaml.safe_load(importlib.import_module(f"{PLUGINS}.modules.{path.stem}").DOCUMENTATION)
+    """The modules, filters and the event source, and their options as `module: option`."""
+    source = CHECKOUT / "extensions/eda/plugins/event_source/conntrack.py"
+    named = {f"netops.conntrack.{source.stem}": source}
+    for folder, pattern in (("modules", "conntrack_*.py"), ("filter", "*_conntrack.py")):
+        named |= {path.stem: path for path in (CHECKOUT / "plugins" / folder).glob(pattern)}
+    for name, path in named.items():
+        yield name
+        document = documentation(path)
         for one in (document, *map(fragment, document.get("extends_documentation_fragment", []))):
             for option in one.get("options", {}):
-                yield f"{path.stem}: {option}"
+                yield f"{name}: {option}"
+
+
+def documentation(path: Path) -> dict[str, Any]:
+    """The DOCUMENTATION of a plugin."""
+    (text,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOCUMENTATION"
+    )
+    return yaml.safe_load(text)
 
 
 def fragment(name: str) -> dict[str, Any]:
@@ -110,8 +124,11 @@ def fragment(name: str) -> dict[str, Any]:
 
 
 def in_client(name: str) -> bool:
-    file, *steps = name.split(".")
-    thing: Any = importlib.import_module(f"{PLUGINS}.module_utils.client.{file}")
+    steps = name.split(".")
+    file = ["module_utils", "client"]
+    while steps and not CHECKOUT.joinpath("plugins", *file).with_suffix(".py").is_file():
+        file.append(steps.pop(0))
+    thing: Any = importlib.import_module(".".join([PLUGINS, *file]))
     for step in steps:
         thing = getattr(thing, step, None)
     return bool(steps) and thing is not None
@@ -123,7 +140,7 @@ POINTERS = {
     "Client": in_client,
     "Key": KEYS.__contains__,
     "Key of an expectation": {*keys_of(EXPECTATION)}.__contains__,
-    "Match": vocabulary.KEYS.__contains__,
+    "Match": keys.KEYS.__contains__,
     "Module": {*options()}.__contains__,
 }
 
@@ -137,12 +154,34 @@ def test_what_it_points_to_is_there(heading: str) -> None:
 
 def test_a_name_without_a_counterpart_has_a_reason() -> None:
     pointing = {*POINTERS, "Example"}
-    silent = [
-        row[0].text
-        for row in ROWS
-        if not any(cell.text for cell in row[1:] if cell.heading in pointing or cell.heading in ("How", "Remark"))
-    ]
-    assert silent == []
+    without = [row for row in ROWS if not any(cell.text for cell in row[1:] if cell.heading in pointing)]
+    assert [row[0].text for row in without if not row[-1].text] == []
+    refusals = [row[-1].text for row in ROWS if re.search(r"\bnot (available|there|yet|supported)\b", row[-1].text)]
+    assert refusals
+    assert [text for text in refusals if not re.match(r"not available: \w", text)] == []
+    assert [row[0].text for row in ROWS if row[-1].text in refusals and row not in without] == []
+
+
+@pytest.mark.parametrize("package", ["libnetfilter_conntrack", "conntrack-tools"])
+def test_the_guide_and_the_names_are_of_one_version(package: str) -> None:
+    versions = [re.findall(rf"\b{package} ([0-9.]+[0-9])", path.read_text())[0] for path in (GUIDE, NAMES)]
+    assert versions[0] == versions[1]
+
+
+def test_values_are_accepted_in_lower_case() -> None:
+    """Every state of conntrack(8) is a state of the client, and a match accepts it."""
+    tables = [name for name in vars(types) if name.endswith("_STATES")]
+    seen = set()
+    for row in ROWS:
+        cells = {cell.heading: cell for cell in row}
+        if "Value" not in cells or cells["Match"].names() != ["state"]:
+            continue
+        (table,) = (name.removeprefix("codec.types.") for name in cells["Client"].names())
+        seen.add(table)
+        for name in cells["Value"].names():
+            assert name.lower() in getattr(types, table)
+            match.parse_match({"state": name.lower()})
+    assert sorted(seen) == sorted(tables)
 
 
 # Examples

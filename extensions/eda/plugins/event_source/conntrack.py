@@ -138,6 +138,8 @@ notes:
   - Events of the types V(new), V(update) and V(destroy) have C(entry), in the shape of
     C(netops.conntrack.conntrack_info), C(missed) and C(by_update), which is true where an update made the entry match
     or cease to. Those of expectations have C(expectation).
+  - If a process requested the change, these events also have C(port_id), the netlink port id of the process. It is
+    usually the process id. C(conntrack -E -o userspace) shows it as C(portid).
   - V(aggregate) has C(by), with a value for each of the keys, C(counts) with C(new), C(update) and C(destroy), and
     C(window). V(aggregate_rest) has the same but C(by), for all further groups.
   - V(threshold) has C(crossed), which is V(above) or V(below), C(count), C(max), C(usage_percent), and the percentages.
@@ -187,7 +189,7 @@ def library(name: str) -> ModuleType:
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Put events into the queue until cancelled."""
-    await library("plugin_utils.event_source.source").run(queue, args)
+    await library("plugin_utils._event_source.run").run(queue, args)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events import ENTRY_GROUPS, GROUPS, RECEIVE_BUFFER
-from ansible_collections.netops.conntrack.plugins.plugin_utils.event_source.options import (
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import (
+    ENTRY_GROUPS,
+    GROUPS,
+    RECEIVE_BUFFER,
+)
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import (
     BY,
     NAMES,
     Aggregate,

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,7 +91,8 @@ def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mod
     assert result["failed"]
     assert result["changed"]
     assert result["msg"].replace("\u202f", " ") == (
-        "Exceeded is usage_percent_above (90.0 %) with 91.0 % on gw-a, hosts_without_facts_above (0) with 1."
+        "Thresholds exceeded: usage_percent_above (limit 90.0 %), 91.0 % on gw-a; "
+        "hosts_without_facts_above (limit 0), 1."
     )
     assert [one["host"] for one in result["exceeded"]] == ["gw-a", None]
     assert (folder / "junit.xml").exists() == (not check_mode)
@@ -98,7 +101,7 @@ def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mod
 def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
     hosts = {f"gw-{place:03}": HOSTS["gw-a"] for place in range(300)}
     result = run(hosts=hosts, fail_when={"drop_above": 0}, path="page.html")
-    assert result["msg"].endswith("with 3 on gw-004 and 295 more.")
+    assert result["msg"].endswith("(limit 0), 3 on gw-004; 295 more.")
     assert (len(result["exceeded"]), len(result["attention"])) == (100, 100)
 
 
@@ -106,10 +109,19 @@ def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
     ("options", "says"),
     [
         ({"path": "page.html"}, "missing required arguments: hosts"),
-        ({"hosts": HOSTS}, "missing required arguments: path"),
+        ({"hosts": HOSTS}, "one of the following is required: path, json_path, junit_path"),
+        ({"hosts": HOSTS, "path": "page.html", "junit_path": ""}, "junit_path: is empty; write the path of a file"),
         ({"hosts": [1], "path": "page.html"}, "'hosts'"),
-        ({"hosts": HOSTS, "path": "page.html", "colour": "blue"}, "colour"),
-        ({"hosts": HOSTS, "path": "page.html", "fail_when": {"usage_above": 1}}, "usage_above"),
+        ({"hosts": HOSTS, "path": "page.html", "jsonpath": "x"}, "jsonpath: no such key (did you mean json_path?)"),
+        (
+            {"hosts": HOSTS, "path": "page.html", "fail_when": {"usage_above": 1}},
+            "fail_when.usage_above: no such key (did you mean usage_percent_above?)",
+        ),
+        (
+            {"hosts": HOSTS, "path": "page.html", "fail_when": "x=1"},
+            "fail_when.x: no such key; write one of chain_toolong_above",
+        ),
+        ({"hosts": HOSTS, "path": "page.html", "fail_when": [1]}, "fail_when: is not a dictionary; write names"),
         ({"hosts": HOSTS, "path": "page.html", "fail_when": {"drop_above": "nan"}}, "fail_when.drop_above: nan is no"),
         (
             {"hosts": HOSTS, "path": "page.html", "gathered": "today"},
@@ -142,6 +154,67 @@ def test_a_file_that_cannot_be_written_is_named_with_the_reason(folder: Path) ->
     result = run(hosts=HOSTS, path="page.html", json_path="page.json", junit_path="page.xml")
     assert result["msg"] == f"{folder}/page.xml: Is a directory. Nothing was written."
     assert set(subject.NOTHING_DONE) < set(result)
+
+
+def test_the_page_can_be_left_out(folder: Path) -> None:
+    result = run(hosts=HOSTS, json_path="page.json", junit_path="page.xml")
+    assert [file["path"] for file in result["files"]] == [f"{folder}/page.json", f"{folder}/page.xml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["page.json", "page.xml"]
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(path))
+
+
+def device(path: Path) -> None:
+    """A device that takes everything, as /dev/null does."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a device")
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+@pytest.mark.parametrize("option", FILES)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        pytest.param(os.mkfifo, "a FIFO", id="fifo"),
+        pytest.param(socket_at, "a socket", id="socket"),
+        pytest.param(device, "a character device", id="device"),
+    ],
+)
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_only_a_file_is_replaced(
+    folder: Path, option: str, make: Callable[[Path], None], kind: str, linked: bool, check_mode: bool
+) -> None:
+    """A device would become a file, and a FIFO is waited for."""
+    make(folder / "special")
+    before = (folder / "special").stat()
+    if linked:
+        (folder / "link").symlink_to("special")
+    path = "link" if linked else "special"
+    result = run(check_mode, hosts=HOSTS, **{**FILES, option: path})
+    assert result["failed"]
+    assert result["msg"] == f"{folder}/{path}: it is {kind}, not a regular file. Nothing was written."
+    assert os.path.samestat((folder / "special").stat(), before)
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "special"][not linked :]
+
+
+def test_a_slash_too_many_does_not_lead_to_a_file(folder: Path) -> None:
+    (folder / "hosts").write_text("mine")
+    result = run(hosts=HOSTS, path="hosts/")
+    assert result["msg"] == f"{folder}/hosts/: it names a directory. Nothing was written."
+    assert (folder / "hosts").read_text() == "mine"
+    result = run(hosts=HOSTS, path="new/")
+    assert result["msg"] == f"{folder}/new/: it names a directory. Nothing was written."
+
+
+def test_two_links_to_one_file_are_one_file(folder: Path) -> None:
+    (folder / "page.json").symlink_to("page.html")
+    result = run(hosts=HOSTS, path="page.html", json_path="page.json")
+    assert "two of them are one file" in result["msg"]
+    assert not (folder / "page.html").exists()
 
 
 def test_a_file_keeps_its_mode_and_a_new_one_is_as_any(folder: Path) -> None:

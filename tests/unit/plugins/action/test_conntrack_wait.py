@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.action import conntrack_wait as subject
+from ansible_collections.netops.conntrack.plugins.action import conntrack_wait
 
 Document = dict[str, Any]
 
@@ -28,14 +28,15 @@ class Host:
         self.turns: list[Document] = []
         self.shown: list[str] = []
         self.ends: Document = {}
+        self.ended = 0
         task = {"args": {"match": {"port": 22}}, "async_val": 0, "check_mode": False, "no_log": False, **options}
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/tmp/x"))
         arguments: list[Any] = [SimpleNamespace(**task), connection, None, None, None]
-        self.action = subject.ActionModule(*arguments)
+        self.action = conntrack_wait.ActionModule(*arguments)
         monkeypatch.setattr(self.action, "_execute_module", self.execute)
         monkeypatch.setattr(self.action, "_remove_tmp_path", lambda path: self.ends.update(removed=path))
-        monkeypatch.setattr(subject, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(subject, "display", SimpleNamespace(display=self.display))
+        monkeypatch.setattr(conntrack_wait, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(conntrack_wait, "display", SimpleNamespace(display=self.display))
 
     def display(self, line: str, stderr: bool) -> None:
         assert stderr
@@ -54,6 +55,7 @@ class Host:
             "failed": not reached,
             "initial": before,
             "remaining": self.last,
+            "ended": self.ended,
             "elapsed": elapsed,
             "reached": reached,
             "timed_out": not reached,
@@ -70,24 +72,41 @@ class Host:
 
 
 def test_turns_become_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host(monkeypatch, 700, 200, 100, 40, 0)
+    host = Host(monkeypatch, 900, 700, 200, 100, 40, 0)
     done = host.run()
     assert (done["failed"], done["initial"], done["remaining"]) == (False, 1000, 0)
-    assert done["elapsed"] == 15 + 30 + 60 + 60 + 4 * OVERHEAD + 0.25
+    assert done["elapsed"] == 5 + 15 + 30 + 60 + 60 + 5 * OVERHEAD + 0.25
     assert done["invocation"]["module_args"]["timeout"] == 300
-    assert host.lengths == [15, 30, 60, 60, 60]
+    assert host.lengths == [5, 15, 30, 60, 60, 60]
     assert all(turn["arguments"]["match"] == {"port": 22} for turn in host.turns)
     assert host.ends == {"removed": "/tmp/x"}
 
 
 def test_who_waits_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host(monkeypatch, 700, 700, 100, 0)
+    host = Host(monkeypatch, 900, 900, 900, 1, 2, 0)
     host.run()
-    said = [line.partition("[gw1] conntrack_wait: ")[2] for line in host.shown]
-    assert [line.partition(" s, waiting for at most 0; ")[::2] for line in said] == [
-        ("700 entries match after 15", "20 go in a second, so about 35 s to go"),
-        ("700 entries match after 46", "no fewer than 30 s ago"),
-        ("100 entries match after 106", "10 go in a second, so about 10 s to go"),
+    assert host.shown == [
+        f"[gw1] conntrack_wait: {line}"
+        for line in (
+            "900 entries match after 5 s (target: at most 0), falling by 20 per second, about 45 s left",
+            "900 entries match after 20 s (target: at most 0), unchanged for 15 s",
+            "900 entries match after 51 s (target: at most 0), unchanged for 45 s",
+            "1 entry matches after 112 s (target: at most 0), falling by 15 per second, about 1 s left",
+            "2 entries match after 172 s (target: at most 0), rising by 1 per minute",
+        )
+    ]
+
+
+def test_entries_that_ended_in_one_turn_count_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, 1, 1, 0, args={"match": {"port": 22}, "min_count": "10"})
+    host.last, host.ended = 1, 3
+    done = host.run()
+    assert [turn["arguments"]["min_count"] for turn in host.turns] == ["10", 7, 4]
+    assert (done["ended"], done["remaining"]) == (9, 0)
+    assert done["invocation"]["module_args"]["min_count"] == 10
+    assert [line.partition("(")[2] for line in host.shown] == [
+        "target: at least 10), rising by 36 per minute, about 10 s left",
+        "target: at least 10), rising by 12 per minute, about 15 s left",
     ]
 
 
@@ -100,7 +119,7 @@ def test_a_short_wait_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.shown == []
 
 
-@pytest.mark.parametrize(("timeout", "lengths"), [(50, [15, 30, 4]), (15, [15]), ("15.2", [15]), (0, [0])])
+@pytest.mark.parametrize(("timeout", "lengths"), [(22, [5, 15, 1]), (5, [5]), ("5.2", [5]), (0, [0])])
 def test_all_turns_together_take_the_time_that_was_given(
     monkeypatch: pytest.MonkeyPatch, timeout: Any, lengths: list[float]
 ) -> None:
@@ -118,6 +137,16 @@ def test_a_time_that_is_none_is_left_for_the_module_to_refuse(monkeypatch: pytes
     host = Host(monkeypatch, 0, args={"match": {"port": 22}, "timeout": timeout})
     host.run()
     assert [turn["arguments"] for turn in host.turns] == [{"match": {"port": 22}, "timeout": timeout}]
+
+
+@pytest.mark.parametrize(("timeout", "sent"), [(10**400, "inf"), (-(10**5000), "-inf")], ids=["long", "negative"])
+def test_a_timeout_beyond_any_float_is_refused_by_the_module(
+    monkeypatch: pytest.MonkeyPatch, timeout: int, sent: str
+) -> None:
+    """Ansible ends with a traceback where an integer has no float."""
+    host = Host(monkeypatch, 0, args={"match": {"port": 22}, "timeout": timeout})
+    host.run()
+    assert [turn["arguments"] for turn in host.turns] == [{"match": {"port": 22}, "timeout": sent}]
 
 
 @pytest.mark.parametrize("options", [{"async_val": 900}, {"check_mode": True}])
@@ -139,12 +168,12 @@ def test_a_module_that_broke_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_numbers_are_for_humans() -> None:
-    said = subject.progress(10, 40, 15.2, 15, {"min_count": "100"})
-    assert said == "40 entries match after 15 s, waiting for at least 100; 120 come in a minute, so about 30 s to go"
-    assert subject.progress(40, 40, 15, 15, {"min_count": 100}).endswith("; no more than 15 s ago")
-    assert subject.progress(20000, 19700, 15, 60, {"max_count": 100}).endswith(
-        "; 300 go in a minute, so about 65 min to go"
+    said = conntrack_wait.progress(10, 40, 15.2, 15, {"min_count": "100"})
+    assert said == "40 entries match after 15 s (target: at least 100), rising by 120 per minute, about 30 s left"
+    assert conntrack_wait.progress(40, 40, 15, 15, {"min_count": 100}).endswith(", unchanged for 15 s")
+    assert conntrack_wait.progress(20000, 19700, 15, 60, {"max_count": 100}).endswith(
+        ", falling by 300 per minute, about 65 min left"
     )
-    assert [subject.duration(left) for left in (0.2, 119.2, 120, 7199, 7200, 90000)] == [
+    assert [conntrack_wait.duration(left) for left in (0.2, 119.2, 120, 7199, 7200, 90000)] == [
         *("1 s", "120 s", "2 min", "120 min", "2 h", "25 h"),
     ]

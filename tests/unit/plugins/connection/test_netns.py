@@ -102,9 +102,19 @@ def test_a_missing_program(connect: Connect) -> None:
     assert "install util-linux" in text
 
 
-def test_a_file_that_is_no_namespace(connect: Connect, enter: Callable[[str], str]) -> None:
+def test_a_file_that_is_no_namespace(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
     program = enter("echo 'nsenter: reassociate to namespace: Invalid argument' >&2; exit 1")
-    assert f"{os.devnull} is no network namespace" in refusal(connect(netns=os.devnull, nsenter=program))
+    file = tmp_path / "file"
+    file.touch()
+    assert f"{file} is no network namespace" in refusal(connect(netns=str(file), nsenter=program))
+
+
+def test_a_fifo_is_not_waited_for(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
+    fifo = tmp_path / "names/blue"
+    os.mkfifo(fifo)
+    text = refusal(connect(netns="blue", nsenter=enter(f"touch {tmp_path}/started")))
+    assert text == f"{fifo} is not a regular file, and so no network namespace: set ansible_netns_name to one."
+    assert not (tmp_path / "started").exists()
 
 
 def test_a_user_who_may_not(connect: Connect, enter: Callable[[str], str]) -> None:

@@ -119,7 +119,7 @@ def test_json_is_a_list() -> None:
         ([ENTRY, {}], "text", "entry 2.protocol: is missing"),
         ([ENTRY, "x"], "text", "entry 2: 'x' is no"),
         ([{**ENTRY, "timeout": datetime.timedelta(1)}], "text", "entry 1.timeout"),
-        ([{**ENTRY, "labels": ["a b"]}], "text", "entry 1.labels: 'a b' is no label"),
+        ([{**ENTRY, "labels": ["a,b"]}], "text", "entry 1.labels: 'a,b' is no label"),
         ([ENTRY], "yaml", "output: 'yaml' does not go with text; write one of"),
         ([ENTRY], "save,id", "output: 'id' does not go with save; write one of"),
         ([ENTRY], None, "output"),
@@ -140,11 +140,12 @@ def test_what_cannot_be_written(entries: Any, output: Any, fault: str) -> None:
         (None, None, "takes a text or its lines, not NoneType"),
         ([1], None, "takes a text or its lines, not list"),
         ({"a": 1}, None, "takes a text or its lines, not dict"),
-        (LINE + "\nhello", None, "line 2: is no line of conntrack -L"),
-        (LINE, "save", "line 1: is no line of conntrack -o save"),
+        (LINE + "\nhello", None, "line 2: is not a line of conntrack -L"),
+        (LINE, "save", "line 1: is not a line of conntrack -o save"),
         (LINE, "yaml", "form: 'yaml' is no form"),
         (LINE, ["text"], "form"),
-        ("<x>", None, "line 1: is no XML"),
+        ("<x>", None, "flow 1: <x> has no layer4"),
+        ("<x></y>", None, "line 1: is no XML"),
         ("[", None, "line 1"),
         ("[1]", "json", "entry 1: 1 is no"),
     ],
@@ -155,3 +156,55 @@ def test_what_cannot_be_read(raw: Any, form: Any, fault: str) -> None:
     assert str(caught.value).startswith("from_conntrack")
     assert fault in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(importlib.import_module(PREFIX + "from_conntrack").display, "warning", said.append)
+    return said
+
+
+def test_skipped_words_are_counted(warnings: list[str]) -> None:
+    assert (
+        from_conntrack([LINE + " [FASTNAT] nmark=0", LINE + " nmark=1", "hello"], unknown="skip")
+        == [without_labels(ENTRY)] * 2
+    )
+    assert warnings == [
+        "from_conntrack skipped, with the number of times: nmark (2), [FASTNAT] (1), lines without an entry (1)"
+    ]
+    warnings.clear()
+    from_conntrack([f"{LINE} word{number}=1" for number in range(12)], unknown="skip")
+    assert warnings[0].endswith("word9 (1), and 2 others")
+
+
+def test_kept_words_can_be_declared(warnings: list[str]) -> None:
+    (kept,) = from_conntrack(LINE + " [FASTNAT] nmark=0", unknown="keep")
+    assert kept["extra"] == {"[FASTNAT]": "", "nmark": "30"}
+    assert to_conntrack([kept]) == LINE + "\n"
+    assert warnings == []
+
+
+def test_lost_events(warnings: list[str]) -> None:
+    raw = [LINE, "WARNING: We have hit ENOBUFS! We are losing events.", LINE]
+    with pytest.raises(AnsibleFilterError, match=r"line 2: conntrack lost events \(ENOBUFS\)"):
+        from_conntrack(raw)
+    assert len(from_conntrack(raw, ignore_gaps=True)) == 2
+    assert warnings == ["from_conntrack: the list is incomplete, conntrack reports lost events or failures: 1"]
+    with pytest.raises(AnsibleFilterError, match="ignore_gaps: 'false' is not a boolean"):
+        from_conntrack(raw, ignore_gaps="false")
+
+
+def test_expectations() -> None:
+    line = (
+        "300 proto=6 src=10.1.0.2 dst=192.0.2.21 sport=0 dport=20000 mask-src=255.255.255.255 "
+        "mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.1.0.2 master-dst=192.0.2.21 sport=1400 dport=21 "
+        "class=0 helper=ftp"
+    )
+    found = from_conntrack(line)
+    assert found[0]["tuple"]["destination_port"] == 20000
+    for output in ("text", "xml", "save", "json"):
+        assert from_conntrack(to_conntrack(found, output))[0]["tuple"] == found[0]["tuple"]
+    assert to_conntrack(found) == line + "\n"
+    with pytest.raises(AnsibleFilterError, match="to_conntrack: the list has both entries and expectations"):
+        to_conntrack([ENTRY, *found])

@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Dict
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils import module as common
-from ansible_collections.netops.conntrack.plugins.module_utils.client import namespace
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.plan import CannotReconcile
+from ansible_collections.netops.conntrack.plugins.module_utils import _module
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    ConntrackError,
+    InvalidDocument,
+    InvalidValue,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
 
 Document = Dict[str, Any]
 
@@ -28,18 +33,27 @@ class FakeModule:
     def __init__(self, **params: Any) -> None:
         self.params: Document = {"match": "everything", "except": "nothing", **params}
         self.check_mode = False
+        self._warnings: list[str] = []
+
+    def warn(self, warning: str) -> None:
+        self._warnings.append(warning)
 
     def exit_json(self, **result: Any) -> None:
-        raise Ended({"failed": False, **result})
+        self._end(False, result)
 
     def fail_json(self, **result: Any) -> None:
-        raise Ended({"failed": True, **result})
+        self._end(True, result)
+
+    def _end(self, failed: bool, result: Document) -> None:
+        assert "warnings" not in result, "deprecated since ansible-core 2.19"
+        warnings = {"warnings": self._warnings} if self._warnings else {}
+        raise Ended({"failed": failed, **result, **warnings})
 
 
 def run(task: Any, **params: Any) -> Document:
     """What a module ends with that has this task."""
     with pytest.raises(Ended) as ended:
-        common.run(FakeModule(**params), task, NOTHING)  # type: ignore[arg-type]
+        _module.run(FakeModule(**params), task, NOTHING)  # type: ignore[arg-type]
     result: Document = ended.value.args[0]
     return result
 
@@ -68,6 +82,38 @@ def test_a_bad_value_changed_nothing_and_the_keys_are_there() -> None:
     }
 
 
+def test_each_error_of_a_document_is_a_line() -> None:
+    result = run(raising(InvalidDocument("2 errors:\n- a: \x1b\n- b: " + "x" * 5000)))
+    lines = result["msg"].split("\n")
+    assert (lines[0], lines[1], lines[3:]) == ("2 errors:", "- a: \\x1b", ["Nothing was changed."])
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("info", "read"), ("facts", "read"), ("wait", "look_until"), ("flush", "remove")]
+)
+def test_only_modules_that_change_something_say_that_nothing_was_changed(
+    monkeypatch: Any, name: str, task: str
+) -> None:
+    module = importlib.import_module(f"ansible_collections.netops.conntrack.plugins.modules.conntrack_{name}")
+    monkeypatch.setattr(module, "AnsibleModule", lambda **_options: FakeModule())
+    monkeypatch.setattr(module, task, raising(InvalidValue("mark", "is too wide")))
+    with pytest.raises(Ended) as ended:
+        module.main()
+    nothing = " Nothing was changed." if name == "flush" else ""
+    assert ended.value.args[0]["msg"] == f"mark: is too wide.{nothing}"
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\x1b[2J", "\ud800"], ids=["long", "escapes", "half"])
+def test_a_message_can_be_shown_whatever_it_quotes(text: str) -> None:
+    for error in (InvalidValue(text, f"no such key {text}"), ConntrackError(text), CannotReconcile(text)):
+        message = run(raising(error))["msg"]
+        assert message.isprintable()
+        assert len(message) <= 2000
+    (warning,) = run(lambda module: {"warnings": [text]})["warnings"]
+    assert warning.isprintable()
+    assert len(warning) <= 2000
+
+
 def test_a_failure_halfway_says_what_was_done() -> None:
     error = CannotReconcile("refused", "updated", [], {"changed": True, "operation": "updated"})
     result = run(raising(error))
@@ -75,7 +121,8 @@ def test_a_failure_halfway_says_what_was_done() -> None:
 
 
 def test_other_errors_of_ours_are_one_sentence_and_foreign_ones_are_not_hidden() -> None:
-    assert run(raising(ConntrackError("load the module"))) == {"failed": True, "msg": "load the module", **NOTHING}
+    unchanged = {"failed": True, "changed": False, **NOTHING}
+    assert run(raising(ConntrackError("load the module"))) == {"msg": "load the module", **unchanged}
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()))
 
@@ -84,14 +131,21 @@ def test_other_errors_of_ours_are_one_sentence_and_foreign_ones_are_not_hidden()
 
 
 def test_options_of_the_policy_default_to_what_is_safe() -> None:
-    defaults = {name: option["default"] for name, option in common.PRESENT.items()}
+    defaults = {name: option["default"] for name, option in _module.PRESENT.items()}
     assert defaults == {"state": "present", "on_existing": "update", "replace": False, "timeout_min": 0}
 
 
 def test_limits_are_not_negative() -> None:
-    common.check_not_negative(FakeModule(limit=1, top=0), "limit", "top")  # type: ignore[arg-type]
+    _module.check_not_negative(FakeModule(limit=1, top=0), "limit", "top")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="top: -1 is negative"):
-        common.check_not_negative(FakeModule(top=-1), "top")  # type: ignore[arg-type]
+        _module.check_not_negative(FakeModule(top=-1), "top")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="top: 4294967296 is out of range; write a number from 0 to 4294967295"):
+        _module.check_not_negative(FakeModule(top=1 << 32), "top")  # type: ignore[arg-type]
+    for number in (1 << 20000, -1 << 20000):
+        with pytest.raises(InvalidValue, match="top: an integer of 2000[01] bits is"):
+            _module.check_not_negative(FakeModule(top=number), "top")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="top: is null"):
+        _module.check_not_negative(FakeModule(top=None), "top")  # type: ignore[arg-type]
 
 
 # the namespace

@@ -16,8 +16,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.flush import METHOD, TARGETS
-from ansible_collections.netops.conntrack.plugins.module_utils.info import TABLES
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import METHOD, TARGETS
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES
 from ansible_collections.netops.conntrack.plugins.modules import conntrack_flush, conntrack_info
 
 PLUGINS = Path(__file__).parents[4] / "plugins"
@@ -26,24 +26,28 @@ ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 
 #: What comes with a `Table`, in the client.
 TABLE = """
-    client/ahead client/attributes client/codec client/entry client/labels client/layout client/messages
-    client/namespace client/netlink client/statistics client/table client/uapi client/values
+    client/netlink/message client/netlink/pipeline client/codec/attributes client/codec/codec client/entry/entry
+    client/input_file client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
+    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple
 """
 #: What it takes to read many entries, and to send requests.
 MANY = """
-    client/bulk client/columns client/document client/narrowing client/removal client/scan client/shape
-    client/template client/term client/wire
+    client/match/alternatives client/bulk/documents client/bulk/columns client/entry/nested
+    client/match/kernel_filter client/dump/deletions client/dump/scan client/entry/document
+    client/ctnetlink/requests client/statistics client/entry/nat client/match/expression client/match/message_filter
 """
 #: What every module has besides.
-MODULE = "client/errors failure importing module"
+MODULE = "client/errors _fast_import _module"
 #: What takes `match` and `except`, and what reads the keys of a match if there is one.
-MATCH = "client/match client/term options/labels options/match"
-KEYS = "client/settings client/vocabulary"
+MATCH = "client/match/match client/match/expression _argspec/label_map _argspec/match"
+KEYS = "client/host/sysctl client/match/keys"
 #: What reads and shows a document.
-SHAPE = "client/document client/shape"
+SHAPE = "client/entry/nested client/entry/document client/entry/nat"
 #: What makes one thing as it is declared.
-RECONCILE = "apply client/difference plan"
-EXPECTATION = "client/difference client/document client/expectation client/shape"
+RECONCILE = "_reconcile/apply client/entry/diff _reconcile/plan _signals"
+EXPECTATION = (
+    "client/entry/diff client/entry/nested client/expectation/expectation client/entry/document client/entry/nat"
+)
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
 FILES = {
@@ -54,18 +58,21 @@ FILES = {
             MATCH,
             SHAPE,
             RECONCILE,
-            "client/scan client/session client/settings config declaration entries faults flush foresight kinds",
-            "options/config options/entry options/expectation options/scope options/settings",
-            "options/timeout_policy options/tuples purge reconcile",
+            "client/dump/scan client/host/ssh_session client/host/sysctl _reconcile/config",
+            "_reconcile/desired_config _reconcile/entries _source/faults _operations/flush",
+            "_reconcile/projected_table _operations/resource",
+            "_argspec/config _argspec/entry _argspec/expectation _argspec/purge _argspec/settings",
+            "_argspec/timeout_policy _argspec/tuple _reconcile/purge _reconcile/entry",
         ),
         (
             MANY,
             KEYS,
             EXPECTATION,
-            "client/timeout_policy expectation persistence settings source source_yaml timeout_policy",
+            "_atomic_file client/timeout_policy _reconcile/expectation _reconcile/sysctl_files",
+            "_reconcile/settings _source/file _source/yaml _reconcile/timeout_policy",
         ),
     ),
-    "conntrack_counters": ((TABLE, MODULE, MATCH, "client/settings counters"), (MANY, KEYS)),
+    "conntrack_counters": ((TABLE, MODULE, MATCH, "client/host/sysctl _operations/counters"), (MANY, KEYS)),
     "conntrack_entries": (
         (
             TABLE,
@@ -73,35 +80,39 @@ FILES = {
             MATCH,
             SHAPE,
             RECONCILE,
-            "client/scan client/session entries flush kinds options/scope purge reconcile source",
+            "client/dump/scan client/host/ssh_session _reconcile/entries _operations/flush _operations/resource",
+            "_argspec/purge _reconcile/purge _reconcile/entry _source/file",
         ),
-        (MANY, KEYS, EXPECTATION, "source_yaml"),
+        (MANY, KEYS, EXPECTATION, "_source/yaml"),
     ),
     "conntrack_entry": (
-        (TABLE, MODULE, SHAPE, RECONCILE, "options/entry options/labels options/tuples reconcile"),
+        (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/label_map _argspec/tuple _reconcile/entry"),
         (MANY,),
     ),
     "conntrack_expectation": (
-        (TABLE, MODULE, EXPECTATION, RECONCILE, "expectation options/expectation options/tuples"),
-        (MANY, "client/match client/vocabulary"),
+        (TABLE, MODULE, EXPECTATION, RECONCILE, "_reconcile/expectation _argspec/expectation _argspec/tuple"),
+        (MANY, "client/match/match client/match/keys"),
     ),
     "conntrack_facts": (
-        (TABLE, MODULE, MATCH, "facts"),
+        (TABLE, MODULE, MATCH, "_operations/facts"),
         (
             MANY,
             KEYS,
             EXPECTATION,
-            "client/capabilities client/frequent client/summary client/timeout_policy client/top",
+            "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
         ),
     ),
     "conntrack_flush": (
-        (TABLE, MODULE, MATCH, "client/scan client/session flush kinds"),
+        (TABLE, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
         (MANY, KEYS, EXPECTATION),
     ),
-    "conntrack_info": ((TABLE, MODULE, MATCH, "info kinds"), (MANY, KEYS, EXPECTATION)),
+    "conntrack_info": (
+        (TABLE, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
+        (MANY, KEYS, EXPECTATION),
+    ),
     "conntrack_settings": (
-        (MODULE, "client/settings client/uapi client/values options/settings settings"),
-        (TABLE, MANY, "persistence"),
+        (MODULE, "client/host/sysctl client/uapi client/codec/types _argspec/settings _reconcile/settings"),
+        (TABLE, MANY, "_atomic_file _reconcile/sysctl_files"),
     ),
     "conntrack_snapshot": (
         (
@@ -110,17 +121,19 @@ FILES = {
             MATCH,
             EXPECTATION,
             RECONCILE,
-            "client/bulk client/columns client/record client/scan client/session entries fingerprints flush kinds",
-            "coming options/scope purge reconcile restore restored signals snapshot snapshot_file",
+            "client/bulk/documents client/bulk/columns client/bulk/records client/dump/scan",
+            "client/host/ssh_session _reconcile/entries _snapshot/hash_set _operations/flush _operations/resource",
+            "_atomic_file _snapshot/projected _argspec/purge _reconcile/purge _reconcile/entry _snapshot/restore",
+            "_snapshot/report _snapshot/save _snapshot/file",
         ),
-        (MANY, KEYS, "expectation"),
+        (MANY, KEYS, "_reconcile/expectation"),
     ),
     "conntrack_timeout_policy": (
-        (TABLE, MODULE, "client/timeout_policy options/timeout_policy timeout_policy"),
+        (TABLE, MODULE, "client/timeout_policy _argspec/timeout_policy _signals _reconcile/timeout_policy"),
         (MANY,),
     ),
     "conntrack_update": (
-        (TABLE, MODULE, MATCH, SHAPE, "client/difference options/tuples options/update update"),
+        (TABLE, MODULE, MATCH, SHAPE, "client/entry/diff _argspec/tuple _argspec/update _operations/update"),
         (MANY, KEYS),
     ),
     "conntrack_wait": (
@@ -128,8 +141,8 @@ FILES = {
             TABLE,
             MODULE,
             MATCH,
-            "client/bpf client/census client/events client/scan client/settings",
-            "options/wait wait",
+            "client/match/bpf client/dump/sample client/events/subscription client/dump/scan client/host/sysctl",
+            "_argspec/wait _operations/wait",
         ),
         (MANY, KEYS, EXPECTATION),
     ),
@@ -203,8 +216,8 @@ def test_what_is_compiled_in_every_task(name: str) -> None:
 def test_what_is_compiled_twice(name: str) -> None:
     """What the options need, and no more of the collection."""
     at_once, _besides = FILES[name]
-    options = {file for file in listed(*at_once) if file.startswith("options/")}
-    assert reached(PLUGINS / "modules" / f"{name}.py", AT_ONCE) == {"importing", "module", *options}
+    options = {file for file in listed(*at_once) if file.startswith("_argspec/")}
+    assert reached(PLUGINS / "modules" / f"{name}.py", AT_ONCE) == {"_fast_import", "_module", *options}
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
@@ -217,7 +230,7 @@ def test_what_is_shipped(name: str) -> None:
 @pytest.mark.parametrize("name", ["conntrack_flush", "conntrack_info"])
 def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
     module = PLUGINS / "modules" / f"{name}.py"
-    assert "client/expectation" in reached(module, EVERYWHERE) - reached(module, ALWAYS)
+    assert "client/expectation/expectation" in reached(module, EVERYWHERE) - reached(module, ALWAYS)
 
 
 # what the modules say themselves, so as not to compile it twice
@@ -229,7 +242,7 @@ def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.Monke
         monkeypatch.setattr(
             module, "AnsibleModule", lambda argument_spec, specs=specs, **_more: specs.append(argument_spec)
         )
-        monkeypatch.setattr(module, "run", lambda *_arguments: None)
+        monkeypatch.setattr(module, "run", lambda *_arguments, **_options: None)
         module.main()
         assert specs[0]["table"]["choices"] == list(tables)
 

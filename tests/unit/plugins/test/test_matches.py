@@ -17,15 +17,13 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from hypothesis import given
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import shape
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import STATUS_BITS
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import __file__, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match import parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.values import STATUS_BITS
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.test.matches import matches
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.strategies import NOW, live_entries
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.strategies import (
-    matches as some_matches,
-)
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import NOW, live_entries
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import matches as some_matches
 
 #: As the kernel says of an entry with such a reply.
 IS_TRANSLATED = STATUS_BITS["src_nat"] | STATUS_BITS["dst_nat"]
@@ -50,9 +48,9 @@ def test_it_says_what_the_modules_find(match: Any, entry: Any) -> None:
             found = parse_match(match)(entry)
         except InvalidValue as fault:
             with pytest.raises(AnsibleFilterError, match=re.escape(str(fault))):
-                matches(shape.present(entry), match)
+                matches(to_document(entry), match)
         else:
-            assert matches(shape.present(entry), match) is found
+            assert matches(to_document(entry), match) is found
 
 
 @pytest.mark.parametrize(
@@ -75,11 +73,11 @@ def test_a_match_or_one_of_several(tmp_path: Path, match: Any, holds: bool) -> N
     [
         ("text", {"protocol": "tcp"}, "matches: 'text' is no"),
         ({}, {"protocol": "tcp"}, "matches: protocol: is missing"),
-        (ENTRY, None, "matches: match: None is no match"),
+        (ENTRY, None, "matches: match: None is not a match"),
         (ENTRY, [], "matches: match: an empty list matches nothing"),
         (ENTRY, {}, "matches: match: says nothing, so it would match everything"),
-        (ENTRY, {"sauce": "10.0.0.1"}, "matches: match.sauce: no such key; write one of"),
-        (ENTRY, {"source": None}, "matches: match.source: is null; leave the key out or give it a value"),
+        (ENTRY, {"sauce": "10.0.0.1"}, "matches: match.sauce: no such key (did you mean source?)"),
+        (ENTRY, {"source": None}, "matches: match.source: is null; write a value"),
         (ENTRY, {"bytes_above": 5}, "matches: "),
         (ENTRY, {"labels": "voice"}, "matches: match.labels"),
         ({**ENTRY, "labels": ["voice"]}, {"protocol": "tcp"}, "matches: labels"),
@@ -95,7 +93,7 @@ def test_what_cannot_be_told(tmp_path: Path, entry: Any, match: Any, fault: str)
 
 
 def test_in_a_template() -> None:
-    tree = Path(shape.__file__).parents[6]
+    tree = Path(__file__).parents[6]
     old = {"reply_source": "10.20.0.0/24", "state": "established"}
     done = subprocess.run(
         [

@@ -92,11 +92,18 @@ def numbers(entries):
 
 
 def wrong_messages(results):
-    """Of results of a loop over items with a pattern `says`, the messages that are not one sentence that begins so."""
+    """Of results of a loop over items with a pattern `says`, the messages that do not begin so.
+
+    Also those that are more than a sentence or a list of errors.
+    """
     wrong = []
     for result in results:
         message = result.get("msg", "")
-        if not re.match(f"(?:{result['item']['says']})", message) or "\n" in message or "Traceback" in str(result):
+        if (
+            not re.match(f"(?:{result['item']['says']})", message)
+            or re.search(r"\n(?!- |Nothing was changed[.]$)", message)
+            or "Traceback" in str(result)
+        ):
             wrong.append({"item": result["item"], "msg": message})
     return wrong
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import json
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_lost_answer_is_not_taken_for_a_refusal() -> None:
 def test_a_kernel_error_tells_all_that_is_known() -> None:
     error = errors.kernel_error("creating x", errno.EINVAL, "bad mark", "mark")
     assert str(error) == "creating x: Invalid argument (EINVAL) at mark; the kernel says: bad mark"
-    advised = error.advised("Write another")
+    advised = error.with_hint("Write another")
     assert type(advised) is type(error)
     assert str(advised) == f"{error}. Write another"
     assert (advised.request, advised.errno, advised.text, advised.attribute) == (
@@ -72,5 +73,28 @@ def test_a_kernel_error_tells_all_that_is_known() -> None:
     "kind", [errors.NotPermitted, errors.TableFull, errors.Unavailable, errors.ResultUnknown, errors.Overrun]
 )
 def test_what_has_a_cure_names_it(kind: type) -> None:
-    assert kind("reading", errno.EIO).remedy in str(kind("reading", errno.EIO))
-    assert kind("reading", errno.EIO).remedy
+    assert kind("reading", errno.EIO).hint in str(kind("reading", errno.EIO))
+    assert kind("reading", errno.EIO).hint
+
+
+#: What is in a document that somebody else wrote.
+HOSTILE = ["x" * 100_000, "\x1b]0;title\x07\x1b[2J", "\ud800", "a\nb\u2028c\x9b1m", "\u202e" * 5000]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=["long", "escapes", "half", "lines", "long escapes"])
+def test_a_message_is_short_and_of_characters_that_can_be_shown(text: str) -> None:
+    for error in (
+        errors.InvalidValue(text, f"{text!r} is wrong"),
+        errors.ConntrackError(text),
+        errors.NotFound(text, 2, text),
+    ):
+        message = str(error)
+        assert message.isprintable()
+        assert len(message) <= errors.LONGEST
+        assert json.loads(json.dumps(message).encode("utf-8")) == message
+    assert str(errors.InvalidValue("mark", f"{text!r} cannot be; write a number")).endswith("; write a number")
+
+
+def test_what_can_be_shown_is_shown_as_it_is() -> None:
+    assert str(errors.InvalidValue("host", "gäteway is \u2026")) == "host: gäteway is \u2026"
+    assert str(errors.ConntrackError("\x1b[31m")) == "\\x1b[31m"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.statistics import (
     EXPECTATIONS,
     GLOBAL,
@@ -15,7 +15,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.statistics
     parse_global,
     parse_per_cpu,
 )
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import wire
+from ansible_collections.netops.conntrack.tests.unit.support import wire
 
 #: As Linux 6.18 sends them.
 WHOLE = bytes.fromhex("0000000008000100000000150800020000040000")

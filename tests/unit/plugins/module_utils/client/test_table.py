@@ -10,30 +10,27 @@ from typing import Any, Iterable
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import errors, messages
-from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import ENTRIES as ENTRY_CODEC
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import creation, identity, untranslated
+from ansible_collections.netops.conntrack.plugins.module_utils.client import errors
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES as ENTRY_CODEC
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages, requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     InvalidValue,
     NotPermitted,
     Unsupported,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import (
-    WINDOW,
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import And, InRanges
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import ErrorReply, Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
+    BATCH_SIZE,
     DumpInterrupted,
-    Message,
-    Refusal,
-    Socket,
+    NetlinkSocket,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.shape import parse
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table, refused
-from ansible_collections.netops.conntrack.plugins.module_utils.client.term import Every, Within
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import corpus, fake, wire
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.fake import (
-    FakeDatagrams,
-    FakeKernel,
-    Reply,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table, to_kernel_error
+from ansible_collections.netops.conntrack.tests.unit.support import corpus, fake_socket, wire
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeDatagrams, FakeKernel, Reply
 
 SAMPLES = [sample.data for sample in corpus.ANSWERS]
 ENTRIES = [messages.parse_entry(Message(0x100, 0, data)) for data in SAMPLES]
@@ -41,11 +38,11 @@ ENTRIES = [messages.parse_entry(Message(0x100, 0, data)) for data in SAMPLES]
 
 def udp(port: int, **keys: Any) -> Any:
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 53}
-    return parse({"protocol": "udp", "original": ends, **keys})
+    return from_document({"protocol": "udp", "original": ends, **keys})
 
 
-def table_over(respond: fake.Respond) -> Table:
-    return Table(lambda: Socket(FakeDatagrams(respond)))
+def table_over(respond: fake_socket.Respond) -> Table:
+    return Table(lambda: NetlinkSocket(FakeDatagrams(respond)))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[sample.name for sample in corpus.ANSWERS])
@@ -62,19 +59,19 @@ def test_every_entry_can_be_read_and_deleted_and_no_other_goes(entry: Any) -> No
 
 def test_an_entry_that_has_the_tuple_as_its_reply_is_not_the_one_asked_for() -> None:
     there = creation(udp(1000))
-    kernel = FakeKernel(messages.create(there).payload)
+    kernel = FakeKernel(requests.CREATE.message(there).payload)
     mirrored = {
         **{key: value for key, value in there.items() if not key.startswith(("original.", "reply."))},
-        **{key.replace("reply.", "original."): value for key, value in untranslated(there).items()},
+        **{key.replace("reply.", "original."): value for key, value in default_reply(there).items()},
     }
     with pytest.raises(errors.NotFound):
         kernel.table().get(mirrored)
-    assert identity(kernel.table().holder(mirrored)) == identity(there)
-    assert identity(kernel.table().holder(there, "reply")) == identity(there)
+    assert identity(kernel.table().find_by_tuple(mirrored)) == identity(there)
+    assert identity(kernel.table().find_by_tuple(there, "reply")) == identity(there)
 
 
 def test_an_entry_of_another_zone_is_another_entry() -> None:
-    kernel = FakeKernel(messages.create(creation(udp(1000, zone=5))).payload)
+    kernel = FakeKernel(requests.CREATE.message(creation(udp(1000, zone=5))).payload)
     with pytest.raises(errors.NotFound):
         kernel.table().get(udp(1000))
     assert kernel.table().get(udp(1000, zone=5))["zone"] == 5
@@ -93,12 +90,27 @@ def test_create_and_put() -> None:
     table.create(udp(1000))
     with pytest.raises(errors.Exists, match=r"^creating udp 10\.0\.0\.1:1000 -> 10\.0\.0\.2:53: .*EEXIST"):
         table.create(udp(1000))
-    table.put(udp(1000))
+    table.create_or_update(udp(1000))
     assert len(kernel.entries) == 1
     table.update(udp(1000))
     with pytest.raises(errors.NotFound, match="^updating "):
         table.update(udp(1001))
     assert table.get(udp(1000))["timeout"] == 120
+
+
+def test_put_keeps_the_flags_of_a_tcp_entry_that_is_there() -> None:
+    kernel = FakeKernel()
+    table = kernel.table()
+    tcp = {**udp(1000), "original.protocol": 6}
+    for _time in ("created", "updated"):
+        table.create_or_update(tcp)
+    made, refused_, updated = (wire.tree(request.payload[4:]) for request in kernel.requests)
+    assert made == refused_
+    assert made[4][1][4] == made[4][1][5] == b"\x0a\xff"
+    assert 4 not in updated
+    table.create_or_update({**tcp, "tcp.original.flags": 0, "tcp.reply.flags": 8})
+    assert wire.tree(kernel.requests[-1].payload[4:])[4][1] == {4: b"\0\xff", 5: b"\x08\xff"}
+    assert len(kernel.requests) == 4
 
 
 def test_a_dump_is_of_one_family_or_of_both() -> None:
@@ -129,12 +141,12 @@ def test_a_dump_given_up_closes_its_socket() -> None:
     assert all(datagrams.closed for datagrams in kernel.sockets)
 
 
-@pytest.mark.parametrize("count", [0, 1, WINDOW, 3 * WINDOW + 1])
+@pytest.mark.parametrize("count", [0, 1, BATCH_SIZE, 3 * BATCH_SIZE + 1])
 def test_many_entries_take_one_send_for_a_window(count: int) -> None:
     kernel = FakeKernel()
     table = kernel.table()
     entries = [creation(udp(port)) for port in range(1, count + 1)]
-    windows = -(-count // WINDOW)
+    windows = -(-count // BATCH_SIZE)
     for work in (table.create_all, table.update_all, table.delete_all):
         kernel.sockets[0].sent.clear()
         assert list(work(entries)) == [None] * count
@@ -158,7 +170,7 @@ def test_a_lost_answer_is_told_with_the_entry_that_it_is_about(code: int, kind: 
     table = table_over(lambda request: [OSError(code, "lost")])
     for work, doing in (
         (table.create, "creating"),
-        (table.put, "creating or updating"),
+        (table.create_or_update, "creating or updating"),
         (table.update, "updating"),
         (table.delete, "deleting"),
         (table.get, "reading"),
@@ -186,7 +198,7 @@ def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -
         99: "99",
     }
     for number, name in names.items():
-        error = refused("creating x", Refusal(errno.ERANGE, "bad", number))
+        error = to_kernel_error("creating x", ErrorReply(errno.ERANGE, "bad", number))
         assert error.attribute == name
         assert f" at {name}; the kernel says: bad" in str(error)
     table = table_over(lambda request: [corpus.CAPPED])
@@ -198,14 +210,14 @@ def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -
 
 
 def test_no_permission_is_one_sentence_with_a_cure() -> None:
-    table = table_over(lambda request: [fake.refusal(request, errno.EPERM)])
+    table = table_over(lambda request: [fake_socket.refusal(request, errno.EPERM)])
     for work in (lambda: table.create(udp(1)), table.count, lambda: list(table.dump())):
         with pytest.raises(errors.NotPermitted, match="CAP_NET_ADMIN"):
             work()
 
 
 def test_no_ctnetlink_is_one_sentence_with_a_cure() -> None:
-    table = table_over(lambda request: [fake.refusal(request, errno.EINVAL)])
+    table = table_over(lambda request: [fake_socket.refusal(request, errno.EINVAL)])
     for work in (table.count, table.statistics_per_cpu, lambda: list(table.dump()), lambda: list(table.dying())):
         with pytest.raises(errors.Unavailable, match="modprobe nf_conntrack_netlink"):
             work()
@@ -213,7 +225,7 @@ def test_no_ctnetlink_is_one_sentence_with_a_cure() -> None:
 
 def test_an_interrupted_dump_does_not_pass_for_the_table() -> None:
     def respond(request: wire.Framed) -> Iterable[Reply]:
-        return [fake.entry_message(request, SAMPLES[0], 0x12), fake.done(request)]
+        return [fake_socket.entry_message(request, SAMPLES[0], 0x12), fake_socket.done(request)]
 
     with pytest.raises(DumpInterrupted):
         list(table_over(respond).dump())
@@ -239,7 +251,7 @@ def test_no_request_but_a_dump_is_without_a_tuple() -> None:
 
 
 def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> None:
-    with table_over(lambda request: [fake.refusal(request, errno.EOPNOTSUPP)]) as table:
+    with table_over(lambda request: [fake_socket.refusal(request, errno.EOPNOTSUPP)]) as table:
         with pytest.raises(Unsupported, match="takes no helper from an entry .* create it again without one"):
             table.update({**udp(1), "helper": ""})
         with pytest.raises(Unsupported) as other:
@@ -249,13 +261,15 @@ def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> 
 
 def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> None:
     """The second request asks whether there is anything that answers at all."""
-    datagrams = FakeDatagrams(lambda request: [fake.refusal(request, 0 if request.type == 0x0105 else errno.EINVAL)])
-    wanted = Every((Within(("family",), ((2, 2),)), Within(("original.protocol",), ((17, 17),))))
-    with Table(lambda: Socket(datagrams)) as table:
+    datagrams = FakeDatagrams(
+        lambda request: [fake_socket.refusal(request, 0 if request.type == 0x0105 else errno.EINVAL)]
+    )
+    wanted = And((InRanges(("family",), ((2, 2),)), InRanges(("original.protocol",), ((17, 17),))))
+    with Table(lambda: NetlinkSocket(datagrams)) as table:
         with pytest.raises(Unsupported, match=r"6\.12; nothing was deleted"):
             table.flush(wanted)
         with pytest.raises(InvalidValue):
-            table.flush(Every(()))
+            table.flush(And(()))
     assert 25 in wire.tree(datagrams.requests[0].payload[4:])
     assert [request.type for request in datagrams.requests] == [0x0102, 0x0105]
 
@@ -271,9 +285,11 @@ def test_a_flush_of_which_the_second_family_is_refused_says_that_the_first_is_go
     code: int, error: type[Exception], said: str
 ) -> None:
     of_ipv4 = b"\2"
-    datagrams = FakeDatagrams(lambda request: [fake.refusal(request, 0 if request.payload[:1] == of_ipv4 else code)])
-    with Table(lambda: Socket(datagrams)) as table, pytest.raises(error, match=said):
-        table.flush(Within(("original.protocol",), ((17, 17),)))
+    datagrams = FakeDatagrams(
+        lambda request: [fake_socket.refusal(request, 0 if request.payload[:1] == of_ipv4 else code)]
+    )
+    with Table(lambda: NetlinkSocket(datagrams)) as table, pytest.raises(error, match=said):
+        table.flush(InRanges(("original.protocol",), ((17, 17),)))
     assert [request.payload[0] for request in datagrams.requests] == [2, 10]
 
 
@@ -291,12 +307,28 @@ def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         if request.type == 0x0101:
-            yield fake.entry_message(request, shown)
-        yield from fake.acknowledge(request)
+            yield fake_socket.entry_message(request, shown)
+        yield from fake_socket.acknowledge(request)
 
-    entries = [creation(udp(port)) for port in range(1, 40 * WINDOW)]
-    with Table(lambda: Socket(Slow(respond))) as table:
+    entries = [creation(udp(port)) for port in range(1, 40 * BATCH_SIZE)]
+    with Table(lambda: NetlinkSocket(Slow(respond))) as table:
         for number, error in enumerate(table.create_all(entries)):
             assert error is None
             if number % 16 == 0:
                 assert table.get(udp(7))["original.source_port"] == 7
+
+
+def test_what_is_read_of_a_closed_table_does_not_pass_for_all_of_it() -> None:
+    """Nor do changes that were not made."""
+    entries = [creation(udp(port)) for port in range(1, 40 * BATCH_SIZE)]
+    kernel = FakeKernel(*(b"\2\0\0\0" + ENTRY_CODEC.encode(entry) for entry in entries))
+    with kernel.table() as table:
+        dump = table.dump()
+        changes = table.update_all(entries)
+        for iterator in (dump, changes):
+            next(iterator)
+    assert all(datagrams.closed for datagrams in kernel.sockets)
+    with pytest.raises(errors.ConntrackError, match="^the table was closed before it was read to its end$"):
+        list(dump)
+    with pytest.raises(errors.ConntrackError, match="^the table was closed before all requests were sent$"):
+        list(changes)

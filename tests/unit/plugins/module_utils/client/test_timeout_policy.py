@@ -11,10 +11,11 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import timeout_policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotPermitted, Unavailable
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import Message, Socket
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkSocket
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client import fake, wire
-from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.fake_kernel import encoded, u8, u16, u32
+from ansible_collections.netops.conntrack.tests.unit.support import fake_socket, wire
+from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import encoded, u8, u16, u32
 
 
 def payload(protocol: int, seconds: dict[int, int], **more: Any) -> bytes:
@@ -24,7 +25,7 @@ def payload(protocol: int, seconds: dict[int, int], **more: Any) -> bytes:
 
 
 def read(answers: Any) -> list[Any]:
-    with Table(lambda: Socket(fake.FakeDatagrams(answers))) as table:
+    with Table(lambda: NetlinkSocket(fake_socket.FakeDatagrams(answers))) as table:
         return list(timeout_policy.read_all(table))
 
 
@@ -51,15 +52,18 @@ def test_states_have_their_names_and_unknown_ones_their_numbers(
 def test_all_of_them_are_one_dump() -> None:
     requests = []
 
-    def respond(request: wire.Framed) -> list[fake.Reply]:
+    def respond(request: wire.Framed) -> list[fake_socket.Reply]:
         requests.append(request)
-        return [wire.framed(0x0800, fake.MULTI, request.sequence, payload(17, {1: 3})), fake.done(request)]
+        return [
+            wire.framed(0x0800, fake_socket.MULTI, request.sequence, payload(17, {1: 3})),
+            fake_socket.done(request),
+        ]
 
     assert [policy["name"] for policy in read(respond)] == ["short"]
-    assert [(request.type, request.flags & fake.DUMP) for request in requests] == [(0x0801, fake.DUMP)]
+    assert [(request.type, request.flags & fake_socket.DUMP) for request in requests] == [(0x0801, fake_socket.DUMP)]
 
 
 def test_a_kernel_without_policies_is_told_from_one_that_does_not_let_us() -> None:
     for code, error in ((errno.EINVAL, Unavailable), (errno.EPERM, NotPermitted)):
         with pytest.raises(error):
-            read(lambda request, code=code: [fake.refusal(request, code)])
+            read(lambda request, code=code: [fake_socket.refusal(request, code)])

@@ -1,0 +1,347 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The keys of an entry."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  family:
+    description:
+      - The family of the addresses, which tell it themselves.
+    type: str
+    choices: [ipv4, ipv6]
+  protocol:
+    description:
+      - V(tcp), V(udp), V(icmp), V(icmpv6), V(sctp), V(dccp), V(gre), V(udplite), or a number from 0 to 255.
+      - Other names of C(/etc/protocols), such as V(esp), are accepted. Results have the number instead.
+    type: str
+    required: true
+  zone:
+    description:
+      - The conntrack zone of both directions. It is part of what the entry is found by; the default is zone 0.
+    type: int
+    default: 0
+  original:
+    description:
+      - The tuple of the direction in which the connection began. It is what the entry is found by.
+      - It must be given, unless O(reply) is and no address is translated.
+    type: dict
+    suboptions:
+      source:
+        description: An address.
+        type: str
+      destination:
+        description: An address.
+        type: str
+      source_port:
+        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
+        type: int
+      destination_port:
+        description: A port from 0 to 65535.
+        type: int
+      icmp_type:
+        description: The type of an ICMP or ICMPv6 request.
+        type: int
+      icmp_code:
+        description: The code of an ICMP or ICMPv6 request.
+        type: int
+      icmp_id:
+        description: The identifier of an ICMP or ICMPv6 request.
+        type: int
+      source_key:
+        description: The key of GRE.
+        type: int
+      destination_key:
+        description: The key of GRE.
+        type: int
+      zone:
+        description: The conntrack zone, where only this direction is in one.
+        type: int
+  reply:
+    description:
+      - The tuple of the answers. The default is O(original) turned round.
+      - Leave it out where O(nat) is given; the kernel works it out.
+    type: dict
+    suboptions:
+      source:
+        description: An address.
+        type: str
+      destination:
+        description: An address.
+        type: str
+      source_port:
+        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
+        type: int
+      destination_port:
+        description: A port from 0 to 65535.
+        type: int
+      icmp_type:
+        description: The type of an ICMP or ICMPv6 request.
+        type: int
+      icmp_code:
+        description: The code of an ICMP or ICMPv6 request.
+        type: int
+      icmp_id:
+        description: The identifier of an ICMP or ICMPv6 request.
+        type: int
+      source_key:
+        description: The key of GRE.
+        type: int
+      destination_key:
+        description: The key of GRE.
+        type: int
+      zone:
+        description: The conntrack zone, where only this direction is in one.
+        type: int
+  nat:
+    description:
+      - The address translation of the connection. It can be set only when an entry is created.
+      - It takes effect only in a network namespace whose rules do NAT, or have done.
+    type: dict
+    suboptions:
+      source:
+        description: What the sender is translated to.
+        type: dict
+        suboptions:
+          address:
+            description: An address, or a range V(a-b) of which the kernel picks one.
+            type: str
+          port:
+            description: A port, or a range V(a-b) of which the kernel picks one. For ICMP it is the identifier.
+            type: str
+      destination:
+        description: What the receiver is translated to.
+        type: dict
+        suboptions:
+          address:
+            description: An address, or a range V(a-b) of which the kernel picks one.
+            type: str
+          port:
+            description: A port, or a range V(a-b) of which the kernel picks one. For ICMP it is the identifier.
+            type: str
+  timeout:
+    description:
+      - Seconds the entry is to live when it is created, if no packet of it comes. The default is 120.
+      - An entry that is there already keeps its countdown, unless O(timeout_min) says otherwise.
+    type: int
+  mark:
+    description:
+      - The mark, a number, or V(value/mask) to declare some of its bits only.
+    type: str
+  labels:
+    description:
+      - The labels, all of them, as names (see O(label_map)) or as bit numbers from 0 to 127.
+      - The kernel keeps labels only in a network namespace where a rule uses them.
+    type: list
+    elements: str
+  status:
+    description:
+      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set, and cannot be cleared again. All
+        others are the kernel's own and are accepted without effect.
+    type: list
+    elements: str
+  tcp:
+    description:
+      - The state of a TCP connection.
+    type: dict
+    suboptions:
+      state:
+        description:
+          - V(none), V(syn_sent), V(syn_recv), V(established), V(fin_wait), V(close_wait), V(last_ack),
+            V(time_wait), V(close) or V(syn_sent2).
+        type: str
+      original:
+        description: The original direction.
+        type: dict
+        suboptions:
+          window_scale:
+            description:
+              - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
+                directions.
+            type: int
+          flags:
+            description:
+              - Flags that must be set, of V(window_scale), V(sack_permitted), V(close_init), V(be_liberal),
+                V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Others that the
+                kernel has set stay.
+              - If you leave this out, a new entry gets V(sack_permitted) and V(be_liberal), and from the state
+                V(time_wait) on also V(close_init), as with C(conntrack -I). Without V(be_liberal), the kernel
+                treats packets of a live connection as invalid if it does not know the window scale. An existing
+                entry keeps its flags.
+              - An empty list creates the entry without flags. It clears V(window_scale), V(sack_permitted),
+                V(close_init) and V(be_liberal) of an existing entry, unless the declared state is V(syn_sent) or
+                V(syn_sent2).
+            type: list
+            elements: str
+      reply:
+        description: The reply direction.
+        type: dict
+        suboptions:
+          window_scale:
+            description:
+              - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
+                directions.
+            type: int
+          flags:
+            description:
+              - Flags that must be set, of V(window_scale), V(sack_permitted), V(close_init), V(be_liberal),
+                V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Others that the
+                kernel has set stay.
+              - If you leave this out, a new entry gets V(sack_permitted) and V(be_liberal), and from the state
+                V(time_wait) on also V(close_init), as with C(conntrack -I). Without V(be_liberal), the kernel
+                treats packets of a live connection as invalid if it does not know the window scale. An existing
+                entry keeps its flags.
+              - An empty list creates the entry without flags. It clears V(window_scale), V(sack_permitted),
+                V(close_init) and V(be_liberal) of an existing entry, unless the declared state is V(syn_sent) or
+                V(syn_sent2).
+            type: list
+            elements: str
+  sctp:
+    description:
+      - The state of an SCTP association.
+    type: dict
+    suboptions:
+      state:
+        description:
+          - V(none), V(closed), V(cookie_wait), V(cookie_echoed), V(established), V(shutdown_sent),
+            V(shutdown_recd), V(shutdown_ack_sent) or V(heartbeat_sent).
+        type: str
+      original_vtag:
+        description: The verification tag of the original direction.
+        type: int
+      reply_vtag:
+        description: The verification tag of the reply direction.
+        type: int
+  dccp:
+    description:
+      - The state of a DCCP connection, on kernels before 6.17.
+    type: dict
+    suboptions:
+      state:
+        description:
+          - V(none), V(request), V(respond), V(partopen), V(open), V(closereq), V(closing), V(timewait), V(ignore)
+            or V(invalid).
+        type: str
+      role:
+        description: V(client) or V(server), of the original direction.
+        type: str
+      handshake_sequence:
+        description: The sequence number of the handshake.
+        type: int
+  helper:
+    description:
+      - The name of the connection tracking helper, such as V(ftp). It can be attached only when an entry is
+        created.
+      - An empty string removes it.
+    type: str
+  master:
+    description:
+      - The original tuple of the connection that this one belongs to. It can be set only when an entry is created,
+        and that connection must be in the table, in the same zone.
+    type: dict
+    suboptions:
+      source:
+        description: An address.
+        type: str
+      destination:
+        description: An address.
+        type: str
+      source_port:
+        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
+        type: int
+      destination_port:
+        description: A port from 0 to 65535.
+        type: int
+      icmp_type:
+        description: The type of an ICMP or ICMPv6 request.
+        type: int
+      icmp_code:
+        description: The code of an ICMP or ICMPv6 request.
+        type: int
+      icmp_id:
+        description: The identifier of an ICMP or ICMPv6 request.
+        type: int
+      source_key:
+        description: The key of GRE.
+        type: int
+      destination_key:
+        description: The key of GRE.
+        type: int
+      protocol:
+        description: Its protocol, if it is another.
+        type: str
+  sequence_adjustment:
+    description:
+      - By how much TCP sequence numbers are shifted because a helper changed the length of packets.
+    type: dict
+    suboptions:
+      original:
+        description: The original direction.
+        type: dict
+        suboptions:
+          position:
+            description: The sequence number from which on it applies.
+            type: int
+          before:
+            description: The shift before that position.
+            type: int
+          after:
+            description: The shift from that position on.
+            type: int
+      reply:
+        description: The reply direction.
+        type: dict
+        suboptions:
+          position:
+            description: The sequence number from which on it applies.
+            type: int
+          before:
+            description: The shift before that position.
+            type: int
+          after:
+            description: The shift from that position on.
+            type: int
+  synproxy:
+    description:
+      - What SYNPROXY keeps of a connection.
+    type: dict
+    suboptions:
+      isn:
+        description: The initial sequence number.
+        type: int
+      its:
+        description: The initial timestamp.
+        type: int
+      tsoff:
+        description: The offset of timestamps.
+        type: int
+  counters:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (packets and bytes).
+    type: dict
+  timestamps:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (times).
+    type: dict
+  security_context:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (security context).
+    type: str
+  id:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (the kernel's id).
+    type: int
+  use:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (the kernel's use count).
+    type: int
+  extra:
+    description:
+      - Accepted and ignored, so that an entry that was read can be declared as it stands (attributes that this
+        version does not know).
+    type: dict
+"""

@@ -1,0 +1,22 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the names of labels come from."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  label_map:
+    description:
+      - The file on the target that gives names to label bits, in the format of C(connlabel.conf). Each line has a
+        bit number and a name, which may contain blanks.
+      - The file is read as C(conntrack) reads it. The first definition of a name or a bit counts, and unusable lines
+        are skipped. Bits above 127 are an error only where you use their names.
+      - Bytes that are not UTF-8 are shown as escape sequences, such as V(caf\\xe9).
+      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
+        Without a file, labels are bit numbers.
+    type: path
+"""

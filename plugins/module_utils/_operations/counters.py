@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Zero the counters of what matches, and lose no count on the way.
+
+The kernel reads and resets a counter at once, so the values given are the ones that were reset.
+Where everything is meant, one dump does it; else the table is read first and each entry that
+matches is zeroed by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterable, Iterator
+
+from ..client.codec.attributes import ENTRY as ATTRIBUTES
+from ..client.codec.attributes import KEY
+from ..client.entry.entry import Entry, describe
+from ..client.entry.labels import LabelMap
+from ..client.errors import ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown
+from ..client.host import sysctl
+from ..client.match.match import EVERYTHING, Match
+from ..client.table import Table
+
+if TYPE_CHECKING:
+    from ..client.entry.nested import Document
+
+_DIRECTIONS = ("original", "reply")
+_UNITS = ("packets", "bytes")
+_KEYS = ("family", "id", *(row.key for row in ATTRIBUTES if row.use & KEY))
+_COUNTERS = tuple(f"counters.{direction}.{unit}" for direction in _DIRECTIONS for unit in _UNITS)
+
+
+class ZeroingFailed(PartialFailure):
+    """Not all counters were zeroed."""
+
+
+class _Tally:
+    """What was zeroed: how many entries, the sum of their counters, and the first of them."""
+
+    def __init__(self, report_limit: int) -> None:
+        self.matched = self.zeroed = self.gone = 0
+        #: Entries without counters, which began before accounting was turned on.
+        self.uncounted = 0
+        self.shown: list[Entry] = []
+        self._sums = dict.fromkeys(_COUNTERS, 0)
+        self._report_limit = report_limit
+
+    def add(self, entry: Entry) -> None:
+        self.zeroed += 1
+        for key in _COUNTERS:
+            self._sums[key] += entry.get(key, 0)
+        if len(self.shown) < self._report_limit:
+            self.shown.append(entry)
+
+    def as_document(self, labels: LabelMap) -> Document:
+        return {
+            "changed": self.zeroed > 0,
+            "matched": self.matched,
+            "zeroed": self.zeroed,
+            "gone": self.gone,
+            "uncounted": self.uncounted,
+            "total": {
+                direction: {unit: self._sums[f"counters.{direction}.{unit}"] for unit in _UNITS}
+                for direction in _DIRECTIONS
+            },
+            "entries": self._presented(labels),
+        }
+
+    def _presented(self, labels: LabelMap) -> list[Document]:
+        if not self.shown:
+            return []
+        from ..client.entry.document import to_document
+
+        return [to_document(entry, labels) for entry in self.shown]
+
+
+def check_accounting() -> None:
+    """`ConntrackError` where the kernel counts nothing in this namespace."""
+    if sysctl.read("accounting") == 0:
+        raise ConntrackError(
+            "Accounting is off, so there is nothing to zero; turn it on with conntrack_settings "
+            "(accounting: true, net.netfilter.nf_conntrack_acct=1). It counts for connections that begin after that"
+        )
+
+
+def warning_of(result: Document) -> str | None:
+    """The warning about entries that have no counters."""
+    count = result["uncounted"]
+    if not count:
+        return None
+    entries = "1 matching entry has" if count == 1 else f"{count} matching entries have"
+    return (
+        f"{entries} no counters, because the kernel counts only connections that began after accounting was turned "
+        "on; total does not include them"
+    )
+
+
+def has_counted(entry: Entry) -> bool:
+    """Whether a counter of the entry is above zero."""
+    return any(entry.get(key) for key in _COUNTERS)
+
+
+def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_mode: bool) -> Document:
+    """Zero the counters of the entries that match and return what they were, as a module's result.
+
+    Raises `ZeroingFailed` where the kernel refused some, after all others, and where the answer
+    that had an entry's counts was lost.
+    """
+    tally = _Tally(report_limit)
+    everything = match is EVERYTHING
+    found = table.dump(zero=everything and not check_mode, where=match.where)
+    failures: list[KernelError] = []
+    if check_mode:
+        for entry in _counted(found, tally):
+            tally.add(entry)
+    elif everything:
+        try:
+            for entry in _counted(found, tally):
+                tally.add(entry)
+        except ConntrackError as error:
+            result = tally.as_document(labels)
+            # The kernel may have zeroed entries whose answer was lost, but none if the request was not sent or refused
+            refused = isinstance(error, KernelError) and not isinstance(error, ResultUnknown)
+            result["changed"] = result["changed"] or not refused
+            lost = ". The counts of other entries may be zeroed and lost" if result["changed"] else ""
+            raise ZeroingFailed(f"{error}. What had been zeroed until then is in the result{lost}", result) from error
+    else:
+        failures = _zero_each(table, [_key_of(entry) for entry in _counted(found, tally)], tally)
+    result = tally.as_document(labels)
+    if failures:
+        unknown = sum(isinstance(error, ResultUnknown) for error in failures)
+        lost = f" The counts of {unknown} of them may be zeroed and lost." if unknown else ""
+        result["changed"] = result["changed"] or unknown > 0
+        raise ZeroingFailed(
+            f"{len(failures)} of {len(failures) + tally.zeroed} entries were not zeroed, the first because: "
+            f"{failures[0]}.{lost}",
+            result,
+        )
+    _check_known(result)
+    result["diff"] = {
+        "before": "".join(sorted(map(_line, tally.shown))),
+        "after": "".join(sorted(_line({**entry, **dict.fromkeys(_COUNTERS, 0)}) for entry in tally.shown)),
+    }
+    return result
+
+
+def _check_known(result: Document) -> None:
+    """`ZeroingFailed` where no entry has counters and /proc does not show whether accounting is on."""
+    if 0 < result["matched"] == result["uncounted"] and sysctl.read("accounting") is None:
+        try:
+            sysctl.check_mounted()
+        except ConntrackError as error:
+            raise ZeroingFailed(
+                "None of the matching entries has counters, so none was zeroed. Whether accounting is on is unknown: "
+                f"{error}",
+                result,
+            ) from error
+
+
+def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
+    for entry in entries:
+        tally.matched += 1
+        if has_counted(entry):
+            yield entry
+        elif _COUNTERS[0] not in entry:
+            tally.uncounted += 1
+
+
+def _key_of(entry: Entry) -> Entry:
+    """What a request has to say of an entry; there may be a million of them."""
+    return {key: entry[key] for key in _KEYS if key in entry}
+
+
+def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> list[KernelError]:
+    failures: list[KernelError] = []
+    for answer in table.zero_all(entries):
+        if isinstance(answer, NotFound):
+            tally.gone += 1
+        elif isinstance(answer, KernelError):
+            failures.append(answer)
+        else:
+            tally.add(answer)
+    return failures
+
+
+def _line(entry: Entry) -> str:
+    counts = "; ".join(
+        f"{direction} {entry.get(f'counters.{direction}.packets', 0)} packets "
+        f"{entry.get(f'counters.{direction}.bytes', 0)} bytes"
+        for direction in _DIRECTIONS
+    )
+    return f"{describe(entry)}: {counts}\n"

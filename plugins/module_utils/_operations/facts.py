@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's connection tracking at a glance, by subsets; one pass over the table at most.
+
+Each subset imports what it needs: a target compiles every import of every task anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Sequence
+
+from ..client.errors import InvalidValue, Unavailable, quoted
+from ..client.match.match import EVERYTHING, Match
+from ..client.table import Table
+
+if TYPE_CHECKING:
+    from ..client.entry.nested import Document
+
+SUBSETS = (
+    "min",
+    "summary",
+    "top",
+    "statistics",
+    "settings",
+    "expectations",
+    "timeout_policies",
+    "capabilities",
+)
+
+
+def chosen(gather_subset: Sequence[str]) -> set[str]:
+    """The subsets that a list of names and `!names` means; `min` is there unless it is excluded.
+
+    As with Ansible's own facts, what is named is there although `!all` is, whatever their order.
+    """
+    wanted: set[str] = set()
+    named: set[str] = set()
+    unwanted: set[str] = set()
+    for name in gather_subset:
+        bare = name[1:] if name.startswith("!") else name
+        if bare not in ("all", *SUBSETS):
+            raise InvalidValue(
+                "gather_subset", f"{quoted(name)} is no subset; write all, {', '.join(SUBSETS)}, or one of them after !"
+            )
+        names = set(SUBSETS) if bare == "all" else {bare}
+        if name.startswith("!"):
+            unwanted |= names - {"min"} if bare == "all" else names
+        else:
+            wanted |= names
+            named |= set() if bare == "all" else names
+    return ((wanted or set(SUBSETS)) | {"min"}) - (unwanted - named)
+
+
+def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10) -> Document:
+    """The subsets asked for, in one document."""
+    facts: Document = {}
+    if "min" in subsets:
+        facts.update(_fill(table))
+    _count(table, subsets, match, most, facts)
+    if "statistics" in subsets:
+        facts["statistics"] = {
+            **_summed(table.statistics_per_cpu()),
+            "expectations": _summed(table.expectation_statistics_per_cpu()),
+        }
+    if "settings" in subsets:
+        from ..client.host import sysctl
+
+        facts["settings"] = sysctl.read_all()
+    if "expectations" in subsets:
+        facts["expectations"] = _expectations(table)
+    if "timeout_policies" in subsets:
+        facts["timeout_policies"] = _timeout_policies(table)
+    if "capabilities" in subsets:
+        from ..client.probe import probe
+
+        facts["capabilities"] = probe()
+    return facts
+
+
+def warning_of(subsets: set[str]) -> str | None:
+    """The warning about settings that cannot be read."""
+    from ..client.host import sysctl
+
+    try:
+        if "settings" in subsets:
+            sysctl.check_mounted()
+    except sysctl.CannotSet as error:
+        return f"settings are empty: {error}"
+    return None
+
+
+def _fill(table: Table) -> Document:
+    statistics = table.statistics()
+    count = statistics["entries"]
+    most = statistics.get("max_entries") or _setting("max")
+    return {
+        "count": count,
+        "max": most,
+        "usage_percent": round(100 * count / most, 2) if most else None,
+    }
+
+
+def _setting(name: str) -> Any:
+    from ..client.host import sysctl
+
+    return sysctl.read(name)
+
+
+def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
+    """What every CPU counted, and all of them together."""
+    total: Counter[str] = Counter()
+    for counts in per_cpu.values():
+        total.update(counts)
+    return {
+        "total": dict(total),
+        "per_cpu": {str(cpu): counts for cpu, counts in sorted(per_cpu.items())},
+    }
+
+
+def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Document) -> None:
+    counters: dict[str, Any] = {}
+    if "summary" in subsets:
+        from ..client.dump.summary import Summary
+
+        counters["summary"] = Summary()
+    if "top" in subsets:
+        from ..client.dump.top import Top
+
+        counters["top"] = Top()
+    if not counters:
+        return
+    from ..client.dump.scan import VisitorGroup
+
+    for _datagram in table.scan(VisitorGroup(list(counters.values())), match.where):
+        pass
+    if "summary" in counters:
+        facts.update(counters["summary"].as_document(most))
+    if "top" in counters:
+        facts["top"] = counters["top"].as_document(most)
+
+
+def _expectations(table: Table) -> Document:
+    from ..client.expectation import expectation
+
+    helpers: Counter[str] = Counter(found.get("helper", "none") for found in expectation.read_all(table))
+    return {
+        "count": sum(helpers.values()),
+        "max": _setting("expect_max"),
+        "by_helper": dict(sorted(helpers.items())),
+    }
+
+
+def _timeout_policies(table: Table) -> list[Document] | None:
+    """None where the kernel knows no timeout policies."""
+    from ..client import timeout_policy
+
+    try:
+        return sorted(timeout_policy.read_all(table), key=lambda policy: str(policy["name"]))
+    except Unavailable:
+        return None

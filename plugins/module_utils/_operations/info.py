@@ -1,0 +1,133 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read what matches, in an order, up to a limit."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+
+from ..client.entry.entry import Entry
+from ..client.entry.labels import LabelMap
+from ..client.entry.nat import translations
+from ..client.errors import InvalidValue, quoted
+from ..client.match.match import Match
+from ..client.table import Table
+from .resource import ENTRIES, EXPECTATIONS, Resource
+
+if TYPE_CHECKING:
+    from ..client.entry.nested import Document
+
+
+def _expectations(table: Table, match: Match) -> Iterator[Entry]:
+    from ..client.expectation.expectation import located, read_all
+
+    return filter(EXPECTATIONS.ask(match), located(table, read_all(table)))
+
+
+#: How what matches is read from the kernel's tables, by the name of the option.
+TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
+    "conntrack": lambda table, match: table.dump(where=match.where),
+    "expect": _expectations,
+    "dying": lambda table, match: filter(match, table.dying()),
+    "unconfirmed": lambda table, match: filter(match, table.unconfirmed()),
+}
+
+#: What an entry has always, though the kernel shows it only where it is not zero.
+_ABSENT_IS_ZERO = ("zone", "mark", "labels")
+#: What an entry shows of its translation, which is derived from other keys.
+_TRANSLATED = tuple(f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
+#: Not of a document, and so nothing to sort by.
+_UNSEEN = (
+    *("mark_mask", "status_mask", "labels_mask"),
+    *(f"{key}_{bound}" for key in _TRANSLATED for bound in ("min", "max")),
+)
+
+
+#: What the kernel must record for a key to sort by, by the first part of the key.
+_NEEDS = {"bytes": "accounting", "packets": "accounting", "counters": "accounting", "timestamps": "timestamps"}
+
+
+def _total(what: str) -> Callable[[Entry], Any]:
+    keys = (f"counters.original.{what}", f"counters.reply.{what}")
+    return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
+
+
+def _translation(end: str, what: str) -> Callable[[Entry], Any]:
+    return lambda entry: getattr(translations(entry).get(end), what, None)
+
+
+def sort_key(name: str, kind: Resource = ENTRIES) -> Callable[[Entry], Any]:
+    """What to order entries by: a key of theirs, or `bytes` or `packets` of both directions."""
+    if name in ("bytes", "packets") and kind is ENTRIES:
+        return _total(name)
+    if kind is ENTRIES and name in _TRANSLATED:
+        return _translation(*name.split(".")[1:])
+    key = f"{kind.prefix}.protocol" if name == "protocol" else name
+    if key != "family" and (key in _UNSEEN or all(row.key != key for row in kind.rows())):
+        more = ", mark, bytes or packets" if kind is ENTRIES else " or helper"
+        raise InvalidValue(
+            "sort_by",
+            f"{quoted(name)} is no key to sort by; write one such as timeout, {kind.prefix}.source, "
+            f"{kind.prefix}.destination_port{more}",
+        )
+    absent = 0 if key in _ABSENT_IS_ZERO else None
+    return lambda entry: entry.get(key, absent)
+
+
+def check_order(sort_by: str | None, kind: Resource = ENTRIES) -> None:
+    """`InvalidValue` for no key to sort by, and for one that the kernel does not record in this namespace."""
+    if sort_by is None:
+        return
+    sort_key(sort_by, kind)
+    need = _NEEDS.get(sort_by.partition(".")[0])
+    if need is not None and kind is ENTRIES:
+        from ..client.host.sysctl import check_recorded
+
+        check_recorded(frozenset({need}), "sort_by")
+
+
+def collect(
+    entries: Iterable[Entry],
+    sort_by: str | None,
+    reverse: bool,
+    limit: int,
+    labels: LabelMap,
+    kind: Resource = ENTRIES,
+) -> Document:
+    """`{"entries": […], "matched": …, "truncated": …}` of entries that match; no more than `limit` are kept in memory.
+
+    Entries without the key to sort by come last.
+    """
+    matched = 0
+    key = None if sort_by is None else sort_key(sort_by, kind)
+
+    def counted() -> Iterator[Entry]:
+        nonlocal matched
+        for entry in entries:
+            matched += 1
+            yield entry
+
+    kept = list(_first(counted(), limit)) if key is None else _sorted(counted(), key, reverse, limit)
+    return {
+        "entries": [kind.to_document(entry, labels) for entry in kept],
+        "matched": matched,
+        "truncated": matched > len(kept),
+    }
+
+
+def _first(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
+    for number, entry in enumerate(entries):
+        if number < limit:
+            yield entry
+
+
+def _sorted(entries: Iterable[Entry], key: Callable[[Entry], Any], reverse: bool, limit: int) -> list[Entry]:
+    def order(entry: Entry) -> Any:
+        value = key(entry)
+        size = len(value) if isinstance(value, bytes) else 0  # families apart
+        known = value is not None
+        return (known is reverse, (size, value) if known else ())
+
+    choose = heapq.nlargest if reverse else heapq.nsmallest
+    return choose(max(limit, 1), entries, key=order)[:limit]  # for none at all they would not be read

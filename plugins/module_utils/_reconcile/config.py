@@ -1,0 +1,354 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A declaration for a whole gateway, brought about section by section.
+
+The order is that in which one section may count on another: settings and timeout policies are there before the
+connections for which they are; what may not be goes before what shall be is created, and so makes room for it; and
+an expectation comes after its master. All sections are planned, each on the table that those before it will leave,
+before the first is applied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+
+from ..client.entry.entry import Entry, describe, identity
+from ..client.entry.labels import LabelMap
+from ..client.entry.nested import Document
+from ..client.errors import ConntrackError, InvalidValue, KernelError, PartialFailure
+from ..client.host.ssh_session import TcpConnection, match_connections
+from ..client.host.sysctl import DIRECTORY
+from ..client.match.expression import Or, Predicate
+from ..client.match.match import Match
+from ..client.netlink.socket import NetlinkSocket
+from ..client.table import Table
+from .desired_config import Declaration
+from .entries import NO_COUNTS, EntriesFailed, reconcile_all
+from .projected_table import ProjectedTable
+from .purge import Purge
+
+#: What is said of every section.
+_NOTHING: Document = {"outcome": "not declared", "changed": False, "counts": NO_COUNTS, "changes": [], "msg": ""}
+#: What is said of each where nothing was done, in the order in which they are applied.
+SECTIONS: dict[str, Document] = {
+    "settings": _NOTHING,
+    "timeout_policies": _NOTHING,
+    "absent": {**_NOTHING, "kept": 0},
+    "entries": {**_NOTHING, "kept": 0, "failed_entries": []},
+    "expectations": {**_NOTHING, "evicted": []},
+}
+
+
+#: The outcomes of sections in which nothing was done.
+IDLE = ("not declared", "not reached")
+
+
+class ConfigFailed(PartialFailure):
+    """Not all is as declared."""
+
+
+class _SectionFailed(PartialFailure):
+    """A section could not be brought about; `result` says what of it was done."""
+
+
+class Context(NamedTuple):
+    """Where a declaration is brought about, and how."""
+
+    labels: LabelMap = LabelMap()
+    keep: frozenset[TcpConnection] = frozenset()
+    report_limit: int = 100
+    connect: Callable[[], NetlinkSocket] = NetlinkSocket
+    directory: str = DIRECTORY
+
+
+def reconcile(declaration: Declaration, check_mode: bool, scene: Context) -> Document:
+    """Bring a declaration about and return what was done, in the form of a module's result.
+
+    `warnings` are sentences that a user is to be warned by. Raises `ConfigFailed`: where a section cannot be as
+    declared and that is known before, with nothing done; else with what was done and what was not reached.
+    """
+    with _Run(declaration, scene) as steps:
+        foreseen = steps.run(dry_run=True)
+    if check_mode:
+        return foreseen
+    with _Run(declaration, scene) as steps:
+        return steps.run(dry_run=False)
+
+
+class _Run:
+    """One way through all sections, to foresee what they will do or to do it."""
+
+    def __init__(self, declaration: Declaration, scene: Context) -> None:
+        self._declaration = declaration
+        self._scene = scene
+        self._table = Table(scene.connect)
+        self._absence = _either(declaration.absent or (), scene.keep)
+        #: The table after what may not be is gone
+        self._ahead = ProjectedTable(scene.connect, self._absence)
+        self._diff: list[Document] = []
+        self._warnings: list[str] = []
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._table.close()
+        self._ahead.close()
+
+    def run(self, dry_run: bool) -> Document:
+        """The result of all sections. Raises `ConfigFailed` with the first that fails."""
+        declaration = self._declaration
+        steps: dict[str, tuple[object, Callable[[bool], Document]]] = {
+            "settings": (declaration.settings, self._settings),
+            "timeout_policies": (declaration.policies, self._policies),
+            "absent": (declaration.absent, self._absent),
+            "entries": (declaration.entries, self._entries),
+            "expectations": (declaration.expectations, self._expectations),
+        }
+        sections = {
+            name: {**blank, "outcome": "not declared" if steps[name][0] is None else "not reached"}
+            for name, blank in SECTIONS.items()
+        }
+        untouched = {name: dict(section) for name, section in sections.items()}
+        for name, (declared, step) in steps.items():
+            if declared is None:
+                continue
+            try:
+                sections[name].update(step(dry_run), outcome="applied")
+            except ConntrackError as error:
+                sentence = str(error) if isinstance(error, (InvalidValue, _SectionFailed)) else f"{name}: {error}"
+                done = error.result if isinstance(error, _SectionFailed) else {"counts": {**NO_COUNTS, "failed": 1}}
+                failed = {"outcome": "failed", "msg": sentence}
+                if dry_run:
+                    untouched[name].update(_undone(done), **failed)
+                    raise ConfigFailed(f"{sentence}. Nothing was changed", _of_failure(untouched)) from error
+                sections[name].update(done, **failed)
+                raise ConfigFailed(f"{sentence}. {_around(sections)}", _of_failure(sections)) from error
+        return {**_result(sections), "warnings": self._warnings, "diff": self._diff}
+
+    def _settings(self, dry_run: bool) -> Document:
+        from ..client.host import sysctl
+        from .settings import SettingsFailed, reconcile
+
+        declaration, directory = self._declaration, self._scene.directory
+        declared = declaration.settings or {}
+        if sysctl.read("max", directory) is None:
+            self._table.count()  # has the kernel load connection tracking, without which there are none
+        try:
+            done = reconcile(declared, declaration.persist_in, dry_run, directory)
+        except SettingsFailed as failure:
+            sentence = str(failure.__cause__ if dry_run else failure).rstrip(".")
+            raise _SectionFailed(f"settings: {sentence}", _of_settings(failure.result, len(declared), 1)) from failure
+        self._diff += [diff for diff in done["diff"] if diff["before"] != diff["after"]]
+        self._warnings += done["overridden"]
+        return _of_settings(done, len(declared))
+
+    def _policies(self, dry_run: bool) -> Document:
+        from ..client.timeout_policy import describe, to_document
+        from .timeout_policy import reconcile
+
+        section = _Section("timeout_policies", self._scene.report_limit)
+        for place, (values, state, replace) in enumerate(self._declaration.policies or ()):
+            with section.one(place, "policy", to_document(values)) as done:
+                done.update(reconcile(self._table, values, state, replace, dry_run))
+            self._show(done, describe(values))
+        return section.result()
+
+    def _absent(self, dry_run: bool) -> Document:
+        scene = self._scene
+        self._check_absence()
+        purge = Purge(self._table, _either(self._declaration.absent or ()), (), scene.keep, scene.report_limit)
+
+        def result(failed: int = 0) -> Document:
+            counts = {**NO_COUNTS, "deleted": purge.deleted, "failed": purge.failed + failed}
+            changes = purge.changes(scene.labels)
+            return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.kept}
+
+        purge.read()
+        if not dry_run:
+            try:
+                purge.carry_out()
+            except ConntrackError as error:
+                raise _SectionFailed(f"absent: {error}", result(failed=1)) from error
+        if purge.failed:
+            raise _SectionFailed(
+                f"absent: {purge.failed} stay{purge.doubt}, the first because: {purge.failure}", result()
+            )
+        lines = "".join(sorted(describe(entry) + "\n" for entry in purge.shown))
+        self._show({"diff": {"before": lines, "after": ""}}, "absent")
+        return result()
+
+    def _check_absence(self) -> None:
+        """`InvalidValue` where an entry that is declared, and there, is one of those that go."""
+        declared = self._declaration.entries or ()
+        for place, (entry, answer) in enumerate(zip(declared, self._table.find_by_tuples(declared))):
+            if isinstance(answer, KernelError) or identity(answer) != identity(entry) or not self._absence(answer):
+                continue
+            at = next(at for at, match in enumerate(self._declaration.absent or ()) if match(answer))
+            raise InvalidValue(
+                f"absent[{at}]",
+                f"matches {describe(answer)}, which is there and which entries.declared[{place}] wants to be; "
+                "narrow it, or leave that one out",
+            )
+
+    def _entries(self, dry_run: bool) -> Document:
+        declaration, scene = self._declaration, self._scene
+        declared, limit = declaration.entries or (), scene.report_limit
+        table = self._ahead if dry_run else self._table
+        purge = None
+        if declaration.scope is not None:
+            purge = Purge(table, declaration.scope, declared, scene.keep, limit)
+        try:
+            done = reconcile_all(table, declared, declaration.policy, scene.labels, dry_run, purge, limit)
+        except InvalidValue as fault:
+            key = fault.key.replace("entries[", "entries.declared[", 1)
+            raise InvalidValue(key, fault.problem) from fault
+        except EntriesFailed as failure:
+            raise _SectionFailed(_of_failed_entries(failure.result, dry_run), _of_entries(failure.result)) from failure
+        self._show(done, "entries")
+        return _of_entries(done)
+
+    def _expectations(self, dry_run: bool) -> Document:
+        from ..client.expectation.expectation import describe, to_document
+        from .expectation import reconcile
+
+        if dry_run:
+            self._look_ahead()
+        section = _Section("expectations", self._scene.report_limit)
+        evicted: list[Document] = section.more.setdefault("evicted", [])
+        for place, (values, policy) in enumerate(self._declaration.expectations or ()):
+            with section.one(place, "expectation", to_document(values)) as done:
+                done.update(reconcile(self._ahead if dry_run else self._table, values, policy, dry_run))
+            evicted += done["evicted"]
+            self._show(done, describe(values))
+            if done["operation"] in ("deleted", "replaced"):
+                self._ahead.dropped_expectations.add(done["before"]["id"])
+        if evicted:
+            self._warnings.append(
+                "The helpers allow no more expectations, so the kernel forgot the oldest: see evicted"
+            )
+        return section.result()
+
+    def _look_ahead(self) -> None:
+        """Count on what the sections before do to masters of expectations, and so to these."""
+        declaration, entries = self._declaration, self._declaration.entries or ()
+        if declaration.scope is not None:
+            undeclared = _undeclared(declaration.scope, entries, self._scene.keep)
+            self._ahead.deleted = _either((self._absence, undeclared))
+        wanted = [values for values, _policy in declaration.expectations or ()]
+        self._ahead.foresee(self._table, wanted, entries, declaration.policy, self._scene.labels)
+
+    def _show(self, done: Document, what: str) -> None:
+        diff = done["diff"]
+        if diff["before"] != diff["after"]:
+            self._diff.append({**diff, "before_header": what, "after_header": what})
+
+
+class _Section:
+    """What became of the things of a section, one after another."""
+
+    def __init__(self, name: str, report_limit: int) -> None:
+        self._name = name
+        self._report_limit = report_limit
+        self._counts = dict(NO_COUNTS)
+        self._changes: list[Document] = []
+        #: Keys of the result that only this section has
+        self.more: Document = {}
+
+    @contextlib.contextmanager
+    def one(self, place: int, what: str, declared: Document) -> Iterator[Document]:
+        """Note what becomes of one, which is to be put into what this gives."""
+        key = f"{self._name}[{place}]"
+        done: Document = {}
+        failure: ConntrackError | None = None
+        try:
+            yield done
+        except ConntrackError as error:
+            failure, done = error, getattr(error, "result", {})
+        operation = done.get("operation", "unchanged")
+        self._counts[operation if failure is None else "failed"] += 1
+        if operation != "unchanged":
+            changes = done.get("changes", [])
+            self._changes.append({"index": place, "operation": operation, what: declared, "changes": changes})
+        if isinstance(failure, InvalidValue):
+            raise _SectionFailed(str(failure.under(key)), self.result()) from failure
+        if failure is not None:
+            raise _SectionFailed(f"{key}: {failure}", self.result()) from failure
+
+    def result(self) -> Document:
+        shown = self._changes[: self._report_limit]
+        return {"changed": bool(self._changes), "counts": self._counts, "changes": shown, **self.more}
+
+
+# Which entries
+
+
+def _either(matches: Sequence[Match], keep: frozenset[TcpConnection] = frozenset()) -> Match:
+    """What one of the matches matches, and carries none of the connections to keep."""
+    match = Match(Or(tuple(match.term for match in matches)))
+    return match.but_not(Match(match_connections(keep))) if keep else match
+
+
+def _undeclared(scope: Match, declared: Sequence[Entry], keep: frozenset[TcpConnection]) -> Match:
+    """What a purge takes."""
+    identities = {identity(entry) for entry in declared}
+    return _either((scope,), keep).but_not(Match(Predicate(lambda entry: identity(entry) in identities)))
+
+
+# The report
+
+
+def _result(sections: Mapping[str, Document]) -> Document:
+    counts = {key: sum(section["counts"][key] for section in sections.values()) for key in NO_COUNTS}
+    return {"changed": any(section["changed"] for section in sections.values()), "counts": counts, **sections}
+
+
+def _of_failure(sections: Mapping[str, Document]) -> Document:
+    """The result of a failure: sections in which nothing was done have no counts of 0."""
+    return {
+        **_result(sections),
+        **{name: without_counts(section) for name, section in sections.items() if section["outcome"] in IDLE},
+    }
+
+
+def without_counts(section: Document) -> Document:
+    """A section of a result in which nothing was done."""
+    return {key: value for key, value in section.items() if key != "counts"}
+
+
+def _around(sections: Mapping[str, Document]) -> str:
+    """What was applied before one failed, and what was not reached after it."""
+    names = {
+        outcome: ", ".join(name for name, section in sections.items() if section["outcome"] == outcome)
+        for outcome in ("applied", "not reached")
+    }
+    return f"Applied before: {names['applied'] or 'nothing'}. Not reached: {names['not reached'] or 'nothing'}"
+
+
+def _undone(done: Document) -> Document:
+    """What is left to say of a section that was only foreseen, and not to succeed."""
+    counts = {**NO_COUNTS, "failed": done["counts"]["failed"]}
+    return {"counts": counts, **{key: done[key] for key in ("failed_entries",) if key in done}}
+
+
+def _of_settings(done: Document, declared: int, failed: int = 0) -> Document:
+    """A setting counts by itself in the kernel, and in a file if it was not there."""
+    changes = done["changes"]
+    here = sum(change["where"] == "kernel" for change in changes)
+    counts = {**NO_COUNTS, "updated": len(changes), "unchanged": 0 if failed else declared - here, "failed": failed}
+    return {"changed": done["changed"], "counts": counts, "changes": changes}
+
+
+def _of_entries(done: Document) -> Document:
+    return {key: done[key] for key in ("changed", "counts", "kept", "changes", "failed_entries")}
+
+
+def _of_failed_entries(result: Document, dry_run: bool) -> str:
+    counts = result["counts"]
+    so = "cannot be" if dry_run else "are not"
+    about = f"entries: {counts['failed']} of {sum(counts.values())} {so} as declared"
+    for first in result["failed_entries"][:1]:
+        place = "" if first["index"] is None else f"declared[{first['index']}]: "
+        about += f", the first because: {place}{first['msg']}"
+    return f"{about}; see failed_entries"

@@ -1,0 +1,356 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many entries, declared against actual: one plan, the changes in windows, and one look at what came of them.
+
+An entry is looked up by its tuple, many at once: what that costs depends on how many are declared, not on how
+many are in the table. Only a purge reads the table, or what of it is in scope.
+
+What does not go as planned, because the table has changed meanwhile, an answer got lost or the kernel refused
+something, is done again for that entry alone (see `reconcile`), which knows what to make of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from ..client.entry.diff import Change, patch
+from ..client.entry.document import to_document
+from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
+from ..client.entry.labels import NO_LABELS, LabelMap
+from ..client.entry.nested import Document
+from ..client.entry.tuple import tuple_of
+from ..client.errors import (
+    ConntrackError,
+    InvalidValue,
+    KernelError,
+    NotFound,
+    NotPermitted,
+    PartialFailure,
+    ResultUnknown,
+    Unavailable,
+)
+from ..client.table import Table
+from .apply import settle_created, settle_updated
+from .entry import carry_out
+from .plan import (
+    CannotReconcile,
+    CurrentState,
+    Plan,
+    Policy,
+    check,
+    desired_entry,
+    diff_of,
+    expected_reply,
+    plan_of,
+    read_back,
+)
+from .purge import Purge
+
+#: How many entries were what.
+NO_COUNTS = dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0)
+
+
+class EntriesFailed(PartialFailure):
+    """Not all entries are as declared."""
+
+
+class Outcome(NamedTuple):
+    """What became of one declaration.
+
+    `plan` is what was to be done, None where nothing could be; `operation` is what was done, also where it ended
+    with an `error`, and `changes` are those that are in force then.
+    """
+
+    plan: Plan | None
+    operation: str
+    changes: Sequence[Change]
+    error: ConntrackError | None = None
+
+
+def parse_entries(
+    documents: Iterable[Any], labels: LabelMap = NO_LABELS, key: str = "entries", absent: bool = False
+) -> list[Entry]:
+    """The entries that documents declare, to be there or to be `absent`.
+
+    Raises `InvalidValue` with the path of the first fault, also where two declare the same entry.
+    """
+    from ..client.bulk.documents import parse_all
+
+    declared: list[Entry] = []
+    places: dict[Identity, int] = {}
+    try:
+        for entry in parse_all(documents, labels, absent):
+            found_by = ("reply", *identity(by_reply(entry))) if has_reply_alone(entry) else identity(entry)
+            place = places.setdefault(found_by, len(declared))
+            if place < len(declared):
+                raise InvalidValue("", f"declares the same entry as {key}[{place}], {describe(entry)}; write it once")
+            declared.append(entry)
+    except InvalidValue as fault:
+        raise fault.under(f"{key}[{len(declared)}]") from None
+    return declared
+
+
+def reconcile_all(
+    table: Table,
+    declared: Sequence[Entry],
+    policy: Policy,
+    labels: LabelMap = NO_LABELS,
+    check_mode: bool = False,
+    purge: Purge | None = None,
+    report_limit: int = 100,
+) -> Document:
+    """Make entries be as declared and return what was done, in the form of a module's result.
+
+    With `purge`, what that finds goes, too. Raises `InvalidValue` before anything is changed, and `EntriesFailed`
+    after all else was done.
+    """
+    if purge is not None:
+        purge.read()
+    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.concerns)
+    if not check_mode:
+        if purge is not None:
+            purge.carry_out()
+        outcomes = apply_all(table, outcomes, policy, labels)
+    return _report(declared, outcomes, labels, purge, report_limit)
+
+
+def bring_about(
+    table: Table,
+    declared: Sequence[Entry],
+    policy: Policy,
+    labels: LabelMap = NO_LABELS,
+    check_mode: bool = False,
+) -> list[Outcome]:
+    """Make entries be as declared, and return what became of each, in their order.
+
+    Raises `InvalidValue` before anything is changed.
+    """
+    outcomes = plan_all(table, declared, policy, labels)
+    return outcomes if check_mode else apply_all(table, outcomes, policy, labels)
+
+
+# The plan
+
+
+def plan_all(
+    table: Table,
+    declared: Sequence[Entry],
+    policy: Policy,
+    labels: LabelMap = NO_LABELS,
+    leaving: Callable[[Entry], bool] | None = None,
+) -> list[Outcome]:
+    """What is to become of each declaration when those before it, and their masters, have been seen to.
+
+    `leaving` tells of what is there whether it is about to be deleted.
+    """
+    view = CurrentState(table, leaving)
+    view.prefetch(declared)
+    new: list[Entry] = []
+    outcomes: dict[int, Outcome] = {}
+    for place, entry in enumerate(declared):
+        with _at(place), _failures_to(outcomes, place):
+            check(entry, policy)
+            if policy.state != "absent" and view.get(entry) is None:
+                new.append(_creation(Plan("created", entry, None, [])))
+    view.prefetch([entry for entry in map(expected_reply, new) if entry is not None], "reply")
+    view.prefetch([entry for entry in new if "master.source" in entry], "master")
+    for place in masters_first(declared):
+        if place in outcomes:
+            continue
+        with _at(place), _failures_to(outcomes, place):
+            plan = plan_of(view, declared[place], policy, labels)
+            view.record(plan)
+            outcomes[place] = Outcome(plan, plan.operation, plan.changes)
+    return [outcomes[place] for place in range(len(declared))]
+
+
+@contextlib.contextmanager
+def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
+    """Store an error that concerns one entry as its outcome, so that the others are still planned."""
+    try:
+        yield
+    except (InvalidValue, NotPermitted, Unavailable):
+        raise
+    except ConntrackError as error:
+        outcomes[place] = Outcome(None, "unchanged", (), error)
+
+
+@contextlib.contextmanager
+def _at(place: int) -> Iterator[None]:
+    """Faults under the place of the entry that has them."""
+    try:
+        yield
+    except InvalidValue as fault:
+        raise fault.under(f"entries[{place}]") from None
+
+
+def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The places of entries in an order in which each comes behind its master."""
+    if not any("master.source" in entry for entry in declared):
+        return list(range(len(declared)))
+    places = {_end(entry, "original"): place for place, entry in enumerate(declared)}
+    order: dict[int, None] = {}
+    for place in range(len(declared)):
+        line = [place]  # an entry, its master, the master of that
+        while "master.source" in declared[line[-1]]:
+            master = places.get(_end(declared[line[-1]], "master"))
+            if master is None or master in order or master in line:
+                break
+            line.append(master)
+        order.update(dict.fromkeys(reversed(line)))
+    return list(order)
+
+
+def _end(entry: Mapping[str, Any], direction: str) -> Any:
+    """The original tuple of an entry or of its master, which both have in the same zone."""
+    zone = entry.get("zone") or entry.get("original.zone") or 0
+    return entry["family"], zone, frozenset(tuple_of(entry, direction).items())
+
+
+# Its application
+
+
+def apply_all(table: Table, planned: Sequence[Outcome], policy: Policy, labels: LabelMap = NO_LABELS) -> list[Outcome]:
+    """Carry out what is planned, deletions first, and return what became of each.
+
+    A replacement interrupts a connection, so each is made at once and not in windows.
+    """
+    outcomes = list(planned)
+    plans = {place: one.plan for place, one in enumerate(planned) if one.plan is not None and one.error is None}
+    places = list(plans)
+    order = [places[at] for at in masters_first([plan.declared for plan in plans.values()])]
+    to_read_back: list[int] = []
+    for operation, send, request in (
+        ("deleted", table.delete_all, _deletion),
+        ("replaced", None, None),
+        ("updated", table.update_all, _update),
+        ("created", table.create_all, _creation),
+    ):
+        todo = [place for place in order if plans[place].operation == operation]
+        if send is None or request is None:
+            errors: Iterable[KernelError | None] = [None] * len(todo)
+        else:
+            errors = list(send(map(request, [plans[place] for place in todo])))
+        for place, error in zip(todo, errors):
+            if error is not None or operation == "replaced":
+                outcomes[place] = _by_itself(table, plans[place], policy, labels, error)
+            elif operation != "deleted":
+                to_read_back.append(place)
+    answers = table.find_by_tuples(plans[place].declared for place in to_read_back)
+    for place, answer in zip(to_read_back, list(answers)):
+        outcomes[place] = _settled(table, plans[place], answer, labels)
+    return outcomes
+
+
+def _deletion(plan: Plan) -> Entry:
+    return plan.actual or {}
+
+
+def _update(plan: Plan) -> Entry:
+    return patch(plan.changes, plan.declared, plan.actual or {})
+
+
+def _creation(plan: Plan) -> Entry:
+    return creation(desired_entry(plan))
+
+
+def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error: KernelError | None) -> Outcome:
+    """What becomes of one that is planned and carried out anew, after an `error` if there was any."""
+    unknown = isinstance(error, ResultUnknown)
+    try:
+        new, _entry = carry_out(table, plan.declared, policy, labels)
+    except CannotReconcile as failure:
+        if unknown and failure.operation == "unchanged":
+            return Outcome(plan, plan.operation, plan.changes, failure)
+        return Outcome(plan, failure.operation, failure.done, failure)
+    if unknown and (not new.changed or plan.operation == "created"):
+        return Outcome(plan, plan.operation, plan.changes)  # it had been carried out, and only the answer was lost
+    return Outcome(new, new.operation, new.changes)
+
+
+def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: LabelMap) -> Outcome:
+    """What became of one that the kernel took, now that it was read back."""
+    try:
+        try:
+            found = read_back(table, plan.declared) if isinstance(answer, ResultUnknown) else _entry_or_none(answer)
+        except KernelError as unread:
+            done = f"{describe(plan.declared)} was {plan.operation}"
+            raise CannotReconcile(f"{done}, but not read back. {unread}", plan.operation, plan.changes) from unread
+        if plan.operation == "created":
+            settle_created(table, desired_entry(plan), found, labels)
+        else:
+            there = found is not None and identity(found) == identity(plan.declared)
+            settle_updated(plan, found if there else None, labels)
+    except CannotReconcile as failure:
+        return Outcome(plan, failure.operation, failure.done, failure)
+    return Outcome(plan, plan.operation, plan.changes)
+
+
+def _entry_or_none(answer: Entry | KernelError) -> Entry | None:
+    if isinstance(answer, NotFound):
+        return None
+    if isinstance(answer, KernelError):
+        raise answer
+    return answer
+
+
+# The report
+
+
+def _report(
+    declared: Sequence[Entry], outcomes: Sequence[Outcome], labels: LabelMap, purge: Purge | None, report_limit: int
+) -> Document:
+    counts = {**NO_COUNTS}
+    changes: list[Document] = []
+    failed: list[Document] = []
+    before: Document = {}
+    after: Document = {}
+    changed = purge is not None and purge.changed
+    for place, (entry, outcome) in enumerate(zip(declared, outcomes)):
+        if outcome.plan is not None:
+            entry = outcome.plan.declared  # with the original tuple, also if the reply alone was declared
+        counts[outcome.operation if outcome.error is None else "failed"] += 1
+        if outcome.error is not None and len(failed) < max(1, report_limit):
+            failed.append({"index": place, "entry": to_document(entry, labels), "msg": str(outcome.error)})
+        if outcome.operation == "unchanged":
+            continue
+        changed = True
+        if len(changes) >= report_limit:
+            continue
+        changes.append(
+            {
+                "index": place,
+                "operation": outcome.operation,
+                "entry": to_document(entry, labels),
+                "changes": [change.as_document() for change in outcome.changes],
+            }
+        )
+        if outcome.error is None and outcome.plan is not None:
+            diff = diff_of(outcome.plan, labels)
+            before[describe(entry)], after[describe(entry)] = diff["before"], diff["after"]
+    if purge is not None:
+        counts["deleted"] += purge.deleted
+        counts["failed"] += purge.failed
+        changes += purge.changes(labels)
+        before.update((describe(entry), to_document(patch((), {}, entry))) for entry in purge.shown)  # what names it
+        if purge.failed:
+            failed.append(
+                {"index": None, "entry": {}, "msg": f"{purge.failed} in scope stay{purge.doubt}. {purge.failure}"}
+            )
+    result = {
+        "changed": changed,
+        "counts": counts,
+        "kept": 0 if purge is None else purge.kept,
+        "changes": changes[:report_limit],
+        "failed_entries": failed[:report_limit],
+        "diff": {"before": dict(sorted(before.items())), "after": dict(sorted(after.items()))},
+    }
+    if failed:
+        first = "" if failed[0]["index"] is None else f"entries[{failed[0]['index']}]: "
+        raise EntriesFailed(
+            f"{counts['failed']} of {sum(counts.values())} entries are not as declared, the first because: "
+            f"{first}{failed[0]['msg']}. The others are; see failed_entries",
+            result,
+        )
+    return result

@@ -1,0 +1,425 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is to be done for entries to be as declared.
+
+Check mode, diff, report and the change itself all come from the one plan. What the plan cannot
+foresee, because only the kernel knows (whether it has a helper of that name, whether a rule uses
+labels), is found when the result is read back (see `apply`).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Callable, Hashable, Iterable, NamedTuple, Sequence
+
+from ..client import uapi
+from ..client.entry.diff import (
+    Change,
+    differences,
+    fill_groups,
+    forces_replacement,
+    merged_value,
+    patch,
+    unsupported_on_create,
+)
+from ..client.entry.document import as_declaration, to_document
+from ..client.entry.entry import (
+    DEFAULT_TIMEOUT,
+    Entry,
+    Identity,
+    by_reply,
+    check_states,
+    creation,
+    describe,
+    has_reply_alone,
+    identity,
+    lookup_key,
+)
+from ..client.entry.labels import NO_LABELS, LabelMap
+from ..client.entry.nested import Document, likewise, put
+from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple, zone_of
+from ..client.errors import InvalidValue, KernelError, NotFound, PartialFailure, ResultUnknown
+from ..client.table import Table
+
+#: Keys of the moment or of the kernel's own; no diff shows them.
+_OF_THE_MOMENT = ("counters", "timestamps", "security_context", "id", "use", "extra")
+
+
+class CannotReconcile(PartialFailure):
+    """The declaration cannot be brought about.
+
+    `operation` is what has been done all the same, `done` which changes are in force, `result` both
+    in the form of a module's; `plan` is what was tried.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        operation: str = "unchanged",
+        done: Sequence[Change] = (),
+        result: Document | None = None,
+        plan: Plan | None = None,
+    ) -> None:
+        super().__init__(sentence, result)
+        self.plan = plan
+        self.operation = operation
+        self.done = list(done)
+
+
+class Policy(NamedTuple):
+    """Whether an entry is to be there, and how far to go where it is there already."""
+
+    state: str = "present"
+    on_existing: str = "update"
+    replace: bool = False
+    timeout_min: int = 0
+
+    def check_purge(self, scope: object | None) -> None:
+        """`InvalidValue` for a purge of what is not declared to be there, where nothing is."""
+        if scope is not None and self.state == "absent":
+            raise InvalidValue("purge", "what is declared is to be absent; write state: present or leave purge out")
+
+
+class Plan(NamedTuple):
+    """What is to be done about one entry.
+
+    `operation` is created, updated, replaced, deleted or unchanged; `actual` the entry as it was
+    read, `changes` what differs.
+    """
+
+    operation: str
+    declared: Entry
+    actual: Entry | None
+    changes: list[Change]
+
+    @property
+    def changed(self) -> bool:
+        return self.operation != "unchanged"
+
+    def foreseen(self) -> Entry | None:
+        """The entry as it will be."""
+        if self.operation == "deleted":
+            return None
+        if self.operation == "unchanged":
+            return self.actual
+        if self.operation == "updated":
+            actual = self.actual or {}
+            entry = {**actual, **patch(self.changes, self.declared, actual)}
+            entry.update((change.key, merged_value(change.key, self.declared, actual)) for change in self.changes)
+            entry.pop("mark_mask", None)
+            if not entry.get("helper"):
+                entry.pop("helper", None)
+            return entry
+        entry = {key: value for key, value in creation(desired_entry(self)).items() if not _is_of_the_moment(key)}
+        entry["status"] = entry.get("status", 0) | uapi.IPS_CONFIRMED
+        if "master.source" in entry:
+            entry["status"] |= uapi.IPS_EXPECTED
+        replied = expected_reply(entry)
+        if replied is None:
+            return {k: v for k, v in entry.items() if not k.startswith("reply.") or k == "reply.zone"}
+        return {**entry, **with_tuple("reply", tuple_of(replied, "reply"))}
+
+
+def _is_of_the_moment(key: str) -> bool:
+    return key.partition(".")[0] in _OF_THE_MOMENT
+
+
+class CurrentState:
+    """A table, as it will be once what is planned so far is carried out.
+
+    An entry is read when it is asked for, every time anew; or many are read in advance (`prefetch`), and not again.
+    `leaving` tells of an entry that is there whether it is about to be deleted.
+    """
+
+    def __init__(self, table: Table, leaving: Callable[[Entry], bool] | None = None) -> None:
+        self._table = table
+        self._is_leaving = leaving
+        self._seen: dict[Identity, Entry | None] = {}
+        self._left: set[Identity] = set()
+        self._coming: dict[Hashable, list[Entry]] = {}
+
+    def prefetch(self, entries: Iterable[Entry], direction: str = "original") -> None:
+        """Read who has this tuple of each of the entries."""
+        wanted = [by_reply(entry) if has_reply_alone(entry) else lookup_key(entry, direction) for entry in entries]
+        for about, answer in zip(wanted, self._table.find_by_tuples(wanted)):
+            if not isinstance(answer, KernelError):
+                self._seen[identity(about)] = answer
+            elif isinstance(answer, NotFound):
+                self._seen[identity(about)] = None
+
+    def get(self, declared: Entry) -> Entry | None:
+        """The entry with the identity of `declared`."""
+        found = self._at(declared, "original")
+        return found if found is not None and identity(found) == identity(declared) else None
+
+    def with_original(self, declared: Entry) -> Entry:
+        """A declaration by the reply alone, with the original tuple.
+
+        It is that of the entry that has the reply tuple, also if it is translated. Without one, it is the reply
+        turned round.
+        """
+        reply, about = tuple_of(declared, "reply"), by_reply(declared)
+        key = identity(about)
+        found = self._seen[key] if key in self._seen else read_back(self._table, about)
+        if found is None or tuple_of(found, "reply") != reply:
+            return {**declared, **with_tuple("original", reversed_tuple(reply))}
+        named = {**declared, **with_tuple("original", tuple_of(found, "original"))}
+        if identity(named) == identity(found):
+            self._seen[identity(named)] = found
+        return named
+
+    def find_by_tuple(self, entry: Entry, direction: str = "original") -> Entry | None:
+        """The entry that has this tuple of `entry`, or the tuple of its `master`, in either direction."""
+        found = self._at(entry, direction)
+        if found is None and direction != "reply" and "reply.zone" in entry:
+            # Where an entry is created, the kernel looks for its original tuple, and for that of its master, in the
+            # zone of its reply, too
+            others = {key: value for key, value in entry.items() if not key.startswith("reply.")}
+            found = self._at({**others, "zone": entry["reply.zone"]}, direction)
+        return found
+
+    def _at(self, entry: Entry, direction: str) -> Entry | None:
+        for coming in self._coming.get(tuple_key(entry, direction), ()):
+            if _collide(entry, coming, direction):
+                return coming
+        about = lookup_key(entry, direction)
+        key = identity(about)
+        found = self._seen[key] if key in self._seen else read_back(self._table, about)
+        if found is None or identity(found) in self._left or (self._is_leaving is not None and self._is_leaving(found)):
+            return None
+        return found
+
+    def record(self, plan: Plan) -> None:
+        """Count on what a plan will do."""
+        if plan.operation in ("deleted", "replaced") and plan.actual is not None:
+            self._left.add(identity(plan.actual))
+        if plan.operation in ("created", "replaced"):
+            entry = plan.foreseen() or {}
+            for direction in ("original", "reply"):
+                if f"{direction}.source" in entry:
+                    self._coming.setdefault(tuple_key(entry, direction), []).append(entry)
+
+
+def read_back(table: Table, entry: Entry) -> Entry | None:
+    """Who has the original tuple of `entry`. If the answer gets lost it is asked for again: reading changes nothing."""
+    try:
+        try:
+            return table.find_by_tuple(entry)
+        except ResultUnknown:
+            return table.find_by_tuple(entry)
+    except NotFound:
+        return None
+
+
+def plan_of(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:
+    """The plan after which the entry is as `policy` has it. Raises what `plan_present` does."""
+    if policy.state == "absent":
+        return plan_absent(view, declared)
+    return plan_present(view, declared, policy, labels)
+
+
+def plan_absent(view: CurrentState, declared: Entry) -> Plan:
+    """The plan after which there is no entry with the identity of `declared`, or with its reply if that is all."""
+    if has_reply_alone(declared):
+        declared = view.with_original(declared)
+    actual = view.get(declared)
+    return Plan("deleted" if actual is not None else "unchanged", declared, actual, [])
+
+
+def plan_present(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMap = NO_LABELS) -> Plan:
+    """The plan after which the entry is there as declared.
+
+    Raises `CannotReconcile` where that is known to be impossible, or against `policy`.
+    """
+    check(declared, policy)
+    actual = view.get(declared)
+    if actual is None:
+        return _possible(view, Plan("created", declared, None, []))
+    if policy.on_existing == "keep":
+        return Plan("unchanged", declared, actual, [])
+    changes = differences(declared, actual, labels) + _refreshment(declared, actual, policy)
+    if not changes:
+        return Plan("unchanged", declared, actual, [])
+    if policy.on_existing == "fail":
+        keys = ", ".join(change.key for change in changes)
+        raise CannotReconcile(
+            f"{describe(actual)} is there already and differs in {keys}; set on_existing to update to change it"
+        )
+    hindered = forces_replacement(changes, declared, actual)
+    if not hindered:
+        return Plan("updated", declared, actual, changes)
+    if not policy.replace:
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in hindered.items())
+        raise CannotReconcile(
+            f"{describe(actual)} cannot be changed in place ({reasons}); set replace to true to "
+            "delete it and create it again, which interrupts the connection"
+        )
+    return _possible(view, Plan("replaced", declared, actual, changes))
+
+
+def _possible(view: CurrentState, plan: Plan) -> Plan:
+    """The plan to create an entry, if nothing that can be known now is against it."""
+    wanted = creation(desired_entry(plan))
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in unsupported_on_create(wanted).items())
+    if reasons:
+        raise CannotReconcile(f"{describe(wanted)} cannot be created ({reasons})")
+    check_room(view, wanted, plan.actual)
+    return plan
+
+
+def check(declared: Entry, policy: Policy) -> None:
+    """`InvalidValue` for what cannot be, whatever is there."""
+    check_refreshment(declared, policy)
+    check_states(declared)
+
+
+def check_refreshment(declared: Entry, policy: Policy) -> None:
+    if not policy.timeout_min:
+        return
+    if "timeout" not in declared:
+        raise InvalidValue("timeout_min", "there is no timeout to set; write timeout too")
+    if policy.timeout_min > declared["timeout"]:
+        raise InvalidValue(
+            "timeout_min",
+            f"{policy.timeout_min} is above the timeout, which would be set on every run; "
+            f"write {declared['timeout']} or less",
+        )
+
+
+def _refreshment(declared: Entry, actual: Entry, policy: Policy) -> list[Change]:
+    """A new countdown, where one is declared and fewer seconds remain than `timeout_min`."""
+    remaining = actual.get("timeout")
+    if "timeout" not in declared or remaining is None or remaining >= policy.timeout_min:
+        return []
+    return [Change("timeout", remaining, declared["timeout"])]
+
+
+def is_translated(entry: Entry) -> bool:
+    """Whether an entry asks for a translation."""
+    return any(key.startswith("nat.") for key in entry)
+
+
+def is_exactly_translated(entry: Entry) -> bool:
+    """Whether the translation that an entry asks for leaves the kernel no choice.
+
+    It may look for another source port, GRE key or ICMP id where none is asked for, whichever end is translated.
+    """
+    open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
+    spans = (f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
+    return (
+        is_translated(entry)
+        and not open_
+        and all(entry.get(f"{span}_min") == entry.get(f"{span}_max") for span in spans)
+    )
+
+
+def expected_reply(wanted: Entry) -> Entry | None:
+    """An entry to be created, with the reply tuple that it will have and asking for nothing.
+
+    None where the kernel may choose among several.
+    """
+    if not is_translated(wanted):
+        return wanted
+    if not is_exactly_translated(wanted):
+        return None
+    entry = {key: value for key, value in wanted.items() if not key.startswith("nat.")}
+    for end, answers in (("source", "destination"), ("destination", "source")):
+        if f"nat.{end}.address_min" in wanted:
+            entry[f"reply.{answers}"] = wanted[f"nat.{end}.address_min"]
+        port = wanted.get(f"nat.{end}.port_min")
+        if port is not None and "original.icmp_id" in wanted:
+            entry["reply.icmp_id"] = port
+        elif port is not None and "original.source_port" in wanted:
+            entry[f"reply.{answers}_port"] = port
+        # The kernel does not translate keys of GRE (nf_nat_l4proto_unique_tuple in net/netfilter/nf_nat_core.c)
+    return entry
+
+
+def check_room(view: CurrentState, wanted: Entry, but: Entry | None = None) -> None:
+    """Neither tuple may be taken, in any direction, and a master must be there.
+
+    The entry `but` is about to go and takes no room.
+    """
+    replied = expected_reply(wanted)
+    for direction, entry in (("original", wanted), ("reply", replied)):
+        holder = None if entry is None else view.find_by_tuple(entry, direction)
+        if entry is None or holder is None or (but is not None and identity(holder) == identity(but)):
+            continue
+        if not _collide(entry, holder, direction):
+            continue
+        raise CannotReconcile(
+            f"{describe(wanted)} cannot be created: its {direction} tuple is taken by "
+            f"{describe(holder)}; delete that entry first if it is stale"
+        )
+    if "master.source" not in wanted:
+        return
+    master = view.find_by_tuple(wanted, "master")
+    if master is None or not _collide(wanted, master, "master"):
+        raise CannotReconcile(
+            f"{describe(wanted)} cannot be created: there is no entry with the tuple of "
+            "its master in its zone; create the master first"
+        )
+
+
+def _collide(wanted: Entry, holder: Entry, direction: str) -> bool:
+    """Whether the kernel keeps the two apart by a zone that one of their directions is in."""
+    if not any(key in entry for key in ("original.zone", "reply.zone") for entry in (wanted, holder)):
+        return (wanted.get("zone") or 0) == (holder.get("zone") or 0)
+    # For the original tuple, and that of a master, it looks in the zones of both directions, for the reply in the one
+    # of that
+    own = ("reply",) if direction == "reply" else ("original", "reply")
+    zones = {zone_of(wanted, other) for other in own}
+    return any(
+        tuple_of(holder, other) == tuple_of(wanted, direction)
+        and zone_of(holder, other) == zone_of(wanted, other)
+        and zone_of(holder, other) in zones
+        for other in ("original", "reply")
+    )
+
+
+def desired_entry(plan: Plan) -> Entry:
+    """The declaration with all that a new entry takes; a replacement keeps what it leaves open."""
+    declared = dict(plan.declared)
+    kept: Entry = {}
+    if plan.operation == "replaced" and plan.actual is not None:
+        kept = recreation(plan.actual)
+        for groups in (("nat.", "reply."), ("master.",)):
+            if any(key.startswith(groups) for key in declared):
+                kept = {key: value for key, value in kept.items() if not key.startswith(groups)}
+    if "mark_mask" in declared:
+        declared["mark"] |= kept.get("mark", 0) & ~declared.pop("mark_mask")
+    return fill_groups({**kept, **declared})
+
+
+def recreation(entry: Entry) -> Entry:
+    """An entry that was read, as the declaration by which it is created again."""
+    declared = {key: value for key, value in as_declaration(entry).items() if not _is_of_the_moment(key)}
+    # An offloaded entry shows no countdown, and one that ends at once could not be created
+    declared["timeout"] = max(1, declared.get("timeout", DEFAULT_TIMEOUT))
+    return declared
+
+
+def present_or_empty(entry: Entry | None, labels: LabelMap = NO_LABELS) -> Document:
+    """The entry's document, empty for none."""
+    return {} if entry is None else to_document(entry, labels)
+
+
+def diff_of(plan: Plan, labels: LabelMap = NO_LABELS) -> Document:
+    """`{"before": …, "after": …}` with the declared keys alone, and no countdowns."""
+    declared = to_document(plan.declared, labels)
+    for key in _OF_THE_MOMENT:
+        declared.pop(key, None)
+    counting = not any(change.key == "timeout" for change in plan.changes)
+    if plan.actual is not None and counting:
+        declared.pop("timeout", None)
+    before = likewise(to_document(plan.actual, labels), declared) if plan.actual is not None else {}
+    if plan.operation == "deleted":
+        return {"before": before, "after": {}}
+    if plan.operation == "created":
+        return {"before": before, "after": declared}
+    after = copy.deepcopy(before)
+    for change in plan.changes:
+        if change.before is not None:  # some bits of a mark, where no more are declared
+            put(before, change.key, change.before)
+        put(after, change.key, change.after)
+    return {"before": before, "after": after}

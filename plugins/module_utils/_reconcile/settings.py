@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings as declared, in the kernel and in the files that the boot reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Mapping
+
+from ..client.errors import ConntrackError, InvalidValue, PartialFailure
+from ..client.host import sysctl
+from ..client.host.sysctl import DIRECTORY
+
+if TYPE_CHECKING:
+    from ..client.entry.nested import Document
+    from .sysctl_files import Edit
+
+KERNEL = "kernel"
+
+
+class SettingsFailed(PartialFailure):
+    """Not all settings are as declared."""
+
+
+def load() -> None:
+    """Have the kernel load connection tracking where it has not; without it there are no settings."""
+    if sysctl.read("max") is None:
+        from ..client.table import Table
+
+        with Table() as table:
+            table.count()
+
+
+def declared_settings(params: Mapping[str, Any]) -> dict[str, int]:
+    """The settings that a module's parameters declare, by name; `InvalidValue` for what cannot be."""
+    declared = sysctl.parse(params)
+    if not declared:
+        raise InvalidValue("", "No setting is declared; write at least one, such as max or accounting")
+    return declared
+
+
+def reconcile(
+    declared: Mapping[str, int], persist_in: str | None, check_mode: bool, directory: str = DIRECTORY
+) -> Document:
+    """Make the settings be as declared, with `persist_in` also after a reboot.
+
+    Returns what was done in the form of a module's result, with the sentences that a user is to
+    be warned by as `overridden`. All is checked before anything is written. Raises
+    `SettingsFailed` with what was written all the same.
+    """
+    sysctl.check_mounted(directory)
+    before = sysctl.read_all(directory)
+    result: Document = {"changed": False, "before": before, "settings": before, "changes": []}
+    try:
+        files = _files(declared, directory)
+        edits = [] if persist_in is None else _plan_files(files, persist_in)
+        there = sysctl.flat(before)
+        differing = {
+            name: value for name, value in declared.items() if not sysctl.is_as_declared(name, value, there.get(name))
+        }
+        sysctl.check_values(differing, there)
+        sysctl.check_room(differing, directory)
+        for name in differing:
+            sysctl.check_writable(name, directory)
+    except InvalidValue:
+        raise
+    except ConntrackError as error:
+        raise SettingsFailed(f"{error}. Nothing was changed.", result) from error
+
+    if check_mode:
+        changes = [_change(name, KERNEL, there.get(name), value) for name, value in sysctl.in_order(differing, there)]
+        changes += [_change(where=edit.path, **change) for edit in edits for change in edit.changes]
+        result["settings"] = _foreseen(before, differing)
+    else:
+        changes = _write(differing, edits, there, directory, result)
+        result["settings"] = sysctl.read_all(directory)
+    result["changed"] = bool(changes)
+    result["changes"] = changes
+    result["overridden"] = [] if persist_in is None else _overriding(files, persist_in)
+    result["diff"] = [_diff(declared, there, differing)] + [
+        {"before": edit.before, "after": edit.after, "before_header": edit.path, "after_header": edit.path}
+        for edit in edits
+    ]
+    return result
+
+
+def _files(declared: Mapping[str, int], directory: str) -> dict[str, int]:
+    """The declared values by the files of their settings; `CannotSet` where this kernel has no such file."""
+    files = {}
+    for name, value in declared.items():
+        file = sysctl.file_of(name, directory)
+        if file is None:
+            sentence = f"{name}: this kernel has no such setting"
+            if name.startswith("timeouts."):
+                sentence += f"; it has timeouts of {', '.join(sysctl.read_timeouts(directory))}"
+            raise sysctl.CannotSet(sentence)
+        files[file] = value
+    return files
+
+
+def _write(
+    differing: Mapping[str, int],
+    edits: list[Edit],
+    there: Mapping[str, int],
+    directory: str,
+    result: Document,
+) -> list[Document]:
+    """Write the kernel's settings, then the files, and return what was changed."""
+    done: list[Document] = []
+    try:
+        for name, value in sysctl.in_order(differing, there):
+            sysctl.write(name, value, directory)
+            done.append(_change(name, KERNEL, there.get(name), value))
+        now = sysctl.flat(sysctl.read_all(directory))
+        for name, value in differing.items():
+            if not sysctl.is_as_declared(name, value, now.get(name)):
+                raise sysctl.CannotSet(f"{name}: the kernel made {now.get(name)} of {value}")
+        for edit in edits:
+            _write_file(edit)
+            done += [_change(where=edit.path, **change) for change in edit.changes]
+    except ConntrackError as error:
+        written = ", ".join(f"{change['key']} ({change['where']})" for change in done) or "nothing"
+        raise SettingsFailed(
+            f"{error}. Changed all the same: {written}.",
+            {**result, "changed": bool(done), "changes": done, "settings": sysctl.read_all(directory)},
+        ) from error
+    return done
+
+
+# The files, for those who want them
+
+
+def _plan_files(files: Mapping[str, int], directory: str) -> list[Edit]:
+    from . import sysctl_files
+
+    sysctl_files.check_directory(directory)
+    return sysctl_files.plan(files, directory)
+
+
+def _write_file(edit: Edit) -> None:
+    from . import sysctl_files
+
+    sysctl_files.write(edit)
+
+
+def _overriding(files: Mapping[str, int], directory: str) -> list[str]:
+    from . import sysctl_files
+
+    return sysctl_files.overriding(files, directory)
+
+
+# The result
+
+
+def _change(key: str, where: str, before: Any, after: Any) -> Document:
+    return {"key": key, "where": where, "before": before, "after": after}
+
+
+def _foreseen(before: Document, differing: Mapping[str, int]) -> Document:
+    foreseen = {**before, "timeouts": dict(before["timeouts"])}
+    for name, value in differing.items():
+        group, dot, state = name.partition(".")
+        (foreseen[group] if dot else foreseen)[state or group] = value
+    return foreseen
+
+
+def _diff(declared: Mapping[str, int], there: Mapping[str, int], differing: Mapping[str, int]) -> Document:
+    before = {name: there.get(name) for name in sorted(declared)}
+    return {
+        "before": before,
+        "after": {name: differing.get(name, value) for name, value in before.items()},
+        "before_header": "net.netfilter",
+        "after_header": "net.netfilter",
+    }

@@ -1,0 +1,209 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings that outlast a reboot: the files that the boot reads them from.
+
+`sysctl.d` alone would not do: where nothing has loaded nf_conntrack yet when it is read, there
+are no such settings and its lines are passed over. So the module is named in `modules-load.d`,
+which is read before. The number of buckets is an ordinary line of `sysctl.d`, too: as a module's
+option (hashsize), it would change the maximum of entries along with it.
+
+Source: sysctl.d(5), modules-load.d(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import Any, Iterator, Mapping, NamedTuple
+
+from .._atomic_file import Place, Replacement
+from ..client import input_file
+from ..client.errors import ConntrackError, InvalidValue
+
+#: Where process 1 finds its files.
+DIRECTORY = "/etc"
+
+SYSCTL_FILE = "sysctl.d/90-conntrack.conf"
+MODULES_FILE = "modules-load.d/conntrack.conf"
+MODULE = "nf_conntrack"
+
+#: No such file has more bytes.
+_LARGEST = 1 << 20
+
+_SYSCTL_HEADER = "# Settings of connection tracking, declared with netops.conntrack.conntrack_settings\n"
+_MODULES_HEADER = "# sysctl.d/90-conntrack.conf can only be applied once this is loaded\n"
+
+_ASSIGNMENT = re.compile(r"\s*-?\s*([^#;=\s]+)\s*=\s*(.*?)\s*$")
+_PREFIX = "net.netfilter."
+_OTHER_NAMES = {"net.nf_conntrack_max": "net.netfilter.nf_conntrack_max"}
+
+
+class CannotPersist(ConntrackError):
+    """A file could not be read or written."""
+
+
+class Edit(NamedTuple):
+    """What is to become of a file: its text before ("" for none) and after, and the values that differ by key."""
+
+    file: str
+    before: str
+    after: str
+    changes: list[dict[str, Any]]
+    directory: str = ""
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.directory, self.file)
+
+
+def check_directory(directory: str) -> None:
+    """`InvalidValue` where the files would not be those of this network namespace, or have no place to be."""
+    if not os.path.isdir(directory):
+        raise InvalidValue("persist_in", f"{directory} is no directory; write the one that has sysctl.d in it")
+    if os.path.islink(directory.rstrip("/")):
+        raise InvalidValue("persist_in", f"{directory} is a symbolic link; write the path of the directory itself")
+    if os.path.realpath(directory) == DIRECTORY and not _boots_with_this_namespace():
+        raise InvalidValue(
+            "persist",
+            f"the settings of this network namespace do not come from {DIRECTORY}, for it is not that of process 1; "
+            "leave persist out, or name the etc of the container that it belongs to with persist_in",
+        )
+
+
+def _boots_with_this_namespace() -> bool:
+    """Whether this network namespace is that of process 1; not so where it cannot be told.
+
+    Each namespace has files of its own under /proc/PID/net, and to look at another process's one
+    needs no rights over it, as ns/net would.
+    """
+    try:
+        return os.path.samefile("/proc/self/net/dev", "/proc/1/net/dev")
+    except OSError:
+        return False
+
+
+def plan(files: Mapping[str, int], directory: str) -> list[Edit]:
+    """The edits after which each setting, by its file under /proc/sys/net/netfilter, comes back with the boot."""
+    wanted = {_PREFIX + file: value for file, value in files.items()}
+    edits = [assigned(_read(SYSCTL_FILE, directory), wanted), listed(_read(MODULES_FILE, directory))]
+    return [edit._replace(directory=directory) for edit in edits if edit.after != edit.before]
+
+
+def assigned(text: str, wanted: Mapping[str, int]) -> Edit:
+    """A file of sysctl.d with `wanted` in it, and every other line as it is."""
+    lines, found = [], {}
+    for line in text.splitlines(keepends=True):
+        match = _ASSIGNMENT.match(line)
+        key = _key(match.group(1)) if match else ""
+        if match and key in wanted:
+            found[key] = match.group(2)
+            if match.group(2) != str(wanted[key]):
+                line = f"{line[: match.end(1)]} = {wanted[key]}\n"
+        lines.append(line)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    missing = [f"{key} = {value}\n" for key, value in wanted.items() if key not in found]
+    header = [] if text else [_SYSCTL_HEADER]
+    changes = [
+        {"key": key, "before": found.get(key), "after": str(value)}
+        for key, value in wanted.items()
+        if found.get(key) != str(value)
+    ]
+    return Edit(SYSCTL_FILE, text, "".join(header + lines + missing), changes)
+
+
+def listed(text: str) -> Edit:
+    """A file of modules-load.d with nf_conntrack in it, and every other line as it is."""
+    if any(line.strip().replace("-", "_") == MODULE for line in text.splitlines()):
+        return Edit(MODULES_FILE, text, text, [])
+    end = "\n" if text and not text.endswith("\n") else ""
+    after = f"{text or _MODULES_HEADER}{end}{MODULE}\n"
+    return Edit(MODULES_FILE, text, after, [{"key": MODULE, "before": None, "after": "loaded"}])
+
+
+def overriding(files: Mapping[str, int], directory: str) -> list[str]:
+    """Where a file that is read later sets something else: a sentence for each."""
+    wanted = {_PREFIX + file: value for file, value in files.items()}
+    own = os.path.basename(SYSCTL_FILE)
+    sentences = []
+    # sysctl.conf is read last, by itself or by a link in sysctl.d
+    for file, text in _texts([*_later(directory), "sysctl.conf"], directory):
+        last: dict[str, str] = {}
+        for match in filter(None, map(_ASSIGNMENT.match, text.splitlines())):
+            last[_key(match.group(1))] = match.group(2)
+        sentences += [
+            f"{os.path.join(directory, file)} sets {key} to {last[key]}, and is read after {own}; remove that line"
+            for key, value in wanted.items()
+            if last.get(key, str(value)) != str(value)
+        ]
+    return sentences
+
+
+def _later(directory: str) -> list[str]:
+    """The files of sysctl.d that are read after ours."""
+    folder, own = os.path.split(SYSCTL_FILE)
+    try:
+        with _place(SYSCTL_FILE, directory) as place:
+            names = place.names()
+    except OSError:
+        return []
+    return [f"{folder}/{name}" for name in sorted(names) if name > own and name.endswith(".conf")]
+
+
+def _texts(files: list[str], directory: str) -> Iterator[tuple[str, str]]:
+    """The names and texts of the files that can be read, of each one by its last name."""
+    names = {}
+    for file in files:
+        with contextlib.suppress(OSError), _place(file, directory) as place:
+            there = place.status()
+            if there is not None:
+                names[there.st_dev, there.st_ino] = file
+    for file in names.values():
+        try:
+            text = _read(file, directory)
+        except CannotPersist:
+            continue
+        yield file, text
+
+
+def write(edit: Edit) -> None:
+    """Put a file's new text in the place of the old at once, with its owner and mode."""
+    try:
+        with _place(edit.file, edit.directory, make=0o755) as place, Replacement(place) as new:
+            there = place.status()
+            if there is not None:
+                input_file.check_regular(there.st_mode)
+                os.fchown(new.file.fileno(), there.st_uid, there.st_gid)
+            os.fchmod(new.file.fileno(), 0o644 if there is None else there.st_mode & 0o777)
+            new.file.write(edit.after.encode("utf-8", "surrogateescape"))
+            new.commit()
+    except OSError as error:
+        raise CannotPersist(f"{edit.path}: cannot be written: {error.strerror}") from error
+
+
+def _place(file: str, directory: str, make: int | None = None) -> Place:
+    """Where a file below the directory is. Only links of the host's own directory may lead elsewhere.
+
+    Other directories belong to containers, whose root could have the files of the host read and changed.
+    """
+    if os.path.normpath(directory) == DIRECTORY:
+        return Place(os.path.join(directory, file), make=make)
+    return Place(file, beneath=directory, make=make)
+
+
+def _key(written: str) -> str:
+    """A key as sysctl(8) prints it: its parts may be parted by slashes, too."""
+    dotted = written.replace("/", ".")
+    return _OTHER_NAMES.get(dotted, dotted)
+
+
+def _read(file: str, directory: str) -> str:
+    """The text of a file below the directory, "" if it is absent."""
+    try:
+        with _place(file, directory) as place:
+            return (place.read(_LARGEST) or b"").decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise CannotPersist(f"{os.path.join(directory, file)}: cannot be read: {error.strerror}") from error

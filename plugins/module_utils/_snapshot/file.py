@@ -1,0 +1,514 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots as files: a header and records, put in place at once, and believed only whole. Knows nothing of the kernel.
+
+A snapshot is lines of JSON, in a file that may be compressed by gzip. The first is the header, which says what this
+is, where and when it was taken, how much of it there is, and the checksum. Below it, a line with `keys` says what the
+lines after it are about, until the next such line: each is a record, with the values of these keys in their order.
+What all of them have alike is said once, under `alike`::
+
+    {"format": "netops.conntrack snapshot", "version": 1, "host": "gw1", "kernel": "6.18.1",
+     "time": "2030-01-31T12:00:00Z", "labels": {}, "entries": 2, "expectations": 0, "sha256": "…"}
+    {"of": "entries", "alike": {"family": "ipv4", "protocol": "udp"}, "keys": ["original.source", …, "timeout"]}
+    ["10.1.0.2", …, 118]
+    ["10.1.0.3", …, 30]
+
+The checksum is the SHA-256 of all that is below the header, and then of the header with zeros for its digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from json.encoder import encode_basestring_ascii
+from typing import IO, Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from .._atomic_file import Place, Replacement
+from ..client import input_file
+from ..client.codec.types import LABEL_BITS
+from ..client.errors import ConntrackError, InvalidValue
+
+FORMAT = "netops.conntrack snapshot"
+VERSION = 1
+#: What a snapshot has records of.
+ENTRIES, EXPECTATIONS = KINDS = ("entries", "expectations")
+
+_ZEROS = "0" * 64
+_HEXADECIMAL = frozenset("0123456789abcdef")
+#: So high a number is that of no version.
+_NO_VERSION = 1 << 16
+#: No text in a header is longer.
+_LONGEST_TEXT = 256
+#: Blanks in the header's line, for as many digits as a number may have that is known only at the end.
+_DIGITS = 12
+#: Bytes that are read at a time.
+_CHUNK = 1 << 18
+#: No line of a snapshot is longer.
+_LONGEST = 1 << 20
+#: Records of one kind have no more different keys.
+_MOST_KEYS = 1000
+#: So many layouts are remembered, and so many records are returned at a time.
+_SOME = 4096
+_GZIP = b"\x1f\x8b"
+#: Higher ones take twice the time for a tenth of the room.
+_COMPRESSION = 1
+
+
+class CannotWrite(ConntrackError):
+    """The file could not be written; what was there before is there still."""
+
+
+class Header(NamedTuple):
+    """What a snapshot says of itself: where and when it was taken, the names of label bits, and what is in it."""
+
+    host: str
+    kernel: str
+    time: str
+    labels: dict[str, int]
+    entries: int = 0
+    expectations: int = 0
+    sha256: str = _ZEROS
+    version: int = VERSION
+
+    def as_result(self) -> dict[str, Any]:
+        """The same in the form of a module's result."""
+        shown = self._asdict()
+        del shown["labels"]
+        return {"checksum": shown.pop("sha256"), "snapshot": shown}
+
+    def as_line(self) -> str:
+        """The same for a diff."""
+        return f"{self.amount()} of {self.host} (Linux {self.kernel}) at {self.time}\n"
+
+    def amount(self) -> str:
+        """How much is in it, as a part of a sentence."""
+        parts = [numbered(self.entries, "entry", "entries")] if self.entries or not self.expectations else []
+        if self.expectations:
+            parts.append(numbered(self.expectations, "expectation", "expectations"))
+        return " and ".join(parts)
+
+
+def numbered(number: int, one: str, several: str) -> str:
+    """A number of things, as a part of a sentence."""
+    return f"{number} {one if number == 1 else several}"
+
+
+class Block(NamedTuple):
+    """Records one behind the other: their keys, which all blocks of the same layout share, and of each the values."""
+
+    of: str
+    keys: tuple[str, ...]
+    rows: list[list[Any]]
+
+
+# writing
+
+
+class Counter:
+    """Takes records as a `Writer` does, and only counts them."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(KINDS, 0)
+
+    def write(self, of: str, columns: Mapping[str, Sequence[Any]], alike: Sequence[str] = ()) -> None:
+        """Add records, given by the values of each key. Those named in `alike` are the same in all."""
+        self.counts[of] += len(next(iter(columns.values())))
+
+    def counted(self, header: Header) -> Header:
+        """The header, with how many records there were."""
+        return header._replace(entries=self.counts[ENTRIES], expectations=self.counts[EXPECTATIONS])
+
+
+class Writer(Counter):
+    """Writes a snapshot, and puts it in place when the `with` block ends; if that fails, nothing is left behind.
+
+    Raises `InvalidValue` where something else is at `path`, `CannotWrite`.
+    """
+
+    def __init__(self, path: str, header: Header) -> None:
+        super().__init__()
+        self._path = path
+        #: The header as it was given, and in the end as it was written.
+        self.header = header
+        self._compressed = path.endswith(".gz")
+        self._digest = hashlib.sha256()
+        self._room = len(_line(header)) + len(KINDS) * _DIGITS
+        self._layout = ""
+
+    def __enter__(self) -> Writer:
+        with contextlib.ExitStack() as opened:
+            self._place = opened.enter_context(_place(self._path))
+            _check_there(self._place, self._path)
+            with writing(self._path):
+                self._replacement = opened.enter_context(Replacement(self._place))
+                self._file = self._body = self._replacement.file
+                self._write_header()
+                if self._compressed:
+                    self._body = gzip.GzipFile("", "wb", _COMPRESSION, self._file, mtime=0)  # type: ignore[assignment]
+            self._opened = opened.pop_all()
+        return self
+
+    def write(self, of: str, columns: Mapping[str, Sequence[Any]], alike: Sequence[str] = ()) -> None:
+        super().write(of, columns)
+        same = {key: columns[key][0] for key in alike if key in columns}
+        keys = [key for key in columns if key not in same]
+        layout = json.dumps({"of": of, "alike": same, "keys": keys}) + "\n"
+        records = "]\n[".join(map(",".join, zip(*[_texts(columns[key]) for key in keys])))
+        text = f"{'' if layout == self._layout else layout}[{records}]\n".encode("ascii")
+        self._layout = layout
+        self._digest.update(text)
+        with writing(self._path):
+            self._body.write(text)
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        with self._opened:
+            try:
+                if kind is None:
+                    self._put_in_place()
+            finally:
+                if self._body is not self._file:
+                    with contextlib.suppress(OSError, ValueError):
+                        self._body.close()
+
+    def _put_in_place(self) -> None:
+        self.header = self.counted(self.header)
+        self._digest.update(self._header_line())
+        self.header = self.header._replace(sha256=self._digest.hexdigest())
+        with writing(self._path):
+            if self._body is not self._file:
+                self._body.close()
+            self._file.seek(0)
+            self._write_header()
+        _check_there(self._place, self._path)
+        with writing(self._path):
+            self._replacement.commit()
+
+    def _write_header(self) -> None:
+        """Write the header, of which the numbers are known only at the end: in the same room then."""
+        line = self._header_line()
+        self._file.write(gzip.compress(line, 0, mtime=0) if self._compressed else line)
+
+    def _header_line(self) -> bytes:
+        return f"{_line(self.header):{self._room}}\n".encode("ascii")
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Have what cannot be written be a `CannotWrite` of the file at `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def check_place(path: str) -> Header | None:
+    """The header of the snapshot at `path`, None if nothing is there. `InvalidValue` if anything else is there."""
+    with _place(path) as place:
+        return _check_there(place, path)
+
+
+def _place(path: str) -> Place:
+    _check_named(path)
+    if os.path.isdir(path):
+        raise InvalidValue("path", f"{path} is a directory; write the name of a file in it")
+    try:
+        return Place(path)
+    except FileNotFoundError:
+        folder = os.path.dirname(os.path.realpath(path))
+        raise InvalidValue("path", f"there is no directory {folder}; create it first") from None
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _check_there(place: Place, path: str) -> Header | None:
+    """The header of the snapshot at a place, None if nothing is there. `InvalidValue` if anything else is there."""
+    try:
+        there = place.status()
+        if there is None:
+            return None
+        file = place.open()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with file:
+        found = _header_in(file, path)
+    if there.st_size and found is None:
+        raise InvalidValue("path", f"{path} is there and is no snapshot; remove it first, or write another name")
+    return found
+
+
+def _unwritable(path: str, error: OSError) -> InvalidValue:
+    return InvalidValue("path", f"{path} cannot be written: {error.strerror}; write the path of another file")
+
+
+def _check_named(path: str) -> None:
+    if not path:
+        raise InvalidValue("path", "is empty; write the name of a file")
+
+
+def _header_in(file: IO[bytes], path: str) -> Header | None:
+    """The header of a snapshot, which may be damaged below it; None if the file is no snapshot."""
+    try:
+        with _unpacked(file, path) as snapshot:
+            return _header_of(_first_line(snapshot, path), path)
+    except InvalidValue:
+        return None
+
+
+def _line(header: Header) -> str:
+    return json.dumps({"format": FORMAT, "version": header.version, **header._asdict()})
+
+
+def _texts(column: Sequence[Any]) -> Iterable[str]:
+    """Values as JSON; lists that are one and the same are put into words once."""
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        return map(str, column)
+    if kinds == {str}:
+        return map(encode_basestring_ascii, column)
+    words = {number: json.dumps(value) for number, value in {id(value): value for value in column}.items()}
+    return [words[id(value)] for value in column]
+
+
+# reading
+
+
+class Snapshot:
+    """A snapshot that was read from beginning to end and found whole. Close it after use.
+
+    Raises `InvalidValue` for any other file, and for a snapshot that is not all there or was changed since.
+    """
+
+    def __init__(self, path: str) -> None:
+        _check_named(path)
+        self._path = path
+        self._opened = contextlib.ExitStack()
+        #: All keys that records have, by what they are of.
+        self.keys: dict[str, set[str]] = {of: set() for of in KINDS}
+        try:
+            self._file = self._opened.enter_context(_opened(path))
+            self._line = _first_line(self._file, path)
+            self.header = _header_of(self._line, path)
+            #: The digest after each piece that was verified: the pieces are read again when they are used.
+            self._digests: list[bytes] = []
+            self._verify()
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._opened.close()
+
+    def blocks(self, of: str) -> Iterator[Block]:
+        """The records of one kind, in their order, as they were verified.
+
+        Raises `InvalidValue` where a line is none, or the file was changed since it was verified.
+        """
+        with _reading(self._path):
+            self._file.seek(0)
+        if _first_line(self._file, self._path) != self._line:
+            raise self._changed()
+        layout = _NO_LAYOUT
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for lines in self._lines(self._verified()):
+            try:
+                items = json.loads(b"[" + b",".join(lines) + b"]")
+            except (ValueError, RecursionError) as error:
+                raise _no_record(self._path) from error
+            if len(items) != len(lines):
+                raise _no_record(self._path)
+            start = 0
+            for place in [*(place for place, item in enumerate(items) if isinstance(item, dict)), len(items)]:
+                if layout.of == of:
+                    for first in range(start, place, _SOME):
+                        some = items[first : min(first + _SOME, place)]
+                        yield Block(of, layout.keys, layout.rows(some, self._path))
+                start = place + 1
+                if place < len(items):
+                    layout = _layout_of(items[place], self._path)
+                    if len(known) >= _SOME:
+                        known.clear()
+                    layout = layout._replace(keys=known.setdefault((*layout.keys, repr(layout.alike)), layout.keys))
+
+    def _verify(self) -> None:
+        digest = hashlib.sha256()
+        counts = dict.fromkeys(("", *KINDS), 0)
+        layout = _NO_LAYOUT
+        for lines in self._lines(self._hashed(digest)):
+            start = 0
+            for place in [*(place for place, line in enumerate(lines) if line[:1] == b"{"), len(lines)]:
+                counts[layout.of] += place - start
+                start = place + 1
+                if place < len(lines):
+                    layout = _layout_of(_parsed(lines[place], self._path), self._path)
+                    self.keys[layout.of].update(layout.keys)
+                    if len(self.keys[layout.of]) > _MOST_KEYS:
+                        raise _fault(self._path, "has records with more different keys than a snapshot can have")
+        digest.update(self._line.replace(self.header.sha256.encode(), _ZEROS.encode()))
+        if digest.hexdigest() != self.header.sha256:
+            raise _fault(self._path, "does not have the checksum that it says: it is cut short, or was changed since")
+        if counts != {"": 0, **{of: getattr(self.header, of) for of in KINDS}}:
+            raise _fault(self._path, "does not have as many records as it says")
+
+    def _pieces(self) -> Iterator[bytes]:
+        """What is below the header, some of it at a time."""
+        while True:
+            with _reading(self._path):
+                piece = self._file.read(_CHUNK)
+            if not piece:
+                return
+            yield piece
+
+    def _hashed(self, digest: Any) -> Iterator[bytes]:
+        for piece in self._pieces():
+            digest.update(piece)
+            self._digests.append(digest.copy().digest())
+            yield piece
+
+    def _verified(self) -> Iterator[bytes]:
+        digest, expected = hashlib.sha256(), iter(self._digests)
+        for piece in self._pieces():
+            digest.update(piece)
+            if digest.copy().digest() != next(expected, None):
+                raise self._changed()
+            yield piece
+        if next(expected, None) is not None:
+            raise self._changed()
+
+    def _changed(self) -> InvalidValue:
+        return _fault(self._path, "was changed while it was read")
+
+    def _lines(self, pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """The lines of pieces, some at a time."""
+        rest = b""
+        for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _LONGEST:
+                raise _no_record(self._path)
+            if lines:
+                yield lines
+        if rest:
+            raise _fault(self._path, "is cut short: its last line has no end")
+
+
+class _Layout(NamedTuple):
+    """What records are of, all of their keys, and the values of the first of these, which all of them have."""
+
+    of: str
+    keys: tuple[str, ...]
+    alike: list[Any]
+
+    def rows(self, records: list[Any], path: str) -> list[list[Any]]:
+        if set(map(type, records)) != {list} or set(map(len, records)) != {len(self.keys) - len(self.alike)}:
+            raise _no_record(path)
+        return list(map(self.alike.__add__, records))
+
+
+_NO_LAYOUT = _Layout("", (), [])
+
+
+def _layout_of(item: Any, path: str) -> _Layout:
+    of, alike, keys = item.get("of"), item.get("alike"), item.get("keys")
+    if of not in KINDS or not isinstance(alike, dict) or not isinstance(keys, list):
+        raise _no_record(path)
+    together = (*alike, *keys)
+    if not together or not all(map(is_readable, together)) or len(set(together)) != len(together):
+        raise _no_record(path)
+    return _Layout(of, together, list(alike.values()))
+
+
+def _header_of(line: bytes, path: str) -> Header:
+    about = _parsed(line, path) if line[:1] == b"{" else {}
+    if about.pop("format", None) != FORMAT:
+        raise InvalidValue("path", f"{path} is no snapshot; name a file that conntrack_snapshot has written")
+    version = about.get("version")
+    if version.__class__ is int and VERSION < version < _NO_VERSION:
+        raise InvalidValue(
+            "path",
+            f"{path} is of format {version}, and this version of the collection reads no later one than {VERSION}; "
+            "update the collection",
+        )
+    try:
+        header = Header(**{key: about[key] for key in Header._fields})
+    except KeyError:
+        raise _fault(path, "has a header that lacks something") from None
+    if not _is_sound(header):
+        raise _fault(path, "has a header that is none")
+    return header
+
+
+def _is_sound(header: Header) -> bool:
+    """Whether each value is what it may be, for all of them are shown."""
+    labels, sha256, numbers = header.labels, header.sha256, (header.entries, header.expectations)
+    return (
+        all(map(is_readable, (header.host, header.kernel, header.time)))
+        and labels.__class__ is dict
+        and all(is_readable(name) and bit.__class__ is int and 0 <= bit < LABEL_BITS for name, bit in labels.items())
+        and all(number.__class__ is int and number >= 0 for number in numbers)
+        and header.version.__class__ is int
+        and header.version == VERSION
+        and sha256.__class__ is str
+        and len(sha256) == len(_ZEROS)
+        and not set(sha256) - _HEXADECIMAL
+    )
+
+
+def is_readable(value: object) -> bool:
+    """Whether it is text that can be shown: of a line at most, and of characters that there are."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT
+
+
+def _first_line(file: IO[bytes], path: str) -> bytes:
+    with _reading(path):
+        return file.readline(_LONGEST)
+
+
+def _parsed(line: bytes, path: str) -> dict[str, Any]:
+    """What a line says that begins with a brace."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _no_record(path) from error
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    with _reading(path):
+        raw = input_file.binary(path)
+    with raw, _unpacked(raw, path) as file:
+        yield file
+
+
+def _unpacked(raw: IO[bytes], path: str) -> IO[bytes]:
+    """The content of a file, decompressed if it is gzip's."""
+    with _reading(path):
+        start = raw.read(len(_GZIP))
+        raw.seek(0)
+    return raw if start != _GZIP else gzip.GzipFile("", "rb", fileobj=raw)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error) as error:
+        raise _fault(path, f"is cut short or damaged ({error})") from error
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise _fault(path, f"is cut short or damaged ({error})") from error
+        raise InvalidValue("path", f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _fault(path: str, what: str) -> InvalidValue:
+    return InvalidValue("path", f"{path} {what}; use another copy of it")
+
+
+def _no_record(path: str) -> InvalidValue:
+    return _fault(path, "has a line that is no record")

@@ -1,0 +1,518 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restore a snapshot.
+
+All that is in it is created straight away, in windows: in an empty table there is nothing else to do. What the kernel
+refuses is looked at some hundred at a time. An entry that is there already is then treated as `conntrack_entries`
+would treat it (see `entries`), and of any other it is said why it is not restored. What a kernel may lose without a
+word is read back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
+
+from .._operations.flush import UNLIMITED, DeletionProgress
+from .._reconcile.apply import settle_created
+from .._reconcile.entries import Outcome, bring_about, plan_all
+from .._reconcile.plan import CannotReconcile, Policy, expected_reply, read_back
+from .._reconcile.purge import Undeclared
+from ..client.bulk.columns import batches
+from ..client.bulk.records import KEYS, Record, creations, declarations, document_of, entries
+from ..client.entry.document import to_document
+from ..client.entry.entry import Entry, creation, describe, identity, lookup_key
+from ..client.entry.labels import LabelMap
+from ..client.errors import (
+    ConntrackError,
+    InvalidValue,
+    KernelError,
+    NotFound,
+    NotPermitted,
+    PartialFailure,
+    ResultUnknown,
+    Unavailable,
+)
+from ..client.match.match import EVERYTHING, Match
+from ..client.netlink.socket import DumpInterrupted
+from ..client.table import FEW, LABELS_NEED_A_RULE, Table
+from .file import ENTRIES, EXPECTATIONS, Snapshot
+from .hash_set import Fingerprints
+from .projected import ProjectedEntries, master_key
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..client.entry.nested import Document
+    from ..client.host.ssh_session import TcpConnection
+
+#: A record, its place in the snapshot, and whether a kernel may lose something of it without a word.
+Placed = Tuple[int, Record, bool]
+
+#: So many are looked at together.
+_SOME = 256
+#: Protocols that kernels have given up tracking: of these they keep an entry without its ports.
+_FORGOTTEN = ("dccp", "udplite")
+#: Protocols of which the kernel may lose something of an entry without an error: it does not translate keys of GRE.
+_READ_BACK = (*_FORGOTTEN, "gre")
+_REPLY_KEYS = ("reply.source_key", "reply.destination_key")
+
+
+class RestoreFailed(PartialFailure):
+    """Not all of the snapshot is in the table."""
+
+
+def restore(
+    table: Table,
+    snapshot: Snapshot,
+    match: Match,
+    policy: Policy,
+    labels: LabelMap,
+    check_mode: bool = False,
+    report_limit: int = 100,
+    scope: Match | None = None,
+    keep: frozenset[TcpConnection] = frozenset(),
+) -> Document:
+    """Restore what matches of a snapshot and return what was done, in the form of a module's result.
+
+    What is in `scope` and not in the snapshot goes, but for the flows that carry one of the connections in `keep`.
+    Raises `InvalidValue` before anything is changed, and `RestoreFailed` after all else was done, or where it could
+    not go on.
+    """
+    report = Report(snapshot.header, labels, report_limit, check_mode)
+    restoration = _Restoration(table, snapshot, match, policy, labels, check_mode, report)
+    try:
+        restoration.survey(scope)
+        if scope is not None:
+            restoration.purge(scope, keep)
+        restoration.restore_entries()
+        restoration.restore_expectations()
+    except ConntrackError as error:
+        restoration.break_off()
+        if not report.begun:
+            raise
+        raise RestoreFailed(f"{error}. {report.so_far()}", report.result()) from error
+    if report.failures:
+        raise RestoreFailed(report.sentence(), report.result())
+    return report.result()
+
+
+class _Restoration:
+    """The steps of restoring a snapshot, or of foreseeing what that would do."""
+
+    def __init__(
+        self,
+        table: Table,
+        snapshot: Snapshot,
+        match: Match,
+        policy: Policy,
+        labels: LabelMap,
+        check_mode: bool,
+        report: Report,
+    ) -> None:
+        self._table = table
+        self._snapshot = snapshot
+        self._match = match
+        self._policy = policy
+        self._labels = labels
+        self._check_mode = check_mode
+        self._report = report
+        self._declarations, self._creations = declarations(), creations()
+        #: What was sent and not answered yet.
+        self._sent: deque[Placed] = deque()
+        #: What was not created as far as is known, and whether only the answer to its creation was lost.
+        self._refused: list[tuple[Placed, bool]] = []
+        #: What was created and is to be read back, and whether the answer to its creation was lost.
+        self._fragile: list[tuple[Placed, bool]] = []
+        #: Who was there at first, as far as that was read.
+        self._before: Fingerprints | None = None
+        #: Who is in the snapshot, if that is asked; and of those that match, who has a helper.
+        self._recorded = Fingerprints(0)
+        self._masters: set[Hashable] = set()
+        #: In check mode, what would be there by now.
+        self._coming = ProjectedEntries(snapshot.header.entries if check_mode else 0)
+        self._is_leaving: Any = None
+
+    # before anything is changed
+
+    def survey(self, scope: Match | None) -> None:
+        """Find out what can be known now, and refuse what cannot be. Raises `InvalidValue`."""
+        header = self._snapshot.header
+        self._check_keys(ENTRIES, KEYS)
+        if header.expectations:
+            from ..client.expectation.expectation import EXPECTATION
+
+            self._check_keys(EXPECTATIONS, {"family", "extra", *(row.key for row in EXPECTATION)})
+        self._compare_names()
+        number = header.entries
+        if scope is not None or self._match is not EVERYTHING:
+            number = self._read_all(scope is not None)
+        statistics = self._table.statistics()
+        most = statistics.get("max_entries", number)  # before Linux 4.18 the kernel does not say it
+        if number > most:
+            raise InvalidValue(
+                "path",
+                f"there are {number} entries to be restored and the table holds at most {most}; "
+                "raise net.netfilter.nf_conntrack_max (max of conntrack_settings)",
+            )
+        there = statistics["entries"]
+        if not self._check_mode and there <= max(_SOME, min(number, FEW)):
+            self._note_present(there)
+
+    def _note_present(self, number: int) -> None:
+        """Note who is there: if an answer gets lost, others that are there then were created."""
+        there = Fingerprints(2 * FEW if number else 0)
+        try:
+            for place, row in enumerate(self._table.rows() if number else ()):
+                if place == 2 * FEW:
+                    return
+                there.add(identity(dict(zip(*row))))
+        except (DumpInterrupted, ResultUnknown):
+            return
+        self._before = there
+
+    def _check_keys(self, of: str, known: Iterable[str]) -> None:
+        unknown = sorted(self._snapshot.keys[of].difference(known))
+        if unknown:
+            raise InvalidValue(
+                "path", f"its {of} have {', '.join(unknown)}, which this version does not know; update the collection"
+            )
+
+    def _compare_names(self) -> None:
+        there = LabelMap(self._snapshot.header.labels).names
+        others = {
+            bit: (name, self._labels.names[bit])
+            for bit, name in sorted(there.items())
+            if self._labels.names.get(bit, name) != name
+        }
+        if others:
+            bit, (was, here) = next(iter(others.items()))
+            self._report.warnings.append(
+                f"{len(others)} label bits have other names here than where the snapshot was taken: {bit} was {was} "
+                f"and is {here}. Labels are restored by their bits"
+            )
+
+    def _read_all(self, note: bool) -> int:
+        """How many entries of the snapshot match. `InvalidValue` where a record does not say which entry it is."""
+        number = 0
+        self._recorded = Fingerprints(self._snapshot.header.entries if note else 0)
+        for _one, entry in self._parsed():
+            if note:
+                self._recorded.add(identity(entry))
+            if self._match(entry):
+                number += 1
+                if "helper" in entry:
+                    self._masters.add(master_key(entry))
+        return number
+
+    def _placed(self) -> Iterator[Placed]:
+        first = 0
+        for _of, keys, rows in self._snapshot.blocks(ENTRIES):
+            at = keys.index("protocol") if "protocol" in keys else 0
+            fragile = "labels" in keys or any(row[at] in _READ_BACK for row in rows)
+            for place, row in enumerate(rows, first):
+                yield place, (keys, row), fragile
+            first += len(rows)
+
+    def _parsed(self) -> Iterator[tuple[Placed, Entry]]:
+        work = entries()
+        for batch in batches(self._placed()):
+            yield from zip(batch, work.each([record for _place, record, _fragile in batch]))
+
+    def _wanted(self) -> Iterator[Placed]:
+        """What is to be restored."""
+        if self._match is EVERYTHING:
+            return self._placed()
+        return (one for one, entry in self._parsed() if self._match(entry))
+
+    # what is in scope and not in the snapshot
+
+    def purge(self, scope: Match, keep: frozenset[TcpConnection]) -> None:
+        """Delete it as it is read, or at once if the scope needs counters or timestamps that an entry may lack."""
+        delete_limit = 0 if self._check_mode else UNLIMITED
+        foreign = Undeclared(self._table, self._recorded, keep, self._report.limit, delete_limit)
+        flushing = DeletionProgress(foreign)
+        try:
+            for _read in foreign.read(scope):
+                if not scope.needs:
+                    flushing.delete_pending()
+            flushing.delete_pending(last=True)
+        finally:
+            self._report.purged(foreign, flushing)
+
+        def is_leaving(entry: Entry) -> bool:
+            return foreign.concerns(entry, scope)
+
+        self._is_leaving = is_leaving
+
+    # entries
+
+    def restore_entries(self) -> None:
+        if self._check_mode:
+            self._foresee(self._wanted())
+        else:
+            self._create(self._wanted())
+            self._verify_created()
+            self._look_at_refused()
+            self._verify_created()
+
+    def _create(self, wanted: Iterator[Placed]) -> None:
+        """Create them all; what does not go smoothly is kept for a look."""
+        sent = self._sent
+        unreadable: list[InvalidValue] = []
+
+        def noted() -> Iterator[Record]:
+            try:
+                for one in wanted:
+                    sent.append(one)
+                    yield one[1]
+            except InvalidValue as fault:
+                unreadable.append(fault)
+
+        while True:
+            created, showing = 0, self._report.shows_more
+            answers = self._table.create_made(noted(), self._creations)
+            try:
+                for error in answers:
+                    one = sent.popleft()
+                    if error is None and not one[2]:
+                        created += 1
+                        if showing:
+                            self._report.show(describe(self._declarations.scalar(one[1])))
+                            showing = self._report.shows_more
+                    elif error is None:
+                        self._fragile.append((one, False))
+                        if len(self._fragile) >= _SOME:
+                            self._verify_created()
+                    else:
+                        self._refused.append((one, isinstance(error, ResultUnknown)))
+                        if len(self._refused) >= _SOME:
+                            self._look_at_refused()
+                break
+            except InvalidValue:
+                # One of those that were not sent yet; the others go on
+                left = [one for one, _entry in self._declared(list(sent))]
+                sent.clear()
+                wanted = chain(left, wanted)
+            finally:
+                cast(Generator[Any, None, None], answers).close()  # so that nothing more is sent
+                self._report.created(created)
+        if unreadable:
+            raise unreadable[0]
+
+    def _declared(self, some: Sequence[Placed]) -> Iterator[tuple[Placed, Entry]]:
+        """The entries that records declare; where one declares nothing that can be, that is reported."""
+        records = [record for _place, record, _fragile in some]
+        try:
+            list(self._creations.each(records))
+            yield from zip(some, list(self._declarations.each(records)))
+        except InvalidValue as fault:
+            if len(some) > 1:
+                for one in some:
+                    yield from self._declared([one])
+            else:
+                self._report.fail(some[0][0], document_of(records[0]), fault)
+
+    def _verify_created(self) -> None:
+        """Read back what was created and may have lost something."""
+        fragile = self._fragile
+        declared = list(self._declarations.each([record for (_place, record, _fragile), _unknown in fragile]))
+        answers = list(self._table.find_by_tuples(declared))
+        self._fragile = []
+        for ((place, _record, _fragile), unknown), entry, answer in zip(fragile, declared, answers):
+            was_there = self._was_there(entry) if unknown else False
+            try:
+                if not was_there:
+                    self._check_whole(entry, answer, certain=not unknown)
+            except CannotReconcile as lost:
+                self._report.fail(place, to_document(entry, self._labels), lost, lost.operation != "unchanged")
+            else:
+                self._report.answered(entry, was_there)
+
+    def _check_whole(self, entry: Entry, answer: Entry | KernelError, certain: bool) -> None:
+        """Raise `CannotReconcile` where there is less of an entry than was created.
+
+        It is deleted only if it is `certain` that it was created here: otherwise it may be a live flow.
+        """
+        found: Entry | None = None
+        try:
+            if isinstance(answer, ResultUnknown):
+                found = read_back(self._table, entry)
+            elif not isinstance(answer, KernelError):
+                found = answer
+            elif not isinstance(answer, NotFound):
+                raise answer
+        except KernelError as error:
+            raise CannotReconcile(f"{describe(entry)} was created, but not read back. {error}", "created") from error
+        if found is None:
+            return  # its time is over already
+        keys = [key for key in _REPLY_KEYS if key in entry]
+        if identity(found) != identity(entry) or any(found.get(key) != entry[key] for key in keys):
+            settle_created(self._table, creation(entry), found, self._labels, certain)
+        elif entry.get("labels", 0) & ~found.get("labels", 0):
+            raise CannotReconcile(
+                f"{describe(entry)} is there, but without its labels. {LABELS_NEED_A_RULE}", "created"
+            )
+
+    def _look_at_refused(self) -> None:
+        """Do with each what is to be done with one that is there already, or find out what is in its way."""
+        some, lost = zip(*self._refused) if self._refused else ((), ())
+        declared = list(self._declarations.each([record for _place, record, _fragile in some]))
+        left = self._skip_existing(some, declared, lost)
+        self._refused = [(one, unknown) for one, _entry, unknown, _absent in left]
+        outcomes = bring_about(self._table, [entry for _one, entry, *_more in left], self._policy, self._labels)
+        self._refused = []
+        for (one, entry, unknown, absent), outcome in zip(left, outcomes):
+            was_there = self._was_there(entry) if unknown and not absent else True
+            as_created = ("unchanged",) if was_there is not False else ("unchanged", "updated")
+            if unknown and outcome.error is None and outcome.operation in as_created:
+                self._report.answered(entry, was_there)
+                continue
+            self._report.record(one[0], entry, outcome)
+            if not was_there:
+                self._report.changed = True  # it was created, or may have been
+
+    def _was_there(self, entry: Entry) -> bool | None:
+        """Whether an entry was there at first, None if that is not known."""
+        return None if self._before is None else identity(entry) in self._before
+
+    def break_off(self) -> None:
+        """Where it cannot go on: count what was created and not counted yet, and what may have been."""
+        sent = list(self._sent)
+        for one, unknown in self._fragile:
+            if unknown:
+                sent.append(one)
+            else:
+                self._report.created(1)
+        sent += [one for one, unknown in self._refused if unknown]
+        declared = []
+        for _place, record, _fragile in sent:
+            with contextlib.suppress(InvalidValue):  # what cannot be was not sent
+                declared.append(self._declarations.scalar(record))
+        answers: Sequence[Entry | ConntrackError]
+        try:
+            answers = list(self._table.find_by_tuples(declared))
+        except ConntrackError as unread:
+            answers = [unread] * len(declared)
+        for entry, answer in zip(declared, answers):
+            if not isinstance(answer, ConntrackError):
+                if identity(answer) == identity(entry):
+                    self._report.answered(entry, self._was_there(entry))
+            elif not isinstance(answer, NotFound):
+                self._report.answered(entry, None)
+
+    def _skip_existing(
+        self, some: Sequence[Placed], declared: Sequence[Entry], lost: Sequence[bool]
+    ) -> list[tuple[Placed, Entry, bool, bool]]:
+        """Those of entries that are not there already to be kept as they are.
+
+        `lost` says whether the answer to the creation of each was; and with each comes whether nobody has its tuple.
+        """
+        left = []
+        for one, entry, unknown, answer in zip(some, declared, lost, list(self._table.find_by_tuples(declared))):
+            there = not isinstance(answer, KernelError) and identity(answer) == identity(entry)
+            if isinstance(answer, KernelError) or not there or self._policy.on_existing != "keep":
+                left.append((one, entry, unknown, isinstance(answer, NotFound)))
+            elif unknown and one[2]:
+                self._fragile.append((one, True))
+            elif unknown:
+                self._report.answered(entry, self._was_there(entry))
+            else:
+                self._report.record(one[0], entry, Outcome(None, "unchanged", ()))
+        return left
+
+    # what restoring entries would do
+
+    def _foresee(self, wanted: Iterator[Placed]) -> None:
+        for batch in iter(lambda: list(islice(wanted, _SOME)), []):
+            some = list(self._declared(batch))
+            left = self._skip_existing(
+                [one for one, _entry in some], [entry for _one, entry in some], [False] * len(some)
+            )
+            crowded: list[tuple[Placed, Entry]] = []
+            for (one, entry, _unknown, absent), replied in zip(left, self._reply_is_free([found[1] for found in left])):
+                free = absent and replied and "master.source" not in entry
+                if free and crowded:
+                    self._foresee_crowded(crowded)
+                    crowded = []
+                if not self._conflicts_in_snapshot(one, entry):
+                    if free:
+                        self._will_become(one, entry, Outcome(None, "created", ()))
+                    else:
+                        crowded.append((one, entry))
+            self._foresee_crowded(crowded)
+
+    def _reply_is_free(self, some: Sequence[Entry]) -> list[bool]:
+        """Whether nobody has the reply tuple of an entry, or the kernel may choose another."""
+        replied = [expected_reply(creation(entry)) for entry in some]
+        answers = iter(
+            list(self._table.find_by_tuples(lookup_key(entry, "reply") for entry in replied if entry is not None))
+        )
+        return [entry is None or isinstance(next(answers, None), NotFound) for entry in replied]
+
+    def _foresee_crowded(self, crowded: Sequence[tuple[Placed, Entry]]) -> None:
+        """The same for entries that are there, have a master, or meet others."""
+        declared = []
+        for _one, entry in crowded:
+            if self._coming.has_master_of(entry):
+                entry = {key: value for key, value in entry.items() if not key.startswith("master.")}
+            declared.append(entry)
+        outcomes = plan_all(self._table, declared, self._policy, self._labels, self._is_leaving)
+        for (one, entry), outcome in zip(crowded, outcomes):
+            self._will_become(one, entry, outcome)
+
+    def _will_become(self, one: Placed, entry: Entry, outcome: Outcome) -> None:
+        self._report.record(one[0], entry, outcome)
+        if outcome.error is None and outcome.operation == "created":
+            self._coming.add(entry)
+
+    def _conflicts_in_snapshot(self, one: Placed, entry: Entry) -> bool:
+        """Whether an entry before this one in the snapshot will be in its place or in its way, which is reported."""
+        if self._coming.has(entry):
+            self._report.record(one[0], entry, Outcome(None, "unchanged", ()))
+            return True
+        end = self._coming.conflict_of(entry)
+        if end is not None:
+            reason = f"{describe(entry)} cannot be created: its {end} tuple is taken by an entry before it"
+            self._report.fail(one[0], to_document(entry, self._labels), reason)
+        return end is not None
+
+    # expectations
+
+    def restore_expectations(self) -> None:
+        """Restore those whose masters match, one after the other: there are few."""
+        first = self._snapshot.header.entries
+        for _of, keys, rows in self._snapshot.blocks(EXPECTATIONS):
+            for place, values in enumerate(rows, first):
+                self._restore_expectation(place, document_of((keys, values)))
+            first += len(rows)
+
+    def _restore_expectation(self, place: int, document: Document) -> None:
+        from .._reconcile.expectation import reconcile
+        from ..client.expectation import expectation
+
+        if document.get("timeout") == 0:
+            document["timeout"] = 1
+        try:
+            declared = expectation.from_document(document)
+            master = master_key(expectation.master_of(declared))
+            if self._match is not EVERYTHING and master not in self._masters:
+                return
+            if master in self._coming.masters:
+                operation = "created"
+            else:
+                done = reconcile(self._table, declared, self._policy, self._check_mode)
+                operation = done["operation"]
+                if done["evicted"]:
+                    self._report.warnings.append(
+                        f"{len(done['evicted'])} expectations were forgotten by the kernel to make room for the "
+                        f"{expectation.describe(declared)}"
+                    )
+        except (NotPermitted, Unavailable):
+            raise
+        except ConntrackError as error:
+            changed = isinstance(error, CannotReconcile) and error.operation != "unchanged"
+            self._report.fail(place, document, error, changed, EXPECTATIONS)
+        else:
+            self._report.expected(operation, expectation.describe(declared))

@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a file declares, in JSON, JSON lines or YAML; of the target, or of the controller.
+
+A declaration is data. What two readers could understand in two ways is refused, such as a key that is there twice, of
+which most readers take the last and say nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Mapping
+
+from ..client import input_file
+from ..client.errors import TOO_LONG, InvalidValue, quoted
+
+_LINE_BY_LINE = (".jsonl", ".ndjson")
+#: How much of a value to show.
+_SHOWN = 60
+
+
+class SourceFault(InvalidValue):
+    """A file that declares nothing; the sentence names the file, the line where there is one, and the cure."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("", sentence)
+
+
+def read(path: str, name: str | None = None) -> list[Any]:
+    """The documents in a file: JSON is one, YAML as many as it has, and of JSON lines each line is one.
+
+    Raises `SourceFault` where it cannot be read, which calls the file `name` if it has another for its user.
+    """
+    name = path if name is None else name
+    try:
+        with input_file.binary(path) as file:
+            data = input_file.content(file)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return parse(data, name)
+
+
+def check(path: str) -> None:
+    """`SourceFault` where there is no regular file that can be read."""
+    try:
+        os.close(input_file.descriptor(path))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> SourceFault:
+    return SourceFault(f"src: {name} cannot be read: {error.strerror}")
+
+
+def entries_in(documents: list[Any], name: str) -> list[Any]:
+    """The entries among documents: a list of them, such a list under `entries`, or each document one."""
+    found: Any = documents
+    if len(documents) == 1:
+        (found,) = documents
+        if isinstance(found, Mapping):
+            found = found.get("entries", documents)
+    if not isinstance(found, list) or documents in ([], [None]):
+        raise SourceFault(f"{name}: declares no list of entries; write one, [] for none")
+    for place, entry in enumerate(found):
+        if not isinstance(entry, Mapping):
+            raise SourceFault(f"{name}: [{place}] is {shown(entry)} and no entry; write a dictionary of its keys")
+    return found
+
+
+def config_in(documents: list[Any], name: str) -> dict[str, Any]:
+    """The only document, which has to be a dictionary."""
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise SourceFault(f"{name}: is not one dictionary; write the sections and what each declares")
+    found: dict[str, Any] = documents[0]
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value for a sentence, and not all of it if it is long."""
+    text = quoted(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def parse(data: bytes, name: str) -> list[Any]:
+    """The documents in the text of a file called `name`. Raises `SourceFault`."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceFault(f"{name} line {line}: is no text in UTF-8; save it as that") from None
+    ending = os.path.splitext(name)[1].lower()
+    try:
+        if ending in _LINE_BY_LINE or _has_json_in_its_first_line(text):
+            return _json_lines(text, name)
+        if ending == ".json":
+            return _json(text, name)
+        if text.lstrip()[:1] in ("{", "["):
+            try:
+                return _json(text, name)
+            except SourceFault:
+                return _yaml(text, name)  # in its flow style
+        return _yaml(text, name)
+    except RecursionError:
+        raise SourceFault(f"{name}: is nested too deeply to declare anything") from None
+
+
+# JSON
+
+
+class _Twice(ValueError):
+    """A key that is there twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _value in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+class _NoNumber(ValueError):
+    """A constant of JavaScript that is not of JSON."""
+
+
+def _no_number(name: str) -> Any:
+    raise _NoNumber(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
+
+
+def _json(text: str, name: str) -> list[Any]:
+    try:
+        return [_DECODER.decode(text)]
+    except json.JSONDecodeError as error:
+        raise _no_json(name, error.lineno, error) from None
+    except _Twice as twice:
+        with contextlib.suppress(ImportError):
+            _yaml_by_its_reader(text, name)  # which knows the line
+        raise SourceFault(f"{name}: {_twice(str(twice))}") from None
+    except _NoNumber as error:
+        raise SourceFault(f"{name}: {error}") from None
+    except ValueError:
+        raise SourceFault(f"{name}: has {TOO_LONG}; no value is longer than 128 bits") from None
+
+
+def _has_json_in_its_first_line(text: str) -> bool:
+    first, _end, _rest = text.lstrip().partition("\n")
+    if not first.startswith("{"):
+        return False
+    try:
+        json.loads(first)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_lines(text: str, name: str) -> list[Any]:
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_DECODER.decode(line))
+        except json.JSONDecodeError as error:
+            raise _no_json(name, number, error) from None
+        except _Twice as twice:
+            raise SourceFault(f"{name} line {number}: {_twice(str(twice))}") from None
+        except _NoNumber as error:
+            raise SourceFault(f"{name} line {number}: {error}") from None
+        except ValueError:
+            raise SourceFault(f"{name} line {number}: has {TOO_LONG}; no value is longer than 128 bits") from None
+    return found
+
+
+def _no_json(name: str, line: int, error: json.JSONDecodeError) -> SourceFault:
+    return SourceFault(f"{name} line {line}: is no JSON, column {error.colno}: {error.msg}")
+
+
+def _twice(key: str) -> str:
+    return f"the key {key!r} is there twice; write it once"
+
+
+def _yaml(text: str, name: str) -> list[Any]:
+    try:
+        return _yaml_by_its_reader(text, name)
+    except ImportError:
+        raise SourceFault(f"{name}: is no JSON, and YAML takes PyYAML, which is not here; write JSON") from None
+
+
+def _yaml_by_its_reader(text: str, name: str) -> list[Any]:
+    from . import yaml
+
+    try:
+        return yaml.documents(text)
+    except yaml.Unreadable as fault:
+        where = name if fault.line is None else f"{name} line {fault.line}"
+        raise SourceFault(f"{where}: {fault.problem}") from None

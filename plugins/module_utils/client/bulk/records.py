@@ -1,0 +1,238 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entries as records, the form in which a snapshot has them: the document of an entry, flat.
+
+A record is a row of dotted keys (`original.source_port`) and of their values as a document has them. Many entries
+have the same keys, so records are made, and read, column by column. What is read goes through all the checks of a
+declaration.
+
+A record has labels by their bits. It lacks a reply that is nothing but the original turned round, and what is of no
+use later: the kernel's id of the entry, and who uses it.
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import repeat
+from operator import eq
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, Tuple
+
+from .. import uapi
+from ..codec import types
+from ..codec.attributes import ENTRY
+from ..codec.types import PORT_PROTOCOLS, PROTOCOL, AttributeType
+from ..entry.document import to_document
+from ..entry.entry import Entry
+from ..entry.nested import Document, present_family, put
+from ..entry.tuple import default_reply, tuple_of, with_tuple
+from ..errors import InvalidValue
+from .columns import Columns, ColumnTransform, NotVectorizable, Rows, batches
+from .documents import completion_transform, parse_transform, untranslated_all
+
+#: The keys of an entry, or of its document, and their values in the same order.
+Record = Tuple[Tuple[str, ...], Sequence[Any]]
+
+_TRANSLATED = {"source": uapi.IPS_SRC_NAT, "destination": uapi.IPS_DST_NAT}
+_EITHER = sum(_TRANSLATED.values())
+_ANSWERED_BY = {"source": "destination", "destination": "source"}
+_SYNPROXY = tuple(row.key for row in ENTRY if row.key.startswith("synproxy."))
+_NAT = tuple(f"nat.{end}.{what}" for end in _TRANSLATED for what in ("address", "port"))
+
+#: Where the reply shows what the source was translated to, or that it was not.
+_PINNED = (
+    ("nat.source.address", "reply.destination"),
+    ("nat.source.port", "reply.destination_port"),
+    ("nat.source.port", "reply.icmp_id"),
+)
+
+#: Of no use to who reads a record.
+_LEFT_OUT = frozenset({"id", "use"})
+#: Of no use to who creates an entry.
+_READ_ONLY = ("counters.", "timestamps.", "security_context", "extra")
+
+#: What is said of an entry by one key and in one value, in the order in which it is said.
+_KINDS: dict[str, AttributeType] = {
+    row.key: row.kind
+    for row in ENTRY
+    if not row.key.startswith("nat.")
+    and not row.key.endswith("_mask")
+    and row.key not in (*_LEFT_OUT, "original.protocol", "reply.protocol")
+}
+#: The keys that a record of an entry may have. None is the beginning of another.
+KEYS = frozenset({"family", "protocol", *_KINDS, *_NAT, "extra"})
+
+
+# from entries to records
+
+
+def records(rows: Iterable[Record]) -> Iterator[Columns]:
+    """Entries, as `Table.rows` gives them, as records: in columns those that have the same keys.
+
+    Lists that are equal are mostly one and the same. Reads some thousand entries ahead.
+    """
+    for batch in batches(rows):
+        left = dict.fromkeys(range(len(batch)))
+        for places, columns in _RECORDING.groups(batch):
+            for place in places:
+                del left[place]
+            yield columns
+        yield from in_columns(_record(batch[place]) for place in left)
+
+
+def in_columns(several: Iterable[Mapping[str, Any]]) -> Iterator[Columns]:
+    """Records that are mappings, in columns those of one family and protocol that have the same keys."""
+    groups: dict[tuple[Any, ...], Columns] = {}
+    for record in several:
+        layout = (*record, record.get("family"), record.get("protocol"))
+        columns = groups.setdefault(layout, {key: [] for key in record})
+        for key, value in record.items():
+            columns[key].append(value)
+    yield from groups.values()
+
+
+def flat(document: Mapping[str, Any], above: str = "") -> Document:
+    """A document with dotted keys."""
+    record: Document = {}
+    for key, value in document.items():
+        if isinstance(value, dict) and key != "extra":
+            record.update(flat(value, f"{above}{key}."))
+        else:
+            record[above + key] = value
+    return record
+
+
+def _record(row: Record) -> Document:
+    entry: Entry = {}
+    for key, value in zip(*row):
+        if key.startswith("extra."):
+            entry.setdefault("extra", {})[key.partition(".")[2]] = value
+        else:
+            entry[key] = value
+    if _is_plain(entry):
+        entry = {key: value for key, value in entry.items() if not _is_of_reply(key)}
+    return {key: value for key, value in flat(to_document(entry)).items() if key not in _LEFT_OUT}
+
+
+def _is_of_reply(key: str) -> bool:
+    return key.startswith("reply.") and key != "reply.zone"
+
+
+def _is_plain(entry: Mapping[str, Any]) -> bool:
+    """Whether the reply follows from the original."""
+    if entry.get("status", 0) & _EITHER:
+        return False
+    try:
+        return with_tuple("reply", tuple_of(entry, "reply")) == default_reply(entry)
+    except InvalidValue:
+        return False
+
+
+def _decisive(columns: Columns) -> Iterator[Sequence[Any]]:
+    status = columns.get("status", [0] * len(columns["original.source"]))
+    yield [bits & _EITHER for bits in status]
+    plain = untranslated_all(columns)
+    yield list(map(eq, zip(*plain.values()), zip(*[columns[key] for key in plain])))
+    if _SYNPROXY[0] in columns:
+        yield list(map(any, zip(*[columns[key] for key in _SYNPROXY])))
+
+
+def _record_all(columns: Columns) -> Columns:
+    """What `_record` makes of each."""
+    if any(0 in columns.get(key, ()) for key in ("zone", "labels")) or any(key.startswith("extra") for key in columns):
+        raise NotVectorizable("absent")
+    first = {key: column[0] for key, column in columns.items()}
+    number, family, protocol = len(columns["original.source"]), first["family"], first["original.protocol"]
+    told: Columns = {"family": [present_family(family)] * number, "protocol": [PROTOCOL.present(protocol)] * number}
+    plain, unproxied = _is_plain(first), not any(first.get(key) for key in _SYNPROXY)
+    for key, kind in _KINDS.items():
+        if key in columns and not (plain and _is_of_reply(key)) and not (unproxied and key in _SYNPROXY):
+            told[key] = _presented(columns[key], kind, family)
+    for end, bit in _TRANSLATED.items():
+        if first.get("status", 0) & bit and "reply.source" in columns:
+            if protocol not in PORT_PROTOCOLS:
+                raise NotVectorizable("nat")  # an id or a key is said only where it was changed
+            told[f"nat.{end}.address"] = told[f"reply.{_ANSWERED_BY[end]}"]
+            told[f"nat.{end}.port"] = told[f"reply.{_ANSWERED_BY[end]}_port"]
+    return told
+
+
+def _presented(column: Sequence[Any], kind: AttributeType, family: int) -> list[Any]:
+    if isinstance(kind, types.Address):
+        return list(map(socket.inet_ntop, repeat(family), column))
+    if kind.__class__ is types.Integer:  # its own, and no flags
+        return list(column)
+    return list(map({value: kind.present(value) for value in set(column)}.__getitem__, column))
+
+
+_RECORDING = Rows(_record, _record_all, _decisive)
+
+
+# from records to entries
+
+
+def entries() -> Rows:
+    """From records to the entries that they are."""
+    return _reading(_with_reply(parse_transform()), dict)
+
+
+def declarations() -> Rows:
+    """From records to what they declare: entries without what is read-only, that do not end at once.
+
+    A translation leaves the kernel no choice but of the keys of GRE.
+    """
+    return _reading(_with_reply(parse_transform()), _declared)
+
+
+def creations() -> Rows:
+    """From records to what `entry.creation` makes of what they declare."""
+    return _reading(completion_transform(), _declared)
+
+
+def document_of(row: Record) -> Document:
+    """The document that a record is."""
+    document: Document = {}
+    for key, value in zip(*row):
+        put(document, key, value)
+    return document
+
+
+def _with_reply(work: ColumnTransform) -> ColumnTransform:
+    """The same work, and a reply for those that have none because it follows from the original."""
+
+    def scalar(document: Document) -> Entry:
+        entry = work.scalar(document)
+        return entry if any(key.startswith("nat.") for key in entry) else {**default_reply(entry), **entry}
+
+    def columns(documents: Columns) -> Columns:
+        done = work.columns(documents)
+        return done if any(key.startswith("nat.") for key in done) else {**untranslated_all(done), **done}
+
+    return work._replace(scalar=scalar, columns=columns)
+
+
+def _reading(work: ColumnTransform, prepare: Callable[[Columns], Columns]) -> Rows:
+    """A work on documents, done to records."""
+
+    def first(columns: Columns) -> Document:
+        return document_of((tuple(columns), tuple(column[0] for column in columns.values())))
+
+    def scalar(row: Record) -> dict[str, Any]:
+        return work.scalar(first(prepare({key: [value] for key, value in zip(*row)})))
+
+    def convert(columns: Columns) -> Columns:
+        prepared = prepare(columns)
+        return work.columns({"": [first(prepared)] * len(columns["original.source"]), **prepared})
+
+    return Rows(scalar, convert, work.group_by)
+
+
+def _declared(columns: Columns) -> Columns:
+    kept = {key: column for key, column in columns.items() if not key.startswith(_READ_ONLY)}
+    if 0 in kept.get("timeout", ()):
+        kept["timeout"] = [seconds or 1 for seconds in kept["timeout"]]
+    if any(key in kept for key in _NAT):
+        # Where the source is left open, the kernel gives it another port if an entry is in the way
+        for asked, shown in _PINNED:
+            if asked not in kept and shown in kept:
+                kept[asked] = kept[shown]
+    return kept

@@ -1,0 +1,183 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Messages of one make-up, recognised by one comparison and read by one `struct`.
+
+The messages of a table differ in their values, hardly in what attributes they have. What is the same
+in every message of one make-up, its attribute headers and its protocols, makes a mask and a value.
+A layout is learned from the first message that has it, from what the general decoder finds in there,
+and gives for each what that decoder would.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Callable, Collection, Iterable, NamedTuple, Sequence, Tuple
+
+from .. import uapi
+from ..netlink.message import attributes
+from .codec import ENTRIES, Codec, DecodedAttribute, Values, dotted
+from .types import Address, AttributeType, Integer
+
+_FLAGS, _SEQUENCE = 6, 8  # in a netlink header; before them are its length and type
+
+Unpack = Callable[[bytes, int], Tuple[Any, ...]]
+
+
+class Column(NamedTuple):
+    """A value that messages of a layout differ in, `size` bytes at `start`, counted from the netlink header.
+
+    `code` is how a struct reads it; `convert` makes the value of what that gives, unless it is None.
+    """
+
+    key: str
+    start: int
+    size: int
+    kind: AttributeType | None
+    code: str
+    convert: Callable[[bytes], Any] | None
+
+
+class MessageLayout:
+    """One make-up of messages. Those are of it for which, as big-endian integers, `message & mask == value`.
+
+    `size` is that of a message with its netlink header; `constants` is what all of them say, `columns`
+    where the rest is.
+    """
+
+    def __init__(self, message: bytes, leaves: Iterable[DecodedAttribute]) -> None:
+        self.size = len(message)
+        self.constants: Values = {"family": message[uapi.NLMSG_HDRLEN]}
+        columns = []
+        mask = bytearray(b"\xff" * self.size)
+        mask[_FLAGS : uapi.NFNL_HDRLEN] = bytes(uapi.NFNL_HDRLEN - _FLAGS)
+        mask[_FLAGS:_SEQUENCE] = struct.pack("=H", uapi.NLM_F_DUMP_INTR)
+        mask[uapi.NLMSG_HDRLEN] = 0xFF
+        for leaf in leaves:
+            filled = leaf.end + 3 & ~3
+            mask[leaf.start : filled] = bytes(len(mask[leaf.start : filled]))
+            if leaf.row is not None and leaf.row.key.endswith(".protocol"):
+                mask[leaf.start : leaf.end] = b"\xff" * (leaf.end - leaf.start)
+                self.constants[leaf.row.key] = leaf.row.kind.decode(message[leaf.start : leaf.end])
+            else:
+                columns.append(_column(leaf))
+        self.mask = int.from_bytes(mask, "big")
+        self.value = int.from_bytes(message, "big") & self.mask
+        self.columns = tuple(columns)
+        #: From where to where each attribute is, with its header and padding, by number.
+        self.attributes = {
+            number: slice(start - 4, end + 3 & ~3)
+            for number, start, end in attributes(message, uapi.NFNL_HDRLEN, self.size)
+        }
+        #: The keys of the values that `values` gives, in its order.
+        self.keys = (*self.constants, *(column.key for column in columns))
+        self._constant = tuple(self.constants.values())
+        self._unpack = _unpacker(columns)
+        self._converted = [
+            (index, column.convert) for index, column in enumerate(columns, len(self._constant)) if column.convert
+        ]
+        self._has_extra = any(column.kind is None for column in columns)
+
+    def values(self, data: bytes, start: int = 0) -> tuple[Any, ...]:
+        """The values of the message at `start`, in the order of `keys`."""
+        values = self._constant + self._unpack(data, start)
+        if self._converted:
+            converted = list(values)
+            for index, convert in self._converted:
+                converted[index] = convert(converted[index])
+            return tuple(converted)
+        return values
+
+    def entry(self, data: bytes, start: int = 0) -> Values:
+        """The same as a mapping, as the general decoder gives it."""
+        entry: Values = dict(zip(self.keys, self.values(data, start)))
+        if self._has_extra:
+            unknown = [column.key for column in self.columns if column.kind is None]
+            entry["extra"] = {key.partition(".")[2]: entry.pop(key) for key in dict.fromkeys(unknown)}
+        return entry
+
+    def part(self, keys: Collection[str]) -> tuple[tuple[str, ...], Unpack]:
+        """Those of `keys` that messages of this layout differ in, each once, and what reads their values alone."""
+        last = {column.key: column for column in self.columns if column.key in keys}
+        columns = sorted(last.values(), key=lambda column: column.start)
+        return tuple(column.key for column in columns), _reader(columns)
+
+    def column(self, key: str) -> Column | None:
+        """The column of a key; of several the last, which is the one that counts."""
+        return next((column for column in reversed(self.columns) if column.key == key), None)
+
+
+def _column(leaf: DecodedAttribute) -> Column:
+    size = leaf.end - leaf.start
+    if leaf.row is None:
+        return Column("extra." + dotted(leaf.path), leaf.start, size, None, f"{size}s", None)
+    kind = leaf.row.kind
+    code, convert = f"{size}s", kind.decode
+    if isinstance(kind, Address):
+        return Column(leaf.row.key, leaf.start, size, kind, code, None)
+    if isinstance(kind, Integer) and struct.calcsize(">" + kind.format) == size:
+        return Column(leaf.row.key, leaf.start, size, kind, kind.format, None)
+    return Column(leaf.row.key, leaf.start, size, kind, code, convert)
+
+
+def _unpacker(columns: Iterable[Column]) -> Unpack:
+    code, position = ">", 0
+    for column in columns:
+        code += f"{column.start - position}x{column.code}"
+        position = column.start + column.size
+    return struct.Struct(code).unpack_from
+
+
+def _reader(columns: Sequence[Column]) -> Unpack:
+    """The same with the values that have to be converted, such as numbers of an unusual size."""
+    unpack = _unpacker(columns)
+    converts = [(place, column.convert) for place, column in enumerate(columns) if column.convert]
+    if not converts:
+        return unpack
+
+    def read(data: bytes, start: int = 0) -> tuple[Any, ...]:
+        values = list(unpack(data, start))
+        for place, convert in converts:
+            values[place] = convert(values[place])
+        return tuple(values)
+
+    return read
+
+
+class LayoutCache:
+    """The layouts learned so far of the messages that one codec reads."""
+
+    #: So many make-ups a table does not have; beyond them each message goes through the general decoder.
+    most = 512
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._by_size: dict[int, list[MessageLayout]] = {}
+        self._count = 0
+
+    def decode(self, message: bytes) -> Values:
+        """What the general decoder finds in a message. Raises `MalformedMessage`."""
+        entry = self._codec.decode(message, uapi.NFNL_HDRLEN)
+        entry["family"] = message[uapi.NLMSG_HDRLEN]
+        return entry
+
+    def of(self, message: bytes) -> MessageLayout | None:
+        """The layout of a message, learned if it is new; None where only the general decoder can read it.
+
+        Raises `MalformedMessage`.
+        """
+        number = int.from_bytes(message, "big")
+        known = self._by_size.setdefault(len(message), [])
+        for layout in known:
+            if number & layout.mask == layout.value:
+                return layout
+        leaves = list(self._codec.leaves(message, uapi.NFNL_HDRLEN, len(message)))
+        if self._count >= self.most or any(leaf.malformed for leaf in leaves):
+            return None
+        layout = MessageLayout(message, leaves)
+        known.append(layout)
+        self._count += 1
+        return layout
+
+
+#: Layouts of messages about conntrack entries.
+ENTRY_LAYOUTS = LayoutCache(ENTRIES)

@@ -1,0 +1,277 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connection tracking for Python programs: one class for entries, expectations, timeout policies and events.
+
+Everything takes and returns documents: dictionaries as the modules `conntrack_entry`, `conntrack_expectation` and
+`conntrack_timeout_policy` take and return them, with addresses and names as strings, times in seconds, and counters in
+packets and bytes. A `match` is a dictionary, or a list of them, as the option `match` of `conntrack_info`.
+
+Errors are subclasses of `errors.ConntrackError`: `InvalidValue` for an argument that cannot be, before anything is
+sent, and `KernelError` (`NotFound`, `Exists`, `NotPermitted` and others) for what the kernel answers.
+
+The modules do not use this file. `Conntrack.table` is the layer that they use: it has entries as flat mappings and
+operations on many entries at once, for programs that process large tables.
+
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, Mapping
+
+from . import timeout_policy
+from .entry.document import from_document, to_document
+from .entry.entry import describe as describe_entry
+from .entry.labels import LabelMap
+from .errors import ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown
+from .events.subscription import ENTRY_GROUPS, Event, Subscription
+from .expectation import expectation
+from .match.match import EVERYTHING, Match, parse_match
+from .table import Table
+
+#: A thing as the modules show it: nested dictionaries with strings, numbers, booleans and lists.
+Document = Dict[str, Any]
+#: What `match` accepts.
+MatchLike = Any
+
+
+class Conntrack:
+    """The connection tracking of the network namespace in which the object is created. Close it after use.
+
+    Creating the object raises `NotPermitted` without CAP_NET_ADMIN in the namespace, and `Unavailable` if the kernel
+    lacks ctnetlink.
+
+    :param labels: names of labels, as `LabelMap.load` reads them from a `connlabel.conf`. Without it, labels are
+        numbers.
+    """
+
+    def __init__(self, labels: LabelMap | None = None) -> None:
+        self.labels = labels or LabelMap()
+        #: The same table with entries as flat mappings: see `table.Table`.
+        self.table = Table()
+        self.expectations = Expectations(self.table, self.labels)
+        self.timeout_policies = TimeoutPolicies(self.table)
+
+    def __enter__(self) -> Conntrack:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets. Iterators that are not at their end raise an error when they are continued."""
+        self.table.close()
+
+    def dump(self, match: MatchLike = None) -> Iterator[Document]:
+        """Yield the entries that match, or all. An entry that changes or moves meanwhile can be yielded twice."""
+        for entry in self.table.dump(where=self._match(match).where):
+            yield to_document(entry, self.labels)
+
+    def get(self, entry: Mapping[str, Any]) -> Document:
+        """Return the entry with this protocol, original tuple and zone. Raises `NotFound`."""
+        return to_document(self.table.get(from_document(entry, self.labels)), self.labels)
+
+    def create(self, entry: Mapping[str, Any]) -> None:
+        """Create an entry. Raises `Exists` if one of its tuples is taken, `TableFull`, and `Unsupported`."""
+        self.table.create(from_document(entry, self.labels))
+
+    def update(self, entry: Mapping[str, Any]) -> None:
+        """Change the keys given besides protocol, original tuple and zone, which identify the entry.
+
+        Raises `NotFound`, `Busy` for what cannot be changed while the entry exists, and `Unsupported`.
+        """
+        self.table.update(from_document(entry, self.labels))
+
+    def delete(self, entry: Mapping[str, Any]) -> None:
+        """Delete an entry. With the `id` that `dump` and `get` return, only if it is still that entry.
+
+        Raises `NotFound`.
+        """
+        self.table.delete(from_document(entry, self.labels))
+
+    def flush(self, match: MatchLike = None) -> int:
+        """Delete the entries that match, or all, and return their number. Entries that end meanwhile are not counted.
+
+        Every entry is deleted by tuple, zone and id, so that no new connection with the same tuple is affected.
+        The entry of your own SSH connection is deleted, too, if it matches; exclude it with `except`.
+        Raises `PartialFailure` if the kernel refuses a deletion, after trying all others, and if reading the table
+        breaks off after the first deletion. Its `result` has the numbers `deleted`, `failed` and, of these, `unknown`.
+        """
+        return _deleted(self.table.delete_all(self.table.dump(where=self._match(match).where)))
+
+    def listen(self, *groups: str, match: MatchLike = None) -> Events:
+        """Return the events of groups `new`, `update`, `destroy`, `expectation_new`, `expectation_destroy`.
+
+        Without groups, those of entries. The subscription begins with this call. `match` applies to entries only.
+        Raises `EventsOff` if the sysctl `nf_conntrack_events` is 0.
+        """
+        return Events(Subscription(groups or ENTRY_GROUPS, self._match(match)), self.labels)
+
+    def count(self, match: MatchLike = None) -> int:
+        """Return the number of entries, or of those that match. Without a match, the table is not read."""
+        where = self._match(match).where
+        return self.table.count() if where is None else sum(1 for _row in self.table.rows(where))
+
+    def statistics(self) -> dict[int, dict[str, int]]:
+        """Return the kernel's counters by CPU and name, as `conntrack -S` shows them."""
+        return self.table.statistics_per_cpu()
+
+    def _match(self, match: MatchLike) -> Match:
+        return EVERYTHING if match is None else parse_match(match, self.labels)
+
+
+class Expectations:
+    """The expectations of a table: connections that helpers or users announced. See `Conntrack.expectations`."""
+
+    def __init__(self, table: Table, labels: LabelMap) -> None:
+        self._table = table
+        self._labels = labels
+
+    def dump(self, match: MatchLike = None) -> Iterator[Document]:
+        """Yield the expectations that match, or all."""
+        for found in self._found(match):
+            yield expectation.to_document(found)
+
+    def get(self, declared: Mapping[str, Any]) -> Document:
+        """Return the expectation with this tuple, mask and master. Raises `NotFound`."""
+        return expectation.to_document(expectation.get(self._table, expectation.from_document(declared)))
+
+    def create(self, declared: Mapping[str, Any]) -> None:
+        """Create an expectation. Raises `NotFound` without its master, `Exists`, and `Unsupported`."""
+        expectation.create(self._table, expectation.from_document(declared))
+
+    def update(self, declared: Mapping[str, Any]) -> None:
+        """Change the timeout of an expectation. Raises `NotFound`."""
+        expectation.update(self._table, expectation.from_document(declared))
+
+    def delete(self, declared: Mapping[str, Any]) -> None:
+        """Delete an expectation. Raises `NotFound`."""
+        expectation.delete(self._table, expectation.from_document(declared))
+
+    def flush(self, match: MatchLike = None) -> int:
+        """Delete the expectations that match, or all, and return their number. Raises `PartialFailure`."""
+        return _each(lambda found: expectation.delete(self._table, found), list(self._found(match)))
+
+    def _found(self, match: MatchLike) -> Iterator[Document]:
+        found = expectation.located(self._table, expectation.read_all(self._table))
+        if match is None:
+            return found
+        matches = expectation.parse_match(match, self._labels)
+        return (one for one in found if matches(expectation.as_entry(one)))
+
+
+class TimeoutPolicies:
+    """The timeout policies of a namespace, which rules assign to connections. See `Conntrack.timeout_policies`.
+
+    Every method raises `Unavailable` if the kernel lacks nfnetlink_cttimeout.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def dump(self) -> Iterator[Document]:
+        """Yield every policy."""
+        return timeout_policy.read_all(self._table)
+
+    def get(self, name: str) -> Document:
+        """Return a policy. Raises `NotFound`."""
+        found = timeout_policy.find(self._table, name)
+        if found is None:
+            raise NotFound(f"reading timeout policy {name}", errno.ENOENT)
+        return timeout_policy.to_document(found)
+
+    def create(self, policy: Mapping[str, Any]) -> None:
+        """Create a policy. States without a timeout get the default of the protocol. Raises `Exists`."""
+        timeout_policy.create(self._table, timeout_policy.from_document(policy))
+
+    def update(self, policy: Mapping[str, Any]) -> None:
+        """Change the timeouts of a policy, also while rules use it. Raises `NotFound`."""
+        timeout_policy.replace(self._table, timeout_policy.from_document({**self.get(policy["name"]), **policy}))
+
+    def delete(self, name: str) -> None:
+        """Delete a policy. Raises `NotFound`, and `Busy` while a rule uses it."""
+        timeout_policy.delete(self._table, name)
+
+    def flush(self) -> int:
+        """Delete every policy, and return their number. Raises `PartialFailure` if a rule uses one."""
+        names = [policy["name"] for policy in self.dump()]
+        return _each(lambda name: timeout_policy.delete(self._table, name), names)
+
+
+class Events:
+    """Events for `for` and `async for`, with documents as their entries. Close it after use.
+
+    Iterating raises `Overrun` when events were lost; iterate again to continue. `subscription` has the receive buffer,
+    the number of overruns, and `fileno`.
+    """
+
+    def __init__(self, subscription: Subscription, labels: LabelMap) -> None:
+        self.subscription = subscription
+        self._labels = labels
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subscription, and with it every iteration."""
+        self.subscription.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        return map(self._shown, self.subscription)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for event in self.subscription:
+            yield self._shown(event)
+
+    def _shown(self, event: Event) -> Event:
+        is_entry = event.kind in ENTRY_GROUPS
+        return event._replace(
+            entry=to_document(event.entry, self._labels) if is_entry else expectation.to_document(event.entry)
+        )
+
+
+def describe(document: Mapping[str, Any]) -> str:
+    """Return one line about an entry or an expectation: `tcp 10.0.0.1:4000 -> 192.0.2.1:443`."""
+    if "tuple" in document:
+        return expectation.describe(expectation.from_document(document))
+    return describe_entry(from_document(document))
+
+
+def _deleted(errors: Iterable[KernelError | None]) -> int:
+    """Count deletions, and go on after an error. Raises `PartialFailure` at the end, or if reading breaks off."""
+    count = failed = unknown = 0
+    first: ConntrackError | None = None
+    try:
+        for error in errors:
+            if error is None:
+                count += 1
+            elif not isinstance(error, NotFound):
+                failed += 1
+                unknown += isinstance(error, ResultUnknown)
+                first = first or error
+    except ConntrackError as error:
+        if not (count or failed):
+            raise
+        first = error
+    if first is not None:
+        sentence = f"{first}. {count} were deleted, {failed} were not"
+        sentence += f"; the answers for {unknown} of these were lost, and they may be deleted" if unknown else ""
+        raise PartialFailure(sentence, {"deleted": count, "failed": failed, "unknown": unknown}) from first
+    return count
+
+
+def _each(delete: Callable[[Any], None], things: Iterable[Any]) -> int:
+    def errors() -> Iterator[KernelError | None]:
+        for thing in things:
+            try:
+                delete(thing)
+            except KernelError as error:
+                yield error
+            else:
+                yield None
+
+    return _deleted(errors())

@@ -1,0 +1,225 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests about entries, encoded singly or packed in batches by templates.
+
+Entries with the same keys, family and protocols encode to messages that differ in their values only. A template is one
+`struct` for the whole message, with the constant bytes as arguments of their own. It pays for the bench rows
+"create" and "one create".
+
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import repeat
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from .. import uapi
+from ..bulk.columns import FALLBACK, Columns, ColumnTransform, NotVectorizable, batches
+from ..codec import attributes
+from ..codec.attributes import ENTRY, Attribute
+from ..codec.codec import ENTRIES
+from ..codec.types import Address, LabelBitmap
+from ..entry.entry import STATES, check_states
+from ..errors import InvalidValue
+from ..netlink.message import Message, RequestBatch, frame, request_batch
+from ..netlink.socket import BATCH_SIZE
+from .messages import nfgenmsg
+
+#: Values that are part of the template.
+_DECISIVE = (
+    "family",
+    *(row.key for row in ENTRY if row.key.endswith(".protocol") or (row.use and not row.kind.format)),
+)
+
+#: Few templates exist at a time, but a helper's name is part of a template and may be any.
+_MOST_TEMPLATES = 512
+
+# A request about one entry always carries its tuple and its zone: without the tuple the kernel takes a deletion for a
+# flush of the whole table, and without the zone it looks in zone 0.
+_KEYLESS = "the original tuple is missing: such a message would be about the whole table"
+
+# A zone of the reply direction is not in here: the original tuple of such an entry is in zone 0,
+# and a reply tuple of nothing but a zone would make an update invalid.
+_KEYS = frozenset(row.key for row in ENTRY if row.use & attributes.KEY)
+_CREATED = frozenset(row.key for row in ENTRY if row.use & attributes.CREATE)
+_UPDATED = _KEYS | {row.key for row in ENTRY if row.use & attributes.UPDATE}
+
+
+class Template:
+    """The common part of requests of one kind about entries of one layout."""
+
+    def __init__(self, kind: int, flags: int, family: int, parts: Iterable[bytes | Attribute]) -> None:
+        # What follows the sequence number: the port and the header of netfilter
+        code, constant = ">8sI", bytes(4) + nfgenmsg(family)
+        #: Constant bytes; or the key of a value, the size if it is an address, and the encoder if it is a label bitmap.
+        self._parts: list[bytes | tuple[str, int, Callable[[Any], bytes] | None]] = []
+        for part in parts:
+            if isinstance(part, bytes):
+                constant += part
+                continue
+            value = part.kind
+            varies = value.format.rstrip("x")
+            code += f"{len(constant)}s{varies}"
+            size = struct.calcsize(">" + varies)
+            encode = value.encode if isinstance(value, LabelBitmap) else None
+            self._parts += [constant, (part.key, size if isinstance(value, Address) else 0, encode)]
+            # Some values have a constant mask behind them
+            constant = value.encode(0)[size:] if varies != value.format else b""
+        self._parts.append(constant)
+        self._struct = struct.Struct(f"{code}{len(constant)}s")
+        self._head = struct.pack("=IHH", self._struct.size, kind, flags | uapi.NLM_F_REQUEST)
+
+    def pack(self, numbers: Iterable[int], columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
+        """Whole messages; `numbers` are the sequence numbers, big-endian. Raises one of `FALLBACK`."""
+        arguments: list[Iterable[Any]] = [repeat(self._head), numbers]
+        for part in self._parts:
+            if isinstance(part, bytes):
+                arguments.append(repeat(part))
+                continue
+            key, size, encode = part
+            column = columns[key]
+            if size and set(map(len, column)) != {size}:
+                raise NotVectorizable(key)
+            if encode:
+                if set(map(type, column)) != {int}:
+                    raise NotVectorizable(key)
+                column = list(map({value: encode(value) for value in set(column)}.__getitem__, column))
+            arguments.append(column)
+        return list(map(self._struct.pack, *arguments))
+
+    def pack_one(self, entry: Mapping[str, Any]) -> bytes:
+        """One whole message with the sequence number 0. Raises one of `FALLBACK`."""
+        arguments: list[Any] = [self._head, 0]
+        for part in self._parts:
+            if isinstance(part, bytes):
+                arguments.append(part)
+                continue
+            key, size, encode = part
+            value = entry[key]
+            if size and len(value) != size:
+                raise NotVectorizable(key)
+            arguments.append(encode(value) if encode else value)
+        return self._struct.pack(*arguments)
+
+
+class Request:
+    """A kind of request about one entry: message type, flags, and the keys of the entry that it carries.
+
+    With `state_is_set`, the states of the entry must have names (`entry.check_states`).
+    """
+
+    def __init__(self, kind: int, flags: int, keys: Collection[str], state_is_set: bool = False) -> None:
+        self.type = kind
+        self.flags = flags
+        self.keys = frozenset(keys)
+        self._state_is_set = state_is_set
+        self._templates: dict[tuple[Any, ...], Template] = {}
+
+    def message(self, entry: Mapping[str, Any]) -> Message:
+        """Encode the request about an entry. Raises `InvalidValue`, also if the original tuple is missing."""
+        try:
+            if self._state_is_set:
+                check_states(entry)
+            template = self._templates.get((tuple(entry), *[entry[key] for key in _DECISIVE if key in entry]))
+            if template is None:
+                template = self.template({key: (value,) for key, value in entry.items()})
+            packed = template.pack_one(entry)
+        except FALLBACK:
+            return self.encoded(entry)
+        return Message(self.type, self.flags, packed[uapi.NLMSG_HDRLEN :])
+
+    def encoded(self, entry: Mapping[str, Any]) -> Message:
+        """Encode without a template. Raises `InvalidValue` for what cannot be sent."""
+        if self._state_is_set:
+            check_states(entry)
+        if "original.source" not in entry or "original.protocol" not in entry:
+            raise InvalidValue("original", _KEYLESS)
+        return Message(self.type, self.flags, nfgenmsg(entry["family"]) + ENTRIES.encode(entry, self.keys))
+
+    def template(self, columns: Mapping[str, Sequence[Any]]) -> Template:
+        """Return the template for entries with these keys and the first decisive values. Raises one of `FALLBACK`."""
+        if self._state_is_set:
+            check_states({key: max(columns[key]) for key in STATES if key in columns})
+        layout = (tuple(columns), *[columns[key][0] for key in _DECISIVE if key in columns])
+        template = self._templates.get(layout)
+        if template is None:
+            if not {"original.source", "original.protocol"} <= set(columns):
+                raise NotVectorizable(_KEYLESS)
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.clear()
+            first = {key: column[0] for key, column in columns.items()}
+            parts = ENTRIES.template_parts(first, self.keys)
+            template = self._templates[layout] = Template(self.type, self.flags, first["family"], parts)
+        return template
+
+
+#: Create an entry (see `entry.creation`). The kernel refuses with EEXIST if it exists.
+CREATE = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _CREATED)
+#: Create an entry or update the existing one. Masks apply to updates only.
+PUT = Request(uapi.IPCTNL_MSG_CT_NEW, uapi.NLM_F_CREATE, _CREATED | _UPDATED)
+#: Change an entry. Its original tuple and zone identify it; reply tuple, `nat` and `master` are set at creation only.
+UPDATE = Request(uapi.IPCTNL_MSG_CT_NEW, 0, _UPDATED, state_is_set=True)
+#: Read the entry that has this tuple in either direction.
+GET = Request(uapi.IPCTNL_MSG_CT_GET, 0, _KEYS)
+#: Read an entry and reset its counters.
+ZERO = Request(uapi.IPCTNL_MSG_CT_GET_CTRZERO, 0, _KEYS)
+#: Delete an entry. With `id`, only if it is still the same entry.
+DELETE = Request(uapi.IPCTNL_MSG_CT_DELETE, 0, _KEYS | {"id"})
+
+
+def _decisive(columns: Columns) -> list[Sequence[Any]]:
+    return [columns[key] for key in _DECISIVE if key in columns]
+
+
+#: Entries that are sent as they are.
+PREPARED = ColumnTransform(dict, dict, _decisive)
+
+
+def windows(
+    things: Iterable[Any],
+    request: Request,
+    numbers: Callable[[int], int],
+    size: int = BATCH_SIZE,
+    bulk: ColumnTransform = PREPARED,
+) -> Iterator[RequestBatch]:
+    """Requests about entries, as many to a window as `size` says, in their order.
+
+    `things` are entries, or what `bulk` makes entries of. `numbers` reserves as many sequence numbers as
+    it is given and returns the first. Some thousand things are read ahead. An error of one of them is
+    raised when it is its turn, after the windows before its own.
+    """
+    for batch in batches(things):
+        first = numbers(len(batch))
+        yield from _Batch(batch, request, first, bulk).windows(size)
+
+
+class _Batch(NamedTuple):
+    things: list[Any]
+    request: Request
+    first: int
+    bulk: ColumnTransform
+
+    def windows(self, size: int) -> Iterator[RequestBatch]:
+        count = len(self.things)
+        packed: list[bytes | None] = [None] * count
+        numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(self.first, self.first + count)))
+        for places, columns in self.bulk.groups(self.things):
+            try:
+                messages = self.request.template(columns).pack(map(numbers.__getitem__, places), columns)
+            except FALLBACK:
+                continue
+            if len(messages) == count:
+                packed[:] = messages
+            else:
+                for place, message in zip(places, messages):
+                    packed[place] = message
+        for start in range(0, count, size):
+            some = enumerate(packed[start : start + size], start)
+            yield request_batch(
+                [self._framed(place) if part is None else part for place, part in some], self.first + start
+            )
+
+    def _framed(self, place: int) -> bytes:
+        return frame(self.request.message(self.bulk.scalar(self.things[place])), self.first + place)

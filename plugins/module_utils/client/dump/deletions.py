@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests to delete entries, made from the messages that showed them.
+
+Such a request says the original tuple, the zone and the id, and these are the same bytes in both
+directions. With the zone and the id, an entry that took another's place meanwhile is left alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable
+
+from .. import uapi
+from ..codec.codec import Values
+from ..codec.layout import MessageLayout
+from ..ctnetlink.messages import nfgenmsg
+from ..ctnetlink.requests import DELETE
+from ..netlink.message import Message, RequestBatch, frame, request_batch
+from ..netlink.socket import BATCH_SIZE
+from .scan import Action, Visitor
+
+_NUMBER = struct.Struct("=I")
+_KEY = (uapi.CTA_TUPLE_ORIG, uapi.CTA_ZONE, uapi.CTA_ID)
+#: What a key must have: without a tuple a request would be about the whole table.
+_TUPLE = ("original.source", "original.destination")
+
+
+class DeleteRequests(Visitor):
+    """Makes a request of each entry that it is shown; `take` gives those that are ready, in windows.
+
+    `numbers` reserves as many sequence numbers as it is given and returns the first.
+    """
+
+    def __init__(self, numbers: Callable[[int], int], size: int = BATCH_SIZE) -> None:
+        self._numbers = numbers
+        self._size = size
+        self._frames: list[bytes] = []
+        self._first = numbers(size)
+        self._windows: list[RequestBatch] = []
+
+    def on(self, layout: MessageLayout) -> Action:
+        if not all(layout.column(key) for key in _TUPLE):
+            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
+        parts = [layout.attributes[number] for number in _KEY if number in layout.attributes]
+        key = bytes(sum(part.stop - part.start for part in parts))
+        header = frame(Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(layout.constants["family"]) + key), 0)
+        before, after = header[:8], header[12 : uapi.NFNL_HDRLEN]
+        frames, number, full = self._frames, _NUMBER.pack, self._size
+        (tuple_start, tuple_stop), *others = [(part.start, part.stop) for part in parts]
+        (next_start, next_stop), *rest = others or [(0, 0)]
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            request = (
+                before
+                + number(self._first + len(frames))
+                + after
+                + datagram[start + tuple_start : start + tuple_stop]
+                + datagram[start + next_start : start + next_stop]
+            )
+            for begin, end in rest:
+                request += datagram[start + begin : start + end]
+            frames.append(request)
+            if len(frames) == full:
+                self._close_batch()
+
+        return act
+
+    def add(self, entry: Values) -> None:
+        self._frames.append(frame(DELETE.message(entry), self._first + len(self._frames)))
+        if len(self._frames) == self._size:
+            self._close_batch()
+
+    def drain(self, last: bool = False) -> list[RequestBatch]:
+        """The windows that are full; with `last`, what is left over, too."""
+        if last and self._frames:
+            self._close_batch()
+        windows, self._windows = self._windows, []
+        return windows
+
+    def _close_batch(self) -> None:
+        self._windows.append(request_batch(self._frames, self._first))
+        self._frames.clear()
+        self._first = self._numbers(self._size)

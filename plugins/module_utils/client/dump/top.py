@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who has the most flows and, where the kernel accounts, bytes."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ..codec.layout import MessageLayout
+from ..codec.types import PROTOCOL, present_address
+from ..entry.entry import Entry
+from .heavy_hitters import HeavyHitters
+from .scan import Action, Visitor
+
+_TUPLE = ("original.source", "original.destination")
+_PORT = "original.destination_port"
+_BYTES = ("counters.original.bytes", "counters.reply.bytes")
+
+
+def _half(pair: bytes) -> int:
+    return len(pair) // 2
+
+
+#: What is ranked, and how its key is shown: a pair is both addresses, one behind the other.
+_SHOWN: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "sources": lambda address: {"address": present_address(address)},
+    "destinations": lambda address: {"address": present_address(address)},
+    "services": lambda service: {"protocol": PROTOCOL.present(service[0]), "port": service[1]},
+    "pairs": lambda pair: {
+        "source": present_address(pair[: _half(pair)]),
+        "destination": present_address(pair[_half(pair) :]),
+    },
+}
+
+
+class Top(Visitor):
+    """The sources, destinations, services and pairs with most flows and bytes, of the entries added."""
+
+    def __init__(self) -> None:
+        self._flows = {name: HeavyHitters() for name in _SHOWN}
+        self._bytes = {name: HeavyHitters() for name in _SHOWN}
+
+    def on(self, layout: MessageLayout) -> Action:
+        keys, unpack = layout.part((*_TUPLE, _PORT, *_BYTES))
+        protocol = layout.constants.get("original.protocol")
+        ported = _PORT in keys
+        counters = 3 if ported else 2
+        if keys[:counters] != (*_TUPLE, _PORT)[:counters] or protocol is None:
+            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
+        accounted = len(keys) > counters
+        flows, moved = self._rankings(self._flows), self._rankings(self._bytes)
+        sources, destinations, services, pairs = flows
+        capacity = self._flows["pairs"].capacity
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            values = unpack(datagram, start)
+            source, destination = values[0], values[1]
+            pair = source + destination
+            sources[source] += 1
+            destinations[destination] += 1
+            pairs[pair] += 1
+            if ported:
+                services[protocol, values[2]] += 1
+            if len(pairs) > capacity or len(services) > capacity:
+                self._tidy()
+            if accounted:
+                both = sum(values[counters:])
+                for ranking, key in zip(moved, (source, destination, (protocol, values[2]) if ported else None, pair)):
+                    if key is not None:
+                        ranking[key] += both
+
+        return act
+
+    @staticmethod
+    def _rankings(found: dict[str, HeavyHitters]) -> list[Any]:
+        return [found[name].counts for name in ("sources", "destinations", "services", "pairs")]
+
+    def _tidy(self) -> None:
+        """There are no more new sources, nor destinations, than new pairs, so it is enough to look at those."""
+        for frequent in (*self._flows.values(), *self._bytes.values()):
+            frequent.tidy()
+
+    def add(self, entry: Entry) -> None:
+        moved = [entry[key] for key in _BYTES if key in entry]
+        for name, key in _keys_of(entry).items():
+            self._flows[name].counts[key] += 1
+            if moved:
+                self._bytes[name].counts[key] += sum(moved)
+        self._tidy()
+
+    def as_document(self, most: int) -> dict[str, Any]:
+        """`{"sources": {"by_flows": [{"address": …, "flows": …, "bytes": …}], "by_bytes": […]}}`.
+
+        `bytes` and `by_bytes` are there if any entry has counters. Where there were too many distinct keys to
+        count each, `uncertainty` says by how much a number may be too low.
+        """
+        return {name: self._ranked(name, most) for name in _SHOWN}
+
+    def _ranked(self, name: str, most: int) -> dict[str, Any]:
+        flows, moved = self._flows[name], self._bytes[name]
+
+        def row(key: Any) -> dict[str, Any]:
+            shown = {**_SHOWN[name](key), "flows": flows.counts.get(key, 0)}
+            if moved.counts:
+                shown["bytes"] = moved.counts.get(key, 0)
+            return shown
+
+        document: dict[str, Any] = {"by_flows": [row(key) for key, _count in flows.most(most)]}
+        if moved.counts:
+            document["by_bytes"] = [row(key) for key, _count in moved.most(most)]
+        missed = {what: of.uncertainty for what, of in (("flows", flows), ("bytes", moved)) if of.uncertainty}
+        if missed:
+            document["uncertainty"] = missed
+        return document
+
+
+def _keys_of(entry: Entry) -> dict[str, Any]:
+    source, destination = (entry.get(key) for key in _TUPLE)
+    keys = {"sources": source, "destinations": destination}
+    if _PORT in entry and "original.protocol" in entry:
+        keys["services"] = (entry["original.protocol"], entry[_PORT])
+    if source is not None and destination is not None:
+        keys["pairs"] = source + destination
+    return {name: key for name, key in keys.items() if key is not None}

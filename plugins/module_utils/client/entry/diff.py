@@ -1,0 +1,298 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is declared against what is there: differences as data, and the smallest update.
+
+Only declared keys are compared. Left out is what is no property of an entry but of the moment
+(counters, the countdown, ids) and what the kernel keeps to itself (most status bits).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+
+from .. import uapi
+from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
+from ..codec.types import LABELS, STATUS, TCP_STATES
+from ..errors import InvalidValue
+from .document import bounds, present_translation
+from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry
+from .labels import NO_LABELS, LabelMap
+from .nat import translations
+from .tuple import protocol_keys
+
+_COMPARED = {
+    row.key: row
+    for row in ENTRY
+    if row.use & (UPDATE | FIXED)
+    and not row.use & KEY
+    and row.key not in ("timeout", "mark_mask", "labels_mask", "reply.zone", "master.zone")
+}
+#: Keys, and the beginnings by which some of them are a group.
+_COMPARABLE = {"family", "extra"} | {
+    ".".join(steps[:depth]) for steps in (row.key.split(".") for row in ENTRY) for depth in range(1, len(steps) + 1)
+}
+_IDENTIFYING = tuple(row.key for row in ENTRY if row.use & KEY) + ("reply.zone",)
+_PROTOCOL_STATE = ("tcp.", "sctp.", "dccp.")
+_WINDOW_SCALES = ("tcp.original.window_scale", "tcp.reply.window_scale")
+#: Keys of which a mask beside them may say what part is declared.
+_MASKS = {"mark": "mark_mask", "labels": "labels_mask"}
+#: TCP flags that an empty list clears. The kernel sets the others again when packets come.
+_CLEARED = (
+    uapi.IP_CT_TCP_FLAG_WINDOW_SCALE
+    | uapi.IP_CT_TCP_FLAG_SACK_PERM
+    | uapi.IP_CT_TCP_FLAG_CLOSE_INIT
+    | uapi.IP_CT_TCP_FLAG_BE_LIBERAL
+)
+#: TCP states in which one direction has no flags yet
+_OPENING = (TCP_STATES["syn_sent"], TCP_STATES["syn_sent2"])
+
+
+class Change(NamedTuple):
+    """One key that differs: as it is (None if unset) and as declared, in the form of a document."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def as_document(self) -> dict[str, Any]:
+        return {"key": self.key, "before": self.before, "after": self.after}
+
+
+def differences(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> list[Change]:
+    """What of `declared` is not so in `actual`, in the order of the attribute table."""
+    return [*_translation(declared, actual), *_attributes(declared, actual, labels)]
+
+
+def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap) -> Iterator[Change]:
+    translated = any(key.startswith("nat.") for key in declared)
+    offloaded = actual.get("status", 0) & OFFLOADED
+    for key, row in _COMPARED.items():
+        if key not in declared:
+            continue
+        if translated and key.startswith("reply."):
+            continue  # what nat asks for is compared; this is its result, or was before it
+        if offloaded and key.startswith(_PROTOCOL_STATE):
+            continue  # tracked elsewhere and not shown
+        if _half_open(key, declared, actual) or _unseen(key, declared):
+            continue
+        wanted, there = declared[key], actual.get(key)
+        if _satisfied(key, wanted, there, declared):
+            continue
+        if key == "labels":
+            yield Change(
+                key,
+                labels.to_names(LABELS.present((there or 0) & _mask(key, declared))),
+                labels.to_names(LABELS.present(wanted)),
+            )
+        elif key == "mark" and "mark_mask" in declared:
+            mask = declared["mark_mask"]
+            yield Change(key, f"{(there or 0) & mask:#x}/{mask:#x}", f"{wanted:#x}/{mask:#x}")
+        elif key == "status":
+            kept = (there or 0) & ~SETTABLE_STATUS
+            wanted_bits = STATUS.present(kept | wanted & SETTABLE_STATUS)
+            yield Change(key, STATUS.present(there or 0), wanted_bits)
+        elif key in TCP_FLAGS:
+            before = None if there is None else row.kind.present(there)
+            yield Change(key, before, row.kind.present(_flags_after(wanted, there or 0)))
+        else:
+            before = None if there is None else row.kind.present(there)
+            yield Change(key, before, row.kind.present(wanted))
+
+
+def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -> bool:
+    if key == "status":
+        return not ((there or 0) ^ wanted) & SETTABLE_STATUS
+    if key in _MASKS:
+        return not ((there or 0) ^ wanted) & _mask(key, declared)
+    if key in TCP_FLAGS:
+        return _flags_after(wanted, there or 0) == (there or 0)
+    if there is None:
+        return not wanted  # an absent helper, sequence adjustment or synproxy is none
+    return bool(there == wanted)
+
+
+def _flags_after(wanted: int, there: int) -> int:
+    """The TCP flags after an update: those that the kernel has set stay, unless none is declared."""
+    return there | wanted if wanted else there & ~_CLEARED
+
+
+def _mask(key: str, declared: Mapping[str, Any]) -> int:
+    """The bits of a key that are declared: all of them, unless there is a mask."""
+    mask: int = declared.get(_MASKS[key], -1)
+    return mask
+
+
+def _unscaled(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+    """The flags of the directions that lack the one which window scaling takes in both."""
+    flag = uapi.IP_CT_TCP_FLAG_WINDOW_SCALE
+    after = {key: actual.get(key, 0) for key in TCP_FLAGS}
+    seen = (key for key in TCP_FLAGS if key in declared and not _unseen(key, declared))
+    after.update((key, _flags_after(declared[key], after[key])) for key in seen)
+    return [key for key in TCP_FLAGS if not after[key] & flag]
+
+
+def _half_open(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+    """Whether this is the scale that one end has offered and the other not answered yet.
+
+    An entry is gathered with it, but the kernel takes it from packets alone.
+    """
+    if key not in _WINDOW_SCALES:
+        return False
+    own = declared.get(key.replace("window_scale", "flags"), 0)
+    return bool(own & uapi.IP_CT_TCP_FLAG_WINDOW_SCALE and _unscaled(declared, actual))
+
+
+def _unseen(key: str, declared: Mapping[str, Any]) -> bool:
+    """Whether these are the flags of a direction in which no packet had been seen when the entry was gathered.
+
+    Declared again, they must not clear the flags that the connection has got since.
+    """
+    return key in TCP_FLAGS and not declared[key] and declared.get("tcp.state") in _OPENING
+
+
+def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[Change]:
+    found = translations(actual)
+    for end in ("source", "destination"):
+        addresses, ports = bounds(declared, end)
+        if addresses is None and ports is None:
+            continue
+        shown = found.get(end)
+        address = actual.get(f"original.{end}")
+        port = _flow_id(actual, end)
+        if shown is not None:
+            address = shown.address
+            port = port if shown.port is None else shown.port
+        if addresses is not None and not (address is not None and addresses[0] <= address <= addresses[1]):
+            pass
+        elif ports is None or (port is not None and ports[0] <= port <= ports[1]):
+            continue
+        asked = present_translation(declared)[end]
+        yield Change(f"nat.{end}", present_translation(actual_only(actual)).get(end), asked)
+
+
+def actual_only(actual: Mapping[str, Any]) -> Entry:
+    """An entry without what it was asked to be."""
+    return {key: value for key, value in actual.items() if not key.startswith("nat.")}
+
+
+def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:
+    for name in protocol_keys(entry["original.protocol"]):
+        if name in (f"{end}_port", f"{end}_key", "icmp_id"):
+            value: int | None = entry.get(f"original.{name}")
+            return value
+    return None
+
+
+def equal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    """Whether two entries are the same in `keys`, of which `original` stands for all of that tuple.
+
+    What one has and the other lacks is not the same, also where it is zero. Raises `InvalidValue` for a
+    key that no entry can have.
+    """
+    for key in keys:
+        if key not in _COMPARABLE:
+            raise InvalidValue(key, "no entry has such a key; write one such as mark, original or tcp.state")
+        for name in {*one, *other}:
+            if (name == key or name.startswith(f"{key}.")) and (
+                (name in one) != (name in other) or one[name] != other[name]
+            ):
+                return False
+    return True
+
+
+def forces_replacement(
+    changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]
+) -> dict[str, str]:
+    """Why the kernel cannot make a change in place, by the key of each that it cannot."""
+    found = {}
+    for change in changes:
+        reason = _obstacle(change.key, declared, actual)
+        if reason is not None:
+            found[change.key] = reason
+    return found
+
+
+def _obstacle(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> str | None:
+    status = actual.get("status", 0)
+    if key.startswith(("nat.", "reply.", "master.")):
+        return "it is set when an entry is created and stays"
+    if key == "helper":
+        if declared["helper"]:
+            return "a helper can be attached only when an entry is created"
+        if status & uapi.IPS_EXPECTED:
+            return "an expected connection keeps its helper"
+    if key == "status":
+        lost = status & ~declared["status"] & SETTABLE_STATUS
+        if lost:
+            return f"status bits can be set but not cleared ({', '.join(STATUS.present(lost))})"
+    if key == "timeout" and status & uapi.IPS_FIXED_TIMEOUT:
+        return "its timeout is fixed (status fixed_timeout)"
+    if key in _WINDOW_SCALES:
+        return _no_scaling(declared, actual)
+    return None
+
+
+def _no_scaling(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> str | None:
+    unscaled = _unscaled(declared, actual)
+    if not unscaled:
+        return None
+    return f"it takes effect only with the flag window_scale in both directions, {unscaled[0]} lacks it"
+
+
+def unsupported_on_create(declared: Mapping[str, Any]) -> dict[str, str]:
+    """Why the kernel would not take a key even of a new entry, by the key."""
+    reason = _no_scaling(declared, {})
+    if reason is None:
+        return {}
+    return {key: reason for key in _WINDOW_SCALES if declared.get(key) and not _half_open(key, declared, {})}
+
+
+def fill_groups(declared: Mapping[str, Any]) -> Entry:
+    """`declared` with zeros for what it leaves open of a group that the kernel takes as a whole."""
+    entry, groups = dict(declared), _groups()
+    for key in declared:
+        for other in groups.get(key, ()):
+            entry.setdefault(other, 0)
+    return entry
+
+
+@lru_cache(maxsize=None)
+def _groups() -> dict[str, list[str]]:
+    """By key, all those that the kernel takes together with it."""
+    wholes: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
+    together = [[row.key for row in ENTRY if row.key.startswith(whole)] for whole in wholes]
+    return {key: keys for keys in together for key in keys}
+
+
+def merged_value(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:
+    """The value that a key has once it is changed in place: what is declared, and what stays beside it."""
+    wanted, there = declared[key], actual.get(key) or 0
+    if key == "status":
+        # Echoing what is there is always accepted; a bit the kernel guards must not differ.
+        return there | wanted & SETTABLE_STATUS
+    if key in _MASKS:
+        return there & ~_mask(key, declared) | wanted
+    if key in TCP_FLAGS:
+        return _flags_after(wanted, there)
+    return wanted
+
+
+def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Entry:
+    """The smallest update that makes `changes`: an entry of its identity and these keys alone."""
+    update = {key: actual[key] for key in ("family", *_IDENTIFYING) if key in actual}
+    for change in changes:
+        key = change.key
+        update[key] = merged_value(key, declared, actual)
+        if _MASKS.get(key, "") in declared:
+            update[key], update[_MASKS[key]] = declared[key], declared[_MASKS[key]]
+        elif key in _WINDOW_SCALES:
+            for other in _WINDOW_SCALES:
+                update.setdefault(other, declared.get(other, actual.get(other, 0)))
+        for group in INSEPARABLE:
+            if key.startswith(group):
+                for row in ENTRY:
+                    if row.key.startswith(group):
+                        value = declared.get(row.key, actual.get(row.key, 0))
+                        update.setdefault(row.key, value)
+    return update

@@ -1,0 +1,299 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one shape in which a user sees an entry, made into an entry and back.
+
+The document is nested, has names where the kernel has a name, and is the same whether declared,
+gathered, stored or sent as an event. `parse` checks every value and raises `InvalidValue` with
+the path of the first fault; `present` shows whatever an entry holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from .. import uapi
+from ..codec import types
+from ..codec.attributes import ENTRY
+from ..codec.types import PROTOCOL
+from ..errors import InvalidValue
+from .entry import Entry, check_family, has_reply_alone
+from .labels import LabelMap
+from .nat import Translation, translations
+from .nested import (
+    Document,
+    address_keys,
+    check_mapping,
+    check_tuple,
+    declared_keys,
+    no_such_key,
+    present_family,
+    put,
+    read,
+    read_extra,
+    settle_family,
+    tree,
+)
+from .tuple import protocol_keys, reversed_tuple, tuple_of, with_tuple
+
+NO_LABELS = LabelMap()
+
+#: Rows of the table that a document says in another way.
+_ELSEWHERE = frozenset(
+    {"original.protocol", "reply.protocol", "mark", "mark_mask", "labels", "labels_mask"}
+    | {"status_mask"}
+    | {f"nat.{end}.{what}_{bound}" for end in ("source", "destination")
+       for what in ("address", "port") for bound in ("min", "max")}
+)  # fmt: skip
+
+#: The original tuple without its zone.
+_ORIGINAL = frozenset(row.key for row in ENTRY if row.key.startswith("original.")) - {"original.zone"}
+
+_TREE = tree(row for row in ENTRY if row.key not in _ELSEWHERE)
+_TOP = ("family", "protocol", *_TREE, "nat", "mark", "labels", "extra")
+
+
+def from_document(document: Mapping[str, Any], labels: LabelMap = NO_LABELS, absent: bool = False) -> Entry:
+    """The entry that `document` declares. A key that is None counts as absent.
+
+    The result has both family and protocol and a complete original tuple; a reply tuple only if
+    one was declared. Read-only keys are taken over and are of no consequence. The declaration of an entry
+    that must be `absent` may have a reply tuple alone, and then the result has no original tuple.
+    """
+    given = declared_keys(document, _TOP)
+    entry: Entry = {}
+    for key, branch in _TREE.items():
+        if key in given:
+            read(branch, given[key], key, entry)
+    if "mark" in given:
+        entry["mark"], mask = types.parse_masked(given["mark"], "mark")
+        if mask != 0xFFFFFFFF:
+            entry["mark_mask"] = mask
+    if "labels" in given:
+        entry["labels"] = types.LABELS.parse(labels.to_bits(given["labels"], "labels"), "labels")
+    if "nat" in given:
+        _read_nat(given["nat"], entry)
+    if "extra" in given:
+        entry["extra"] = read_extra(given["extra"])
+    _settle_protocol(given, entry)
+    reply_alone = absent and has_reply_alone(entry)
+    _settle_tuples(entry, reply_alone)
+    entry["family"] = settle_family(given, entry, _ADDRESSES, "original.source")
+    check_family(entry["original.protocol"], entry["family"])
+    _check_zones(entry)
+    if reply_alone:
+        return {key: value for key, value in entry.items() if key not in _ORIGINAL}
+    _check_translation(entry)
+    return entry
+
+
+def _read_nat(raw: Any, entry: Entry) -> None:
+    check_mapping(raw, "nat")
+    for end, what in raw.items():
+        if end not in ("source", "destination"):
+            raise no_such_key("nat", end, ("source", "destination"))
+        if what is None:
+            continue
+        key = f"nat.{end}"
+        check_mapping(what, key)
+        given = {name: value for name, value in what.items() if value is not None}
+        for name in given:
+            if name not in ("address", "port"):
+                raise no_such_key(key, name, ("address", "port"))
+        if not given:
+            raise InvalidValue(key, "says nothing; write an address, a port or both")
+        if "address" in given:
+            low, high = types.parse_address_range(given["address"], f"{key}.address")
+            entry[f"{key}.address_min"], entry[f"{key}.address_max"] = low, high
+        if "port" in given:
+            first, last = types.parse_integer_range(given["port"], f"{key}.port", 0, 0xFFFF)
+            entry[f"{key}.port_min"], entry[f"{key}.port_max"] = first, last
+
+
+def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
+    if "protocol" not in given:
+        raise InvalidValue("protocol", "is missing; write a name such as tcp, or a number")
+    protocol = PROTOCOL.parse(given["protocol"], "protocol")
+    for name in ("tcp", "sctp", "dccp"):
+        if name in given and protocol != types.PROTOCOLS[name]:
+            raise InvalidValue(name, f"the protocol is {PROTOCOL.present(protocol)}; leave {name} out")
+    for direction in ("original", "reply"):
+        if tuple_of(entry, direction):
+            entry[f"{direction}.protocol"] = protocol
+    if "master" in given and "master.protocol" not in entry:
+        entry["master.protocol"] = protocol
+
+
+def _settle_tuples(entry: Entry, reply_alone: bool = False) -> None:
+    """Both ends and all that the protocol asks for, in every tuple that is there."""
+    if not tuple_of(entry, "original"):
+        if not tuple_of(entry, "reply"):
+            raise InvalidValue("original", "is missing; write the source and destination")
+        if not reply_alone and (_asked_translations(entry) or nat_status_bits(entry)):
+            raise InvalidValue(
+                "original",
+                "is missing; with address translation it does not follow from reply, write both",
+            )
+        check_tuple(entry, "reply")
+        original = _turned_at("reply", entry)
+        entry.update(with_tuple("original", original))
+    for direction in ("original", "reply", "master"):
+        if tuple_of(entry, direction):
+            check_tuple(entry, direction)
+    _turned_at("original", entry)
+
+
+def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
+    try:
+        return reversed_tuple(tuple_of(entry, direction))
+    except InvalidValue as fault:
+        raise fault.under(direction) from None
+
+
+_ADDRESSES = address_keys(ENTRY)
+
+
+def _check_zones(entry: Entry) -> None:
+    zones = [key for key in ("zone", "original.zone", "reply.zone") if entry.get(key)]
+    if len(zones) > 1:
+        raise InvalidValue(
+            zones[1],
+            f"{zones[0]} is given too, and an entry is in one zone, in both directions or in one; "
+            "leave one of them out",
+        )
+    if "master.zone" in entry:
+        raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")
+
+
+def _asked_translations(entry: Mapping[str, Any]) -> list[str]:
+    return [
+        end for end in ("source", "destination") if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
+    ]
+
+
+def nat_status_bits(entry: Mapping[str, Any]) -> int:
+    """The status bits by which an entry says that it is translated."""
+    claimed: int = entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
+    return claimed
+
+
+def _check_translation(entry: Entry) -> None:
+    """Where `nat` and `reply` are both there, the reply is plain or shows what `nat` asks for."""
+    asked = _asked_translations(entry)
+    for end in asked:
+        key = f"nat.{end}.port"
+        if f"{key}_min" in entry and not protocol_keys(entry["original.protocol"]):
+            name = PROTOCOL.present(entry["original.protocol"])
+            raise InvalidValue(key, f"protocol {name} has no ports; leave it out")
+    if "reply.source" not in entry:
+        if nat_status_bits(entry) and not asked:
+            raise InvalidValue(
+                "reply",
+                "is missing: status says that the entry is translated, neither nat nor reply says to what; write nat",
+            )
+        return
+    if not asked:
+        if nat_status_bits(entry):
+            for end, found in translations(entry).items():
+                _ask(entry, end, found)
+        return
+    plain = reversed_tuple(tuple_of(entry, "original"))
+    for end, answered_by in (("source", "destination"), ("destination", "source")):
+        shown, was = entry[f"reply.{answered_by}"], plain[answered_by]
+        low = entry.get(f"nat.{end}.address_min", was)
+        high = entry.get(f"nat.{end}.address_max", was)
+        if shown != was and not low <= shown <= high:
+            raise InvalidValue(
+                f"reply.{answered_by}",
+                f"{types.present_address(shown)} is neither the untranslated "
+                f"{types.present_address(was)} nor what nat.{end} asks for; leave reply out",
+            )
+        port = f"{answered_by}_port"
+        if port not in plain or f"nat.{end}.port_min" not in entry:
+            continue  # without a port asked for, the kernel may have found another one free
+        first, last = entry[f"nat.{end}.port_min"], entry[f"nat.{end}.port_max"]
+        if entry[f"reply.{port}"] != plain[port] and not first <= entry[f"reply.{port}"] <= last:
+            raise InvalidValue(
+                f"reply.{port}",
+                f"{entry[f'reply.{port}']} is neither the untranslated {plain[port]} nor what "
+                f"nat.{end} asks for; leave reply out",
+            )
+
+
+def _ask(entry: Entry, end: str, found: Translation) -> None:
+    """Translation that status and reply show, as the request that would bring it about."""
+    key = f"nat.{end}"
+    if found.address is not None:
+        entry[f"{key}.address_min"] = entry[f"{key}.address_max"] = found.address
+    if found.port is not None:
+        entry[f"{key}.port_min"] = entry[f"{key}.port_max"] = found.port
+
+
+def to_document(entry: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Document:
+    """The document that shows `entry`."""
+    document: Document = {}
+    if "family" in entry:
+        document["family"] = present_family(entry["family"])
+    protocol = entry.get("original.protocol", entry.get("reply.protocol"))
+    if protocol is not None:
+        document["protocol"] = PROTOCOL.present(protocol)
+    for row in ENTRY:
+        if row.key in entry and row.key not in _ELSEWHERE:
+            put(document, row.key, row.kind.present(entry[row.key]))
+    if not document.get("zone", True):
+        del document["zone"]
+    if "synproxy" in document and not any(document["synproxy"].values()):
+        del document["synproxy"]
+    if "mark" in entry:
+        mask = entry.get("mark_mask")
+        document["mark"] = entry["mark"] if mask is None else f"{entry['mark']:#x}/{mask:#x}"
+    if entry.get("labels"):
+        document["labels"] = labels.to_names(types.LABELS.present(entry["labels"]))
+    nat = present_translation(entry)
+    if nat:
+        document["nat"] = nat
+    if entry.get("extra"):
+        document["extra"] = {path: data.hex() for path, data in entry["extra"].items()}
+    return document
+
+
+def present_translation(entry: Mapping[str, Any]) -> Document:
+    """`nat` as asked for, or as it is in force."""
+    nat: Document = {}
+    for end in _asked_translations(entry):
+        key = f"nat.{end}"
+        asked: Document = {}
+        if f"{key}.address_min" in entry:
+            low = entry[f"{key}.address_min"]
+            high = entry.get(f"{key}.address_max", low)
+            text = types.present_address(low)
+            asked["address"] = text if low == high else f"{text}-{types.present_address(high)}"
+        if f"{key}.port_min" in entry:
+            first = entry[f"{key}.port_min"]
+            last = entry.get(f"{key}.port_max", first)
+            asked["port"] = first if first == last else f"{first}-{last}"
+        nat[end] = asked
+    if nat:
+        return nat
+    for end, found in translations(entry).items():
+        nat[end] = {}
+        if found.address is not None:
+            nat[end]["address"] = types.present_address(found.address)
+        if found.port is not None:
+            nat[end]["port"] = found.port
+    return nat
+
+
+def as_declaration(entry: Mapping[str, Any]) -> Entry:
+    """An entry that was read, as the declaration that would bring it about again."""
+    return from_document(to_document(entry))
+
+
+def bounds(entry: Mapping[str, Any], end: str) -> tuple[Any | None, Any | None]:
+    """The range of addresses and of ports that `nat` asks for at one end, None where open."""
+    key = f"nat.{end}"
+    addresses = ports = None
+    if f"{key}.address_min" in entry:
+        addresses = (entry[f"{key}.address_min"], entry[f"{key}.address_max"])
+    if f"{key}.port_min" in entry:
+        ports = (entry[f"{key}.port_min"], entry[f"{key}.port_max"])
+    return addresses, ports

@@ -1,0 +1,610 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an expectation is: a connection that another one, its master, has announced and that has not come yet.
+
+An expectation is a flat mapping from the keys of `EXPECTATION` to values, plus `family`, as an entry
+is one. A connection is expected if its original tuple equals `tuple` in the bits that are set in `mask`;
+the kernel compares the destination in full whatever the mask says.
+
+The kernel never says the zone of an expectation, which is that of its master: `located` finds it out.
+
+Source: ctattr_expect and ctattr_expect_nat in include/uapi/linux/netfilter/nfnetlink_conntrack.h, and
+what net/netfilter/nf_conntrack_netlink.c and nf_conntrack_expect.c do with each.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping
+
+from .. import uapi
+from ..codec import types
+from ..codec.attributes import CREATE, FIXED, KEY, UPDATE, Attribute, tuple_rows
+from ..codec.codec import Codec, Values
+from ..codec.types import PROTOCOL
+from ..ctnetlink.messages import family_of, nfgenmsg, payload_of
+from ..entry.entry import UNTRACKED, Entry, Identity, check_family
+from ..entry.nested import (
+    Document,
+    address_keys,
+    check_tuple,
+    declared_keys,
+    present_family,
+    put,
+    read,
+    read_extra,
+    settle_family,
+    tree,
+)
+from ..entry.tuple import any_zone, describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
+from ..netlink.message import Message
+from ..table import Table, parse_answer
+
+if TYPE_CHECKING:
+    from ..entry.diff import Change
+    from ..entry.labels import LabelMap
+    from ..match.match import Match
+
+Expectation = Values
+
+DIRECTIONS: dict[str, int] = {"original": 0, "reply": 1}
+FLAGS: dict[str, int] = {
+    "permanent": uapi.NF_CT_EXPECT_PERMANENT,
+    "inactive": uapi.NF_CT_EXPECT_INACTIVE,
+    "userspace": uapi.NF_CT_EXPECT_USERSPACE,
+}
+#: Flags that a request can set; `userspace` the kernel takes away from those whose master has a helper.
+SETTABLE_FLAGS = uapi.NF_CT_EXPECT_PERMANENT | uapi.NF_CT_EXPECT_INACTIVE
+
+
+def _tuple(prefix: str, number: int, use: int) -> Iterator[Attribute]:
+    """The rows of a tuple; none in an expectation has a zone of its own."""
+    return (row for row in tuple_rows(prefix, number, use) if not row.key.endswith(".zone"))
+
+
+def _expectation() -> Iterator[Attribute]:
+    fixed = CREATE | FIXED
+    yield Attribute("zone", (uapi.CTA_EXPECT_ZONE,), types.U16, KEY | CREATE)
+    yield from _tuple("tuple", uapi.CTA_EXPECT_TUPLE, KEY | CREATE)
+    yield from _tuple("mask", uapi.CTA_EXPECT_MASK, fixed)
+    yield from _tuple("master", uapi.CTA_EXPECT_MASTER, fixed)
+    yield Attribute("class", (uapi.CTA_EXPECT_CLASS,), types.U32, fixed)
+    yield Attribute("flags", (uapi.CTA_EXPECT_FLAGS,), types.Flags("I", FLAGS, "expectation flag"), fixed)
+    yield Attribute("function", (uapi.CTA_EXPECT_FN,), types.Text(63), fixed)
+    direction = types.Enum("I", DIRECTIONS, "direction")
+    yield Attribute("nat.direction", (uapi.CTA_EXPECT_NAT, uapi.CTA_EXPECT_NAT_DIR), direction, fixed)
+    for row in _tuple("nat.tuple", uapi.CTA_EXPECT_NAT_TUPLE, fixed):
+        yield row._replace(path=(uapi.CTA_EXPECT_NAT, *row.path))
+    yield Attribute("timeout", (uapi.CTA_EXPECT_TIMEOUT,), types.U32, UPDATE)
+    yield Attribute("helper", (uapi.CTA_EXPECT_HELP_NAME,), types.HELPER_NAME)
+    yield Attribute("id", (uapi.CTA_EXPECT_ID,), types.U32)
+
+
+#: The attribute table of expectations, in the order in which one is presented.
+EXPECTATION: tuple[Attribute, ...] = tuple(_expectation())
+
+_EXPECTATIONS = Codec(EXPECTATION)
+_TREE = tree(EXPECTATION)
+_TOP = ("family", *_TREE, "extra")
+_ADDRESSES = address_keys(EXPECTATION)
+_TUPLE = tuple(dict.fromkeys(row.key for row in EXPECTATION if row.key.startswith("tuple.")))
+
+_KEYS = frozenset(row.key for row in EXPECTATION if row.use & KEY)
+_CREATED = frozenset(row.key for row in EXPECTATION if row.use & CREATE)
+#: What a creation says, with the helper beside a class; see `create`.
+_SENT = _CREATED | {"helper"}
+#: The kernel wants to see all three tuples in an update, too.
+_UPDATED = frozenset(key for key in _CREATED if key.startswith(("zone", "tuple.", "mask.", "master."))) | {"timeout"}
+_DELETED = _KEYS | {"id"}
+_OF_MASTER = frozenset(key for key in _CREATED if key.startswith(("zone", "master.")))
+
+#: What of a tuple a mask leaves some choice in, and NAT remembers; the rest is about the destination.
+_OF_SOURCE = ("source", "source_port", "source_key", "icmp_id")
+
+
+# What it is
+
+
+def identity(expectation: Mapping[str, Any]) -> Identity:
+    """What makes it this expectation and no other: zone, family and tuple."""
+    get = expectation.get
+    return (get("zone") or 0, get("family"), *(get(key) for key in _TUPLE))
+
+
+def describe(expectation: Mapping[str, Any]) -> str:
+    """One line that names it: `expectation of tcp 192.0.2.21 -> 10.0.0.1:4000 (zone 5)`; `?` is any address."""
+    shown = {
+        name: value
+        for name, value in tuple_of(expectation, "tuple").items()
+        if not (name in _OF_SOURCE and _is_zero(expectation.get(f"mask.{name}", value)))
+    }
+    zone = expectation.get("zone")
+    return f"expectation of {describe_tuple(shown)}" + (f" (zone {zone})" if zone else "")
+
+
+def master_of(expectation: Mapping[str, Any]) -> Entry:
+    """The identity of its master, as that of an entry."""
+    about = {key: expectation[key] for key in ("family", "zone") if key in expectation}
+    return {**about, **with_tuple("original", tuple_of(expectation, "master"))}
+
+
+def overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether some connection is expected by both, which the kernel allows only in different zones."""
+    if any(one.get(key, 0) != other.get(key, 0) for key in ("family", "zone")):
+        return False
+    for key in _TUPLE:
+        name = key.partition(".")[2]
+        here, there = one.get(key), other.get(key)
+        if name in _OF_SOURCE and here is not None and there is not None:
+            mask = _number(one.get(f"mask.{name}", 0)) & _number(other.get(f"mask.{name}", 0))
+            if (_number(here) ^ _number(there)) & mask:
+                return False
+        elif here != there:
+            return False
+    return True
+
+
+def _number(value: Any) -> int:
+    return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)
+
+
+def _is_zero(value: Any) -> bool:
+    return not any(value) if isinstance(value, bytes) else not value
+
+
+def _full(name: str, value: Any) -> Any:
+    """The mask by which all of a value counts."""
+    if isinstance(value, bytes):
+        return b"\xff" * len(value)
+    return 0xFF if name in ("icmp_type", "icmp_code") else 0xFFFF
+
+
+def creation(declared: Mapping[str, Any]) -> Expectation:
+    """All that a request to create `declared` has to say, with a whole mask.
+
+    The timeout is not in it: a new expectation has that of its helper.
+    """
+    if "master.source" not in declared:
+        raise InvalidValue("master", "is missing; write the original tuple of the connection that announces this one")
+    expectation = with_whole_mask({key: value for key, value in declared.items() if key != "timeout"})
+    if "nat.direction" in declared:
+        for name, value in tuple_of(declared, "master").items():
+            own = value if name in ("protocol", "icmp_type", "icmp_code") else _zero(value)
+            expectation.setdefault(f"nat.tuple.{name}", own)
+    if not expectation.get("function"):
+        expectation.pop("function", None)
+    return expectation
+
+
+def with_whole_mask(declared: Mapping[str, Any]) -> Expectation:
+    """The same expectation with a mask for each value of its tuple.
+
+    Of the source, what the mask does not say counts in full where the tuple has it and not at all where
+    it is zero or left out.
+    """
+    expectation = dict(declared)
+    for name, value in tuple_of(declared, "tuple").items():
+        key = f"mask.{name}"
+        if name in _OF_SOURCE:
+            expectation.setdefault(key, _zero(value) if _is_zero(value) else _full(name, value))
+        elif name in ("protocol", "icmp_type", "icmp_code"):
+            expectation[key] = value  # ignored, but checked as in any tuple
+        else:
+            expectation[key] = _full(name, value)
+    return expectation
+
+
+def _zero(value: Any) -> Any:
+    return bytes(len(value)) if isinstance(value, bytes) else 0
+
+
+def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[Change]:
+    """What of `declared` is not so in `actual`; the kernel can change none of it in place.
+
+    The countdown is left out, as are parts of the mask and of NAT that the kernel does not heed.
+    """
+    from ..entry.diff import Change
+
+    changes: dict[str, Change] = {}
+    for row in EXPECTATION:
+        key, name = row.key, row.key.rpartition(".")[2]
+        if not row.use & FIXED or key not in declared:
+            continue
+        if key.startswith(("mask.", "nat.tuple.")) and name not in _OF_SOURCE:
+            continue
+        wanted, there = declared[key], actual.get(key)
+        if key == "flags":
+            same = not ((there or 0) ^ wanted) & SETTABLE_FLAGS
+        else:
+            same = _is_zero(wanted) if there is None else there == wanted
+        if not same:
+            before = None if there is None else row.kind.present(there)
+            changes[key] = Change(key, before, row.kind.present(wanted))
+    return list(changes.values())
+
+
+# The document
+
+
+def from_document(document: Mapping[str, Any]) -> Expectation:
+    """The expectation that `document` declares; a key that is None counts as absent.
+
+    The result has a family and a whole tuple, zero where the source was left open. Read-only keys are
+    taken over and are of no consequence. Raises `InvalidValue` with the path of the first fault.
+    """
+    given = declared_keys(document, _TOP)
+    expectation: Expectation = {}
+    for key, branch in _TREE.items():
+        if key in given:
+            read(branch, given[key], key, expectation)
+    if "extra" in given:
+        expectation["extra"] = read_extra(given["extra"])
+    for key, cure in (
+        ("tuple.protocol", "a name such as tcp, or a number"),
+        ("tuple.destination", "where the connection is expected to go"),
+    ):
+        if key not in expectation:
+            raise InvalidValue(key, f"is missing; write {cure}")
+    expectation["family"] = settle_family(given, expectation, _ADDRESSES, "tuple.destination")
+    _settle_tuple(expectation)
+    _settle_mask(expectation)
+    if tuple_of(expectation, "master"):
+        expectation.setdefault("master.protocol", expectation["tuple.protocol"])
+        check_tuple(expectation, "master")
+        check_family(expectation["master.protocol"], expectation["family"])
+    if "nat" in given:
+        _settle_nat(expectation)
+    return expectation
+
+
+def _settle_tuple(expectation: Expectation) -> None:
+    protocol = expectation["tuple.protocol"]
+    expectation.setdefault("tuple.source", bytes(len(expectation["tuple.destination"])))
+    named = protocol_keys(protocol)
+    if protocol not in UNTRACKED or any(f"tuple.{name}" in expectation for name in named):
+        for name in named:
+            if name in _OF_SOURCE:
+                expectation.setdefault(f"tuple.{name}", 0)
+    check_tuple(expectation, "tuple")
+    check_family(protocol, expectation["family"])
+
+
+def _settle_mask(expectation: Expectation) -> None:
+    there = tuple_of(expectation, "tuple")
+    for name, value in tuple_of(expectation, "mask").items():
+        key = f"mask.{name}"
+        if name not in there:
+            raise InvalidValue(key, f"the tuple has no {name}; leave it out")
+        if name == "protocol" and value != there[name]:
+            raise InvalidValue(key, f"it is {PROTOCOL.present(there[name])} in the tuple; leave it out")
+        if name not in (*_OF_SOURCE, "protocol") and value != _full(name, value):
+            raise InvalidValue(key, "the kernel compares it in full; a mask is of the source alone, leave it out")
+
+
+def _settle_nat(expectation: Expectation) -> None:
+    there = tuple_of(expectation, "nat.tuple")
+    if "nat.direction" not in expectation:
+        raise InvalidValue("nat.direction", f"is missing; write {' or '.join(DIRECTIONS)}")
+    if expectation["nat.direction"] not in DIRECTIONS.values():
+        raise InvalidValue("nat.direction", f"is neither; write {' or '.join(DIRECTIONS)}")
+    # The kernel has no protocol of its own for it and shows that of the master
+    protocol = expectation["master.protocol" if "master.protocol" in expectation else "tuple.protocol"]
+    if there.get("protocol", protocol) != protocol:
+        raise InvalidValue(
+            "nat.tuple.protocol", f"it is that of the master, {PROTOCOL.present(protocol)}; leave it out"
+        )
+    named = [name for name in protocol_keys(protocol) if name in _OF_SOURCE]
+    for name, value in there.items():
+        if name in ("protocol", "source", *named):
+            continue
+        if name not in ("destination", *protocol_keys(protocol)) or not _is_zero(value):
+            cure = ", ".join(("source", *named))
+            raise InvalidValue(f"nat.tuple.{name}", f"the kernel keeps none; write {cure}")
+    if all(_is_zero(there.get(name, 0)) for name in ("source", *named)):
+        raise InvalidValue("nat.tuple", f"says nothing; write {', '.join(('source', *named))} or some of them")
+
+
+def to_document(expectation: Mapping[str, Any]) -> Document:
+    """The document that shows `expectation`."""
+    document: Document = {}
+    if "family" in expectation:
+        document["family"] = present_family(expectation["family"])
+    for row in EXPECTATION:
+        if row.key not in expectation:
+            continue
+        value, name = expectation[row.key], row.key.rpartition(".")[2]
+        if row.key == "zone" and not value:
+            continue
+        if row.key.startswith("nat.tuple.") and name.startswith("destination") and _is_zero(value):
+            continue  # of no meaning there, and always zero
+        put(document, row.key, row.kind.present(value))
+    if expectation.get("extra"):
+        document["extra"] = {path: data.hex() for path, data in expectation["extra"].items()}
+    return document
+
+
+# Which expectations
+
+#: The keys of a match that an expectation can be asked for.
+MATCH_KEYS = (
+    "family",
+    "protocol",
+    "zone",
+    "helper",
+    "source",
+    "destination",
+    "address",
+    "source_port",
+    "destination_port",
+    "port",
+    "icmp_type",
+    "icmp_code",
+    "icmp_id",
+    "source_key",
+    "destination_key",
+    "timeout_below",
+    "timeout_above",
+    "master",
+    "except",
+)
+
+
+def parse_match(raw: Any, labels: LabelMap, key: str = "match") -> Match:
+    """The match, to be asked about `as_entry` of an expectation, that a dictionary or a list of them describes."""
+    from ..match import match
+
+    parsed = match.parse_match(raw, labels, key)
+    _check_match(raw, key)
+    return parsed
+
+
+def _check_match(raw: Any, key: str) -> None:
+    from ..match.match import from_text
+
+    raw = from_text(raw, key)
+    if not isinstance(raw, Mapping):
+        for index, item in enumerate(raw):
+            _check_match(item, f"{key}[{index}]")
+        return
+    for name, value in raw.items():
+        if name not in MATCH_KEYS:
+            raise InvalidValue(f"{key}.{name}", f"an expectation has none; write one of {', '.join(MATCH_KEYS)}")
+        if name == "except":
+            _check_match(value, f"{key}.{name}")
+
+
+def as_entry(expectation: Mapping[str, Any]) -> Entry:
+    """What a match is asked about: an expectation as an entry with the expected tuple as its original."""
+    shown = {key: expectation[key] for key in ("family", "zone", "helper", "timeout") if key in expectation}
+    master = with_tuple("master", tuple_of(expectation, "master"))
+    return {**shown, **with_tuple("original", tuple_of(expectation, "tuple")), **master}
+
+
+# Messages
+
+
+def _about(expectation: Mapping[str, Any], keys: Any) -> bytes:
+    if "tuple.destination" not in expectation or "tuple.protocol" not in expectation:
+        raise InvalidValue("tuple", "is missing: such a message would be about every expectation")
+    return nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, keys)
+
+
+def create_message(expectation: Mapping[str, Any]) -> Message:
+    """Create an expectation (see `creation`); refused with EEXIST if there is one for its tuple."""
+    return Message(uapi.IPCTNL_MSG_EXP_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _about(expectation, _SENT))
+
+
+def update_message(expectation: Mapping[str, Any]) -> Message:
+    """Set the countdown of an expectation that is there, which is all that can be changed of it."""
+    return Message(uapi.IPCTNL_MSG_EXP_NEW, 0, _about(expectation, _UPDATED))
+
+
+def get_message(expectation: Mapping[str, Any]) -> Message:
+    """Ask for the expectation under whose mask the tuple falls.
+
+    Without the id: before Linux 6.11 the kernel compares it with another number than it shows.
+    """
+    return Message(uapi.IPCTNL_MSG_EXP_GET, 0, _about(expectation, _KEYS))
+
+
+def delete_message(expectation: Mapping[str, Any]) -> Message:
+    """Delete the expectation under whose mask the tuple falls; with `id`, only if it is that one."""
+    return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, _about(expectation, _DELETED))
+
+
+def flush_message() -> Message:
+    """Delete every expectation; the kernel heeds no family here."""
+    return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg())
+
+
+def dump_message(family: int = 0) -> Message:
+    """Ask for every expectation of a family, or of all."""
+    return Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family))
+
+
+def dump_of_master_message(expectation: Mapping[str, Any]) -> Message:
+    """Ask for every expectation that has the master of this one.
+
+    With NLM_F_ACK: the kernel else says nothing at all where the master has no helper.
+    """
+    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
+    return Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload)
+
+
+def parse_expectation(message: Message) -> Expectation:
+    """The expectation in a message of the kernel's."""
+    expectation = _EXPECTATIONS.decode(*payload_of(message))
+    expectation["family"] = family_of(message)
+    return expectation
+
+
+# The operations
+
+
+def create(table: Table, expectation: Mapping[str, Any]) -> None:
+    """Create an expectation. Its countdown is its helper's; `update` it to have another.
+
+    Raises `Exists` where there is one for its tuple; `NotFound` without its master, `Unsupported` where
+    that has no helper, `TableFull`. One too many for the helper makes the kernel forget the oldest.
+    """
+    doing = f"creating the {describe(expectation)}"
+    try:
+        table.ask(doing, create_message(_with_helper(table, creation(expectation))), EXPECTATION)
+    except KernelError as error:
+        raise _explained(error, expectation) from None
+
+
+def _with_helper(table: Table, expectation: Expectation) -> Expectation:
+    """A creation that has a class with the name of its master's helper, and any other without.
+
+    Kernels before the middle of 2026 (5.10.223 among them) heed a class only beside the name; since then it is
+    always the master's own helper that counts.
+    """
+    others = {key: value for key, value in expectation.items() if key != "helper"}
+    if not expectation.get("class"):
+        return others
+    try:
+        master = table.get(master_of(expectation))
+    except NotFound:
+        return others  # the kernel says so, too
+    return {**others, **{key: master[key] for key in ("helper",) if key in master}}
+
+
+def update(table: Table, expectation: Mapping[str, Any]) -> None:
+    """Set the countdown of an expectation that was read. Raises `NotFound`."""
+    table.ask(f"updating the {describe(expectation)}", update_message(creation_of(expectation)), EXPECTATION)
+
+
+def creation_of(expectation: Mapping[str, Any]) -> Expectation:
+    """An expectation with its countdown and with all of its tuples."""
+    return {**creation(expectation), **{key: expectation[key] for key in ("timeout",) if key in expectation}}
+
+
+def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
+    """The expectation with the zone and tuple of this one. Raises `NotFound`."""
+    found = find_by_tuple(table, expectation)
+    if identity(found) != identity(expectation):
+        raise NotFound(f"reading the {describe(expectation)}", errno.ENOENT)
+    return found
+
+
+def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
+    """The expectation under whose mask the tuple falls. Raises `NotFound`."""
+    doing = f"reading the {describe(expectation)}"
+    answers = table.ask(doing, get_message(expectation), EXPECTATION)
+    if not answers:
+        raise NotFound(doing, errno.ENOENT)
+    return {**_zone_of(expectation), **parse_answer(doing, parse_expectation, answers[0])}
+
+
+def _zone_of(expectation: Mapping[str, Any]) -> Expectation:
+    return {"zone": expectation["zone"]} if expectation.get("zone") else {}
+
+
+def delete(table: Table, expectation: Mapping[str, Any]) -> None:
+    """Delete an expectation, with `id` only if it is still the one that was read. Raises `NotFound`."""
+    doing = f"deleting the {describe(expectation)}"
+    try:
+        table.ask(doing, delete_message(expectation), EXPECTATION)
+    except NotFound:
+        # Before Linux 6.11 the kernel compares the id with another number than it shows
+        if "id" not in expectation or find_by_tuple(table, expectation).get("id") != expectation["id"]:
+            raise
+        without = {key: value for key, value in expectation.items() if key != "id"}
+        table.ask(doing, delete_message(without), EXPECTATION)
+
+
+def flush(table: Table) -> None:
+    """Delete every expectation of the table's namespace."""
+    table.ask("deleting every expectation", flush_message())
+
+
+def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
+    """Every expectation of the table's namespace, of one family or of both, without their zones."""
+    return table.read(dump_message(family), parse_expectation)
+
+
+def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
+    """Every expectation that has the master of this one. Raises `NotFound` without that."""
+    for found in table.read(dump_of_master_message(expectation), parse_expectation):
+        yield {**_zone_of(expectation), **found}
+
+
+def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator[Expectation]:
+    """Expectations that were read, each with its zone. Those that are gone meanwhile are left out.
+
+    One in zone 0 costs a request; for others, the table of connections is read once for their masters.
+    """
+    zones: dict[Hashable, set[int]] | None = None
+    for expectation in expectations:
+        if "zone" in expectation or _is_in(table, expectation, 0):
+            yield dict(expectation)
+            continue
+        if zones is None:
+            zones = _zones_of_masters(table)
+        for zone in sorted(zones.get(tuple_key(expectation, "master"), ())):
+            if _is_in(table, expectation, zone):
+                yield {**expectation, "zone": zone}
+                break
+
+
+def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
+    try:
+        found = find_by_tuple(table, {**expectation, "zone": zone})
+    except NotFound:
+        return False
+    return found.get("id") == expectation.get("id")
+
+
+def _zones_of_masters(table: Table) -> dict[Hashable, set[int]]:
+    """The zones of connections with a helper, by their original tuples."""
+    zones: dict[Hashable, set[int]] = defaultdict(set)
+    for entry in table.dump():
+        zone = any_zone(entry)
+        if zone and "helper" in entry:
+            zones[tuple_key(entry, "original")].add(zone)
+    return zones
+
+
+def _explained(error: KernelError, expectation: Mapping[str, Any]) -> KernelError:
+    """A refusal to create, with what it means there."""
+    code = error.errno
+    if isinstance(error, NotFound):
+        return error.with_hint(NO_MASTER)
+    if isinstance(error, Unsupported):
+        return error.with_hint(NO_HELPER)
+    if code == errno.EMFILE:
+        return TableFull(
+            error.request,
+            code,
+            error.text,
+            hint="There are as many expectations as there may be; raise net.netfilter.nf_conntrack_expect_max "
+            "(expect_max of conntrack_settings) or remove those that are stale",
+        )
+    if code in (errno.EBUSY, errno.EALREADY):
+        return error.with_hint("Another expectation is for some of the same connections; delete that one first")
+    if code == errno.ESHUTDOWN:
+        return error.with_hint("Its master is about to end")
+    if code == errno.EINVAL and error.text is None:
+        reasons = []
+        if expectation.get("class"):
+            reasons.append(f"the helper of its master has no class {expectation['class']}")
+        if expectation.get("function"):
+            reasons.append(
+                f"the kernel has no function {expectation['function']!r}: there is nat-follow-master, and those of "
+                "the helpers whose modules are loaded"
+            )
+        return error.with_hint(("Perhaps " + ", or ".join(reasons)) if reasons else "")
+    return error
+
+
+NO_MASTER = (
+    "There is no connection with the tuple of its master in its zone: create that first, or take the tuple "
+    "from conntrack_info"
+)
+NO_HELPER = (
+    "Its master has no helper, so it can expect nothing: a connection gets one from a rule (ct helper set in "
+    "nftables, -j CT --helper in iptables) or when it is created (helper of conntrack_entry)"
+)

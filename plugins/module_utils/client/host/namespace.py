@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network namespace of this thread: which it is, entering another, making a new one.
+
+Python has setns and unshare from 3.12 on only; before that they come from the C library by ctypes, which the
+packages of OpenWrt have apart from Python.
+
+Source: namespaces(7), setns(2), unshare(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import input_file
+from ..errors import ConntrackError, InvalidValue
+
+CLONE_NEWNET = 0x40000000
+
+
+def current() -> tuple[int, int] | None:
+    """What tells this thread's network namespace from any other; None where there is no /proc."""
+    try:
+        found = os.stat("/proc/thread-self/ns/net")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def path_of(name: str) -> str:
+    """The file that stands for a namespace: a path as it is, or a name under /run/netns."""
+    return name if "/" in name else os.path.join("/run/netns", name)
+
+
+def enter(path: str) -> None:
+    """Move this thread into the network namespace that `path` stands for.
+
+    Raises `OSError`, and `ConntrackError` if this Python cannot do it.
+    """
+    descriptor = input_file.descriptor(path)
+    try:
+        _call("setns", descriptor, CLONE_NEWNET)
+    finally:
+        os.close(descriptor)
+
+
+def enter_asked(name: str, cure: str = "run as root") -> None:
+    """Move this thread into the network namespace that an option `netns` asks for, by its name or its path.
+
+    Raises `ConntrackError`, whose sentence ends with the `cure`.
+    """
+    if not name:
+        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the host's own")
+    path = path_of(name)
+    try:
+        enter(path)
+    except OSError as error:
+        raise ConntrackError(
+            f"netns: cannot enter {path}: {error.strerror}; name a namespace under /run/netns or a path such as "
+            f"/proc/PID/ns/net, and {cure}"
+        ) from error
+
+
+def leave_for_a_new_one() -> None:
+    """Move this thread into a network namespace made for it. Raises what `enter` does."""
+    _call("unshare", CLONE_NEWNET)
+
+
+def _call(function: str, *arguments: int) -> None:
+    known = getattr(os, function, None)
+    if known is not None:
+        known(*arguments)
+        return
+    try:
+        import ctypes
+    except ImportError:
+        raise ConntrackError(
+            f"netns: this Python cannot change network namespaces: it has neither os.{function} (Python 3.12) nor "
+            "ctypes; install ctypes for it (the package python3-ctypes on OpenWrt), or leave netns out"
+        ) from None
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

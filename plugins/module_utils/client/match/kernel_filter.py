@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of a match the kernel can filter by itself, so that less is read, or a flush is one request.
+
+A narrowing never leaves out an entry that matches, on any kernel from 5.10 on: each either heeds
+an attribute of it or passes over it. What a filter cannot say, or not on every kernel, is left to
+the match itself, which is asked about every entry in any case.
+
+Source: ctnetlink_alloc_filter, ctnetlink_filter_match and ctnetlink_del_conntrack in
+net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import reduce
+from typing import Any, Mapping, NamedTuple
+
+from .. import uapi
+from ..codec.codec import ENTRIES
+from ..codec.types import AF_INET, AF_INET6, family_of
+from ..entry.tuple import answered_type
+from ..netlink.message import attribute, nested
+from .expression import And, InRanges, MaskEquals, Or, Term
+
+_U32 = struct.Struct("=I")  # the two words of CTA_FILTER are in the host's byte order
+
+_ADDRESSES = {
+    "original.source": uapi.CTA_FILTER_F_CTA_IP_SRC,
+    "original.destination": uapi.CTA_FILTER_F_CTA_IP_DST,
+}
+_BOTH_ADDRESSES = uapi.CTA_FILTER_F_CTA_IP_SRC | uapi.CTA_FILTER_F_CTA_IP_DST
+_PORTS = {
+    "original.source_port": uapi.CTA_FILTER_F_CTA_PROTO_SRC_PORT,
+    "original.destination_port": uapi.CTA_FILTER_F_CTA_PROTO_DST_PORT,
+}
+#: What besides its number the kernel compares of a protocol.
+_OF_PROTOCOL: dict[int, dict[str, int]] = {
+    uapi.IPPROTO_TCP: _PORTS,
+    uapi.IPPROTO_UDP: _PORTS,
+    uapi.IPPROTO_ICMP: {
+        "original.icmp_type": uapi.CTA_FILTER_F_CTA_PROTO_ICMP_TYPE,
+        "original.icmp_code": uapi.CTA_FILTER_F_CTA_PROTO_ICMP_CODE,
+        "original.icmp_id": uapi.CTA_FILTER_F_CTA_PROTO_ICMP_ID,
+    },
+    uapi.IPPROTO_ICMPV6: {
+        "original.icmp_type": uapi.CTA_FILTER_F_CTA_PROTO_ICMPV6_TYPE,
+        "original.icmp_code": uapi.CTA_FILTER_F_CTA_PROTO_ICMPV6_CODE,
+        "original.icmp_id": uapi.CTA_FILTER_F_CTA_PROTO_ICMPV6_ID,
+    },
+}
+_ZONES = ("zone", "original.zone", "reply.zone")
+
+
+class KernelFilter(NamedTuple):
+    """A filter for a dump, or for a flush if it is `exact` and `closed`.
+
+    `family` is AF_INET, AF_INET6 or 0 for both; `attributes` go behind nfgenmsg. `exact`: a kernel
+    that heeds all of it chooses what matches and nothing else. `closed`: a kernel that does not
+    heed all of it refuses a flush with it, and nothing is deleted.
+    """
+
+    family: int
+    attributes: bytes
+    exact: bool
+    fails_closed: bool
+
+
+class _Facts(NamedTuple):
+    """What is so of every entry that matches: values by key, and values of `mark` and `status` under a mask.
+
+    A zone of 0 is the lack of one. `exact`: any entry of which all this is so matches.
+    """
+
+    values: Mapping[str, Any]
+    masked: Mapping[str, tuple[int, int]]
+    exact: bool
+
+
+def narrow(term: Term) -> KernelFilter:
+    """The one filter that says as much of the term as it can."""
+    facts = _conditions(term)
+    values, exact = dict(facts.values), facts.exact
+    family = values.pop("family", 0)
+    sent: dict[str, Any] = {"family": family}
+    for key, (value, mask) in facts.masked.items():
+        if mask:  # the kernel takes no mask of 0, and for a status without one its value
+            sent[key], sent[f"{key}_mask"] = value, mask
+
+    # The kernel compares the number alone, which is also that of an entry with one direction in
+    # the zone. Number 0 no direction can have: it says that all three are 0, and only that.
+    zones = [values.pop(key, None) for key in _ZONES]
+    if zones[0] or zones == [0, 0, 0]:
+        sent["zone"] = zones[0]
+    exact = exact and zones in ([0, 0, 0], [None] * 3)
+
+    flags = 0
+    for key, flag in _comparable(family, values).items():
+        if key in values:
+            sent[key] = values.pop(key)
+            flags |= flag
+    attributes = ENTRIES.encode(sent)
+    if flags:
+        words = attribute(uapi.CTA_FILTER_ORIG_FLAGS, _U32.pack(flags))
+        words += attribute(uapi.CTA_FILTER_REPLY_FLAGS, _U32.pack(0))  # wrong before 5.16, so never any
+        attributes += nested(uapi.CTA_FILTER, words)
+    # Up to 6.11, a deletion with a whole tuple deletes the entry of that tuple, whatever else it
+    # says. No tuple is whole without both addresses.
+    fails_closed = bool(flags) and flags & _BOTH_ADDRESSES != _BOTH_ADDRESSES
+    return KernelFilter(family, attributes, exact and not values, fails_closed)
+
+
+def narrow_all(term: Term) -> list[KernelFilter]:
+    """The filters that together say as much of the term as they can: of both families, or of each its own.
+
+    The kernel compares protocols and ports within a family only, and no entry is of two.
+    """
+    whole = narrow(term)
+    if whole.family:
+        return [whole]
+    each = [narrow(And((InRanges(("family",), ((family, family),)), term))) for family in (AF_INET, AF_INET6)]
+    return each if all(one.fails_closed for one in each) else [whole]
+
+
+def _comparable(family: int, values: Mapping[str, Any]) -> dict[str, int]:
+    """The keys that a tuple of a filter can have beside these values, with the flag for each."""
+    if family not in (AF_INET, AF_INET6):
+        return {}
+    protocol: int = values.get("original.protocol", -1)
+    flags = {"original.protocol": uapi.CTA_FILTER_F_CTA_PROTO_NUM, **_OF_PROTOCOL.get(protocol, {})}
+    if family == AF_INET:  # of IPv6, the kernel takes those with any other address
+        flags.update({key: flag for key, flag in _ADDRESSES.items() if len(values.get(key, b"")) == 4})
+    if "original.icmp_type" in flags and answered_type(protocol, values.get("original.icmp_type", -1)) is None:
+        del flags["original.icmp_type"]  # the kernel refuses a type that starts no connection
+    return flags
+
+
+_NOTHING = _Facts({}, {}, False)
+_ALWAYS = _Facts({}, {}, True)
+
+
+def _conditions(term: Term) -> _Facts:
+    if isinstance(term, And):
+        return reduce(_intersection, map(_conditions, term.terms), _ALWAYS)
+    if isinstance(term, Or) and term.terms:
+        return reduce(_union, map(_conditions, term.terms))
+    if isinstance(term, InRanges) and term.ranges:
+        return _within(term)
+    if isinstance(term, MaskEquals) and len(term.values) == 1:
+        key, (value, mask) = term.key, term.values[0]
+        if key in ("mark", "status") and not value & ~mask:
+            return _Facts({}, {key: (value, mask)}, True)
+        if key in _ZONES and value == 0 and mask & 0xFFFF == 0xFFFF:
+            return _Facts({key: 0}, {}, True)
+    return _NOTHING
+
+
+def _within(term: InRanges) -> _Facts:
+    (low, high), key = term.ranges[0], term.keys[0]
+    single = low == high and len(set(term.ranges)) == 1 and len(term.keys) == 1
+    values: dict[str, Any] = {}
+    if term.absent is None and all(isinstance(bound[0], bytes) for bound in term.ranges):
+        families = {family_of(bound[0]) for bound in term.ranges}
+        if len(families) == 1:
+            values["family"] = families.pop()
+    # ICMP has no family of its own: netlink makes entries of ICMP over IPv6, too.
+    if single and term.absent == (0 if key in _ZONES else None):
+        values[key] = low
+    return _Facts(values, {}, single and key in values)
+
+
+def _intersection(one: _Facts, other: _Facts) -> _Facts:
+    """Of entries that match both. Where they contradict each other, none does, and one is enough to say."""
+    exact = one.exact and other.exact and all(one.values.get(key, at) == at for key, at in other.values.items())
+    masked = dict(one.masked)
+    for key, (value, mask) in other.masked.items():
+        known, under = masked.get(key, (0, 0))
+        if (known ^ value) & under & mask:
+            exact = False
+        else:
+            masked[key] = known | value, under | mask
+    return _Facts({**other.values, **one.values}, masked, exact)
+
+
+def _union(one: _Facts, other: _Facts) -> _Facts:
+    """Of entries that match either."""
+    values = {key: at for key, at in one.values.items() if key in other.values and other.values[key] == at}
+    masked = {}
+    for key in one.masked.keys() & other.masked.keys():
+        (value, mask), (another, under) = one.masked[key], other.masked[key]
+        common = mask & under & ~(value ^ another)
+        masked[key] = value & common, common
+    return _Facts(values, masked, False)

@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Netlink messages, batches of requests and attributes as bytes. Knows nothing of conntrack.
+
+Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Iterator, NamedTuple
+
+from .. import uapi
+from ..errors import ConntrackError, MalformedMessage
+
+#: struct nlmsghdr: length, type, flags, sequence, port.
+HEADER = struct.Struct("=IHHII")
+#: The flags of a netlink header, and where they are in it.
+_FLAGS, _FLAGS_AT = struct.Struct("=H"), 6
+#: struct nlattr: length, type.
+ATTRIBUTE = struct.Struct("=HH")
+#: struct nlmsgerr begins with it.
+ERRNO = struct.Struct("=i")
+_OFFSET = struct.Struct("=I")
+
+
+class Message(NamedTuple):
+    """A netlink message without its length and sequence number, sent or received.
+
+    `port` is the port id in the header of a received message. Messages that are sent have port id 0.
+    """
+
+    type: int
+    flags: int
+    payload: bytes
+    port: int = 0
+
+
+class RequestBatch(NamedTuple):
+    """Requests in one datagram, `count` of them numbered from `first` on. Only the last asks for an acknowledgement."""
+
+    frames: bytes
+    first: int
+    count: int  # type: ignore[assignment]  # of requests; hides the method of tuples
+
+
+class ErrorReply(NamedTuple):
+    """An error answer: errno (positive), the kernel's text, and the attribute it points at.
+
+    If it is `lost`, the errno is the reason why no answer was received. The kernel may have carried out the request.
+    """
+
+    errno: int
+    text: str | None = None
+    attribute: int | None = None
+    lost: bool = False
+
+
+class RequestRejected(ConntrackError):
+    """The kernel answered a single request with an error. Callers add what the request was about."""
+
+    def __init__(self, refusal: ErrorReply) -> None:
+        super().__init__(refusal.text or errno.errorcode.get(refusal.errno, str(refusal.errno)))
+        self.refusal = refusal
+
+
+def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
+    """Return the message with its netlink header, padded to a multiple of 4 bytes."""
+    payload = message.payload
+    header = HEADER.pack(
+        HEADER.size + len(payload),
+        message.type,
+        message.flags | flags | uapi.NLM_F_REQUEST,
+        sequence,
+        0,
+    )
+    return header + payload + b"\0" * (-len(payload) % 4)
+
+
+def request_batch(frames: list[bytes], first: int) -> RequestBatch:
+    """Join framed requests to a batch, of which the last asks for an acknowledgement."""
+    last = bytearray(frames[-1])
+    _FLAGS.pack_into(last, _FLAGS_AT, _FLAGS.unpack_from(last, _FLAGS_AT)[0] | uapi.NLM_F_ACK)
+    return RequestBatch(b"".join((*frames[:-1], last)), first, len(frames))
+
+
+def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
+    """Yield (sequence, message) for each message in a datagram. Raises `MalformedMessage`."""
+    start, end = 0, len(datagram)
+    while start + HEADER.size <= end:
+        length, kind, flags, sequence, port = HEADER.unpack_from(datagram, start)
+        if length < HEADER.size or start + length > end:
+            raise MalformedMessage(f"a netlink message claims {length} of {end - start} bytes")
+        yield sequence, Message(kind, flags, datagram[start + HEADER.size : start + length], port)
+        start += length + 3 & ~3
+    if start < end:
+        raise MalformedMessage(f"a netlink message has {end - start} bytes, too few for its header")
+
+
+def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, start, end) of each attribute's payload in `data[start:end]`."""
+    while start + 4 <= end:
+        length, number = ATTRIBUTE.unpack_from(data, start)
+        if length < 4 or start + length > end:
+            raise MalformedMessage(
+                f"attribute {number & uapi.NLA_TYPE_MASK} at byte {start} claims {length} bytes, {end - start} are left"
+            )
+        yield number & uapi.NLA_TYPE_MASK, start + 4, start + length
+        start += length + 3 & ~3
+
+
+def attribute(number: int, payload: bytes) -> bytes:
+    """One attribute with its header and padding."""
+    return ATTRIBUTE.pack(len(payload) + 4, number) + payload + b"\0" * (-len(payload) % 4)
+
+
+def nested(number: int, payload: bytes) -> bytes:
+    """One attribute that holds others."""
+    return attribute(number | uapi.NLA_F_NESTED, payload)
+
+
+def is_control(message: Message) -> bool:
+    """Whether a message is not an answer but says how the request ended, or that the dump is inconsistent."""
+    return message.type < uapi.NLMSG_MIN_TYPE or bool(message.flags & uapi.NLM_F_DUMP_INTR)
+
+
+def errno_of(answer: Message) -> int:
+    """Return the errno of an NLMSG_ERROR or NLMSG_DONE, 0 for success. Raises `MalformedMessage`."""
+    if len(answer.payload) < ERRNO.size:
+        raise MalformedMessage(f"an error message has {len(answer.payload)} bytes, too few for an error number")
+    code: int = -ERRNO.unpack_from(answer.payload)[0]
+    return code
+
+
+def error_reply(answer: Message, sent: dict[int, Message]) -> ErrorReply | None:
+    """Parse an NLMSG_ERROR; None for an acknowledgement. `sent` has the requests by their sequence numbers."""
+    code = errno_of(answer)
+    if code == 0:
+        return None
+    text = attribute = None
+    if answer.flags & uapi.NLM_F_ACK_TLVS and len(answer.payload) >= ERRNO.size + HEADER.size:
+        echoed = HEADER.size
+        length, _type, _flags, sequence, _port = HEADER.unpack_from(answer.payload, ERRNO.size)
+        if not answer.flags & uapi.NLM_F_CAPPED:
+            echoed = length + 3 & ~3
+        for number, start, end in attributes(answer.payload, ERRNO.size + echoed, len(answer.payload)):
+            value = answer.payload[start:end]
+            if number == uapi.NLMSGERR_ATTR_MSG:
+                text = value.rstrip(b"\0").decode("utf-8", "replace")
+            elif number == uapi.NLMSGERR_ATTR_OFFS and sequence in sent and len(value) == _OFFSET.size:
+                attribute = _attribute_at(sent[sequence], _OFFSET.unpack(value)[0])
+    return ErrorReply(code, text, attribute)
+
+
+def _attribute_at(message: Message, offset: int) -> int | None:
+    """The number of the attribute `offset` bytes into the framed message."""
+    start = offset - HEADER.size
+    if not 0 <= start <= len(message.payload) - 4:
+        return None
+    number: int = struct.unpack_from("=HH", message.payload, start)[1]
+    return number & uapi.NLA_TYPE_MASK

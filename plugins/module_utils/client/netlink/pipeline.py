@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's work done beside the interpreter's.
+
+Receiving and sending give up the interpreter's lock while the kernel works, so a thread that does
+nothing else overlaps with one that decodes what came before, or encodes what comes next.
+
+An iterator ends its thread when it is closed. `NetlinkSocket` closes all of its iterators. An iterator that is
+still suspended when the interpreter exits leaves its thread alone: threads no longer run then, and joining one
+blocks forever (Python 3.13).
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import allocate_lock
+from collections import deque
+from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
+
+_Thing = TypeVar("_Thing")
+_Result = TypeVar("_Result")
+
+#: So many things come without a thread first: starting one costs more than it brings for a few.
+THREAD_AFTER = 8
+#: So many things may lie ready.
+QUEUE_DEPTH = 8
+_END: Any = object()
+#: Seconds until a thread that encodes lets one that sends go on; usually it is 50 times that.
+_SWITCH_INTERVAL = 1e-4
+
+
+def prefetch(
+    fetch: Callable[[], _Thing], is_last: Callable[[_Thing], bool], wake: Callable[[], None]
+) -> Generator[_Thing, None, None]:
+    """What `fetch` gives, one after the other, without an end of its own; errors come in their turn.
+
+    The reader stops by closing the iterator. A thread fetches until something `is_last`: it must not wait for
+    what never comes. Should it do so all the same, `wake` makes `fetch` return.
+    """
+    for _count in range(THREAD_AFTER):
+        thing = fetch()
+        yield thing
+    import threading
+
+    ready: deque[_Thing | BaseException] = deque()
+    filled, room = threading.Semaphore(0), threading.Semaphore(QUEUE_DEPTH)
+    stopped = False
+
+    def work() -> None:
+        while True:
+            room.acquire()
+            if stopped:
+                return
+            try:
+                thing: _Thing | BaseException = fetch()
+            except BaseException as error:
+                thing = error
+            ready.append(thing)
+            filled.release()
+            if isinstance(thing, BaseException) or is_last(thing):
+                return
+
+    worker = threading.Thread(target=work, name="netlink", daemon=True)
+    ended = not _started(worker)
+    try:
+        while not ended:
+            filled.acquire()
+            fetched = ready.popleft()
+            room.release()
+            ended = isinstance(fetched, BaseException) or is_last(fetched)
+            if isinstance(fetched, BaseException):
+                raise fetched
+            yield fetched
+        while True:
+            yield fetch()
+    finally:
+        if worker.ident is not None and not sys.is_finalizing():
+            if not ended:
+                stopped = True
+                room.release()
+                wake()
+            worker.join()
+
+
+def overlap(
+    work: Callable[[_Thing], _Result], things: Iterable[_Thing]
+) -> Generator[tuple[_Thing, _Result], None, None]:
+    """Each thing with what `work` makes of it, in order; while it works, the next things are fetched.
+
+    The work is done in a thread of its own, but for the first few. An error of the iterable is raised after the
+    results of all things before it. What has not been begun when the iterator is closed will not be.
+    """
+    source = iter(things)
+    for _count in range(THREAD_AFTER):
+        for thing in source:
+            yield thing, work(thing)
+            break
+        else:
+            return
+    yield from _overlap(work, source)
+
+
+def _overlap(
+    work: Callable[[_Thing], _Result], source: Iterator[_Thing]
+) -> Generator[tuple[_Thing, _Result], None, None]:
+    import threading
+    from queue import SimpleQueue
+
+    todo: SimpleQueue[Any] = SimpleQueue()
+    done: SimpleQueue[Any] = SimpleQueue()
+    stopped = False
+
+    def labour() -> None:
+        for thing in iter(todo.get, None):
+            if stopped:
+                return
+            try:
+                done.put((thing, work(thing), None))
+            except BaseException as error:
+                done.put((thing, None, error))
+
+    def finished() -> tuple[_Thing, _Result]:
+        thing, result, error = done.get()
+        if error is not None:
+            raise error
+        return thing, result
+
+    worker = threading.Thread(target=labour, name="netlink", daemon=True)
+    if not _started(worker):
+        for thing in source:
+            yield thing, work(thing)
+        return
+    waiting, more, failure = 0, True, None
+    _SWITCHING.shorten()
+    try:
+        while more:
+            try:
+                thing = next(source, _END)
+            except Exception as error:
+                thing, failure = _END, error
+            more = thing is not _END
+            if more:
+                todo.put(thing)
+                waiting += 1
+            while waiting and (not more or waiting > QUEUE_DEPTH or not done.empty()):
+                waiting -= 1
+                yield finished()
+        if failure is not None:
+            raise failure
+    finally:
+        if not sys.is_finalizing():
+            stopped = waiting > 0
+            todo.put(None)
+            worker.join()
+            _SWITCHING.restore()
+
+
+def _started(worker: Any) -> bool:
+    """Start a thread; False if the system allows no more of them, so that its work has to be done without it."""
+    try:
+        worker.start()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _Switching:
+    """The switch interval of the interpreter, which is short while at least one iterator needs it."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._users = 0
+        self._before = self._short = 0.0
+
+    def shorten(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(_SWITCH_INTERVAL)
+                self._short = sys.getswitchinterval()
+            self._users += 1
+
+    def restore(self) -> None:
+        """Set the interval of before, unless another part of the program has set one meanwhile."""
+        with self._lock:
+            self._users -= 1
+            if not self._users and sys.getswitchinterval() == self._short:
+                sys.setswitchinterval(self._before)
+
+
+_SWITCHING = _Switching()

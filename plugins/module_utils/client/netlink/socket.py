@@ -1,0 +1,437 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Netlink over the standard library's sockets: framing, acknowledgements, windows, dumps, errors.
+
+Knows nothing of conntrack. Source: include/uapi/linux/netlink.h, and
+Documentation/userspace-api/netlink/intro.rst in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import socket
+import struct
+from _thread import allocate_lock
+from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
+
+from .. import uapi
+from ..errors import ConntrackError, KernelError, MalformedMessage, Unavailable, answer_lost, kernel_error
+from .message import (
+    ERRNO,
+    HEADER,
+    ErrorReply,
+    Message,
+    RequestBatch,
+    RequestRejected,
+    errno_of,
+    error_reply,
+    frame,
+    is_control,
+    parse,
+    request_batch,
+)
+from .pipeline import overlap, prefetch
+
+_Thing = TypeVar("_Thing")
+
+_SOCK_FILTER_SIZE = 8
+_TIMEVAL = struct.Struct("@ll")
+
+#: As a plain number: asking an enumeration costs a request one part in twenty.
+_TRUNCATED = int(socket.MSG_TRUNC)
+
+#: The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
+_BUFFER_SIZE = 1 << 16
+#: Requests in one send. All of them refused, their answers still fit a default receive buffer.
+BATCH_SIZE = 64
+#: The same for many requests, where the receive buffer could be made that large.
+MAX_BATCH_SIZE = 256
+#: Bytes of a receive buffer, as the kernel counts, that a refusal with all its text may take.
+_REFUSAL_ROOM = 3328
+#: The same where each is answered by what was asked for.
+ANSWERED_BATCH_SIZE = 32
+#: Seconds without an answer after which a request's result counts as unknown.
+TIMEOUT = 10.0
+
+
+class DumpInterrupted(ConntrackError):
+    """The table changed under a dump in a way that may have skipped entries: dump again."""
+
+
+_OPENING = "opening a netfilter netlink socket"
+
+
+class NetlinkTransport:
+    """A netlink socket as a source and sink of datagrams: all that needs a kernel.
+
+    `groups` are joined after the BPF `program`, an array of struct sock_filter, is in place, so that
+    nothing comes in unfiltered. `receive_buffer` is in bytes; beyond net.core.rmem_max it takes
+    CAP_NET_ADMIN in the initial user namespace.
+    """
+
+    def __init__(
+        self,
+        timeout: float = TIMEOUT,
+        receive_buffer: int | None = None,
+        groups: Iterable[int] = (),
+        program: bytes = b"",
+    ) -> None:
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER
+            )
+        except AttributeError as error:  # not Linux
+            raise Unavailable(_OPENING, errno.EPROTONOSUPPORT) from error
+        except OSError as error:
+            raise kernel_error(_OPENING, error.errno or errno.EIO) from error
+        self._is_sized = receive_buffer is not None
+        doing = _OPENING
+        try:
+            self._socket.bind((0, 0))
+            seconds, fraction = divmod(timeout, 1)
+            waiting = _TIMEVAL.pack(int(seconds), int(fraction * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, waiting)
+            for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
+                with contextlib.suppress(OSError):  # before Linux 4.12
+                    self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
+            if receive_buffer is not None:
+                self._set_receive_buffer(receive_buffer)
+            doing = "subscribing to events"
+            if program:
+                self._attach(program)
+            for group in groups:
+                self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            self.close()
+            raise kernel_error(doing, error.errno or errno.EIO) from error
+        self._buffer = bytearray(_BUFFER_SIZE)
+
+    def _attach(self, program: bytes) -> None:
+        from array import array  # unlike ctypes, it is in every Python, such as that of OpenWrt
+
+        code = array("B", program)
+        address, _length = code.buffer_info()
+        fprog = struct.pack("@HP", len(program) // _SOCK_FILTER_SIZE, address)
+        self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, fprog)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes of the receive buffer, as the kernel counts: twice what was asked for, as far as it was granted."""
+        try:
+            return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        except OSError as error:
+            raise kernel_error("reading the size of the receive buffer", error.errno or errno.EIO) from error
+
+    def grow(self, receive_buffer: int) -> int:
+        """Make the receive buffer so many bytes, as far as it is granted; gives how many the kernel counts.
+
+        One that was asked for when the socket was made stays as it is.
+        """
+        if not self._is_sized:
+            self._set_receive_buffer(receive_buffer)
+        return self.receive_buffer
+
+    def _set_receive_buffer(self, size: int) -> None:
+        """Set the size, or leave it as it is where that is forbidden."""
+        for option in (uapi.SO_RCVBUFFORCE, socket.SO_RCVBUF):
+            with contextlib.suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+                return
+
+    def send(self, datagram: bytes) -> None:
+        self._socket.send(datagram)
+
+    def receive(self) -> bytes:
+        """The next datagram of the kernel's.
+
+        Raises `OSError`: ETIMEDOUT where none came in time, ENOBUFS where some were lost (those
+        that were not are thrown away, or the next answer would find no room either),
+        EMSGSIZE where it was longer than the buffer.
+        """
+        while True:
+            try:
+                size, _ancillary, flags, sender = self._socket.recvmsg_into([self._buffer])
+            except BlockingIOError:
+                raise OSError(errno.ETIMEDOUT, "no answer") from None
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    self._discard()
+                raise
+            if flags & _TRUNCATED:
+                raise OSError(errno.EMSGSIZE, "datagram longer than the buffer")
+            if sender[0] == 0:
+                return bytes(memoryview(self._buffer)[:size])
+
+    def _discard(self) -> None:
+        """Empty the receive buffer: until it is, the kernel drops what it has to say, in silence."""
+        while True:
+            try:
+                self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # it has overrun again meanwhile
+                    raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class NetlinkSocket:
+    """Requests and their answers over one netlink socket; one dump at a time."""
+
+    def __init__(self, datagrams: NetlinkTransport | None = None) -> None:
+        self._datagrams = datagrams or NetlinkTransport()
+        self._last = 0
+        # A window may be on its way in a thread of its own while its reader asks something else.
+        self._busy = allocate_lock()
+        self._wide_window: int | None = None
+        #: What runs in threads of its own, until its end or until the socket is closed.
+        self._running: list[Generator[Any, None, None]] = []
+        self._is_closed = False
+
+    def __enter__(self) -> NetlinkSocket:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket, and end what is still being read or sent; its iterators raise `ConntrackError` then."""
+        self._is_closed = True
+        try:
+            while self._running:
+                self._running.pop().close()
+        finally:
+            self._datagrams.close()
+
+    @contextlib.contextmanager
+    def _threaded(self, things: Generator[_Thing, None, None]) -> Iterator[Generator[_Thing, None, None]]:
+        """Close the iterator behind the `with` block, or with this socket."""
+        self._running.append(things)
+        try:
+            yield things
+        finally:
+            things.close()
+            with contextlib.suppress(ValueError):  # closed with the socket
+                self._running.remove(things)
+
+    def request(self, message: Message) -> list[Message]:
+        """Send one request and return the messages that answer it.
+
+        Raises `RequestRejected` with the kernel's error; `ResultUnknown` (or `Overrun`) where the answer
+        did not come.
+        """
+        sequence = self.reserve_sequence(1)
+        answers: list[Message] = []
+        with self._busy:
+            self._send(frame(message, sequence, uapi.NLM_F_ACK))
+            try:
+                for _sequence, answer in self._receive(sequence, sequence):
+                    if answer.type == uapi.NLMSG_ERROR:
+                        refusal = error_reply(answer, {sequence: message})
+                        if refusal is not None:
+                            raise RequestRejected(refusal)
+                        break
+                    answers.append(answer)
+            except OSError as error:
+                raise answer_lost("waiting for an answer", error.errno or errno.EIO) from error
+            except MalformedMessage as error:
+                raise answer_lost("waiting for an answer", errno.EBADMSG) from error
+        return answers
+
+    def _send(self, datagram: bytes) -> None:
+        """Send requests. If the system call fails, the kernel has received none of them."""
+        try:
+            self._datagrams.send(datagram)
+        except OSError as error:
+            raise kernel_error("sending a request", error.errno or errno.EIO) from error
+
+    def reserve_sequence(self, count: int) -> int:
+        """Sequence numbers for so many requests: the first of them."""
+        first = self._last % 0xFF000000 + 1  # of 32 bits, and never 0
+        self._last = first + count - 1
+        return first
+
+    def send_batches(self, windows: Iterable[RequestBatch]) -> Iterator[tuple[RequestBatch, dict[int, ErrorReply]]]:
+        """Send windows of requests; each comes back with what was refused of it, by position.
+
+        The next windows are built while one is being sent, and those that are built are sent: a caller who
+        stops early finds that up to eight windows more were carried out than came back.
+
+        Within a window only errors and the last request are acknowledged. If an answer is lost, each
+        request of the window that was not refused before has a refusal that is `lost`: it may have been
+        carried out.
+        """
+        with self._threaded(overlap(self._send_and_collect, windows)) as results:
+            yield from results
+        if self._is_closed:
+            raise ConntrackError("the table was closed before all requests were sent")
+
+    def max_batch_size(self) -> int:
+        """How many requests a window can have, so that an answer to each of them finds room.
+
+        Makes the receive buffer larger, which takes CAP_NET_ADMIN in the initial user namespace.
+        """
+        if self._wide_window is None:
+            roomy = self._datagrams.grow(MAX_BATCH_SIZE * _REFUSAL_ROOM) >= MAX_BATCH_SIZE * _REFUSAL_ROOM
+            self._wide_window = MAX_BATCH_SIZE if roomy else BATCH_SIZE
+        return self._wide_window
+
+    def request_many(self, messages: Iterable[Message]) -> Iterator[list[Message] | ErrorReply]:
+        """Send requests in windows; for each, in order, the messages that answer it or why it was refused.
+
+        Where answers are lost, each request that has none yields a refusal that is `lost`.
+        """
+        for window in self.in_batches(messages, ANSWERED_BATCH_SIZE):
+            answers: dict[int, list[Message]] = {}
+            refusals = self._send_and_collect(window, answers)
+            for position in range(window.count):
+                if position in refusals and position not in answers:
+                    yield refusals[position]
+                else:
+                    yield answers.get(position, [])
+
+    def in_batches(self, messages: Iterable[Message], size: int = BATCH_SIZE) -> Iterator[RequestBatch]:
+        """Requests in windows of that size, built as they are asked for."""
+        source = iter(messages)
+        while True:
+            some = list(itertools.islice(source, size))
+            if not some:
+                return
+            first = self.reserve_sequence(len(some))
+            yield request_batch([frame(message, number) for number, message in enumerate(some, first)], first)
+
+    def _send_and_collect(
+        self, window: RequestBatch, answers: dict[int, list[Message]] | None = None
+    ) -> dict[int, ErrorReply]:
+        first, last = window.first, window.first + window.count - 1
+        sent: dict[int, Message] = {}
+        refusals: dict[int, ErrorReply] = {}
+        with self._busy:
+            try:
+                self._send(window.frames)
+            except KernelError as error:
+                return dict.fromkeys(range(window.count), ErrorReply(error.errno))
+            try:
+                for sequence, answer in self._receive(first, last):
+                    if answer.type == uapi.NLMSG_ERROR:
+                        if errno_of(answer):
+                            sent = sent or dict(parse(window.frames))
+                            refusal = error_reply(answer, sent)
+                            if refusal is not None:
+                                refusals[sequence - first] = refusal
+                        if sequence == last:
+                            break
+                    elif answers is not None:
+                        answers.setdefault(sequence - first, []).append(answer)
+            except (OSError, MalformedMessage) as error:
+                code = (error.errno or errno.EIO) if isinstance(error, OSError) else errno.EBADMSG
+                unknown = ErrorReply(code, lost=True)
+                for position in range(window.count):
+                    refusals.setdefault(position, unknown)
+        return refusals
+
+    def dump(self, message: Message) -> Iterator[Message]:
+        """Everything that answers a dump request, to its end. Raises what `scan` does."""
+        found: list[Message] = []
+
+        def sort(datagram: bytes) -> list[Message]:
+            answers = [answer for _sequence, answer in parse(datagram)]
+            found.extend(answer for answer in answers if answer.type >= uapi.NLMSG_MIN_TYPE)
+            return [answer for answer in answers if is_control(answer)]
+
+        for _datagram in self.scan(message, sort):
+            yield from found
+            found.clear()
+
+    def scan(self, message: Message, feed: Callable[[bytes], Iterable[Message]]) -> Iterator[None]:
+        """Give each datagram that answers a dump request to `feed`, and come back after each.
+
+        `feed` returns the control messages in there, and those that say the dump was interrupted. While it
+        works, the next datagrams are received. Raises `RequestRejected`, `DumpInterrupted` at the end of a dump that
+        the kernel itself calls inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
+        """
+        sequence = self.reserve_sequence(1)
+        try:
+            with self._threaded(self._ahead(message, sequence)) as datagrams:
+                interrupted = False
+                for datagram in datagrams:
+                    ended = False
+                    for control in feed(datagram):
+                        interrupted = interrupted or bool(control.flags & uapi.NLM_F_DUMP_INTR)
+                        ended = ended or _ends_dump(control, {sequence: message})
+                    yield
+                    if ended and interrupted:
+                        raise DumpInterrupted("the table changed while it was read; read it again")
+                    if ended:
+                        return
+            raise ConntrackError("the table was closed before it was read to its end")
+        except OSError as error:
+            raise answer_lost("reading the table", error.errno or errno.EIO) from error
+
+    def _ahead(self, message: Message, sequence: int) -> Generator[bytes, None, None]:
+        """The datagrams that answer a dump request, without an end."""
+        self._send(frame(message, sequence, uapi.NLM_F_DUMP))
+
+        def fetch() -> bytes:
+            while True:
+                datagram = self._datagrams.receive()
+                # One without a whole header may be a part of the answer, and must not be missed in silence
+                if len(datagram) < HEADER.size or _sequence_of(datagram) == sequence:
+                    return datagram
+
+        def wake() -> None:
+            with contextlib.suppress(OSError):  # then it ends when no answer comes
+                self._datagrams.send(frame(Message(uapi.NLMSG_NOOP, 0, b""), sequence, uapi.NLM_F_ACK))
+
+        return prefetch(fetch, _may_end_dump, wake)
+
+    def _receive(self, first: int, last: int) -> Iterator[tuple[int, Message]]:
+        """(sequence, message) of all that answers the requests numbered `first` to `last`."""
+        while True:
+            for sequence, message in parse(self._datagrams.receive()):
+                if first <= sequence <= last:
+                    yield sequence, message
+
+
+def _ends_dump(control: Message, sent: dict[int, Message]) -> bool:
+    """Whether a dump is over with this message; `RequestRejected` if that is because of an error."""
+    if control.type == uapi.NLMSG_DONE:
+        code = errno_of(control) if control.payload else 0
+        if code:
+            raise RequestRejected(ErrorReply(code))
+        return True
+    if control.type == uapi.NLMSG_ERROR:
+        refusal = error_reply(control, sent)
+        if refusal is not None:
+            raise RequestRejected(refusal)
+        return True  # an empty answer where the kernel knows no dump of this kind
+    return False
+
+
+def _sequence_of(datagram: bytes) -> int:
+    sequence: int = HEADER.unpack_from(datagram)[3] if len(datagram) >= HEADER.size else 0
+    return sequence
+
+
+def _may_end_dump(datagram: bytes) -> bool:
+    """Whether a dump ends with this datagram, as far as its first and its last bytes tell.
+
+    Behind entries the end is a message of a header and a number; when the kernel has more to say, it
+    comes alone.
+    """
+    if len(datagram) < HEADER.size:
+        return False
+    sequence = _sequence_of(datagram)
+    for start in (0, len(datagram) - HEADER.size - ERRNO.size):
+        if start >= 0:
+            _length, kind, _flags, of, _port = HEADER.unpack_from(datagram, start)
+            if of == sequence and kind in (uapi.NLMSG_DONE, uapi.NLMSG_ERROR):
+                return True
+    return False

@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this kernel can do, found out by asking it to, in a namespace made for that.
+
+A kernel that does not know a filter ignores it without a word, and version numbers say little
+where fixes are ported back. So a child process makes a network namespace of its own, puts two
+entries into its table, asks, and looks what comes back. The host's own table is not involved.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import Any, Callable, Mapping
+
+from . import uapi
+from .codec.types import AF_INET
+from .ctnetlink import messages
+from .entry.document import from_document
+from .entry.entry import Entry, creation
+from .errors import ConntrackError, KernelError
+from .host import namespace, sysctl
+from .match.expression import InRanges, MaskEquals, Term, points
+from .match.kernel_filter import narrow
+from .netlink.message import Message
+from .table import Table
+
+_EMPTY_ZONE = 9
+
+
+def probe() -> dict[str, Any]:
+    """What the kernel does, by name: True, False, or None where it could not be tried.
+
+    `probed` is False, and nothing else there, where no namespace could be made.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            os.write(writer, json.dumps(_in_a_new_namespace()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    found: dict[str, Any] = json.loads(said) if said else {}
+    return {"probed": bool(found), **found}
+
+
+def _in_a_new_namespace() -> dict[str, bool | None]:
+    try:
+        namespace.leave_for_a_new_one()
+    except (OSError, ConntrackError):
+        return {}
+    found: dict[str, bool | None] = {}
+    with Table() as table:
+        for name, attempt in _ATTEMPTS.items():
+            try:
+                found[name] = attempt(table)
+            except KernelError:
+                found[name] = False
+            except ConntrackError:
+                found[name] = None
+            _clear(table)
+    return found
+
+
+def _entry(source: str, **keys: Any) -> Entry:
+    tuple_ = {"source": source, "destination": "192.0.2.1", "source_port": 1, "destination_port": 2}
+    return creation(from_document({"protocol": "udp", "original": tuple_, **keys}))
+
+
+_ONE = _entry("192.0.2.2", mark=1, status=["assured"])
+_OTHER = _entry("192.0.2.3", zone=5)
+
+
+def _clear(table: Table) -> None:
+    for error in table.delete_all(list(table.dump())):
+        if error is not None:
+            raise error
+
+
+def _filtered(kind: int, term: Term) -> Message:
+    """A request for what the kernel's own filter finds of the term; also for a flush that may fail open."""
+    return Message(kind, 0, messages.nfgenmsg(AF_INET) + narrow(term).attributes)
+
+
+def _dump_honours(term: Term) -> Callable[[Table], bool]:
+    def attempt(table: Table) -> bool:
+        table.create(_ONE)
+        table.create(_OTHER)
+        request = _filtered(uapi.IPCTNL_MSG_CT_GET, term)
+        return len(list(table.read(request, messages.parse_entry))) == 1
+
+    return attempt
+
+
+def _flush_honours(term: Term, left: int) -> Callable[[Table], bool]:
+    def attempt(table: Table) -> bool:
+        table.create(_ONE)
+        table.create(_OTHER)
+        request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, term)
+        for error in table.send_all("flushing", [request]):
+            if error is not None:
+                return False
+        return table.count() == left
+
+    return attempt
+
+
+def _tracks(protocol: str) -> Callable[[Table], bool]:
+    """A protocol without a tracker is kept without its ports."""
+    tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1"}
+    names = ("source_key", "destination_key") if protocol == "gre" else ("source_port", "destination_port")
+    wanted = creation(from_document({"protocol": protocol, "original": {**tuple_, names[0]: 1, names[1]: 2}}))
+
+    def attempt(table: Table) -> bool:
+        table.create(wanted)
+        found: Mapping[str, Any] = table.find_by_tuple(wanted)
+        return f"original.{names[0]}" in found
+
+    return attempt
+
+
+def _removes_helpers(table: Table) -> bool | None:
+    """By an update, which Linux 7.2 refuses; None where there is no helper to try it with."""
+    tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1", "source_port": 1, "destination_port": 21}
+    wanted = creation(from_document({"protocol": "tcp", "original": tuple_, "helper": "ftp"}))
+    try:
+        table.create(wanted)
+    except KernelError:
+        return None
+    table.update({**wanted, "helper": ""})
+    return "helper" not in table.find_by_tuple(wanted)
+
+
+def _sends_events_on_demand(table: Table) -> bool:
+    """While somebody listens: nf_conntrack_events=2, since Linux 5.19."""
+    try:
+        sysctl.write("events", 2)
+    except sysctl.CannotSet as refusal:
+        if getattr(refusal.__cause__, "errno", None) == errno.EINVAL:
+            return False
+        raise  # says nothing about the kernel
+    return True
+
+
+_BY_MARK = MaskEquals("mark", ((1, 0xFFFFFFFF),))
+_BY_STATUS = MaskEquals("status", ((uapi.IPS_ASSURED, uapi.IPS_ASSURED),))
+_BY_SOURCE = InRanges(("original.source",), points([_ONE["original.source"]]))
+
+
+def _by_zone(number: int) -> Term:
+    return InRanges(("zone",), points([number]), 0)
+
+
+_ATTEMPTS: dict[str, Callable[[Table], bool | None]] = {
+    "dump_by_mark": _dump_honours(_BY_MARK),
+    "dump_by_status": _dump_honours(_BY_STATUS),
+    "dump_by_zone": _dump_honours(_by_zone(5)),
+    "dump_by_tuple": _dump_honours(_BY_SOURCE),
+    "flush_by_mark": _flush_honours(_BY_MARK, 1),
+    "flush_by_status": _flush_honours(_BY_STATUS, 1),
+    "flush_by_zone": _flush_honours(_by_zone(_EMPTY_ZONE), 2),
+    "flush_by_tuple": _flush_honours(_BY_SOURCE, 1),
+    "events_on_demand": _sends_events_on_demand,
+    "helper_removal": _removes_helpers,
+    "tracks_sctp": _tracks("sctp"),
+    "tracks_dccp": _tracks("dccp"),
+    "tracks_udplite": _tracks("udplite"),
+    "tracks_gre": _tracks("gre"),
+}

@@ -1,0 +1,302 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the forms of conntrack(8) have in common: names, states, and what a listed entry has."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
+
+from .. import uapi
+from ..codec import types
+from ..codec.attributes import ENTRY
+from ..entry.document import from_document, to_document
+from ..entry.entry import UNTRACKED, Entry
+from ..entry.labels import LabelMap
+from ..entry.tuple import default_reply, protocol_keys
+from ..errors import InvalidValue, quoted
+
+#: The kind of value of each key; both families' addresses are read alike.
+KINDS: dict[str, types.AttributeType] = {row.key: row.kind for row in ENTRY}
+
+#: The key of the state of a protocol that has states.
+STATES: dict[int, str] = {
+    uapi.IPPROTO_TCP: "tcp.state",
+    uapi.IPPROTO_SCTP: "sctp.state",
+    uapi.IPPROTO_DCCP: "dccp.state",
+}
+
+
+def _hexadecimal(value: Any) -> str:
+    return f"{value:#x}"
+
+
+#: What a tuple is made of, as text and XML call it: the name here, and how a value is written.
+TUPLE: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "src": ("source", types.present_address),
+    "dst": ("destination", types.present_address),
+    "sport": ("source_port", str),
+    "dport": ("destination_port", str),
+    "srckey": ("source_key", _hexadecimal),
+    "dstkey": ("destination_key", _hexadecimal),
+    "type": ("icmp_type", str),
+    "code": ("icmp_code", str),
+    "id": ("icmp_id", str),
+}
+#: The other way round: text and XML's word, and how a value is written.
+TUPLE_WORDS = {name: (text, show) for text, (name, show) in TUPLE.items()}
+COUNTERS = ("packets", "bytes")
+TIMES = ("start", "stop")
+BILLION = 1_000_000_000
+
+#: Both ends of a connection: what is translated, who answers it, and the bit that says so.
+ENDS = (
+    ("source", "destination", uapi.IPS_SRC_NAT),
+    ("destination", "source", uapi.IPS_DST_NAT),
+)
+
+
+#: The longest line, and the longest text of an XML element, that is read. No entry needs more.
+LONGEST = 1 << 16
+#: Comments, and lines in which conntrack reports about its own work, mostly on its standard error.
+REMARK = re.compile(
+    r"""\s* (?:
+        conntrack\ v[0-9.]+\ \(conntrack-tools\):\s
+        | NOTICE:\s | WARNING:\s | nfct_labelmap_new:\s | Operation\ failed:\s
+        | This\ message\ means\ that\ the\ current\ netlink\ socket\ buffer\ size
+        | Please,\ check\ --buffer-size
+        | \#
+    )""",
+    re.VERBOSE,
+)
+#: Those of them after which entries are missing.
+_GAP = re.compile(
+    r"""
+    ^[ \t]* (?:
+        WARNING:\ We\ have\ hit\ (ENOBUFS)
+        | (?: conntrack\ v[0-9.]+\ \(conntrack-tools\):\  )? Operation\ failed:\ (.{0,80})
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
+#: What to do with words and lines that are not conntrack's.
+UNKNOWN = ("fail", "keep", "skip")
+#: A name of a label: anything but a number, without a comma.
+_LABEL = re.compile(r"(?!-?[0-9]+$|0[xX][0-9a-fA-F]*$)[^\s,](?:[^,]*[^\s,])?")
+#: The number of names that `Names` adds at most: those of the kernel's bits, for several hosts.
+_MOST_NAMES = 8 * types.LABEL_BITS
+
+
+class Unreadable(InvalidValue):
+    """Text that is not in its form; `key` says where (`line 3`, `flow 3`), `problem` what is wrong."""
+
+    @classmethod
+    def at(cls, where: str, fault: InvalidValue) -> Unreadable:
+        """A fault and its place, without the middle of a very long value."""
+        problem = str(fault)
+        return cls(where, problem if len(problem) <= 1000 else f"{problem[:400]} ... {problem[-400:]}")
+
+
+class NoEntry(InvalidValue):
+    """A line or an element that describes no entry at all."""
+
+
+class Unknown:
+    """What to do with words and lines that are not conntrack's, and the number of those skipped, by name.
+
+    `fail` refuses them, `keep` puts a word into `extra` of its entry, `skip` leaves it out.
+    """
+
+    _MOST = 100
+
+    def __init__(self, choice: str = "fail") -> None:
+        if choice not in UNKNOWN:
+            raise InvalidValue("unknown", f"{quoted(choice)} is not a valid choice; write one of {', '.join(UNKNOWN)}")
+        self.choice = choice
+        self.skipped: dict[str, int] = {}
+
+    def word(self, entry: Entry, name: str, value: str, form: str) -> None:
+        """A word of an entry that its form does not have."""
+        name = printable(name)
+        if self.choice == "fail":
+            raise InvalidValue(
+                "", f"{name!r} is not a word of {form}; use unknown=skip or unknown=keep to read the rest"
+            )
+        if self.choice == "skip":
+            self._count(name)
+            return
+        extra = entry.setdefault("extra", {})
+        data = value.encode("utf-8", "backslashreplace")
+        extra[name] = extra[name] + b" " + data if name in extra else data
+
+    def head(self, entry: Entry, text: str, form: str) -> None:
+        """What another program has put before an entry in its line."""
+        self.word(entry, printable(text) if self.choice == "fail" else "head", text, form)
+
+    def skips(self, name: str) -> bool:
+        """Whether a line without an entry is skipped; it is counted then."""
+        if self.choice == "skip":
+            self._count(name)
+        return self.choice == "skip"
+
+    def _count(self, name: str) -> None:
+        name = name if len(self.skipped) < self._MOST or name in self.skipped else "other words"
+        self.skipped[name] = self.skipped.get(name, 0) + 1
+
+
+def printable(text: str) -> str:
+    """A short text that can be shown in a terminal and in JSON."""
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def gaps(text: str) -> Iterator[tuple[int, str]]:
+    """(line, what happened) of each place where conntrack itself reports that entries are missing."""
+    if "ENOBUFS" in text or "Operation failed" in text:
+        line, start = 1, 0
+        for found in _GAP.finditer(text):
+            line += text.count("\n", start, found.start())
+            start = found.start()
+            yield line, "conntrack lost events (ENOBUFS)" if found[1] else f"conntrack failed ({found[2].strip()})"
+
+
+def read_lines(text: str, read_one: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:
+    """What `read_one` makes of each line; `Unreadable` names the first that it refuses."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or REMARK.match(line):
+            continue
+        try:
+            if len(line) > LONGEST:
+                raise NoEntry("", f"is longer than {LONGEST:,} characters")
+            entries.append(read_one(line))
+        except NoEntry as fault:
+            if not unknown.skips("lines without an entry"):
+                raise Unreadable.at(f"line {number}", fault) from None
+        except InvalidValue as fault:
+            raise Unreadable.at(f"line {number}", fault) from None
+    return entries
+
+
+class Names(LabelMap):
+    """Labels for texts alone, where a name that no connlabel.conf knows stands for itself.
+
+    Such a name gets a bit beyond those that the kernel has: no entry with it can be sent.
+    """
+
+    _added = 0
+
+    def _bit(self, item: Any, key: str) -> int:
+        try:
+            return super()._bit(item, key)
+        except InvalidValue:
+            if not isinstance(item, str) or not _LABEL.fullmatch(item) or not item.isprintable():
+                raise
+        if self._added == _MOST_NAMES:
+            raise InvalidValue(key, f"there are more than {_MOST_NAMES:,} names of labels; read fewer hosts at once")
+        bit = self.bits[item] = types.LABEL_BITS + self._added
+        self._added += 1
+        self.names[bit] = item
+        return bit
+
+
+def read_labels(raw: Any, key: str, labels: LabelMap) -> Entry:
+    """The labels of an entry from names and numbers; none for an empty list."""
+    if isinstance(raw, list) and len(raw) > types.LABEL_BITS:
+        raise InvalidValue(key, f"{len(raw):,} are too many; an entry has at most {types.LABEL_BITS}")
+    bits = labels.to_bits(raw, key)
+    return {"labels": sum(1 << bit for bit in set(bits))} if bits else {}
+
+
+class Show(NamedTuple):
+    """What to show that the program shows only when asked (`-o extended,id,ktimestamp,labels`)."""
+
+    extended: bool = False
+    id: bool = False
+    ktimestamp: bool = False
+    labels: bool = False
+
+
+def protocol_name(number: int) -> str:
+    """The program's name of a protocol."""
+    name = types.PROTOCOL.present(number)
+    return name if isinstance(name, str) else "unknown"
+
+
+def word(entry: Mapping[str, Any], key: str) -> str:
+    """A text that stands between blanks; `InvalidValue` if it could not be told from what follows."""
+    text = str(entry[key])
+    if not text.isprintable() or " " in text:
+        raise InvalidValue(key, f"{text!r} cannot be written between blanks; write the entries as json")
+    return text
+
+
+def state_of(entry: Mapping[str, Any]) -> str | None:
+    """The protocol's state in capitals; 0x… for one without a name, which no number is mistaken for."""
+    key = STATES.get(entry["original.protocol"], "")
+    if key not in entry:
+        return None
+    state = KINDS[key].present(entry[key])
+    return state.upper() if isinstance(state, str) else f"{state:#x}"
+
+
+def read_state(text: str, protocol: int) -> Entry:
+    """The state of an entry of this protocol as `state_of` writes it."""
+    if protocol not in STATES:
+        raise InvalidValue("state", f"protocol {protocol_name(protocol)} has no states; leave {text} out")
+    key = STATES[protocol]
+    return {key: KINDS[key].parse(text, "state")}
+
+
+def port_key(entry: Mapping[str, Any], direction: str, end: str) -> str | None:
+    """The key of the number beside an address that is translated with it: port, GRE key or ICMP id."""
+    names = protocol_keys(entry["original.protocol"])
+    name = next((name for name in (f"{end}_port", f"{end}_key", "icmp_id") if name in names), None)
+    return name and f"{direction}.{name}"
+
+
+def as_listed(entry: Mapping[str, Any]) -> Entry:
+    """The entry as the kernel would list it: with a reply, and `nat` asked for in force.
+
+    Raises `InvalidValue` where `nat` leaves the kernel a choice.
+    """
+    listed = {**(default_reply(entry) if "reply.source" not in entry else {}), **entry}
+    for end, answered_by, bit in ENDS:
+        wanted = {
+            f"reply.{answered_by}": f"nat.{end}.address",
+            port_key(entry, "reply", answered_by): f"nat.{end}.port",
+        }
+        for key, asked in wanted.items():
+            if key is None or f"{asked}_min" not in entry:
+                continue
+            low, high = entry[f"{asked}_min"], entry.get(f"{asked}_max", entry[f"{asked}_min"])
+            if not low <= listed[key] <= high:
+                if low != high:
+                    raise InvalidValue(asked, "is a range, from which the kernel has yet to choose; write the reply")
+                listed[key] = low
+            listed["status"] = listed.get("status", 0) | bit
+    return listed
+
+
+def checked(entry: Entry) -> Entry:
+    """An entry that was read, complete and in itself consistent, or `InvalidValue`."""
+    for direction in ("original", "reply"):
+        for end in ("source", "destination"):
+            if f"{direction}.{end}" not in entry:
+                raise InvalidValue(f"{direction}.{end}", "is missing; write both directions in full")
+        entry[f"{direction}.protocol"] = entry["original.protocol"]
+    entry["family"] = types.family_of(entry["original.source"])
+    if not entry.get("zone", True):
+        del entry["zone"]
+    _forget_zeros(entry)
+    status = entry.get("status", 0) & ~(uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
+    described = {key: value for key, value in entry.items() if key != "labels"}
+    from_document(to_document({**described, "status": status}))
+    return entry
+
+
+def _forget_zeros(entry: Entry) -> None:
+    """Ports that the program shows as 0 because the kernel tracks none."""
+    keys = [f"{direction}.{end}_port" for direction in ("original", "reply") for end in ("source", "destination")]
+    if entry["original.protocol"] in UNTRACKED and not any(entry.get(key) for key in keys):
+        for key in keys:
+            entry.pop(key, None)

@@ -1,0 +1,247 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forms in which conntrack(8) writes entries and expectations, and JSON: written and read.
+
+An output is named as its option `-o` names it: `text` (or nothing) for the plain list, `extended`,
+`save`, `xml`, each with what is to be shown besides (`extended,id,labels`); and `json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any, Callable, Iterable, Mapping, NamedTuple
+
+from ..entry.document import from_document, to_document
+from ..entry.entry import Entry
+from ..entry.labels import NO_LABELS, LabelMap
+from ..errors import TOO_DEEP, InvalidValue
+from ..expectation import expectation
+from . import expectations, save, xml
+from .common import LONGEST, REMARK, UNKNOWN, Names, Show, Unknown, Unreadable, gaps, read_labels
+from .list import read as read_list
+from .list import write as write_list
+
+__all__ = [
+    "FORMS",
+    "UNKNOWN",
+    "Names",
+    "Reading",
+    "Unreadable",
+    "examine",
+    "parse",
+    "parse_output",
+    "present",
+    "read",
+    "recognised",
+    "write",
+]
+
+
+class Reading(NamedTuple):
+    """What a text has: entries, or expectations if `table` is `expect`.
+
+    `skipped` counts words and lines that are not conntrack's, by name. `gaps` is the number of places where
+    conntrack reports that it lost some.
+    """
+
+    table: str
+    entries: list[Entry]
+    skipped: dict[str, int]
+    gaps: int
+
+
+def is_expectation(thing: Any) -> bool:
+    """Whether a document or what was read is an expectation."""
+    return isinstance(thing, Mapping) and ("tuple" in thing or "tuple.protocol" in thing)
+
+
+def present(thing: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> dict[str, Any]:
+    """The document of an entry or an expectation."""
+    return expectation.to_document(thing) if is_expectation(thing) else to_document(thing, labels)
+
+
+def parse(document: Any, labels: LabelMap = NO_LABELS) -> Entry:
+    """The entry or expectation of a document, with labels of which only the name is known."""
+    if is_expectation(document):
+        return expectation.from_document(document)
+    if not isinstance(document, Mapping) or document.get("labels") is None:
+        return from_document(document)
+    entry = from_document({key: value for key, value in document.items() if key != "labels"})
+    return {**entry, "labels": 0, **read_labels(document["labels"], "labels", labels)}
+
+
+def _write_json(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
+    lines = (json.dumps(present(entry, labels)) for entry in entries)
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _read_json(raw: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
+    entries = []
+    for number, document in enumerate(_documents(raw), 1):
+        try:
+            entries.append(parse(document, labels))
+        except RecursionError:
+            raise Unreadable(f"entry {number}", TOO_DEEP) from None
+        except InvalidValue as fault:
+            raise Unreadable.at(f"entry {number}", fault) from None
+    return entries
+
+
+def _documents(raw: str) -> list[Any]:
+    """The documents of a list, or one to a line."""
+    try:
+        found = json.loads(raw)
+    except ValueError as fault:
+        try:
+            return [json.loads(line) for line in raw.splitlines() if line.strip()]
+        except ValueError:
+            raise Unreadable("document", f"is no JSON: {fault}") from None
+        except RecursionError:
+            raise Unreadable("document", TOO_DEEP) from None
+    except RecursionError:
+        raise Unreadable("document", TOO_DEEP) from None
+    return found if isinstance(found, list) else [found]
+
+
+_Write = Callable[[Iterable[Mapping[str, Any]], Show, LabelMap, float], str]
+_Read = Callable[[str, LabelMap, Unknown], "list[Entry]"]
+
+
+class Form(NamedTuple):
+    """How a form is written and read, for entries and for expectations, and what it can show besides."""
+
+    write: _Write
+    read: _Read
+    write_expectations: _Write
+    read_expectations: _Read
+    shows: tuple[str, ...]
+
+
+_SHOWS = ("id", "timestamp", "ktimestamp", "labels")
+_TEXT = Form(write_list, read_list, expectations.write_text, expectations.read_text, _SHOWS)
+
+#: The forms by name. `timestamp` is of events and shows nothing in a list, here as there.
+FORMS: dict[str, Form] = {
+    "text": _TEXT,
+    "extended": _TEXT,
+    "save": Form(save.write, save.read, expectations.write_commands, expectations.read_commands, ("labels",)),
+    "xml": Form(xml.write, xml.read, expectations.write_xml, expectations.read_xml, ("extended", *_SHOWS)),
+    "json": Form(_write_json, _read_json, _write_json, _read_json, ()),
+}
+
+
+def parse_output(output: str) -> tuple[str, Show]:
+    """(form, what it shows besides) of an output such as `extended,id`; `InvalidValue` for what is none."""
+    words = [word.strip() for word in output.split(",")]
+    forms = [name for name in ("json", "xml", "save", "extended", "text") if name in words]
+    form = forms[0] if forms else "text"
+    for word in words:
+        if word != form and word not in FORMS[form].shows:
+            raise InvalidValue("output", f"{word!r} does not go with {form}; {_choice(form)}")
+    show = {name: name in words for name in Show._fields}
+    return form, Show(**show)
+
+
+def _choice(form: str) -> str:
+    shows = ", ".join(FORMS[form].shows) or "nothing else"
+    return f"write one of {', '.join(FORMS)}; besides itself, {form} shows {shows}"
+
+
+def write(
+    entries: Iterable[Mapping[str, Any]],
+    output: str = "text",
+    labels: LabelMap = NO_LABELS,
+    now: float | None = None,
+) -> str:
+    """The entries, or the expectations, in the form that `output` names. Ages are taken at `now` (UNIX time).
+
+    Raises `InvalidValue` for an output that is none and for an entry that the form cannot hold.
+    """
+    form, show = parse_output(output)
+    things = list(entries)
+    kinds = {is_expectation(thing) for thing in things}
+    if len(kinds) > 1:
+        raise InvalidValue("", "the list has both entries and expectations; write two lists")
+    writes = FORMS[form].write_expectations if True in kinds else FORMS[form].write
+    return writes(things, show, labels, time.time() if now is None else now)
+
+
+def read(raw: str, form: str | None = None, labels: LabelMap = NO_LABELS) -> list[Entry]:
+    """The entries or expectations in `raw`, which is in `form`, or in the one that it looks like.
+
+    Raises `Unreadable` for the first line, flow or entry that cannot be read.
+    """
+    return examine(raw, form, labels).entries
+
+
+def examine(
+    raw: str,
+    form: str | None = None,
+    labels: LabelMap = NO_LABELS,
+    unknown: str = "fail",
+    ignore_gaps: bool = False,
+) -> Reading:
+    """What `read` returns, and what was skipped.
+
+    `unknown` is one of `UNKNOWN`: to `fail` for words and lines that are not conntrack's, to `keep` such words in
+    `extra` of their entry, or to `skip` them. With `ignore_gaps`, entries that conntrack lost are no fault.
+    """
+    skipping = Unknown(unknown)
+    if form is None:
+        form = recognised(raw)
+    elif form not in FORMS:
+        raise InvalidValue("form", f"{form!r} is no form; write one of {', '.join(FORMS)}")
+    lost = list(gaps(raw))
+    if lost and not ignore_gaps:
+        line, what = lost[0]
+        raise Unreadable(f"line {line}", f"{what}, so entries are missing; use ignore_gaps=true to read the rest")
+    of_expectations = _of_expectations(raw, form)
+    reads = FORMS[form].read_expectations if of_expectations else FORMS[form].read
+    entries = reads(raw, labels, skipping) if raw.strip() else []
+    if form == "json":
+        kinds = {is_expectation(entry) for entry in entries}
+        if len(kinds) > 1:
+            raise Unreadable("document", "has both entries and expectations; write two documents")
+        of_expectations = True in kinds
+    return Reading("expect" if of_expectations else "conntrack", entries, skipping.skipped, len(lost))
+
+
+_BEGINNINGS = (
+    ("xml", re.compile(r"<")),
+    ("json", re.compile(r"\{|\[\s*[{\]]")),
+    ("save", re.compile(r"((sudo\s+)?\S*conntrack\s+)?--?[A-Za-z]")),
+)
+_EXPECT_DOCUMENT = re.compile(r"(?:<\?xml[^>]*\?>)?\s*(?:<expect\b|<flow[^>]*>\s*<layer3\b)")
+_EXPECT_COMMAND = re.compile(r"(?<!\S)(?:-[AIUD]\s*|--[a-z]+(?:\s+|=))(e[a-z]*)(?!\S)")
+
+
+def recognised(raw: str) -> str:
+    """The form that `raw` is in, by how it begins."""
+    start = _start(raw)
+    return next((name for name, beginning in _BEGINNINGS if beginning.match(raw, start)), "text")
+
+
+def _start(raw: str) -> int:
+    """Where a text begins, behind empty lines, comments and what conntrack reports of its work."""
+    start = 0
+    while start < len(raw):
+        end = raw.find("\n", start) + 1 or len(raw)
+        line = raw[start:end]
+        if line.strip() and not REMARK.match(line):
+            return start + len(line) - len(line.lstrip())
+        start = end
+    return start
+
+
+def _of_expectations(raw: str, form: str) -> bool:
+    """Whether a text of this form, which is not JSON, is a list of expectations, by how it begins."""
+    start = _start(raw)
+    if form == "xml":
+        return _EXPECT_DOCUMENT.match(raw, start) is not None
+    if form == "save":
+        command = _EXPECT_COMMAND.search(raw[start : start + LONGEST].partition("\n")[0])
+        return command is not None and "expect".startswith(command[1])
+    ends = raw.find("src=", start)
+    return "proto=" in raw[raw.rfind("\n", 0, max(ends, 0)) + 1 : max(ends, 0)]

@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that there is to tell rules, in small batches, as long as somebody takes it.
+
+Nothing is read while nobody takes. What comes meanwhile waits in the kernel's receive buffer; what finds no room
+there is lost, the kernel says so, and so do the documents. That is all the memory that a flood can take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import time
+from collections.abc import Generator
+
+from ...module_utils.client.entry.nested import Document
+from ...module_utils.client.events.subscription import Event
+from ...module_utils.client.host import namespace, sysctl
+from ...module_utils.client.match.match import EVERYTHING
+from ...module_utils.client.table import Table
+from .aggregate import Tally
+from .options import Options
+from .payloads import document_of
+from .streams import FollowerStream, Stream, SubscriptionStream
+from .usage_threshold import Fill
+
+#: Documents given at a time.
+BATCH = 64
+#: Seconds without a look at the clock, at the most: a follower looks at the table now and then.
+_PATIENCE = 1.0
+
+
+def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
+    """Batches of documents without an end, some of them empty.
+
+    Moves the thread that takes the first of them into the namespace of the options, for good. Returns early when
+    the file descriptor `wake` becomes readable.
+    """
+    if options.netns is not None:
+        namespace.enter_asked(options.netns, "run ansible-rulebook as root")
+    sysctl.check_recorded(options.match.needs, "match")
+    with contextlib.ExitStack() as opened:
+        streams = _open(options, opened)
+        tally = Tally(options.aggregate) if options.aggregate else None
+        fill = None
+        if options.threshold is not None:
+            fill = Fill(options.threshold, _Measure(opened.enter_context(Table())))
+        clocks = [each for each in (tally, fill) if each is not None]
+        poll = select.poll()
+        for descriptor in (wake, *(stream.fileno() for stream in streams)):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            batch: list[Document] = []
+            for stream in streams:
+                for told in stream.take():
+                    if tally is not None and isinstance(told, Event) and told.kind in options.entry_groups:
+                        tally.add(told, time.monotonic())
+                        continue
+                    batch.append(document_of(told, options.labels))
+                    if len(batch) == BATCH:
+                        yield batch
+                        batch = []
+            for clock in clocks:
+                batch += clock.take(time.monotonic())
+            yield batch
+            due = min((clock.due for clock in clocks), default=math.inf)
+            patience = min(_PATIENCE, max(0.0, due - time.monotonic()))
+            poll.poll(math.ceil(patience * 1000))
+
+
+def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
+    streams: list[Stream] = []
+    if options.entry_groups and options.resync:
+        streams.append(FollowerStream(options.entry_groups, options.match, options.receive_buffer, options.existing))
+    elif options.entry_groups:
+        streams.append(SubscriptionStream(options.entry_groups, options.match, options.receive_buffer))
+    for stream in streams:
+        opened.callback(stream.close)
+    if options.expectation_groups:
+        heard = SubscriptionStream(options.expectation_groups, EVERYTHING, options.receive_buffer)
+        opened.callback(heard.close)
+        streams.append(heard)
+    return streams
+
+
+class _Measure:
+    """The entries of a table, and how many it may have."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __call__(self) -> tuple[int, int | None]:
+        found = self._table.statistics()
+        # The second is known to netlink since Linux 4.18
+        return found["entries"], found.get("max_entries", sysctl.read("max"))

@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a rulebook asks of the event source, checked before anything is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ...module_utils.client.codec.types import as_list, parse_integer
+from ...module_utils.client.entry.labels import LabelMap
+from ...module_utils.client.entry.nested import no_such_key
+from ...module_utils.client.errors import InvalidValue, quoted
+from ...module_utils.client.events.subscription import ENTRY_GROUPS, GROUPS, RECEIVE_BUFFER
+from ...module_utils.client.match.match import EVERYTHING, Match, parse_match
+
+#: What entries can be counted by, with the keys of an entry of which the first that it has is meant.
+BY: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("family", "zone", "mark", "helper")},
+    **{
+        name: (f"original.{name}",)
+        for name in (
+            *("protocol", "source", "destination", "source_port", "destination_port"),
+            *("icmp_type", "icmp_code", "source_key", "destination_key"),
+        )
+    },
+    **{f"reply_{name}": (f"reply.{name}",) for name in ("source", "destination", "source_port", "destination_port")},
+    "state": ("tcp.state", "sctp.state", "dccp.state"),
+}
+
+_DAY = 86400.0
+_LARGEST_BUFFER = 1 << 30
+
+
+class Aggregate(NamedTuple):
+    """Counts instead of events: after so many seconds, of the `limit` groups with most, by these names of `BY`."""
+
+    window: float = 10.0
+    by: tuple[str, ...] = ()
+    limit: int = 100
+
+
+class Threshold(NamedTuple):
+    """An event when the table becomes full to so many per cent, and one when it falls `below`; looked for so often."""
+
+    percent: float
+    below: float
+    interval: float = 10.0
+
+
+class Options(NamedTuple):
+    """What to tell, and of which network namespace."""
+
+    groups: tuple[str, ...] = ENTRY_GROUPS
+    match: Match = EVERYTHING
+    netns: str | None = None
+    labels: LabelMap = LabelMap()
+    aggregate: Aggregate | None = None
+    threshold: Threshold | None = None
+    resync: bool = True
+    existing: bool = False
+    receive_buffer: int = RECEIVE_BUFFER
+
+    @property
+    def entry_groups(self) -> tuple[str, ...]:
+        return tuple(group for group in self.groups if group in ENTRY_GROUPS)
+
+    @property
+    def expectation_groups(self) -> tuple[str, ...]:
+        return tuple(group for group in self.groups if group not in ENTRY_GROUPS)
+
+
+#: The names of the options.
+NAMES = (
+    *("groups", "match", "except", "netns", "label_map", "aggregate", "threshold"),
+    *("resync", "existing", "receive_buffer"),
+)
+
+
+def parse_options(args: Mapping[str, Any]) -> Options:
+    """The options of a source in a rulebook. `InvalidValue` names the first that cannot be, and what to write."""
+    _check_variables(args, "")
+    given = _known(args, "", NAMES)
+    for name in ("match", "except"):
+        if name in args and args[name] is None:
+            raise InvalidValue(name, "is null; leave it out or give it a value")
+    labels = LabelMap.read(_text(given, "label_map"))
+    match = parse_match(given["match"], labels) if "match" in given else EVERYTHING
+    if "except" in given:
+        match = match.but_not(parse_match(given["except"], labels, "except"))
+    options = Options(
+        groups=_groups(given["groups"]) if "groups" in given else ENTRY_GROUPS,
+        match=match,
+        netns=_text(given, "netns"),
+        labels=labels,
+        aggregate=_aggregate(given["aggregate"]) if "aggregate" in given else None,
+        threshold=_threshold(given["threshold"]) if "threshold" in given else None,
+        resync=_switch(given.get("resync", True), "resync"),
+        existing=_switch(given.get("existing", False), "existing"),
+        receive_buffer=parse_integer(given.get("receive_buffer", RECEIVE_BUFFER), "receive_buffer", 1, _LARGEST_BUFFER),
+    )
+    _check_together(options)
+    return options
+
+
+def _check_variables(value: Any, key: str) -> None:
+    """Refuse the objects that ansible-rulebook passes where a template names a variable that is not set."""
+    variable = getattr(value, "_undefined_name", None)
+    if isinstance(variable, str):
+        raise InvalidValue(key, f"the variable {variable} is not set; set {variable} in the file of --vars")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_variables(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_variables(item, f"{key}[{number}]")
+
+
+def _check_together(options: Options) -> None:
+    if not options.groups and options.threshold is None:
+        raise InvalidValue("groups", "is empty, and without a threshold there is nothing to tell; write one of both")
+    if options.existing and not options.resync:
+        raise InvalidValue("existing", "needs the table to be read, which resync: false forbids; leave one of them out")
+    if options.aggregate is not None and not options.entry_groups:
+        raise InvalidValue("aggregate", "counts new, update and destroy, and groups has none of them; add one")
+    if options.match.needs and not options.resync and {"new", "update"} & set(options.groups):
+        raise InvalidValue(
+            "match",
+            "asks for counters or ages, which only destroy events show; write groups: [destroy], or leave resync on",
+        )
+
+
+def _groups(raw: Any) -> tuple[str, ...]:
+    names = as_list(raw)
+    for name in names:
+        if not isinstance(name, str) or name not in GROUPS:
+            raise InvalidValue("groups", f"{quoted(name)} is no group; write some of {', '.join(GROUPS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _aggregate(raw: Any) -> Aggregate:
+    given = _known(raw, "aggregate", Aggregate._fields)
+    names = as_list(given.get("by", []))
+    for name in names:
+        if not isinstance(name, str) or name not in BY:
+            raise InvalidValue("aggregate.by", f"{quoted(name)} cannot be counted by; write some of {', '.join(BY)}")
+    default = Aggregate()
+    return Aggregate(
+        _number(given.get("window", default.window), "aggregate.window", 0.1, _DAY),
+        tuple(dict.fromkeys(names)),
+        parse_integer(given.get("limit", default.limit), "aggregate.limit", 1, 10_000),
+    )
+
+
+def _threshold(raw: Any) -> Threshold:
+    given = _known(raw, "threshold", Threshold._fields)
+    if "percent" not in given:
+        raise InvalidValue("threshold.percent", "is missing; write the percentage at which the table is too full")
+    percent = _number(given["percent"], "threshold.percent", 0.001, 100.0)
+    below = _number(given.get("below", 0.9 * percent), "threshold.below", 0.0, 100.0)
+    if not 0 < below <= percent:
+        raise InvalidValue("threshold.below", f"{below:g} is not between 0 and percent, {percent:g}; write less")
+    return Threshold(percent, below, _number(given.get("interval", 10.0), "threshold.interval", 0.1, _DAY))
+
+
+def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is given under names that there are; a null is not given."""
+    if not isinstance(raw, Mapping):
+        raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write some of {', '.join(names)}")
+    for name in raw:
+        if name not in names:
+            raise no_such_key(key, name, names)
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def _text(given: Mapping[str, Any], key: str) -> str | None:
+    value = given.get(key)
+    if value is not None and not (isinstance(value, str) and value):
+        raise InvalidValue(key, f"{quoted(value)} is no name or path; write one, or leave it out")
+    return value
+
+
+def _switch(raw: Any, key: str) -> bool:
+    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):  # as it comes from an environment variable
+        return raw.strip().lower() == "true"
+    if not isinstance(raw, bool):
+        raise InvalidValue(key, f"{quoted(raw)} is neither; write true or false")
+    return raw
+
+
+def _number(raw: Any, key: str, lowest: float, highest: float) -> float:
+    try:
+        number = float("nan" if isinstance(raw, bool) else raw)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not lowest <= number <= highest:
+        raise InvalidValue(key, f"{quoted(raw)} cannot be; write a number from {lowest:g} to {highest:g}")
+    return number

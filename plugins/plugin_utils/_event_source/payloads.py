@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is told, as the documents that rules see."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ...module_utils.client.entry.document import to_document
+from ...module_utils.client.entry.labels import LabelMap
+from ...module_utils.client.entry.nested import Document
+from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event
+from ...module_utils.client.expectation import expectation
+from .streams import EventLoss, StreamItem
+
+#: What makes a template of a text: the openings of Jinja's, and Ansible's header that sets others.
+_OPENINGS = re.compile(r"\{(?=[{%#])|^#(?=jinja2:)")
+
+
+def document_of(told: StreamItem, labels: LabelMap) -> Document:
+    """The document for an event or a loss."""
+    if isinstance(told, EventLoss):
+        return _loss(told)
+    return _event(told, labels)
+
+
+def _event(event: Event, labels: LabelMap) -> Document:
+    by_process = {"port_id": event.port_id} if event.port_id else {}
+    if event.kind not in ENTRY_GROUPS:
+        return {
+            "type": event.kind,
+            "expectation": neutralize_templates(expectation.to_document(event.entry)),
+            **by_process,
+        }
+    return {
+        "type": event.kind,
+        "entry": neutralize_templates(to_document(event.entry, labels)),
+        "missed": event.missed,
+        "by_update": event.by_update,
+        **by_process,
+    }
+
+
+def _loss(loss: EventLoss) -> Document:
+    document: Document = {"type": "overrun", "table": loss.table, "overruns": loss.overruns}
+    if loss.resync is not None:
+        document["resync"] = {kind: getattr(loss.resync, kind) for kind in ENTRY_GROUPS}
+    return document
+
+
+def neutralize_templates(value: Any) -> Any:
+    """The value without what Jinja would take for a template.
+
+    ansible-rulebook puts what a rule hands over into a playbook, as it stands, where Ansible would evaluate it. So in
+    names from elsewhere, of labels, helpers and security contexts, a space parts the two characters of an opening.
+    """
+    if isinstance(value, str):
+        return _OPENINGS.sub(r"\g<0> ", value)
+    if isinstance(value, dict):
+        return {key: neutralize_templates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [neutralize_templates(item) for item in value]
+    return value

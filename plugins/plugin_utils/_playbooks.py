@@ -1,0 +1,273 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables of the playbooks: names, types, defaults, and the checks of what users set."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.common.validation import (
+    check_type_bool,
+    check_type_dict,
+    check_type_float,
+    check_type_int,
+    check_type_list,
+    check_type_str,
+)
+
+from ansible_collections.netops.conntrack.plugins.module_utils._source.file import shown
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import readable
+from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
+
+PREFIX = "conntrack_"
+#: How similar two names are if one is a suggestion for the other, and if one is certainly meant to be the other.
+SIMILAR, NEARLY_EQUAL = 0.5, 0.8
+NOTHING_CHANGED = "Nothing was changed."
+
+
+class BadVariables(Exception):
+    """The variables of a playbook have errors. The text is a sentence for each."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        super().__init__(readable(" ".join([*(f"{fault}." for fault in faults), NOTHING_CHANGED])))
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable, named without the prefix; `default` is None if the variable is then left out."""
+
+    kind: str
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """The variables of one playbook.
+
+    Exactly one variable of each group in `one_of` is required. `hosts` are the names of the variables that select
+    hosts, with defaults; these have no prefix.
+    """
+
+    variables: Mapping[str, Variable]
+    hosts: Mapping[str, str | None] = field(default_factory=lambda: {"target_hosts": None})
+    one_of: tuple[tuple[str, ...], ...] = ()
+
+
+RAW, TEXT, PATH, FLAG, INTEGER, NUMBER, DICTIONARY, LIST = (
+    Variable(kind) for kind in ("raw", "text", "path", "flag", "integer", "number", "dictionary", "list")
+)
+BATCHES = Variable("batches", [1, "25%", "100%"])
+MATCH = {"match": RAW, "except": RAW}
+
+PLAYBOOKS = {
+    "apply": Playbook(
+        {"src": PATH, "config": DICTIONARY, "label_map": TEXT, "report_limit": INTEGER, "batches": BATCHES},
+        one_of=(("config", "src"),),
+    ),
+    "flush": Playbook(
+        {
+            **MATCH,
+            "all": FLAG,
+            "limit": INTEGER,
+            "max_share": Variable("number", 50),
+            "max_share_floor": Variable("integer", 100),
+            "keep_ssh": FLAG,
+            "batches": BATCHES,
+        },
+        one_of=(("match", "all"),),
+    ),
+    "drain": Playbook(
+        {
+            **MATCH,
+            "drain_timeout": NUMBER,
+            "max_count": Variable("integer", 0),
+            "remove_rest": Variable("flag", False),
+            "remove_limit": INTEGER,
+        },
+        one_of=(("match",),),
+    ),
+    "migrate": Playbook(
+        {
+            **MATCH,
+            "switch": PATH,
+            "allow_failures": Variable("flag", False),
+            "remove_from_old": Variable("flag", False),
+            # The list of flows passes through the controller and must fit into its memory
+            "remove_limit": Variable("integer", 100_000),
+        },
+        hosts={"from_host": None, "to_host": None},
+    ),
+    "report": Playbook(
+        {
+            **MATCH,
+            "top": INTEGER,
+            "gather_subset": Variable("list", ["!capabilities", "!timeout_policies"]),
+            "report_path": Variable("path", "conntrack-report.html"),
+            "report_json_path": PATH,
+            "report_junit_path": PATH,
+            "report_title": TEXT,
+            "fail_when": DICTIONARY,
+        },
+        hosts={"target_hosts": "all"},
+    ),
+    "demo": Playbook(
+        {
+            "vpn_inside": Variable("text", "192.0.2.10"),
+            "vpn_outside": Variable("text", "198.51.100.80"),
+            "vpn_translated": Variable("text", "203.0.113.10"),
+            "stale_flow": RAW,
+            "stale_flow_successor": TEXT,
+            "report": TEXT,
+        },
+        hosts={"target_hosts": "all"},
+    ),
+}
+
+
+# Names
+
+
+def check_names(name: str, given: Collection[str], old: Collection[str]) -> None:
+    """Check the names of variables that are set for this playbook: extra vars, and `vars` of `import_playbook`.
+
+    :param old: The names without prefix that are accepted, because they are extra vars.
+    """
+    known = PLAYBOOKS[name].variables
+    faults = []
+    for variable in sorted(given):
+        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in known:
+            faults.append(_unknown(name, variable))
+        elif variable in known and variable not in old:
+            faults.append(f"{variable}: is accepted only as an extra variable; use {PREFIX}{variable}")
+    if faults:
+        raise BadVariables(faults)
+
+
+def check_inventory(name: str, given: Collection[str]) -> None:
+    """Refuse a variable of a host that is nearly named as one of this playbook; others may be of other software."""
+    every = {f"{PREFIX}{variable}" for playbook in PLAYBOOKS.values() for variable in playbook.variables}
+    faults = [
+        _unknown(name, variable)
+        for variable in sorted(given)
+        if variable.startswith(PREFIX) and variable not in every and _closest(name, variable, NEARLY_EQUAL)
+    ]
+    if faults:
+        raise BadVariables(faults)
+
+
+def _unknown(name: str, variable: str) -> str:
+    closest = _closest(name, variable, SIMILAR)
+    names = ", ".join(PREFIX + known for known in sorted(PLAYBOOKS[name].variables))
+    return f"{variable}: the playbook {name} has no such variable; use {closest or f'one of {names}'}"
+
+
+def _closest(name: str, variable: str, similarity: float) -> str | None:
+    """The variable of the playbook whose name is the most similar, if it is similar enough."""
+    found = difflib.get_close_matches(variable.removeprefix(PREFIX), PLAYBOOKS[name].variables, 1, similarity)
+    return f"{PREFIX}{found[0]}" if found else None
+
+
+# Hosts
+
+
+def check_hosts(hosts: Mapping[str, Any], groups: Mapping[str, Any], matching: Callable[[Any], Sequence[str]]) -> None:
+    """Check the variables that select hosts.
+
+    :param groups: The names of hosts by groups.
+    :param matching: Returns the hosts that a pattern matches, within --limit.
+    """
+    faults = []
+    for key, value in hosts.items():
+        if not value:
+            wanted = "hosts or groups" if key == "target_hosts" else "a host"
+            faults.append(f"{key}: is required; name {wanted} of the inventory")
+        elif key != "target_hosts" and value not in groups["all"]:
+            faults.append(f"{key}: {shown(to_native(value))} is not a host of the inventory")
+        elif not matching(value) and key != "from_host":  # from that, the others are delegated to
+            faults.append(f"{key}: {shown(to_native(value))} matches no host of the inventory, or none within --limit")
+    if not faults and len(hosts) == 2 and hosts["from_host"] == hosts["to_host"]:
+        faults.append(f"{' and '.join(hosts)}: are the same host; name two hosts")
+    if faults:
+        raise BadVariables(faults)
+
+
+# Values
+
+
+def check_values(name: str, given: Mapping[str, Any], without_effect: Collection[str] = ()) -> dict[str, Any]:
+    """The values of the variables of a playbook, converted to their types, with defaults.
+
+    :param given: Values by the names without prefix.
+    :param without_effect: Names without prefix that are set where only names with the prefix have an effect.
+    """
+    playbook = PLAYBOOKS[name]
+    values, faults = _converted(playbook.variables, given)
+    for group in playbook.one_of:
+        present = [f"{PREFIX}{one}" for one in group if values.get(one, False) is not False]
+        if len(present) > 1:
+            faults.append(f"{' and '.join(present)}: only one of them can be set; leave out the other")
+        elif not present:
+            old = [one for one in group if one in without_effect]
+            reason = f"; the variable {old[0]} has no effect without the prefix" if old else ""
+            faults.append(f"{' or '.join(PREFIX + one for one in group)}: is required{reason}")
+    if faults:
+        raise BadVariables(faults)
+    return values
+
+
+def check_batches(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of the variable `batches` alone, and of no other."""
+    values, faults = _converted({"batches": BATCHES}, given)
+    if faults:
+        raise BadVariables(faults)
+    return values
+
+
+def _converted(variables: Mapping[str, Variable], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values and defaults by the names of variables, and the errors."""
+    values: dict[str, Any] = {}
+    faults = []
+    for variable, option in variables.items():
+        value = given.get(variable, option.default)
+        if variable in given and value is None:
+            faults.append(f"{PREFIX}{variable}: is null; leave it out or give it a value")
+        elif value is not None:
+            check, wanted = KINDS[option.kind]
+            try:
+                values[variable] = check(value)
+            except (TypeError, ValueError):
+                faults.append(f"{PREFIX}{variable}: {shown(to_native(value))} is not valid; use {wanted}")
+    return values, faults
+
+
+def _path(value: Any) -> str:
+    """An absolute path; a relative one starts at the working directory of this process."""
+    text: str = check_type_str(value, allow_conversion=False)
+    if not text:
+        raise ValueError
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
+
+
+def _batches(value: Any) -> Any:
+    sizes = value if isinstance(value, list) else [value]
+    if not sizes or not all(re.fullmatch(r"\d+%?", str(size)) for size in sizes):
+        raise ValueError
+    return value
+
+
+KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "raw": (lambda value: value, ""),
+    "text": (check_type_str, "text"),
+    "path": (_path, "the path of a file"),
+    "flag": (check_type_bool, "true or false"),
+    "integer": (check_type_int, "an integer"),
+    "number": (check_type_float, "a number"),
+    "dictionary": (check_type_dict, "a dictionary"),
+    "list": (check_type_list, "a list"),
+    "batches": (_batches, 'numbers of hosts or percentages, such as [1, "25%", "100%"]'),
+}

@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The thresholds as a JUnit file: what fails in it is what the task fails for, host by host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree as ET  # only written here, never read
+
+from .html import xml_text
+from .thresholds import OF_HOSTS, WITHOUT_FACTS, shown, value_of
+
+#: A case's name, its outcome (None where it has passed) and what is said of that.
+_Case = tuple[str, "str | None", str]
+
+
+def render(document: dict[str, Any]) -> str:
+    """One test case for the facts of each host, and one for each threshold of each that has facts."""
+    suite = ET.Element("testsuite", name=xml_text(document["title"]))
+    if document["gathered"]:
+        suite.set("timestamp", document["gathered"].rstrip("Z"))
+    outcomes: list[str | None] = []
+    for host in document["hosts"]:
+        for name, outcome, said in _cases(host, document):
+            case = ET.SubElement(suite, "testcase", classname=xml_text(host["name"]), name=name)
+            if outcome:
+                ET.SubElement(case, outcome, message=xml_text(said))
+            outcomes.append(outcome)
+    suite.set("tests", str(len(outcomes)))
+    for outcome, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(count, str(outcomes.count(outcome)))
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _cases(host: dict[str, Any], document: dict[str, Any]) -> Iterator[_Case]:
+    figures = host["figures"]
+    if figures is None:
+        missed = any(one["threshold"] == WITHOUT_FACTS for one in document["exceeded"])
+        yield "facts", "error" if missed else "skipped", host["reasons"][0]["text"]
+        return
+    yield "facts", None, ""
+    above = {one["threshold"]: one for one in host["exceeded"]}
+    for name, limit in document["fail_when"].items():
+        if name not in OF_HOSTS:
+            continue
+        value = value_of(name, figures)
+        said = f"{OF_HOSTS[name]} is {shown(name, value)}, and may be {shown(name, limit)}"
+        if value is None:
+            yield name, "skipped", f"This host has not told {OF_HOSTS[name]}"
+        else:
+            yield name, "failure" if name in above else None, said

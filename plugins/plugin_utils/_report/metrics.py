@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is worth saying of one host and of all of them, as plain data under the names that the facts have.
+
+A figure that a host did not send, or that is none, is None or empty: its kernel may have no such counter, its
+namespace no such setting, and not every subset may have been gathered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from statistics import median
+from typing import Any
+
+from .sanitize import counts, mapping, number, percentage, rows, text
+
+Figures = dict[str, Any]
+
+#: The kernel's counters of which a person has use, the most serious first.
+COUNTERS = (
+    "drop",
+    "early_drop",
+    "chain_toolong",
+    "insert_failed",
+    "error",
+    "invalid",
+    "clash_resolve",
+    "search_restart",
+)
+SETTINGS = (
+    "max",
+    "buckets",
+    "expect_max",
+    "accounting",
+    "timestamps",
+    "events",
+    "checksum",
+    "log_invalid",
+    "tcp_loose",
+    "tcp_be_liberal",
+    "tcp_max_retrans",
+    "tcp_ignore_invalid_rst",
+)
+#: What can be counted and where; each entry is under one key of its map.
+PARTITIONS = ("by_family", "by_protocol", "by_zone", "by_mark")
+#: An entry may be under several keys of these, or under none.
+TRAITS = ("nat", "status")
+#: Of what there are rankings, and by which keys a row of them is known.
+RANKINGS: dict[str, tuple[str, ...]] = {
+    "sources": ("address",),
+    "destinations": ("address",),
+    "services": ("protocol", "port"),
+    "pairs": ("source", "destination"),
+}
+#: So many names of one map, timeouts, protocols with states, and rows of a ranking are kept.
+NAMES, TIMEOUTS, STATEFUL, ROWS = 16, 64, 4, 25
+
+
+def of_host(facts: Any) -> Figures | None:
+    """The figures in the facts of one host; None where what it sent is nothing of the kind."""
+    facts = mapping(facts)
+    count, most = number(facts.get("count")), number(facts.get("max"))
+    if count is None and number(facts.get("matched")) is None and not mapping(facts, "statistics", "total"):
+        return None
+    return {
+        "count": count,
+        "max": most,
+        "usage_percent": _usage(count, most, facts.get("usage_percent")),
+        "matched": number(facts.get("matched")),
+        **{name: counts(facts.get(name), NAMES) for name in (*PARTITIONS, *TRAITS)},
+        "by_state": _states(facts.get("by_state")),
+        "top": {name: _ranking(name, mapping(facts, "top", name)) for name in RANKINGS},
+        "statistics": _known(mapping(facts, "statistics", "total"), COUNTERS),
+        "expectations": _known(mapping(facts, "expectations"), ("count", "max")),
+        "settings": {
+            **_known(mapping(facts, "settings"), SETTINGS),
+            "timeouts": dict(sorted(counts(mapping(facts, "settings", "timeouts"), TIMEOUTS).items())),
+        },
+    }
+
+
+def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
+    """The figures of several hosts taken together, each of them with its name."""
+    every = [one for _name, one in hosts]
+    fill = [(name, one["usage_percent"]) for name, one in hosts if one["usage_percent"] is not None]
+    percentages = [percent for _name, percent in fill]
+    return {
+        "count": sum(one["count"] or 0 for one in every),
+        "usage_percent": {
+            "known": len(fill),
+            "median": round(median(percentages), 2) if fill else None,
+            "highest": _most(fill),
+            "hosts_by_tenth": _by_tenth(percentages),
+        },
+        "matched": sum(one["matched"] or 0 for one in every),
+        **{name: _sum([one[name] for one in every]) for name in (*PARTITIONS, *TRAITS)},
+        "by_state": {
+            protocol: _sum([one["by_state"].get(protocol, {}) for one in every])
+            for protocol in sorted({protocol for one in every for protocol in one["by_state"]})[:STATEFUL]
+        },
+        "top": {name: _common_ranking(name, [one["top"][name] for one in every]) for name in RANKINGS},
+        "statistics": {name: told for name in COUNTERS if (told := _counter(name, hosts)) is not None},
+        "settings": _common_settings([flat(one["settings"]) for one in every]),
+    }
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Settings by one name each: `timeouts.udp`."""
+    timeouts = {f"timeouts.{name}": value for name, value in settings["timeouts"].items()}
+    return {**{name: value for name, value in settings.items() if name != "timeouts"}, **timeouts}
+
+
+def _common_settings(every: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+    """Of each setting the value that most hosts have, how many do, and how many have another."""
+    names = dict.fromkeys(name for one in every for name in one)
+    return {name: _common_setting([one[name] for one in every if name in one]) for name in islice(names, TIMEOUTS)}
+
+
+def _common_setting(values: Sequence[int]) -> dict[str, int]:
+    value, hosts = min(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    return {"value": value, "hosts": hosts, "others": len(values) - hosts}
+
+
+def _usage(count: int | None, most: int | None, told: Any) -> float | None:
+    if count is not None and most:
+        return round(100 * count / most, 2)
+    return percentage(told)
+
+
+def _known(found: Mapping[Any, Any], names: Iterable[str]) -> dict[str, int]:
+    return {name: value for name in names if (value := number(found.get(name))) is not None}
+
+
+def _states(found: Any) -> dict[str, dict[str, int]]:
+    states = {text(protocol): counts(of, NAMES) for protocol, of in list(mapping(found).items())[:STATEFUL]}
+    return {protocol: of for protocol, of in sorted(states.items()) if protocol and of}
+
+
+def _sum(maps: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in maps:
+        for name, count in one.items():
+            total[name] = total.get(name, 0) + count
+    return counts(total, NAMES)
+
+
+def _most(values: Sequence[tuple[str, Any]]) -> dict[str, Any] | None:
+    """Which host has the most, the first by name of those."""
+    if not values:
+        return None
+    host, value = min(values, key=lambda one: (-one[1], one[0]))
+    return {"host": host, "value": value}
+
+
+def _by_tenth(percentages: Iterable[float]) -> list[int]:
+    """How many tables are up to 10 % full, up to 20 %, ...; those that are more than full are among the last."""
+    tenths = [0] * 10
+    for percent in percentages:
+        tenths[min(int(percent // 10), 9)] += 1
+    return tenths
+
+
+def _counter(name: str, hosts: Sequence[tuple[str, Figures]]) -> dict[str, Any] | None:
+    """A counter of the kernel over all hosts that have it."""
+    values = [(host, one["statistics"][name]) for host, one in hosts if name in one["statistics"]]
+    if not values:
+        return None
+    nonzero = [(host, value) for host, value in values if value]
+    total = sum(value for _host, value in values)
+    return {"total": total, "known": len(values), "nonzero": len(nonzero), "highest": _most(nonzero)}
+
+
+# Rankings
+
+
+def _ranking(name: str, found: Mapping[Any, Any]) -> dict[str, list[Figures]]:
+    ranking = {}
+    for order in ("by_flows", "by_bytes"):
+        told = [row for raw in rows(found.get(order), ROWS) if (row := _row(name, raw)) is not None]
+        if told:
+            ranking[order] = told
+    return ranking
+
+
+def _row(name: str, raw: Mapping[Any, Any]) -> Figures | None:
+    """One row of a ranking; None where it does not say of whom."""
+    known = {key: text(raw.get(key)) for key in RANKINGS[name]}
+    if not all(known.values()):
+        return None
+    return {**known, **_known(raw, ("flows", "bytes"))}
+
+
+def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) -> dict[str, list[Figures]]:
+    """One ranking of what is in the hosts' own, each with on how many hosts it is in theirs."""
+    common: dict[tuple[str, ...], Figures] = {}
+    for ranking in rankings:
+        of_host = {
+            tuple(row[key] for key in RANKINGS[name]): row for order in sorted(ranking) for row in ranking[order]
+        }
+        for key, row in of_host.items():
+            total = common.setdefault(key, {**dict(zip(RANKINGS[name], key, strict=True)), "flows": 0, "hosts": 0})
+            total["hosts"] += 1
+            total["flows"] += row.get("flows", 0)
+            if "bytes" in row:
+                total["bytes"] = total.get("bytes", 0) + row["bytes"]
+    return {
+        order: ordered
+        for order, unit in (("by_flows", "flows"), ("by_bytes", "bytes"))
+        if (ordered := sorted((row for row in common.values() if row.get(unit)), key=_ranked(name, unit))[:ROWS])
+    }
+
+
+def _ranked(name: str, unit: str) -> Any:
+    return lambda row: (-row[unit], *(row[key] for key in RANKINGS[name]))
+
+
+def share(part: int | None, whole: int | None) -> float | None:
+    """A part of a whole in per cent; None where there is no whole."""
+    return 100 * (part or 0) / whole if whole else None

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Host by host, folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..components import DETAILED, badge, definitions, folded, quantity, section, shares
+from ..formatting import percent, whole
+from ..html import Content, Markup, element, joined
+from .kernel import peculiar
+from .top import rankings_of_one
+from .traffic import nat_rows, state_rows
+
+Document = Mapping[str, Any]
+
+
+def hosts(document: Document) -> Markup | None:
+    """Each of several; of one alone, all is said already."""
+    every = document["hosts"]
+    if len(every) < 2:
+        return None
+    note = None
+    if len(every) > DETAILED:
+        note = f"The first {whole(DETAILED)} of {whole(len(every))}; all others are in the JSON beside this page."
+    common = document["fleet"]["settings"]
+    return section(
+        "hosts", "Host by host", [_host(place, host, common) for place, host in enumerate(every[:DETAILED])], lead=note
+    )
+
+
+def _host(place: int, host: Document, common: Document) -> Markup:
+    figures = host["figures"]
+    fill = (
+        element("span", "no facts", class_="none") if figures is None else quantity(percent(figures["usage_percent"]))
+    )
+    return folded(
+        joined(element("h3", host["name"]), badge(host["level"]), element("span", fill, class_="usage")),
+        element(
+            "div",
+            element("ul", [element("li", reason["text"]) for reason in host["reasons"]], class_="why")
+            if host["reasons"]
+            else None,
+            None if figures is None else _details(figures, common),
+            id=f"host-{place + 1}",
+            class_="inside",
+        ),
+        class_="host",
+    )
+
+
+def _details(figures: Document, common: Document) -> Markup:
+    matched = figures["matched"]
+    what = (
+        ("Protocols", "Protocol", list(figures["by_protocol"].items())),
+        ("States", "State", state_rows(figures)),
+        ("NAT", "Address", nat_rows(figures)),
+    )
+    tables = [shares(caption, name, rows, matched, bars=False) for caption, name, rows in what if rows]
+    tables += rankings_of_one(figures)
+    return joined(
+        definitions(_facts(figures)),
+        element("div", tables, class_="grid") if matched and tables else None,
+        peculiar(figures, common),
+    )
+
+
+def _facts(figures: Document) -> list[tuple[Content, Content]]:
+    """What there is one of on each host, and is not nothing."""
+    told: list[tuple[Content, Content]] = [("Entries", quantity(whole(figures["count"])))]
+    if figures["max"] is not None:
+        told.append(("Maximum", quantity(whole(figures["max"]))))
+    told += [(element("code", name), quantity(whole(count))) for name, count in figures["statistics"].items() if count]
+    if figures["expectations"].get("count"):
+        told.append(("Expectations", quantity(whole(figures["expectations"]["count"]))))
+    for name, heading in (("by_zone", "Zones"), ("by_mark", "Marks")):
+        if set(figures[name]) - {"0"}:
+            told.append((heading, ", ".join(f"{key}: {whole(count)}" for key, count in figures[name].items())))
+    return told

@@ -1,0 +1,115 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the kernels have counted, and how they are set up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..components import definitions, empty, folded, quantity, section, table
+from ..display_names import COUNTERS_MEAN, SWITCHES
+from ..formatting import UNKNOWN, seconds, whole
+from ..html import Content, Markup, element, joined
+from ..metrics import flat
+
+Document = Mapping[str, Any]
+
+_TIMEOUT = "timeouts."
+
+
+def counters(document: Document) -> Markup | None:
+    fleet = document["fleet"]
+    if not fleet["with_facts"]:
+        return None
+    heading = "What went wrong"
+    if not fleet["statistics"]:
+        return section("counters", heading, empty("No counters of the kernel were gathered."))
+    several = fleet["with_facts"] > 1
+    columns = [("Counter", None), ("Total", "n"), *([("Hosts", "n"), ("Most", "wide")] if several else [])]
+    rows = [
+        (
+            joined(element("code", name), element("span", COUNTERS_MEAN[name], class_="meaning")),
+            quantity(whole(told["total"])),
+            *([quantity(whole(told["nonzero"])), _most(told["highest"])] if several else []),
+        )
+        for name, told in fleet["statistics"].items()
+    ]
+    return section(
+        "counters",
+        heading,
+        table("What the kernels have counted", columns, rows, "plain unnamed", stacks=True),
+        lead="Counted by the kernel since it started. Whether it still happens, only a second report can tell.",
+    )
+
+
+def _most(highest: Document | None) -> Content:
+    if highest is None:
+        return quantity(UNKNOWN)
+    return joined(quantity(whole(highest["value"])), " on ", highest["host"])
+
+
+def settings(document: Document) -> Markup | None:
+    """How the kernels are set up, and how many are otherwise."""
+    fleet = document["fleet"]
+    common = fleet["settings"]
+    if not common:
+        return None
+    heading = "How they are set up" if fleet["with_facts"] > 1 else "How it is set up"
+    shown, timeouts = _parted(common)
+    if fleet["with_facts"] == 1:
+        return section("settings", heading, _setup(((name, told["value"]) for name, told in shown.items())), [
+            folded("Timeouts", _setup((name, told["value"]) for name, told in timeouts.items())) if timeouts else None
+        ])  # fmt: skip
+    return section(
+        "settings",
+        heading,
+        _agreement("Settings", shown) if shown else None,
+        folded("Timeouts", _agreement("Timeouts", timeouts)) if timeouts else None,
+    )
+
+
+def _parted(common: Document) -> tuple[dict[str, Any], dict[str, Any]]:
+    parted: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for name, told in common.items():
+        parted[name.startswith(_TIMEOUT)][name] = told
+    return parted
+
+
+def _agreement(caption: str, common: Document) -> Markup:
+    columns = [(caption, None), ("Most have", "n"), ("Hosts", "n"), ("Others", "n")]
+    rows = [
+        (_name(name), _value(name, told["value"]), quantity(whole(told["hosts"])), quantity(whole(told["others"])))
+        for name, told in common.items()
+    ]
+    return table(f"{caption} that most hosts have", columns, rows, "plain unnamed")
+
+
+def peculiar(figures: Document, common: Document) -> Markup | None:
+    """What is set up otherwise on one host than on most."""
+    found = {
+        name: value
+        for name, value in flat(figures["settings"]).items()
+        if name in common and value != common[name]["value"]
+    }
+    if not found:
+        return None
+    return joined(element("h4", "Set up otherwise than most"), _setup(found.items()))
+
+
+def _setup(found: Iterable[tuple[str, int]]) -> Markup:
+    return definitions(((_name(name), _value(name, value)) for name, value in found), "setup")
+
+
+def _name(name: str) -> Markup:
+    return element("code", name[len(_TIMEOUT) :] if name.startswith(_TIMEOUT) else name)
+
+
+def _value(name: str, value: int) -> Content:
+    if name.startswith(_TIMEOUT):
+        return quantity(seconds(value))
+    if name in SWITCHES and value in (0, 1):
+        return "yes" if value else "no"
+    if name == "events" and value in (0, 1, 2):
+        return ("no", "yes", "on demand")[value]
+    return quantity(whole(value))

@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one wants to know first: the whole in a sentence, its main figures, and who needs somebody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import svg
+from ..components import LISTED, URGENT, badge, empty, host_link, listing, quantity, section, table
+from ..formatting import UNKNOWN, percent, plural, short, whole
+from ..html import Content, Markup, element, joined
+from ..thresholds import OF_HOSTS, shown
+
+Document = Mapping[str, Any]
+
+
+def overview(document: Document) -> Markup:
+    """The figures one looks for first."""
+    fleet = document["fleet"]
+    usage = fleet["usage_percent"]["highest"]
+    statistics = fleet["statistics"]
+    tiles: list[tuple[str, Content, Content]] = []
+    if fleet["hosts"] > 1:
+        missing = fleet["without_facts"]
+        tiles.append(
+            ("Hosts", whole(fleet["hosts"]), f"{whole(missing)} without facts" if missing else "all have answered")
+        )
+        tiles.append(
+            (
+                "Fullest table",
+                quantity(percent(usage["value"] if usage else None)),
+                usage["host"] if usage else "not known",
+            )
+        )
+    else:
+        figures = document["hosts"][0]["figures"] or {}
+        tiles.append(("Fill", quantity(percent(usage["value"] if usage else None)), f"of {whole(figures.get('max'))}"))
+    tiles.append(("Entries", quantity(short(fleet["count"])), _median(fleet)))
+    tiles.append(_counter_tile("Dropped packets", "drop", statistics))
+    tiles.append(_counter_tile("Failed inserts", "insert_failed", statistics))
+    return element(
+        "dl",
+        [
+            element("div", element("dt", name), element("dd", figure), element("dd", note, class_="note"))
+            for name, figure, note in tiles
+        ],
+        class_="tiles",
+    )
+
+
+def _median(fleet: Document) -> str:
+    usage = fleet["usage_percent"]
+    if usage["known"] > 1:
+        return f"median fill {percent(usage['median'])}"
+    return f"{whole(fleet['matched'])} looked at"
+
+
+def _counter_tile(name: str, counter: str, statistics: Document) -> tuple[str, Content, Content]:
+    told = statistics.get(counter)
+    if told is None:
+        return name, whole(None), "not told"
+    note = "none since the start"
+    if told["nonzero"]:
+        note = f"on {plural(told['nonzero'], 'host')}" if told["known"] > 1 else "since the start"
+    return name, quantity(short(told["total"])), note
+
+
+def verdict(document: Document) -> Markup:
+    """The whole report in a sentence."""
+    fleet = document["fleet"]
+    levels = fleet["by_level"]
+    if not fleet["hosts"]:
+        return element("p", "There are no hosts to report on.", class_="verdict")
+    if levels["critical"]:
+        level, said = "critical", f"{_need(levels['critical'], fleet['hosts'])} attention now"
+        if levels["warning"]:
+            said += f", and {whole(levels['warning'])} {'is' if levels['warning'] == 1 else 'are'} worth a look"
+    elif levels["warning"]:
+        level, said = "warning", f"{_need(levels['warning'], fleet['hosts'])} a look"
+    else:
+        level, said = "quiet", "Nothing needs attention"
+    return element("p", svg.sign(level), " ", said, ".", class_=f"verdict {level}")
+
+
+def _need(count: int, hosts: int) -> str:
+    if hosts == 1:
+        return "This host needs"
+    return f"{whole(count)} of {whole(hosts)} hosts {'needs' if count == 1 else 'need'}"
+
+
+def thresholds(document: Document) -> Markup | None:
+    """Whether the report fails, and by what."""
+    if not document["fail_when"]:
+        return None
+    above: dict[str, list[Document]] = {}
+    for one in document["exceeded"]:
+        above.setdefault(one["threshold"], []).append(one)
+    rows = []
+    for name, limit in document["fail_when"].items():
+        found = above.get(name, [])
+        most = max(found, key=lambda one: one["value"], default=None)
+        rows.append(
+            (
+                element("code", name),
+                quantity(shown(name, limit)),
+                badge("critical", "exceeded") if found else badge("quiet", "kept"),
+                _by_whom(name, found, most),
+            )
+        )
+    return section(
+        "thresholds",
+        "Thresholds",
+        table(
+            "Thresholds at which this report fails",
+            [("Threshold", None), ("Limit", "n"), ("Outcome", None), ("Where", "wide")],
+            rows,
+            "plain unnamed",
+            stacks=True,
+        ),
+    )
+
+
+def _by_whom(name: str, found: Sequence[Document], most: Document | None) -> Content:
+    if most is None:
+        return UNKNOWN
+    if name not in OF_HOSTS:
+        return f"{plural(most['value'], 'host')} without facts"
+    on = f"{plural(len(found), 'host')}, most on " if len(found) > 1 else ""
+    return joined(on, most["host"], " with ", quantity(shown(name, most["value"])))
+
+
+def attention(document: Document) -> Markup:
+    """Who needs somebody, the most urgent first."""
+    urgent = [(place, host) for place, host in enumerate(document["hosts"]) if host["level"] in URGENT]
+    several = len(document["hosts"]) > 1
+
+    def listed(part: Sequence[tuple[int, Document]]) -> Markup:
+        return element(
+            "ol",
+            [
+                element(
+                    "li",
+                    element("div", badge(host["level"]), class_="level"),
+                    element("div", host_link(host, place) if several else host["name"], class_="who"),
+                    element("ul", [element("li", reason["text"]) for reason in host["reasons"]], class_="why"),
+                    class_=host["level"],
+                )
+                for place, host in part
+            ],
+            class_="attention",
+        )
+
+    content = (
+        listing(urgent, LISTED, listed, "{} more hosts") if urgent else empty("Nobody does, as far as the facts tell.")
+    )
+    return section("attention", "Needs attention", content)

@@ -1,0 +1,113 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who has the most flows and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..components import empty, quantity, section, table
+from ..display_names import RANKING_NAMES, SERVICES
+from ..formatting import percent, plural, volume, whole
+from ..html import Content, Markup, element, joined
+from ..metrics import RANKINGS, share
+
+Document = Mapping[str, Any]
+
+#: So many rows of each ranking: of all hosts, and of one of several.
+ROWS, ROWS_OF_ONE = 10, 5
+
+
+def rankings(document: Document) -> Markup | None:
+    """Over all hosts."""
+    fleet = document["fleet"]
+    if not fleet["matched"]:
+        return None
+    several = fleet["with_facts"] > 1
+    tables = [
+        told
+        for name in RANKINGS
+        for told in (
+            _by_flows(name, fleet["top"][name], fleet["matched"], several),
+            _by_bytes(name, fleet["top"][name]),
+        )
+        if told is not None
+    ]
+    if not tables:
+        return section("rankings", "Who has the most", empty("Rankings were not gathered."))
+    return section(
+        "rankings",
+        "Who has the most",
+        element("div", tables, class_="columns"),
+        lead=" ".join(_notes(fleet, several)) or None,
+    )  # fmt: skip
+
+
+def rankings_of_one(figures: Document) -> list[Markup]:
+    """Of one host of several, the shortest that says something."""
+    found = []
+    for name in ("sources", "destinations", "services"):
+        rows = figures["top"][name].get("by_flows", [])[:ROWS_OF_ONE]
+        told = _by_flows(name, {"by_flows": rows}, figures["matched"], False)
+        if told is not None:
+            found.append(told)
+    return found
+
+
+def _notes(fleet: Document, several: bool) -> list[str]:
+    notes = []
+    if several:
+        notes.append("Added up from what each host has ranked high, so a number may be too low.")
+    accounting = fleet["settings"].get("accounting")
+    off = 0 if accounting is None else accounting["others"] if accounting["value"] else accounting["hosts"]
+    if off:
+        where = f"on {plural(off, 'host')}" if several else "here"
+        notes.append(f"Bytes are not counted {where}: accounting is off.")
+    return notes
+
+
+def _by_flows(name: str, ranking: Document, matched: int | None, several: bool) -> Markup | None:
+    rows = ranking.get("by_flows", [])[:ROWS]
+    if not rows:
+        return None
+    counted = any("bytes" in row for row in rows)
+    columns = [
+        (_SINGULAR[name], "who"),
+        ("Flows", "n"),
+        ("Share", "n"),
+        *([("Bytes", "n")] if counted else []),
+        *([("Hosts", "n")] if several else []),
+    ]
+    cells = [
+        (
+            _who(name, row),
+            quantity(whole(row.get("flows"))),
+            quantity(percent(share(row.get("flows"), matched))),
+            *([quantity(volume(row.get("bytes")))] if counted else []),
+            *([quantity(whole(row.get("hosts")))] if several else []),
+        )
+        for row in rows
+    ]
+    return table(f"{RANKING_NAMES[name]} by flows", columns, cells, "ranking")
+
+
+def _by_bytes(name: str, ranking: Document) -> Markup | None:
+    rows: Sequence[Document] = [row for row in ranking.get("by_bytes", []) if row.get("bytes")][:ROWS]
+    if not rows:
+        return None
+    columns = [(_SINGULAR[name], "who"), ("Bytes", "n"), ("Flows", "n")]
+    cells = [(_who(name, row), quantity(volume(row["bytes"])), quantity(whole(row.get("flows")))) for row in rows]
+    return table(f"{RANKING_NAMES[name]} by bytes", columns, cells, "ranking")
+
+
+_SINGULAR = {"sources": "Source", "destinations": "Destination", "services": "Service", "pairs": "Pair"}
+
+
+def _who(name: str, row: Document) -> Content:
+    if name == "services":
+        known = SERVICES.get((row["protocol"], row["port"]))
+        return joined(row["protocol"], " ", row["port"], element("span", " ", known, class_="of") if known else None)
+    if name == "pairs":
+        return joined(row["source"], " → ", row["destination"])
+    return row["address"]

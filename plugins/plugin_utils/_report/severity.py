@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which hosts need somebody's attention first, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .formatting import percent, plural, whole
+from .metrics import Figures, share
+from .thresholds import OF_HOSTS, shown
+
+#: The most urgent first.
+LEVELS = ("critical", "warning", "notice", "quiet")
+#: From how many per cent on a table is filling up, and nearly full.
+FILLING, NEARLY_FULL = 75, 90
+#: From how many entries on it means something that most of them never got an answer.
+MANY = 1000
+
+Reason = dict[str, str]
+
+
+def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason]:
+    """What is to be said of a host, the most urgent first."""
+    found = [
+        *_of_fill(figures),
+        *_of_statistics(figures["statistics"]),
+        *_of_expectations(figures["expectations"]),
+        *_of_answers(figures),
+    ]
+    for one in exceeded:
+        _put_above(one, found)
+    return sorted(found, key=lambda reason: LEVELS.index(reason["level"]))
+
+
+def of_missing(why: str, said: str) -> list[Reason]:
+    """The same of a host that sent no facts."""
+    told = {"unreachable": "It could not be reached", "failed": "No facts were gathered"}[why]
+    return [_reason("critical", why, f"{told}: {said}" if said else f"{told}.")]
+
+
+def level(found: Sequence[Reason]) -> str:
+    return found[0]["level"] if found else "quiet"
+
+
+def _reason(urgency: str, about: str, sentence: str) -> Reason:
+    return {"level": urgency, "about": about, "text": sentence}
+
+
+def _put_above(exceeded: dict[str, Any], found: list[Reason]) -> None:
+    """Say that a threshold is exceeded, with what is said of its figure already."""
+    name = exceeded["threshold"]
+    about, limit = OF_HOSTS[name], shown(name, exceeded["limit"])
+    for place, reason in enumerate(found):
+        if reason["about"] == about:
+            found[place] = _reason("critical", about, f"{reason['text']} The threshold is {limit}.")
+            return
+    sentence = f"{about} is {shown(name, exceeded['value'])}. The threshold is {limit}."
+    found.append(_reason("critical", about, sentence))
+
+
+def _of_fill(figures: Figures) -> list[Reason]:
+    usage = figures["usage_percent"]
+    if usage is None or usage < FILLING:
+        return []
+    room = ""
+    if figures["count"] is not None and figures["max"]:
+        room = f", with room for {whole(max(figures['max'] - figures['count'], 0))} more"
+    urgency = "critical" if usage >= NEARLY_FULL else "warning"
+    return [_reason(urgency, "usage_percent", f"The table is {percent(usage)} full{room}.")]
+
+
+def _of_statistics(statistics: dict[str, int]) -> list[Reason]:
+    problems: tuple[tuple[str, str, Callable[[int], str]], ...] = (
+        ("drop", "warning", lambda n: f"{plural(n, 'packet')} dropped for want of an entry."),
+        (
+            "early_drop",
+            "warning",
+            lambda n: f"{plural(n, 'entry', 'entries')} removed early to make room: the table was full.",
+        ),
+        (
+            "chain_toolong",
+            "warning",
+            lambda n: f"{plural(n, 'entry', 'entries')} refused, for their hash chain was too long.",
+        ),
+        ("insert_failed", "notice", lambda n: f"{plural(n, 'entry', 'entries')} not inserted."),
+    )
+    return [_reason(urgency, name, say(statistics[name])) for name, urgency, say in problems if statistics.get(name)]
+
+
+def _of_expectations(expectations: dict[str, int]) -> list[Reason]:
+    fill = share(expectations.get("count"), expectations.get("max"))
+    if fill is None or fill < NEARLY_FULL:
+        return []
+    return [_reason("warning", "expectations", f"The table of expectations is {percent(fill)} full.")]
+
+
+def _of_answers(figures: Figures) -> list[Reason]:
+    matched = figures["matched"] or 0
+    unanswered = matched - figures["status"].get("seen_reply", 0)
+    if matched < MANY or not figures["status"] or 2 * unanswered < matched:
+        return []
+    return [
+        _reason("notice", "seen_reply", f"{percent(share(unanswered, matched))} of the entries never got an answer.")
+    ]

@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Figures as inline SVG, with the colours of the page's style sheet.
+
+A bar stands beside its number and is hidden from a screen reader; a chart that stands alone says what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .formatting import percent
+from .html import Markup, element, joined
+from .severity import FILLING, NEARLY_FULL
+
+#: Shades of a strip, the first for its largest part and the last for what is left.
+SHADES = 6
+
+
+def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> Markup:
+    """A share in per cent as a bar, with marks from where on a table is filling up and nearly full."""
+    if value is None:
+        return Markup("")
+    width = _bounded(value)
+    return element(
+        "svg",
+        element("rect", class_="track", width=100, height=8, rx=1),
+        element("rect", class_=f"fill {urgency}", width=_number(width), height=8) if width else None,
+        [_mark(at, 8) for at in (FILLING, NEARLY_FULL)] if marks else None,
+        class_="bar",
+        viewBox="0 0 100 8",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def gauge(value: float, urgency: str, told: str) -> Markup:
+    """How full one table is, large."""
+    return element(
+        "svg",
+        element("title", told),
+        element("desc", f"Marks are at {percent(FILLING)}, filling up, and {percent(NEARLY_FULL)}, nearly full."),
+        element("rect", class_="track", width=100, height=10),
+        element("rect", class_=f"fill {urgency}", width=_number(max(_bounded(value), 0.2)), height=10)
+        if value
+        else None,
+        [_mark(at, 10) for at in (FILLING, NEARLY_FULL)],
+        class_="gauge",
+        viewBox="0 0 100 10",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=told,
+    )
+
+
+def column(value: int, highest: int, urgency: str) -> Markup:
+    """A count as a column of a histogram."""
+    height = 100 * value / highest if highest else 0
+    height = max(height, 1.5) if value else 0
+    return element(
+        "svg",
+        element("rect", class_=f"fill {urgency}", y=_number(100 - height), width=10, height=_number(height)),
+        class_="column",
+        viewBox="0 0 10 100",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
+    """Parts of a whole one beside the other, in the order and the shades of `key`."""
+    total = sum(count for _name, count in parts) or 1
+    pieces, at = [], 0.0
+    for place, (name, count) in enumerate(parts):
+        width = 100 * count / total
+        pieces.append(
+            element(
+                "rect",
+                element("title", f"{name}: {percent(width)}"),
+                class_=f"shade-{shade(place)}",
+                x=_number(at),
+                width=_number(width),
+                height=10,
+            )
+        )
+        at += width
+    listed = ", ".join(f"{name} {percent(100 * count / total)}" for name, count in parts)
+    return element(
+        "svg",
+        element("title", told),
+        element("desc", listed),
+        pieces,
+        class_="strip",
+        viewBox="0 0 100 10",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=f"{told}: {listed}",
+    )
+
+
+def key(place: int) -> Markup:
+    """The shade of one part of a strip."""
+    return element(
+        "svg",
+        element("rect", class_=f"shade-{shade(place)}", width=10, height=10, rx=2),
+        class_="key",
+        viewBox="0 0 10 10",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def shade(place: int) -> int:
+    return min(place, SHADES - 1)
+
+
+#: A shape for each level, for who cannot tell the colours apart.
+_SIGNS = {
+    "critical": joined(element("rect", x=1, y=1, width=10, height=10, rx=1.5)),
+    "warning": joined(element("path", d="M6 .8 11.6 11H.4z")),
+    "notice": joined(element("circle", cx=6, cy=6, r=4.2)),
+    "quiet": joined(element("path", class_="line", d="M1.8 6.6 4.8 9.4 10.4 2.8")),
+}
+
+
+def sign(urgency: str) -> Markup:
+    return element(
+        "svg",
+        _SIGNS[urgency],
+        class_=f"sign {urgency}",
+        viewBox="0 0 12 12",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def _mark(at: float, height: int) -> Markup:
+    return element("rect", class_="mark", x=at, width=0.4, height=height)
+
+
+def _bounded(value: float) -> float:
+    return min(max(value, 0.0), 100.0)
+
+
+def _number(value: float) -> str:
+    """Two digits behind the point are more than a screen can show."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may not be above what: the thresholds at which a report fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ...module_utils.client.errors import quoted
+from .formatting import UNKNOWN, percent, whole
+
+#: The figure that each threshold is about, in the order in which they are told.
+OF_HOSTS: dict[str, str] = {
+    "usage_percent_above": "usage_percent",
+    "count_above": "count",
+    "drop_above": "drop",
+    "early_drop_above": "early_drop",
+    "chain_toolong_above": "chain_toolong",
+    "insert_failed_above": "insert_failed",
+    "error_above": "error",
+    "invalid_above": "invalid",
+}
+#: How many hosts may have no facts: of what has not been looked at, nobody knows whether it would pass.
+WITHOUT_FACTS = "hosts_without_facts_above"
+NAMES = (*OF_HOSTS, WITHOUT_FACTS)
+
+
+class BadThreshold(ValueError):
+    """A threshold that nothing could be compared with; the text is a whole sentence."""
+
+
+def parse(given: Mapping[str, Any]) -> dict[str, float]:
+    """The thresholds that are set, by their names. Raises `BadThreshold`.
+
+    Where there is one, every host has to have facts, unless it is said how many need not.
+    """
+    found: dict[str, float] = {}
+    for name in NAMES:
+        value = given.get(name)
+        if value is None:
+            continue
+        try:
+            is_valid = math.isfinite(value) and value >= 0
+        except OverflowError:  # an integer beyond any float
+            is_valid = False
+        if not is_valid:
+            raise BadThreshold(f"fail_when.{name}: {quoted(value)} is no threshold; write 0 or a number above")
+        found[name] = int(value) if value == int(value) else float(value)
+    if found:
+        found.setdefault(WITHOUT_FACTS, 0)
+    return found
+
+
+def value_of(name: str, figures: Mapping[str, Any]) -> float | None:
+    """What a host has of what a threshold is about; None where that is not known."""
+    key = OF_HOSTS[name]
+    value: float | None = figures[key] if key in figures else figures["statistics"].get(key)
+    return value
+
+
+def exceeded_by(figures: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The thresholds that one host is above of."""
+    found = []
+    for name, most in thresholds.items():
+        value = value_of(name, figures) if name in OF_HOSTS else None
+        if value is not None and value > most:
+            found.append({"threshold": name, "limit": most, "value": value})
+    return found
+
+
+def shown(name: str, value: float | None) -> str:
+    """A figure, or the threshold it is compared with, for a person."""
+    if value is None:
+        return UNKNOWN
+    return percent(value) if OF_HOSTS.get(name) == "usage_percent" else whole(math.floor(value))

@@ -1,0 +1,242 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The faults that the tests inject, and what the collection guarantees about each.
+
+This table is the source of `docs/docsite/rst/guide_faults.rst` (see `page`) and of the parameters of
+`tests/kernel/test_injected_faults.py`. `python -m tests.faults` writes the page.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+#: Where a fault can happen: at any call of its kind, or at those that receive a part of a dump.
+ANY, DUMP = "any", "dump"
+
+#: The modules that write; all others only read.
+WRITING = (
+    "conntrack_config",
+    "conntrack_counters",
+    "conntrack_entries",
+    "conntrack_entry",
+    "conntrack_expectation",
+    "conntrack_flush",
+    "conntrack_settings",
+    "conntrack_snapshot",
+    "conntrack_timeout_policy",
+    "conntrack_update",
+)
+
+
+class Fault(NamedTuple):
+    """A system call that fails.
+
+    `call` is open, bind, setsockopt, getsockopt, send, receive (of a netlink socket), or write (of a file under
+    /proc/sys). `how` is refused (nothing happened, `errno` is the reason), or what becomes of the answer.
+    """
+
+    name: str
+    call: str
+    what: str
+    how: str = "refused"
+    errno: int = errno.EACCES
+    where: str = ANY
+
+
+FAULTS = (
+    Fault("open-EACCES", "open", "``socket()`` fails with EACCES"),
+    Fault("bind-EACCES", "bind", "``bind()`` fails with EACCES"),
+    Fault("bind-EPERM", "bind", "``bind()`` fails with EPERM", errno=errno.EPERM),
+    Fault("setsockopt-EACCES", "setsockopt", "``setsockopt()`` fails with EACCES"),
+    Fault("setsockopt-EPERM", "setsockopt", "``setsockopt()`` fails with EPERM", errno=errno.EPERM),
+    Fault("getsockopt-EACCES", "getsockopt", "``getsockopt()`` fails with EACCES"),
+    Fault("send-EACCES", "send", "``send()`` fails with EACCES"),
+    Fault("send-EPERM", "send", "``send()`` fails with EPERM", errno=errno.EPERM),
+    Fault("send-ENOBUFS", "send", "``send()`` fails with ENOBUFS", errno=errno.ENOBUFS),
+    Fault("send-EINTR", "send", "``send()`` fails with EINTR", errno=errno.EINTR),
+    Fault("receive-lost", "receive", "the answer does not arrive", "lost"),
+    Fault("receive-ENOBUFS", "receive", "the receive buffer overruns (ENOBUFS)", "overrun"),
+    Fault("receive-EINTR", "receive", "``recvmsg()`` fails with EINTR", errno=errno.EINTR),
+    Fault("receive-EACCES", "receive", "``recvmsg()`` fails with EACCES"),
+    Fault("receive-short", "receive", "the answer ends in the middle of a message", "short"),
+    Fault("receive-cut-header", "receive", "the answer ends in the header of a message", "cut header"),
+    Fault("receive-garbled", "receive", "an attribute of the answer claims more bytes than there are", "garbled"),
+    Fault("receive-too-long", "receive", "the answer is longer than the buffer (MSG_TRUNC)", "too long"),
+    Fault("receive-DUMP_INTR", "receive", "a dump is inconsistent (NLM_F_DUMP_INTR)", "interrupted", where=DUMP),
+    Fault("write-EACCES", "write", "writing to ``/proc/sys`` fails with EACCES"),
+    Fault("write-EINVAL", "write", "writing to ``/proc/sys`` fails with EINVAL", errno=errno.EINVAL),
+)
+
+
+class Row(NamedTuple):
+    """A line of the page: what is injected, where, what is guaranteed, and the tests, each by its file and name."""
+
+    injected: str
+    where: str
+    guarantee: str
+    tests: tuple[str, ...]
+
+
+_MODULE_UTILS = "tests/unit/plugins/module_utils"
+_ON_A_KERNEL = "tests/kernel/test_injected_faults.py::test_a_fault_does_no_harm"
+_KILLED = "tests/kernel/test_killed.py::test_a_killed_task_does_no_harm"
+
+_SIGNALS = f"{_MODULE_UTILS}/test_signals.py::"
+_TRUE = "test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_"
+
+_ANSWER = (
+    "The result of the request is unknown. The module reads the entry again and, if necessary, repeats the request. If "
+    "that fails, it reports the change as unknown."
+)
+_GUARANTEES = {
+    "open": "The request is not sent. The task fails with the error and the changes that were made before.",
+    "getsockopt": "The task fails with the error and the changes that were made before.",
+    "send": "The kernel has not received the request. The module does not count it as done.",
+    "lost": _ANSWER,
+    "overrun": _ANSWER,
+    "short": f"{_ANSWER} A part of an answer is never taken for the whole answer.",
+    "cut header": f"{_ANSWER} A part of an answer is never taken for an empty answer.",
+    "garbled": _ANSWER,
+    "too long": _ANSWER,
+    "interrupted": "The module does not use the list. The task fails with the changes that were made before.",
+    "write": "The task fails and lists the settings that it changed before.",
+}
+_GUARANTEES["bind"] = _GUARANTEES["open"]
+_GUARANTEES["setsockopt"] = (
+    "The task fails with the changes that were made before, or continues if it can do without the option."
+)
+
+
+def _row(fault: Fault) -> Row:
+    where = "each call of each module that writes"
+    if fault.where == DUMP:
+        where = "each part of a list that a module that writes reads from the kernel"
+    if fault.call == "write":
+        where = "each setting that ``conntrack_settings`` and ``conntrack_config`` write"
+    guarantee = _GUARANTEES.get(fault.call) or _GUARANTEES.get(fault.how) or _ANSWER
+    return Row(fault.what, where, guarantee, (_ON_A_KERNEL,))
+
+
+#: The tables of the page, by their headings.
+TABLES: dict[str, tuple[Row, ...]] = {
+    "System calls that fail": (
+        *map(_row, FAULTS),
+        Row(
+            "``send()`` or ``recvmsg()`` fails with EACCES, or no answer arrives, from one call on until the task ends",
+            "each module that writes",
+            "The report is true: changes that cannot be read back are reported as unknown. A replacement that can be "
+            "neither finished nor undone is reported with the reason. A second run creates what is declared, but does "
+            "not change the timeout of an expectation that exists.",
+            ("tests/kernel/test_injected_faults.py::test_a_fault_that_stays_does_no_harm",),
+        ),
+    ),
+    "Tasks that are killed": (
+        Row(
+            "SIGTERM before a system call",
+            "flush, update, restore, purge, declared entries, replacements, and ``conntrack_config``",
+            "No entry, expectation or timeout policy is lost. A replacement is finished or undone before the process "
+            "ends. A second run completes the task.",
+            (_KILLED, _SIGNALS + "test_two_requests_that_make_one_change_are_both_made"),
+        ),
+        Row(
+            "SIGTERM, and the second request of a replacement fails",
+            "``conntrack_entry``, ``conntrack_expectation``, ``conntrack_timeout_policy``",
+            "The module creates the old entry, expectation or policy again before the process ends.",
+            (_SIGNALS + "test_if_the_second_fails_the_first_is_undone",),
+        ),
+        Row(
+            "SIGKILL before a system call",
+            "the same tasks as SIGTERM",
+            "Only what the task is about is changed. Between the two requests of a replacement, the old entry is "
+            "deleted and the new one does not exist yet. A second run creates what is declared.",
+            (_KILLED,),
+        ),
+        Row(
+            "SIGTERM and SIGKILL while a snapshot is saved",
+            "``conntrack_snapshot`` with ``state: saved``",
+            "The old or the new snapshot is at the path, complete. No other file is left, except by SIGKILL on file "
+            "systems without unnamed temporary files.",
+            (
+                "tests/kernel/test_killed.py::test_a_killed_save_leaves_a_whole_snapshot",
+                _SIGNALS + "test_a_save_that_is_stopped_leaves_the_old_snapshot_and_nothing_else",
+            ),
+        ),
+    ),
+    "Faults in a model of the kernel": (
+        Row(
+            "an error or a lost answer, whether or not the request was carried out",
+            "each message of ``conntrack_entry``",
+            "The report is true, and a second run completes the task.",
+            (f"{_MODULE_UTILS}/_reconcile/test_entry.py::{_TRUE}mends_it",),
+        ),
+        Row(
+            "an error or a lost answer",
+            "each message of ``conntrack_entries``, with and without a purge",
+            "The report is true, and a second run completes the task.",
+            (f"{_MODULE_UTILS}/_reconcile/test_entries.py::{_TRUE}mends_it",),
+        ),
+        Row(
+            "an error or a lost answer",
+            "each message of ``conntrack_update``",
+            "The report is true, and a second run completes the task.",
+            (f"{_MODULE_UTILS}/_operations/test_update.py::{_TRUE}completes",),
+        ),
+        Row(
+            "an error or a lost answer",
+            "each message of ``conntrack_snapshot`` with ``state: restored``",
+            "The report is true, and a second run completes the task. Entries that may have been created are counted "
+            "in ``unknown``.",
+            (
+                f"{_MODULE_UTILS}/_snapshot/test_restore.py::{_TRUE}completes",
+                f"{_MODULE_UTILS}/_snapshot/test_restore.py::test_what_cannot_be_known_is_said_to_be_unknown_and_a_change",
+            ),
+        ),
+        Row(
+            "an error or a lost answer",
+            "each message of ``conntrack_config``",
+            "The report is true, and a second run completes the task.",
+            (f"{_MODULE_UTILS}/_reconcile/test_config.py::{_TRUE}mends_it",),
+        ),
+        Row(
+            "several errors and lost answers in one task",
+            "``conntrack_flush``",
+            "No entry that does not match is removed, and ``flushed`` is never too high.",
+            (
+                f"{_MODULE_UTILS}/_operations/test_flush.py::test_faults_make_it_fail_but_never_lie_and_never_take_another",
+            ),
+        ),
+        Row(
+            "a lost answer",
+            "each message of ``conntrack_expectation``",
+            "The module repeats the request, or reports that the result is unknown.",
+            (f"{_MODULE_UTILS}/_reconcile/test_expectation.py::test_a_lost_answer_is_made_good_or_told",),
+        ),
+        Row(
+            "any bytes as an answer",
+            "each operation of the client",
+            "The operation returns a result or raises a named error of the client.",
+            (f"{_MODULE_UTILS}/client/test_hostile.py::test_any_answer_is_a_result_or_a_named_error",),
+        ),
+    ),
+    "Other faults": (
+        Row(
+            "an overrun of the receive buffer while events arrive",
+            "``client.events``, on which the event source and ``conntrack_wait`` are built",
+            "The client reports that events were lost, and continues.",
+            ("tests/kernel/test_events.py::test_overrun_and_on",),
+        ),
+        Row(
+            "a missing CAP_NET_ADMIN",
+            "each operation of the client",
+            "The operation fails with one sentence that names the capability.",
+            ("tests/kernel/test_errors.py::test_without_the_capability",),
+        ),
+        Row(
+            "a full disk",
+            "``conntrack_snapshot`` with ``state: saved``",
+            "The task fails, the process ends, and no file is left.",
+            (f"{_MODULE_UTILS}/test_early_end.py::test_a_snapshot_without_room_ends_the_process",),
+        ),
+    ),
+}

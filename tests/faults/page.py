@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The page of the documentation about injected faults."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import TABLES, WRITING, Row
+
+CHECKOUT = Path(__file__).parents[2]
+PUBLISHED = CHECKOUT / "docs/docsite/rst/guide_faults.rst"
+WIDTH = 120
+
+_START = """\
+..
+  SPDX-FileCopyrightText: netops.conntrack contributors
+  SPDX-License-Identifier: GPL-3.0-or-later
+
+  python -m tests.faults writes this page from tests/faults/__init__.py.
+
+.. _ansible_collections.netops.conntrack.docsite.guide_faults:
+
+Behaviour after faults
+======================
+
+The tests of this collection inject faults into its system calls, on a running kernel. Programs other than the
+collection then show what the kernel has. This page lists each fault, the guarantee, and the test that checks it.
+
+After every fault in this list:
+
+- The kernel has what it had before or what the task declares. All other entries, expectations, timeout policies and
+  settings are unchanged.
+- The result is true. ``changed`` is ``true`` if anything was changed. Counts never include a change that was not made.
+- If a module cannot determine whether a change was made, ``changed`` is ``true`` and the task fails with an error that
+  the result is unknown. ``conntrack_snapshot`` counts such entries in ``unknown`` and adds a warning instead.
+- If the cause no longer exists, a second run completes the task.
+"""
+
+
+def text() -> str:
+    """The whole page."""
+    names = ", ".join(f"``{name}``" for name in WRITING)
+    modules = textwrap.fill(f"Modules that write are {names}.", WIDTH, break_on_hyphens=False)
+    parts = [_START, "", modules, ""]
+    for heading, rows in TABLES.items():
+        parts += ["", heading, "-" * len(heading), "", *_table(rows)]
+    return "\n".join(parts) + "\n"
+
+
+def _table(rows: tuple[Row, ...]) -> Iterator[str]:
+    yield ".. list-table::"
+    yield "    :header-rows: 1"
+    yield "    :widths: 25 25 30 20"
+    yield ""
+    yield from _cells("Fault", "Where", "Guarantee", "Test")
+    for row in rows:
+        tests = "; ".join(f"``{test.rpartition('::')[2]}`` in ``{test.partition('::')[0]}``" for test in row.tests)
+        yield from _cells(row.injected, row.where, row.guarantee, tests)
+
+
+def _cells(*cells: str) -> Iterator[str]:
+    for number, cell in enumerate(cells):
+        first = "    * - " if number == 0 else "      - "
+        yield from textwrap.wrap(
+            cell, WIDTH, initial_indent=first, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+        )

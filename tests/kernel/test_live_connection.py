@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A live TCP connection goes on through a gateway that drops what is invalid when its entry is made anew.
+
+Between the client and the gateway a packet takes 20 ms, so that a fast transfer needs a window beyond 64 KiB. The
+kernel takes the packets beyond it for invalid unless it knows the window scales, which come in the handshake alone, or
+the entry has the flag be_liberal.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.filter.from_conntrack import from_conntrack
+from tests.lab import Host, Lab
+
+from .test_modules import run
+
+ONE_WAY = 0.02
+CLIENT, SERVER, PORT = "10.1.0.2", "203.0.113.80", 80
+OUTSIDE = "203.0.113.1"
+#: A transfer of this size needs a window that is larger than one without a scale.
+SIZE = 4 << 20
+#: How the program prints the table, and how it is asked for that.
+PRINTED = {
+    "text": ("-L",),
+    "extended": ("-L", "-o", "extended"),
+    "save": ("-L", "-o", "save"),
+    "xml": ("-L", "-o", "xml"),
+}
+DROP_INVALID = """
+table inet guard {
+    counter invalid { }
+    chain forward {
+        type filter hook forward priority 0
+        ct state invalid counter name invalid drop
+    }
+}
+"""
+
+
+@pytest.fixture
+def gateway(lab: Lab) -> Host:
+    client, gateway, server = lab.host("client"), lab.host("gateway", forwarding=True), lab.host("server")
+    lab.slow_link(client, gateway, ONE_WAY, [f"{CLIENT}/24"], ["10.1.0.1/24"])
+    lab.link(gateway, server, [f"{OUTSIDE}/24"], [f"{SERVER}/24"])
+    client.route("default", "10.1.0.1")
+    server.route("10.1.0.0/24", OUTSIDE)
+    gateway.nft(DROP_INVALID)
+    return gateway
+
+
+@pytest.fixture
+def masquerading(gateway: Host) -> Host:
+    """The gateway, with source NAT for new connections. To be requested before the download."""
+    gateway.firewall.masquerade(out_interface="server")
+    return gateway
+
+
+@pytest.fixture
+def download(lab: Lab, gateway: Host) -> Iterator[socket.socket]:
+    """The client's end of a connection; for each byte that it sends, the server sends SIZE bytes."""
+    with lab.hosts["server"].entered():
+        listener = socket.create_server((SERVER, PORT))
+
+    def serve() -> None:
+        there = listener.accept()[0]
+        with there:
+            while there.recv(1):
+                there.sendall(bytes(SIZE))
+
+    thread = threading.Thread(target=serve, name="server", daemon=True)
+    thread.start()
+    with listener, lab.hosts["client"].entered(), socket.create_connection((SERVER, PORT)) as connection:
+        connection.settimeout(60)
+        yield connection
+        connection.close()
+        thread.join()
+
+
+def fetch(connection: socket.socket) -> None:
+    connection.sendall(b"!")
+    left = SIZE
+    while left:
+        data = connection.recv(left)
+        assert data, "the server has closed the connection"
+        left -= len(data)
+
+
+def delete(gateway: Host) -> None:
+    """Delete the entry, once the last acknowledgements have passed: they would have the kernel make it anew."""
+    for _attempt in range(20):
+        gateway.conntrack("-F")
+        time.sleep(5 * ONE_WAY)
+        if not gateway.count():
+            return
+    raise AssertionError("the connection does not come to rest")
+
+
+def dropped(gateway: Host) -> int:
+    """How many packets the gateway has dropped as invalid."""
+    listed = json.loads(gateway.run(["nft", "-j", "list", "counter", "inet", "guard", "invalid"]).stdout)
+    packets: int = next(one["counter"]["packets"] for one in listed["nftables"] if "counter" in one)
+    return packets
+
+
+def entry(download: socket.socket) -> dict[str, Any]:
+    """The connection as a user declares it who knows no more than its ends and its state."""
+    ends = {"source": CLIENT, "destination": SERVER}
+    ports = {"source_port": download.getsockname()[1], "destination_port": PORT}
+    return {
+        "protocol": "tcp",
+        "original": {**ends, **ports},
+        "tcp": {"state": "established"},
+        "status": ["seen_reply", "assured"],
+        "timeout": 600,
+    }
+
+
+@pytest.mark.parametrize("way", ["entry", *PRINTED, "conntrack -R"])
+def test_it_goes_on_when_its_entry_is_declared_without_flags(gateway: Host, download: socket.socket, way: str) -> None:
+    fetch(download)
+    printed = gateway.conntrack(*PRINTED.get(way, PRINTED["save"]), "-p", "tcp")
+    delete(gateway)
+    if way == "conntrack -R":
+        gateway.conntrack("-R", "-", input=printed)
+    elif way == "entry":
+        assert run(gateway, "conntrack_entry", **entry(download))["operation"] == "created"
+    else:
+        entries = from_conntrack(printed)
+        assert not any("flags" in end for one in entries for end in one["tcp"].values() if isinstance(end, dict))
+        assert run(gateway, "conntrack_entries", entries=entries)["counts"]["created"] == 1
+    fetch(download)
+    assert dropped(gateway) == 0
+
+
+def test_flags_that_are_declared_to_be_none_are_none(gateway: Host, download: socket.socket) -> None:
+    """The other way round, so that the test above is known to measure something."""
+    fetch(download)
+    delete(gateway)
+    none = {"flags": []}
+    declared = {**entry(download), "tcp": {"state": "established", "original": none, "reply": none}}
+    assert run(gateway, "conntrack_entry", **declared)["operation"] == "created"
+    fetch(download)
+    assert dropped(gateway) > 0
+
+
+@pytest.mark.parametrize("way", ["entry", "extended", "save", "conntrack -R", "conntrack -I"])
+def test_a_masqueraded_connection_goes_on(masquerading: Host, download: socket.socket, way: str) -> None:
+    gateway = masquerading
+    fetch(download)
+    time.sleep(5 * ONE_WAY)  # a packet of the server that finds no entry would have the gateway answer with a reset
+    printed = gateway.conntrack(*PRINTED.get(way, PRINTED["save"]), "-p", "tcp")
+    delete(gateway)
+    nat = {"source": {"address": OUTSIDE}}
+    if way == "conntrack -R":
+        gateway.conntrack("-R", "-", input=printed)
+    elif way == "conntrack -I":
+        port = str(download.getsockname()[1])
+        ends = ["-s", CLIENT, "-d", SERVER, "--sport", port, "--dport", str(PORT), "-n", OUTSIDE]
+        state = ["--state", "ESTABLISHED", "-u", "SEEN_REPLY,ASSURED", "-t", "600"]
+        gateway.conntrack("-I", "-p", "tcp", *ends, *state)
+    elif way == "entry":
+        assert run(gateway, "conntrack_entry", **entry(download), nat=nat)["operation"] == "created"
+    else:
+        entries = from_conntrack(printed)
+        if way == "extended":  # which shows the addresses of NAT, and not that there is NAT
+            assert not any("nat" in one for one in entries)
+            entries = [{**one, "nat": nat} for one in entries]
+        assert run(gateway, "conntrack_entries", entries=entries)["counts"]["created"] == 1
+    fetch(download)
+    assert dropped(gateway) == 0

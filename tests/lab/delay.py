@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A link on which every packet takes its time, for kernels without netem: two TUN interfaces and a thread between."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+import unittest
+from collections import deque
+
+from .namespace import Namespace
+
+DEVICE = "/dev/net/tun"
+TUNSETIFF = 0x400454CA
+IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+LARGEST = 65536
+#: Packets that wait in an interface: a burst of a large window must not be lost.
+QUEUE = 10_000
+
+
+class Delay:
+    """Carries packets between an interface on the left and one on the right; each takes `seconds`."""
+
+    def __init__(self, left: Namespace, right: Namespace, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends = (_interface(left, right.name), _interface(right, left.name))
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._carry, name=f"delay {left.name} {right.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take the link away."""
+        self._stop.send(b"stop")
+        self._thread.join()
+        for each in self._ends:
+            os.close(each)
+        self._stop.close()
+        self._stopped.close()
+
+    def _carry(self) -> None:
+        under_way: deque[tuple[float, int, bytes]] = deque()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stopped, selectors.EVENT_READ, None)
+            for end, other in (self._ends, self._ends[::-1]):
+                selector.register(end, selectors.EVENT_READ, other)
+            while True:
+                wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
+                for key, _events in selector.select(wait):
+                    if key.data is None:
+                        return
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            packet = os.read(key.fd, LARGEST)
+                            under_way.append((time.monotonic() + self._seconds, key.data, packet))
+                while under_way and under_way[0][0] <= time.monotonic():
+                    _due, end, packet = under_way.popleft()
+                    with contextlib.suppress(OSError):  # an interface that is full or down loses packets
+                        os.write(end, packet)
+
+
+def _interface(namespace: Namespace, name: str) -> int:
+    """A new TUN interface in the namespace, as the descriptor for its packets."""
+    if not os.path.exists(DEVICE):
+        raise unittest.SkipTest(f"this kernel has no {DEVICE} (CONFIG_TUN)")
+    with namespace.entered():
+        try:
+            end = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError:
+            raise unittest.SkipTest(f"{DEVICE} cannot be opened without root") from None
+        fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+    with namespace.rtnetlink() as rtnetlink:
+        index = rtnetlink.link_lookup(ifname=name)[0]
+        rtnetlink.link("set", index=index, txqlen=QUEUE, state="up")
+    return end

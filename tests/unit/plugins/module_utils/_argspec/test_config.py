@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a declaration for a gateway asks of the kernel in vain is said before anything is changed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Dict
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import config_of
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+
+Document = Dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("asking", "key"),
+    [
+        (lambda match: {"absent": [{"zone": 5}, match]}, r"absent\[1\]"),
+        (lambda match: {"entries": {"declared": [], "purge": True, "scope": match}}, "entries.scope"),
+    ],
+    ids=["absent", "scope"],
+)
+@pytest.mark.parametrize(("match", "need"), [({"bytes_below": 5}, "accounting"), ({"age_above": 5}, "timestamps")])
+def test_what_the_kernel_does_not_record_cannot_be_asked_for(
+    asking: Any, key: str, match: Document, need: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would match nothing, and what may not be would be there all the same."""
+    module: Any = SimpleNamespace(params={"config": asking(match), "src": None})
+    monkeypatch.setattr(sysctl, "read", lambda name: 0 if name == need else 1)
+    with pytest.raises(InvalidValue, match=f"^{key}: asks for what needs {need}, which is off"):
+        config_of(module, LabelMap())
+    monkeypatch.setattr(sysctl, "read", lambda _name: 1)
+    config_of(module, LabelMap())

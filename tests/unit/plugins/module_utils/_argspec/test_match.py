@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which entries a task means: nothing that is left out or empty ever stands for all of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Dict
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.netops.conntrack.plugins.doc_fragments._match import ModuleDocFragment
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec import match as options
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
+
+Document = Dict[str, Any]
+
+
+def match_of(**params: Any) -> Any:
+    module: Any = SimpleNamespace(params={"match": "everything", "except": "nothing", **params})
+    return options.match_of(module, LabelMap())
+
+
+TCP: Document = {"family": 2, "original.protocol": 6}
+UDP: Document = {"family": 2, "original.protocol": 17}
+
+
+def test_reading_without_a_match_reads_everything() -> None:
+    assert match_of()(TCP)
+    but_tcp = match_of(**{"except": {"protocol": "tcp"}})
+    assert (but_tcp(TCP), but_tcp(UDP)) == (False, True)
+
+
+def test_match_and_except_are_joined() -> None:
+    match = match_of(match={"family": "ipv4"}, **{"except": [{"protocol": "tcp"}]})
+    assert (match(TCP), match(UDP)) == (False, True)
+
+
+def test_a_match_may_be_json_text() -> None:
+    match = match_of(match='{"family": "ipv4"}', **{"except": '[{"protocol": "tcp"}]'})
+    assert (match(TCP), match(UDP)) == (False, True)
+    with pytest.raises(InvalidValue, match="match: 'all' is not a match; write a dictionary"):
+        match_of(match="all")
+
+
+@pytest.mark.parametrize("params", [{}, {"except": {"protocol": "tcp"}}])
+def test_a_module_that_removes_wants_everything_by_its_name(params: Document) -> None:
+    with pytest.raises(InvalidValue, match="or all: true for every one"):
+        match_of(all=False, **params)
+    assert match_of(all=True, **params)(UDP)
+
+
+def test_everything_and_a_match_contradict_each_other() -> None:
+    with pytest.raises(InvalidValue, match="all: match is given too"):
+        match_of(all=True, match={"protocol": "tcp"})
+    assert match_of(all=False, match={"protocol": "tcp"})(TCP)
+
+
+@pytest.mark.parametrize("empty", [[], {}, "", None])
+def test_nothing_is_never_taken_for_everything(empty: Any) -> None:
+    with pytest.raises(InvalidValue):
+        match_of(all=False, match=empty)
+    if empty is not None:
+        with pytest.raises(InvalidValue, match="except"):
+            match_of(all=True, **{"except": empty})
+
+
+@pytest.mark.parametrize(("key", "need"), [("bytes_above", "accounting"), ("age_below", "timestamps")])
+def test_what_the_kernel_does_not_record_is_said_before_it_is_looked_for(monkeypatch: Any, key: str, need: str) -> None:
+    asked = []
+    off = iter([0, 0, 1, None])
+
+    def read(name: str) -> int | None:
+        asked.append(name)
+        return next(off)
+
+    monkeypatch.setattr(sysctl, "read", read)
+    for params in ({"match": {key: 1}}, {"except": {"protocol": "tcp", key: 1}}):
+        with pytest.raises(InvalidValue, match=f"needs {need}, which is off; set net.netfilter.nf_conntrack_"):
+            match_of(**params)
+    for _recorded in ("yes", "who knows"):
+        match_of(match={key: 1})
+    assert set(asked) == {need}
+
+
+def test_a_null_is_not_taken_for_an_option_left_out() -> None:
+    """It is what a template with an undefined variable becomes, and would flush what was to be spared."""
+    with pytest.raises(InvalidValue, match="except: is null"):
+        match_of(all=True, **{"except": None})
+    with pytest.raises(InvalidValue, match="match: is null"):
+        match_of(match=None)
+
+
+@pytest.mark.parametrize("given", [{}, {"match": None, "except": None, "limit": None}])
+def test_what_is_left_out_is_told_from_a_null(given: Document) -> None:
+    """A template with an undefined variable may become a null, which must not lift a limit or select every entry."""
+    spec = {**options.REQUIRED_MATCH, **options.LIMIT}
+    validated = ArgumentSpecValidator(spec).validate(given)
+    assert not validated.error_messages
+    absent = {"match": "everything", "except": "nothing", "limit": 0xFFFFFFFF}
+    assert validated.validated_parameters == (given or absent)
+
+
+def test_only_modules_that_read_document_that_they_select_every_entry() -> None:
+    reading, changing = (
+        yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.CHANGING)
+    )
+    assert reading["match"]["default"] == options.MATCH["match"]["default"]
+    assert "By default, every entry is selected." in reading["match"]["description"]
+    assert "Required unless O(all=true)." in changing["match"]["description"]
+    assert not any("default" in option for option in (*changing.values(), reading["except"]))
+
+
+def test_of_the_modules_that_change_entries_only_one_needs_no_match() -> None:
+    """The README names it. A restore without a match is one of the snapshot, and no more."""
+    modules = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("*.py")}
+    optional = {name for name, text in modules.items() if "**MATCH" in text}
+    reading = {"conntrack_info", "conntrack_facts", "conntrack_snapshot"}
+    assert optional - reading == {"conntrack_counters"}
+    assert "Only `conntrack_counters` needs no" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+
+
+def test_both_documentation_fragments_describe_the_same_keys() -> None:
+    """ansible-test accepts only literal text there, so that one cannot be derived from the other."""
+    reading, changing = (
+        yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.CHANGING)
+    )
+    assert reading["match"].pop("default") == "everything"
+    for match in (reading["match"], changing["match"]):
+        match["description"].remove(
+            "By default, every entry is selected." if match is reading["match"] else "Required unless O(all=true)."
+        )
+    assert reading == changing

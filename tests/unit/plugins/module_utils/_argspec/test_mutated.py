@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Damaged and deceptive declarations are read or refused by name; `make fuzz` looks for more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import read_declaration
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
+from ansible_collections.netops.conntrack.tests.fuzz.guard import limited
+from ansible_collections.netops.conntrack.tests.fuzz.mutations import mutated
+from ansible_collections.netops.conntrack.tests.fuzz.targets import TARGETS
+from ansible_collections.netops.conntrack.tests.profiles import examples
+
+TARGET = TARGETS["declarations"]
+
+
+@pytest.mark.parametrize(
+    "path", [*TARGET.inputs(), *TARGET.fixed()], ids=lambda path: f"{path.parent.parent.name}-{path.stem}"
+)
+def test_known_inputs_are_handled(path: Path) -> None:
+    with limited():
+        TARGET.run(path.read_bytes())
+
+
+def test_the_corpus_has_a_file_for_each_sample() -> None:
+    """`make fuzz FUZZ=--samples` writes the files."""
+    assert {path.stem for path in TARGET.inputs()} == set(TARGET.samples())
+
+
+@examples(200)
+@given(mutated([path.read_bytes() for path in TARGET.inputs()]))
+def test_a_mutated_declaration_is_read_or_refused(data: bytes) -> None:
+    with limited():
+        TARGET.run(data)
+
+
+def test_a_match_has_a_level_of_except_for_every_need() -> None:
+    assert parse_match(nested(20))
+    with pytest.raises(InvalidValue, match=r"except: is nested too deeply; write at most 20 levels of except"):
+        parse_match(nested(21))
+
+
+def nested(levels: int) -> Any:
+    match: Any = {"zone": 1}
+    for _level in range(levels):
+        match = {"zone": 1, "except": match}
+    return match
+
+
+def test_all_faults_of_a_deep_declaration_that_are_known_are_reported() -> None:
+    deep: Any = "x"
+    for _level in range(700):
+        deep = [deep]
+    _declaration, faults = read_declaration({"absent": [{"source": deep}], "settings": {"max": "x"}}, LabelMap())
+    assert {fault.key for fault in faults.found} == {"settings.max", "absent[0].source"}

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The option `scope` has no documented default, and a null is an error."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.netops.conntrack.plugins.doc_fragments._scope import ModuleDocFragment
+from ansible_collections.netops.conntrack.plugins.inventory import flows
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec import purge as options
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.modules import conntrack_config, conntrack_snapshot
+
+
+def scope_of(**given: Any) -> Any:
+    validated = ArgumentSpecValidator(options.SCOPE).validate(given)
+    assert not validated.error_messages
+    module: Any = SimpleNamespace(params=validated.validated_parameters)
+    return options.scope_of(module, LabelMap())
+
+
+def test_a_scope_goes_with_purge() -> None:
+    assert scope_of() is None
+    scope = scope_of(purge=True, scope={"zone": 5})
+    assert (scope({"zone": 5}), scope({"zone": 6})) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"scope": None}, "scope: is null"),
+        ({"purge": True, "scope": None}, "scope: is null"),
+        ({"purge": True}, "scope: is missing"),
+        ({"scope": {"zone": 5}}, "scope: is of use only for purge"),
+    ],
+)
+def test_anything_else_is_refused(given: Any, says: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^{says}"):
+        scope_of(**given)
+
+
+def test_no_default_is_documented() -> None:
+    fragment, snapshot, config, inventory = (
+        yaml.safe_load(text)["options"]
+        for text in (
+            ModuleDocFragment.DOCUMENTATION,
+            conntrack_snapshot.DOCUMENTATION,
+            conntrack_config.DOCUMENTATION,
+            flows.DOCUMENTATION,
+        )
+    )
+    entries = config["config"]["suboptions"]["entries"]["suboptions"]
+    for option in (fragment["scope"], snapshot["scope"], entries["scope"], inventory["except"]):
+        assert "default" not in option

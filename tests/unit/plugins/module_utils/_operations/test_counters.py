@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts are money to some: none may be lost, none returned twice, and no other entry touched."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import (
+    ZeroingFailed,
+    warning_of,
+    zero,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import ANSWERED_BATCH_SIZE
+from ansible_collections.netops.conntrack.plugins.modules.conntrack_counters import NOTHING
+from ansible_collections.netops.conntrack.tests.unit.support import fake_kernel, wire
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import DUMP
+
+ODD = parse_match({"mark": "1/1"})
+
+
+class Kernel(fake_kernel.Kernel):
+    """Counts, and resets what it shows to a request to zero."""
+
+    def _payload(self, there: fake_kernel.Connection) -> bytes:
+        shown = super()._payload(there)
+        if self.zeroing and there.packets is not None:
+            there.packets = there.bytes = (0, 0)
+        return shown
+
+    def _answers(self, request: wire.Framed) -> list[Any]:
+        self.zeroing = request.type == fake_kernel.GET_ZERO
+        return super()._answers(request)
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    """Four flows of 1, 2, 3 and 4 packets each way, a silent one, and one from before accounting."""
+    kernel = Kernel()
+    with kernel.table() as table:
+        for port in range(1, 7):
+            table.create(flow(port))
+    for number, there in enumerate(kernel.connections[:4], 1):
+        there.packets, there.bytes = (number, 10 * number), (100 * number, 1000 * number)
+    kernel.connections[4].packets = kernel.connections[4].bytes = (0, 0)
+    kernel.forget()
+    return kernel
+
+
+def flow(port: int) -> Any:
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 53}
+    return creation(from_document({"protocol": "udp", "original": ends, "mark": port}))
+
+
+def run(kernel: Kernel, match: Match = EVERYTHING, check_mode: bool = False, report_limit: int = 100) -> dict[str, Any]:
+    with kernel.table() as table:
+        return zero(table, match, report_limit, LabelMap(), check_mode)
+
+
+def kinds(kernel: Kernel) -> list[Any]:
+    return [(request.type, request.flags & DUMP == DUMP) for request in kernel.requests]
+
+
+def counts(kernel: Kernel) -> list[Any]:
+    return [there.packets for there in kernel.connections]
+
+
+def ports(result: dict[str, Any]) -> list[int]:
+    return [entry["original"]["source_port"] for entry in result["entries"]]
+
+
+def test_entries_from_before_accounting_are_counted(kernel: Kernel) -> None:
+    """They carried traffic, and total does not have it."""
+    result = run(kernel)
+    assert result["uncounted"] == 1
+    assert str(warning_of(result)).startswith("1 matching entry has no counters, because the kernel counts only")
+    kernel.connections[0].packets = None
+    result = run(kernel, check_mode=True)
+    assert str(warning_of(result)).startswith("2 matching entries have no counters")
+    assert warning_of(run(kernel, parse_match({"mark": 3}))) is None
+
+
+def test_without_proc_nothing_counted_is_a_failure(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whether accounting is off cannot be known then."""
+    absent = str(tmp_path / "proc/sys/net/netfilter")
+    monkeypatch.setattr(sysctl.read, "__defaults__", (absent,))
+    monkeypatch.setattr(sysctl.check_mounted, "__defaults__", (absent,))
+    assert run(kernel)["zeroed"] == 4, "these have counters, so accounting is on"
+    with pytest.raises(ZeroingFailed, match="^None of the matching entries has counters.*mount /proc") as failure:
+        run(kernel, parse_match({"mark": 6}))
+    assert failure.value.result["uncounted"] == 1
+
+
+def test_everything_is_one_dump(kernel: Kernel) -> None:
+    result = run(kernel)
+    assert kinds(kernel) == [(fake_kernel.GET_ZERO, True)]
+    assert result["matched"] == 6
+    assert result["zeroed"] == 4
+    assert ports(result) == [1, 2, 3, 4]
+    assert result["entries"][2]["counters"] == {
+        "original": {"packets": 3, "bytes": 300},
+        "reply": {"packets": 30, "bytes": 3000},
+    }
+    assert result["total"] == {"original": {"packets": 10, "bytes": 1000}, "reply": {"packets": 100, "bytes": 10000}}
+    assert counts(kernel) == [(0, 0)] * 5 + [None]
+    again = run(kernel)
+    assert not again["changed"]
+    assert {**again, "diff": None} == {**NOTHING, "changed": False, "matched": 6, "uncounted": 1, "diff": None}
+
+
+#: So many requests come first: one counts the entries, one reads them.
+READ = 2
+
+
+def test_with_a_match_only_what_matches_is_asked_about(kernel: Kernel) -> None:
+    result = run(kernel, ODD)
+    assert sorted(kinds(kernel)) == [
+        (fake_kernel.GET, True),
+        *[(fake_kernel.GET_ZERO, False)] * 2,
+        (fake_kernel.GET_STATS, False),
+    ]
+    assert ports(result) == [1, 3]
+    assert result["matched"] == 3, "the silent one matches, too"
+    assert counts(kernel)[:4] == [(0, 0), (2, 20), (0, 0), (4, 40)]
+    assert result["total"]["original"] == {"packets": 4, "bytes": 400}
+
+
+def test_check_mode_foresees_and_zeroes_nothing(kernel: Kernel) -> None:
+    before = counts(kernel)
+    for match in (EVERYTHING, ODD):
+        foreseen = run(kernel, match, check_mode=True)
+        assert counts(kernel) == before
+        assert {kind for kind, _dumped in kinds(kernel)} <= {fake_kernel.GET, fake_kernel.GET_STATS}
+        copy = [(there.packets, there.bytes) for there in kernel.connections]
+        assert run(kernel, match) == foreseen
+        for there, (packets, size) in zip(kernel.connections, copy):
+            there.packets, there.bytes = packets, size
+        kernel.forget()
+
+
+def test_totals_are_whole_where_lists_are_cut(kernel: Kernel) -> None:
+    result = run(kernel, report_limit=1)
+    assert ports(result) == [1]
+    assert result["zeroed"] == 4
+    assert result["total"]["original"]["packets"] == 10
+    assert result["diff"] == {
+        "before": "udp 10.0.0.1:1 -> 10.0.0.2:53: original 1 packets 100 bytes; reply 10 packets 1000 bytes\n",
+        "after": "udp 10.0.0.1:1 -> 10.0.0.2:53: original 0 packets 0 bytes; reply 0 packets 0 bytes\n",
+    }
+
+
+def test_what_was_counted_after_the_reading_is_returned(kernel: Kernel) -> None:
+    def more(number: int, request: wire.Framed) -> None:
+        if number == READ:
+            kernel.connections[0].packets, kernel.connections[0].bytes = (9, 9), (9, 9)
+
+    kernel.meanwhile = more
+    assert run(kernel, ODD)["entries"][0]["counters"]["original"] == {"packets": 9, "bytes": 9}
+
+
+def test_an_entry_that_is_gone_meanwhile_is_no_failure(kernel: Kernel) -> None:
+    def vanish(number: int, request: wire.Framed) -> None:
+        if number == READ:
+            kernel.drop(kernel.connections[0])
+
+    kernel.meanwhile = vanish
+    result = run(kernel, ODD)
+    assert result["gone"] == 1
+    assert ports(result) == [3]
+
+
+def test_a_refusal_stops_no_other(kernel: Kernel) -> None:
+    kernel.faults[READ] = fake_kernel.Fault(errno.EPERM)
+    with pytest.raises(
+        ZeroingFailed, match=r"^1 of 2 entries were not zeroed, .*zeroing the counters of udp 10.0.0.1:1 ->"
+    ):
+        run(kernel, ODD)
+
+
+def test_lost_answers_are_said_to_be_lost(kernel: Kernel) -> None:
+    kernel.faults[READ + 1] = fake_kernel.Fault(errno.ENOBUFS, lost=True, carried_out=True)
+    with pytest.raises(ZeroingFailed, match="counts of 1 of them may be zeroed and lost") as failure:
+        run(kernel, ODD)
+    assert ports(failure.value.result) == [1], "an answer that came before is kept"
+    assert failure.value.result["changed"]
+
+
+@pytest.mark.parametrize("match", ["ODD", "all"])
+def test_counts_that_may_be_zeroed_and_lost_are_a_change(kernel: Kernel, match: str) -> None:
+    lost = fake_kernel.Fault(errno.ENOBUFS, lost=True, carried_out=True)
+    kernel.faults = dict.fromkeys(range(READ if match == "ODD" else 0, 100), lost)
+    with pytest.raises(ZeroingFailed) as failure:
+        run(kernel, ODD) if match == "ODD" else run(kernel)
+    assert (failure.value.result["changed"], failure.value.result["zeroed"]) == (True, 0)
+
+
+def test_a_dump_that_breaks_off_returns_what_it_had(kernel: Kernel) -> None:
+    answers = kernel.respond
+
+    def broken(request: wire.Framed) -> Any:
+        return [*list(answers(request))[:2], OSError(errno.ENOBUFS, "lost")]
+
+    kernel.respond = broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroingFailed, match="What had been zeroed until then") as failure:
+        run(kernel)
+    assert ports(failure.value.result) == [1, 2]
+
+
+def test_many_go_in_windows() -> None:
+    kernel = Kernel()
+    count = 3 * ANSWERED_BATCH_SIZE + 1
+    with kernel.table() as table:
+        list(table.create_all(flow(port) for port in range(1, count + 1)))
+    for there in kernel.connections:
+        there.packets, there.bytes = (1, 0), (60, 0)
+    kernel.forget()
+    result = run(kernel, parse_match({"family": "ipv4", "protocol": "udp"}), report_limit=count)
+    assert ports(result) == list(range(1, count + 1))
+    sent = [datagram for datagrams in kernel.sockets for datagram in datagrams.sent]
+    assert len(sent) == READ + 4

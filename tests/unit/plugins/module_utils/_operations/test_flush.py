@@ -1,0 +1,350 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A flush removes exactly what matches, whatever goes wrong and whoever else is at work."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import re
+from typing import Any, Dict, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import UNLIMITED, FlushFailed, flush
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import TcpConnection
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support import wire
+from ansible_collections.netops.conntrack.tests.unit.support.declarations import FLOW, declarations, filled
+from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
+    DELETE,
+    GET,
+    TCP,
+    Connection,
+    Ends,
+    Fault,
+    Kernel,
+    Zone,
+)
+
+Document = Dict[str, Any]
+
+#: So many requests come first: one counts the entries, one asks whether they are few, one reads them.
+READ = 3
+KEYS = {"changed", "flushed", "kept", "gone", "total", "entries", "method", "diff"}
+MATCHES: dict[str, Any] = {
+    '{"protocol": "tcp"}': lambda there: there.tuples[0].protocol == TCP,
+    '{"source": "10.0.0.1"}': lambda there: there.tuples[0].source == b"\n\0\0\1",
+    '{"zone": 5}': lambda there: there.zone == Zone(5),
+    '{"original_zone": 7}': lambda there: there.zone.of(0) == 7,
+    '{"mark": "0x1/0x1"}': lambda there: bool(there.mark & 1),
+    '{"nat": "any"}': lambda there: bool(there.status & 0x30),
+    '{"address": "0.0.0.0/0", "except": {"protocol": ["tcp", "gre"]}}': lambda there: (
+        there.family == 2 and there.tuples[0].protocol not in (TCP, 47)
+    ),
+}
+tables = st.lists(declarations(), max_size=7)
+matches = st.sampled_from(sorted(MATCHES))
+
+
+def as_match(text: str) -> Match:
+    return parse_match(json.loads(text))
+
+
+def run(kernel: Kernel, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
+    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    options = {"keep": frozenset(), "limit": UNLIMITED, "report_limit": 100, **options}
+    try:
+        with kernel.table() as table:
+            result = flush(table, match, labels=LabelMap(), check_mode=check, **options)
+    except FlushFailed as failed:
+        result = {"msg": str(failed), **failed.result}
+        assert KEYS - {"diff"} <= set(result)
+    else:
+        assert set(result) == KEYS
+    assert result["changed"] == (result["flushed"] > 0) or ("msg" in result and result["changed"])
+    return result
+
+
+def many(number: int, source: bytes = b"\n\0\0\1") -> list[Connection]:
+    """Entries that differ in their source port."""
+    made = []
+    for port in range(number):
+        ends = Ends(source, b"\n\0\0\2", 17, (port, 53))
+        made.append(Connection(2, ends, ends.inverted(), Zone(), 120))
+        made[-1].id = port
+    return made
+
+
+def ids(kernel: Kernel) -> set[int]:
+    return {there.id for there in kernel.connections}
+
+
+# what is removed
+
+
+@examples(60)
+@given(tables, matches)
+def test_exactly_what_matches_is_removed_and_a_second_run_finds_nothing(table: list[Document], text: str) -> None:
+    kernel = filled(table)
+    wanted = {there.id for there in kernel.connections if MATCHES[text](there)}
+    left = ids(kernel) - wanted
+    foreseen = run(kernel, as_match(text), check=True)
+    assert not kernel.writes
+    done = run(kernel, as_match(text))
+    assert foreseen == done
+    assert ids(kernel) == left
+    assert (done["flushed"], done["total"]) == (len(wanted), len(wanted) + len(left))
+    assert {entry["id"] for entry in done["entries"]} == wanted
+    again = run(kernel, as_match(text))
+    assert (again["changed"], again["flushed"], again["diff"]) == (False, 0, {"before": "", "after": ""})
+
+
+FAULTS = [
+    *(Fault(code) for code in (errno.EPERM, errno.EBUSY, errno.ENOMEM)),
+    *(Fault(code, True, done) for code in (errno.ENOBUFS, errno.ETIMEDOUT) for done in (False, True)),
+]
+
+
+@examples(60)
+@given(tables, matches, st.dictionaries(st.integers(0, 13), st.sampled_from(FAULTS), max_size=4))
+def test_faults_make_it_fail_but_never_lie_and_never_take_another(
+    table: list[Document], text: str, faults: dict[int, Fault]
+) -> None:
+    kernel = filled(table)
+    wanted = {there.id for there in kernel.connections if MATCHES[text](there)}
+    others = ids(kernel) - wanted
+    kernel.faults = {number + READ: fault for number, fault in faults.items()}
+    done = run(kernel, as_match(text))
+    removed = wanted - ids(kernel)
+    assert others <= ids(kernel), "an entry that does not match was removed"
+    assert done["gone"] == 0
+    assert done["changed"] or not removed
+    if "msg" not in done:
+        assert (done["flushed"], removed) == (len(wanted), wanted)
+    elif not any(fault.lost for fault in faults.values()):
+        assert done["flushed"] == len(removed)
+        assert f"{len(wanted - removed)} of {len(wanted)} entries were not removed" in done["msg"]
+    kernel.faults = {}
+    assert "msg" not in run(kernel, as_match(text))
+    assert ids(kernel) == others
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
+)
+def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(refused: int, said: str) -> None:
+    """What was found until then is deleted already, and none of it may go unreported."""
+    kernel = Kernel()
+    kernel.connections = many(2 * BATCH_SIZE)
+    with kernel.table() as table:
+        scan = table.scan
+
+        def broken(*arguments: Any) -> Iterator[None]:
+            for step in scan(*arguments):
+                yield step
+                if len(kernel.writes) >= BATCH_SIZE:
+                    raise Overrun("reading the table", errno.ENOBUFS)
+
+        table.scan = broken  # type: ignore[method-assign]
+        kernel.faults = {1 + BATCH_SIZE // 2: Fault(errno.EPERM)} if refused else {}
+        with pytest.raises(FlushFailed, match=said) as failed:
+            flush(table, EVERYTHING, frozenset(), UNLIMITED, 10, LabelMap(), check_mode=False)
+    assert failed.value.result["flushed"] == 2 * BATCH_SIZE - len(kernel.connections) == BATCH_SIZE - refused
+    assert failed.value.result["changed"]
+
+
+def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
+    """Of more than a window, too, what comes first has to wait."""
+    kernel = Kernel()
+    kernel.connections = many(3 * BATCH_SIZE)
+    limited = run(kernel, limit=3 * BATCH_SIZE - 1)
+    assert f"{3 * BATCH_SIZE} entries match, more than the limit" in limited["msg"]
+    assert run(kernel, check=True)["flushed"] == 3 * BATCH_SIZE
+    assert not kernel.writes
+    assert len(kernel.connections) == 3 * BATCH_SIZE
+    assert run(kernel, limit=3 * BATCH_SIZE)["flushed"] == 3 * BATCH_SIZE
+
+
+def counted(connections: list[Connection]) -> list[Connection]:
+    """All but the last, which began before accounting was on, have counters."""
+    for there in connections[:-1]:
+        there.packets, there.bytes = (1, 1), (100, 100)
+    return connections
+
+
+@pytest.mark.parametrize(
+    "raw", [{"bytes_above": 1}, {"packets_above": 1}, {"protocol": "udp", "except": {"bytes_below": 9}}]
+)
+def test_an_entry_without_counters_is_found_before_anything_is_removed(raw: Any) -> None:
+    kernel = Kernel()
+    kernel.connections = counted(many(3 * BATCH_SIZE))
+    with pytest.raises(InvalidValue, match="cannot be told"):
+        run(kernel, parse_match(raw))
+    assert not kernel.writes
+    kernel.connections.pop()
+    assert run(kernel, parse_match(raw))["flushed"] == 3 * BATCH_SIZE - 1
+
+
+def test_counting_or_a_dump_that_is_cut_short_removes_nothing() -> None:
+    kernel = Kernel()
+    kernel.connections = many(3)
+    for number, code in itertools.product((0, 1), (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM)):
+        kernel.forget()
+        kernel.faults = {number: Fault(code, lost=code != errno.EPERM)}
+        with pytest.raises(Exception, match="reading the table"):
+            run(kernel)
+        assert len(kernel.connections) == 3
+        assert not kernel.writes
+
+
+def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
+    """The receive buffer overran: what the kernel did for 64 requests is not known."""
+    kernel = Kernel()
+    kernel.connections = many(200)
+    kernel.faults = {70: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+    assert run(kernel)["flushed"] == 200
+    assert not kernel.connections
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_where_all_answers_are_lost_it_may_be_a_change(carried_out: bool) -> None:
+    kernel = Kernel()
+    kernel.connections = many(3)
+    kernel.faults = {number: Fault(errno.ETIMEDOUT, True, carried_out) for number in range(READ, 100)}
+    done = run(kernel)
+    assert "3 of 3 entries were not removed" in done["msg"]
+    assert done["changed"]
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_a_deletion_that_is_refused_after_its_answer_was_lost_may_be_a_change(carried_out: bool) -> None:
+    kernel = Kernel()
+    kernel.connections = many(1)
+
+    def from_now_on(number: int, request: Any) -> None:
+        if request.type == DELETE and not kernel.faults:
+            kernel.faults = {number: Fault(errno.ENOBUFS, True, carried_out), number + 1: Fault(errno.EBUSY)}
+
+    kernel.meanwhile = from_now_on
+    done = run(kernel)
+    assert done["changed"]
+    assert "ENOBUFS" in done["msg"]
+    assert "EBUSY" in done["msg"]
+
+
+# between dump and deletion
+
+
+@examples(40)
+@given(tables, matches, st.data())
+def test_what_vanished_is_counted_and_what_took_its_place_is_left_alone(
+    table: list[Document], text: str, data: Any
+) -> None:
+    kernel = filled(table)
+    wanted = [there for there in kernel.connections if MATCHES[text](there)]
+    fates = data.draw(st.lists(st.sampled_from(["stays", "vanishes", "replaced"]), min_size=7, max_size=7))
+    newcomers = []
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == DELETE and kernel.meanwhile:
+            kernel.meanwhile = None
+            for there, fate in zip(wanted, fates):
+                if fate == "vanishes":
+                    kernel.drop(there)
+                elif fate == "replaced":
+                    newcomers.append(kernel.renew(there))
+
+    kernel.meanwhile = meanwhile
+    others = ids(kernel) - {there.id for there in wanted}
+    done = run(kernel, as_match(text))
+    stayed = [fate for there, fate in zip(wanted, fates) if fate == "stays"]
+    assert (done["flushed"], done["gone"]) == (len(stayed), len(wanted) - len(stayed))
+    assert ids(kernel) == others | {there.id for there in newcomers}
+
+
+def test_entries_that_came_while_it_was_read_are_a_part_of_the_whole() -> None:
+    """Or more would go than there are, and a share of them would be beyond all."""
+    kernel = Kernel()
+    kernel.connections = many(5)
+
+    def meanwhile(number: int, request: Any) -> None:
+        if number == 1:
+            kernel.connections += many(2, source=b"\n\0\0\7")
+
+    kernel.meanwhile = meanwhile
+    done = run(kernel, check=True)
+    assert (done["flushed"], done["total"]) == (7, 7)
+
+
+# options
+
+
+def test_limit_removes_nothing_at_all() -> None:
+    kernel = Kernel()
+    kernel.connections = many(5)
+    for check in (True, False):
+        refused = run(kernel, limit=4, check=check)
+        names = r"udp \S+ -> \S+, udp \S+ -> \S+, udp \S+ -> \S+, 2 more"
+        assert re.match(f"5 entries match, more than the limit of 4: {names}. Nothing was removed", refused["msg"])
+        assert len(refused["entries"]) == 3, "one line of the terminal, and not 100 entries"
+        assert (refused["flushed"], refused["total"], len(kernel.connections)) == (0, 5, 5)
+        assert not kernel.writes
+    assert run(kernel, limit=5)["flushed"] == 5
+    assert run(kernel, limit=0)["flushed"] == 0
+
+
+def test_report_limit_cuts_lists_and_not_counts() -> None:
+    kernel = Kernel()
+    kernel.connections = many(5)
+    result = run(kernel, report_limit=2)
+    assert (result["flushed"], len(result["entries"])) == (5, 2)
+    assert len(result["diff"]["before"].splitlines()) == 2
+
+
+def test_the_session_stays_and_is_counted() -> None:
+    ssh = {"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}
+    kernel = filled([ssh, {"protocol": "tcp", "original": FLOW}])
+    mine = TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)
+    result = run(kernel, keep=frozenset({mine}), limit=1)
+    assert (result["flushed"], result["kept"], result["total"]) == (1, 1, 2)
+    assert [there.tuples[0].more for there in kernel.connections] == [(1000, 22)]
+    assert len(result["entries"]) == 1
+
+
+def test_the_diff_names_what_goes() -> None:
+    kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": 5}])
+    result = run(kernel, check=True)
+    assert result["diff"] == {"before": "tcp 10.0.0.1:1000 -> 10.0.0.2:80 (zone 5)\n", "after": ""}
+
+
+# what it costs
+
+
+@pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
+def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
+    kernel = Kernel()
+    kernel.connections = many(number) + many(500, source=b"\n\0\0\7")
+    assert run(kernel, parse_match({"source": "10.0.0.1"}))["flushed"] == number
+    assert len(kernel.connections) == 500
+    datagrams = [datagram for sender in kernel.sockets for datagram in sender.sent]
+    assert len(datagrams) == READ + -(-number // 64)
+    assert [request.type for request in kernel.requests].count(GET) == 1
+    assert len(kernel.writes) == number
+
+
+def test_every_deletion_names_tuple_zone_and_id() -> None:
+    kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": 5}])
+    run(kernel)
+    assert set(wire.tree(kernel.writes[0].payload[4:])) == {1, 12, 18}

@@ -1,0 +1,730 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An update changes exactly what matches and differs, says what it did, and does no more the second time."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any, Dict, Iterator, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import (
+    UNLIMITED,
+    UpdateFailed,
+    parse_wanted,
+    update,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.columns import BATCH
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    ConntrackError,
+    InvalidValue,
+    Overrun,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support import wire
+from ansible_collections.netops.conntrack.tests.unit.support.declarations import declarations, filled
+from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
+    ASSURED,
+    EXPECTED,
+    FIXED_TIMEOUT,
+    NEW,
+    OFFLOAD,
+    SEEN_REPLY,
+    TCP,
+    UDP,
+    Connection,
+    Ends,
+    Fault,
+    Kernel,
+    Refused,
+    Zone,
+)
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import DUMP
+
+Document = Dict[str, Any]
+State = Dict[str, Any]
+
+#: So many requests come first: one counts the entries, one reads them.
+READ = 2
+KEYS = {"changed", "matched", "updated", "unchanged", "gone", "refused", "failed_entries", "changes", "diff"}
+BITS = {"seen_reply": SEEN_REPLY, "assured": ASSURED, "fixed_timeout": FIXED_TIMEOUT}
+MATCHES: dict[str, Any] = {
+    '{"protocol": ["tcp", "udp", 47]}': lambda there: there.tuples[0].protocol in (TCP, UDP, 47),
+    '{"source": ["10.0.0.1", "2001:db8::1"]}': lambda there: there.tuples[0].source[-1] == 1,
+    '{"zone": 0}': lambda there: there.zone == Zone(),
+    '{"mark": "0/0x10"}': lambda there: not there.mark & 0x10,
+    '{"status_not": ["assured"]}': lambda there: not there.status & ASSURED,
+    '{"timeout_above": 100, "except": {"labels": [0]}}': lambda there: (
+        not there.status & OFFLOAD and there.deadline > 100 and not there.labels & 1
+    ),
+}
+matches = st.sampled_from(sorted(MATCHES))
+
+
+def as_match(text: str) -> Match:
+    return parse_match(json.loads(text))
+
+
+# a second opinion
+
+
+class Asked(NamedTuple):
+    """The options of one run."""
+
+    set: Document
+    timeout_min: int = 0
+
+
+def state(there: Connection, now: float = 0.0) -> State:
+    """What of an entry can be set."""
+    remaining = None if there.status & OFFLOAD else int(there.deadline - now)
+    return {
+        "mark": there.mark,
+        "labels": there.labels,
+        "status": there.status,
+        "helper": there.helper,
+        "timeout": remaining,
+    }
+
+
+def wished(there: Connection, asked: Asked) -> State:
+    """What an entry would be if the kernel let it be so."""
+    now, options = state(there), asked.set
+    if "mark" in options:
+        value, _slash, mask = options["mark"].partition("/")
+        bits = int(mask or "0xffffffff", 0)
+        now["mark"] = now["mark"] & ~bits | int(value, 0)
+    now["labels"] |= sum(1 << bit for bit in options.get("labels_add", []))
+    now["labels"] &= ~sum(1 << bit for bit in options.get("labels_remove", []))
+    for name in options.get("status", []):
+        now["status"] |= BITS[name]
+    if "helper" in options:
+        now["helper"] = ""
+    remaining = now["timeout"]
+    if "timeout" in options and remaining is not None and not asked.timeout_min <= remaining <= options["timeout"]:
+        now["timeout"] = options["timeout"]
+    return now
+
+
+def refused(there: Connection, asked: Asked) -> set[str]:
+    """The keys that would be changed, but cannot be."""
+    before, after = state(there), wished(there, asked)
+    found = set()
+    if there.status & EXPECTED and before["helper"] != after["helper"]:
+        found.add("helper")
+    if there.status & FIXED_TIMEOUT and before["timeout"] != after["timeout"]:
+        found.add("timeout")
+    return found
+
+
+def reached(there: Connection, asked: Asked) -> State:
+    """What an entry is after a run."""
+    before = state(there)
+    return {**wished(there, asked), **{key: before[key] for key in refused(there, asked)}}
+
+
+def states(kernel: Kernel) -> dict[int, State]:
+    return {there.id: state(there, kernel.now) for there in kernel.connections}
+
+
+# random tables, and what to do with them
+
+
+@st.composite
+def tables(draw: Any) -> tuple[list[Document], list[int]]:
+    """Entries, and for each a bit that no declaration can set."""
+    documents = draw(st.lists(declarations(), max_size=7))
+    bit = st.sampled_from([0, 0, 0, EXPECTED, OFFLOAD])
+    return documents, draw(st.lists(bit, min_size=7, max_size=7))
+
+
+def made(table: tuple[list[Document], list[int]], **features: Any) -> Kernel:
+    kernel = filled(table[0], **features)
+    for there, bit in zip(kernel.connections, table[1]):
+        there.status |= bit
+    return kernel
+
+
+@st.composite
+def askings(draw: Any) -> Asked:
+    labels = draw(st.permutations([0, 31, 32, 127]))
+    options = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "mark": st.sampled_from(["0", "1", "0xff", "0x1/0xf", "0/0xff", "0x10/0x30"]),
+                "labels_add": st.just(labels[:2]),
+                "labels_remove": st.just(labels[2:]),
+                "timeout": st.sampled_from([50, 60, 500, 1000]),
+                "status": st.lists(st.sampled_from(sorted(BITS)), min_size=1, unique=True),
+                "helper": st.just(""),
+            },
+        ).filter(bool)
+    )
+    timeout_min = draw(st.sampled_from([0, 40, 300]))
+    return Asked(options, timeout_min if timeout_min <= options.get("timeout", 0) else 0)
+
+
+def run(kernel: Kernel, asked: Asked, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
+    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    options = {"limit": UNLIMITED, "report_limit": 100, **options}
+    try:
+        with kernel.table() as table:
+            result = update(table, match, parse_wanted(asked.set, asked.timeout_min), check_mode=check, **options)
+    except UpdateFailed as failed:
+        result = {"msg": str(failed), **failed.result}
+    assert set(result) - {"msg"} == KEYS
+    assert ("msg" in result) >= bool(result["failed_entries"])
+    return result
+
+
+def many(number: int, source: bytes = b"\n\0\0\1", first: int = 0, mark: int = 0) -> list[Connection]:
+    """Entries that differ in their source port."""
+    connections = []
+    for port in range(first, first + number):
+        ends = Ends(source, b"\n\0\0\2", UDP, (port, 53))
+        connections.append(Connection(2, ends, ends.inverted(), Zone(), 120))
+        connections[-1].id = port
+        connections[-1].mark = mark
+    return connections
+
+
+@pytest.mark.parametrize("limit", [UNLIMITED, 9 * BATCH])
+def test_an_entry_without_counters_is_found_before_anything_is_changed(limit: int) -> None:
+    kernel = Kernel()  # more entries than are read ahead
+    kernel.connections = many(BATCH + 200)
+    for there in kernel.connections[:-1]:
+        there.packets, there.bytes = (1, 1), (100, 100)
+    match = parse_match({"protocol": "udp", "except": {"bytes_below": 9}})
+    with pytest.raises(InvalidValue, match="cannot be told"):
+        run(kernel, Asked({"mark": 1}), match, limit=limit)
+    assert not kernel.writes
+    kernel.connections.pop()
+    assert run(kernel, Asked({"mark": 1}), match, check=True, limit=limit)["updated"] == BATCH + 199
+
+
+def one(**keys: Any) -> tuple[Kernel, Connection]:
+    """A kernel with one entry of TCP."""
+    kernel = filled([{"protocol": "tcp", "original": FTP, "timeout": 600, **keys}])
+    return kernel, kernel.connections[0]
+
+
+FTP = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1000, "destination_port": 21}
+#: What names it in a result.
+ENTRY = {"family": "ipv4", "protocol": "tcp", "original": FTP}
+
+
+# what is changed
+
+
+@examples(100)
+@given(tables(), matches, askings())
+def test_exactly_what_matches_is_changed_and_a_second_run_finds_nothing_to_do(
+    table: Any, text: str, asked: Asked
+) -> None:
+    kernel = made(table)
+    meant = [there for there in kernel.connections if MATCHES[text](there)]
+    before = states(kernel)
+    after = {**before, **{there.id: reached(there, asked) for there in meant}}
+    failing = [there for there in meant if refused(there, asked)]
+    differing = [there for there in meant if before[there.id] != after[there.id]]
+
+    foreseen = run(kernel, asked, as_match(text), check=True)
+    assert not kernel.writes
+    done = run(kernel, asked, as_match(text))
+    assert foreseen == done
+    assert states(kernel) == after
+    assert done["matched"] == len(meant)
+    assert done["updated"] == len([there for there in differing if there not in failing])
+    assert done["refused"] == len(done["failed_entries"]) == len(failing)
+    assert done["matched"] == done["updated"] + done["unchanged"] + done["refused"]
+    assert done["changed"] == bool(differing) == bool(done["changes"])
+    assert sorted(change["key"] for change in done["changes"]) == sorted(
+        key for number, there in before.items() for key in there if there[key] != after[number][key]
+    )
+
+    kernel.forget()
+    again = run(kernel, asked, as_match(text))
+    assert (again["changed"], again["changes"], again["diff"]) == (False, [], {"before": "", "after": ""})
+    assert not kernel.writes
+    assert states(kernel) == after
+
+
+FAULTS = [
+    *(Fault(code) for code in (errno.EPERM, errno.EBUSY, errno.EOPNOTSUPP, errno.ENOSPC)),
+    *(Fault(code, True, done) for code in (errno.ENOBUFS, errno.ETIMEDOUT) for done in (False, True)),
+]
+
+
+def check_truth(kernel: Kernel, before: dict[int, State], goal: dict[int, State], result: Document) -> None:
+    """Nothing is other than before or as it was to be, and just what was changed is told."""
+    changed = 0
+    for number, after in states(kernel).items():
+        for key, value in after.items():
+            assert value in (before[number][key], goal[number][key])
+            changed += value != before[number][key]
+    if any("not read back" in failed["msg"] for failed in result["failed_entries"]):
+        assert result["changed"]
+        assert len(result["changes"]) <= changed
+    else:
+        assert len(result["changes"]) == changed
+        assert result["changed"] == bool(changed)
+
+
+@examples(100)
+@given(tables(), matches, askings(), st.dictionaries(st.integers(0, 20), st.sampled_from(FAULTS), max_size=4))
+def test_faults_make_it_fail_but_never_lie_and_never_change_another(
+    table: Any, text: str, asked: Asked, faults: dict[int, Fault]
+) -> None:
+    kernel = made(table)
+    meant = {there.id: there for there in kernel.connections if MATCHES[text](there)}
+    before = states(kernel)
+    goal = {**before, **{number: reached(there, asked) for number, there in meant.items()}}
+    kernel.faults = {number + READ: fault for number, fault in faults.items()}
+    done = run(kernel, asked, as_match(text))
+    check_truth(kernel, before, goal, done)
+    assert "msg" in done or states(kernel) == goal, "what was not done is nowhere said"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(fault: Fault) -> None:
+    asked = Asked(
+        {
+            "mark": "0x1/0xf",
+            "labels_add": [0],
+            "labels_remove": [127],
+            "timeout": 60,
+            "status": ["assured"],
+            "helper": "",
+        }
+    )
+
+    def fresh() -> Kernel:
+        flows = [{**FTP, "source_port": port} for port in (1000, 1001, 1002)]
+        documents = [{"protocol": "tcp", "original": flow, "timeout": 600, "labels": [127]} for flow in flows]
+        documents[0]["helper"] = "ftp"
+        documents[1]["mark"] = 0xF1
+        return filled(documents)
+
+    kernel = fresh()
+    before, match = states(kernel), parse_match({"protocol": "tcp"})
+    run(kernel, asked, match)
+    goal, messages = states(kernel), len(kernel.requests)
+    assert messages == READ + 3
+    for number in range(messages):
+        kernel = fresh()
+        kernel.faults = {number: fault}
+        try:
+            done = run(kernel, asked, match)
+        except ConntrackError:
+            assert number < READ
+            assert states(kernel) == before
+        else:
+            check_truth(kernel, before, goal, done)
+            assert "msg" in done or states(kernel) == goal
+        kernel.faults = {}
+        assert "msg" not in run(kernel, asked, match)
+        assert states(kernel) == goal, number
+
+
+@pytest.mark.parametrize(
+    ("remaining", "timeout_min", "after"),
+    [(600, 0, 60), (61, 0, 60), (60, 0, 60), (59, 0, 59), (1, 0, 1), (30, 31, 60), (31, 31, 31), (60, 60, 60)],
+)
+def test_a_countdown_is_cut_and_prolonged_only_if_asked(remaining: int, timeout_min: int, after: int) -> None:
+    kernel, there = one()
+    there.deadline = remaining
+    result = run(kernel, Asked({"timeout": 60}, timeout_min))
+    assert there.deadline == after
+    assert result["changed"] == (remaining != after) == bool(kernel.writes)
+    expected = [(remaining, 60)] if result["changed"] else []
+    assert [(change["before"], change["after"]) for change in result["changes"]] == expected
+
+
+def test_a_countdown_that_is_fixed_is_a_failure_only_where_it_differs() -> None:
+    kernel, there = one(status=["fixed_timeout"], mark=1)
+    assert run(kernel, Asked({"timeout": 600}))["unchanged"] == 1
+    result = run(kernel, Asked({"timeout": 60, "mark": "2"}))
+    assert (there.mark, there.deadline) == (2, 600), "the rest of it is done"
+    assert (result["updated"], result["refused"], [change["key"] for change in result["changes"]]) == (0, 1, ["mark"])
+    sentence = (
+        "tcp 10.0.0.1:1000 -> 10.0.0.2:21: timeout cannot be changed, its timeout is fixed (status fixed_timeout)"
+    )
+    assert result["failed_entries"] == [{"entry": ENTRY, "msg": sentence}]
+    assert result["msg"].endswith(f"1 of 1 entries were not changed, or not in full, the first because: {sentence}")
+
+
+def test_a_countdown_of_an_offloaded_entry_is_left_alone() -> None:
+    kernel, there = one()
+    there.status |= OFFLOAD
+    assert run(kernel, Asked({"timeout": 60}))["unchanged"] == 1
+    assert there.deadline == 600
+
+
+# what is sent
+
+
+def test_only_what_differs_is_sent() -> None:
+    """A value that is there already may be another one by the time it comes, and every update is told to listeners."""
+    kernel, _there = one(mark="0x11", labels=[1])
+    asked = Asked({"mark": "0x1/0xf", "labels_add": [1, 100], "timeout": 700, "status": ["seen_reply"]})
+    run(kernel, asked)
+    (request,) = kernel.writes
+    sent = wire.tree(request.payload[4:])
+    assert set(sent) == {1, 3, 22, 23}
+    assert [len(sent[22]), len(sent[23])] == [16, 16], "shorter ones would clear the rest"
+
+
+def test_bits_that_are_not_named_stay_though_packets_change_them_meanwhile() -> None:
+    kernel, there = one(mark="0x10", labels=[1])
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            there.mark, there.labels = 0x20, 1 << 2
+
+    kernel.meanwhile = meanwhile
+    run(kernel, Asked({"mark": "0x1/0xf", "labels_add": [5], "labels_remove": [1]}))
+    assert (there.mark, there.labels) == (0x21, 1 << 2 | 1 << 5)
+
+
+@pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
+def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
+    kernel = Kernel()
+    kernel.connections = many(number) + many(300, source=b"\n\0\0\7") + many(200, first=5000, mark=7)
+    result = run(kernel, Asked({"mark": "7"}), parse_match({"source": "10.0.0.1"}))
+    assert (result["matched"], result["updated"], result["unchanged"]) == (number + 200, number, 200)
+    assert sorted({there.mark for there in kernel.connections[number : number + 300]}) == [0]
+    datagrams = [datagram for sender in kernel.sockets for datagram in sender.sent]
+    assert len(datagrams) == READ + -(-number // BATCH_SIZE)
+    assert [request.flags & DUMP == DUMP for request in kernel.requests].count(True) == 1
+    assert len(kernel.writes) == number
+
+
+def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
+    """A million plans at once would take a gigabyte."""
+    kernel = Kernel()
+    kernel.connections = many(5000)
+    ahead, sent = [], []
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            sent.append(number)
+
+    kernel.meanwhile = meanwhile
+    with kernel.table() as table:
+        dump = table.dump
+
+        def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+            for count, entry in enumerate(dump(*arguments, **options)):
+                ahead.append(count - len(sent))
+                yield entry
+
+        table.dump = watched  # type: ignore[method-assign]
+        assert update(table, EVERYTHING, parse_wanted({"mark": "1"}))["updated"] == 5000
+    assert max(ahead) < 4000
+
+
+@pytest.mark.parametrize("refusals", [0, 1])
+def test_a_table_that_cannot_be_read_to_its_end_is_changed_as_far_as_is_said(refusals: int) -> None:
+    """What was found until then is changed already, and none of it may go unreported."""
+    kernel = Kernel()
+    kernel.connections = many(4000)
+    kernel.faults = {5: Fault(errno.EPERM)} if refusals else {}
+    with kernel.table() as table:
+        dump = table.dump
+
+        def broken(*arguments: Any, **options: Any) -> Iterator[Any]:
+            for entry in dump(*arguments, **options):
+                if entry["id"] == 3000:
+                    raise Overrun("reading the table", errno.ENOBUFS)
+                yield entry
+
+        table.dump = broken  # type: ignore[method-assign]
+        with pytest.raises(UpdateFailed, match="entries had been changed until then") as failed:
+            update(table, EVERYTHING, parse_wanted({"mark": "1"}))
+    changed = sum(there.mark for there in kernel.connections)
+    assert failed.value.result["updated"] == changed > 1000
+    assert failed.value.result["refused"] == refusals
+    assert ("1 not, the first because: updating" in str(failed.value)) == bool(refusals)
+
+
+def test_a_dump_that_is_cut_short_changes_nothing() -> None:
+    for code in (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM):
+        kernel = Kernel()
+        kernel.connections = many(3)
+        kernel.faults = {0: Fault(code, lost=code != errno.EPERM)}
+        with pytest.raises(ConntrackError, match="reading the table"):
+            run(kernel, Asked({"mark": "1"}))
+        assert not kernel.writes
+
+
+# what the kernel refuses
+
+
+class Linux72(Kernel):
+    """Takes no helper from an entry."""
+
+    def _change_helper(self, found: Connection, name: str) -> None:
+        raise Refused(errno.EOPNOTSUPP)
+
+
+def test_a_helper_that_stays_keeps_nothing_else_from_being_changed() -> None:
+    """The kernel takes the helper first, and after a refusal nothing more."""
+    old, there = one(helper="ftp", labels=[1])
+    kernel = Linux72()
+    kernel.connections = old.connections
+    result = run(kernel, Asked({"helper": "", "mark": "5", "timeout": 60, "labels_remove": [1]}))
+    assert state(there) == {**state(there), "helper": "ftp", "mark": 5, "timeout": 60, "labels": 0}
+    assert (result["changed"], result["updated"], result["refused"]) == (True, 0, 1)
+    assert {change["key"] for change in result["changes"]} == {"mark", "timeout", "labels"}
+    (failed,) = result["failed_entries"]
+    assert "This kernel takes no helper from an entry (Linux 7.2 does not)" in failed["msg"]
+    assert failed["msg"].endswith(". Changed all the same: mark, labels, timeout")
+
+
+def test_labels_without_a_rule_say_what_to_do_and_keep_nothing_else_from_being_changed() -> None:
+    kernel, there = one()
+    kernel.label_rule = False
+    result = run(kernel, Asked({"mark": "5", "labels_add": [1]}))
+    assert (there.mark, there.labels) == (5, 0)
+    assert [change["key"] for change in result["changes"]] == ["mark"]
+    assert "add one, such as 'ct label set' in nftables" in result["failed_entries"][0]["msg"]
+    assert len(kernel.writes) == 1, "what came before it stays, and need not be sent again"
+
+
+def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
+    """What is foreseen and what the kernel says are two reasons, neither of them told twice."""
+    kernel, there = one(status=["fixed_timeout"])
+    kernel.label_rule = False
+    result = run(kernel, Asked({"timeout": 60, "mark": "5", "labels_add": [1]}))
+    assert (result["matched"], result["updated"], result["refused"], there.mark) == (1, 0, 1, 5)
+    first, second = (failed["msg"] for failed in result["failed_entries"])
+    assert "timeout cannot be changed" in first
+    assert "timeout cannot be changed" not in second
+    assert second.endswith("'-m connlabel' in iptables. Changed all the same: mark")
+
+
+def test_an_expected_connection_keeps_its_helper_and_the_others_lose_theirs() -> None:
+    flows = [{**FTP, "source_port": port} for port in (1, 2)]
+    kernel = filled([{"protocol": "tcp", "original": flow, "helper": "ftp"} for flow in flows])
+    kernel.connections[0].status |= EXPECTED
+    foreseen = run(kernel, Asked({"helper": ""}), check=True)
+    assert run(kernel, Asked({"helper": ""})) == foreseen
+    assert [there.helper for there in kernel.connections] == ["ftp", ""]
+    assert (foreseen["updated"], foreseen["refused"], len(kernel.writes)) == (1, 1, 1)
+
+
+def test_a_packet_that_comes_in_between_is_no_refusal() -> None:
+    """The status that is sent then lacks a bit, as if it were to be cleared."""
+    kernel, there = one()
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            there.status |= SEEN_REPLY
+
+    kernel.meanwhile = meanwhile
+    result = run(kernel, Asked({"status": ["assured"]}))
+    assert (result["updated"], result["refused"]) == (1, 0)
+    assert there.status & (SEEN_REPLY | ASSURED) == SEEN_REPLY | ASSURED
+
+
+def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
+    """The receive buffer overran: what the kernel did for 64 requests is not known."""
+    for carried_out in (True, False):
+        kernel = Kernel()
+        kernel.connections = many(200)
+        kernel.faults = {70: Fault(errno.ENOBUFS, lost=True, carried_out=carried_out)}
+        assert run(kernel, Asked({"mark": "1"}))["updated"] == 200
+        assert {there.mark for there in kernel.connections} == {1}
+
+
+def test_an_answer_lost_on_reading_back_is_asked_for_again() -> None:
+    kernel, there = one()
+    kernel.faults = {1: Fault(errno.ENOBUFS, True, True), 2: Fault(errno.ENOBUFS, True)}
+    result = run(kernel, Asked({"mark": "1"}))
+    assert (result["updated"], result["refused"], there.mark) == (1, 0, 1)
+
+
+def test_answers_that_are_always_lost_come_to_an_end() -> None:
+    kernel, there = one()
+    kernel.faults = {number: Fault(errno.ETIMEDOUT, lost=True) for number in range(1, 200, 2)}
+    result = run(kernel, Asked({"mark": "1"}))
+    assert (result["refused"], result["changed"], there.mark) == (1, False, 0)
+    assert "unknown" in result["failed_entries"][0]["msg"]
+
+
+# between dump and change
+
+
+@examples(40)
+@given(tables(), matches, st.data())
+def test_what_vanished_is_counted_and_no_failure(table: Any, text: str, data: Any) -> None:
+    kernel = made(table)
+    meant = [there for there in kernel.connections if MATCHES[text](there)]
+    vanishing = data.draw(st.lists(st.booleans(), min_size=7, max_size=7))
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW and kernel.meanwhile:
+            kernel.meanwhile = None
+            for there, vanishes in zip(meant, vanishing):
+                if vanishes:
+                    kernel.drop(there)
+
+    kernel.meanwhile = meanwhile
+    differ = [there.mark != 0x77 for there in meant]
+    done = run(kernel, Asked({"mark": "0x77"}), as_match(text))
+    assert "msg" not in done
+    assert done["gone"] == sum(map(min, zip(differ, vanishing)))
+    assert done["updated"] == sum(differ) - done["gone"]
+    assert all(there.mark == 0x77 for there in meant if there in kernel.connections)
+
+
+def test_one_that_vanishes_and_could_not_be_changed_in_full_anyway_is_counted_once() -> None:
+    kernel, there = one(status=["fixed_timeout"])
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            kernel.drop(there)
+
+    kernel.meanwhile = meanwhile
+    result = run(kernel, Asked({"timeout": 60, "mark": "5"}))
+    assert (result["refused"], result["gone"], kernel.connections) == (1, 0, [])
+    assert result["matched"] == result["updated"] + result["unchanged"] + result["gone"] + result["refused"] == 1
+
+
+def test_another_entry_that_is_found_on_reading_back_is_left_alone() -> None:
+    kernel, there = one()
+    newcomers = []
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW and not newcomers:
+            newcomers.append(kernel.renew(there))
+
+    kernel.meanwhile = meanwhile
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
+    result = run(kernel, Asked({"mark": "5"}))
+    assert (result["gone"], result["changed"], newcomers[0].mark) == (1, False, 0)
+
+
+def test_an_update_that_may_have_met_another_entry_is_a_change() -> None:
+    kernel, there = one()
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.type == NEW:
+            kernel.renew(there)
+            kernel.meanwhile = None
+
+    kernel.meanwhile = meanwhile
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+    result = run(kernel, Asked({"mark": "5"}))
+    assert (result["gone"], result["changed"], kernel.connections[0].mark) == (1, True, 5)
+
+
+# options
+
+
+def test_limit_changes_nothing_at_all() -> None:
+    kernel = Kernel()
+    kernel.connections = many(3 * BATCH_SIZE)
+    asked = Asked({"mark": "1"})
+    for check in (True, False):
+        limited = run(kernel, asked, limit=3 * BATCH_SIZE - 1, check=check)
+        head = f"{3 * BATCH_SIZE} entries match, more than the limit of {3 * BATCH_SIZE - 1}: udp 10."
+        assert limited["msg"].startswith(head)
+        assert f", {3 * BATCH_SIZE - 3} more. Nothing was changed" in limited["msg"]
+        assert (limited["matched"], limited["updated"], limited["changes"]) == (3 * BATCH_SIZE, 0, [])
+        assert not kernel.writes
+    assert run(kernel, asked, limit=3 * BATCH_SIZE)["updated"] == 3 * BATCH_SIZE
+    assert run(Kernel(), asked, limit=0)["matched"] == 0
+
+
+def test_a_table_that_grows_beyond_the_limit_while_it_is_counted_is_changed_no_further() -> None:
+    kernel = Kernel()
+    kernel.connections = many(3)
+    dumps = []
+
+    def meanwhile(number: int, request: Any) -> None:
+        if request.flags & DUMP == DUMP:
+            dumps.append(number)
+            if len(dumps) == 2:
+                kernel.connections += many(2, first=100)
+
+    kernel.meanwhile = meanwhile
+    result = run(kernel, Asked({"mark": "1"}), limit=4)
+    assert "5 entries match by now, more than the limit of 4: the others were left alone" in result["msg"]
+    assert (result["updated"], sum(there.mark for there in kernel.connections)) == (4, 4)
+
+
+def test_report_limit_cuts_lists_and_not_counts() -> None:
+    kernel = Kernel(label_rule=False)
+    kernel.connections = many(5)
+    result = run(kernel, Asked({"mark": "1", "labels_add": [1]}), report_limit=2)
+    assert (result["refused"], len(result["failed_entries"]), len(result["changes"])) == (5, 2, 2)
+    assert len(result["diff"]["before"].splitlines()) == 2
+    kernel.label_rule = True
+    result = run(kernel, Asked({"labels_add": [1]}), report_limit=0)
+    assert (result["updated"], result["changes"], result["changed"]) == (5, [], True)
+
+
+def test_the_diff_has_a_line_for_each_change_with_what_was_asked_for_alone() -> None:
+    kernel, _there = one(mark="0x11", labels=[1, 2], helper="ftp", zone=5)
+    asked = Asked({"mark": "0x2/0xf", "labels_add": [3], "labels_remove": [2], "timeout": 60, "helper": ""})
+    result = run(kernel, asked, check=True)
+    flow = "tcp 10.0.0.1:1000 -> 10.0.0.2:21 (zone 5): "
+    before = [f"{flow}helper ftp", f"{flow}labels 2", f"{flow}mark 0x1/0xf", f"{flow}timeout 600"]
+    after = [f"{flow}helper none", f"{flow}labels 3", f"{flow}mark 0x2/0xf", f"{flow}timeout 60"]
+    assert result["diff"] == {"before": "\n".join(before) + "\n", "after": "\n".join(after) + "\n"}
+
+
+def test_changes_name_the_entry_as_it_can_be_declared_and_labels_by_name() -> None:
+    kernel, _there = one(zone=5)
+    with kernel.table() as table:
+        names = LabelMap({"customer": 3})
+        result = update(table, EVERYTHING, parse_wanted({"labels_add": ["customer"]}, 0, names))
+    assert result["changes"] == [{"entry": {**ENTRY, "zone": 5}, "key": "labels", "before": [], "after": ["customer"]}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (Asked({}), "^set: says nothing; write one or more of mark, "),
+        (Asked({"mark": None}), "^set: says nothing"),
+        (Asked({"mark": "pink"}), "^set.mark: 'pink' is not a number"),
+        (Asked({"mark": "0x10/0x0f"}), "^set.mark: '0x10/0x0f' has bits outside its mask"),
+        (Asked({"mark": "0/0"}), "^set.mark: has a mask of 0, so it would set nothing"),
+        (Asked({"labels_add": []}), "^set.labels_add: an empty list sets nothing"),
+        (Asked({"labels_add": ["nonesuch"]}), "^set.labels_add: 'nonesuch' is no label"),
+        (Asked({"labels_remove": [128]}), "^set.labels_remove: 128 is no label"),
+        (Asked({"labels_add": [1, 2], "labels_remove": ["2"]}), "^set.labels_remove: labels_add has 2, too; write a"),
+        (Asked({"timeout": 0}), "^set.timeout: 0 is out of range; write an integer from 1 "),
+        (Asked({"mark": "1"}, 5), "^timeout_min: there is no timeout to set; write set.timeout too"),
+        (Asked({"timeout": 60}, 61), "^timeout_min: 61 is above set.timeout, .*; write 60 or less"),
+        (Asked({"status": []}), "^set.status: an empty list sets nothing"),
+        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is no status bit"),
+        (Asked({"status": ["seen_reply", "src_nat"]}), "^set.status: src_nat is the kernel's own to set; write one or"),
+        (Asked({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_sentence(asked: Asked, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says):
+        parse_wanted(asked.set, asked.timeout_min)
+
+
+def test_what_cannot_be_told_of_an_entry_changes_nothing() -> None:
+    """A match by bytes, and an entry from before accounting: is it meant?"""
+    kernel = Kernel()
+    kernel.connections = many(3)
+    with pytest.raises(InvalidValue, match="cannot be told"):
+        run(kernel, Asked({"mark": "1"}), parse_match({"bytes_above": 0}))
+    assert not kernel.writes

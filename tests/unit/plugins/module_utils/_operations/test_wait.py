@@ -1,0 +1,724 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A wait ends when the table says so: soon, whatever was told or not, and without reading it over and over."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+from typing import Any, Callable, Dict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._operations import wait as subject
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import Goal, TimedOut, wait
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    NotPermitted,
+    Overrun,
+    ResultUnknown,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import Event, EventsOff
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
+    GET,
+    TCP,
+    Connection,
+    Ends,
+    Fault,
+    Kernel,
+    Zone,
+)
+
+Document = Dict[str, Any]
+
+DUMP = 0x300
+ESTABLISHED, TIME_WAIT = 3, 7
+OPEN = parse_match({"state": "established"})
+GONE = Goal(0)
+KEYS = {"changed", "elapsed", "initial", "remaining", "ended", "reached", "timed_out", "entries"}
+#: Events off, on, and for what was created while somebody listened.
+MODES = OFF, ON, AUTO = 0, 1, 2
+#: Here, so many may stay and still be asked.
+FEW = 32
+#: What is promised of 20,000 flows, a look at which takes so many seconds.
+LIMIT, LOOK = 0.2, 0.05
+
+
+class Timely(Kernel):
+    """Nothing expires but when time passes, so that each request need not look for it."""
+
+    def pass_time(self, seconds: float) -> None:
+        if seconds:
+            super().pass_time(seconds)
+
+
+class World:
+    """A table, what happens to it and when, and a clock that stands still but while somebody waits or looks.
+
+    With `told`, what happens has an event; nothing has with `OFF`. A look and a question take so many seconds.
+    """
+
+    def __init__(
+        self, flows: int = 0, mode: int = ON, told: bool = True, look: float = LOOK, question: float = 0.0
+    ) -> None:
+        self.kernel = Timely()
+        self.kernel.connections = [flow(port) for port in range(flows)]
+        self.kernel.respond = self._serve  # type: ignore[method-assign]
+        self.mode = mode
+        self.told = told and mode != OFF
+        self.now = 0.0
+        self.look = look
+        self.question = question
+        self.looks: list[float] = []
+        self.asked = 0
+        self.subscription: Subscription | None = None
+        self._order = itertools.count()
+        self._plan: list[tuple[float, int, Callable[[], None]]] = []
+
+    # what is planned
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._plan, (when, next(self._order), what))
+
+    def _tell(self) -> None:
+        if self.told and self.subscription is not None:
+            self.subscription.waiting += 1
+
+    def delete(self, when: float, there: Connection) -> None:
+        self.at(when, lambda: (self.kernel.drop(there), self._tell())[1])
+
+    def change(self, when: float, there: Connection, **values: Any) -> None:
+        self.at(when, lambda: ([setattr(there, *value) for value in values.items()], self._tell())[1])
+
+    def clear(self, when: float) -> None:
+        self.at(when, lambda: (self.kernel.connections.clear(), self._tell())[1])
+
+    def create(self, when: float, there: Connection) -> None:
+        self.at(when, lambda: (self.kernel.connections.append(there), self._tell())[1])
+
+    # time
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return len(self.looks) * self.look + self.asked * self.question
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self._go(self.now + seconds, lambda: False)
+
+    def wait(self, seconds: float) -> bool:
+        """Until something is told."""
+        heard = self.subscription
+        assert heard is not None
+        self._go(self.now + max(0.0, seconds), lambda: bool(heard.waiting))
+        return bool(heard.waiting)
+
+    def _go(self, until: float, enough: Callable[[], bool]) -> None:
+        while not enough():
+            if not self._plan or self._plan[0][0] > until:
+                self._set(until)
+                return
+            when, _number, what = heapq.heappop(self._plan)
+            self._set(when)
+            what()
+
+    def _set(self, when: float) -> None:
+        self.kernel.pass_time(max(0.0, when - self.now))
+        self.now = max(self.now, when)
+
+    def _serve(self, request: Any) -> Any:
+        """What is shown of the table is as old as the look is long."""
+        answers = list(Kernel.respond(self.kernel, request))
+        if request.type == GET and request.flags & DUMP == DUMP:
+            self.looks.append(self.now)
+            self.sleep(self.look)
+        elif request.type == GET:
+            self.asked += 1
+            self.sleep(self.question)
+        return answers
+
+    # who waits
+
+    def subscribe(self, match: Match) -> Any:
+        if self.mode == OFF:
+            raise EventsOff("off")
+        assert not self.looks, "what happens between the look and the subscription is lost"
+        self.subscription = Subscription(self)
+        return self.subscription
+
+
+class Subscription:
+    """As much of a subscription as is used: that something was told, and that it was too much."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.mode = world.mode
+        self.waiting = 0
+        #: What is told, if it is not only that something is.
+        self.events: list[Event] = []
+        self.overrun = False
+        self.closed = False
+
+    def wait(self, timeout: float) -> bool:
+        return self.world.wait(timeout)
+
+    def receive(self) -> list[Event]:
+        self.skip(1)
+        return [self.events.pop(0)] if self.events else []
+
+    def skip(self, most: int) -> int:
+        skipped = min(most, self.waiting)
+        self.waiting -= skipped
+        if self.overrun and skipped:
+            self.overrun, self.waiting = False, 0
+            raise Overrun("receiving events", errno.ENOBUFS)
+        return skipped
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def flow(port: int, seconds: float = 10_000, state: int = ESTABLISHED, mark: int = 1) -> Connection:
+    ends = Ends(b"\n\0\0\1", b"\n\0\0\2", TCP, (port, 80))
+    there = Connection(2, ends, ends.inverted(), Zone(), seconds)
+    there.id, there.state, there.mark = port, state, mark
+    return there
+
+
+def run(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    match: Match = OPEN,
+    goal: Goal = GONE,
+    timeout: float = 3600,
+    **options: Any,
+) -> Document:
+    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    monkeypatch.setattr(subject, "time", world)
+    options = {"report_limit": 100, **options}
+    try:
+        with world.kernel.table() as table:
+            result = wait(table, match, goal, timeout, labels=LabelMap(), subscribe=world.subscribe, **options)
+    except TimedOut as failed:
+        result = {"msg": str(failed), **failed.result}
+    assert set(result) - {"msg"} == KEYS
+    assert result["elapsed"] == pytest.approx(world.now, abs=0.001)
+    assert result["changed"] is False
+    assert result["timed_out"] == ("msg" in result)
+    assert world.subscription is None or world.subscription.closed
+    return result
+
+
+# how soon
+
+WAYS = {
+    "deleted": lambda world, there, when: world.delete(when, there),
+    "closed": lambda world, there, when: world.change(when, there, state=TIME_WAIT),
+    "marked": lambda world, there, when: world.change(when, there, mark=0),
+    "expired": lambda world, there, when: setattr(there, "deadline", when),
+}
+OPEN_AND_MARKED = parse_match({"state": "established", "mark": 1})
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("mode", "told"), [(OFF, False), (ON, True), (AUTO, False), (AUTO, True)])
+@pytest.mark.parametrize("last", [0.01, 0.07, 1.003, 30.5, 70.77])
+def test_it_ends_soon_after_the_last_has_gone(
+    monkeypatch: pytest.MonkeyPatch, way: str, mode: int, told: bool, last: float
+) -> None:
+    """Also of flows that no event tells of, which is what one finds on a host as it comes."""
+    world = World(100, mode, told)
+    for number, there in enumerate(world.kernel.connections, 1):
+        WAYS[way](world, there, last * number / 100)
+    done = run(world, monkeypatch, OPEN_AND_MARKED)
+    assert (done["reached"], done["remaining"], done["entries"]) == (True, 0, [])
+    assert last < world.now < last + LIMIT
+
+
+@examples(80)
+@given(st.data())
+def test_whatever_happens_it_ends_when_it_is_so_and_not_before(data: Any) -> None:
+    """Flows that come, change, come back and go in any order, any of it told or not."""
+    mode = data.draw(st.sampled_from(MODES))
+    told = data.draw(st.booleans()) if mode == AUTO else True
+    number = data.draw(st.sampled_from([0, 0, 1, 3, 40]))
+    flows = data.draw(st.sampled_from([0, 1, 5, 80]))
+    world = World(flows, mode, told, look=data.draw(st.sampled_from([0.0005, 0.01, LOOK])))
+    moments = st.integers(0, 5000).map(lambda thousandth: thousandth / 1000)
+    for there in list(world.kernel.connections):
+        way = data.draw(st.sampled_from([*WAYS, "closed and opened", "stays"]))
+        if way == "closed and opened":
+            first, second = sorted((data.draw(moments), data.draw(moments)))
+            world.change(first, there, state=TIME_WAIT)
+            world.change(second, there, state=ESTABLISHED)
+        elif way != "stays":
+            WAYS[way](world, there, data.draw(moments))
+    for port in range(1000, 1000 + data.draw(st.integers(0, 5))):
+        world.create(data.draw(moments), flow(port))
+    seen: list[tuple[float, int]] = []
+
+    def counted() -> None:
+        seen.append((world.now, sum(holds(there) for there in world.kernel.connections)))
+
+    for thousandth in range(0, 9000, 5):
+        world.at(thousandth / 1000, counted)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(subject, "FEW", FEW)
+        done = run(world, monkeypatch, OPEN_AND_MARKED, Goal(number), timeout=8)
+    at_the_end = sum(holds(there) for there in world.kernel.connections)
+    assert done["reached"] == (done["remaining"] <= number)
+    if not done["reached"]:
+        assert world.now >= 8
+        assert at_the_end > number
+    late = LIMIT if number < FEW else subject.UNHEARD + LIMIT
+    lasting = list(itertools.takewhile(lambda each: each[1] <= number, reversed(seen)))
+    assert not lasting or world.now - lasting[-1][0] < late, "it was so for long and nobody noticed"
+
+
+def holds(there: Connection) -> bool:
+    return there.state == ESTABLISHED and there.mark == 1
+
+
+def test_the_last_thing_it_does_is_to_see_it_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    world.delete(5, world.kernel.connections[0])
+    other = flow(9)
+    world.create(4.999, other)  # that the witness has gone proves nothing
+    world.delete(7, other)
+    run(world, monkeypatch)
+    last = world.kernel.requests[-1]
+    assert (last.type, last.flags & DUMP) == (GET, DUMP)
+    assert world.looks[-1] >= 7
+    assert not world.kernel.connections
+
+
+def test_what_goes_while_the_table_is_read_for_the_first_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was seen, and its event is the only one."""
+    world = World(1)
+    world.delete(LOOK / 2, world.kernel.connections[0])
+    done = run(world, monkeypatch)
+    assert done["initial"] == 1
+    assert world.now < LOOK / 2 + LIMIT
+
+
+def test_lost_events_wake_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+
+    def overrun() -> None:
+        world.kernel.connections.clear()
+        assert world.subscription is not None
+        world.subscription.overrun, world.subscription.waiting = True, 1
+
+    world.at(100, overrun)
+    run(world, monkeypatch)
+    assert world.now < 100 + LIMIT
+
+
+def test_with_events_on_entries_from_before_that_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells of them either. Once one has gone in silence, the others are no longer believed."""
+    world = World(200, ON, told=False)
+    for number, there in enumerate(world.kernel.connections, 1):
+        world.delete(number, there)
+    run(world, monkeypatch)
+    assert 200 < world.now < 200 + LIMIT
+
+
+# what it costs
+
+
+def test_it_sleeps_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour's wait reads the table twice, be it large or small."""
+    world = World(1000)
+    world.clear(3500)
+    run(world, monkeypatch)
+    assert len(world.looks) == 2
+    assert world.asked < 3600 / subject.CHECK + 100
+
+
+@pytest.mark.parametrize("mode", [OFF, AUTO])
+def test_where_nothing_is_told_one_is_asked_and_not_all(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    world = World(500, mode, told=False)
+    world.clear(200)
+    run(world, monkeypatch)
+    assert len(world.looks) == 2
+    assert world.asked < 200 / subject.SILENT + 200
+    assert world.now < 200 + LIMIT
+
+
+def test_a_table_that_empties_bit_by_bit_is_read_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1000)
+    order = list(world.kernel.connections)
+    for number, there in enumerate(order):
+        world.delete(1 + (number * 619 % 1000) / 10, there)  # in no order
+    run(world, monkeypatch)
+    assert len(world.looks) < 4
+
+
+def test_a_flood_of_events_does_not_have_it_ask_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(2)
+    stays = world.kernel.connections[0]
+    for number in range(20_000):
+        world.change(number / 1000, world.kernel.connections[1], mark=number)
+    world.delete(20, stays)
+    world.delete(20, world.kernel.connections[1])
+    run(world, monkeypatch)
+    assert world.asked < 2 * 20 / subject.SHORT + 50
+    assert len(world.looks) == 2
+
+
+def test_questions_that_take_long_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is busy with connections is not to be busy with who waits for them."""
+    world = World(2, question=0.01)
+    for number in range(20_000):
+        world.change(number / 1000, world.kernel.connections[1], mark=number)
+    world.clear(20)
+    run(world, monkeypatch)
+    assert world.asked * world.question < 20 / subject.SHARE + 5 * world.question
+
+
+def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is read is gone when it has been: a gateway has more to do than to be looked at."""
+    world = World(1, look=2.5)
+    numbers = itertools.count(2)
+
+    def renew() -> None:
+        world.kernel.connections[:] = [flow(next(numbers))]
+        world._tell()
+
+    for step in range(1, 4000):
+        world.at(step / 10, renew)
+    done = run(world, monkeypatch, timeout=300)
+    assert done["timed_out"]
+    assert len(world.looks) * 2.5 < 300 / 3
+
+
+# what is waited for
+
+
+def test_who_took_the_place_of_another_is_not_counted_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table showed both of them, for it is not read in a moment; the one has the tuple of the other for answers."""
+    world = World(1)
+    there = world.kernel.connections[0]
+    turned = Connection(2, *there.tuples[::-1], Zone(), 10_000)
+    turned.id, turned.state = 99, ESTABLISHED
+    world.kernel.connections.append(turned)
+    world.delete(LOOK / 2, there)
+    done = run(world, monkeypatch, goal=Goal(1))
+    assert (done["initial"], done["remaining"], done["reached"]) == (2, 1, True)
+    assert world.now < LOOK + LIMIT
+
+
+def test_traffic_that_goes_on_is_waited_for_beyond_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event tells that a packet has moved a deadline."""
+    world = World(2)
+    for there in world.kernel.connections:
+        there.deadline = 30
+    stays = world.kernel.connections[0]
+    for step in range(1, 10):
+        world.at(20.0 * step, lambda step=step: setattr(stays, "deadline", 20.0 * step + 30.4))  # type: ignore[misc]
+    done = run(world, monkeypatch)
+    assert done["reached"]
+    assert 210.4 < world.now < 210.4 + LIMIT
+    assert world.asked < 600, "of a flow that lives on, the new deadline counts"
+
+
+def test_what_a_match_asks_for_may_change_with_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(3)
+    for there in world.kernel.connections:
+        there.deadline = 100.5
+    run(world, monkeypatch, parse_match({"timeout_above": 60}))
+    assert 39.5 < world.now < 39.5 + LIMIT
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_comes_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    world = World(1, mode)
+    world.delete(10, world.kernel.connections[0])
+    late = flow(77)
+    world.create(5, late)
+    world.delete(20, late)
+    done = run(world, monkeypatch)
+    assert 20 < world.now < 20 + LIMIT
+    assert done["initial"] == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [1, FEW - 1, FEW])
+def test_some_may_stay(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) -> None:
+    """Where they are too many to be asked each, it may take a second more."""
+    monkeypatch.setattr(subject, "FEW", FEW)
+    leaving = 40
+    world = World(number + leaving, mode)
+    for step, there in enumerate(list(world.kernel.connections[::-1][:leaving]), 1):
+        world.delete(step * 0.5, there)
+    done = run(world, monkeypatch, goal=Goal(number), report_limit=3)
+    assert (done["initial"], done["remaining"], len(done["entries"])) == (number + leaving, number, min(3, number))
+    assert leaving / 2 < world.now < leaving / 2 + (LIMIT if number < FEW else subject.UNHEARD + LIMIT)
+    assert len(world.looks) < (10 if number < FEW else leaving)
+
+
+@pytest.mark.parametrize(("mode", "late"), [(ON, LIMIT), (AUTO, LIMIT), (OFF, subject.UNHEARD + LIMIT)])
+def test_some_must_come(monkeypatch: pytest.MonkeyPatch, mode: int, late: float) -> None:
+    world = World(0, mode)
+    for port in range(10):
+        world.create(10 + port, flow(port))
+    done = run(world, monkeypatch, goal=Goal(5, rising=True))
+    assert (done["initial"], done["remaining"], done["reached"]) == (0, 5, True)
+    assert sorted(entry["original"]["source_port"] for entry in done["entries"]) == list(range(5))
+    assert 14 <= world.now < 14 + late
+
+
+def test_where_some_must_come_lost_events_are_enough_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have been as many as are lacking."""
+    world = World()
+
+    def overrun() -> None:
+        world.kernel.connections[:] = map(flow, range(1000))
+        assert world.subscription is not None
+        world.subscription.overrun, world.subscription.waiting = True, 3
+
+    world.at(100, overrun)
+    run(world, monkeypatch, goal=Goal(1000, rising=True))
+    assert world.now < 100 + LIMIT
+
+
+def test_where_many_may_stay_those_that_expire_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells of them, though the kernel tells of all others."""
+    monkeypatch.setattr(subject, "FEW", FEW)
+    world = World(FEW + 10)
+    for there in world.kernel.connections[:10]:
+        there.deadline = 25.5
+    run(world, monkeypatch, goal=Goal(FEW))
+    assert 25.5 <= world.now < 25.5 + subject.UNHEARD + LIMIT
+
+
+def test_many_that_come_do_not_have_it_read_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many events as entries are lacking have to be heard before it can be so."""
+    world = World()
+    for port in range(2000):
+        world.create(port / 100, flow(port))
+    run(world, monkeypatch, goal=Goal(2000, rising=True))
+    assert world.now < 19.99 + LIMIT
+    assert len(world.looks) < 5
+
+
+def test_an_entry_that_comes_to_match_in_silence_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1, AUTO, told=False)
+    world.kernel.connections[0].state = 1
+    world.change(50, world.kernel.connections[0], state=ESTABLISHED)
+    run(world, monkeypatch, goal=Goal(1, rising=True))
+    assert 50 < world.now < 50 + subject.UNHEARD + LIMIT
+
+
+def event(kind: str, port: int, state: int | None = ESTABLISHED) -> Event:
+    """As much of an event as is looked at; it shows a state only if that has changed."""
+    entry = {"family": 2, "original.protocol": TCP, "original.source_port": port, "id": port}
+    return Event(kind, {**entry, **({} if state is None else {"tcp.state": state})})
+
+
+def announce(world: World, when: float, *events: Event) -> None:
+    def tell() -> None:
+        assert world.subscription is not None
+        world.subscription.events += events
+        world.subscription.waiting += len(events)
+
+    world.at(when, tell)
+
+
+def test_what_comes_and_ends_between_two_looks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    announce(world, 10, event("new", 8), event("update", 8, None), event("destroy", 8, None))
+    world.create(20, flow(9))
+    done = run(world, monkeypatch, goal=Goal(3, rising=True))
+    assert (done["initial"], done["remaining"], done["ended"], done["reached"]) == (1, 2, 1, True)
+    assert 20 <= world.now < 20 + LIMIT
+
+
+def test_only_what_matched_counts_even_if_an_update_made_it_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    announce(world, 1, event("new", 8, 1), event("update", 8), event("destroy", 8, None))
+    announce(world, 2, event("new", 9), event("update", 9, TIME_WAIT), event("destroy", 9, None))
+    announce(world, 3, event("new", 10, 1), event("update", 10, None), event("destroy", 10, None))
+    announce(world, 4, event("update", 11), event("destroy", 11, None))  # it was there before
+    announce(world, 5, event("destroy", 12, None))
+    done = run(world, monkeypatch, goal=Goal(5, rising=True), timeout=30)
+    assert (done["ended"], done["remaining"], done["reached"]) == (2, 0, False)
+    assert done["msg"] == "The time is up and 0 entries match, min_count needs 3 more"
+
+
+def test_lost_events_never_make_a_count_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def overrun() -> None:
+        assert world.subscription is not None
+        world.subscription.overrun = True
+        world.subscription.waiting = 1
+
+    announce(world, 10, event("new", 8))
+    world.at(20, overrun)  # the end of 8, and another entry 8 that does not match
+    announce(world, 30, event("update", 8, 1), event("destroy", 8, None))
+    done = run(world, monkeypatch, goal=Goal(1, rising=True), timeout=60)
+    assert (done["ended"], done["reached"]) == (0, False)
+
+
+def test_no_entry_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not if it ends while the table is read, nor if its last event comes before the kernel takes it out."""
+    world = World()
+    there, dying = flow(5), flow(6)
+    world.create(10, there)
+    announce(world, 10, event("new", 5))
+    announce(world, 10 + LOOK / 2, event("destroy", 5, None))
+    world.at(10 + LOOK / 2, lambda: world.kernel.drop(there))
+    dying.status |= 0x200
+    world.create(30, dying)
+    announce(world, 30, event("new", 6), event("destroy", 6, None))
+    done = run(world, monkeypatch, goal=Goal(3, rising=True), timeout=40)
+    assert (done["ended"], done["remaining"], done["reached"]) == (2, 0, False)
+
+
+def test_events_do_not_show_what_passes_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    announce(world, 10, event("new", 8), event("destroy", 8))
+    done = run(world, monkeypatch, parse_match({"timeout_below": 50}), Goal(1, rising=True), timeout=20)
+    assert (done["ended"], done["reached"]) == (0, False)
+
+
+def test_not_more_new_entries_are_followed_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "FOLLOWED", 2)
+    world = World()
+    announce(world, 10, *(event(kind, port) for kind in ("new", "destroy") for port in range(5)))
+    done = run(world, monkeypatch, goal=Goal(3, rising=True), timeout=20)
+    assert (done["ended"], done["reached"]) == (2, False)
+
+
+def test_what_is_so_already_is_seen_at_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    for goal in (Goal(0), Goal(0, rising=True)):
+        world = World()
+        assert run(world, monkeypatch, goal=goal)["reached"]
+        assert len(world.looks) == 1
+
+
+# when it does not come to be so
+
+
+def test_when_the_time_is_up_it_says_who_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(20)
+    world.delete(29.99, world.kernel.connections[0])
+    done = run(world, monkeypatch, timeout=30, report_limit=7)
+    assert done["msg"] == (
+        "The time is up and 19 entries match, more than max_count 0: tcp 10.0.0.1:1 -> 10.0.0.2:80, "
+        "tcp 10.0.0.1:2 -> 10.0.0.2:80, tcp 10.0.0.1:3 -> 10.0.0.2:80, 16 more"
+    )
+    assert (done["initial"], done["remaining"], done["reached"], len(done["entries"])) == (20, 19, False, 7)
+    assert 30 <= world.now < 30 + LIMIT
+
+
+def test_the_same_of_those_that_did_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(World(1), monkeypatch, timeout=1, goal=Goal(2, rising=True), report_limit=0)
+    assert done["msg"] == ("The time is up and 1 entry matches, min_count needs 1 more: tcp 10.0.0.1:0 -> 10.0.0.2:80")
+    assert done["entries"] == []
+    assert run(World(), monkeypatch, timeout=1, goal=Goal(2, rising=True))["msg"] == (
+        "The time is up and 0 entries match, min_count needs 2 more"
+    )
+
+
+def test_it_looks_once_more_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody was told of in the last moment is no failure."""
+    world = World(1, ON, told=False)
+    world.delete(29.999, world.kernel.connections[0])
+    assert run(world, monkeypatch, timeout=30)["reached"]
+
+
+def test_without_time_it_looks_and_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    assert run(world, monkeypatch, timeout=0)["timed_out"]
+    assert len(world.looks) == 1
+
+
+@pytest.mark.parametrize("flows", [0, 3])
+def test_check_mode_says_how_it_is_now(monkeypatch: pytest.MonkeyPatch, flows: int) -> None:
+    """It neither waits nor fails: that they are still there says nothing of the real run."""
+    world = World(flows)
+    done = run(world, monkeypatch, check_mode=True)
+    assert (done["reached"], done["remaining"], done["initial"]) == (flows == 0, flows, flows)
+    assert len(world.looks) == 1
+
+
+# when something goes wrong
+
+
+def test_a_look_that_went_wrong_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    world.kernel.faults = {1: Fault(errno.ENOBUFS, lost=True), 3: Fault(errno.ETIMEDOUT, lost=True)}
+    world.delete(5, world.kernel.connections[0])
+    assert run(world, monkeypatch)["reached"]
+
+
+def test_but_not_for_ever_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    world.kernel.faults = {number: Fault(errno.ENOBUFS, lost=True) for number in range(100)}
+    with pytest.raises(ResultUnknown):
+        run(world, monkeypatch)
+    assert len(world.kernel.requests) <= 2 * subject.ATTEMPTS
+    assert world.subscription is not None
+    assert world.subscription.closed
+
+
+def test_a_question_that_went_wrong_is_followed_by_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    world.change(10, world.kernel.connections[0], mark=5)
+    world.at(10, lambda: world.kernel.faults.update({len(world.kernel.requests): Fault(errno.ETIMEDOUT, lost=True)}))
+    world.delete(20, world.kernel.connections[0])
+    assert run(world, monkeypatch)["reached"]
+    assert 20 < world.now < 20 + LIMIT
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, NotPermitted])
+def test_who_is_interrupted_leaves_no_socket_behind(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    world = World(1)
+
+    def interrupt() -> None:
+        raise error() if error is KeyboardInterrupt else NotPermitted("reading the table", errno.EPERM)
+
+    world.at(10, interrupt)
+    with pytest.raises(error):
+        run(world, monkeypatch)
+    assert world.subscription is not None
+    assert world.subscription.closed
+    assert all(datagrams.closed for datagrams in world.kernel.sockets)
+
+
+# the parts
+
+
+def test_everything_is_a_match_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(3)
+    world.clear(1)
+    assert run(world, monkeypatch, EVERYTHING)["initial"] == 3
+
+
+@pytest.mark.parametrize(
+    ("goal", "count", "lacks"),
+    [(Goal(0), 3, 3), (Goal(3), 3, 0), (Goal(3, True), 1, 2), (Goal(3, True), 3, 0), (Goal(3, True), 9, -6)],
+)
+def test_goals(goal: Goal, count: int, lacks: int) -> None:
+    assert goal.lacks(count) == lacks
+
+
+def test_a_longer_look_has_a_longer_rest() -> None:
+    costs = (0.01, 0.05, 0.1, 0.2, 1.0, 10.0)
+    rests = [subject.Sight(0, [], [], 0.0, 0.0, cost).rest / cost for cost in costs]
+    assert rests == pytest.approx([0.05, 0.25, 0.5, 1.0, 3.0, 3.0])

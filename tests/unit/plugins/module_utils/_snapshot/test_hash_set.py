@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is in a snapshot must be known to be, or a purge would delete it."""
+
+from __future__ import annotations
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.hash_set import Fingerprints
+
+things = st.lists(st.integers(2, 50) | st.binary(max_size=2) | st.tuples(st.integers(0, 9), st.binary(max_size=1)))
+
+
+@given(things, things)
+def test_it_is_a_set(some: list[object], others: list[object]) -> None:
+    found = Fingerprints(len(some))
+    for thing in some:
+        found.add(thing)
+    assert all(thing in found for thing in some)
+    assert [thing in found for thing in others] == [thing in some for thing in others]
+
+
+def test_things_whose_numbers_meet_are_kept_apart() -> None:
+    """All of them belong into the same slot, the last one of all."""
+    found = Fingerprints(500)
+    crowd = [step * found._size - 1 for step in range(1, 500)]
+    for thing in crowd[:400]:
+        found.add(thing)
+    assert [thing in found for thing in crowd] == [True] * 400 + [False] * 99
+
+
+def test_zero_is_a_thing_too() -> None:
+    found = Fingerprints(1)
+    assert 0 not in found
+    found.add(0)
+    assert 0 in found
+
+
+def test_a_million_take_the_room_of_some() -> None:
+    assert sys.getsizeof(Fingerprints(1_000_000)._slots) < 13 << 20

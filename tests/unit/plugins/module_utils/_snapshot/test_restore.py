@@ -1,0 +1,895 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A table comes back from its snapshot as it was, nothing else is touched, and where something is lost it is said."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import tempfile
+from typing import Any, Dict, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import (
+    reconcile,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot import restore as module
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Header, Snapshot, Writer
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import RestoreFailed, restore
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (
+    from_document as parse_expectation,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import TcpConnection
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING, parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils._reconcile.test_expectation import (
+    CONTROL,
+    ExpectingKernel,
+    announced,
+)
+from ansible_collections.netops.conntrack.tests.unit.support.declarations import FLOW, declarations, filled
+from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
+    DCCP,
+    DELETE,
+    GET,
+    GET_STATS,
+    NEW,
+    Connection,
+    Ends,
+    Fault,
+    Kernel,
+    Zone,
+)
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import DUMP
+
+Document = Dict[str, Any]
+
+KEYS = {
+    "changed", "snapshot", "checksum", "counts", "expectation_counts", "kept", "unknown", "failed_entries", "diff",
+}  # fmt: skip
+UDP: Document = {"protocol": "udp", "original": FLOW}
+COUNTS = ("created", "updated", "replaced", "deleted", "unchanged", "failed")
+SCOPES: list[Any] = [{"protocol": "tcp"}, {"family": "ipv6"}, {"zone": 5}, [{"mark": 0}, {"port": 80}]]
+LIMIT = 1000
+tables = st.lists(declarations(), max_size=7)
+#: Where others are met: one in a zone of its own in one direction can hide another from view, also from a plan.
+met = st.lists(declarations().filter(lambda document: "zone" not in document["original"]), max_size=7)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as name:
+        yield name
+
+
+@pytest.fixture
+def path(folder: str) -> str:
+    return os.path.join(folder, "snapshot")
+
+
+def saved(kernel: Kernel, path: str, match: Any = None, check: bool = False) -> Document:
+    kernel.forget()
+    with kernel.table() as table:
+        result = save(table, path, EVERYTHING if match is None else parse_match(match), LabelMap(), check)
+    assert not kernel.writes
+    kernel.forget()
+    return result
+
+
+def run(
+    kernel: Kernel, path: str, check: bool = False, match: Any = None, scope: Any = None, **policy: Any
+) -> Document:
+    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    keep = policy.pop("keep", frozenset())
+    limit = policy.pop("limit", LIMIT)
+    asked = EVERYTHING if match is None else parse_match(match)
+    where = None if scope is None else parse_match(scope)
+    policy = {"on_existing": "keep", **policy}
+    kernel.forget()
+    with Snapshot(path) as snapshot, kernel.table() as table:
+        try:
+            result = restore(table, snapshot, asked, Policy(**policy), LabelMap(), check, limit, where, keep)
+            assert set(result) - {"warnings"} == KEYS
+        except RestoreFailed as failure:
+            result = {"msg": str(failure), **failure.result}
+            assert set(result) - {"warnings"} == KEYS | {"msg"}
+        assert not snapshot._opened.close()
+    if check:
+        assert not kernel.writes
+    return result
+
+
+def lasting(kernel: Kernel) -> list[Any]:
+    """The table without what no snapshot can bring back: ids, and that NAT has looked at an entry and left it alone."""
+    found = []
+    for there in kernel.connections:
+        shown = kernel._shown(there)
+        status = int.from_bytes(shown[3], "big")
+        shown[3] = status if status & 0x30 else status & ~0x180
+        del shown[12]
+        found.append(repr(sorted(shown.items())))
+    return sorted(found)
+
+
+def emptied(kernel: Kernel) -> Kernel:
+    empty = Kernel(kernel.label_rule, kernel.helpers)
+    empty.untracked = kernel.untracked
+    return empty
+
+
+def numbers(result: Document) -> Document:
+    return {key: count for key, count in result["counts"].items() if count}
+
+
+def write(path: str, *documents: Document) -> None:
+    """A snapshot of these records, made by hand."""
+    with Writer(path, Header("gw1", "6.1", "2030-01-31T12:00:00Z", {})) as writer:
+        for document in documents:
+            writer.write("entries", {key: [value] for key, value in document.items()}, ("family", "protocol"))
+
+
+def flow(port: int, **more: Any) -> Document:
+    """A record."""
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 80}
+    return {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}, **more}
+
+
+def declared(port: int, **more: Any) -> Document:
+    return {"protocol": "tcp", "original": {**FLOW, "source_port": port}, "timeout": 600, **more}
+
+
+def ports(kernel: Kernel) -> list[int]:
+    return sorted(there.tuples[0].more[0] for there in kernel.connections)
+
+
+# all comes back
+
+
+@examples(120)
+@given(tables)
+def test_a_table_comes_back_as_it_was(folder: str, table: list[Document]) -> None:
+    kernel = filled(table)
+    path = os.path.join(folder, "random")
+    result = saved(kernel, path)
+    assert result["snapshot"]["entries"] == len(kernel.connections)
+    other = emptied(kernel)
+    foreseen = run(other, path, check=True)
+    done = run(other, path)
+    assert foreseen == done
+    assert lasting(other) == lasting(kernel)
+    assert numbers(done) == ({"created": len(kernel.connections)} if kernel.connections else {})
+    assert done["changed"] == bool(kernel.connections)
+    again = run(other, path)
+    assert (again["changed"], again["diff"]) == (False, {"before": "", "after": ""})
+    assert numbers(again) == ({"unchanged": len(kernel.connections)} if kernel.connections else {})
+
+
+@examples(80)
+@given(tables, met, st.sampled_from(["keep", "update", "fail"]), st.booleans())
+def test_check_mode_says_what_a_run_does_to_what_is_there(
+    folder: str, table: list[Document], there: list[Document], on_existing: str, replace: bool
+) -> None:
+    path = os.path.join(folder, "random")
+    saved(filled(table), path)
+    kernel = filled(there)
+    before = {connection.id: kernel._shown(connection) for connection in kernel.connections}
+    foreseen = run(kernel, path, check=True, on_existing=on_existing, replace=replace)
+    done = run(kernel, path, on_existing=on_existing, replace=replace)
+    assert foreseen["counts"] == done["counts"]
+    assert foreseen["diff"] == done["diff"]
+    assert [one["index"] for one in foreseen["failed_entries"]] == [one["index"] for one in done["failed_entries"]]
+    if on_existing == "keep":
+        after = {connection.id: kernel._shown(connection) for connection in kernel.connections}
+        assert {number: after[number] for number in before} == before
+    assert sum(done["counts"].values()) == done["snapshot"]["entries"]
+    again = run(kernel, path, on_existing=on_existing, replace=replace)
+    assert not set(numbers(again)) - {"unchanged", "failed"}
+    assert numbers(again).get("failed") == numbers(done).get("failed")
+
+
+@pytest.mark.parametrize("direction", ["", "original", "reply"])
+def test_masters_come_before_their_children(path: str, direction: str) -> None:
+    """However many are above one another, in whatever order the kernel shows them, and in a zone in one direction."""
+    family = [declared(port, helper="ftp") for port in range(1, 5)]
+    for child, master in zip(family[1:], family):
+        child["master"] = {"protocol": "tcp", **master["original"]}
+    for entry in family if direction else []:
+        entry[direction] = {**entry.get(direction, {}), "zone": 5}
+    kernel = filled(family)
+    assert [there.master and there.master.tuples[0].more[0] for there in kernel.connections] == [None, 1, 2, 3]
+    kernel.connections.reverse()
+    saved(kernel, path)
+    with Snapshot(path) as snapshot:
+        recorded = [dict(zip(block.keys, row)) for block in snapshot.blocks("entries") for row in block.rows]
+    assert [record["original.source_port"] for record in recorded] == [1, 2, 3, 4]
+    other = emptied(kernel)
+    foreseen = run(other, path, check=True)
+    assert numbers(foreseen) == numbers(run(other, path)) == {"created": 4}
+    assert lasting(other) == lasting(kernel)
+
+
+def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str) -> None:
+    kernel = filled([declared(1), declared(2, master={"protocol": "tcp", **declared(1)["original"]}), declared(3)])
+    saved(kernel, path, match={"source_port": [2, 3]})
+    other = emptied(kernel)
+    foreseen, done = run(other, path, check=True), run(other, path)
+    assert foreseen["counts"] == done["counts"]
+    assert numbers(done) == {"created": 1, "failed": 1}
+    assert "there is no entry with the tuple of its master" in done["failed_entries"][0]["msg"]
+    assert done["failed_entries"][0]["entry"]["original"]["source_port"] == 2
+    assert done["failed_entries"][0]["index"] == 1
+    assert ports(other) == [3]
+
+
+def test_flags_of_tcp_are_those_of_the_snapshot_and_where_it_has_none_those_of_a_new_entry(path: str) -> None:
+    """An offloaded entry was gathered without them; the flags of others are recorded, also where there are none."""
+    write(path, flow(1, **{"tcp.original.flags": [], "tcp.reply.flags": ["window_scale"]}))
+    kernel = Kernel()
+    assert numbers(run(kernel, path)) == {"created": 1}
+    assert kernel.connections[0].flags == [0, 1]
+    write(path, *map(flow, range(2, 8)))
+    assert numbers(run(kernel, path)) == {"created": 6}
+    assert [there.flags for there in kernel.connections[1:]] == [[10, 10]] * 6
+
+
+def test_a_countdown_goes_on_where_it_was(path: str) -> None:
+    kernel = filled([declared(1)])
+    kernel.pass_time(100)
+    saved(kernel, path)
+    kernel.pass_time(1000)
+    other = emptied(kernel)
+    run(other, path)
+    assert other.connections[0].deadline == 500
+
+
+def test_the_last_moment_of_an_entry_is_a_second(path: str) -> None:
+    kernel = filled([declared(1)])
+    kernel.pass_time(599.5)
+    saved(kernel, path)
+    other = emptied(kernel)
+    run(other, path)
+    assert other.connections[0].deadline == 1
+
+
+def test_the_last_moment_of_an_expectation_is_a_second_as_well(path: str) -> None:
+    master = {"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}
+    expected = parse_expectation({"tuple": announced(), "master": CONTROL})
+    kernel = ExpectingKernel()
+    with kernel.table() as table:
+        table.create(parse_entry(master))
+        reconcile(table, expected, Policy(), False)
+    kernel.expectations[0].deadline = 0.5
+    assert saved(kernel, path)["snapshot"]["expectations"] == 1
+    other = ExpectingKernel()
+    assert run(other, path)["expectation_counts"]["created"] == 1
+    assert [one.deadline for one in other.expectations] == [1]
+
+
+# which
+
+
+def test_a_match_says_what_is_saved_and_what_is_restored(path: str) -> None:
+    kernel = filled([declared(port, mark=port % 2) for port in range(6)])
+    assert saved(kernel, path, match={"source_port": "1-5"})["snapshot"]["entries"] == 5
+    for check in (True, False):
+        other = emptied(kernel)
+        assert numbers(run(other, path, check, match={"mark": 1, "reply_source": "10.0.0.2"})) == {"created": 3}
+    assert ports(other) == [1, 3, 5]
+
+
+def test_a_match_for_what_the_snapshot_lacks_is_refused_before_anything_happens(path: str) -> None:
+    saved(filled([declared(port) for port in range(3)]), path)
+    kernel = Kernel()
+    with pytest.raises(InvalidValue, match="bytes_above"):
+        run(kernel, path, match={"bytes_above": 5})
+    assert not kernel.writes
+
+
+@examples(80)
+@given(tables, met, st.sampled_from(SCOPES))
+def test_a_purge_takes_what_is_in_scope_and_not_in_the_snapshot(
+    folder: str, table: list[Document], there: list[Document], scope: Any
+) -> None:
+    path = os.path.join(folder, "random")
+    snapshot = filled(table)
+    saved(snapshot, path)
+    kernel = filled(there)
+    with kernel.table() as eyes:
+        in_scope = {entry["id"] for entry in eyes.dump() if parse_match(scope)(entry)}
+    recorded = {there.key for there in snapshot.connections}
+    doomed = {there.id for there in kernel.connections if there.id in in_scope and there.key not in recorded}
+    before = {there.id for there in kernel.connections}
+    foreseen = run(kernel, path, check=True, scope=scope)
+    done = run(kernel, path, scope=scope)
+    assert (foreseen["counts"], foreseen["diff"]) == (done["counts"], done["diff"])
+    assert done["counts"]["deleted"] == len(doomed)
+    assert before & {there.id for there in kernel.connections} == before - doomed
+
+
+def test_a_purge_spares_what_a_match_leaves_out_of_the_snapshot(path: str) -> None:
+    kernel = filled([declared(1), declared(2)])
+    saved(kernel, path)
+    other = filled([declared(2), declared(3)])
+    assert numbers(run(other, path, match={"source_port": 1}, scope={"protocol": "tcp"})) == {
+        "created": 1,
+        "deleted": 1,
+    }
+    assert ports(other) == [1, 2]
+
+
+def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_is_removed(path: str) -> None:
+    """The last one began before accounting was on."""
+    saved(filled([declared(1)]), path)
+    kernel = filled([declared(port) for port in range(2, 2 + 3 * BATCH_SIZE)])
+    for there in kernel.connections[:-1]:
+        there.packets, there.bytes = (1, 1), (100, 100)
+    with pytest.raises(InvalidValue, match="cannot be told"):
+        run(kernel, path, scope={"bytes_above": 1})
+    assert not kernel.writes
+
+
+def test_a_purge_makes_room_for_what_is_restored(path: str) -> None:
+    """What has the tuples of a flow that is to come back is out of the way before that comes."""
+    saved(filled([declared(1)]), path)
+    mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
+    kernel = filled([{"protocol": "tcp", "original": mirrored}])
+    for check in (True, False):
+        assert numbers(run(kernel, path, check, scope={"protocol": "tcp"})) == {"created": 1, "deleted": 1}
+    assert ports(kernel) == [1]
+
+
+def test_a_purge_spares_the_session(path: str) -> None:
+    saved(filled([declared(1)]), path)
+    ssh = {"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}
+    mine = frozenset({TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)})
+    for check in (True, False):
+        kernel = filled([ssh, declared(2)])
+        done = run(kernel, path, check, scope={"protocol": "tcp"}, keep=mine)
+        assert (numbers(done), done["kept"]) == ({"created": 1, "deleted": 1}, 1)
+    assert ports(kernel) == [1, 1000]
+
+
+def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: str) -> None:
+    """Its tuples are those of a flow that is to come back, and it does not go for that."""
+    mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 22, "destination_port": 1000}
+    saved(filled([{"protocol": "tcp", "original": mirrored}, declared(1)]), path)
+    mine = frozenset({TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)})
+    for check in (True, False):
+        kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}])
+        done = run(kernel, path, check, scope={"protocol": "tcp"}, keep=mine)
+        assert (numbers(done), done["kept"]) == ({"created": 1, "failed": 1}, 1)
+        assert "is taken by tcp 10.0.0.1:1000 -> 10.0.0.2:22" in done["failed_entries"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("foreign", "records", "says"),
+    [
+        (
+            1,
+            [flow(1)],
+            "^1 entry in scope stays, the first because: deleting .*The rest is as in the snapshot; see",
+        ),
+        (2, [], "^2 entries in scope stay, the first because: deleting .*EBUSY[^;]*; see failed_entries$"),
+        (
+            2,
+            [flow(1), flow(2, helper="sip")],
+            "^2 entries in scope stay, .* 1 of 2 entries is not as .*The rest is; ",
+        ),
+    ],
+)
+def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document], says: str, path: str) -> None:
+    """It is in nobody's count of the snapshot."""
+    write(path, *records)
+    kernel = filled([declared(port) for port in range(100, 100 + foreign)])
+
+    def refuse(number: int, request: Any) -> None:
+        if request.type == DELETE:
+            kernel.faults[number] = Fault(errno.EBUSY)
+
+    kernel.meanwhile = refuse
+    done = run(kernel, path, scope={"source_port": "100-200"})
+    assert re.search(says, done["msg"]), done["msg"]
+    bad = sum("helper" in record for record in records)
+    assert done["counts"]["failed"] == foreign + bad
+    assert (done["counts"]["deleted"], len(kernel.connections)) == (0, foreign + len(records) - bad)
+    assert done["failed_entries"][0]["index"] is None
+
+
+# what goes wrong
+
+
+FAULTS = [
+    *(Fault(code) for code in (errno.EBUSY, errno.ENOMEM, errno.EEXIST)),
+    *(Fault(code, True, done) for code in (errno.ENOBUFS, errno.ETIMEDOUT) for done in (False, True)),
+]
+TABLE = [
+    declared(1, helper="ftp", mark=5),
+    declared(2, master={"protocol": "tcp", **declared(1)["original"]}),
+    declared(3, labels=[5]),
+    {"protocol": "udp", "original": FLOW, "nat": {"source": {"address": "198.51.100.1"}}},
+    {"protocol": "udp", "original": FLOW, "zone": 5},
+]
+
+
+def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(path: str) -> None:
+    wanted = filled(TABLE)
+    saved(wanted, path)
+    quiet = emptied(wanted)
+    run(quiet, path)
+    messages = len(quiet.requests)
+    assert messages > len(TABLE)
+    stopped = 0
+    for number in range(messages):
+        for fault in FAULTS:
+            kernel = emptied(wanted)
+            run_with = {number: fault}
+            kernel.forget()
+            kernel.faults = run_with
+            try:
+                done = _run(kernel, path)
+            except ConntrackError:
+                assert not kernel.connections
+                stopped += 1
+                done = {}
+            else:
+                assert sum(done["counts"].values()) <= len(TABLE)
+                assert done["counts"]["created"] <= len(kernel.connections)
+                assert done["changed"] == bool(kernel.connections)
+                if "msg" not in done:
+                    assert lasting(kernel) == lasting(wanted)
+                    assert numbers(done) == {"created": len(TABLE)}
+                elif "Until then" not in done["msg"]:
+                    assert sum(done["counts"].values()) == len(TABLE)
+                    assert len(done["failed_entries"]) == done["counts"]["failed"] > 0
+            kernel.faults = {}
+            again = run(kernel, path, on_existing="update")
+            assert "msg" not in again
+            assert lasting(kernel) == lasting(wanted)
+    assert stopped < 2 * len(FAULTS)
+
+
+def _run(kernel: Kernel, path: str) -> Document:
+    with Snapshot(path) as snapshot, kernel.table() as table:
+        try:
+            return restore(table, snapshot, EVERYTHING, Policy(on_existing="keep"), LabelMap(), False, LIMIT)
+        except RestoreFailed as failure:
+            return {"msg": str(failure), **failure.result}
+
+
+def test_lost_answers_for_many_are_made_good(path: str) -> None:
+    """The receive buffer overran: what the kernel did for a whole window is not known."""
+    kernel = filled([declared(port) for port in range(300)])
+    saved(kernel, path)
+    for at in (10, 100, 250):
+        other = emptied(kernel)
+        other.faults = {at: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+        assert numbers(_run(other, path)) == {"created": 300}
+        assert lasting(other) == lasting(kernel)
+
+
+def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"original.source_key": 1, "original.destination_key": 2, "reply.source_key": 2, "reply.destination_key": 7}
+    ends = {"original.source": "10.0.0.1", "original.destination": "10.0.0.2"}
+    ends.update({"reply.source": "10.0.0.2", "reply.destination": "198.51.100.9"})
+    nat = {"nat.source.address": "198.51.100.9", "nat.source.port": 7}
+    write(path, {"family": "ipv4", "protocol": "gre", "timeout": 60, **ends, **keys, **nat})
+    assert numbers(_run(Kernel(), path)) == {"created": 1}
+    kernel = Kernel()
+    translated = kernel._translated
+    monkeypatch.setattr(
+        kernel, "_translated", lambda *about: translated(*about)._replace(more=about[1].more), raising=True
+    )
+    result = run_once(kernel, path)
+    assert numbers(result) == {"failed": 1}
+    assert "Linux translates keys of GRE only" in result["msg"]
+    assert kernel.connections == []
+
+
+def test_a_live_flow_of_gre_is_never_deleted_after_a_lost_answer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a large table the entries that were there before are not known. This one has another translated key."""
+    monkeypatch.setattr(module, "_SOME", 1)
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_key": 1, "destination_key": 2}
+    nat = {"source": {"address": "198.51.100.9"}}
+    live = {"protocol": "gre", "original": ends, "nat": nat, "timeout": 60}
+    keys = {f"original.{name}": value for name, value in ends.items()}
+    reply = {"reply.source": "10.0.0.2", "reply.destination": "198.51.100.9"}
+    key = {
+        "reply.source_key": 2,
+        "reply.destination_key": 7,
+        "nat.source.address": "198.51.100.9",
+        "nat.source.port": 7,
+    }
+    write(path, {"family": "ipv4", "protocol": "gre", "timeout": 60, **keys, **reply, **key})
+    kernel = filled([live, *({**declared(port), "zone": 3} for port in range(9))])
+    before = list(kernel.connections)
+    kernel.forget()
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
+    result = run_once(kernel, path)
+    assert kernel.connections == before
+    assert result["changed"]
+
+
+@pytest.mark.parametrize("on_existing", ["keep", "update"])
+@pytest.mark.parametrize("labels", [[], [5]], ids=["plain", "fragile"])
+def test_an_equal_entry_that_was_there_was_not_created_though_the_answer_is_lost(
+    path: str, labels: list[int], on_existing: str
+) -> None:
+    source = filled([declared(port, labels=labels) for port in range(100)])
+    saved(source, path)
+    kernel = filled([declared(port, labels=labels) for port in range(0, 100, 4)])
+    kernel.faults = {20: Fault(errno.ENOBUFS, lost=True, carried_out=True), 90: Fault(errno.ETIMEDOUT, lost=True)}
+    kernel.forget()
+    result = run_once(kernel, path, on_existing=on_existing)
+    assert numbers(result) == {"created": 75, "unchanged": 25}
+    assert (result["changed"], result["unknown"]) == (True, 0)
+    assert lasting(kernel) == lasting(source)
+
+
+def test_what_cannot_be_known_is_said_to_be_unknown_and_a_change(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table with many others, who was there before is not read."""
+    monkeypatch.setattr(module, "_SOME", 1)
+    saved(filled([declared(1)]), path)
+    others = [{**declared(port), "zone": 3} for port in range(9)]
+    for there in (False, True):
+        kernel = filled([*others, *([declared(1)] if there else [])])
+        kernel.forget()
+        kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+        result = run_once(kernel, path)
+        assert (result["changed"], result["unknown"], numbers(result)) == (True, 1, {})
+        assert "The answers to the creation of 1 entry were lost" in result["warnings"][0]
+        assert ports(kernel).count(1) == 2
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOBUFS], ids=["refused", "lost"])
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize("labels", [[], [5]], ids=["plain", "fragile"])
+def test_what_was_created_is_reported_also_where_nothing_can_be_read_back(
+    path: str, labels: list[int], carried_out: bool, code: int
+) -> None:
+    saved(filled([declared(port, labels=labels) for port in range(300)]), path)
+    kernel = Kernel()
+    # All answers to creations are lost, and nobody can be asked what came of them
+    kernel.faults = {at: Fault(errno.ENOBUFS, True, carried_out) for at in (70, 140, 210, 280, 300)}
+    kernel.faults.update((at, Fault(code, code != errno.EPERM)) for at in range(301, 3000))
+    result = run_once(kernel, path)
+    assert "msg" in result
+    assert result["changed"]
+    assert result["counts"]["created"] <= len(kernel.connections)
+    told = result["counts"]["created"] + result["counts"]["failed"] + result["unknown"]
+    assert told >= len(kernel.connections) > 0
+
+
+def run_once(kernel: Kernel, path: str, **policy: Any) -> Document:
+    """One run of the module with the faults that are set."""
+    with Snapshot(path) as snapshot, kernel.table() as table:
+        policy = {"on_existing": "keep", **policy}
+        try:
+            return restore(table, snapshot, EVERYTHING, Policy(**policy), LabelMap(), False, LIMIT)
+        except RestoreFailed as failure:
+            return {"msg": str(failure), **failure.result}
+
+
+def test_a_table_that_cannot_hold_them_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would throw out others to make room."""
+    saved(filled([declared(port) for port in range(3)]), path)
+    kernel = filled([UDP])
+    monkeypatch.setattr(Table, "statistics", lambda _table: {"entries": 1, "max_entries": 2})
+    with pytest.raises(InvalidValue, match=r"3 entries to be restored and the table holds at most 2.*nf_conntrack_max"):
+        run(kernel, path)
+    assert not kernel.writes
+
+
+def test_what_is_in_the_way_is_named(path: str) -> None:
+    saved(filled([declared(1), declared(2)]), path)
+    mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
+    kernel = filled([{"protocol": "tcp", "original": mirrored}])
+    for check in (True, False):
+        done = run(kernel, path, check)
+        assert numbers(done) == {"created": 1, "failed": 1}
+        assert "is taken by tcp 10.0.0.2:80 -> 10.0.0.1:1" in done["failed_entries"][0]["msg"]
+        assert done["msg"].startswith(
+            f"1 of 2 entries {'would not be' if check else 'is not'} as in the snapshot, the "
+        )
+        assert "\n" not in done["msg"]
+
+
+def test_a_translation_comes_back_as_it_was_or_not_at_all(path: str) -> None:
+    """Another port than the peer knows would be no better than none, and nobody would be told."""
+    saved(filled([{"protocol": "tcp", "original": FLOW, "nat": {"destination": {"port": 8080}}}]), path)
+    kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 8080}}])
+    for check in (True, False):
+        done = run(kernel, path, check)
+        assert numbers(done) == {"failed": 1}
+        assert "its reply tuple is taken by tcp 10.0.0.1:1000 -> 10.0.0.2:8080" in done["failed_entries"][0]["msg"]
+
+
+def test_a_helper_that_is_not_there_is_named_and_the_rest_restored(path: str) -> None:
+    saved(filled([declared(1, helper="ftp"), declared(2)]), path)
+    kernel = Kernel(helpers={})
+    done = run(kernel, path)
+    assert numbers(done) == {"created": 1, "failed": 1}
+    assert "load its module nf_conntrack_ftp" in done["failed_entries"][0]["msg"]
+    assert ports(kernel) == [2]
+
+
+def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> None:
+    """A flow without its label is better than none; but nobody is told that all is as it was."""
+    saved(filled([declared(1, labels=[5]), declared(2)]), path)
+    kernel = Kernel(label_rule=False)
+    done = run(kernel, path)
+    assert numbers(done) == {"created": 1, "failed": 1}
+    assert done["changed"]
+    assert "is there, but without its labels. Labels are kept only where a rule" in done["failed_entries"][0]["msg"]
+    assert ports(kernel) == [1, 2]
+
+
+def test_labels_are_missed_as_well_where_the_answer_is_lost(path: str) -> None:
+    saved(filled([declared(1, labels=[5])]), path)
+    kernel = Kernel(label_rule=False)
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
+    done = run(kernel, path)
+    assert (numbers(done), done["changed"]) == ({"failed": 1}, True)
+    assert "is there, but without its labels" in done["failed_entries"][0]["msg"]
+
+
+def test_a_protocol_that_is_not_tracked_any_more_is_not_restored_by_half(path: str) -> None:
+    """Since Linux 6.17 DCCP has no ports: one entry would stand for all connections of two hosts."""
+    ends = Ends(b"\n\0\0\1", b"\n\0\0\2", DCCP, (1, 2))
+    old = Kernel()
+    old.untracked = set()
+    for port in (1, 7):
+        one = ends._replace(more=(port, 2))
+        old.connections.append(Connection(2, one, one.inverted(), Zone(), 100))
+    saved(old, path)
+    kernel = Kernel()
+    done = run(kernel, path)
+    assert numbers(done) == {"failed": 2}
+    assert not kernel.connections
+    assert any("the kernel did not take the protocol" in failure["msg"] for failure in done["failed_entries"])
+    again = emptied(old)
+    assert numbers(run(again, path)) == {"created": 2}
+
+
+# what a snapshot may say that it should not
+
+
+BAD: list[Any] = [
+    ("original.source", "10.0.0.300"),
+    ("original.source", "2001:db8::1"),
+    ("original.source", 5),
+    ("original.source_port", 65536),
+    ("original.source_port", -1),
+    ("original.source_port", None),
+    ("original.icmp_id", 5),
+    ("protocol", "tpc"),
+    ("protocol", "icmp"),
+    ("family", "ipx"),
+    ("mark", 1 << 32),
+    ("mark", "5/7/9"),
+    ("status", ["assurred"]),
+    ("status", ["src_nat"]),
+    ("labels", [128]),
+    ("labels", ["voip"]),
+    ("tcp.state", "open"),
+    ("tcp.original.window_scale", 15),
+    ("timeout", -1),
+    ("timeout", "soon"),
+    ("timeout", 1 << 32),
+    ("helper", "x" * 99),
+    ("zone", 65536),
+    ("nat.source.address", "10.0.0.0/8"),
+    ("sctp.state", "closed"),
+    ("master.source", "10.0.0.1"),
+    ("sequence_adjustment.reply.before", 1),
+    ("extra", {"99": "zz"}),
+    ("counters.reply.bytes", -1),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD, ids=[f"{key}-{value}"[:40] for key, value in BAD])
+def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> None:
+    """A checksum keeps nobody out who can calculate one."""
+    good = [flow(port, timeout=600, **{"tcp.state": "established"}) for port in range(40)]
+    write(path, *good[:20], {**flow(1000, timeout=600), key: value}, *good[20:])
+    for check in (True, False):
+        kernel = Kernel()
+        done = run(kernel, path, check)
+        harmless = key in ("extra", "counters.reply.bytes")
+        assert numbers(done) == ({"created": 41} if harmless else {"created": 40, "failed": 1})
+        if not harmless:
+            (failure,) = done["failed_entries"]
+            assert failure["index"] == 20
+            assert "\n" not in failure["msg"]
+    assert len(kernel.writes) == 40 + harmless
+    assert len(kernel.connections) == 40 + harmless
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"\ud800": 1}])
+def test_a_bad_value_is_shown_in_characters_that_there_are(value: Any, path: str) -> None:
+    """Of half a one, Ansible would make no result at all."""
+    write(path, flow(1, mark=value))
+    (failure,) = run(Kernel(), path)["failed_entries"]
+    json.dumps(failure, ensure_ascii=False).encode()
+    assert failure["entry"]["original"]["source_port"] == 1
+
+
+def test_many_bad_values_among_many_good_ones(path: str) -> None:
+    records = [flow(port, timeout=600, mark=port if port % 3 else "x") for port in range(3000)]
+    write(path, *records)
+    kernel = Kernel()
+    done = run(kernel, path, limit=5)
+    assert numbers(done) == {"created": 2000, "failed": 1000}
+    assert [failure["index"] for failure in done["failed_entries"]] == [0, 3, 6, 9, 12]
+    assert ports(kernel) == [port for port in range(3000) if port % 3]
+
+
+def test_a_bad_value_is_refused_before_a_purge(path: str) -> None:
+    """Who that record is nobody knows, so it cannot be spared."""
+    write(path, flow(1, timeout=600), flow(2, mark="x"))
+    kernel = filled([declared(3)])
+    with pytest.raises(InvalidValue, match="mark"):
+        run(kernel, path, scope={"protocol": "tcp"})
+    assert ports(kernel) == [3]
+
+
+def test_a_key_that_is_not_known_is_refused_before_anything_happens(path: str) -> None:
+    write(path, flow(1), flow(2, colour="red"))
+    kernel = Kernel()
+    with pytest.raises(InvalidValue, match="its entries have colour, which this version does not know"):
+        run(kernel, path)
+    assert not kernel.requests
+
+
+def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
+    """A dump repeats an entry when the kernel's table is resized meanwhile."""
+    write(
+        path, *[flow(port, timeout=60) for port in (1, 1)], *[flow(port, timeout=60) for port in range(2, 300)], flow(1)
+    )
+    for check in (True, False):
+        kernel = Kernel()
+        assert numbers(run(kernel, path, check)) == {"created": 299, "unchanged": 2}
+
+
+def test_two_that_exclude_one_another_are_foreseen(path: str) -> None:
+    ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
+    mirrored = {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}}
+    write(path, *[flow(port, timeout=60) for port in range(300)], mirrored)
+    for check in (True, False):
+        done = run(Kernel(), path, check)
+        assert numbers(done) == {"created": 300, "failed": 1}
+        assert "its original tuple is taken by" in done["failed_entries"][0]["msg"]
+
+
+def test_a_zone_of_one_direction_keeps_them_apart_here_too(path: str) -> None:
+    ends = {"source": "10.0.0.2", "destination": "10.0.0.1"}
+    kernel = filled(
+        [
+            {"protocol": 50, "original": ends, "nat": {"source": {"address": "198.51.100.1"}}},
+            {"protocol": 50, "original": {"source": "10.0.0.1", "destination": "10.0.0.2", "zone": 7}},
+        ]
+    )
+    assert saved(kernel, path)["snapshot"]["entries"] == 2
+    for check in (True, False):
+        assert numbers(run(Kernel(), path, check)) == {"created": 2}
+
+
+def test_label_bits_that_have_another_name_here_are_warned_of(path: str) -> None:
+    with Writer(path, Header("gw1", "6.1", "2030-01-31T12:00:00Z", {"voip": 5, "web": 6})) as writer:
+        writer.write("entries", {key: [value] for key, value in flow(1, labels=[5]).items()})
+    with Snapshot(path) as snapshot, Kernel().table() as table:
+        labels = LabelMap({"video": 5, "web": 6})
+        done = restore(table, snapshot, EVERYTHING, Policy(on_existing="keep"), labels)
+    (warning,) = done["warnings"]
+    assert warning.startswith("1 label bits have other names here than where the snapshot was taken: 5 was voip and ")
+
+
+def test_a_file_that_ends_in_the_middle_says_how_far_it_came(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = filled([declared(port) for port in range(500)])
+    saved(kernel, path)
+    blocks = Snapshot.blocks
+
+    def broken(self: Snapshot, of: str) -> Iterator[Any]:
+        for block in blocks(self, of):
+            yield block._replace(rows=block.rows[:300])
+            raise InvalidValue("path", "it is gone")
+
+    monkeypatch.setattr(Snapshot, "blocks", broken)
+    other = emptied(kernel)
+    done = run(other, path)
+    assert "it is gone. Until then 300 had been restored of 500 entries; see" in done["msg"]
+    assert numbers(done) == {"created": 300}
+    assert len(other.connections) == 300
+
+
+def test_without_privilege_it_is_one_sentence(path: str) -> None:
+    saved(filled([declared(port) for port in range(3)]), path)
+    kernel = Kernel()
+
+    def forbid(number: int, _request: Any) -> None:
+        kernel.faults[number] = Fault(errno.EPERM)
+
+    kernel.meanwhile = forbid
+    with pytest.raises(ConntrackError, match="CAP_NET_ADMIN"):
+        run(kernel, path)
+
+
+# options
+
+
+def test_update_changes_and_replace_replaces(path: str) -> None:
+    saved(filled([declared(1, mark=1), declared(2, helper="ftp")]), path)
+    kernel = filled([declared(1, mark=9), declared(2)])
+    assert numbers(run(kernel, path)) == {"unchanged": 2}
+    done = run(kernel, path, on_existing="fail")
+    assert numbers(done) == {"failed": 2}
+    assert "is there already and differs in mark" in done["failed_entries"][0]["msg"]
+    foreseen = run(kernel, path, check=True, on_existing="update", replace=True)
+    done = run(kernel, path, on_existing="update", replace=True)
+    assert foreseen == done
+    assert numbers(done) == {"updated": 1, "replaced": 1}
+    assert done["diff"]["before"].startswith("tcp 10.0.0.1:1 -> 10.0.0.2:80: mark 9\n")
+    assert done["diff"]["after"].startswith("tcp 10.0.0.1:1 -> 10.0.0.2:80: mark 1\n")
+
+
+def test_report_limit_cuts_lists_and_not_counts(path: str) -> None:
+    write(path, *[flow(port, mark="x") for port in range(9)], *[flow(port, timeout=9) for port in range(20, 29)])
+    for limit in (0, 2):
+        done = run(Kernel(), path, limit=limit)
+        assert numbers(done) == {"created": 9, "failed": 9}
+        assert len(done["failed_entries"]) == len(done["diff"]["after"].splitlines()) == limit
+        assert "record 0: mark" in done["msg"]
+
+
+# what it costs
+
+
+@pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
+def test_one_send_for_every_64_entries(number: int, path: str) -> None:
+    kernel = filled([declared(port) for port in range(number)])
+    saved(kernel, path)
+    other = emptied(kernel)
+    run(other, path)
+    datagrams = [datagram for sender in other.sockets for datagram in sender.sent]
+    assert len(datagrams) == 1 + -(-number // 64)
+    assert [request.type for request in other.requests] == [GET_STATS] + [NEW] * number
+
+
+def test_what_is_there_is_asked_for_many_at_once(path: str) -> None:
+    kernel = filled([declared(port) for port in range(500)])
+    saved(kernel, path)
+    run(kernel, path)
+    assert [request.type for request in kernel.requests if request.flags & DUMP != DUMP].count(GET) == 500
+    datagrams = [datagram for sender in kernel.sockets for datagram in sender.sent]
+    assert len(datagrams) <= 2 + 500 // 64 + 500 // 32 + 2
+
+
+def test_few_are_in_memory_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million entries, some thousand: what is read goes on to the kernel at once."""
+    kernel, number, most = Kernel(), 20_000, 0
+    monkeypatch.setattr(kernel, "find", lambda *_wanted: None)  # looking takes it long, and there is nothing to find
+    monkeypatch.setattr(kernel, "_taken", lambda _wanted: False)
+    placed = module._Restoration._placed
+
+    def noting(self: Any) -> Iterator[Any]:
+        nonlocal most
+        for taken, one in enumerate(placed(self)):
+            most = max(most, taken - len(kernel.connections))
+            yield one
+
+    monkeypatch.setattr(module._Restoration, "_placed", noting)
+    write(path, *[flow(port, timeout=60) for port in range(number)])
+    run(kernel, path)
+    assert len(kernel.connections) == number
+    assert 0 < most < 8_000

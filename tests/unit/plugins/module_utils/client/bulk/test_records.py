@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A snapshot has all that an entry was, and what is in a record is never taken for another thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk import (
+    columns,
+    documents,
+    records,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.columns import Columns, ColumnTransform, Rows
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
+from ansible_collections.netops.conntrack.tests.profiles import examples, spread
+from ansible_collections.netops.conntrack.tests.samples import SAMPLES
+from ansible_collections.netops.conntrack.tests.unit.plugins.module_utils.client.bulk.test_documents import (
+    VALUES,
+    check,
+    result,
+)
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import live_entries
+
+pytestmark = pytest.mark.portability
+
+FEW = columns._FEW
+TRANSLATED = uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT
+
+
+def row_of(mapping: Any) -> Any:
+    return tuple(mapping), tuple(mapping.values())
+
+
+def alike(mappings: Any) -> list[Any]:
+    """Rows that share their keys where these are the same, as a dump and a snapshot give them."""
+    shared: dict[Any, Any] = {}
+    return [(shared.setdefault(tuple(one), tuple(one)), tuple(one.values())) for one in mappings]
+
+
+def mappings(found: Columns) -> list[Any]:
+    return [dict(zip(found, row)) for row in zip(*found.values())]
+
+
+def recorded(entries: Any) -> list[Any]:
+    return [one for found in records.records(alike(entries)) for one in mappings(found)]
+
+
+def lasting(entry: Any) -> Any:
+    return {key: value for key, value in entry.items() if key not in ("id", "use")}
+
+
+def varied(entry: Any) -> list[Any]:
+    """The entry, and others of its make-up with other values."""
+    return [{**entry, "mark": mark, "id": mark} for mark in range(FEW)]
+
+
+# to records
+
+
+@given(live_entries())
+@examples(200)
+def test_an_entry_comes_back_from_its_record(entry: Any) -> None:
+    """Through the document that a user would see of it."""
+    (one,) = recorded([entry])
+    document = records.document_of(row_of(one))
+    if "reply" not in document or "source" not in document["reply"]:
+        shown = to_document(default_reply(entry))
+        shown.pop("protocol")
+        document["reply"] = {**shown["reply"], **document.get("reply", {})}
+    assert document == lasting(to_document(entry))
+
+
+@given(live_entries())
+@examples(150)
+def test_many_records_are_what_each_would_be_alone(entry: Any) -> None:
+    entries = varied({"id": 0, "use": 2, **entry})
+    assert recorded(entries) == [recorded([one])[0] for one in entries]
+
+
+@given(st.lists(live_entries(), max_size=5))
+@examples(50)
+def test_all_that_is_read_is_recorded(entries: Any) -> None:
+    everything = [one for entry in entries for one in varied(entry)]
+    assert told(recorded(everything)) == told(recorded([one])[0] for one in everything)
+
+
+def told(found: Any) -> list[str]:
+    """Records in an order of their own."""
+    return sorted(repr(sorted(one.items())) for one in found)
+
+
+def test_an_attribute_that_this_version_does_not_know_is_kept() -> None:
+    """Whether the reader shows it in a mapping of its own or as a key."""
+    entry = from_document({**dict(SAMPLES)["ipv4-udp"].declared, "timeout": 5})
+    for unknown in ({"extra": {"99": b"\x01", "98.1": b"\x02"}}, {"extra.99": b"\x01", "extra.98.1": b"\x02"}):
+        (one,) = recorded([{**entry, **unknown}])
+        assert one["extra"] == {"99": "01", "98.1": "02"}
+
+
+def test_a_reply_is_left_out_only_where_it_follows() -> None:
+    plain = from_document({**dict(SAMPLES)["ipv4-udp"].declared, "timeout": 5, "status": ["confirmed"]})
+    other = {**plain, "reply.source": b"\x01\x02\x03\x04"}
+    claimed = {**plain, "status": uapi.IPS_CONFIRMED | uapi.IPS_SRC_NAT}
+    has = ["reply.source" in one for some in (varied(plain), varied(other), varied(claimed)) for one in recorded(some)]
+    assert has == [False] * FEW + [True] * 2 * FEW
+
+
+@pytest.mark.parametrize(("name", "sample"), SAMPLES, ids=[name for name, _sample in SAMPLES])
+def test_entries_of_every_kind_are_recorded_and_read_together(name: str, sample: Any) -> None:
+    """Slow is not wrong, so nothing but a count shows it."""
+    entry = {**from_document(sample.gathered()), "id": 5, "use": 1}
+    entry = {key: value for key, value in entry.items() if not key.startswith("nat.")}
+    entries = varied({**default_reply(entry), **entry})
+    together = sum(len(places) for places, _columns in records._RECORDING.groups(alike(entries)))
+    without_ports = entry["status"] & TRANSLATED and "original.source_port" not in entry
+    assert together == (0 if without_ports else FEW)
+    rows = alike(recorded(entries))
+    assert check(records.creations(), rows) == check(records.entries(), rows) == FEW
+
+
+# from records
+
+
+@given(live_entries())
+@examples(150)
+def test_what_a_record_declares_is_what_its_document_would(entry: Any) -> None:
+    (one,) = recorded([entry])
+    row = row_of(one)
+    whole = {**default_reply(entry), **lasting(entry)}
+    expected = result(from_document, lasting(to_document(whole)))
+    assert result(records.entries().scalar, row) == expected
+    if entry.get("timeout") != 0 and not isinstance(expected, str):
+        assert result(records.creations().scalar, row) == result(
+            documents.CREATION.scalar, pinned(without_read_only(expected))
+        )
+
+
+def pinned(entry: Any) -> Any:
+    """A translated entry leaves the kernel no choice of the source: it may be given another port else."""
+    if any(key.startswith("nat.") for key in entry):
+        port = entry.get("reply.destination_port", entry.get("reply.icmp_id"))
+        asked = {"nat.source.address_min": entry["reply.destination"], "nat.source.port_min": port}
+        for key, value in asked.items():
+            if value is not None and key not in entry:
+                entry = {**entry, key: value, key.replace("_min", "_max"): value}
+    return entry
+
+
+def without_read_only(entry: Any) -> Any:
+    read_only = ("counters.", "timestamps.", "security_context", "extra")
+    return {key: value for key, value in entry.items() if not key.startswith(read_only)}
+
+
+def works() -> list[Rows]:
+    return [records.entries(), records.declarations(), records.creations()]
+
+
+@given(live_entries())
+@examples(100)
+def test_many_are_read_as_each_would_be_alone(entry: Any) -> None:
+    rows = alike(recorded(varied(entry)))
+    for work in works():
+        check(work, rows)
+
+
+BASES = [one for name, sample in SAMPLES if name.startswith("ipv4") for one in recorded([
+    {**default_reply(from_document(sample.gathered())), **from_document(sample.gathered())}
+])]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BASES)))
+def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
+    """Every value in every place, behind others that are as they should be. In brief, the bases share the values."""
+    base = BASES[number]
+    usual = [result(work.scalar, row_of(base)) for work in works()]
+    for key in base:
+        for value in spread(VALUES, number):
+            rows = alike([base] * FEW + [{**base, key: value}])
+            for work, as_usual in zip(works(), usual):
+                for places, of in work.groups(rows):
+                    for place, row in zip(places, zip(*of.values())):
+                        alone = as_usual if place < FEW else result(work.scalar, rows[place])
+                        assert dict(zip(of, row)) == alone, f"{value!r} in {key}"
+
+
+def test_a_countdown_that_has_come_to_its_end_is_restored_with_a_second() -> None:
+    """Saved in the moment before it would have gone: the kernel takes no entry without a time to live."""
+    base = {**BASES[0], "timeout": 0}
+    rows = alike([base] * FEW + [{**base, "timeout": 9}])
+    assert [entry["timeout"] for entry in records.creations().each(rows)] == [1] * FEW + [9]
+    assert records.creations().scalar(rows[0])["timeout"] == 1
+    assert records.entries().scalar(rows[0])["timeout"] == 0
+
+
+def test_no_key_of_a_record_is_the_beginning_of_another() -> None:
+    """A record with both could be no document."""
+    for key in records.KEYS:
+        assert not [other for other in records.KEYS if other.startswith(f"{key}.")]
+
+
+def test_rows_that_differ_in_a_type_are_left_to_the_general_way() -> None:
+    """Else a null would pass for a key that nobody has, and True for a number."""
+    work = Rows(dict, dict, lambda columns: [])
+    for odd in (None, True, 1.0, "1"):
+        assert not list(work.groups(alike([{"a": 1}] * FEW + [{"a": odd}])))
+    assert isinstance(work, ColumnTransform)
+    assert [group.places for group in work.groups(alike([{"a": 1}, {"b": 1}] * FEW))] == [[0, 2, 4, 6], [1, 3, 5, 7]]

@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A request from a template must be byte for byte the one that the encoder makes, whoever else is in its window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk import columns, documents
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import types
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import RequestBatch, frame
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.samples import SAMPLES
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import raw_entries
+
+REQUESTS = {name.lower(): getattr(requests, name) for name in ("CREATE", "PUT", "UPDATE", "GET", "ZERO", "DELETE")}
+every_request = pytest.mark.parametrize("request_of", REQUESTS.values(), ids=list(REQUESTS))
+
+UDP = from_document(
+    {
+        "protocol": "udp",
+        "original": {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1, "destination_port": 2},
+    }
+)
+FIRST = 0xF0F1F2
+
+
+def from_first(count: int) -> int:
+    return FIRST
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("original.source", bytes(16)), ("original.source", "abcd"), ("original.source_port", 65536),
+    ("original.source_port", None), ("original.source_port", 1.5), ("original.protocol", 256), ("family", 300),
+    ("mark", -1), ("mark", "7"), ("labels", 1.0), ("labels", 1 << 200), ("labels", -1), ("helper", 5),
+    ("helper", "s" * 40), ("tcp.state", 10), ("tcp.original.flags", 256), ("timeout", 1 << 32), ("zone", [1]),
+]  # fmt: skip
+
+
+def outcome(build: Any, *arguments: Any) -> Any:
+    """What is built, or the error in full."""
+    try:
+        return build(*arguments)
+    except Exception as error:
+        return type(error), str(error)
+
+
+def framed(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) -> list[RequestBatch]:
+    """Windows of requests without any requests."""
+    windows = []
+    for start in range(0, len(entries), size):
+        some = entries[start : start + size]
+        frames = b"".join(
+            frame(request.encoded(entry), FIRST + start + place, 4 if place == len(some) - 1 else 0)
+            for place, entry in enumerate(some)
+        )
+        windows.append(RequestBatch(frames, FIRST + start, len(some)))
+    return windows
+
+
+def same(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) -> None:
+    expected = outcome(framed, request, entries, size)
+    assert outcome(lambda: list(requests.windows(entries, request, from_first, size))) == expected
+
+
+@every_request
+def test_any_entry_is_sent_as_the_encoder_makes_it(request_of: requests.Request) -> None:
+    @given(st.lists(raw_entries(), min_size=1, max_size=4), st.integers(1, 7), st.data())
+    @examples(100)
+    def check(entries: Any, size: int, draws: Any) -> None:
+        things = []
+        for entry in entries:
+            entry = {**UDP, **entry} if draws.draw(st.booleans()) else entry
+            for _unused in range(columns._FEW):
+                keys = draws.draw(st.sampled_from([{}, {"mark": 7}, {"zone": 1}]))
+                things.append({**entry, **keys})
+        same(request_of, things, size)
+        for entry in things[:: columns._FEW]:
+            assert outcome(request_of.message, entry) == outcome(request_of.encoded, entry)
+
+    check()
+
+
+@every_request
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.Request, key: str, value: Any) -> None:
+    """A window of good ones around it, of the same layout, does not make it good."""
+    good = {**UDP, "mark": 1, "labels": 1, "helper": "ftp", "tcp.state": 3, "tcp.original.flags": 1, "timeout": 1}
+    good["zone"] = 1
+    bad = {**good, key: value}
+    assert outcome(request_of.message, bad) == outcome(request_of.encoded, bad)
+    same(request_of, [good] * 5 + [bad] + [good] * 5)
+    same(request_of, [bad] * 5)
+
+
+@every_request
+def test_without_the_original_tuple_nothing_is_sent(request_of: requests.Request) -> None:
+    """Such a deletion would be a flush."""
+    for key in ("original.source", "original.protocol"):
+        entry = {name: value for name, value in UDP.items() if name != key}
+        for entries in ([entry], [entry] * 9, [UDP] * 4 + [entry] * 5):
+            with pytest.raises(InvalidValue, match="whole table"):
+                list(requests.windows(entries, request_of, from_first))
+
+
+def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
+    windows = requests.windows([UDP] * 20 + [{**UDP, "mark": -1}], requests.CREATE, from_first, 8)
+    assert [next(windows).count, next(windows).count] == [8, 8]
+    with pytest.raises(Exception, match="format|out of range"):
+        next(windows)
+
+
+@pytest.mark.parametrize("document", [sample.declared for _name, sample in SAMPLES], ids=[name for name, _s in SAMPLES])
+def test_declarations_are_sent_as_their_entries(document: Any) -> None:
+    entry = creation(from_document(document))
+    expected = framed(requests.CREATE, [entry] * 9, 4)
+    assert (
+        list(requests.windows([document] * 9, requests.CREATE, from_first, 4, documents.completion_transform()))
+        == expected
+    )
+    assert list(requests.windows([entry] * 9, requests.CREATE, from_first, 4)) == expected
+
+
+def test_kinds_among_each_other_keep_their_order() -> None:
+    entries = [creation(from_document(sample.declared)) for _name, sample in SAMPLES] * columns._FEW
+    for request in REQUESTS.values():
+        same(request, entries)
+
+
+def test_windows_are_numbered_as_they_are_asked_for() -> None:
+    reserved = []
+
+    def numbers(count: int) -> int:
+        reserved.append(count)
+        return 1 + sum(reserved[:-1])
+
+    count = columns.BATCH + 5
+    windows = requests.windows(iter([UDP] * count), requests.DELETE, numbers)
+    assert reserved == [], "nothing is read before it is asked for"
+    first = next(windows)
+    assert (first.first, first.count, reserved) == (1, BATCH_SIZE, [columns.BATCH])
+    rest = list(windows)
+    assert rest[-1][1:] == (columns.BATCH + 1, 5)
+    assert reserved == [columns.BATCH, 5]
+    numbered = [number for window in [first, *rest] for number in range(window.first, window.first + window.count)]
+    assert numbered == list(range(1, count + 1))
+    assert list(requests.windows([], requests.DELETE, numbers)) == []
+
+
+def test_templates_are_many_but_not_without_end() -> None:
+    request = requests.Request(0x100, 0, requests.CREATE.keys)
+    for number in range(requests._MOST_TEMPLATES + 3):
+        entry = {**UDP, "helper": f"sip-{number}"}
+        assert request.message(entry) == request.encoded(entry)
+    assert len(request._templates) <= requests._MOST_TEMPLATES
+
+
+def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow is not wrong, so nothing but this shows it."""
+
+    def refuse(*_unused: Any) -> Any:
+        raise AssertionError("without a template")
+
+    monkeypatch.setattr(requests.Request, "encoded", refuse)
+    for _name, sample in SAMPLES:
+        entry = creation(from_document({**sample.declared, "labels": [5]}))
+        list(requests.windows([entry] * 4, requests.CREATE, from_first))
+        requests.CREATE.message(entry)
+
+
+def test_every_kind_of_value_has_a_place_in_a_template() -> None:
+    """A kind that is new: all but texts are of one size, and zero says what is constant in it."""
+    for row in requests.ENTRY:
+        if row.kind.format and not isinstance(row.kind, types.Address):
+            assert len(row.kind.encode(0)) == requests.struct.calcsize(">" + row.kind.format)

@@ -1,0 +1,266 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One pass over a dump: whatever matches is found, whatever else it is among, in as few requests as can be."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import UNLIMITED, flush
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.layout import LayoutCache
+from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import (
+    DumpDecoder,
+    Entries,
+    Rows,
+    VisitorGroup,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.summary import Summary
+from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.top import Top
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import MalformedMessage
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import ALWAYS, Term
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
+    BATCH_SIZE,
+    MAX_BATCH_SIZE,
+    NetlinkSocket,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import FEW, Table
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support import fake_socket, wire
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import live_entries, matches, raw_entries
+
+tables = st.lists(st.one_of(live_entries(), raw_entries()), max_size=8)
+
+
+def framed(entry: Any, flags: int = 2) -> bytes:
+    return wire.framed(0x0100, flags, 1, struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
+
+
+def decoded(entry: Any) -> Any:
+    """What a message about the entry says."""
+    return LayoutCache(ENTRIES).decode(framed(entry))
+
+
+def scanned(datagrams: Iterable[bytes], where: Term = ALWAYS, layouts: LayoutCache | None = None) -> list[Any]:
+    entries = Entries()
+    scan = DumpDecoder(entries, where, layouts or LayoutCache(ENTRIES))
+    for datagram in datagrams:
+        assert scan.feed(datagram) == []
+    return entries.found
+
+
+@examples(60)
+@given(tables, matches(), st.sampled_from([0, 1, 512]))
+def test_what_matches_is_found_in_order(table: list[Any], raw: Any, most: int) -> None:
+    """However many layouts there is room for: without, the general decoder does it all."""
+    try:
+        match = parse_match(raw)
+        wanted = [entry for entry in map(decoded, table) if match(entry)]
+    except ValueError:
+        return
+    layouts = LayoutCache(ENTRIES)
+    layouts.most = most
+    assert scanned([b"".join(map(framed, table)), *map(framed, table)], match.term, layouts) == wanted * 2
+
+
+@examples(30)
+@given(tables)
+def test_rows_and_figures_are_those_of_the_entries(table: list[Any]) -> None:
+    datagram = b"".join(map(framed, table))
+    entries, rows, summary, top, general, general_top = Entries(), Rows(), Summary(), Top(), Summary(), Top()
+    DumpDecoder(VisitorGroup([entries, rows, summary, top]), layouts=LayoutCache(ENTRIES)).feed(datagram)
+    assert [dict(zip(*row)) for row in rows.found] == entries.found == list(map(decoded, table))
+    for entry in entries.found:
+        general.add(entry)
+        general_top.add(entry)
+    assert summary.as_document(3) == general.as_document(3)
+    assert top.as_document(3) == general_top.as_document(3)
+
+
+def test_the_end_of_a_dump_and_errors_are_given_back() -> None:
+    scan = DumpDecoder(Entries(), layouts=LayoutCache(ENTRIES))
+    end = wire.framed(3, 2, 1, struct.pack("=i", 0))
+    assert [message.type for message in scan.feed(framed({"family": 2, "mark": 1}) + end)] == [3]
+    assert scan.feed(framed({"family": 2, "mark": 1})) == []
+
+
+def test_an_interrupted_dump_is_told_and_its_entries_are_found() -> None:
+    entries = Entries()
+    scan = DumpDecoder(entries, layouts=LayoutCache(ENTRIES))
+    scan.feed(framed({"family": 2, "mark": 1}))
+    (told,) = scan.feed(framed({"family": 2, "mark": 2}, flags=0x12))
+    assert told.flags & 0x10
+    assert [entry["mark"] for entry in entries.found] == [1, 2]
+
+
+@pytest.mark.parametrize("datagram", [b"\0\0\0\0" * 5, struct.pack("=LHHLL", 400, 0x100, 2, 1, 0) + bytes(40)])
+def test_what_is_no_message_is_an_error(datagram: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        scanned([framed({"family": 2, "mark": 1}) + datagram])
+
+
+# requests
+
+
+FLOWS_OF_A_DATAGRAM = 150
+MATCHING = 1000
+
+
+def flow(number: int, port: int) -> bytes:
+    """A UDP flow as a kernel shows it, with an id of its own."""
+    address = struct.pack(">I", 0x0A000000 + number)
+    entry = {
+        "family": 2,
+        **{f"original.{key}": value for key, value in tuple_of(address, b"\xc0\0\2\1", 4000, port).items()},
+        **{f"reply.{key}": value for key, value in tuple_of(b"\xc0\0\2\1", address, port, 4000).items()},
+        "status": 8,
+        "mark": 0,
+        "timeout": 60,
+        "id": number,
+        "use": 1,
+    }
+    return b"\2\0\0\0" + ENTRIES.encode(entry)
+
+
+def tuple_of(source: bytes, destination: bytes, source_port: int, destination_port: int) -> dict[str, Any]:
+    return {
+        "source": source,
+        "destination": destination,
+        "protocol": 17,
+        "source_port": source_port,
+        "destination_port": destination_port,
+    }
+
+
+def counted(request: wire.Framed, entries: int) -> bytes:
+    """The answer of a kernel that is asked how many entries there are."""
+    return wire.framed(0x0105, 2, request.sequence, bytes(4) + wire.attribute((1,), struct.pack(">I", entries)))
+
+
+class Million(fake_socket.FakeDatagrams):
+    """A table of a million flows, of which so many as `MATCHING` go to port 53."""
+
+    def __init__(self) -> None:
+        super().__init__(fake_socket.acknowledge)
+        each = [flow(number, 53 if number == 0 else 80) for number in range(FLOWS_OF_A_DATAGRAM)]
+        self._other, self._with_one = (
+            b"".join(wire.framed(0x0100, 2, 1, payload) for payload in flows) for flows in (each[1:] + each[1:2], each)
+        )
+        self._left = 0
+
+    def send(self, datagram: bytes) -> None:
+        (request, *_others) = wire.messages(datagram)
+        if request.type == 0x0105:
+            self.sent.append(datagram)
+            self.waiting.extend([counted(request, 1_000_000), fake_socket.refusal(request, 0)])
+        elif request.type == 0x0101:
+            self.sent.append(datagram)
+            self._left = 1_000_000 // FLOWS_OF_A_DATAGRAM
+            self._end = fake_socket.done(request)
+        else:
+            super().send(datagram)
+
+    def receive(self) -> bytes:
+        if not self._left:
+            return super().receive()
+        self._left -= 1
+        if not self._left:
+            self.waiting.append(self._end)
+        return self._with_one if self._left < MATCHING else self._other
+
+
+@pytest.mark.parametrize("window", [BATCH_SIZE, MAX_BATCH_SIZE])
+def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_window(window: int) -> None:
+    sockets: list[Million] = []
+
+    def connect() -> NetlinkSocket:
+        sockets.append(Million())
+        if window == MAX_BATCH_SIZE:
+            sockets[-1].grow = lambda receive_buffer: 2 * receive_buffer  # type: ignore[method-assign]
+        return NetlinkSocket(sockets[-1])
+
+    with Table(connect) as table:
+        match = parse_match({"family": "ipv4", "protocol": "udp", "destination_port": 53})
+        result = flush(table, match, frozenset(), UNLIMITED, 10, LabelMap(), check_mode=False)
+    sent = [list(wire.messages(datagram)) for datagrams in sockets for datagram in datagrams.sent]
+    dumps = [requests for requests in sent if requests[0].type == 0x0101]
+    deletions = [requests for requests in sent if requests[0].type == 0x0102]
+    assert result["flushed"] == MATCHING
+    assert len(dumps) == 1
+    assert len(deletions) == -(-MATCHING // window)
+    # How many entries there are is asked for the result, and for the room that the dump takes
+    assert [requests[0].type for requests in sent if requests not in dumps + deletions] == [0x0105, 0x0105]
+    for requests in deletions:
+        assert [bool(request.flags & fake_socket.ACK) for request in requests] == [False] * (len(requests) - 1) + [True]
+        assert len({request.sequence for request in requests}) == len(requests)
+        for request in requests:
+            key = wire.tree(request.payload[4:])
+            assert set(key) == {1, 12}, "the original tuple and the id, and so one entry and no other"
+
+
+def dumped(respond: fake_socket.Respond, match: Any, entries: int = FEW) -> tuple[list[Any], list[wire.Framed]]:
+    """What a table finds of a match, and the requests that it took."""
+    requests: list[wire.Framed] = []
+
+    def noted(request: wire.Framed) -> Iterable[fake_socket.Reply]:
+        if request.type == 0x0105:
+            return [counted(request, entries), fake_socket.refusal(request, 0)]
+        requests.append(request)
+        return respond(request)
+
+    with Table(lambda: NetlinkSocket(fake_socket.FakeDatagrams(noted))) as table:
+        return list(table.dump(where=parse_match(match).term)), requests
+
+
+def test_a_match_of_both_families_is_one_dump_of_each() -> None:
+    """The kernel compares ports within a family; to read all of both would take far longer."""
+
+    def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
+        if request.payload[0] == 2:
+            yield fake_socket.entry_message(request, flow(1, 53))
+        yield fake_socket.done(request)
+
+    found, requests = dumped(respond, {"protocol": "udp", "destination_port": 53})
+    assert [entry["id"] for entry in found] == [1]
+    assert [request.payload[0] for request in requests] == [2, 10]
+
+
+def test_of_few_entries_all_are_read_at_once() -> None:
+    def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
+        yield fake_socket.entry_message(request, flow(1, 53))
+        yield fake_socket.entry_message(request, flow(2, 80))
+        yield fake_socket.done(request)
+
+    found, requests = dumped(respond, {"protocol": "udp", "destination_port": 53}, FEW - 1)
+    assert [entry["id"] for entry in found] == [1]
+    assert [request.payload for request in requests] == [b"\0\1\0\0"]
+
+
+def test_a_filter_that_a_kernel_refuses_is_done_without() -> None:
+    def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
+        if len(request.payload) > 4:
+            yield fake_socket.refusal(request, errno.EOPNOTSUPP)
+            return
+        yield fake_socket.entry_message(request, flow(1, 53))
+        yield fake_socket.entry_message(request, flow(2, 80))
+        yield fake_socket.done(request)
+
+    found, requests = dumped(respond, {"family": "ipv4", "protocol": "udp", "destination_port": 53})
+    assert [entry["id"] for entry in found] == [1]
+    assert [len(request.payload) > 4 for request in requests] == [True, False]
+    assert [request.payload[0] for request in requests] == [2, 2]
+
+
+def test_another_refusal_is_an_error() -> None:
+    datagrams = fake_socket.FakeDatagrams(lambda request: [fake_socket.refusal(request, errno.EPERM)])
+    with Table(lambda: NetlinkSocket(datagrams)) as table, pytest.raises(Exception, match="CAP_NET_ADMIN"):
+        list(table.dump(where=parse_match({"family": "ipv4", "protocol": "udp"}).term))
+    assert len(datagrams.requests) == 1

@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An identity mistaken, or a translation misread, and a change hits another connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import TCP_STATES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import (
+    TCP_FLAGS,
+    creation,
+    describe,
+    identity,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nat import translations
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import (
+    answered_type,
+    default_reply,
+    reversed_tuple,
+    tuple_of,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support import corpus
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import live_entries
+
+ENTRIES = {sample.name: messages.parse_entry(Message(0x100, 0, sample.data)) for sample in corpus.ANSWERS}
+UDP = from_document(
+    {
+        "protocol": "udp",
+        "original": {"source": "10.0.0.1", "destination": "192.0.2.53", "source_port": 1000, "destination_port": 53},
+    }
+)
+
+
+@given(live_entries())
+@examples(60)
+def test_identity_is_zones_family_protocol_and_original_tuple(entry: Any) -> None:
+    part = {
+        key: value
+        for key, value in entry.items()
+        if key in ("family", "zone", "reply.zone") or key.startswith("original.")
+    }
+    assert identity(entry) == identity(part)
+    changed = {**entry, "mark": 99, "reply.source_port": 7, "id": 1, "timeout": 5, "status": 0}
+    assert identity(changed) == identity(entry)
+    for key in part:
+        other = bytes(len(entry[key])) + b"\1" if isinstance(entry[key], bytes) else entry[key] + 1
+        assert identity({**entry, key: other}) != identity(entry)
+
+
+def test_zone_zero_is_no_zone() -> None:
+    assert identity({**UDP, "zone": 0, "original.zone": 0}) == identity(UDP)
+    assert identity({**UDP, "zone": 5}) != identity({**UDP, "original.zone": 5})
+
+
+@given(live_entries())
+@examples(60)
+def test_turning_round_twice_is_nothing(entry: Any) -> None:
+    original = tuple_of(entry, "original")
+    assert "zone" not in original
+    assert reversed_tuple(reversed_tuple(original)) == original
+    plain = default_reply(entry)
+    assert plain["reply.source"] == entry["original.destination"]
+
+
+@pytest.mark.parametrize("name", ["icmp", "icmpv6", "gre", "sctp", "protocol_99", "udp_ipv4_original_zone"])
+def test_the_reply_is_the_one_that_the_kernel_has(name: str) -> None:
+    entry = ENTRIES[name]
+    assert {f"reply.{key}": value for key, value in tuple_of(entry, "reply").items()} == default_reply(entry)
+
+
+def test_icmp_types_and_their_answers() -> None:
+    assert [answered_type(1, number) for number in (8, 0, 13, 14, 15, 16, 17, 18)] == [0, 8, 14, 13, 16, 15, 18, 17]
+    assert [answered_type(58, number) for number in (128, 129, 139, 140)] == [129, 128, 140, 139]
+    for protocol, number in ((1, 3), (1, 128), (58, 8), (58, 135), (1, 255)):
+        assert answered_type(protocol, number) is None
+        with pytest.raises(InvalidValue, match="write the type"):
+            reversed_tuple({"protocol": protocol, "icmp_type": number})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tcp_ipv6_nat", {"source": ("2001:db8:2::9", 5000), "destination": ("2001:db8:3::4", 8080)}),
+        ("udp_ipv4_snat", {"source": ("203.0.113.7", None)}),
+        ("icmp_snat", {"source": ("203.0.113.7", 7)}),
+        ("icmp_dnat", {"destination": ("203.0.113.8", None)}),
+        ("tcp_ipv4_full", {}),
+        ("ftp_data", {}),
+    ],
+)
+def test_translation_is_told_from_status_and_tuples(name: str, expected: Any) -> None:
+    found = translations(ENTRIES[name])
+    assert set(found) == set(expected)
+    shown = to_document(ENTRIES[name]).get("nat", {})
+    for end, (address, port) in expected.items():
+        assert shown[end]["address"] == address
+        if port is not None:
+            assert shown[end]["port"] == port
+        elif name.startswith("icmp"):
+            assert "port" not in shown[end], "the ICMP id is as it was"
+
+
+def test_tuples_that_differ_without_the_status_bit_are_no_translation() -> None:
+    entry = {**ENTRIES["udp_ipv4_snat"], "status": 0x188}
+    assert translations(entry) == {}, "asymmetric routing looks just like it"
+
+
+def test_a_creation_says_all_that_the_kernel_wants() -> None:
+    request = creation(UDP)
+    assert request["timeout"] == 120
+    assert (request["reply.source"], request["reply.source_port"]) == (UDP["original.destination"], 53)
+    assert "status" not in request
+    assert "timeout" not in UDP, "what was declared stays as it was"
+    with pytest.raises(InvalidValue, match=r"^timeout: 0 .*write"):
+        creation({**UDP, "timeout": 0})
+
+
+@pytest.mark.parametrize(
+    ("state", "flags"),
+    [(None, 0x0A), ("none", 0x0A), ("established", 0x0A), ("last_ack", 0x0A), ("time_wait", 0x0E), ("close", 0x0E)],
+)
+def test_a_creation_of_tcp_has_the_flags_of_a_connection_picked_up_in_the_middle(state: str, flags: int) -> None:
+    """Without be_liberal the kernel holds packets beyond the unscaled window to be invalid."""
+    tcp = {**UDP, "original.protocol": 6}
+    if state is not None:
+        tcp["tcp.state"] = TCP_STATES[state]
+    assert [creation(tcp)[key] for key in TCP_FLAGS] == [flags, flags]
+    for declared, other in (TCP_FLAGS, reversed(TCP_FLAGS)):
+        for value in (0, 0x41):
+            made = creation({**tcp, declared: value})
+            assert (made[declared], made[other]) == (value, flags), "what is declared stays"
+    assert not set(TCP_FLAGS) & set(creation(UDP))
+
+
+def test_a_creation_keeps_a_declared_reply_but_not_a_translated_one() -> None:
+    asymmetric = {**UDP, **default_reply(UDP), "reply.source_port": 54}
+    assert creation(asymmetric)["reply.source_port"] == 54
+    nat = {"nat.source.port_min": 7, "nat.source.port_max": 7}
+    assert creation({**asymmetric, **nat})["reply.source_port"] == 53
+
+
+def test_a_creation_sends_only_status_bits_that_can_be_set() -> None:
+    assert creation({**UDP, "status": 0xFFFF})["status"] == 2 | 4 | 8 | 0x400 | 0x2000
+    assert creation({**UDP, "status": 0})["status"] == 8
+    assert "helper" not in creation({**UDP, "helper": ""})
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        (UDP, "udp 10.0.0.1:1000 -> 192.0.2.53:53"),
+        ({**UDP, "zone": 5}, "udp 10.0.0.1:1000 -> 192.0.2.53:53 (zone 5)"),
+        (ENTRIES["udp_ipv4_snat"], None),
+        (ENTRIES["icmp"], "icmp 10.0.0.3 -> 192.0.2.1 type 8 code 0 id 4242"),
+        (ENTRIES["gre"], "gre 10.0.0.5:4660 -> 192.0.2.5:17185"),
+        (ENTRIES["protocol_99"], "99 10.0.0.6 -> 192.0.2.6"),
+        (ENTRIES["tcp_ipv6_traffic"], "tcp [::1]:7001 -> [::1]:7000"),
+        ({}, "unknown protocol ? -> ?"),
+        ({"original.icmp_type": 8}, "unknown protocol ? -> ? type 8 code ? id ?"),
+    ],
+)
+def test_one_line_names_an_entry(entry: Any, line: str | None) -> None:
+    if line is None:
+        assert "reply 192.0.2.53:53 -> 203.0.113.7" in describe(entry)
+    else:
+        assert describe(entry) == line

@@ -1,0 +1,808 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Events without a kernel: told apart, counted when lost, and followed without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import struct
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink.messages import nfgenmsg
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, Identity, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    ConntrackError,
+    InvalidValue,
+    NotPermitted,
+    Overrun,
+    kernel_error,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events import subscription as events
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower, Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import (
+    Event,
+    EventsOff,
+    Subscription,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
+    EVERYTHING,
+    Match,
+    parse_match,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
+from ansible_collections.netops.conntrack.tests.unit.support import classic_bpf, wire
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeKernel
+
+NEW, UPDATE, DESTROY = (0x0100, 0x600), (0x0100, 0), (0x0102, 0)
+EXPECTATION_NEW, EXPECTATION_DESTROY = (0x0200, 0x600), (0x0202, 0)
+OVERRUN = b""
+#: What an update shows of an entry, besides what has changed.
+SHOWN = ("original.", "reply.", "zone", "id", "status", "timeout", "helper")
+
+
+class FakeEvents(NetlinkTransport):
+    """The kernel's end of a subscription: what is told waits here, behind a real file descriptor."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.waiting: deque[bytes] = deque()
+        self._read, self._written = os.pipe()
+        self._closed = False
+
+    def tell(self, what: tuple[int, int], entry: Entry) -> None:
+        self.put(wire.framed(*what, 0, payload(entry)))
+
+    def put(self, datagram: bytes) -> None:
+        self.waiting.append(datagram)
+        os.write(self._written, b"!")
+
+    def overrun(self) -> None:
+        """Everything that waits is lost, and more."""
+        while self.waiting:
+            self.waiting.popleft()
+            os.read(self._read, 1)
+        self.put(OVERRUN)
+
+    def fileno(self) -> int:
+        return self._read
+
+    @property
+    def receive_buffer(self) -> int:
+        return 2 * int(self.options["receive_buffer"])
+
+    def receive(self) -> bytes:
+        if not self.waiting:
+            raise OSError(errno.ETIMEDOUT, "no answer")
+        os.read(self._read, 1)
+        datagram = self.waiting.popleft()
+        if datagram == OVERRUN:
+            raise OSError(errno.ENOBUFS, "lost")
+        return datagram
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self._read)
+            os.close(self._written)
+
+
+class Scene:
+    """A fake kernel with a table and its events."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.kernel = FakeKernel(*map(payload, entries))
+        self.steps: list[str] = []
+
+    def connect(self, **options: Any) -> NetlinkTransport:
+        self.steps.append("subscribe")
+        self.events = FakeEvents(**options)
+        return self.events
+
+    def table(self) -> Any:
+        self.steps.append("open the table")
+        return self.kernel.table()
+
+    def follower(self, match: Match = EVERYTHING, **options: Any) -> Follower:
+        return Follower(match, connect=self.connect, table=self.table, **options)
+
+    def set_table(self, *entries: Entry) -> None:
+        self.kernel.entries[:] = map(payload, entries)
+
+
+def payload(entry: Entry) -> bytes:
+    return nfgenmsg(entry["family"]) + ENTRIES.encode(entry)
+
+
+def flow(port: int = 53, mark: int = 0, number: int = 1, **more: Any) -> Entry:
+    entry = from_document(
+        {
+            "protocol": "udp",
+            "original": {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1, "destination_port": port},
+            "reply": {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": port, "destination_port": 1},
+            "timeout": 30,
+        }
+    )
+    return {**entry, "status": 8, "mark": mark, "id": number, **more}
+
+
+def shown(entry: Entry, **changed: Any) -> Entry:
+    """What an update shows of the entry."""
+    there = {key: value for key, value in entry.items() if key.startswith(SHOWN) or key == "family"}
+    return {**there, **({"mark": entry["mark"]} if entry.get("mark") else {}), **changed}
+
+
+def marked(mark: int) -> Match:
+    return parse_match({"mark": mark})
+
+
+def drain(follower: Follower) -> list[Any]:
+    """Everything that the follower has to tell now."""
+    told: list[Any] = []
+    while True:
+        waiting = follower.subscription.wait(0)
+        told += follower.receive(0)
+        if not waiting:
+            return told
+
+
+def kinds(told: Iterable[Any]) -> list[str]:
+    return [each.kind for each in told if isinstance(each, Event)]
+
+
+@pytest.fixture(autouse=True)
+def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Sets what nf_conntrack_events is; 1 at first."""
+
+    def set_mode(value: int | None) -> None:
+        monkeypatch.setattr(sysctl, "read", lambda name: value)
+
+    set_mode(1)
+    return set_mode
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def subscription(scene: Scene) -> Iterator[Subscription]:
+    with Subscription(events.GROUPS, connect=scene.connect) as subscription:
+        yield subscription
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("what", "kind"),
+        [(NEW, "new"), ((0x0100, 0x400), "new"), (UPDATE, "update"), (DESTROY, "destroy")],
+    )
+    def test_of_entries(self, scene: Scene, subscription: Subscription, what: Any, kind: str) -> None:
+        scene.events.tell(what, flow(mark=3))
+        assert subscription.receive() == [Event(kind, flow(mark=3))]
+
+    @pytest.mark.parametrize(
+        ("what", "kind"),
+        [(EXPECTATION_NEW, "expectation_new"), (EXPECTATION_DESTROY, "expectation_destroy")],
+    )
+    def test_of_expectations(self, scene: Scene, subscription: Subscription, what: Any, kind: str) -> None:
+        attributes = wire.attribute((4,), struct.pack(">I", 300)) + wire.attribute((6,), b"ftp\0")
+        scene.events.put(wire.framed(*what, 0, nfgenmsg(2) + attributes))
+        (event,) = subscription.receive()
+        assert event.kind == kind
+        assert event.entry == {"family": 2, "timeout": 300, "helper": "ftp"}
+
+    def test_entries_and_expectations_in_one_datagram(self, scene: Scene, subscription: Subscription) -> None:
+        parts = [(NEW, payload(flow())), (EXPECTATION_NEW, nfgenmsg(2)), (DESTROY, payload(flow()))]
+        scene.events.put(b"".join(wire.framed(*what, 0, data) for what, data in parts))
+        assert kinds(subscription.receive()) == ["new", "expectation_new", "destroy"]
+
+    def test_other_messages(self, scene: Scene, subscription: Subscription) -> None:
+        scene.events.put(wire.framed(0x0900, 0, 0, bytes(4)) + wire.framed(0x0005, 0, 0, b""))
+        assert subscription.receive() == []
+
+    def test_none_in_time(self, subscription: Subscription) -> None:
+        assert not subscription.wait(0.001)
+        assert subscription.receive() == []
+
+
+class TestSubscription:
+    def test_asks_for_its_groups(self, scene: Scene) -> None:
+        with Subscription(["destroy", "expectation_new"], receive_buffer=12345, connect=scene.connect) as subscription:
+            assert scene.events.options["groups"] == [3, 4]
+            assert subscription.receive_buffer == 24690
+            assert not subscription.filtered
+
+    @pytest.mark.parametrize("groups", [["never"], [], "new"])
+    def test_groups_that_are_none(self, scene: Scene, groups: Any) -> None:
+        with pytest.raises(InvalidValue, match="groups: .* is no group; write one or more of new, update, destroy"):
+            Subscription(groups, connect=scene.connect)
+
+    def test_off(self, scene: Scene, mode: Any) -> None:
+        mode(0)
+        with pytest.raises(EventsOff, match="nf_conntrack_events=1"):
+            Subscription(connect=scene.connect)
+        assert scene.steps == []
+
+    @pytest.mark.parametrize("value", [1, 2, None])
+    def test_mode(self, scene: Scene, mode: Any, value: int | None) -> None:
+        mode(value)
+        with Subscription(connect=scene.connect) as subscription:
+            assert subscription.mode == value
+
+    def test_filters_twice(self, scene: Scene) -> None:
+        """The kernel's program is no more than a help."""
+        with Subscription(match=marked(1), connect=scene.connect) as subscription:
+            assert subscription.filtered
+            program = scene.events.options["program"]
+            for mark in (1, 2):
+                scene.events.tell(NEW, flow(mark=mark))
+                assert classic_bpf.run(program, scene.events.waiting[-1]) is (mark == 1)
+            assert subscription.receive() == [Event("new", flow(mark=1))]
+            assert subscription.receive() == []
+
+    def test_what_makes_too_long_a_program(self, scene: Scene) -> None:
+        match = parse_match({"destination_port": list(range(5000))})
+        with Subscription(match=match, connect=scene.connect) as subscription:
+            assert not subscription.filtered
+            scene.events.tell(NEW, flow(53))
+            scene.events.tell(NEW, flow(5353))
+            assert [*subscription.receive(), *subscription.receive()] == [Event("new", flow(53))]
+
+    def test_program_that_a_kernel_refuses(self, scene: Scene) -> None:
+        """A kernel before 6.7 has room for some 2,000 instructions."""
+
+        def connect(**options: Any) -> NetlinkTransport:
+            if options["program"]:
+                raise kernel_error("subscribing to events", errno.ENOMEM)
+            return scene.connect(**options)
+
+        with Subscription(match=marked(1), connect=connect) as subscription:
+            assert not subscription.filtered
+            scene.events.tell(NEW, flow(mark=2))
+            assert subscription.receive() == []
+
+    @pytest.mark.parametrize("match", [EVERYTHING, marked(1)])
+    def test_not_permitted(self, match: Match) -> None:
+        def connect(**options: Any) -> NetlinkTransport:
+            raise kernel_error("subscribing to events", errno.EPERM)
+
+        with pytest.raises(NotPermitted):
+            Subscription(match=match, connect=connect)
+
+    @pytest.mark.parametrize("key", ["bytes_above", "packets_below", "age_above"])
+    def test_what_only_a_destroy_shows(self, scene: Scene, key: str) -> None:
+        match = parse_match({key: 5})
+        with pytest.raises(InvalidValue, match="destroy events only"):
+            Subscription(match=match, connect=scene.connect)
+        with Subscription(["destroy", "expectation_new"], match, connect=scene.connect):
+            pass
+
+    def test_overrun(self, scene: Scene, subscription: Subscription) -> None:
+        for count in (1, 2):
+            scene.events.tell(NEW, flow())
+            scene.events.overrun()
+            with pytest.raises(Overrun):
+                next(iter(subscription))
+            assert subscription.overruns == count
+        scene.events.tell(DESTROY, flow())
+        assert next(iter(subscription)).kind == "destroy"
+
+    def test_what_is_skipped_is_counted_and_the_rest_waits(self, scene: Scene, subscription: Subscription) -> None:
+        assert subscription.skip(3) == 0
+        for number in range(5):
+            scene.events.tell(NEW, flow(number))
+        assert [subscription.skip(3), subscription.wait(0), subscription.skip(3), subscription.wait(0)] == [3, 1, 2, 0]
+        scene.events.overrun()
+        with pytest.raises(Overrun):
+            subscription.skip(3)
+        assert subscription.overruns == 1
+
+    def test_iteration_ends_with_it(self, scene: Scene, subscription: Subscription) -> None:
+        for number in range(3):
+            scene.events.tell(NEW, flow(number))
+        seen = []
+        for event in subscription:
+            seen.append(event)
+            if len(seen) == 3:
+                subscription.close()
+        assert len(seen) == 3
+
+
+class TestAsyncio:
+    def run(self, test: Any) -> None:
+        asyncio.run(asyncio.wait_for(test, 10))
+
+    def test_events_that_wait_and_events_to_come(self, scene: Scene, subscription: Subscription) -> None:
+        async def test() -> None:
+            loop = asyncio.get_running_loop()
+            scene.events.tell(NEW, flow())
+            loop.call_later(0.01, scene.events.tell, UPDATE, flow())
+            loop.call_later(0.02, scene.events.tell, DESTROY, flow())
+            seen = []
+            async for event in subscription:
+                seen.append(event.kind)
+                if event.kind == "destroy":
+                    break
+            assert seen == ["new", "update", "destroy"]
+
+        self.run(test())
+
+    def test_cancelled(self, scene: Scene, subscription: Subscription) -> None:
+        """A task that is cancelled leaves nothing behind, and the next one goes on."""
+
+        async def test() -> None:
+            async def read() -> Event:
+                async for event in subscription:
+                    return event
+                raise AssertionError
+
+            task = asyncio.ensure_future(read())
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            loop = asyncio.get_running_loop()
+            assert not loop.remove_reader(subscription.fileno())
+            loop.call_later(0.01, scene.events.tell, NEW, flow())
+            assert (await read()).kind == "new"
+            assert not loop.remove_reader(subscription.fileno())
+
+        self.run(test())
+
+    def test_several_tasks(self, scene: Scene, subscription: Subscription) -> None:
+        """Each event goes to one of them, and a cancelled one does not stop the others."""
+
+        async def test() -> None:
+            seen: list[int] = []
+
+            async def read() -> None:
+                async for event in subscription:
+                    seen.append(event.entry["original.destination_port"])
+                    await asyncio.sleep(0)
+
+            tasks = [asyncio.ensure_future(read()) for _task in range(5)]
+            await asyncio.sleep(0.01)
+            for port in range(50):
+                scene.events.tell(NEW, flow(port))
+            await asyncio.sleep(0.02)
+            tasks[0].cancel()
+            tasks[1].cancel()
+            await asyncio.sleep(0.01)
+            for port in range(50, 100):
+                scene.events.tell(NEW, flow(port))
+            while len(seen) < 100:
+                await asyncio.sleep(0.001)
+            assert sorted(seen) == list(range(100))
+            subscription.close()
+            await asyncio.gather(*tasks[2:])  # closing it is the end of them
+
+        self.run(test())
+
+    def test_others_go_on_in_a_flood(self, scene: Scene, subscription: Subscription) -> None:
+        async def test() -> None:
+            for _number in range(200):
+                scene.events.tell(NEW, flow())
+            count = 0
+
+            async def other() -> None:
+                nonlocal count
+                while True:
+                    count += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.ensure_future(other())
+            seen = 0
+            async for _event in subscription:
+                seen += 1
+                if seen == 200:
+                    break
+            assert count >= 100
+            task.cancel()
+
+        self.run(test())
+
+    def test_overrun(self, scene: Scene, subscription: Subscription) -> None:
+        async def test() -> None:
+            scene.events.overrun()
+            with pytest.raises(Overrun):
+                await subscription.__aiter__().__anext__()
+            scene.events.tell(NEW, flow())
+            async for event in subscription:
+                assert event.kind == "new"
+                break
+
+        self.run(test())
+
+    def test_in_time(self, subscription: Subscription) -> None:
+        async def test() -> None:
+            assert not await subscription.ready(0.01)
+            subscription.close()
+            assert not await subscription.ready()
+
+        self.run(test())
+
+    def test_of_two_loops_the_second_does_not_wait_in_vain(self, scene: Scene, subscription: Subscription) -> None:
+        async def test() -> None:
+            first = asyncio.ensure_future(subscription.ready(10))
+            await asyncio.sleep(0)
+            with ThreadPoolExecutor() as thread:
+                other = thread.submit(asyncio.run, subscription.ready(10))
+                with pytest.raises(ConntrackError, match="^another event loop reads this subscription"):
+                    other.result()
+            scene.events.tell(NEW, flow())
+            assert await first
+
+        self.run(test())
+
+    def test_follower(self, scene: Scene) -> None:
+        scene.set_table(*(flow(port) for port in range(3)))
+
+        async def test() -> None:
+            with scene.follower() as follower:
+                scene.events.tell(NEW, flow(7))
+                asyncio.get_running_loop().call_later(0.01, scene.set_table, flow(1), flow(7), flow(8))
+                asyncio.get_running_loop().call_later(0.01, scene.events.overrun)
+                told = []
+                async for each in follower:
+                    told.append(each)
+                    if len(told) == 5:
+                        follower.close()
+                assert told[1] == Resync(1, 0, 2)
+                assert kinds(told) == ["new", "new", "destroy", "destroy"]
+
+        self.run(test())
+
+    def test_follower_looks_at_a_silent_table(self, scene: Scene) -> None:
+        scene.set_table(flow(1), flow(2))
+
+        async def test() -> None:
+            with scene.follower(check=0.01) as follower:
+                scene.set_table(flow(2))
+                async for each in follower:
+                    assert each == Resync(0, 0, 1, False)
+                    break
+
+        self.run(test())
+
+
+class TestFollower:
+    def test_subscribes_before_it_reads(self, scene: Scene) -> None:
+        scene.set_table(flow())
+        with scene.follower() as follower:
+            assert scene.steps == ["subscribe", "open the table"]
+            assert list(follower.entries.values()) == [flow()]
+
+    def test_what_the_table_showed_already_is_not_told_again(self, scene: Scene) -> None:
+        scene.set_table(flow(1), flow(2, mark=3))
+        with scene.follower() as follower:
+            scene.events.tell(NEW, flow(1))
+            scene.events.tell(NEW, flow(2))
+            told = drain(follower)
+            assert kinds(told) == ["update"]
+            scene.events.tell(DESTROY, flow(1))
+            assert kinds(drain(follower)) == ["destroy"]
+
+    def test_an_update_is_merged(self, scene: Scene) -> None:
+        known = {**flow(mark=3, helper="ftp", status=0x208A), "counters.original.bytes": 1}
+        scene.set_table(known)
+        with scene.follower() as follower:
+            scene.events.tell(UPDATE, shown(known, timeout=99))
+            assert drain(follower) == [Event("update", {**known, "timeout": 99})]
+
+    def test_an_update_without_mark_and_helper_took_them_away(self, scene: Scene) -> None:
+        known = flow(mark=3, helper="ftp")
+        scene.set_table(known)
+        with scene.follower() as follower:
+            scene.events.tell(UPDATE, shown({**flow(), "status": 10}))
+            (event,) = drain(follower)
+            assert event.entry == {
+                key: value for key, value in {**known, "status": 10}.items() if key not in ("mark", "helper")
+            }
+
+    def test_labels_that_went(self, scene: Scene) -> None:
+        """No event says that the last label is gone."""
+        scene.set_table(flow(labels=3))
+        with scene.follower(parse_match({"labels": [0]})) as follower:
+            scene.set_table(flow())
+            scene.events.tell(UPDATE, shown(flow()))
+            assert kinds(drain(follower)) == ["destroy"]
+            assert not follower.entries
+
+    def test_a_destroy_is_merged(self, scene: Scene) -> None:
+        known = flow(mark=3, helper="ftp", labels=1)
+        scene.set_table(known)
+        with scene.follower() as follower:
+            scene.set_table()
+            last = {**shown(flow()), "status": 0x208, "counters.original.packets": 7}
+            scene.events.tell(DESTROY, last)
+            assert drain(follower) == [Event("destroy", {**known, **last})]
+            assert not follower.entries
+
+    def test_an_update_makes_it_match_and_cease_to(self, scene: Scene) -> None:
+        scene.set_table(flow())
+        with scene.follower(marked(1)) as follower:
+            assert not follower.entries
+            scene.set_table(flow(mark=1))
+            scene.events.tell(UPDATE, shown(flow(mark=1)))
+            assert drain(follower) == [Event("new", flow(mark=1), by_update=True)]
+            scene.set_table(flow(mark=2))
+            scene.events.tell(UPDATE, shown(flow(mark=2)))
+            assert drain(follower) == [Event("destroy", flow(mark=2), by_update=True)]
+            scene.events.tell(DESTROY, flow(mark=2))
+            assert drain(follower) == []
+
+    def test_an_update_of_what_is_gone_already(self, scene: Scene) -> None:
+        with scene.follower(marked(1)) as follower:
+            scene.events.tell(UPDATE, shown(flow(mark=1)))
+            scene.events.tell(DESTROY, flow(mark=1))
+            assert drain(follower) == []
+
+    def test_one_takes_the_place_of_another(self, scene: Scene) -> None:
+        scene.set_table(flow(number=1))
+        with scene.follower() as follower:
+            scene.set_table(flow(number=2))
+            scene.events.tell(NEW, flow(number=2))  # the first one went in silence
+            assert drain(follower) == [Event("destroy", flow(number=1), True), Event("new", flow(number=2))]
+            scene.events.tell(DESTROY, flow(number=1))  # and is told of too late
+            scene.events.tell(UPDATE, flow(number=1))
+            assert drain(follower) == []
+            assert list(follower.entries.values()) == [flow(number=2)]
+            scene.set_table(flow(number=3))
+            scene.events.overrun()
+            assert drain(follower) == [
+                Resync(1, 0, 1),
+                Event("destroy", flow(number=2), True),
+                Event("new", flow(number=3), True),
+            ]
+
+    def test_resync(self, scene: Scene) -> None:
+        scene.set_table(flow(1), flow(2), flow(3, mark=1), flow(4))
+        with scene.follower() as follower:
+            scene.set_table(flow(1), flow(2, mark=5), flow(4, timeout=1), flow(6))
+            scene.events.overrun()
+            assert drain(follower) == [
+                Resync(1, 1, 1),
+                Event("update", flow(2, mark=5), True),
+                Event("new", flow(6), True),
+                Event("destroy", flow(3, mark=1), True),
+            ]
+            assert follower.subscription.overruns == 1
+            scene.events.overrun()
+            assert drain(follower) == [Resync(0, 0, 0)]
+            assert follower.resync() == [Resync(0, 0, 0, False)]
+
+    def test_ceased_to_match_unseen(self, scene: Scene) -> None:
+        scene.set_table(flow(1, mark=1), flow(2, mark=1))
+        with scene.follower(marked(1)) as follower:
+            scene.set_table(flow(1, mark=2))
+            scene.events.overrun()
+            assert drain(follower) == [
+                Resync(0, 0, 2),
+                Event("destroy", flow(1, mark=1), True, True),
+                Event("destroy", flow(2, mark=1), True),
+            ]
+
+    def test_overrun_and_the_table_cannot_be_read(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was lost stays lost until it could be read."""
+        scene.set_table(flow(1))
+        with scene.follower() as follower:
+            scene.set_table()
+            scene.events.overrun()
+            respond = scene.kernel.respond
+            monkeypatch.setattr(scene.kernel, "respond", lambda request: [OSError(errno.ENOBUFS, "lost")])
+            with pytest.raises(Overrun):
+                follower.receive(0)
+            monkeypatch.setattr(scene.kernel, "respond", respond)
+            assert follower.receive(0)[0] == Resync(0, 0, 1)
+
+    def test_the_kernel_filters_by_what_never_changes(self, scene: Scene) -> None:
+        match = parse_match({"port": 53, "mark": 1, "except": {"destination": "10.0.0.9", "state": "established"}})
+        with scene.follower(match):
+            program = scene.events.options["program"]
+            for port, passes in ((53, True), (54, False)):
+                event = wire.framed(*UPDATE, 0, payload(shown(flow(port))))
+                assert classic_bpf.run(program, event) is passes
+
+    def test_a_match_of_counters(self, scene: Scene) -> None:
+        """New events have none: the entry is asked for."""
+        counters = {f"counters.{way}.{what}": 100 for way in ("original", "reply") for what in ("bytes", "packets")}
+        with scene.follower(parse_match({"bytes_above": 150})) as follower:
+            scene.set_table({**flow(1), **counters})
+            scene.events.tell(NEW, flow(1))
+            scene.events.tell(NEW, flow(2))  # gone already
+            assert drain(follower) == [Event("new", {**flow(1), **counters})]
+
+    def test_closes_what_it_opened(self, scene: Scene) -> None:
+        def forbidden() -> Any:
+            raise kernel_error("opening a netfilter netlink socket", errno.EPERM)
+
+        with pytest.raises(NotPermitted):
+            Follower(connect=scene.connect, table=forbidden)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(scene.events.fileno())
+
+
+class TestSilence:
+    """nf_conntrack_events=2: entries from before have no events."""
+
+    def test_entries_that_never_had_an_event(self, scene: Scene) -> None:
+        scene.set_table(flow(1), flow(2), flow(3))
+        with scene.follower() as follower:
+            scene.events.tell(UPDATE, shown(flow(1)))
+            scene.events.tell(NEW, flow(4))
+            scene.events.tell(DESTROY, flow(2))
+            drain(follower)
+            assert follower.unannounced == {identity(flow(3))}
+
+    def test_found_gone(self, scene: Scene) -> None:
+        scene.set_table(flow(1), flow(2))
+        with scene.follower(check=0.02) as follower:
+            scene.set_table(flow(2, mark=1))
+            started = time.monotonic()
+            assert follower.receive() == [
+                Resync(0, 1, 1, False),
+                Event("update", flow(2, mark=1), True),
+                Event("destroy", flow(1), True),
+            ]
+            assert time.monotonic() - started < 60
+            assert follower.unannounced == {identity(flow(2))}
+            assert follower.receive(0.001) == []
+
+    def test_events_come_before_a_look(self, scene: Scene) -> None:
+        """What an event tells is not called missed."""
+        scene.set_table(flow(1), flow(2))
+        with scene.follower(check=0.05) as follower:
+            time.sleep(0.06)
+            scene.set_table()
+            scene.events.tell(DESTROY, flow(1))
+            assert follower.receive() == [Event("destroy", flow(1))]
+            assert follower.receive() == [Resync(0, 0, 1, False), Event("destroy", flow(2), True)]
+
+    def test_events_that_never_cease_do_not_put_it_off_for_ever(self, scene: Scene) -> None:
+        scene.set_table(flow(1))
+        with scene.follower(check=0.01) as follower:
+            scene.set_table()
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                scene.events.tell(NEW, flow(9))
+                scene.events.tell(DESTROY, flow(9))
+                if Event("destroy", flow(1), True) in follower.receive():
+                    return
+            pytest.fail("it did not look")
+
+    def test_no_look_without_a_reason(self, scene: Scene, mode: Any) -> None:
+        mode(2)
+        with scene.follower(parse_match({"port": 53}), check=0.001) as follower:
+            before = len(scene.kernel.requests)
+            assert follower.receive(0.02) == []
+            assert len(scene.kernel.requests) == before
+
+    def test_none(self, scene: Scene) -> None:
+        scene.set_table(flow(1))
+        with scene.follower(check=None) as follower:
+            scene.set_table()
+            assert follower.receive(0.02) == []
+            assert follower.resync() == [Resync(0, 0, 1, False), Event("destroy", flow(1), True)]
+
+    def test_others_may_come_to_match(self, scene: Scene, mode: Any) -> None:
+        mode(2)
+        scene.set_table(flow(1))
+        with scene.follower(marked(1), check=0.01) as follower:
+            assert not follower.unannounced
+            scene.set_table(flow(1, mark=1))
+            assert follower.receive() == [Resync(1, 0, 0, False), Event("new", flow(1, mark=1), True)]
+            assert follower.unannounced == {identity(flow(1))}
+
+    def test_what_changes_without_an_event(self, scene: Scene) -> None:
+        with scene.follower(parse_match({"timeout_below": 10}), check=0.01) as follower:
+            scene.set_table(flow(1))
+            scene.events.tell(NEW, flow(1))
+            assert follower.receive() == []
+            scene.set_table(flow(1, timeout=5))
+            assert kinds(follower.receive()) == ["new"]
+
+
+PORTS = st.integers(1, 4)
+MARKS = st.integers(0, 2)
+CHANGES = st.one_of(
+    st.tuples(st.sampled_from(["put", "put", "put in silence", "delete", "delete in silence"]), PORTS, MARKS),
+    st.tuples(st.sampled_from(["overrun", "read", "read", "look"]), st.just(0), st.just(0)),
+)
+
+
+class Consumer:
+    """What one believes who heard everything that a follower told, and nothing else."""
+
+    def __init__(self, entries: dict[Identity, Entry]) -> None:
+        self.believed = dict(entries)
+
+    def hear(self, told: list[Any]) -> None:
+        for index, each in enumerate(told):
+            if isinstance(each, Resync):
+                missed = kinds(event for event in told[index + 1 :] if event.missed)
+                assert each[:3] == (missed.count("new"), missed.count("update"), missed.count("destroy"))
+                continue
+            key = identity(each.entry)
+            if each.kind == "new":
+                assert key not in self.believed
+                self.believed[key] = each.entry
+            elif each.kind == "update":
+                assert key in self.believed
+                self.believed[key] = each.entry
+            else:
+                del self.believed[key]
+
+
+@given(
+    st.sampled_from([EVERYTHING, marked(1), parse_match({"port": [1, 2], "except": {"mark": 2}})]),
+    st.dictionaries(PORTS, MARKS),
+    st.lists(CHANGES, max_size=30),
+)
+def test_who_follows_knows_the_table(match: Match, start: dict[int, int], changes: Any) -> None:
+    """Whatever happens, heard or not: after a look at the table, the follower and its listener know it."""
+    numbers = iter(range(1000))
+    there = {port: flow(port, mark, next(numbers)) for port, mark in start.items()}
+    scene = Scene(*there.values())
+    settings_read, sysctl.read = sysctl.read, lambda name: 2  # type: ignore[assignment]
+    try:
+        follower = scene.follower(match, check=None)
+    finally:
+        sysctl.read = settings_read
+    with follower:
+        consumer = Consumer(follower.entries)
+        exact = True  # whether every change since was told
+
+        def tell(what: tuple[int, int], entry: Entry) -> None:
+            datagram = wire.framed(*what, 0, payload(entry))
+            program = scene.events.options["program"]
+            if not program or classic_bpf.run(program, datagram):
+                scene.events.put(datagram)
+
+        for change, port, mark in changes:
+            if change.startswith("put"):
+                what = UPDATE if port in there else NEW
+                entry = flow(port, mark, there[port]["id"] if port in there else next(numbers))
+                there[port] = entry
+                scene.set_table(*there.values())
+                if change == "put":
+                    tell(what, entry if what == NEW else shown(entry, mark=mark))
+            elif change.startswith("delete"):
+                if port in there:
+                    entry = there.pop(port)
+                    scene.set_table(*there.values())
+                    if change == "delete":
+                        tell(DESTROY, shown(entry))
+            elif change == "overrun":
+                scene.events.overrun()
+                told = drain(follower)
+                consumer.hear(told)
+                assert any(isinstance(each, Resync) and each.overrun for each in told)
+                exact = True
+            elif change == "look":
+                consumer.hear(drain(follower))
+                consumer.hear(follower.resync())
+                exact = True
+            else:
+                consumer.hear(drain(follower))
+            exact = exact and not change.endswith("in silence")
+            if exact and change in ("overrun", "look", "read"):
+                wanted = {identity(entry): entry["mark"] for entry in there.values() if match(entry)}
+                assert {key: entry.get("mark", 0) for key, entry in follower.entries.items()} == wanted
+            assert consumer.believed == follower.entries or change.startswith(("put", "delete"))
+        consumer.hear(drain(follower))
+        consumer.hear(follower.resync())
+        wanted = {identity(entry): entry["mark"] for entry in there.values() if match(entry)}
+        assert {key: entry.get("mark", 0) for key, entry in follower.entries.items()} == wanted
+        assert set(consumer.believed) == set(wanted)

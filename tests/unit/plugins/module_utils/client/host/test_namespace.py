@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A wrong namespace would be a wrong table."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
+
+pytestmark = pytest.mark.portability
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("blue", "/run/netns/blue"), ("/proc/7/ns/net", "/proc/7/ns/net"), ("./ns", "./ns")],
+)
+def test_a_namespace_has_a_name_or_a_path(name: str, path: str) -> None:
+    assert namespace.path_of(name) == path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_a_thread_knows_its_own() -> None:
+    there = os.stat("/proc/self/ns/net")
+    assert namespace.current() == (there.st_dev, there.st_ino)
+
+
+def test_one_that_is_not_there_is_told_by_its_errno() -> None:
+    with pytest.raises(OSError, match="No such file") as error:
+        namespace.enter("/nowhere/net")
+    assert error.value.errno == errno.ENOENT
+
+
+def open_files() -> set[str]:
+    """What this process has open, by name: what other tests left may be collected at any moment."""
+    with os.scandir("/proc/self/fd") as found:
+        return {os.readlink(entry.path) for entry in found}
+
+
+def test_what_is_no_namespace_is_told_and_closed(tmp_path: object) -> None:
+    file = os.path.join(str(tmp_path), "net")
+    with open(file, "w", encoding="ascii"):
+        pass
+    with pytest.raises(OSError, match=r"Invalid argument|not permitted"):
+        namespace.enter(file)
+    assert file not in open_files()
+
+
+def test_without_ctypes_it_is_one_sentence_before_python_3_12(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on OpenWrt, where ctypes is a package of its own."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    monkeypatch.delattr(os, "setns", raising=False)
+    with pytest.raises(ConntrackError, match=r"^netns: this Python cannot change network namespaces: .* ctypes"):
+        namespace.enter_asked("/proc/self/ns/net")
+
+
+def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[int, ...]] = []
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    monkeypatch.setattr(os, "unshare", lambda *arguments: called.append(arguments), raising=False)
+    namespace.leave_for_a_new_one()
+    assert called == [(namespace.CLONE_NEWNET,)]

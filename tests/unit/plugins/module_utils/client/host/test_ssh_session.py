@@ -1,0 +1,570 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A connection that is not recognised as one's own is cut by one's own flush."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Iterable, Tuple
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import ssh_session
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import (
+    SessionUnknown,
+    TcpConnection,
+    ancestors,
+    match_connections,
+    own_connections,
+    parse_ssh_connection,
+)
+
+pytestmark = pytest.mark.portability
+
+#: local address, local port, peer's address, peer's port
+Ends = Tuple[str, int, str, int]
+#: and the state and the inode
+Row = Tuple[Ends, str, int]
+
+HOME = ("HOME=/",)
+HOST = "net:[4026531840]"
+ESTABLISHED, TIME_WAIT, LISTENING = "01", "06", "0A"
+MINE = ("192.0.2.1", 22, "198.51.100.7", 50000)
+MINE_IN_WORDS = "198.51.100.7 50000 192.0.2.1 22"
+OTHER = ("192.0.2.1", 22, "198.51.100.8", 50001)
+MINE_IPV6 = ("2001:db8::1", 22, "2001:db8::7", 50000)
+
+
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def endpoints(ends: Ends) -> TcpConnection:
+    return TcpConnection(packed(ends[0]), ends[1], packed(ends[2]), ends[3])
+
+
+def to_port(port: int) -> TcpConnection:
+    return TcpConnection(b"", port, b"", 0)
+
+
+def as_proc_writes(address: bytes, byte_order: str) -> str:
+    """32-bit words in the kernel's own byte order, in capital hexadecimals."""
+    words = struct.unpack({"little": "<", "big": ">"}[byte_order] + f"{len(address) // 4}I", address)
+    return "".join(f"{word:08X}" for word in words)
+
+
+class Proc:
+    """A tree like that of proc(5), as far as anyone looks into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = str(folder)
+        self.byte_order: str = sys.byteorder
+        (folder / "sys").mkdir()
+
+    def process(
+        self,
+        pid: int,
+        parent: int = 1,
+        name: str = "sh",
+        environment: Iterable[str] = HOME,
+        inodes: Iterable[int] = (),
+        namespace: str = HOST,
+    ) -> Path:
+        own = self.folder / str(pid)
+        for part in ("fd", "net", "ns"):
+            (own / part).mkdir(parents=True)
+        (own / "stat").write_text(f"{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560 0 0\n")
+        (own / "comm").write_text(name[:15] + "\n")
+        (own / "environ").write_bytes("".join(variable + "\0" for variable in environment).encode())
+        (own / "ns/net").symlink_to(namespace)
+        (own / "fd/0").symlink_to("/dev/null")
+        (own / "fd/1").symlink_to("pipe:[77]")
+        for number, inode in enumerate(inodes, start=3):
+            (own / f"fd/{number}").symlink_to(f"socket:[{inode}]")
+        return own
+
+    def sockets(self, pid: int, *rows: Row) -> None:
+        """What the network namespace of a process has of TCP sockets."""
+        of_file: dict[str, list[str]] = {"tcp": [], "tcp6": []}
+        for (local, local_port, peer, peer_port), state, inode in rows:
+            ends = [
+                f"{as_proc_writes(packed(address), self.byte_order)}:{port:04X}"
+                for address, port in ((local, local_port), (peer, peer_port))
+            ]
+            lines = of_file["tcp6" if ":" in local else "tcp"]
+            rest = f"{state} 00000000:00000000 02:000A7C00 00000000     0        0 {inode} 4 0 20 4 30 10 -1"
+            lines.append(f"{len(lines):4}: {' '.join(ends)} {rest}\n")
+        for name, lines in of_file.items():
+            heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+            (self.folder / str(pid) / "net" / name).write_text("".join([heading + "\n", *lines]))
+
+    def own(self, pid: int = 100) -> frozenset[TcpConnection]:
+        return own_connections(self.path, pid)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Proc:
+    """A host with init and an SSH server, in which somebody else is logged in."""
+    proc = Proc(tmp_path)
+    proc.process(1, 0, "systemd", inodes=[5])
+    proc.process(10, name="sshd", inodes=[10])
+    proc.process(20, 10, "sshd", inodes=[21])
+    return proc
+
+
+def log_in(proc: Proc, mine: Ends = MINE, server: str = "sshd", environment: Iterable[str] = HOME) -> None:
+    """The operator's session: the server's part with privileges and that without, a shell, sudo, the task."""
+    proc.process(30, 10, server, inodes=[31, 99])
+    proc.process(31, 30, server, inodes=[31])
+    proc.process(40, 31, "sh", environment)
+    proc.process(50, 40, "sudo", environment)
+    proc.process(100, 50, "python3")
+    rows = [
+        (("0.0.0.0", 22, "0.0.0.0", 0), LISTENING, 10),
+        (OTHER, ESTABLISHED, 21),
+        (mine, ESTABLISHED, 31),
+    ]
+    for pid in (10, 20, 30, 31, 40, 50, 100):
+        proc.sockets(pid, *rows)
+
+
+# which connections
+
+
+@pytest.mark.parametrize("server", ["sshd", "sshd-session", "dropbear"])
+def test_the_ancestors_sockets_tell(proc: Proc, server: str) -> None:
+    log_in(proc, server=server)
+    assert proc.own() == {endpoints(MINE)}
+
+
+def test_an_environment_tells_where_no_socket_can_be_seen(proc: Proc) -> None:
+    """For a user who is not root, sshd's own processes are closed."""
+    log_in(proc, environment=[*HOME, f"SSH_CONNECTION={MINE_IN_WORDS}"])
+    for pid in (10, 20, 30, 31):
+        for link in (proc.folder / str(pid) / "fd").iterdir():
+            link.unlink()
+        (proc.folder / str(pid) / "fd").rmdir()
+    assert proc.own() == {endpoints(MINE)}
+
+
+def test_this_process_is_asked_for_its_own_variable(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What proc shows of it is closed to a process with a file's capabilities."""
+    log_in(proc)
+    monkeypatch.setattr(ssh_session.os, "getpid", lambda: 100)
+    monkeypatch.setenv("SSH_CONNECTION", "2001:db8::7 50000 2001:db8::1 22")
+    assert own_connections(proc.path) == {endpoints(MINE), endpoints(MINE_IPV6)}
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+@pytest.mark.parametrize("mine", [MINE, MINE_IPV6, ("fe80::1", 22, "fe80::7", 1)], ids=lambda ends: ends[0])
+def test_addresses_are_read_in_the_hosts_byte_order(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch, byte_order: str, mine: Ends
+) -> None:
+    sign = {"little": "<", "big": ">"}[byte_order]
+    host = SimpleNamespace(pack=lambda form, *values: struct.pack(form.replace("=", sign), *values))
+    monkeypatch.setattr(ssh_session, "struct", host)
+    proc.byte_order = byte_order
+    log_in(proc, mine)
+    assert proc.own() == {endpoints(mine)}
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the sample was taken on a little-endian host")
+def test_a_line_as_a_kernel_wrote_it(proc: Proc) -> None:
+    log_in(proc)
+    line = (
+        "   1: 0100007F:0016 0200007F:C350 01 00000000:00000000 02:000AF3A7 00000000     0        0 31 2 "
+        "0000000000000000 20 4 31 10 -1\n"
+    )
+    for pid in (30, 31):
+        (proc.folder / str(pid) / "net/tcp").write_text("  sl  local_address ...\n" + line)
+    assert proc.own() == {endpoints(("127.0.0.1", 22, "127.0.0.2", 50000))}
+
+
+def test_ipv4_inside_ipv6_is_ipv4_on_the_wire(proc: Proc) -> None:
+    """A server that listens on :: holds IPv4 connections as such."""
+    log_in(proc, ("::ffff:192.0.2.1", 22, "::ffff:198.51.100.7", 50000))
+    assert proc.own() == {endpoints(MINE)}
+
+
+def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
+    """A forwarded port: sshd holds both ends of the way."""
+    log_in(proc)
+    forwarded = ("192.0.2.1", 40000, "10.0.0.5", 5432)
+    for pid in (30, 31):
+        proc.sockets(pid, (MINE, ESTABLISHED, 31), (forwarded, ESTABLISHED, 99), (OTHER, TIME_WAIT, 0))
+    assert proc.own() == {endpoints(MINE), endpoints(forwarded)}
+
+
+def test_sockets_are_looked_up_in_their_holders_namespace(proc: Proc) -> None:
+    """A task in a network namespace of its own has come through another one."""
+    log_in(proc)
+    proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
+    proc.sockets(110, (OTHER, ESTABLISHED, 31))
+    assert proc.own(110) == {endpoints(MINE), endpoints(OTHER)}
+
+
+def test_a_list_that_cannot_be_read_is_read_from_another_process(proc: Proc) -> None:
+    log_in(proc)
+    for name in ("tcp", "tcp6"):
+        (proc.folder / "31/net" / name).unlink()
+    assert proc.own() == {endpoints(MINE)}
+
+
+@pytest.mark.parametrize("name", ["a (b) c", ") S 1 (", "sshd: root@pts/0", "("])
+def test_names_may_hold_anything(proc: Proc, name: str) -> None:
+    log_in(proc)
+    proc.process(101, 40, name)
+    assert list(ancestors(proc.path, 101)) == [101, 40, 31, 30, 10, 1]
+
+
+# nothing to be sure of
+
+
+def background(proc: Proc, environment: Iterable[str] = HOME) -> None:
+    """The task goes on when its session is over, as an asynchronous one does: a child of init."""
+    log_in(proc)
+    proc.process(200, 1, "python3", environment)
+
+
+def test_in_the_background_every_ssh_session_counts(proc: Proc) -> None:
+    background(proc)
+    assert proc.own(200) == {endpoints(MINE), endpoints(OTHER), to_port(22)}
+
+
+def test_servers_are_found_by_what_they_listen_to(proc: Proc) -> None:
+    background(proc)
+    for pid in (10, 20, 30, 31):
+        proc.sockets(pid, (("::", 2200, "::", 0), LISTENING, 10))
+    assert to_port(2200) in proc.own(200)
+
+
+def test_an_environment_alone_may_be_out_of_date(proc: Proc) -> None:
+    """A shell in tmux was begun in one session and is looked at in another."""
+    background(proc, ["TERM=screen", "SSH_CONNECTION=203.0.113.9 1024 192.0.2.1 22"])
+    former = endpoints(("192.0.2.1", 22, "203.0.113.9", 1024))
+    assert proc.own(200) == {former, endpoints(MINE), endpoints(OTHER), to_port(22)}
+
+
+def test_a_server_that_is_init_carries_nobody(tmp_path: Path) -> None:
+    """In a container orphans become children of the server."""
+    proc = Proc(tmp_path)
+    proc.process(1, 0, "sshd", inodes=[10])
+    proc.process(30, 1, "sshd", inodes=[31])
+    proc.process(200, 1, "python3", ["SSH_CONNECTION=stale"])
+    for pid in (1, 30):
+        proc.sockets(pid, (("::", 22, "::", 0), LISTENING, 10), (MINE, ESTABLISHED, 31))
+    assert proc.own(200) == {endpoints(MINE), to_port(22)}
+
+
+def test_without_a_server_in_sight_the_usual_port_counts(tmp_path: Path) -> None:
+    """A container with processes of its own in the host's network."""
+    proc = Proc(tmp_path)
+    proc.process(7, 0, "python3")
+    assert proc.own(7) == {to_port(22)}
+
+
+@pytest.fixture
+def without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A chroot in which /proc is not mounted, on a host with the address of the server."""
+    monkeypatch.setattr(ssh_session, "_is_local", lambda address: address in (packed("127.0.0.1"), packed("192.0.2.1")))
+    return str(tmp_path / "absent")
+
+
+def test_without_proc_the_variable_is_enough(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", MINE_IN_WORDS)
+    assert endpoints(MINE) in own_connections(without_proc)
+
+
+def test_without_proc_and_variable_nothing_is_known(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sudo removes the variable, and the server can listen on any port."""
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    with pytest.raises(SessionUnknown, match=r"absent is not mounted.*env_keep in sudoers.*keep_ssh: false"):
+        own_connections(without_proc)
+
+
+def test_without_proc_a_local_program_is_not_seen(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 40000 127.0.0.1 22")
+    with pytest.raises(SessionUnknown, match=r"program on this host \(127\.0\.0\.1 port 40000\).*mount .*absent"):
+        own_connections(without_proc)
+
+
+@pytest.mark.parametrize("part", ["stat", "environ", "comm", "net/tcp", "net/tcp6", "fd/3"])
+@pytest.mark.parametrize("pid", [20, 30, 50])
+def test_what_cannot_be_read_is_passed_over(proc: Proc, pid: int, part: str) -> None:
+    """Processes end while one looks, and others are closed."""
+    log_in(proc)
+    path = proc.folder / str(pid) / part
+    if path.exists() or path.is_symlink():
+        path.unlink()
+    path.mkdir()  # to open it is an error, also for root
+    assert endpoints(MINE) in proc.own()
+
+
+@pytest.mark.parametrize("stat", ["", "100", "100 (sh", "100 (sh) S", "100 (sh) S x 1", "100 (sh) S 100 1"])
+def test_a_line_of_ancestors_ends_somewhere(proc: Proc, stat: str) -> None:
+    proc.process(100)
+    (proc.folder / "100/stat").write_text(stat)
+    assert list(ancestors(proc.path, 100)) == [100]
+
+
+def test_a_loop_of_ancestors_ends(proc: Proc) -> None:
+    proc.process(100, 101)
+    proc.process(101, 100)
+    assert list(ancestors(proc.path, 100)) == [100, 101]
+
+
+# a program on this host passes the connection on to the server
+
+PASSED_ON = ("127.0.0.1", 22, "127.0.0.1", 40000)
+FROM_OPERATOR = ("192.0.2.1", 443, "198.51.100.7", 50000)
+
+
+def turned(ends: Ends) -> Ends:
+    """The connection as its other end sees it."""
+    return (*ends[2:], *ends[:2])
+
+
+def connected(proc: Proc, *rows: Row, server: Ends = PASSED_ON) -> None:
+    """A session in which the server's peer is a program on this host; `rows` are the sockets of such programs."""
+    log_in(proc, server)
+    own = [(("0.0.0.0", 22, "0.0.0.0", 0), LISTENING, 10), (OTHER, ESTABLISHED, 21), (server, ESTABLISHED, 31)]
+    for folder in proc.folder.glob("[0-9]*"):
+        if os.readlink(folder / "ns/net") == HOST:
+            proc.sockets(int(folder.name), *own, *rows)
+
+
+def test_the_other_end_on_this_host_is_followed(proc: Proc) -> None:
+    """haproxy and socat hold both connections in one process."""
+    proc.process(60, name="haproxy", inodes=[60, 61, 62])
+    connected(
+        proc,
+        (("0.0.0.0", 443, "0.0.0.0", 0), LISTENING, 60),
+        (turned(PASSED_ON), ESTABLISHED, 61),
+        (FROM_OPERATOR, ESTABLISHED, 62),
+        (("192.0.2.1", 8443, "198.51.100.9", 50009), ESTABLISHED, 63),
+    )
+    assert proc.own() == {endpoints(PASSED_ON), endpoints(turned(PASSED_ON)), endpoints(FROM_OPERATOR)}
+
+
+def test_a_transparent_program_is_followed(proc: Proc) -> None:
+    """It connects from the operator's address, so the server's peer looks remote."""
+    transparent = ("192.0.2.1", 22, "198.51.100.7", 50000)
+    proc.process(60, name="sslh", inodes=[61, 62])
+    connected(proc, (turned(transparent), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62), server=transparent)
+    assert endpoints(FROM_OPERATOR) in proc.own()
+
+
+def test_programs_in_a_row_and_in_containers_are_followed(proc: Proc) -> None:
+    """docker-proxy passes connections to a container, and haproxy in there to the host."""
+    in_container, to_host = ("172.17.0.2", 443, "172.17.0.1", 41000), ("172.17.0.1", 22, "172.17.0.2", 40000)
+    proc.process(60, name="haproxy", inodes=[60, 61, 62], namespace="net:[4026532000]")
+    proc.sockets(
+        60,
+        (("::", 443, "::", 0), LISTENING, 60),
+        (turned(to_host), ESTABLISHED, 61),
+        (("::ffff:172.17.0.2", 443, "::ffff:172.17.0.1", 41000), ESTABLISHED, 62),
+    )
+    proc.process(70, name="docker-proxy", inodes=[71, 72])
+    connected(proc, (turned(in_container), ESTABLISHED, 71), (FROM_OPERATOR, ESTABLISHED, 72), server=to_host)
+    expected = {to_host, turned(to_host), in_container, turned(in_container), FROM_OPERATOR}
+    assert proc.own() == set(map(endpoints, expected))
+
+
+def test_servers_behind_the_program_are_not_followed(proc: Proc) -> None:
+    """Connections of a web server that the same program also passes requests to do not carry the session."""
+    to_web, of_web = ("127.0.0.1", 40001, "127.0.0.1", 80), ("127.0.0.1", 40002, "10.0.0.9", 5432)
+    rows = [
+        (turned(PASSED_ON), ESTABLISHED, 61),
+        (FROM_OPERATOR, ESTABLISHED, 62),
+        (to_web, ESTABLISHED, 63),
+        (("0.0.0.0", 80, "0.0.0.0", 0), LISTENING, 70),
+        (turned(to_web), ESTABLISHED, 71),
+        (of_web, ESTABLISHED, 72),
+    ]
+    proc.process(60, name="haproxy", inodes=[61, 62, 63])
+    proc.process(70, name="nginx", inodes=[70, 71, 72])
+    connected(proc, *rows)
+    found = proc.own()
+    assert endpoints(FROM_OPERATOR) in found
+    assert endpoints(of_web) not in found
+
+
+def test_connections_to_come_to_the_program_count_in_the_background(proc: Proc) -> None:
+    proc.process(60, name="sslh", inodes=[60, 61, 62])
+    proc.process(200, 1, "python3")
+    connected(
+        proc,
+        (("0.0.0.0", 443, "0.0.0.0", 0), LISTENING, 60),
+        (turned(PASSED_ON), ESTABLISHED, 61),
+        (FROM_OPERATOR, ESTABLISHED, 62),
+    )
+    assert proc.own(200) >= {endpoints(FROM_OPERATOR), to_port(443), to_port(22)}
+
+
+def test_several_processes_may_hold_one_socket(proc: Proc) -> None:
+    """A launcher, or the store of systemd, holds the socket that the program got from it."""
+    proc.process(59, name="launcher", inodes=[61])
+    proc.process(60, name="sslh", inodes=[61, 62])
+    connected(proc, (turned(PASSED_ON), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62))
+    assert endpoints(FROM_OPERATOR) in proc.own()
+
+
+def test_a_program_that_cannot_be_seen_is_reported(proc: Proc) -> None:
+    """Without root, other users' sockets are not shown; in a container, nor are the host's processes."""
+    proc.process(60, name="sslh")
+    connected(proc, (turned(PASSED_ON), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62))
+    with pytest.raises(SessionUnknown, match=r"\(127\.0\.0\.1 port 40000\).*run as root.*keep_ssh: false"):
+        proc.own()
+
+
+@pytest.mark.parametrize("event", ["closed", "passed on"])
+def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+    """An unrelated SSH client on this host ends, or a program forks, between two reads of /proc."""
+    proc.process(60, name="ssh")
+    connected(proc, (turned(PASSED_ON), ESTABLISHED, 61))
+    original = ssh_session._socket_inodes
+
+    def changing(path: str, pid: int) -> set[str]:
+        inodes = original(path, pid)
+        if pid == 60 and event == "passed on" and not (proc.folder / "61").exists():
+            proc.process(61, name="ssh", inodes=[61])
+            proc.sockets(61, (turned(PASSED_ON), ESTABLISHED, 61))
+        elif pid == 60 and event == "closed":
+            for folder in proc.folder.glob("[0-9]*/net"):
+                (folder / "tcp").write_text("")
+        return inodes
+
+    monkeypatch.setattr(ssh_session, "_socket_inodes", changing)
+    expected = {endpoints(PASSED_ON), *([endpoints(turned(PASSED_ON))] if event == "passed on" else [])}
+    assert proc.own() == expected
+
+
+def test_a_socket_that_no_process_holds_is_passed_over(proc: Proc) -> None:
+    connected(proc, (turned(PASSED_ON), ESTABLISHED, 0))
+    assert proc.own() == {endpoints(PASSED_ON)}
+
+
+# what SSH_CONNECTION says
+
+
+@pytest.mark.parametrize(
+    ("value", "ends"),
+    [
+        (MINE_IN_WORDS, MINE),
+        ("2001:db8::7 50000 2001:db8::1 22", MINE_IPV6),
+        ("fe80::7%eth0 1 fe80::1%eth0 22", ("fe80::1", 22, "fe80::7", 1)),
+        ("::ffff:198.51.100.7 50000 ::ffff:192.0.2.1 22", MINE),
+    ],
+)
+def test_the_variable_is_understood(value: str, ends: Ends) -> None:
+    assert parse_ssh_connection(value) == endpoints(ends)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "stale", "UNKNOWN 65535 UNKNOWN 65535", "1.2.3.4 x 5.6.7.8 22", "1.2.3.4 1 5.6.7.8", MINE_IN_WORDS + " 1"],
+)
+def test_a_variable_that_says_nothing(value: str) -> None:
+    assert parse_ssh_connection(value) is None
+
+
+# which entries
+
+
+Half = Tuple[str, int, str, int]
+
+
+def entry(original: Half, reply: Half | None = None, protocol: str = "tcp", **more: Any) -> Any:
+    names = ("source", "source_port", "destination", "destination_port")
+    document = {"protocol": protocol, "original": dict(zip(names, original)), **more}
+    if reply is not None:
+        document["reply"] = dict(zip(names, reply))
+    return from_document(document)
+
+
+CLIENT, SERVER = ("198.51.100.7", 50000), ("192.0.2.1", 22)
+OUTSIDE, INSIDE = ("203.0.113.1", 2222), ("10.0.0.1", 61000)
+
+
+@pytest.mark.parametrize(
+    ("original", "reply"),
+    [
+        (CLIENT + SERVER, SERVER + CLIENT),
+        (SERVER + CLIENT, CLIENT + SERVER),  # picked up in the middle, by a packet of ours
+        (CLIENT + OUTSIDE, SERVER + CLIENT),  # the destination is translated here
+        (SERVER + INSIDE, INSIDE + OUTSIDE),  # the source is, of a flow that we began
+        (INSIDE + OUTSIDE, SERVER + CLIENT),  # both are
+    ],
+    ids=["incoming", "outgoing", "destination NAT", "source NAT", "both"],
+)
+def test_a_flow_is_recognised_whichever_way_it_runs(original: Half, reply: Half) -> None:
+    seen = INSIDE if INSIDE in (original[2:], reply[:2]) else CLIENT
+    mine = TcpConnection(packed(SERVER[0]), SERVER[1], packed(seen[0]), seen[1])
+    assert match_connections({mine}).compile()(entry(original, reply))
+    assert match_connections({mine}).compile()(entry(original, reply, zone=5))
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        ("198.51.100.7", 50001, *SERVER),
+        ("198.51.100.8", 50000, *SERVER),
+        (*CLIENT, "192.0.2.1", 2200),
+        (*CLIENT, "192.0.2.2", 22),
+        ("198.51.100.7", 22, "192.0.2.1", 50000),
+        ("192.0.2.1", 50000, "198.51.100.7", 22),
+    ],
+)
+def test_no_other_flow_is_taken_for_it(original: Half) -> None:
+    assert not match_connections({endpoints(MINE)}).compile()(entry(original))
+
+
+@pytest.mark.parametrize("protocol", ["udp", "sctp"])
+def test_only_tcp_carries_ssh(protocol: str) -> None:
+    assert not match_connections({endpoints(MINE), to_port(22)}).compile()(entry(CLIENT + SERVER, protocol=protocol))
+
+
+def test_an_entry_may_lack_a_tuple() -> None:
+    known = entry(CLIENT + SERVER)
+    original_only = {key: value for key, value in known.items() if not key.startswith("reply.")}
+    assert match_connections({endpoints(MINE)}).compile()(original_only)
+    without_ports = {key: value for key, value in original_only.items() if not key.endswith("_port")}
+    assert not match_connections({endpoints(MINE), to_port(22)}).compile()(without_ports)
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host has the server's address."""
+    monkeypatch.setattr(ssh_session, "_is_local", lambda address: address == packed(SERVER[0]))
+
+
+@pytest.mark.usefixtures("addresses")
+@pytest.mark.parametrize(
+    ("original", "reply", "answer"),
+    [
+        (CLIENT + SERVER, SERVER + CLIENT, True),
+        (SERVER + CLIENT, CLIENT + SERVER, True),
+        (CLIENT + OUTSIDE, SERVER + CLIENT, True),
+        (INSIDE + ("10.0.0.9", 22), ("10.0.0.9", 22) + INSIDE, False),
+        (("192.0.2.1", 40000, "10.0.0.9", 22), ("10.0.0.9", 22, "192.0.2.1", 40000), False),
+        (CLIENT + SERVER, ("10.0.0.9", 22) + CLIENT, False),
+        (CLIENT + ("192.0.2.1", 80), ("192.0.2.1", 80) + CLIENT, False),
+    ],
+    ids=["incoming", "picked up", "redirected", "routed", "outgoing", "passed on", "another port"],
+)
+def test_connections_to_come_are_those_that_this_host_answers(original: Half, reply: Half, answer: bool) -> None:
+    assert match_connections({to_port(22)}).compile()(entry(original, reply)) is answer
+
+
+@pytest.mark.parametrize(
+    ("address", "answer"), [("127.0.0.1", True), ("192.0.2.250", False), ("2001:db8::250", False), ("fe80::1", True)]
+)
+def test_this_hosts_addresses(address: str, answer: bool) -> None:
+    assert ssh_session._is_local(packed(address)) is answer

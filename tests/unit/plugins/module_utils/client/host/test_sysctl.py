@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings are read from the files that this kernel has, under the names of the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+
+pytestmark = pytest.mark.portability
+
+FILES = {
+    "nf_conntrack_max": "262144\n",
+    "nf_conntrack_acct": "0\n",
+    "nf_conntrack_timestamp": "1\n",
+    "nf_conntrack_count": "17\n",
+    "nf_conntrack_log_invalid": "255\n",
+    "nf_conntrack_generic_timeout": "600\n",
+    "nf_conntrack_icmpv6_timeout": "30\n",
+    "nf_conntrack_tcp_timeout_established": "432000\n",
+    "nf_conntrack_udp_timeout": "30\n",
+    "nf_conntrack_udp_timeout_stream": "120\n",
+    "nf_conntrack_sctp_timeout_shutdown_ack_sent": "3\n",
+    "nf_flowtable_tcp_timeout": "30\n",
+    "nf_flowtable_udp_timeout": "20\n",
+    "nf_conntrack_frag6_timeout": "60\n",
+    "nf_conntrack_frag6_high_thresh": "4194304\n",
+    "nf_conntrack_frag6_low_thresh": "3145728\n",
+    "nf_conntrack_helper": "0\n",
+    "nf_conntrack_dccp_loose": "1\n",
+    "nf_hooks_lwtunnel": "0\n",
+    "nf_log_all_netns": "0\n",
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> str:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="ascii")
+    return str(tmp_path)
+
+
+def test_every_setting_that_is_there_and_its_timeouts(directory: str) -> None:
+    assert sysctl.read_all(directory) == {
+        "max": 262144,
+        "accounting": 0,
+        "timestamps": 1,
+        "log_invalid": 255,
+        "dccp_loose": 1,
+        "helper": 0,
+        "frag6_high_thresh": 4194304,
+        "frag6_low_thresh": 3145728,
+        "hooks_lwtunnel": 0,
+        "timeouts": {
+            "flowtable_tcp": 30,
+            "flowtable_udp": 20,
+            "frag6": 60,
+            "generic": 600,
+            "icmpv6": 30,
+            "sctp_shutdown_ack_sent": 3,
+            "tcp_established": 432000,
+            "udp": 30,
+            "udp_stream": 120,
+        },
+    }
+
+
+def test_zero_is_a_value_and_absence_is_none(directory: str) -> None:
+    """Whether accounting is off, or this kernel cannot say, decides on an error message."""
+    assert sysctl.read("accounting", directory) == 0
+    assert sysctl.read("buckets", directory) is None
+
+
+def test_a_host_without_conntrack_has_no_settings(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    assert sysctl.read_all(absent) == {"timeouts": {}}
+    assert sysctl.read("max", absent) is None
+
+
+def test_a_file_that_cannot_be_read_is_left_out(directory: str, tmp_path: Path) -> None:
+    (tmp_path / "nf_conntrack_max").write_text("no number\n", encoding="ascii")
+    (tmp_path / "nf_conntrack_udp_timeout").unlink()
+    (tmp_path / "nf_conntrack_udp_timeout").mkdir()
+    found = sysctl.read_all(directory)
+    assert "max" not in found
+    assert "udp" not in found["timeouts"]
+    assert "udp_stream" in found["timeouts"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [({"max": 99}, "max: 99 is below the 100 entries"), ({"buckets": 1}, "buckets: 1 would put the 100 entries")],
+)
+def test_a_table_is_not_made_too_small_for_what_is_in_it(tmp_path: Path, declared: dict[str, int], says: str) -> None:
+    """Every new connection would be dropped, the next SSH session among them."""
+    (tmp_path / "nf_conntrack_count").write_text("100\n")
+    with pytest.raises(sysctl.CannotSet, match=says):
+        sysctl.check_room(declared, str(tmp_path))
+    sysctl.check_room({"max": 100, "buckets": 2}, str(tmp_path))
+    sysctl.check_room({"max": 0}, str(tmp_path))  # no limit
+
+
+def test_a_timeout_of_0_is_not_set() -> None:
+    """It would remove the entry of each connection; whoever has it already can declare it again."""
+    assert sysctl.parse({"timeouts": {"tcp_established": 0}}) == {"timeouts.tcp_established": 0}
+    with pytest.raises(sysctl.CannotSet, match="0 would remove each entry at once; write 1 or more"):
+        sysctl.check_values({"timeouts.tcp_established": 0}, {})
+    sysctl.check_values({"accounting": 0}, {"timeouts.tcp_established": 0})
+    with pytest.raises(InvalidValue, match=r"timeouts\.udp: -1 is out of range"):
+        sysctl.parse({"timeouts": {"udp": -1}})
+
+
+LOW, HIGH = "frag6_low_thresh", "frag6_high_thresh"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first"), [(5, 6, HIGH), (1, 2, LOW), (3, 4, LOW)], ids=["both up", "both down", "as they are"]
+)
+def test_thresholds_are_written_in_an_order_that_the_kernel_accepts(low: int, high: int, first: str) -> None:
+    actual = {LOW: 3, HIGH: 4}
+    ordered = sysctl.in_order({HIGH: high, "accounting": 1, LOW: low}, actual)
+    assert ordered[1 if first == LOW else 0][0] == first
+    for name, value in ordered:
+        actual[name] = value
+        assert actual[LOW] <= actual[HIGH]
+
+
+def test_thresholds_that_contradict_each_other() -> None:
+    with pytest.raises(sysctl.CannotSet, match="frag6_low_thresh: 5 is above frag6_high_thresh, which is 4"):
+        sysctl.check_values({LOW: 5}, {LOW: 3, HIGH: 4})
+    sysctl.check_values({LOW: 5, HIGH: 5}, {LOW: 3, HIGH: 4})
+    sysctl.check_values({"accounting": 1}, {LOW: 5, HIGH: 4})
+
+
+def test_without_proc_the_cure_is_named(tmp_path: Path) -> None:
+    with pytest.raises(sysctl.CannotSet, match=r"sys does not exist.*; mount /proc"):
+        sysctl.check_mounted(str(tmp_path / "sys/net/netfilter"))
+    (tmp_path / "sys").mkdir()
+    sysctl.check_mounted(str(tmp_path / "sys/net/netfilter"))
+
+
+@pytest.mark.parametrize("name", ["max", "buckets"])
+def test_what_can_be_set_here_is_decided_by_the_file(name: str, directory: str) -> None:
+    """A later kernel may have a maximum for each namespace."""
+    Path(directory, sysctl.NAMES[name]).touch()
+    sysctl.check_writable(name, directory)

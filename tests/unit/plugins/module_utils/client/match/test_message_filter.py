@@ -1,0 +1,301 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A match asked of the bytes answers as the match asked of the entry: else a flush takes what it should not."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any, Dict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.layout import LayoutCache
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import (
+    ALWAYS,
+    And,
+    InRanges,
+    MaskEquals,
+    Not,
+    Or,
+    Predicate,
+    Term,
+    prepared,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.message_filter import CompiledFilter, sieve
+from ansible_collections.netops.conntrack.tests.profiles import examples
+from ansible_collections.netops.conntrack.tests.unit.support import wire
+from ansible_collections.netops.conntrack.tests.unit.support.strategies import (
+    NOW,
+    live_entries,
+    many_matches,
+    matches,
+    raw_entries,
+)
+
+entries = st.one_of(live_entries(), raw_entries())
+
+
+def sifted(term: Term, entry: Any) -> tuple[CompiledFilter, bool, Any]:
+    """The sieve, whether a message of this entry goes through it, and the entry that the message says."""
+    data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
+    layouts = LayoutCache(ENTRIES)
+    layout = layouts.of(data)
+    assert layout is not None
+    made = sieve(term, layout)
+    return made, made.holds(layout, data, 0, int.from_bytes(data, "big")), layouts.decode(data)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: NOW)
+
+
+def answers(term: Term, entry: Any) -> Any:
+    """True, False, or why it cannot be told."""
+    try:
+        return term.compile()(entry)
+    except Exception as error:
+        return str(error)
+
+
+def answers_on_the_wire(term: Term, entry: Any) -> Any:
+    try:
+        return sifted(term, entry)[1]
+    except Exception as error:
+        return str(error)
+
+
+@examples(200)
+@given(matches(), entries)
+def test_any_match_answers_alike(raw: Any, entry: Any) -> None:
+    try:
+        term = parse_match(raw).term
+    except ValueError:
+        return
+    said = answers(term, entry)
+    if isinstance(said, str):  # an entry that cannot be told may be one that cannot match, too
+        assert answers_on_the_wire(term, entry) in (said, False)
+    else:
+        assert answers_on_the_wire(term, entry) is said
+
+
+@examples(120)
+@given(many_matches(), entries)
+def test_many_alternatives_answer_alike(raw: Any, entry: Any) -> None:
+    parsed = []
+    for one in raw:
+        try:
+            parsed.append(parse_match(one).term)
+        except ValueError:
+            continue
+    term = Or(tuple(parsed))
+    said = answers(term, entry)
+    assert answers(prepared(term), entry) == said, "what cannot be told included"
+    assert answers(prepared(Not(term)), entry) == (said if isinstance(said, str) else not said)
+    assert answers_on_the_wire(prepared(term), entry) in ((said, False) if isinstance(said, str) else (said,))
+    if not isinstance(said, str):
+        assert answers_on_the_wire(prepared(Not(term)), entry) is not said
+
+
+FLOW = {
+    "family": 2,
+    "original.protocol": 6,
+    "original.source": b"\n\0\0\1",
+    "original.destination": b"\n\0\0\2",
+    "original.source_port": 4000,
+    "original.destination_port": 443,
+    "mark": 0x15,
+    "status": 0xE,
+    "timeout": 60,
+}
+
+
+def asked(raw: Any) -> CompiledFilter:
+    return sifted(parse_match(raw).term, FLOW)[0]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"protocol": "tcp", "destination_port": 443},
+        {"source": "10.0.0.0/8", "mark": "0x5/0xf", "status": "assured"},
+        {"destination_port": "256-511"},
+        {"zone": 0, "family": "ipv4"},
+        {"nat": "none"},
+    ],
+)
+def test_masks_and_constants_are_one_comparison(raw: Any) -> None:
+    made = asked(raw)
+    assert not made.never
+    assert made.test is None
+    assert made.predicate is None
+
+
+@pytest.mark.parametrize("raw", [{"protocol": "udp"}, {"family": "ipv6"}, {"source": "2001:db8::/32"}, {"icmp_id": 1}])
+def test_a_layout_that_cannot_match_is_not_asked(raw: Any) -> None:
+    assert asked(raw).never
+
+
+@pytest.mark.parametrize("ends", [(443, 443), (443, 444), (444, 445), (440, 447), (442, 449), (0, 443), (443, 65535)])
+def test_ranges_end_where_they_end(ends: tuple[int, int]) -> None:
+    """Whether or not they are the blocks that a mask can say."""
+    term = InRanges(("original.destination_port",), (ends,))
+    for port in range(436, 453):
+        assert sifted(term, {**FLOW, "original.destination_port": port})[1] is (ends[0] <= port <= ends[1])
+
+
+def test_what_contradicts_itself_holds_for_nothing() -> None:
+    for term in (
+        And((MaskEquals("mark", ((0x1, 0xF),)), MaskEquals("mark", ((0x2, 0xF),)))),
+        And((MaskEquals("mark", ((0x5, 0xF),)), Or((MaskEquals("mark", ((0x0, 0x1),)),)))),
+    ):
+        assert sifted(term, FLOW)[0].never
+        assert not sifted(term, {**FLOW, "mark": 0x3})[1]
+
+
+def test_what_needs_the_entry_is_asked_last_and_only_of_what_could_match() -> None:
+    told: list[Any] = []
+    term = And(
+        (InRanges(("original.destination_port",), ((443, 443),)), Predicate(lambda entry: not told.append(entry)))
+    )
+    assert sifted(term, FLOW)[1]
+    assert len(told) == 1
+    assert not sifted(term, {**FLOW, "original.destination_port": 80})[1]
+    assert len(told) == 1
+
+
+@examples(60)
+@given(st.data(), live_entries())
+def test_terms_of_any_depth_answer_alike(data: Any, entry: Any) -> None:
+    leaves = st.one_of(
+        st.sampled_from([ALWAYS, Or(()), Predicate(lambda entry: entry.get("mark", 0) % 2 == 0)]),
+        st.tuples(st.integers(0, 63), st.integers(0, 63)).map(
+            lambda pair: MaskEquals("status", ((pair[0] & pair[1], pair[1]),))
+        ),
+        st.tuples(st.integers(0, 90), st.integers(0, 90)).map(
+            lambda ends: InRanges(("original.destination_port", "reply.destination_port"), ((min(ends), max(ends)),), 0)
+        ),
+    )
+    terms = st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
+            st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
+        ),
+        max_leaves=6,
+    )
+    term = data.draw(terms)
+    _made, holds, entry = sifted(term, entry)
+    assert holds == term.compile()(entry)
+
+
+class Counted(int):
+    """A message that counts the comparisons and shifts that are made of it."""
+
+    operations = 0
+
+    def __and__(self, other: int) -> int:
+        Counted.operations += 1
+        return int(self) & other
+
+    def __rshift__(self, other: int) -> int:
+        Counted.operations += 1
+        return int(self) >> other
+
+
+class CountedEntry(Dict[str, Any]):
+    """An entry that counts how often it is looked into."""
+
+    looks = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+
+def services(number: int) -> list[Any]:
+    """What removes the flows to services that go to none of their endpoints any more."""
+    return [
+        {
+            "protocol": "tcp",
+            "destination": f"10.96.{at // 250}.{at % 250}",
+            "destination_port": 443 + at % 3,
+            "except": {"reply_source": [f"10.244.{at // 250}.{at % 250}", "10.244.255.1"]},
+        }
+        for at in range(number)
+    ]
+
+
+MANY = {
+    "services": services(1000),
+    "services in an exception": {"protocol": "tcp", "except": services(1000)},
+    "ports of one address": [
+        {"destination": "10.0.0.2", "destination_port": port, "except": {"mark": 1}} for port in range(1000)
+    ],
+    "networks": [{"destination": f"10.{at % 250}.{at // 250}.0/24", "except": {"mark": 1}} for at in range(1000)],
+    "ranges": [
+        {"destination": f"10.{at % 250}.{at // 250}.1-10.{at % 250}.{at // 250}.9", "except": {"mark": 1}}
+        for at in range(1000)
+    ],
+    "addresses of either end": [
+        {"address": f"10.{at % 250}.{at // 250}.2", "except": {"mark": 1}} for at in range(1000)
+    ],
+    "marks": [{"mark": f"{at}/0xffff", "except": {"protocol": "udp"}} for at in range(1000)],
+    "ranges of one key": {"destination_port": [f"{at * 60}-{at * 60 + 28}" for at in range(1000)]},
+    "networks of one key": {
+        "destination": [f"10.{at % 250}.{at // 250 * 64}.0/{18 + at % 7}" for at in range(1000)],
+        "except": {"mark": 1},
+    },
+    "marks of one key": {"mark": [f"{at}/0xffff" for at in range(1000)], "except": {"mark": 1}},
+}
+
+
+@pytest.mark.parametrize("raw", MANY.values(), ids=MANY)
+def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
+    """They would else take seconds for each million of entries."""
+    term = prepared(parse_match(raw).term)
+    linear = parse_match(raw).term.compile()
+    holds = term.compile()
+    for destination, port, mark in (
+        (b"\n\0\0\2", 443, 0),
+        (b"\n\x60\0\2", 445, 7),
+        (b"\n\x60\3\xf9", 443, 999),
+        (b"\xc0\0\2\1", 59_969, 1),
+    ):
+        entry = {**FLOW, "original.destination": destination, "original.destination_port": port, "mark": mark}
+        data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", 2, 0, 0) + ENTRIES.encode(entry))
+        layout = LayoutCache(ENTRIES).of(data)
+        assert layout is not None
+        made = sieve(term, layout)
+        message = Counted.from_bytes(data, "big")
+        made.holds(layout, data, 0, message)  # makes the questions of a branch
+        Counted.operations = 0
+        assert made.holds(layout, data, 0, message) is linear(entry)
+        assert Counted.operations <= 10
+        counted = CountedEntry(entry)
+        assert holds(counted) is linear(entry)
+        assert counted.looks <= 10
+
+
+def test_what_may_raise_is_evaluated_in_the_order_in_which_it_was_written() -> None:
+    """An answer must not depend on how many alternatives there are."""
+    told = [
+        And((InRanges(("mark",), ((at, at),)), Predicate(lambda entry, at=at: seen.append(at) or at == 15)))
+        for at in (15, 14, 13)
+    ]
+    seen: list[int] = []
+    first = Predicate(lambda entry: bool(seen.append(0)))
+    rest = [InRanges(("mark",), ((at, at),)) for at in range(100, 120)]
+    term = prepared(Or((first, *told, *rest)))
+    assert term.compile()({**FLOW, "mark": 15})
+    assert seen == [0, 15]
+    seen.clear()
+    indexed = prepared(Or((*told, *told, *told, *told)))
+    assert indexed.compile()({**FLOW, "mark": 14}) is False
+    assert seen == [14] * 4

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A path that leads to anything but a file is an error at once: nothing waits for a writer that may never come."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
+from ansible_collections.netops.conntrack.plugins.module_utils._source.file import SourceFault, read
+from ansible_collections.netops.conntrack.plugins.module_utils.client import input_file
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
+
+pytestmark = pytest.mark.portability
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(path))
+
+
+def device(path: Path) -> None:
+    """A device that has no end, as /dev/zero."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a device")
+    os.mknod(str(path), stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+SPECIAL = [
+    pytest.param(os.mkfifo, "it is a FIFO, not a regular file", id="fifo"),
+    pytest.param(socket_at, "it is a socket, not a regular file", id="socket"),
+    pytest.param(device, "it is a character device, not a regular file", id="device"),
+    pytest.param(os.mkdir, "Is a directory", id="directory"),
+]
+Make = Callable[[Path], None]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "input"
+    assert not [one for one in os.scandir("/proc/self/fd") if _target(one) == str(tmp_path / "input")]
+
+
+def _target(descriptor: Any) -> str:
+    try:
+        return os.readlink(descriptor.path)
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(("make", "says"), SPECIAL)
+@pytest.mark.parametrize("linked", [False, True])
+def test_only_a_file_is_opened(path: Path, tmp_path: Path, make: Make, says: str, linked: bool) -> None:
+    make(path)
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+    name = str(tmp_path / "link") if linked else str(path)
+    for opener in (input_file.descriptor, input_file.binary):
+        with pytest.raises(OSError, match=says):
+            opener(name)
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (LabelMap.read, InvalidValue),
+        (read, SourceFault),
+        (Snapshot, InvalidValue),
+        (namespace.enter_asked, ConntrackError),
+    ],
+    ids=["label_map", "src", "path", "netns"],
+)
+@pytest.mark.parametrize(("make", "says"), SPECIAL)
+def test_every_option_that_names_a_file(path: Path, make: Make, says: str, use: Any, error: Any) -> None:
+    make(path)
+    with pytest.raises(error, match=says) as refused:
+        use(str(path))
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_fifo_in_the_place_of_a_file_that_was_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.touch()
+    stats = os.stat
+
+    def replaced(*arguments: Any, **more: Any) -> os.stat_result:
+        found = stats(*arguments, **more)
+        path.unlink()
+        os.mkfifo(str(path))
+        return found
+
+    monkeypatch.setattr(os, "stat", replaced)
+    with pytest.raises(OSError, match="it is a FIFO"):
+        input_file.descriptor(str(path))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(OSError, match="no path can contain such characters"):
+        input_file.descriptor(name)
+
+
+def test_in_a_folder_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    path.write_bytes(b"content")
+    (tmp_path / "link").symlink_to("input")
+    folder = os.open(str(tmp_path), os.O_RDONLY)
+    try:
+        with input_file.binary("input", folder) as file:
+            assert file.read() == b"content"
+        with pytest.raises(OSError, match="it is a symbolic link"):
+            input_file.binary("link", folder)
+    finally:
+        os.close(folder)
+
+
+def test_a_file_without_an_end_is_not_read_for_ever(path: Path) -> None:
+    path.write_bytes(b"x" * (1 << 20) + b"\r\ny")
+    with input_file.binary(str(path)) as file:
+        assert len(input_file.content(file, 1 << 21)) == (1 << 20) + 3
+    with input_file.binary(str(path)) as file, pytest.raises(OSError, match="it has more than 1 MiB"):
+        input_file.content(file, 1 << 20)

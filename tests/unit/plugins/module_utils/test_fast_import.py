@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A module's imports are compiled once, where they are in the zip file of its task, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils import _fast_import
+
+pytestmark = pytest.mark.portability
+
+FOLDER = "ansible_collections/netops/conntrack/plugins/module_utils"
+PACKAGE = FOLDER.replace("/", ".")
+#: What is in the zip file besides the file under test. `before` is imported first, as the options of a module are.
+FILES = {
+    f"{FOLDER}/before.py": "",
+    f"{FOLDER}/single.py": "from .package import inner\n",
+    f"{FOLDER}/package/__init__.py": "",
+    f"{FOLDER}/package/inner.py": "\n\ndef fail():\n    raise RuntimeError('as it should')\n",
+    "ansible_collections/other/__init__.py": "",
+    "ansible_collections/other/module.py": "",
+}
+AFFECTED = sys.version_info < (3, 14)
+
+#: What a task does, with the place of the zip file that Ansible would tell: how often each file was compiled,
+#: and what importing gave.
+TASK = f"""
+import json, runpy, sys, traceback, zipimport
+place, told = sys.argv[1:3]
+sys.path.insert(0, place)
+counts = {{}}
+compiled = zipimport._compile_source
+
+def counting(path, source):
+    name = path[len(place) + 1:].replace({FOLDER + "/"!r}, "")
+    counts[name] = counts.get(name, 0) + 1
+    return compiled(path, source)
+
+zipimport._compile_source = counting
+if told:
+    _modlib_path = told
+from {PACKAGE} import before, importing
+hooks = len(sys.path_hooks)
+importing.compile_once()
+from {PACKAGE} import package, single
+import ansible_collections.other.module
+try:
+    single.inner.fail()
+except RuntimeError:
+    trace = traceback.format_exc()
+try:
+    import {PACKAGE}.missing
+except ModuleNotFoundError:
+    missing = True
+print(json.dumps({{
+    "counts": counts, "hooks": len(sys.path_hooks) - hooks, "trace": trace, "missing": missing,
+    "files": [single.__file__, package.__file__, single.inner.__file__],
+    "paths": list(package.__path__), "source": single.__spec__.loader.get_source(single.__name__),
+}}))
+"""
+
+Result = Dict[str, Any]
+
+
+@pytest.fixture(name="payload")
+def payload_of_a_task(tmp_path: Path) -> Path:
+    """A zip file as Ansible makes it."""
+    place = tmp_path / "payload.zip"
+    parents = [str(parent) for parent in Path(FOLDER).parents if parent.name] + [FOLDER]
+    with zipfile.ZipFile(str(place), "w", zipfile.ZIP_DEFLATED) as archive:
+        for parent in parents:
+            archive.writestr(f"{parent}/__init__.py", "")
+        for name, text in FILES.items():
+            archive.writestr(name, text)
+        archive.write(_fast_import.__file__, f"{FOLDER}/importing.py")
+    return place
+
+
+def run(place: Path, told: object) -> Result:
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", TASK, str(place), str(told)], stdout=subprocess.PIPE, check=True, timeout=600
+    )
+    result: Result = json.loads(ended.stdout)
+    return result
+
+
+@pytest.mark.skipif(not AFFECTED, reason="this Python has no need of it")
+def test_what_is_imported_later_is_compiled_once(payload: Path) -> None:
+    result = run(payload, payload)
+    counts = result["counts"]
+    assert {name: counts[name] for name in ("before.py", "importing.py")} == {"before.py": 2, "importing.py": 2}
+    later = ("single.py", "package/__init__.py", "package/inner.py")
+    assert {name: counts[name] for name in later} == dict.fromkeys(later, 1)
+    assert counts["ansible_collections/other/module.py"] == 2
+    assert result["hooks"] == 1
+
+
+def test_modules_are_the_same_as_ever(payload: Path) -> None:
+    result, usual = run(payload, payload), run(payload, "")
+    assert {**result, "counts": 0, "hooks": 0} == {**usual, "counts": 0, "hooks": 0}
+    folder = payload / FOLDER
+    assert result["files"] == [
+        str(folder / "single.py"),
+        str(folder / "package/__init__.py"),
+        str(folder / "package/inner.py"),
+    ]
+    assert result["paths"] == [str(folder / "package")]
+    assert result["source"] == FILES[f"{FOLDER}/single.py"]
+    assert f'File "{folder / "package/inner.py"}", line 4, in fail' in result["trace"]
+
+
+def test_nothing_changes_where_no_task_runs(payload: Path) -> None:
+    for told in ("", payload.parent / "another.zip", payload.parent, str(payload)[:-1]):
+        result = run(payload, told)
+        assert result["hooks"] == 0
+        assert len(set(result["counts"].values())) == 1
+
+
+def test_nothing_changes_in_a_folder(payload: Path) -> None:
+    """Ansible unpacks the zip file for who debugs a module."""
+    folder = payload.parent / "debug_dir"
+    with zipfile.ZipFile(str(payload)) as archive:
+        archive.extractall(str(folder))
+    assert run(folder, folder)["hooks"] == 0
+
+
+def test_an_importer_is_for_its_folder_alone(payload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = f"{payload}/{FOLDER}"
+    cache = {folder: None, f"{folder}/package": None, f"{folder}_other": None, str(payload): None}
+    hooks: list[Any] = []
+    monkeypatch.setattr(sys, "path_importer_cache", cache)
+    monkeypatch.setattr(sys, "path_hooks", hooks)
+    _fast_import._install(folder)
+    assert sorted(cache) == sorted([f"{folder}_other", str(payload)])
+    (hook,) = hooks
+    assert isinstance(hook(f"{folder}/package"), _fast_import.SourceImporter)
+    for other in (str(payload), f"{folder}_other", f"{payload}/ansible_collections/other", str(payload.parent)):
+        with pytest.raises(ImportError):
+            hook(other)
+
+
+def test_the_name_of_what_is_not_there(payload: Path) -> None:
+    with pytest.raises(ImportError):
+        _fast_import.SourceImporter(f"{payload}/{FOLDER}").get_filename("missing")

@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a file imports decides where it runs: on every supported Python, without Ansible, on a host with no packages."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+PLUGINS = Path(__file__).resolve().parents[4] / "plugins"
+UTILS = PLUGINS / "module_utils"
+COLLECTION = "ansible_collections.netops.conntrack."
+FILES = sorted(str(path.relative_to(UTILS)) for path in UTILS.rglob("*.py"))
+CLIENT = [name for name in FILES if name.startswith("client/")]
+#: Packages that a file may import inside a function, where an option's documentation names them.
+OPTIONAL = {"yaml"}
+STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the full names of the modules that a file imports anywhere, also inside functions."""
+    package = COLLECTION + ".".join(path.relative_to(PLUGINS.parent).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            yield ".".join([*base, *filter(None, [node.module])])
+
+
+def outside(path: Path, *allowed: str) -> set[str]:
+    """Return what a file imports besides the standard library and the allowed packages."""
+    names = {name for name in imported(path) if not any(f"{name}.".startswith(f"{each}.") for each in allowed)}
+    return {name for name in names if not _is_standard(name.split(".")[0])}
+
+
+def _is_standard(name: str) -> bool:
+    if name in sys.builtin_module_names:
+        return True
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return False
+    origin = Path(spec.origin).resolve()
+    return spec.origin == "frozen" or (STANDARD_LIBRARY in origin.parents and "site-packages" not in origin.parts)
+
+
+@pytest.mark.portability
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_can_be_imported(name: str) -> None:
+    source = (UTILS / name).read_text(encoding="utf-8")
+    compile(source, name, "exec")
+    needed = [each for each in imported(UTILS / name) if each.split(".")[0] in {"ansible", *OPTIONAL}]
+    if not any(_is_missing(each) for each in needed):
+        module = name[: -len(".py")].replace("/", ".")
+        importlib.import_module(f"{COLLECTION}plugins.module_utils.{module}")
+
+
+def _is_missing(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", CLIENT)
+def test_the_client_imports_only_itself_and_the_standard_library(name: str) -> None:
+    assert outside(UTILS / name, f"{COLLECTION}plugins.module_utils.client") == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - set(CLIENT)))
+def test_module_utils_import_nothing_from_above(name: str) -> None:
+    allowed = ("ansible.module_utils", f"{COLLECTION}plugins.module_utils", *OPTIONAL)
+    assert outside(UTILS / name, *allowed) == set()
+
+
+#: Folders and files of module_utils from the bottom to the top. A file imports only from its own floor and from those
+#: below, also inside functions.
+FLOORS = """
+    client/uapi client/errors client/input_file client/netlink client/codec client/entry client/match client/host
+    client/bulk client/ctnetlink client/dump client/statistics client/table client/expectation client/timeout_policy
+    client/probe client/events client/text client/conntrack
+    _fast_import _atomic_file _signals _source _operations _reconcile _snapshot _module _argspec
+""".split()
+#: What may import Ansible.
+ABOVE_ANSIBLE = ("_module", "_argspec")
+
+
+def floor_of(name: str) -> str:
+    """Return the floor of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
+    parts = Path(name).with_suffix("").parts
+    return "/".join(parts[: 2 if parts[0] == "client" else 1])
+
+
+def floors_below(name: str) -> set[str]:
+    """Return the floors from which a file of module_utils imports."""
+    found = set()
+    package = UTILS / name
+    for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = package.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                file = folder / f"{alias.name}.py" if folder.is_dir() else folder.with_suffix(".py")
+                found.add(floor_of(str(file.relative_to(UTILS))))
+    return found - {floor_of(name)}
+
+
+def test_every_file_is_on_a_floor() -> None:
+    assert {floor_of(name) for name in FILES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_only_go_downward(name: str) -> None:
+    own = FLOORS.index(floor_of(name))
+    assert [floor for floor in floors_below(name) if FLOORS.index(floor) > own] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if floor_of(name) not in ABOVE_ANSIBLE])
+def test_only_the_top_floors_import_ansible(name: str) -> None:
+    assert [each for each in imported(UTILS / name) if each.split(".")[0] == "ansible"] == []
+
+
+def test_netlink_knows_nothing_of_conntrack() -> None:
+    for name in FILES:
+        if floor_of(name) == "client/netlink":
+            text = (UTILS / name).read_text(encoding="utf-8")
+            assert not re.search(r"\b(?:CTA|IPCTNL|IPS|CT)_", text), name
+
+
+#: Nearly every file imports these; the picture leaves them out.
+NOT_DRAWN = {"client/uapi", "client/errors", "client/input_file"}
+
+
+def test_the_picture_shows_the_imports() -> None:
+    """CONTRIBUTING.md draws the floors, with an arrow to each that one imports unless other arrows lead there."""
+    text = (PLUGINS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    diagram = text.partition("```mermaid")[2].partition("```")[0]
+    drawn = {tuple(line.split()[::2]) for line in diagram.splitlines() if "-->" in line}
+    arrows = {
+        (floor_of(name), below)
+        for name in FILES
+        for below in floors_below(name)
+        if not {floor_of(name), below} & NOT_DRAWN
+    }
+    assert drawn == {tuple(end.replace("client/", "") for end in arrow) for arrow in _reduced(arrows)}
+
+
+def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Leave out arrows that follow from others."""
+
+    def reaches(start: str, goal: str, without: tuple[str, str]) -> bool:
+        return any(end == goal or reaches(end, goal, without) for begin, end in arrows - {without} if begin == start)
+
+    return {arrow for arrow in arrows if not reaches(*arrow, arrow)}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (PLUGINS / "modules").glob("*.py")))
+def test_modules_import_only_what_ansible_ships_with_them(name: str) -> None:
+    allowed = ("ansible.module_utils", f"{COLLECTION}plugins.module_utils")
+    assert outside(PLUGINS / "modules" / name, *allowed) == set()

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A mistake in a rulebook is told at its start, in one sentence, and never becomes a source that tells nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import StrictUndefined
+from jinja2.nativetypes import NativeEnvironment
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import (
+    Aggregate,
+    Options,
+    Threshold,
+    parse_options,
+)
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"mach": {}}, "mach: no such key (did you mean match?)"),
+    ({"groups": ["new", "old"]}, "groups: 'old' is no group; write some of new, update, destroy, expectation_new"),
+    ({"groups": [{}]}, "groups: {} is no group"),
+    ({"groups": []}, "groups: is empty, and without a threshold there is nothing to tell"),
+    ({"match": None}, "match: is null; leave it out or give it a value"),
+    ({"except": None}, "except: is null"),
+    ({"match": {}}, "match"),
+    ({"match": {"souce": "10.0.0.1"}}, "match.souce: "),
+    ({"except": {"port": "99999"}}, "except.port: "),
+    ({"netns": ""}, "netns: '' is no name or path"),
+    ({"netns": 5}, "netns: 5 is no name or path"),
+    ({"label_map": "/nowhere/connlabel.conf"}, "label_map: /nowhere/connlabel.conf: No such file"),
+    ({"aggregate": 10}, "aggregate: 10 is no dictionary; write some of window, by, limit"),
+    ({"aggregate": {"windows": 1}}, "aggregate.windows: no such key (did you mean window?)"),
+    ({"aggregate": {"window": 0}}, "aggregate.window: 0 cannot be; write a number from 0.1 to 86400"),
+    ({"aggregate": {"window": "nan"}}, "aggregate.window: 'nan' cannot be"),
+    ({"aggregate": {"by": "port"}}, "aggregate.by: 'port' cannot be counted by; write some of family, zone"),
+    ({"aggregate": {"limit": 0}}, "aggregate.limit: 0 is out of range"),
+    (
+        {"aggregate": {}, "groups": ["expectation_new"]},
+        "aggregate: counts new, update and destroy, and groups has none",
+    ),
+    ({"threshold": {}}, "threshold.percent: is missing"),
+    ({"threshold": {"percent": 101}}, "threshold.percent: 101 cannot be; write a number from 0.001 to 100"),
+    ({"threshold": {"percent": True}}, "threshold.percent: True cannot be"),
+    ({"threshold": {"percent": 1 << 20_000}}, "threshold.percent: an integer of thousands of digits cannot be"),
+    ({"aggregate": 1 << 20_000}, "aggregate: an integer of thousands of digits is no dictionary"),
+    ({"threshold": {"percent": 50, "below": 60}}, "threshold.below: 60 is not between 0 and percent, 50"),
+    ({"threshold": {"percent": 50, "below": 0}}, "threshold.below: 0 is not between 0 and percent"),
+    ({"threshold": {"percent": 50, "interval": 0}}, "threshold.interval: 0 cannot be"),
+    ({"threshold": {"percent": 50, "interval": 10**400}}, "threshold.interval: 1"),
+    ({"resync": "maybe"}, "resync: 'maybe' is neither; write true or false"),
+    ({"existing": 1}, "existing: 1 is neither"),
+    ({"existing": True, "resync": False}, "existing: needs the table to be read"),
+    ({"receive_buffer": "much"}, "receive_buffer: 'much' is not a number"),
+    (
+        {"match": {"bytes_above": 5}, "resync": False},
+        "match: asks for counters or ages, which only destroy events show",
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "sentence"), FAULTS, ids=[sentence for _args, sentence in FAULTS])
+def test_what_cannot_be_is_named_with_its_cure(args: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse_options(args)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_nothing_asked_for_is_everything() -> None:
+    assert parse_options({})._replace(labels=None, match=None) == Options(labels=None, match=None)
+
+
+def test_what_a_template_leaves_empty_is_not_given() -> None:
+    options = parse_options({"netns": None, "threshold": {"percent": 80, "below": None}, "label_map": None})
+    assert options.netns is None
+    assert options.threshold == Threshold(80, 72, 10)
+
+
+def test_numbers_and_switches_may_be_text() -> None:
+    """As they are when they come from environment variables."""
+    options = parse_options(
+        {
+            "resync": "False",
+            "receive_buffer": "4096",
+            "aggregate": {"window": "2.5", "by": "source", "limit": "7"},
+        }
+    )
+    assert (options.resync, options.receive_buffer) == (False, 4096)
+    assert options.aggregate == Aggregate(2.5, ("source",), 7)
+
+
+def test_except_takes_away_from_the_match() -> None:
+    options = parse_options({"match": {"protocol": "udp"}, "except": {"zone": 5}})
+    entry = {"family": 2, "original.protocol": 17}
+    assert options.match(entry)
+    assert not options.match({**entry, "zone": 5})
+    assert not options.match({**entry, "original.protocol": 6})
+
+
+def test_labels_go_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "connlabel.conf"
+    path.write_text("3 forbidden\n")
+    options = parse_options({"label_map": str(path), "match": {"labels": ["forbidden"]}})
+    assert options.match({"labels": 1 << 3})
+    assert not options.match({"labels": 1 << 4})
+
+
+def test_groups_are_parted_by_what_they_tell_of() -> None:
+    options = parse_options({"groups": ["expectation_new", "new", "new"]})
+    assert (options.entry_groups, options.expectation_groups) == (("new",), ("expectation_new",))
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"match": "{{ forbidden }}"}, "match"),
+        ({"match": [{"source": ["10.0.0.1", "{{ forbidden }}"]}]}, "match[0].source[1]"),
+        ({"aggregate": {"window": "{{ forbidden }}"}}, "aggregate.window"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_named(options: dict[str, Any], path: str) -> None:
+    """ansible-rulebook passes an object of Jinja in its place."""
+    with pytest.raises(InvalidValue) as refused:
+        parse_options(rendered(options))
+    assert str(refused.value) == f"{path}: the variable forbidden is not set; set forbidden in the file of --vars"
+
+
+def rendered(value: Any) -> Any:
+    """The options without any variable, as ansible-rulebook renders them."""
+    if isinstance(value, dict):
+        return {key: rendered(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rendered(item) for item in value]
+    return NativeEnvironment(undefined=StrictUndefined).from_string(value).render()

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is warned is warned once, is told when it is over, and is not kept awake by a table that swings."""
+
+from __future__ import annotations
+
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import Threshold
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.usage_threshold import Fill
+
+
+def told(counts: list[int], most: int | None = 1000) -> list[str]:
+    """What is told when a look every second finds so many entries, with thresholds of 80 and 70."""
+    found = iter(counts)
+    fill = Fill(Threshold(80, 70, 1), lambda: (next(found), most))
+    return [event["crossed"] for second in range(len(counts)) for event in fill.take(second)]
+
+
+def test_each_crossing_is_told_once() -> None:
+    assert told([0, 799, 800, 900, 1000, 699, 0]) == ["above", "below"]
+
+
+def test_between_the_two_nothing_changes() -> None:
+    assert told([790, 810, 790, 810, 710, 800, 700, 800]) == ["above"]
+    assert told([810, 690, 790, 710, 800]) == ["above", "below", "above"]
+
+
+def test_a_table_that_is_full_at_the_start_is_told() -> None:
+    assert told([1000]) == ["above"]
+
+
+def test_a_table_without_a_limit_is_never_full() -> None:
+    assert told([1000], 0) == told([1000], None) == []
+
+
+def test_it_looks_no_more_often_than_asked() -> None:
+    looks: list[int] = []
+
+    def measure() -> tuple[int, int]:
+        looks.append(1)
+        return 0, 10
+
+    fill = Fill(Threshold(80, 70, 5), measure)
+    for second in range(11):
+        fill.take(second)
+        assert fill.due - second <= 5
+    assert len(looks) == 3
+
+
+def test_what_an_event_says() -> None:
+    fill = Fill(Threshold(80, 70, 5), lambda: (210_000, 262_144))
+    assert fill.take(0) == [
+        {
+            "type": "threshold",
+            "crossed": "above",
+            "count": 210_000,
+            "max": 262_144,
+            "usage_percent": 80.11,
+            "percent": 80,
+            "below": 70,
+        }
+    ]

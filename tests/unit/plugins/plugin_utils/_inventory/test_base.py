@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An inventory takes its own files alone, no misspelt option, and from the cache what was asked for, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.base import FoundInventory, Hosts
+
+OPTIONS: dict[str, Any] = {
+    "side": "source",
+    "match": "everything",
+    "cache": False,
+    "strict": False,
+    "compose": {},
+    "groups": {},
+    "keyed_groups": [],
+    "use_extra_vars": False,
+    "leading_separator": True,
+}
+
+
+class Found(FoundInventory):
+    """An inventory of hosts that are named after what was asked for."""
+
+    ENDING = "flows"
+    DECISIVE = ("side", "match")
+    ansible_name = "netops.conntrack.flows"
+
+    def __init__(self, cache: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._cache = {} if cache is None else cache  # type: ignore[assignment]
+        self.asked: list[dict[str, Any]] = []
+
+    def find(self, options: dict[str, Any], folder: str) -> Hosts:
+        self.asked.append(options)
+        if options["side"] == "neither":
+            raise ConntrackError("side: 'neither' is none")
+        return {f"host-{options['side']}": {"conntrack_flows": 5, "said": "{{ 7 * 7 }}"}}
+
+    def _read_config_data(self, path: str) -> Any:
+        config = self.loader.load_from_file(path, cache="none", trusted_as_template=True)
+        self._options = {**OPTIONS, **config}
+        self._options = {name: self._options[name] for name in OPTIONS}
+        return config
+
+    def get_option(self, option: str, hostvars: Any = None) -> Any:
+        return self._options[option]
+
+
+def parsed(path: Path, text: str, plugin: Found | None = None, cache: bool = True) -> InventoryData:
+    path.write_text(f"plugin: netops.conntrack.flows\n{text}")
+    inventory = InventoryData()
+    (plugin or Found()).parse(inventory, DataLoader(), str(path), cache)
+    return inventory
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "flows.yml"
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        *((name, True) for name in ("flows.yml", "flows.yaml", "a.flows.yml", "conntrack_flows.yml", "a-flows.yaml")),
+        *((name, False) for name in ("overflows.yml", "flows.json", "flows", "flows.yml.bak", "flows_hosts.yml")),
+    ],
+)
+def test_a_file_is_known_by_its_name(tmp_path: Path, name: str, ours: bool) -> None:
+    """A playbook or a list of hosts beside it in the folder of inventories is left to others."""
+    assert not Found().verify_file(str(tmp_path / name)), "it is not there"
+    (tmp_path / name).touch()
+    assert Found().verify_file(str(tmp_path / name)) is ours
+
+
+def test_hosts_have_their_variables_and_what_is_made_of_them(file: Path) -> None:
+    inventory = parsed(
+        file,
+        "compose: {twice: conntrack_flows * 2, ansible_user: \"'admin'\"}\n"
+        "groups: {busy: conntrack_flows > 4 and twice == 10, idle: conntrack_flows == 0}\n"
+        "keyed_groups: [{prefix: flows, key: conntrack_flows | string}, {prefix: named, key: inventory_hostname}]\n",
+    )
+    variables = inventory.hosts["host-source"].get_vars()
+    assert (variables["conntrack_flows"], variables["twice"], variables["ansible_user"]) == (5, 10, "admin")
+    assert set(inventory.groups) == {"all", "ungrouped", "busy", "flows_5", "named_host_source"}
+
+
+def test_what_was_found_is_no_template_in_what_is_made_of_it(file: Path) -> None:
+    """On the one core that these tests run with; those with Ansible's programs have the whole way."""
+    inventory = parsed(file, "strict: true\ncompose: {again: said, more: \"'<' ~ said ~ '>'\"}\n")
+    variables = inventory.hosts["host-source"].get_vars()
+    assert (variables["again"], variables["more"]) == ("{{ 7 * 7 }}", "<{{ 7 * 7 }}>")
+
+
+def test_what_is_wrong_is_an_error_and_strict_makes_more_of_them(file: Path) -> None:
+    broken = "groups: {some: nonsuch > 1}\n"
+    assert set(parsed(file, broken).groups) == {"all", "ungrouped"}
+    with pytest.raises(AnsibleParserError, match="nonsuch"):
+        parsed(file, f"{broken}strict: true\n")
+    with pytest.raises(AnsibleParserError, match="^side: 'neither' is none"):
+        parsed(file, "side: neither\n")
+
+
+def test_a_misspelt_option_is_no_option_left_out(file: Path) -> None:
+    """Without its match, an inventory has all hosts that ever talked through the gateway."""
+    with pytest.raises(AnsibleParserError, match="^mach: no such option; write one of .*match"):
+        parsed(file, "mach: {port: 5432}\n")
+
+
+def test_options_may_be_templates_of_their_author(file: Path) -> None:
+    plugin = Found()
+    parsed(file, 'match: {port: "{{ 5000 + 432 }}", source: [\'{{ "10.0.0.5" }}\']}\n', plugin)
+    assert plugin.asked[0]["match"] == {"port": 5432, "source": ["10.0.0.5"]}
+    assert plugin.asked[0]["match"]["source"][0].__class__ is str, "nothing of Ansible goes below"
+    with pytest.raises(AnsibleParserError, match="^match: .*backend.* is undefined"):
+        parsed(file, "match: {source: '{{ backend }}'}\n")
+
+
+def test_the_cache_answers_what_was_asked_before(file: Path) -> None:
+    """With the table gone, or read by a user who may not."""
+    cache: dict[str, Any] = {}
+    first, second, third, fourth = (Found(cache) for _turn in range(4))
+    parsed(file, "cache: true\n", first)
+    assert "host-source" in parsed(file, "cache: true\ncompose: {a: '1'}\n", second).hosts
+    assert (len(first.asked), len(second.asked)) == (1, 0)
+
+    parsed(file, "cache: true\n", third, cache=False)
+    assert len(third.asked) == 1, "as with --flush-cache"
+
+    assert "host-both" in parsed(file, "cache: true\nside: both\n", fourth).hosts, "asked otherwise"
+    assert len(cache) == 2
+
+
+def test_without_the_cache_all_is_found_anew(file: Path) -> None:
+    cache: dict[str, Any] = {}
+    for _time in range(2):
+        plugin = Found(cache)
+        parsed(file, "", plugin)
+        assert len(plugin.asked) == 1
+    assert cache == {}

@@ -1,0 +1,242 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An inventory reads the snapshots that it is told to, whole ones alone, and says what is wrong with its options."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import ENTRIES, Header, Writer
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.records import records
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace, sysctl
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory import flow_sources
+from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.flow_sources import endpoints_of
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeKernel, refusal
+
+Document = dict[str, Any]
+
+DEFAULTS: Document = {
+    "match": "everything",
+    "except": "nothing",
+    "side": "both",
+    "addresses": "own",
+    "separate_by": ["zone"],
+    "netns": None,
+    "gateway": None,
+    "snapshots": None,
+    "label_map": None,
+    "max_hosts": 5000,
+    "max_listed": 50,
+}
+CLIENTS = {f"10.0.0.{number}" for number in range(1, 11)}
+
+
+def flow(number: int, **keys: Any) -> Document:
+    ends = {"source": f"10.0.0.{number}", "destination": "10.9.0.9", "source_port": number, "destination_port": 53}
+    entry = from_document({"protocol": "udp", "original": ends, **keys})
+    return {**default_reply(entry), **entry}
+
+
+def save(path: Path, *entries: Document, host: str = "gw1", labels: dict[str, int] | None = None) -> None:
+    """A snapshot as the module writes it."""
+    rows = [(tuple(entry), tuple(entry.values())) for entry in entries or map(flow, range(1, 11))]
+    with Writer(str(path), Header(host, "6.18.1", "2030-01-31T12:00:00Z", labels or {})) as writer:
+        for columns in records(rows):
+            writer.write(ENTRIES, columns, ("family", "protocol"))
+
+
+def found(folder: Path, **options: Any) -> dict[str, Document]:
+    return dict(endpoints_of({**DEFAULTS, **options}, str(folder)).hosts())
+
+
+def problem(folder: Path, **options: Any) -> str:
+    with pytest.raises(ConntrackError) as caught:
+        endpoints_of({**DEFAULTS, **options}, str(folder))
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of these tests reads the table of the machine that they run on, nor its settings."""
+
+    def unwanted(*arguments: Any) -> None:
+        raise AssertionError("the machine's own table")
+
+    monkeypatch.setattr(flow_sources, "Table", unwanted)
+    monkeypatch.setattr(sysctl, "read", unwanted)
+
+
+# snapshots
+
+
+@pytest.mark.parametrize("name", ["gw1", "gw1.gz"])
+def test_the_flows_of_a_snapshot_are_found(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name)
+    hosts = found(tmp_path, snapshots=[name])
+    assert set(hosts) == {*CLIENTS, "10.9.0.9"}
+    assert hosts["10.9.0.9"]["conntrack_as_destination"]["flows"] == 10
+    assert hosts["10.0.0.1"]["conntrack_gateways"] == ["gw1"]
+
+
+def test_snapshots_of_several_gateways_are_one_inventory(tmp_path: Path) -> None:
+    """By pattern and by name; each host says who saw it."""
+    (tmp_path / "north").mkdir()
+    for place, host in (("north/a.gz", "gw1"), ("north/b.gz", "gw2"), ("south.gz", "gw1")):
+        save(tmp_path / place, flow(1), host=host)
+    host = found(tmp_path, snapshots=["north/*.gz", {"path": str(tmp_path / "south.gz"), "name": "gw3"}])["10.0.0.1"]
+    assert host["conntrack_gateways"] == ["gw1", "gw2", "gw3"]
+    assert host["conntrack_flows"] == 3
+
+
+def test_match_and_except_choose_from_a_snapshot(tmp_path: Path) -> None:
+    save(tmp_path / "gw1")
+    match = {"source": "10.0.0.1-10.0.0.4"}
+    hosts = found(tmp_path, snapshots=["gw1"], match=match, side="source", **{"except": [{"source": "10.0.0.2"}]})
+    assert set(hosts) == {"10.0.0.1", "10.0.0.3", "10.0.0.4"}
+
+
+def test_labels_have_the_names_of_the_snapshot_unless_a_map_is_given(tmp_path: Path) -> None:
+    """A match on a name means the bit that the gateway called so."""
+    save(tmp_path / "gw1", flow(1, labels=[5]), flow(2, labels=[6]), labels={"voice": 5})
+    match = {"labels": "voice"}
+    hosts = found(tmp_path, snapshots=["gw1"], match=match, side="source")
+    assert {name: host["conntrack_labels"] for name, host in hosts.items()} == {"10.0.0.1": ["voice"]}
+
+    (tmp_path / "connlabel.conf").write_text("6 voice\n")
+    hosts = found(tmp_path, snapshots=["gw1"], match=match, side="source", label_map="connlabel.conf")
+    assert set(hosts) == {"10.0.0.2"}
+    assert "from the snapshot" in problem(tmp_path, snapshots=["gw1"], match={"labels": "video"})
+
+
+def test_a_snapshot_that_is_not_whole_makes_no_inventory(tmp_path: Path) -> None:
+    """Half of a table would be half of the hosts."""
+    save(tmp_path / "gw1")
+    whole = (tmp_path / "gw1").read_bytes()
+    (tmp_path / "gw1").write_bytes(whole.replace(b"10.0.0.1", b"10.6.6.6"))
+    said = problem(tmp_path, snapshots=["gw1"])
+    assert said.startswith("snapshots[0]: ")
+    assert "does not have the checksum" in said
+    (tmp_path / "gw1").write_bytes(whole[:-5])
+    assert "is cut short" in problem(tmp_path, snapshots=["gw1"])
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    save(tmp_path / "gw1")
+    says = f"{tmp_path}/fifo cannot be read: it is a FIFO, not a regular file"
+    assert problem(tmp_path, snapshots=["fifo"]) == f"snapshots[0]: {says}"
+    assert problem(tmp_path, snapshots=["gw1", "f*"]) == f"snapshots[1]: {says}"
+    label_map = problem(tmp_path, snapshots=["gw1"], label_map="fifo")
+    assert label_map == f"label_map: {tmp_path}/fifo: it is a FIFO, not a regular file"
+    netns = problem(tmp_path, netns=str(tmp_path / "fifo"))
+    assert netns.startswith(f"netns: cannot enter {tmp_path}/fifo: it is a FIFO, not a regular file; name a namespace")
+
+
+def test_an_entry_that_cannot_be_is_told_by_its_snapshot(tmp_path: Path) -> None:
+    """Somebody may have written it by hand, checksum and all."""
+    columns = {"family": ["ipv4"], "protocol": ["udp"], "original.source": ["{{ 7 * 7 }}"]}
+    with Writer(str(tmp_path / "odd"), Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {})) as writer:
+        writer.write(ENTRIES, columns)
+    said = problem(tmp_path, snapshots=["odd"])
+    assert said.startswith(f"snapshots[0]: {tmp_path}/odd has an entry that cannot be (original")
+    assert said.endswith("use another copy of it")
+
+
+def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path: Path) -> None:
+    save(tmp_path / "gw1")
+    assert "match.bytes_above: cannot be told" in problem(tmp_path, snapshots=["gw1"], match={"bytes_above": 5})
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"snapshots": []}, "snapshots: an empty list; name a file"),
+        ({"snapshots": [7]}, "snapshots[0]: 7 is no snapshot; write a path"),
+        ({"snapshots": [{"path": "a", "nmae": "b"}]}, "snapshots[0]: {"),
+        ({"snapshots": [{"name": "b"}]}, "snapshots[0].path: '' cannot be; write text"),
+        ({"snapshots": [{"path": "a", "name": 7}]}, "snapshots[0].name: 7 cannot be; write text"),
+        ({"snapshots": ["gone"]}, "snapshots[0]: "),
+        ({"snapshots": ["gone/*.gz"]}, "snapshots[0]: nothing is at "),
+        ({"snapshots": ["a"], "netns": "blue"}, "netns: snapshots is given too; write one of them"),
+        ({"snapshots": ["a"], "gateway": "blue"}, "gateway: snapshots is given too; write a name beside the path"),
+        ({"netns": ""}, "netns: is empty; name a namespace"),
+        ({"max_hosts": -1}, "max_hosts: -1 is negative; write 0 or more"),
+        ({"max_listed": -1}, "max_listed: -1 is negative; write 0 or more"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_cure(tmp_path: Path, options: Document, said: str) -> None:
+    assert problem(tmp_path, **options).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ({"prot": "tcp"}, "match.prot: no such key; write protocol"),
+        ({}, "match: says nothing, so it would match everything"),
+        ([], "match: an empty list matches nothing"),
+        (None, "match: is null; leave it out or give it a value"),
+        ({"port": "nonsuch"}, "match.port: 'nonsuch' is no service"),
+        ({"source": "{{ backend }}"}, "match.source: '{{ backend }}' is not an address; write an IPv4"),
+    ],
+)
+def test_a_wrong_match_is_told_as_the_modules_tell_it(tmp_path: Path, match: Any, said: str) -> None:
+    save(tmp_path / "gw1")
+    assert problem(tmp_path, snapshots=["gw1"], match=match).startswith(said)
+
+
+# tables
+
+
+def test_without_privilege_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = FakeKernel()
+    kernel.respond = lambda request: [refusal(request, errno.EPERM)]  # type: ignore[method-assign]
+    monkeypatch.setattr(flow_sources, "Table", lambda: Table(kernel.connect))
+    said = problem(tmp_path)
+    assert "Operation not permitted (EPERM)" in said
+    assert said.endswith("run as root, or read a snapshot instead (snapshots)")
+    assert "become" not in said, "an inventory has no task to become another in"
+
+
+def test_a_namespace_that_cannot_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def enter(path: str) -> None:
+        assert threading.current_thread() is not threading.main_thread(), "Ansible itself stays where it is"
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(namespace, "enter", enter)
+    said = problem(tmp_path, netns="blue")
+    assert said.startswith("netns: cannot enter /run/netns/blue: Operation not permitted; name a namespace under")
+    assert said.endswith("and run as root")
+
+
+def test_what_the_kernel_does_not_record_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysctl, "read", {"accounting": 0}.get)
+    assert "needs accounting, which is off" in problem(tmp_path, match={"bytes_above": 5})
+
+
+def test_a_file_of_strings_that_look_like_templates_is_read_as_it_is(tmp_path: Path) -> None:
+    """What becomes of them in Ansible, the tests with its programs show."""
+    template = "{{ lookup('pipe', 'touch /pwned') }}"
+    save(tmp_path / "gw1", flow(1, labels=[5]), host=template, labels={template: 5})
+    hosts = found(tmp_path, snapshots=["gw1"], side="source")
+    assert hosts["10.0.0.1"]["conntrack_gateways"] == hosts["10.0.0.1"]["conntrack_labels"] == [template]
+    assert json.loads(json.dumps(hosts)) == hosts, "what goes to a cache is plain"
+
+
+def test_more_hosts_than_allowed_end_the_reading(tmp_path: Path) -> None:
+    save(tmp_path / "gw1")
+    with pytest.raises(InvalidValue, match="max_hosts: there are more than 3 hosts"):
+        found(tmp_path, snapshots=["gw1"], max_hosts=3)

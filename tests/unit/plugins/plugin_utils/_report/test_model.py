@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a report says: who needs attention and why, sums over all hosts, and which thresholds are exceeded."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import thresholds
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
+from ansible_collections.netops.conntrack.tests.unit.support import fleets
+
+Document = dict[str, Any]
+
+
+def gathered(**changes: Any) -> Document:
+    """What one host that is well returned, with other facts where it is said."""
+    facts = {**fleets.facts(random.Random(1), usage=20), **changes}
+    return {"ansible_facts": {"conntrack": facts}, "changed": False}
+
+
+def reasons(result: Any, **limits: float) -> list[tuple[str, str]]:
+    host = report({"gw": result}, thresholds.parse(limits))["hosts"][0]
+    return [(reason["level"], reason["text"].replace("\u202f", " ")) for reason in host["reasons"]]
+
+
+def statistics(**counters: int) -> Document:
+    return {"total": {**dict.fromkeys(("drop", "early_drop", "insert_failed", "chain_toolong"), 0), **counters}}
+
+
+WELL = gathered(statistics=statistics())
+
+
+def test_a_host_that_is_well_needs_nothing() -> None:
+    assert reasons(WELL) == []
+    assert report({"gw": WELL}, {})["hosts"][0]["level"] == "quiet"
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "room"),
+    [(74, None, None), (75, "warning", 25), (89, "warning", 11), (90, "critical", 10), (103, "critical", 0)],
+)
+def test_a_table_that_is_filling_up_is_told_before_it_is_full(count: int, level: str | None, room: int) -> None:
+    found = reasons(gathered(count=count, max=100, matched=0, statistics=statistics()))
+    assert found == ([(level, f"The table is {count}.0 % full, with room for {room} more.")] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("counter", "count", "level", "says"),
+    [
+        ("drop", 1, "warning", "1 packet dropped"),
+        ("early_drop", 1200, "warning", "1,200 entries removed early"),
+        ("chain_toolong", 2, "warning", "2 entries refused"),
+        ("insert_failed", 3, "notice", "3 entries not inserted"),
+    ],
+)
+def test_what_the_kernel_has_lost_is_told(counter: str, count: int, level: str, says: str) -> None:
+    ((found, sentence),) = reasons(gathered(statistics=statistics(**{counter: count})))
+    assert found == level
+    assert sentence.startswith(says)
+
+
+def test_few_answers_and_many_expectations_are_told() -> None:
+    silent = gathered(statistics=statistics(), matched=1000, status={"seen_reply": 400, "confirmed": 1000})
+    assert reasons(silent) == [("notice", "60.0 % of the entries never got an answer.")]
+    few = gathered(statistics=statistics(), matched=999, status={"confirmed": 999})
+    assert reasons(few) == []
+    expecting = gathered(statistics=statistics(), expectations={"count": 95, "max": 100})
+    assert reasons(expecting) == [("warning", "The table of expectations is 95.0 % full.")]
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"unreachable": True, "msg": "no route\nto host"}, "It could not be reached: no route to host"),
+        ({"unreachable": True}, "It could not be reached."),
+        ({"failed": True, "msg": "This needs CAP_NET_ADMIN"}, "No facts were gathered: This needs CAP_NET_ADMIN"),
+        ({"skipped": True}, "No facts were gathered: What it sent are no facts of connection tracking."),
+        ({"ansible_facts": {"conntrack": {"count": "many"}}}, "No facts were gathered: What it sent are no facts"),
+        (None, "No facts were gathered: What it sent are no facts"),
+    ],
+)
+def test_a_host_without_facts_is_in_the_report_with_the_reason(result: Any, says: str) -> None:
+    ((level, sentence),) = reasons(result)
+    assert level == "critical"
+    assert sentence.startswith(says)
+
+
+def test_the_most_urgent_host_comes_first_and_then_the_fullest() -> None:
+    document = report(
+        {
+            "well": WELL,
+            "gone": {"unreachable": True},
+            "fuller": gathered(count=95, max=100, statistics=statistics()),
+            "full": gathered(count=91, max=100, statistics=statistics()),
+            "filling": gathered(count=80, max=100, statistics=statistics()),
+            "busy": gathered(count=30, max=100, statistics=statistics()),
+        },
+        {},
+    )
+    assert [host["name"] for host in document["hosts"]] == ["fuller", "full", "gone", "filling", "busy", "well"]
+    assert document["fleet"]["by_level"] == {"critical": 3, "warning": 1, "notice": 0, "quiet": 2}
+    assert (document["fleet"]["hosts"], document["fleet"]["without_facts"]) == (6, 1)
+
+
+def test_sums_are_those_of_all_hosts() -> None:
+    few = gathered(count=10, max=100, by_protocol={"tcp": 8, "udp": 2}, statistics=statistics(drop=3))
+    many = gathered(count=30, max=100, by_protocol={"tcp": 29, "gre": 1}, statistics=statistics(drop=4))
+    older = gathered(count=20, max=0, by_protocol={}, statistics={})
+    del older["ansible_facts"]["conntrack"]["usage_percent"]
+    fleet = report({"a": few, "b": many, "c": older}, {})["fleet"]
+    assert fleet["count"] == 60
+    assert fleet["by_protocol"] == {"tcp": 37, "udp": 2, "gre": 1}
+    assert fleet["statistics"]["drop"] == {
+        "total": 7,
+        "known": 2,
+        "nonzero": 2,
+        "highest": {"host": "b", "value": 4},
+    }
+    assert fleet["usage_percent"] == {
+        "known": 2,
+        "median": 20.0,
+        "highest": {"host": "b", "value": 30.0},
+        "hosts_by_tenth": [0, 1, 0, 1, 0, 0, 0, 0, 0, 0],
+    }
+
+
+def test_rankings_of_hosts_become_one() -> None:
+    def having(*rows: tuple[str, int, int | None]) -> Document:
+        listed = [
+            {"address": address, "flows": flows, **({} if moved is None else {"bytes": moved})}
+            for address, flows, moved in rows
+        ]
+        return gathered(top={"sources": {"by_flows": listed, "by_bytes": listed}})
+
+    fleet = report({"a": having(("10.0.0.1", 5, 1), ("10.0.0.2", 4, 90)), "b": having(("10.0.0.2", 3, None))}, {})[
+        "fleet"
+    ]
+    assert fleet["top"]["sources"] == {
+        "by_flows": [
+            {"address": "10.0.0.2", "flows": 7, "hosts": 2, "bytes": 90},
+            {"address": "10.0.0.1", "flows": 5, "hosts": 1, "bytes": 1},
+        ],
+        "by_bytes": [
+            {"address": "10.0.0.2", "flows": 7, "hosts": 2, "bytes": 90},
+            {"address": "10.0.0.1", "flows": 5, "hosts": 1, "bytes": 1},
+        ],
+    }
+
+
+def test_what_most_hosts_have_set_and_how_many_have_not() -> None:
+    hosts = {
+        name: gathered(settings={"accounting": on, "timeouts": {"udp": 30}})
+        for name, on in zip("abc", (1, 0, 1), strict=True)
+    }
+    assert report(hosts, {})["fleet"]["settings"] == {
+        "accounting": {"value": 1, "hosts": 2, "others": 1},
+        "timeouts.udp": {"value": 30, "hosts": 3, "others": 0},
+    }
+
+
+# thresholds
+
+
+def exceeded(results: Document, **limits: float) -> list[tuple[Any, ...]]:
+    found = report(results, thresholds.parse(limits))["exceeded"]
+    return [(one["host"], one["threshold"], one["limit"], one["value"]) for one in found]
+
+
+def test_a_threshold_is_exceeded_above_it_and_not_at_it() -> None:
+    host = {"gw": gathered(count=80, max=100, statistics=statistics(drop=5))}
+    assert exceeded(host, usage_percent_above=80, drop_above=5, count_above=80) == []
+    assert exceeded(host, usage_percent_above=79.9, drop_above=4, insert_failed_above=0) == [
+        ("gw", "usage_percent_above", 79.9, 80.0),
+        ("gw", "drop_above", 4, 5),
+    ]
+
+
+def test_a_threshold_makes_a_host_critical_in_one_sentence_with_what_is_said_already() -> None:
+    host = gathered(count=80, max=100, statistics=statistics(), matched=0)
+    assert reasons(host, usage_percent_above=70) == [
+        ("critical", "The table is 80.0 % full, with room for 20 more. The threshold is 70.0 %.")
+    ]
+    assert reasons(host, count_above=7) == [
+        ("critical", "count is 80. The threshold is 7."),
+        ("warning", "The table is 80.0 % full, with room for 20 more."),
+    ]
+
+
+def test_what_nobody_has_looked_at_has_not_passed() -> None:
+    hosts = {"gone": {"unreachable": True}, "broken": {"failed": True}, "well": WELL}
+    assert exceeded(hosts) == []
+    assert exceeded(hosts, usage_percent_above=99) == [(None, "hosts_without_facts_above", 0, 2)]
+    assert exceeded(hosts, usage_percent_above=99, hosts_without_facts_above=2) == []
+    assert exceeded(hosts, hosts_without_facts_above=1) == [(None, "hosts_without_facts_above", 1, 2)]
+
+
+def test_a_counter_that_the_kernel_does_not_have_is_not_exceeded() -> None:
+    assert exceeded({"old": gathered(statistics={"total": {"drop": 0}})}, chain_toolong_above=0) == []
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])
+def test_a_threshold_that_nothing_can_be_above_is_refused(limit: float) -> None:
+    with pytest.raises(thresholds.BadThreshold, match=r"fail_when\.drop_above: .* is no threshold; write 0"):
+        thresholds.parse({"drop_above": limit})
+
+
+# all of it
+
+
+def test_the_same_facts_make_the_same_report() -> None:
+    results = fleets.results(40)
+    backwards = dict(reversed(results.items()))
+    assert json.dumps(report(results, {})) == json.dumps(report(backwards, {}))
+    assert json.dumps(report(json.loads(json.dumps(results)), {})) == json.dumps(report(results, {}))

@@ -1,0 +1,367 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The page is whole, harmless and readable, whatever the hosts have sent.
+
+It is read back as XML, which is stricter than HTML: markup that came through from a host would be seen here.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import random
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import junit, page, thresholds
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
+from ansible_collections.netops.conntrack.tests.unit.support import fleets
+
+Document = dict[str, Any]
+
+ELEMENTS = set(
+    """
+    html head meta title style body a header h1 h2 h3 h4 p time dl div dt dd main section ol ul li table caption thead
+    tbody tr th td span code svg rect path circle desc details summary footer
+    """.split()
+)
+ATTRIBUTES = set(
+    """
+    lang charset http-equiv content name href class datetime id scope data-label open role
+    aria-label aria-labelledby aria-hidden focusable viewBox preserveAspectRatio x y width height rx cx cy r d
+    """.split()
+)
+LIMITS = thresholds.parse(fleets.THRESHOLDS)
+
+
+def rendered(results: Any, limits: Any = None, **more: Any) -> str:
+    limits = LIMITS if limits is None else limits
+    return page.render(report(results, limits, gathered=fleets.GATHERED, origin="gateways", **more), "report.json")
+
+
+def read(text: str) -> ET.Element:
+    first, _newline, rest = text.partition("\n")
+    assert first == "<!DOCTYPE html>"
+    return ET.fromstring(rest)
+
+
+def words_of(element: ET.Element) -> str:
+    return " ".join(" ".join(element.itertext()).replace("\u202f", " ").split())
+
+
+def section(tree: ET.Element, name: str) -> ET.Element | None:
+    return tree.find(f".//section[@aria-labelledby='{name}']")
+
+
+SIZES = (0, 1, 2, 20, 300)
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[int, ET.Element]:
+    return {size: read(rendered(fleets.results(size))) for size in SIZES}
+
+
+@pytest.fixture(params=SIZES)
+def tree(request: pytest.FixtureRequest, pages: dict[int, ET.Element]) -> ET.Element:
+    return pages[request.param]
+
+
+# Harmless
+
+
+def check_harmless(tree: ET.Element) -> None:
+    for element in tree.iter():
+        assert element.tag in ELEMENTS, element.tag
+        assert set(element.attrib) <= ATTRIBUTES, element.attrib
+        assert re.match(r"#|\./", element.attrib.get("href", "#")), element.attrib
+
+
+def test_it_loads_nothing_and_runs_nothing(tree: ET.Element) -> None:
+    check_harmless(tree)
+    assert "url(" not in (tree.findtext(".//style") or "")
+    assert "@import" not in (tree.findtext(".//style") or "")
+
+
+def test_its_policy_allows_its_own_style_alone(tree: ET.Element) -> None:
+    policy = tree.find(".//meta[@http-equiv='Content-Security-Policy']")
+    assert policy is not None
+    digest = base64.b64encode(hashlib.sha256((tree.findtext(".//style") or "").encode()).digest()).decode()
+    assert policy.attrib["content"] == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    head = tree.find("head")
+    assert head is not None
+    assert list(head).index(policy) < [child.tag for child in head].index("style")
+
+
+ATTACKS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</style><script>",
+    "]]>--><svg/onload=alert(1)>",
+    "&lt;b&gt;",
+    "{{ lookup('pipe', 'id') }}",
+    "{% raw %}",
+    "\x00\x1b[31m\u202e\ud800\ufffe",
+    "javascript:alert(1)",
+    "x" * 100000,
+)
+NASTY = st.sampled_from(ATTACKS) | st.text(max_size=20)
+NUMBERS = (
+    st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.sampled_from([10**400, -1, True, float("nan"), float("inf"), "17", None])
+)
+ANYTHING = st.recursive(
+    NUMBERS | NASTY,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NASTY | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+MAP = st.dictionaries(NASTY | st.sampled_from(["tcp", "udp", "0", "other"]), NUMBERS, max_size=5) | ANYTHING
+ROW = st.dictionaries(
+    st.sampled_from(["address", "protocol", "port", "source", "destination", "flows", "bytes"]), NASTY | NUMBERS
+)
+RANKING = st.fixed_dictionaries(
+    {}, optional={"by_flows": st.lists(ROW, max_size=4), "by_bytes": st.lists(ROW, max_size=4) | ANYTHING}
+)
+FACTS = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("count", "max", "usage_percent", "matched"), NUMBERS | st.integers(0, 300000)),
+        **dict.fromkeys(("by_family", "by_protocol", "by_zone", "by_mark", "nat", "status"), MAP),
+        "by_state": st.dictionaries(NASTY, MAP, max_size=4) | ANYTHING,
+        "top": st.dictionaries(st.sampled_from(["sources", "destinations", "services", "pairs"]), RANKING) | ANYTHING,
+        "statistics": st.fixed_dictionaries({"total": st.dictionaries(st.sampled_from(["drop", "error"]), NUMBERS)})
+        | ANYTHING,
+        "settings": st.fixed_dictionaries({"max": NUMBERS, "accounting": NUMBERS, "timeouts": MAP}) | ANYTHING,
+        "expectations": MAP,
+    },
+)
+RESULT = (
+    FACTS.map(lambda facts: {"ansible_facts": {"conntrack": facts}})
+    | st.fixed_dictionaries({"failed": st.just(True), "msg": ANYTHING})
+    | ANYTHING
+)
+
+
+@given(st.dictionaries(NASTY, RESULT, max_size=4), NASTY)
+@example({attack: {"failed": True, "msg": attack} for attack in ATTACKS}, ATTACKS[0])
+def test_nothing_that_hosts_send_breaks_it_or_out_of_it(results: Any, title: str) -> None:
+    before = copy.deepcopy(results)
+    document = report(results, LIMITS, title=title, origin=title)
+    text = page.render(document, "report.json")
+    tree = read(text)
+    check_harmless(tree)
+    assert "\u202e" not in text
+    assert tree.findtext(".//h1") == document["title"]
+    json.loads(json.dumps(document, allow_nan=False))
+    ET.fromstring(junit.render(document))
+    text.encode()
+    assert repr(results) == repr(before)
+
+
+def test_browsers_read_the_same_elements_as_a_reader_of_xml() -> None:
+    text = rendered({attack: {"failed": True, "msg": attack} for attack in ATTACKS})
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            found.append(tag)
+
+    Reader(convert_charrefs=True).feed(text)
+    assert found == [element.tag for element in read(text).iter()]
+
+
+def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
+    long = "a.b" * 10**6
+    many = {f"{long[:50]}{place}": 1 for place in range(20000)}
+    rows = [{"address": long, "protocol": long, "port": long, "source": long, "destination": long, "flows": 9}] * 10**5
+    facts = {
+        **fleets.facts(random.Random(1)),
+        **dict.fromkeys(("by_family", "by_protocol", "by_zone", "by_mark", "nat", "status"), many),
+        "by_state": {f"p{place}": many for place in range(50)},
+        "top": {
+            name: {"by_flows": rows, "by_bytes": rows} for name in ("sources", "destinations", "services", "pairs")
+        },
+        "settings": {"timeouts": many},
+    }
+    results = {
+        **fleets.results(3),
+        "hostile": {"ansible_facts": {"conntrack": facts}},
+        long: {"failed": True, "msg": long},
+    }
+    assert len(rendered(results)) < 200_000
+
+
+# Whole
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [(0, 20_000), (1, 60_000), (20, 300_000), (300, 3_500_000), (2000, 7_000_000)]
+)
+def test_it_is_no_larger_than_it_must_be(size: int, most: int) -> None:
+    assert 5000 < len(rendered(fleets.results(size))) < most
+
+
+def test_every_host_is_on_it_once_and_can_be_gone_to(pages: dict[int, ET.Element]) -> None:
+    tree = pages[300]
+    names = set(fleets.results(300))
+    fill, by_host = section(tree, "fill"), section(tree, "hosts")
+    assert fill is not None
+    assert by_host is not None
+    rows = fill.findall(".//table[@class='hosts stacks']/tbody/tr")
+    assert sorted(words_of(row[0]).partition(" ")[0] for row in rows) == sorted(names)
+    assert sorted(words_of(heading) for heading in by_host.iter("h3")) == sorted(names)
+
+
+def test_links_lead_somewhere_and_names_are_given_once(tree: ET.Element) -> None:
+    identifiers = [element.attrib["id"] for element in tree.iter() if "id" in element.attrib]
+    assert len(identifiers) == len(set(identifiers))
+    targets = {element.attrib["href"][1:] for element in tree.iter("a") if element.attrib["href"].startswith("#")}
+    assert targets <= set(identifiers)
+    labels = {element.attrib["aria-labelledby"] for element in tree.iter() if "aria-labelledby" in element.attrib}
+    assert labels <= set(identifiers)
+
+
+def test_who_needs_attention_comes_first_with_the_reason(pages: dict[int, ET.Element]) -> None:
+    tree = pages[20]
+    attention = section(tree, "attention")
+    assert attention is not None
+    first = attention.find(".//ol/li")
+    assert first is not None
+    assert words_of(first).startswith("Critical core-003.waw.example.net The table is 90.7 % full")
+    main = tree.find(".//main")
+    assert main is not None
+    assert main[0] is attention
+    header = tree.find(".//header")
+    assert header is not None
+    assert "4 of 20 hosts need attention now." in words_of(header)
+
+
+def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.Element]) -> None:
+    said = words_of(pages[1])
+    for words in (
+        *("Nothing needs attention", "10.6 % full: 6,919 of 65,536 entries", "tcp established", "source translated"),
+        *("Sources by flows", "Sources by bytes", "Services by flows", "tcp 443 https", "insert_failed", "early_drop"),
+        *("2026-03-14 09:26 UTC", "gateways", "report.json", "tcp_established 5 d", "accounting yes"),
+    ):
+        assert words in said, words
+
+
+# Empty states
+
+
+def facts_without(*names: str, **others: Any) -> Document:
+    facts = {**fleets.facts(random.Random(1)), **others}
+    return {"gw": {"ansible_facts": {"conntrack": {key: value for key, value in facts.items() if key not in names}}}}
+
+
+@pytest.mark.parametrize(
+    ("results", "says"),
+    [
+        ({}, "There are no hosts to report on."),
+        ({"gw": {"unreachable": True, "msg": "timed out"}}, "It could not be reached: timed out"),
+        (facts_without("statistics"), "No counters of the kernel were gathered."),
+        (facts_without("max", "usage_percent"), "Its maximum is not known"),
+        (facts_without(matched=0), "No entries were found."),
+        (facts_without("top"), "Rankings were not gathered."),
+        (facts_without(settings={"accounting": 0}), "Bytes are not counted here: accounting is off."),
+    ],
+)
+def test_what_is_not_there_is_said(results: Document, says: str) -> None:
+    assert says in words_of(read(rendered(results, {})))
+
+
+def test_a_host_of_which_little_is_known_has_its_page() -> None:
+    tree = read(rendered({"gw": {"ansible_facts": {"conntrack": {"count": 5}}}}, {}))
+    assert "5" in words_of(tree)
+
+
+# Readable
+
+
+def test_headings_are_in_order(tree: ET.Element) -> None:
+    levels = [int(element.tag[1]) for element in tree.iter() if re.fullmatch(r"h[1-6]", element.tag)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_a_screen_reader_finds_its_way(tree: ET.Element) -> None:
+    for landmark in ("header", "main", "footer"):
+        assert len(tree.findall(f"body/{landmark}")) == 1
+    assert tree.attrib["lang"] == "en"
+    for table in tree.iter("table"):
+        caption = table.find("caption")
+        assert caption is not None
+        assert words_of(caption)
+        assert all(heading.attrib.get("scope") in ("row", "col") for heading in table.iter("th"))
+        assert all(row[0].tag == "th" for row in table.iter("tr"))
+    for drawing in tree.iter("svg"):
+        if drawing.attrib.get("aria-hidden") == "true":
+            continue
+        assert drawing.attrib["role"] == "img"
+        assert drawing.attrib["aria-label"]
+        assert drawing.findtext("title")
+
+
+def test_a_colour_is_never_the_only_sign(tree: ET.Element) -> None:
+    """Wherever a level has its colour, it has a shape of its own, and a word beside."""
+    for item in tree.iter("li"):
+        if item.attrib.get("class") in ("critical", "warning"):
+            assert words_of(item).startswith(item.attrib["class"].capitalize())
+    for cell in (
+        cell for table in tree.findall(".//table[@class='hosts stacks']") for cell in table.findall("tbody/tr/th")
+    ):
+        for drawing in cell.iter("svg"):
+            assert f"({drawing.attrib['class'].split()[1]})" in words_of(cell)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as in WCAG 2.2."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def themes() -> dict[str, dict[str, str]]:
+    style = read(rendered({})).findtext(".//style") or ""
+    blocks = [
+        dict(re.findall(r"(--[\w-]+): (#\w+)", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    ]
+    light, dark, paper = blocks
+    return {"light": light, "dark": {**light, **dark}, "paper": {**light, **paper}}
+
+
+@pytest.mark.parametrize("name", ["light", "dark", "paper"])
+def test_everything_can_be_read_in_every_theme(name: str) -> None:
+    theme = themes()[name]
+    for ink in ("--ink", "--soft", "--accent", "--warning", "--critical"):
+        assert contrast(theme[ink], theme["--paper"]) >= 4.5, ink
+    for shape in ("--warning-fill", "--critical-fill"):
+        assert contrast(theme[shape], theme["--paper"]) >= 2.5, shape
+
+
+def test_what_is_printed_is_on_white_even_where_the_screen_is_dark() -> None:
+    assert themes()["paper"]["--paper"] == "#fff"
+
+
+def test_the_same_report_makes_the_same_page() -> None:
+    document = report(fleets.results(20), LIMITS)
+    assert page.render(document) == page.render(json.loads(json.dumps(document)))

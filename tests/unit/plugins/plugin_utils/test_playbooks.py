@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The checks of the variables of playbooks, and that the playbooks read no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from jinja2 import Environment, nodes
+
+from ansible_collections.netops.conntrack.plugins.plugin_utils._playbooks import (
+    PLAYBOOKS,
+    BadVariables,
+    check_hosts,
+    check_inventory,
+    check_names,
+    check_values,
+)
+from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
+
+GROUPS = {"all": ["a", "b"], "gateways": ["a"]}
+#: Variables and functions of Ansible.
+MAGIC = {"ansible_check_mode", "ansible_facts", "ansible_play_hosts_all", "dict", "hostvars", "lookup", "now", "omit"}
+
+
+@pytest.mark.parametrize(
+    ("given", "old", "says"),
+    [
+        ({"conntrack_mtach"}, set(), "conntrack_mtach: the playbook flush has no such variable; use conntrack_match."),
+        ({"conntrack_remove_limit"}, set(), "conntrack_remove_limit: .* use conntrack_limit."),
+        ({"conntrack_zone"}, set(), "conntrack_zone: .* use one of conntrack_all, conntrack_batches, "),
+        ({"match"}, set(), "match: is accepted only as an extra variable; use conntrack_match."),
+        ({"conntrack_a", "conntrack_b"}, set(), r"conntrack_a: .*\. conntrack_b: .*\. Nothing was changed\.$"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_nearest(given: set[str], old: set[str], says: str) -> None:
+    with pytest.raises(BadVariables, match=says):
+        check_names("flush", given, old)
+
+
+@pytest.mark.parametrize("name", ["conntrack_\x1b[2J", "conntrack_\ud800", "conntrack_" + "x" * 100_000])
+def test_a_wrong_name_can_be_shown(name: str) -> None:
+    with pytest.raises(BadVariables, match=r"^conntrack_.*Nothing was changed\.$") as refused:
+        check_names("flush", {name}, set())
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 2000
+
+
+def test_names_of_others_are_accepted() -> None:
+    check_names("flush", {"conntrack_match", "match", "ansible_become", "zone", "target_hosts"}, {"match"})
+    check_inventory("flush", {"conntrack_src", "conntrack_exporter_port", "conntrack_max", "match"})
+    # Variables that the inventory plugin `flows` sets
+    names = ("address", "family", "gateways", "flows", "bytes", "as_source", "zones", "marks", "labels", "cut")
+    for playbook in PLAYBOOKS:
+        check_inventory(playbook, {f"conntrack_{name}" for name in names})
+    with pytest.raises(BadVariables, match=r"conntrack_excpet: .* use conntrack_except\."):
+        check_inventory("flush", {"conntrack_excpet"})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("flush", {"all": True, "limit": "many"}, "conntrack_limit: 'many' is not valid; use an integer."),
+        ("flush", {"all": True, "limit": None}, "conntrack_limit: is null; leave it out or give it a value."),
+        ("flush", {"all": True, "keep_ssh": "maybe"}, "conntrack_keep_ssh: 'maybe' is not valid; use true or false."),
+        ("flush", {"all": True, "max_share": "x"}, "conntrack_max_share: 'x' is not valid; use a number."),
+        ("flush", {"all": True, "batches": [1, "half"]}, r"conntrack_batches: \[1, 'half'\] is not valid; use numbers"),
+        ("flush", {"all": True, "match": {}}, "conntrack_match and conntrack_all: only one of them can be set"),
+        ("flush", {"all": False}, "conntrack_match or conntrack_all: is required"),
+        ("drain", {}, "conntrack_match: is required. Nothing was changed."),
+        ("apply", {"src": ""}, "conntrack_src: '' is not valid; use the path of a file."),
+        ("apply", {"src": 5}, "conntrack_src: 5 is not valid"),
+        ("report", {"fail_when": "x"}, "conntrack_fail_when: 'x' is not valid; use a dictionary."),
+    ],
+)
+def test_a_wrong_value_is_refused(name: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadVariables, match=says):
+        check_values(name, given)
+
+
+def test_values_are_converted() -> None:
+    given = {"match": "x", "limit": "5", "keep_ssh": "no", "max_share": "12.5"}
+    assert check_values("flush", given) == {
+        **given,
+        "limit": 5,
+        "keep_ssh": False,
+        "max_share": 12.5,
+        "max_share_floor": 100,
+        "batches": [1, "25%", "100%"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        ({"target_hosts": None}, "target_hosts: is required; name hosts or groups of the inventory."),
+        ({"target_hosts": "c"}, "target_hosts: 'c' matches no host of the inventory, or none within --limit."),
+        ({"from_host": None, "to_host": "b"}, "from_host: is required; name a host of the inventory."),
+        ({"from_host": "c", "to_host": "b"}, "from_host: 'c' is not a host of the inventory."),
+        ({"from_host": "a", "to_host": "gateways"}, "to_host: 'gateways' is not a host of the inventory."),
+        ({"from_host": "a", "to_host": "a"}, "from_host and to_host: are the same host; name two hosts."),
+    ],
+)
+def test_wrong_hosts_are_refused(hosts: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadVariables, match=says):
+        check_hosts(hosts, GROUPS, lambda pattern: GROUPS.get(pattern, [pattern] if pattern in "ab" else []))
+
+
+def test_only_playbooks_that_read_have_default_hosts() -> None:
+    assert {name for name, playbook in PLAYBOOKS.items() if any(playbook.hosts.values())} == {"report", "demo"}
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "playbooks").rglob("*.yml")), ids=lambda path: path.stem)
+def test_playbooks_read_no_variable_without_prefix(path: Any) -> None:
+    """A common name such as `limit` may be a variable of the inventory, or an extra variable of other software."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    parsed = [Environment().parse(text) for text in _templates(content)]
+    own = {node.name for tree in parsed for node in tree.find_all(nodes.Name)} - MAGIC
+    assert own
+    assert {name for name in own if not name.startswith("_conntrack")} == set()
+    assert {name for name in _defined(content) if not name.startswith("_conntrack")} == set()
+
+
+def test_every_variable_is_read() -> None:
+    text = {name: (CHECKOUT / f"playbooks/{name}.yml").read_text(encoding="utf-8") for name in PLAYBOOKS}
+    text["migrate"] += (CHECKOUT / "playbooks/tasks/move.yml").read_text(encoding="utf-8")
+    for name, playbook in PLAYBOOKS.items():
+        unread = [each for each in [*playbook.variables, *playbook.hosts] if f"_conntrack.{each}" not in text[name]]
+        assert unread == [], name
+
+
+CONDITIONS = {"when", "that", "failed_when", "changed_when", "until"}
+
+
+def _templates(content: Any, condition: bool = False) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _templates(value, condition=key in CONDITIONS)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _templates(value, condition)
+    elif isinstance(content, str) and (condition or "{{" in content):
+        yield f"{{{{ {content} }}}}" if condition else content
+
+
+def _defined(content: Any) -> Iterator[str]:
+    """Names that the playbook itself gives to results and variables."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key == "register":
+                yield value
+            elif key in ("vars", "ansible.builtin.set_fact"):
+                yield from value
+            yield from _defined(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _defined(value)

@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Netlink messages and attributes read and written a second time, for the tests to compare with.
+
+Knows nothing of conntrack: what holds other attributes is what has the kernel's flag for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Iterator, NamedTuple
+
+NESTED = 0x8000
+#: Behind data whose length has this remainder
+PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+class Framed(NamedTuple):
+    """One message of a datagram."""
+
+    type: int
+    flags: int
+    sequence: int
+    payload: bytes
+
+
+def messages(datagram: bytes) -> Iterator[Framed]:
+    """Every message of a datagram."""
+    while datagram:
+        length, kind, flags, sequence, port = struct.unpack("=LHHLL", datagram[:16])
+        assert port == 0 or kind in (2, 3), "requests leave the port to the kernel"
+        yield Framed(kind, flags, sequence, datagram[16:length])
+        datagram = datagram[-(-length // 4) * 4 :]
+
+
+def framed(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+    """One message with its header."""
+    return struct.pack("=LHHLL", 16 + len(payload), kind, flags, sequence, 0) + padded(payload)
+
+
+def padded(data: bytes) -> bytes:
+    return data + PADDING[len(data) % 4] if len(data) % 4 else data
+
+
+def tree(data: bytes) -> dict[int, Any]:
+    """Attributes by number: bytes, or a dictionary for a nest."""
+    found: dict[int, Any] = {}
+    while data:
+        length, number = struct.unpack("=HH", data[:4])
+        payload = data[4:length]
+        assert number & 0x3FFF not in found, "an attribute comes twice"
+        found[number & 0x3FFF] = tree(payload) if number & NESTED else payload
+        data = data[-(-length // 4) * 4 :]
+    return found
+
+
+def flat(attributes: dict[int, Any], path: tuple[int, ...] = ()) -> dict[tuple[int, ...], bytes]:
+    """A tree of attributes by the whole path of each."""
+    found: dict[tuple[int, ...], bytes] = {}
+    for number, value in attributes.items():
+        if isinstance(value, dict):
+            found.update(flat(value, (*path, number)))
+        else:
+            found[(*path, number)] = value
+    return found
+
+
+def attribute(path: tuple[int, ...], payload: bytes) -> bytes:
+    """One attribute inside the nests of its path."""
+    *outer, last = path
+    data = padded(struct.pack("=HH", 4 + len(payload), last) + payload)
+    for number in reversed(outer):
+        data = struct.pack("=HH", 4 + len(data), number | NESTED) + data
+    return data

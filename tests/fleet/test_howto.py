@@ -178,7 +178,7 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
         with follow({"gw1": gateway}) as reader:
             reader.go_on(to="conntrack -L -s 10.1.0.2")
             with pytest.raises(TimeoutError):
-                connection.seen_as()
+                connection.seen_as(timeout=2)
             others.seen_as()
             reader.go_on()
         host.tcp(gateway_lab.SERVER, gateway_lab.PORT).close()

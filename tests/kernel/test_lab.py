@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -256,16 +257,15 @@ class TestFirewall:
         assert (entry["zone"], entry["mark"], entry["status"]) == (5, 0x1234, ["seen_reply"])
 
     @pytest.mark.parametrize("address", ["192.0.2.2", "2001:db8::2"])
-    def test_drops_by_state(self, pair: tuple[Host, Host], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_drops_by_state(self, pair: tuple[Host, Host], address: str) -> None:
         left, right = pair
-        monkeypatch.setattr("tests.lab.traffic.TIMEOUT", 0.2)
         with left.udp(address, 7) as known, left.udp(address, 7) as unknown:
             right.firewall.track()
             known.seen_as()
             right.firewall.drop("input", "new", protocol="udp", source=left_address(address))
             known.seen_as()
             with pytest.raises(TimeoutError):
-                unknown.seen_as()
+                unknown.seen_as(timeout=0.2)
 
     def test_dnat_to_address_and_port(self, pair: tuple[Host, Host]) -> None:
         left, right = pair
@@ -318,6 +318,15 @@ class TestNetwork:
             assert flow.seen_as().address == gateway_lab.OUTSIDE[0]
             with gateway_lab.client2.udp(gateway_lab.SERVER, 7) as other:
                 assert other.seen_as().address == gateway_lab.OUTSIDE[1]
+
+    def test_flows_have_ports_of_their_own(self, lab: Lab) -> None:
+        left, right = lab.host("left"), lab.host("right")
+        lab.link(left, right, ["192.0.2.1/24"], ["192.0.2.2/24"])
+        right.mirror(7)
+        left.sysctl("net.ipv4.ip_local_port_range", "40000 40019")
+        with contextlib.ExitStack() as closing:
+            flows = [closing.enter_context(left.udp("192.0.2.2", 7)) for _unused in range(20)]
+            assert sorted(flow.seen_as().port for flow in flows) == list(range(40000, 40020))
 
     def test_a_switch_joins_hosts(self, lab: Lab) -> None:
         lan = lab.switch("lan")

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-TIMEOUT = 2.0
+TIMEOUT = 10.0
 IP_PKTINFO = 8
 ICMP_ECHO, ICMPV6_ECHO = 8, 128
 SO_LINGER_RESET = struct.pack("ii", 1, 0)
@@ -63,7 +63,8 @@ class Mirror:
             server = socket.socket(family, kind)
         except OSError:  # a kernel without IPv6
             return
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # With each datagram comes the address that it was sent to: the answer must come from there.
         if family == socket.AF_INET6:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -116,7 +117,8 @@ class Flow:
             self._socket = socket.socket(_family(to.address), kind)
         try:
             self._socket.settimeout(TIMEOUT)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind == socket.SOCK_STREAM:  # of UDP, the kernel would give the same free port to two sockets
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind(("", source_port))
             self._socket.connect(to)
         except BaseException:
@@ -130,11 +132,13 @@ class Flow:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def seen_as(self) -> Endpoint:
+    def seen_as(self, timeout: float | None = None) -> Endpoint:
         """Send one message; who the far end says sent it.
 
+        :param timeout: Seconds to wait for the answer, TIMEOUT if not given.
         :raises TimeoutError: without an answer.
         """
+        self._socket.settimeout(TIMEOUT if timeout is None else timeout)
         self._socket.send(b"who am I?")
         address, port = self._socket.recv(4096).decode().split()
         return Endpoint(address, int(port))

@@ -54,8 +54,8 @@ class DeletionPlan:
         """How many there are, whether or not they match."""
         raise NotImplementedError
 
-    def read(self, match: Match) -> Iterator[None]:
-        """Read all that matches, and come back from time to time."""
+    def read(self, match: Match, between: Callable[[], object] | None = None) -> None:
+        """Read all that matches, and call `between` from time to time."""
         raise NotImplementedError
 
     def remove(self, last: bool = False) -> Iterator[KernelError | None]:
@@ -76,8 +76,8 @@ class Entries(DeletionPlan, Visitor):
     def total(self) -> int:
         return self.table.count()
 
-    def read(self, match: Match) -> Iterator[None]:
-        return self.table.scan(self, match.where)
+    def read(self, match: Match, between: Callable[[], object] | None = None) -> None:
+        self.table.scan(self, match.where, between=between)
 
     def on(self, layout: MessageLayout) -> Action:
         from ..client.match.message_filter import sieve
@@ -131,7 +131,7 @@ class Expectations(DeletionPlan):
 
         return sum(1 for _one in expectation.read_all(self.table))
 
-    def read(self, match: Match) -> Iterator[None]:
+    def read(self, match: Match, between: Callable[[], object] | None = None) -> None:
         from ..client.expectation import expectation
 
         matches = EXPECTATIONS.ask(match)
@@ -140,7 +140,6 @@ class Expectations(DeletionPlan):
                 self.count += 1
                 self._pending.append(found)
         self.shown = self._pending[: self.report_limit]
-        yield
 
     def remove(self, last: bool = False) -> Iterator[KernelError | None]:
         from ..client.expectation import expectation
@@ -208,9 +207,8 @@ def flush(
 
     try:
         counted = selection.total()
-        for _read in selection.read(match):
-            if limit >= UNLIMITED and not check_mode and not match.needs:
-                flushing.delete_pending()
+        at_once = limit >= UNLIMITED and not check_mode and not match.needs
+        selection.read(match, flushing.delete_pending if at_once else None)
     except ConntrackError as error:
         if not (flushing.flushed or flushing.failed):
             raise

@@ -226,8 +226,7 @@ class Waiting:
             census = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
             began, before = time.monotonic(), time.process_time()
             try:
-                for _datagram in self._table.scan(census, self._match.where):
-                    pass
+                self._table.scan(census, self._match.where)
                 break
             except (DumpInterrupted, ResultUnknown):
                 if attempt == ATTEMPTS:

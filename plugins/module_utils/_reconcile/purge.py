@@ -72,8 +72,7 @@ class Purge:
 
     def read(self) -> None:
         """Find what goes; of each only the request for its deletion is kept."""
-        for _step in self._selection.read(self._scope):
-            pass
+        self._selection.read(self._scope)
 
     def concerns(self, entry: Entry) -> bool:
         """Whether an entry is one of those that go."""

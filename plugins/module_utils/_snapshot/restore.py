@@ -234,9 +234,7 @@ class _Restoration:
         foreign = Undeclared(self._table, self._recorded, keep, self._report.limit, delete_limit)
         flushing = DeletionProgress(foreign)
         try:
-            for _read in foreign.read(scope):
-                if not scope.needs:
-                    flushing.delete_pending()
+            foreign.read(scope, None if scope.needs else flushing.delete_pending)
             flushing.delete_pending(last=True)
         finally:
             self._report.purged(foreign, flushing)

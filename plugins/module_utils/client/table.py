@@ -12,7 +12,7 @@ import errno
 import itertools
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator, Mapping, TypeVar
 
 from .codec.attributes import ENTRY, Attribute
 from .ctnetlink import messages
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
     from .bulk.columns import ColumnTransform
     from .ctnetlink.requests import Request
     from .dump.deletions import DeleteRequests
-    from .dump.scan import DumpDecoder, Row, Visitor
+    from .dump.scan import Entries, Row, Rows, Visitor
     from .match.expression import Term
-    from .match.kernel_filter import KernelFilter
 
 _Thing = TypeVar("_Thing")
 
@@ -380,10 +379,7 @@ class Table:
         """
         from .dump.scan import Entries
 
-        entries = Entries()
-        for _datagram in self.scan(entries, where, family, zero):
-            yield from entries.found
-            entries.found.clear()
+        return self._found(Entries(), where, family, zero)
 
     def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
         """The same as `dump`, with the keys of an entry and their values instead of a mapping.
@@ -392,24 +388,49 @@ class Table:
         """
         from .dump.scan import Rows
 
-        rows = Rows()
-        for _datagram in self.scan(rows, where, family):
-            yield from rows.found
-            rows.found.clear()
+        return self._found(Rows(), where, family)
 
-    def scan(self, visitor: Visitor, where: Term | None = None, family: int = 0, zero: bool = False) -> Iterator[None]:
-        """Show the visitor every entry, or those for which a term holds, and come back after each datagram of them.
+    def _found(
+        self, visitor: Entries | Rows, where: Term | None, family: int, zero: bool = False
+    ) -> Generator[Any, None, None]:
+        for _datagram in self._scan(visitor, where, family, zero):
+            yield from visitor.found
+            visitor.found.clear()
 
-        The kernel leaves out what it can, where it can; whether the term holds is asked here, of all that comes.
+    def scan(
+        self,
+        visitor: Visitor,
+        where: Term | None = None,
+        family: int = 0,
+        zero: bool = False,
+        between: Callable[[], object] | None = None,
+    ) -> None:
+        """Give the visitor every entry, or those for which a term holds, and call `between` after each datagram.
+
+        An exception in either of them ends the dump.
         """
+        with contextlib.closing(self._scan(visitor, where, family, zero)) as datagrams:
+            for _datagram in datagrams:
+                if between is not None:
+                    between()
+
+    def _scan(self, visitor: Visitor, where: Term | None, family: int, zero: bool) -> Generator[None, None, None]:
+        """Do the same and yield after each datagram. The kernel filters as far as it can; the term decides."""
         from .dump.scan import DumpDecoder
 
-        scan = DumpDecoder(visitor, where)
+        feed = DumpDecoder(visitor, where).feed
         if where is None or family or zero or self._has_few():
-            return self._scan(scan, messages.dump(family, zero))
+            yield from self._read_dump(messages.dump(family, zero), feed)
+            return
         from .match.kernel_filter import narrow_all
 
-        return itertools.chain.from_iterable(self._scan_narrowed(scan, narrowing) for narrowing in narrow_all(where))
+        for narrowing in narrow_all(where):
+            try:
+                yield from self._read_dump(messages.dump(narrowing=narrowing), feed)
+            except KernelError as error:
+                if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                yield from self._read_dump(messages.dump(narrowing.family), feed)  # without the unsupported filter
 
     def _has_few(self) -> bool:
         try:
@@ -417,17 +438,9 @@ class Table:
         except ResultUnknown:
             return False
 
-    def _scan(self, scan: DumpDecoder, request: Message) -> Iterator[None]:
+    def _read_dump(self, request: Message, feed: Callable[[bytes], Iterable[Message]]) -> Iterator[None]:
         with self._reading() as reader:
-            yield from reader.scan(request, scan.feed)
-
-    def _scan_narrowed(self, scan: DumpDecoder, narrowing: KernelFilter) -> Iterator[None]:
-        try:
-            yield from self._scan(scan, messages.dump(narrowing=narrowing))
-        except KernelError as error:
-            if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            yield from self._scan(scan, messages.dump(narrowing.family))  # this kernel does not know the filter
+            yield from reader.scan(request, feed)
 
     def dying(self) -> Iterator[Entry]:
         """Entries that are gone but whose destroy event could not be delivered yet."""

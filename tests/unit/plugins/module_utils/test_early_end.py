@@ -63,8 +63,8 @@ ARGUMENTS = "work, path, *others = sys.argv[1:]\n"
 WORKS = {
     "dump": "count(table.dump())",
     "rows": "count(table.rows())",
-    "scan": "count(table.scan(Entries()))",
-    "narrowed scan": "count(table.scan(Entries(), parse_match({'mark': 0}).where))",
+    "scan": "table.scan(Entries())",
+    "narrowed scan": "table.scan(Entries(), parse_match({'mark': 0}).where)",
     "read": "count(table.read(messages.dump(), messages.parse_entry))",
     "create": "count(table.create_declared(documents, labels))",
     "delete": "count(table.delete_all(table.dump()))",
@@ -97,7 +97,7 @@ WORKS = {
     "    from {UTILS}._reconcile.purge import Purge, Undeclared\n"
     "    from {UTILS}._snapshot.hash_set import Fingerprints\n"
     "    undeclared = Undeclared(table, Fingerprints(0), frozenset(), 10, 5000)\n"
-    "    count(undeclared.read(EVERYTHING)); count(undeclared.remove(last=True))",
+    "    undeclared.read(EVERYTHING); count(undeclared.remove(last=True))",
     "save": "from {UTILS}._snapshot.save import save; save(table, path, EVERYTHING, labels, False)",
     "restore": "from {UTILS}._snapshot.restore import restore\n"
     "    from {UTILS}._snapshot.file import Snapshot\n"

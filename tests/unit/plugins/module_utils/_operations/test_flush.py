@@ -8,7 +8,7 @@ import errno
 import itertools
 import json
 import re
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import pytest
 from hypothesis import given
@@ -151,11 +151,13 @@ def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(ref
     with kernel.table() as table:
         scan = table.scan
 
-        def broken(*arguments: Any) -> Iterator[None]:
-            for step in scan(*arguments):
-                yield step
+        def broken(visitor: Any, where: Any, between: Any) -> None:
+            def failing() -> None:
+                between()
                 if len(kernel.writes) >= BATCH_SIZE:
                     raise Overrun("reading the table", errno.ENOBUFS)
+
+            scan(visitor, where, between=failing)
 
         table.scan = broken  # type: ignore[method-assign]
         kernel.faults = {1 + BATCH_SIZE // 2: Fault(errno.EPERM)} if refused else {}

@@ -47,6 +47,8 @@ _Thing = TypeVar("_Thing")
 #: Below so many entries it costs less to read them all at once than to have the kernel walk its whole hash table,
 #: which all namespaces share, once for each family.
 FEW = 5000
+#: A limit that no table exceeds.
+UNLIMITED = 0xFFFFFFFF
 
 
 @lru_cache(maxsize=None)
@@ -258,8 +260,8 @@ class Table:
     ) -> Iterator[KernelError | None]:
         size = self._socket.max_batch_size()
         bulk = bulk or _requests().PREPARED
-        windows = _requests().windows(things, request, self._socket.reserve_sequence, size, bulk)
-        return self.send_batches(doing, windows, recover)
+        batches = _requests().request_batches(things, request, self._socket.reserve_sequence, size, bulk)
+        return self.send_batches(doing, batches, recover)
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
         """Send requests that are built already, each about one entry."""
@@ -268,15 +270,15 @@ class Table:
     def send_batches(
         self,
         doing: str,
-        windows: Iterable[RequestBatch],
+        batches: Iterable[RequestBatch],
         recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
-        """Send windows of requests, each request about one entry; `recover` may make something of an error."""
-        for window, refusals in self._socket.send_batches(windows):
+        """Send batches of requests, each about one entry; `recover` may replace an error, or return None."""
+        for batch, refusals in self._socket.send_batches(batches):
             if not refusals:
-                yield from itertools.repeat(None, window.count)
+                yield from itertools.repeat(None, batch.count)
                 continue
-            for position, (_number, request) in enumerate(parse(window.frames)):
+            for position, (_number, request) in enumerate(parse(batch.frames)):
                 refusal = refusals.get(position)
                 if refusal is None:
                     yield None
@@ -284,22 +286,19 @@ class Table:
                 error = to_kernel_error(f"{doing} {describe(messages.parse_entry(request))}", refusal)
                 yield error if recover is None else recover(request, error)
 
-    def removal(self) -> DeleteRequests:
-        """What makes the requests for `remove` of entries that a `scan` finds."""
+    def delete_requests(self) -> DeleteRequests:
+        """Return a visitor that makes the requests to delete the entries of a `scan`."""
         from .dump.deletions import DeleteRequests
 
         return DeleteRequests(self._socket.reserve_sequence, self._socket.max_batch_size())
 
-    def remove(self, windows: Iterable[RequestBatch]) -> Iterator[KernelError | None]:
-        """Delete the entries that the windows of a `DeleteRequests` are about.
-
-        A deletion whose answer was lost is repeated (see `retry_lost_delete`).
-        """
+    def delete_batches(self, batches: Iterable[RequestBatch]) -> Iterator[KernelError | None]:
+        """Send the batches of a `DeleteRequests`. A deletion whose answer was lost is repeated."""
 
         def recover(request: Message, error: KernelError) -> KernelError | None:
             return retry_lost_delete(error, lambda: self.delete(messages.parse_entry(request)))
 
-        return self.send_batches("deleting", windows, recover)
+        return self.send_batches("deleting", batches, recover)
 
     def flush(self, where: Term) -> None:
         """Have the kernel delete every entry for which the term holds, and not say how many they were.

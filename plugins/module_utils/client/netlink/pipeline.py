@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock
 from collections import deque
-from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
+from typing import Any, Callable, Generator, Iterable, TypeVar
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -92,17 +92,10 @@ def overlap(
     """
     source = iter(things)
     for _count in range(THREAD_AFTER):
-        for thing in source:
-            yield thing, work(thing)
-            break
-        else:
+        thing = next(source, _END)
+        if thing is _END:
             return
-    yield from _overlap(work, source)
-
-
-def _overlap(
-    work: Callable[[_Thing], _Result], source: Iterator[_Thing]
-) -> Generator[tuple[_Thing, _Result], None, None]:
+        yield thing, work(thing)
     import threading
     from queue import SimpleQueue
 

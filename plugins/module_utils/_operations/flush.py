@@ -204,7 +204,7 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
             "gone": progress.gone,
             # Entries that came after the counting are in the table, too
             "total": max(counted, plan.count + plan.kept),
-            "entries": [resource.to_document(thing, labels) for thing in plan.shown],
+            "entries": resource.to_documents(plan.shown, labels),
             "method": METHOD,
             **more,
         }

@@ -110,7 +110,7 @@ def collect(
 
     kept = list(_first(counted(), limit)) if key is None else _sorted(counted(), key, reverse, limit)
     return {
-        "entries": [resource.to_document(entry, labels) for entry in kept],
+        "entries": resource.to_documents(kept, labels),
         "matched": matched,
         "truncated": matched > len(kept),
     }

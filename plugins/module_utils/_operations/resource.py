@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Resources: what a table contains, entries or expectations, and how to choose, name and show one.
 
-The functions of expectations are imported only for tasks about them, and how to show an entry only if there is one to
-show: a target compiles every import of every task anew.
+The functions of expectations are imported only for tasks about them: a target compiles every import of every task anew.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
 
 from ..client.codec.attributes import ENTRY, Attribute
-from ..client.entry.entry import describe
+from ..client.entry.entry import describe, to_documents
 from ..client.entry.labels import LabelMap
 from ..client.match.match import Match, parse_match
 
@@ -27,16 +26,10 @@ class Resource(NamedTuple):
     rows: tuple[Attribute, ...]
     parse_match: Callable[[Any, LabelMap, str], Match]
     describe: Callable[[Mapping[str, Any]], str]
-    to_document: Callable[[Mapping[str, Any], LabelMap], Document]
+    to_documents: Callable[[Sequence[Mapping[str, Any]], LabelMap], list[Document]]
 
 
-def _to_document(entry: Mapping[str, Any], labels: LabelMap) -> Document:
-    from ..client.entry.document import to_document
-
-    return to_document(entry, labels)
-
-
-ENTRIES = Resource("entries", "original", ENTRY, parse_match, describe, _to_document)
+ENTRIES = Resource("entries", "original", ENTRY, parse_match, describe, to_documents)
 
 
 def resource_of(table: str) -> Resource:
@@ -51,5 +44,5 @@ def resource_of(table: str) -> Resource:
         EXPECTATION,
         parse_match,
         describe,
-        lambda expectation, _labels: to_document(expectation),
+        lambda expectations, _labels: list(map(to_document, expectations)),
     )

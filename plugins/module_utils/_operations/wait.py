@@ -30,7 +30,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..client.dump.sample import EntrySample
-from ..client.entry.entry import Entry, Identity, describe, identity
+from ..client.entry.entry import Entry, Identity, describe, identity, to_documents
 from ..client.entry.labels import LabelMap
 from ..client.errors import NAMED, KernelError, Overrun, PartialFailure, ResultUnknown, named
 from ..client.events.subscription import CHECK, EVENTS_ON, Event, EventsOff, Subscription
@@ -354,19 +354,11 @@ def wait(
         "ended": listener.ended,
         "reached": reached,
         "timed_out": timed_out,
-        "entries": _presented(sight.first[:report_limit], labels),
+        "entries": to_documents(sight.first[:report_limit], labels),
     }
     if timed_out:
         raise TimedOut(_sentence(sight, goal, lacking), result)
     return result
-
-
-def _presented(entries: list[Entry], labels: LabelMap) -> list[Any]:
-    if not entries:
-        return []
-    from ..client.entry.document import to_document
-
-    return [to_document(entry, labels) for entry in entries]
 
 
 def _sentence(sight: Sight, goal: Goal, lacking: int) -> str:

@@ -4,8 +4,8 @@
 
 The table is read, and each entry that matches is deleted by its tuple, zone and id, so that an entry that has taken
 its place meanwhile stays. Without a limit, entries are deleted while the rest of the table is still being read,
-unless the match needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used: it
-is no faster, and the kernel does not report what it deletes.
+unless the match needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used. It
+is no faster, and it does not return the entries that it deletes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class FlushFailed(PartialFailure):
 class DeletionPlan(Visitor):
     """The entries to delete: those that match and carry none of the connections in `keep`.
 
-    `count` is their number, `shown` has the first `report_limit` of them, and `kept` is the number of entries that
-    match and stay. Nothing is deleted beyond `limit`.
+    `count` is their number, and `shown` has the first `report_limit`. `kept` is the number of entries that match and
+    stay. Nothing is deleted beyond `limit`.
     """
 
     #: The table, as the option `table` names it.
@@ -66,7 +66,7 @@ class DeletionPlan(Visitor):
         return self._table.count()
 
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
-        """Find the entries, and call `between` from time to time. In check mode, no requests are made of them."""
+        """Find the entries, and call `between` from time to time. In check mode, make no requests."""
         self._most = 0 if check_mode else self.limit
         self._requests = self._table.delete_requests()
         self._table.scan(self, self.match.where, between=between)
@@ -136,7 +136,7 @@ class ExpectationDeletionPlan(DeletionPlan):
                 yield None
 
 
-#: What can be flushed, by the name of the option.
+#: The plans by the value of the option `table`.
 PLANS: dict[str, type[DeletionPlan]] = {plan.table_name: plan for plan in (DeletionPlan, ExpectationDeletionPlan)}
 
 
@@ -152,13 +152,13 @@ class DeletionProgress:
         self.failure: KernelError | None = None
 
     def start(self, check_mode: bool) -> None:
-        """Find what to delete. What may be deleted meanwhile is deleted."""
+        """Find what to delete, and if possible, delete it while the rest is being read."""
         plan = self.plan
         at_once = plan.limit >= UNLIMITED and not check_mode and not plan.match.needs
         plan.read(check_mode, self._delete_pending if at_once else None)
 
     def finish(self, check_mode: bool) -> None:
-        """Delete what was found, or count it as deleted in check mode."""
+        """Delete the rest, or in check mode, count all as deleted."""
         if check_mode:
             self.deleted = self.plan.count
         else:
@@ -182,7 +182,7 @@ class DeletionProgress:
 
     @property
     def doubt(self) -> str:
-        """What to add to the number of failed deletions."""
+        """The rest of a sentence with the number of failed deletions."""
         return (
             f" (the answers for {self.unknown} of them were lost: they may have been removed)" if self.unknown else ""
         )

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Resources: what a table contains, entries or expectations, and how to choose, name and show one.
 
-The functions of expectations are imported only for tasks about them: a target compiles every import of every task anew.
+Only tasks about expectations import the functions for them, since each task compiles its imports anew.
 """
 
 from __future__ import annotations

@@ -223,17 +223,17 @@ class Waiting:
         self._listener.catch_up()
         for attempt in range(1, ATTEMPTS + 1):
             needed = self._goal.witnesses
-            census = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
+            sample = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
             began, before = time.monotonic(), time.process_time()
             try:
-                self._table.scan(census, self._match.where)
+                self._table.scan(sample, self._match.where)
                 break
             except (DumpInterrupted, ResultUnknown):
                 if attempt == ATTEMPTS:
                     raise
-        witnesses = [_witness(entry, began) for entry in census.longest]
+        witnesses = [_witness(entry, began) for entry in sample.longest]
         cost = time.process_time() - before
-        return Sight(census.count, census.first, witnesses, began, time.monotonic(), cost)
+        return Sight(sample.count, sample.first, witnesses, began, time.monotonic(), cost)
 
     def pause(self, sight: Sight, until: float) -> None:
         """Do nothing until another look may show something else, or the time is up."""

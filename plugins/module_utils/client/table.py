@@ -83,7 +83,7 @@ def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] =
 
 
 def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
-    """What befell an update, with advice that fits what it was to change."""
+    """Add a hint to an update's error."""
     if isinstance(error, Unsupported) and entry.get("helper") == "":
         return error.with_hint(_HELPER_STAYS)
     if isinstance(error, TableFull) and "labels" in entry:
@@ -92,9 +92,9 @@ def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
 
 
 def retry_lost_delete(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
-    """What befell a deletion that ended with this error: None if it was carried out and only its answer was lost.
+    """Return the error of a deletion, or None if only its answer was lost.
 
-    Whether it was is asked by deleting again: what is not there any more was deleted.
+    If the answer was lost, delete again: an entry that no longer exists was deleted.
     """
     if not isinstance(error, ResultUnknown):
         return error
@@ -127,8 +127,8 @@ class Table:
     """The table of the network namespace in which this was made; close it after use.
 
     Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without
-    ctnetlink. Operations on many entries give, for each in order, None or the error that befell
-    it, and go on after an error.
+    ctnetlink. Operations on many entries yield None or the error of each, in order, and go on
+    after an error.
     """
 
     def __init__(self, connect: Callable[[], NetlinkSocket] = NetlinkSocket) -> None:

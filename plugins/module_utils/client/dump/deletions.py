@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests to delete entries, made from the messages that showed them.
+"""Requests to delete entries, made from the messages of a dump.
 
-Such a request says the original tuple, the zone and the id, and these are the same bytes in both
-directions. With the zone and the id, an entry that took another's place meanwhile is left alone.
+Such a request has the original tuple, the zone and the id, which are the same bytes in a dump and in a request.
+Because of the zone and the id, an entry that has taken another's place meanwhile stays.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
+from .._operations.flush import DeletionPlan, DeletionProgress
 from ..client.entry.entry import Entry, describe, identity
 from ..client.entry.labels import LabelMap
 from ..client.entry.nested import Document
@@ -26,7 +27,7 @@ from ..client.table import Table
 from .desired_config import Declaration
 from .entries import NO_COUNTS, EntriesFailed, reconcile_all
 from .projected_table import ProjectedTable
-from .purge import Purge
+from .purge import deletions, purge_of
 
 #: What is said of every section.
 _NOTHING: Document = {"outcome": "not declared", "changed": False, "counts": NO_COUNTS, "changes": [], "msg": ""}
@@ -158,24 +159,24 @@ class _Run:
     def _absent(self, dry_run: bool) -> Document:
         scene = self._scene
         self._check_absence()
-        purge = Purge(self._table, _either(self._declaration.absent or ()), (), scene.keep, scene.report_limit)
+        match = _either(self._declaration.absent or ())
+        purge = DeletionProgress(DeletionPlan(self._table, match, scene.keep, scene.report_limit))
 
         def result(failed: int = 0) -> Document:
             counts = {**NO_COUNTS, "deleted": purge.deleted, "failed": purge.failed + failed}
-            changes = purge.changes(scene.labels)
-            return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.kept}
+            changes = deletions(purge.plan, scene.labels)
+            return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.plan.kept}
 
-        purge.read()
-        if not dry_run:
-            try:
-                purge.carry_out()
-            except ConntrackError as error:
-                raise _SectionFailed(f"absent: {error}", result(failed=1)) from error
+        purge.plan.read(dry_run)
+        try:
+            purge.finish(dry_run)
+        except ConntrackError as error:
+            raise _SectionFailed(f"absent: {error}", result(failed=1)) from error
         if purge.failed:
             raise _SectionFailed(
                 f"absent: {purge.failed} stay{purge.doubt}, the first because: {purge.failure}", result()
             )
-        lines = "".join(sorted(describe(entry) + "\n" for entry in purge.shown))
+        lines = "".join(sorted(describe(entry) + "\n" for entry in purge.plan.shown))
         self._show({"diff": {"before": lines, "after": ""}}, "absent")
         return result()
 
@@ -198,7 +199,7 @@ class _Run:
         table = self._ahead if dry_run else self._table
         purge = None
         if declaration.scope is not None:
-            purge = Purge(table, declaration.scope, declared, scene.keep, limit)
+            purge = purge_of(table, declaration.scope, declared, scene.keep, limit)
         try:
             done = reconcile_all(table, declared, declaration.policy, scene.labels, dry_run, purge, limit)
         except InvalidValue as fault:

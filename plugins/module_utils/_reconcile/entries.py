@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from .._operations.flush import DeletionProgress
 from ..client.entry.diff import Change, patch
 from ..client.entry.document import to_document
 from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
@@ -45,7 +46,7 @@ from .plan import (
     plan_of,
     read_back,
 )
-from .purge import Purge
+from .purge import deletions
 
 #: How many entries were what.
 NO_COUNTS = dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0)
@@ -97,7 +98,7 @@ def reconcile_all(
     policy: Policy,
     labels: LabelMap = NO_LABELS,
     check_mode: bool = False,
-    purge: Purge | None = None,
+    purge: DeletionProgress | None = None,
     report_limit: int = 100,
 ) -> Document:
     """Make entries be as declared and return what was done, in the form of a module's result.
@@ -106,11 +107,11 @@ def reconcile_all(
     after all else was done.
     """
     if purge is not None:
-        purge.read()
-    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.concerns)
+        purge.plan.read(check_mode)
+    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.plan.includes)
+    if purge is not None:
+        purge.finish(check_mode)
     if not check_mode:
-        if purge is not None:
-            purge.carry_out()
         outcomes = apply_all(table, outcomes, policy, labels)
     return _report(declared, outcomes, labels, purge, report_limit)
 
@@ -299,7 +300,11 @@ def _entry_or_none(answer: Entry | KernelError) -> Entry | None:
 
 
 def _report(
-    declared: Sequence[Entry], outcomes: Sequence[Outcome], labels: LabelMap, purge: Purge | None, report_limit: int
+    declared: Sequence[Entry],
+    outcomes: Sequence[Outcome],
+    labels: LabelMap,
+    purge: DeletionProgress | None,
+    report_limit: int,
 ) -> Document:
     counts = {**NO_COUNTS}
     changes: list[Document] = []
@@ -332,8 +337,8 @@ def _report(
     if purge is not None:
         counts["deleted"] += purge.deleted
         counts["failed"] += purge.failed
-        changes += purge.changes(labels)
-        before.update((describe(entry), to_document(patch((), {}, entry))) for entry in purge.shown)  # what names it
+        changes += deletions(purge.plan, labels)
+        before.update((describe(entry), to_document(patch((), {}, entry))) for entry in purge.plan.shown)
         if purge.failed:
             failed.append(
                 {"index": None, "entry": {}, "msg": f"{purge.failed} in scope stay{purge.doubt}. {purge.failure}"}
@@ -341,7 +346,7 @@ def _report(
     result = {
         "changed": changed,
         "counts": counts,
-        "kept": 0 if purge is None else purge.kept,
+        "kept": 0 if purge is None else purge.plan.kept,
         "changes": changes[:report_limit],
         "failed_entries": failed[:report_limit],
         "diff": {"before": dict(sorted(before.items())), "after": dict(sorted(after.items()))},

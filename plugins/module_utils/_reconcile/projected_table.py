@@ -9,7 +9,7 @@ leaves. Nothing is changed here, and what is read is the table that there is.
 from __future__ import annotations
 
 import errno
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 from ..client.dump.scan import Visitor
 from ..client.entry.entry import Entry, Identity, describe, identity, lookup_key
@@ -56,9 +56,9 @@ class ProjectedTable(Table):
             else:
                 yield answer
 
-    def scan(self, visitor: Visitor, where: Term | None = None, family: int = 0, zero: bool = False) -> Iterator[None]:
+    def _scan(self, visitor: Visitor, where: Term | None, family: int, zero: bool) -> Generator[None, None, None]:
         staying = Not(self.deleted.term)
-        return super().scan(visitor, staying if where is None else And((where, staying)), family, zero)
+        return super()._scan(visitor, staying if where is None else And((where, staying)), family, zero)
 
     # expectations
 

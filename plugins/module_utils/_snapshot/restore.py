@@ -15,11 +15,11 @@ from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
 
-from .._operations.flush import UNLIMITED, DeletionProgress
+from .._operations.flush import DeletionPlan, DeletionProgress
 from .._reconcile.apply import settle_created
 from .._reconcile.entries import Outcome, bring_about, plan_all
 from .._reconcile.plan import CannotReconcile, Policy, expected_reply, read_back
-from .._reconcile.purge import Undeclared
+from .._reconcile.purge import undeclared
 from ..client.bulk.columns import batches
 from ..client.bulk.records import KEYS, Record, creations, declarations, document_of, entries
 from ..client.entry.document import to_document
@@ -230,21 +230,14 @@ class _Restoration:
 
     def purge(self, scope: Match, keep: frozenset[TcpConnection]) -> None:
         """Delete it as it is read, or at once if the scope needs counters or timestamps that an entry may lack."""
-        delete_limit = 0 if self._check_mode else UNLIMITED
-        foreign = Undeclared(self._table, self._recorded, keep, self._report.limit, delete_limit)
-        flushing = DeletionProgress(foreign)
+        foreign = DeletionPlan(self._table, undeclared(scope, self._recorded), keep, self._report.limit)
+        progress = DeletionProgress(foreign)
         try:
-            for _read in foreign.read(scope):
-                if not scope.needs:
-                    flushing.delete_pending()
-            flushing.delete_pending(last=True)
+            progress.start(self._check_mode)
+            progress.finish(self._check_mode)
         finally:
-            self._report.purged(foreign, flushing)
-
-        def is_leaving(entry: Entry) -> bool:
-            return foreign.concerns(entry, scope)
-
-        self._is_leaving = is_leaving
+            self._report.purged(foreign, progress)
+        self._is_leaving = foreign.includes
 
     # entries
 

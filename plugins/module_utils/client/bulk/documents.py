@@ -54,7 +54,7 @@ def parse_transform(labels: LabelMap = NO_LABELS, absent: bool = False) -> Colum
 
 
 def completion_transform(labels: LabelMap = NO_LABELS) -> ColumnTransform:
-    """From documents to what `entry.creation` makes of them: what `requests.windows` sends."""
+    """From documents to what `entry.creation` makes of them: what `requests.request_batches` sends."""
     return ColumnTransform(
         lambda document: creation(from_document(document, labels)),
         lambda found: _created(_parsed(found, labels)),

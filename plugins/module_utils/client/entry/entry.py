@@ -10,7 +10,7 @@ unknown or unset.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, Sequence, Tuple
 
 from .. import uapi
 from ..codec.attributes import ENTRY, INSEPARABLE
@@ -25,6 +25,10 @@ from ..codec.types import (
 )
 from ..errors import InvalidValue
 from .tuple import ENDPOINT_KEYS, default_reply, describe_tuple, reversed_tuple, tuple_of, with_tuple
+
+if TYPE_CHECKING:
+    from .labels import LabelMap
+    from .nested import Document
 
 Entry = Values
 Identity = Tuple[Any, ...]
@@ -164,6 +168,15 @@ def describe(entry: Mapping[str, Any]) -> str:
         if not plain:
             zones.append("reply " + describe_tuple(reply).partition(" ")[2])
     return f"{line} ({', '.join(zones)})" if zones else line
+
+
+def to_documents(entries: Sequence[Mapping[str, Any]], labels: LabelMap) -> list[Document]:
+    """Return the documents of entries (see `document.to_document`). Without entries, nothing is imported for it."""
+    if not entries:
+        return []
+    from .document import to_document
+
+    return [to_document(entry, labels) for entry in entries]
 
 
 def check_family(protocol: int, family: int) -> None:

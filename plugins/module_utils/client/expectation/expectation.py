@@ -550,6 +550,11 @@ def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator
                 break
 
 
+def dump(table: Table, match: Match) -> Iterator[Expectation]:
+    """The expectations that match (see `parse_match`), each with its zone."""
+    return (found for found in located(table, read_all(table)) if match(as_entry(found)))
+
+
 def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
     try:
         found = find_by_tuple(table, {**expectation, "zone": zone})

@@ -16,7 +16,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import METHOD, TARGETS
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import METHOD, PLANS
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES
 from ansible_collections.netops.conntrack.plugins.modules import conntrack_flush, conntrack_info
 
@@ -237,7 +237,7 @@ def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
 
 
 def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, tables in ((conntrack_flush, TARGETS), (conntrack_info, TABLES)):
+    for module, tables in ((conntrack_flush, PLANS), (conntrack_info, TABLES)):
         specs: list[Any] = []
         monkeypatch.setattr(
             module, "AnsibleModule", lambda argument_spec, specs=specs, **_more: specs.append(argument_spec)

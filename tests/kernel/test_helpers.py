@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, UNLIMITED, flush
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save

@@ -10,7 +10,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils import _module
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
     InvalidDocument,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 
-from .._signals import held
 from ..client.codec.attributes import Change
 from ..client.entry.diff import differences, patch
 from ..client.entry.document import to_document
@@ -56,10 +55,7 @@ KEYS_NEED_A_HELPER = "Linux translates keys of GRE only in connections that its 
 
 
 def reconcile(table: Table, declared: Entry, policy: Policy, labels: LabelMap, check_mode: bool) -> Document:
-    """Make one entry be as declared and return what was done, in the form of a module's result.
-
-    Raises `CannotReconcile`, with what was done all the same as its `result`.
-    """
+    """Apply the declaration of one entry and return the module's result. Raises `CannotReconcile`."""
     return EntryReconciler(table, declared, policy, labels).reconcile(check_mode)
 
 
@@ -85,15 +81,9 @@ class EntryReconciler(Reconciler):
         return to_document(resource, self.labels)
 
     def create(self, plan: Plan) -> Entry:
+        """In a replacement, create the entry before a packet of the connection does, deleting the one that it made."""
         wanted = desired_entry(plan)
-        with held():  # what the kernel did not take in full is deleted again
-            if plan.operation == "replaced":
-                return self._create_first(wanted)
-            return self._create(wanted)
-
-    def _create_first(self, wanted: Entry) -> Entry:
-        """Create an entry before a packet of the connection does, deleting the one that it has made."""
-        for _attempt in range(ATTEMPTS - 1):
+        for _attempt in range(ATTEMPTS - 1 if plan.operation == "replaced" else 0):
             try:
                 return self._create(wanted)
             except StalePlan:
@@ -166,9 +156,9 @@ def _about_helper(name: str) -> str:
 
 
 def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: LabelMap, certain: bool = True) -> Entry:
-    """What was `found` where an entry was created, if it is as wanted.
+    """Check the entry that was `found` after a creation, and return it.
 
-    If not, it is deleted again where it is `certain` that it is ours. Raises `CannotReconcile`.
+    If it is not as wanted, delete it again, unless another process may have created it. Raises `CannotReconcile`.
     """
     if found is None:
         raise CannotReconcile(f"{describe(wanted)} was created and is gone again already", "created")
@@ -209,7 +199,7 @@ def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None
 
 
 def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
-    """What the kernel did not take, apart from what a packet may have changed since."""
+    """The declared keys that the kernel did not accept, except those that packets change."""
     return [
         change
         for change in differences(declared, found, labels)
@@ -227,9 +217,9 @@ def _explain(missed: list[Change]) -> str:
 
 
 def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: KernelError | None = None) -> Entry:
-    """What was `found` after an update that ended with `error`, if it is as declared.
+    """Check the entry that was `found` after an update, which may have ended with an `error`, and return it.
 
-    Raises `CannotReconcile`, with what was changed all the same; `StalePlan` where the entry vanished.
+    Raises `CannotReconcile` with the changes that were made, and `StalePlan` if the entry is gone.
     """
     if found is None:
         if error is not None and not isinstance(error, ResultUnknown):
@@ -250,5 +240,5 @@ def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: Ker
 
 
 def _is_counting_on(change: Change, found: Entry) -> bool:
-    """Whether this is a new countdown that was not set: the old one only falls."""
+    """Whether a timeout was not set: the old one only decreases."""
     return change.key == "timeout" and found.get("timeout", 0) <= change.before

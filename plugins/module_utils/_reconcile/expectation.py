@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from typing import Sequence
 
-from .._signals import held
 from ..client.codec.attributes import FIXED, KEY, Change
 from ..client.entry.entry import check_timeout_min, identity, timeout_changes
 from ..client.entry.entry import describe as describe_entry
@@ -39,10 +38,7 @@ _GROUPS = ("master.", "nat.")
 
 
 def reconcile(table: Table, declared: Expectation, policy: Policy, check_mode: bool) -> Document:
-    """Make one expectation be as declared and return what was done, in the form of a module's result.
-
-    Raises `CannotReconcile`, with what was done all the same as its `result`.
-    """
+    """Apply the declaration of one expectation and return the module's result. Raises `CannotReconcile`."""
     return _ExpectationReconciler(table, declared, policy).reconcile(check_mode)
 
 
@@ -53,7 +49,7 @@ class _ExpectationReconciler(Reconciler):
     replaced = ". The expectation that it was to replace"
     hidden = _ITS_OWN
     client = client
-    #: What the kernel removed to make room for this one.
+    #: Expectations that the kernel removed to make room for this one.
     evicted: Sequence[Expectation] = ()
 
     def find(self, resource: Expectation) -> Expectation | None:
@@ -133,10 +129,7 @@ class _ExpectationReconciler(Reconciler):
     # Its application
 
     def create(self, plan: Plan) -> Expectation:
-        with held():  # its timeout takes a second request
-            return self._create(plan, plan.wanted or {})
-
-    def _create(self, plan: Plan, wanted: Expectation) -> Expectation:
+        wanted = plan.wanted or {}
         siblings = list(client.read_of_master(self.table, wanted))
         try:
             self.send_create(wanted)
@@ -223,7 +216,7 @@ class _ExpectationReconciler(Reconciler):
 
 
 def _replacement(declared: Expectation, actual: Expectation) -> Expectation:
-    """The declaration, and for what it leaves open, what is there."""
+    """Complete a declaration with the existing values of keys that it does not contain."""
     kept = {key: value for key, value in actual.items() if key in _KEPT or key in ("family", "timeout")}
     for group in _GROUPS:
         if any(key.startswith(group) for key in declared):

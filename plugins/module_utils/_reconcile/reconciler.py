@@ -33,19 +33,14 @@ class StalePlan(ConntrackError):
 class CannotReconcile(PartialFailure):
     """The declaration cannot be applied.
 
-    `operation` is what has been done all the same, `done` which changes are in force, `result` both
-    in the form of a module's; `plan` is what was tried.
+    `operation` is the operation that was carried out before the error, and `done` are the changes in force. `result`
+    has both in the form of a module's result. `plan` is the plan that failed, if there was one.
     """
 
     def __init__(
-        self,
-        sentence: str,
-        operation: str = "unchanged",
-        done: Sequence[Change] = (),
-        result: Document | None = None,
-        plan: Plan | None = None,
+        self, sentence: str, operation: str = "unchanged", done: Sequence[Change] = (), plan: Plan | None = None
     ) -> None:
-        super().__init__(sentence, result)
+        super().__init__(sentence)
         self.plan = plan
         self.operation = operation
         self.done = list(done)
@@ -60,7 +55,7 @@ class Policy(NamedTuple):
     timeout_min: int = 0
 
     def check_purge(self, scope: object | None) -> None:
-        """`InvalidValue` for a purge of what is not declared to be there, where nothing is."""
+        """Raise `InvalidValue` for a purge beside entries that must be absent."""
         if scope is not None and self.state == "absent":
             raise InvalidValue("purge", "what is declared is to be absent; write state: present or leave purge out")
 
@@ -76,7 +71,7 @@ class Policy(NamedTuple):
 class Plan(NamedTuple):
     """The operation for one resource: created, updated, replaced, deleted or unchanged.
 
-    `actual` is the resource that was read, `changes` are the declared keys that differ from it, and `wanted` is the
+    `actual` is the resource that was read. `changes` are the declared keys that differ from it. `wanted` is the
     resource after a change.
     """
 
@@ -104,9 +99,11 @@ class Reconciler(ABC):
     replaced: str
     #: The operation that a failed replacement reports after the old resource was restored.
     restored = "replaced"
+    #: Operations of several requests, which no signal may interrupt.
+    held: Collection[str] = ("created", "replaced")
     #: Keys that no diff shows.
     hidden: tuple[str, ...] = ()
-    #: What has the functions `create`, `update` and `delete` of a table and a resource, and `to_document`.
+    #: Contains the functions `create`, `update` and `delete` of a table and a resource, and `to_document`.
     client: Any
 
     def __init__(self, table: Table, declared: Values, policy: Policy) -> None:
@@ -126,7 +123,7 @@ class Reconciler(ABC):
     def create(self, plan: Plan) -> Values | None:
         """Create what is planned, also as a replacement, and read it back.
 
-        An error is a `CannotReconcile` with an operation if the new resource exists all the same.
+        Raises `CannotReconcile` with the operation `created` for an error after which the new resource exists.
         """
 
     @abstractmethod
@@ -134,8 +131,8 @@ class Reconciler(ABC):
         """Change what exists, and read it back."""
 
     @abstractmethod
-    def delete(self, plan: Plan) -> None:
-        """Delete what exists, also for a replacement."""
+    def delete(self, plan: Plan) -> Values | None:
+        """Delete what exists, also for a replacement, and return None."""
 
     @abstractmethod
     def restore(self, old: Values) -> None:
@@ -164,7 +161,7 @@ class Reconciler(ABC):
     def reconcile(self, check_mode: bool) -> Document:
         """Apply the declaration and return the module's result.
 
-        Raises `CannotReconcile` with what was done all the same as its `result`.
+        Raises `CannotReconcile` with the module's result of what was done before the error.
         """
         try:
             plan, after = self.carry_out(check_mode)
@@ -176,7 +173,7 @@ class Reconciler(ABC):
     def carry_out(self, check_mode: bool = False) -> tuple[Plan, Values | None]:
         """Apply the declaration and return the plan and the resource afterwards.
 
-        Raises `CannotReconcile` with what was done all the same; where that is unknown, with what was tried.
+        Raises `CannotReconcile` with what was done before the error, or with the plan if that is unknown.
         """
         tried: Plan | None = None
         attempts_left = ATTEMPTS
@@ -196,28 +193,24 @@ class Reconciler(ABC):
                 operation, done = error.operation, error.done
             elif isinstance(error, ResultUnknown) and tried is not None:
                 operation, done = tried.operation, tried.changes
-            raise CannotReconcile(str(error), operation, done, plan=tried) from error
+            raise CannotReconcile(str(error), operation, done, tried) from error
 
     def apply(self, plan: Plan) -> Values | None:
         """Carry out a plan and return the resource as it then is, None if it is gone.
 
-        Raises `StalePlan`; `CannotReconcile` where the kernel took less than was declared, or where it
-        is not known what it took; any other `KernelError` where nothing was done. An answer that got
-        lost is `ResultUnknown` only after a second attempt.
+        Raises `StalePlan`, `CannotReconcile` if the kernel accepted less than declared or that is unknown, and any
+        other `KernelError` if nothing was done. `ResultUnknown` follows a second attempt.
         """
-        if plan.operation == "created":
-            return self.create(plan)
-        if plan.operation == "updated":
-            return self.update(plan)
-        if plan.operation == "replaced":
-            from .._signals import held  # few tasks replace something
+        if not plan.changed:
+            return plan.actual
+        steps = {"created": self.create, "updated": self.update, "replaced": self._replace, "deleted": self.delete}
+        step: Callable[[Plan], Values | None] = steps[plan.operation]
+        if plan.operation not in self.held:
+            return step(plan)
+        from .._signals import held  # most tasks change nothing
 
-            with held():
-                return self._replace(plan)
-        if plan.operation == "deleted":
-            self.delete(plan)
-            return None
-        return plan.actual
+        with held():
+            return step(plan)
 
     def _replace(self, plan: Plan) -> Values | None:
         self.delete(plan)

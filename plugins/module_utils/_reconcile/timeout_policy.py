@@ -96,9 +96,9 @@ def _family_of_other(declared: client.Policy) -> Iterator[InvalidValue]:
 
 
 def reconcile(table: Table, declared: client.Policy, state: str, replace: bool, check_mode: bool) -> Document:
-    """Make a policy, or the defaults where none is named, be as declared.
+    """Apply the declaration of one policy, or of a protocol's defaults, and return the module's result.
 
-    Returns what was done in the form of a module's result, and raises `CannotReconcile` with the same.
+    Raises `CannotReconcile`.
     """
     return _PolicyReconciler(table, declared, Policy(state, replace=replace)).reconcile(check_mode)
 
@@ -109,6 +109,7 @@ class _PolicyReconciler(Reconciler):
     key = "policy"
     replaced = ". The policy that it was to replace"
     restored = "unchanged"
+    held = ("replaced",)
     client = client
 
     def find(self, resource: client.Policy) -> client.Policy | None:
@@ -151,7 +152,7 @@ class _PolicyReconciler(Reconciler):
 
     def update(self, plan: Plan) -> client.Policy | None:
         if "name" in plan.declared:
-            # The whole of it: the kernel sets a state that is left out back to its default
+            # All of it: the kernel resets a state that is left out to its default
             self.send_update(plan.wanted or {})
         else:
             retry_if_unknown(lambda: client.set_defaults(self.table, plan.declared))

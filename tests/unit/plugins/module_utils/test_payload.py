@@ -44,7 +44,7 @@ KEYS = "client/host/sysctl client/match/keys"
 #: What reads and shows a document.
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
 #: What reconciles one entry.
-RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff _signals"
+RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff"
 EXPECTATION = "client/entry/nested client/expectation/expectation"
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
@@ -66,7 +66,7 @@ FILES = {
             MANY,
             KEYS,
             EXPECTATION,
-            "_atomic_file client/timeout_policy _reconcile/expectation _reconcile/sysctl_files",
+            "_atomic_file _signals client/timeout_policy _reconcile/expectation _reconcile/sysctl_files",
             "_reconcile/settings _source/file _source/yaml _reconcile/timeout_policy",
         ),
     ),
@@ -81,20 +81,20 @@ FILES = {
             "client/dump/scan client/host/ssh_session _reconcile/entries _operations/flush _operations/resource",
             "_argspec/purge _reconcile/purge _source/file",
         ),
-        (MANY, KEYS, EXPECTATION, "_source/yaml"),
+        (MANY, KEYS, EXPECTATION, "_source/yaml _signals"),
     ),
     "conntrack_entry": (
         (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/label_map _argspec/tuple"),
-        (MANY,),
+        (MANY, "_signals"),
     ),
     "conntrack_expectation": (
         (
             TABLE,
             MODULE,
             EXPECTATION,
-            "_reconcile/reconciler _reconcile/expectation _signals _argspec/expectation _argspec/tuple",
+            "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
         ),
-        (MANY, "client/match/match client/match/keys"),
+        (MANY, "client/match/match client/match/keys _signals"),
     ),
     "conntrack_facts": (
         (TABLE, MODULE, MATCH, "_operations/facts"),
@@ -128,7 +128,7 @@ FILES = {
             "client/bulk/documents client/bulk/columns client/bulk/records client/dump/scan",
             "client/host/ssh_session _reconcile/entries _snapshot/hash_set _operations/flush _operations/resource",
             "_atomic_file _snapshot/projected _argspec/purge _reconcile/purge _snapshot/restore",
-            "_snapshot/report _snapshot/save _snapshot/file",
+            "_signals _snapshot/report _snapshot/save _snapshot/file",
         ),
         (MANY, KEYS, "_reconcile/expectation"),
     ),

@@ -208,8 +208,8 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
         parse_entries,
         reconcile_all,
     )
-    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils._source.file import entries_in, read
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections

@@ -195,7 +195,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import NE
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import reconcile
-    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 

@@ -285,7 +285,7 @@ def save(module: AnsibleModule, table: Table, match: Match, labels: LabelMap, sc
 
 
 def restore(module: AnsibleModule, table: Table, match: Match, labels: LabelMap, scope: Match | None) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
     from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections

@@ -166,7 +166,7 @@ def save(path: str) -> Work:
 def restore(path: str) -> Work:
     """What conntrack_snapshot does to restore it."""
     module, match, labels = _of("_snapshot.restore"), _of("client.match.match"), _of("client.entry.labels")
-    file, policy = _of("_snapshot.file"), _of("_reconcile.plan").Policy(on_existing="keep")
+    file, policy = _of("_snapshot.file"), _of("_reconcile.reconciler").Policy(on_existing="keep")
     table = _table()
 
     def work() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap

@@ -16,8 +16,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entrie
     parse_entries,
     reconcile_all,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match

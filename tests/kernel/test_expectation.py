@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile, Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     Exists,

@@ -24,7 +24,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush
 )
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import RestoreFailed, restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import DeletionPlan, flush
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import parse_wanted, update
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import Goal, wait
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save

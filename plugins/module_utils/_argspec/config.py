@@ -24,7 +24,7 @@ from .tuple import group
 
 if TYPE_CHECKING:
     from .._reconcile.desired_config import Declaration, DeclaredExpectation, DeclaredPolicy
-    from .._reconcile.plan import Policy
+    from .._reconcile.reconciler import Policy
     from .._source.faults import ValidationErrors
     from ..client.entry.entry import Entry
     from ..client.entry.labels import LabelMap
@@ -175,7 +175,7 @@ _ANY = (-(1 << 63), (1 << 64) - 1)
 
 
 def _policy(options: Mapping[str, Any]) -> Policy:
-    from .._reconcile.plan import Policy
+    from .._reconcile.reconciler import Policy
 
     state = options.get("state", "present")
     return Policy(state, options["on_existing"], options["replace"], options["timeout_min"])
@@ -273,7 +273,7 @@ def _entries(items: Any, policy: Policy, labels: LabelMap, faults: ValidationErr
 
 def _expectations(items: Any, faults: ValidationErrors) -> list[DeclaredExpectation]:
     from .._reconcile.desired_config import DeclaredExpectation
-    from .._reconcile.plan import check_refreshment
+    from ..client.entry.entry import check_timeout_min
     from ..client.expectation.expectation import from_document
 
     found = []
@@ -285,5 +285,5 @@ def _expectations(items: Any, faults: ValidationErrors) -> list[DeclaredExpectat
             if declared is not None:
                 found.append(DeclaredExpectation(declared, _policy(options)))
                 with faults.collect(key):
-                    check_refreshment(declared, found[-1].policy)
+                    check_timeout_min(options["timeout_min"], declared)
     return found

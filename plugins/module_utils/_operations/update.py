@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple
 
+from ..client.codec.attributes import Change
 from ..client.codec.types import LABELS, STATUS, parse_integer, parse_masked
-from ..client.entry.diff import Change, differences, forces_replacement, patch
+from ..client.entry.diff import differences, forces_replacement, patch
 from ..client.entry.document import to_document
-from ..client.entry.entry import SETTABLE_STATUS, Entry, describe
+from ..client.entry.entry import SETTABLE_STATUS, Entry, check_timeout_min, describe, timeout_changes
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.errors import (
     NAMED,
@@ -48,7 +49,7 @@ class UpdateFailed(PartialFailure):
     """Not all that matches is as wanted."""
 
 
-class Plan(NamedTuple):
+class PlannedUpdate(NamedTuple):
     """What is to be done about one entry: what will change, why the rest cannot, by its key, and what to send."""
 
     actual: Entry
@@ -68,22 +69,19 @@ class Wanted(NamedTuple):
     timeout_min: int = 0
     labels: LabelMap = NO_LABELS
 
-    def plan(self, actual: Entry) -> Plan:
+    def plan(self, actual: Entry) -> PlannedUpdate:
         """What is to be done about this entry."""
         declared = self.declared
         if "status" in declared:
             declared = {**declared, "status": declared["status"] | actual.get("status", 0)}
         changes = differences(declared, actual, self.labels)
-        if "timeout" in declared and "timeout" in actual:  # of an offloaded entry it is not shown, and not in use
-            remaining, timeout = actual["timeout"], declared["timeout"]
-            if not self.timeout_min <= remaining <= timeout:
-                changes.append(Change("timeout", remaining, timeout))
+        changes += timeout_changes(declared, actual, self.timeout_min, shorten=True)
         hindered = {
             key: f"{key} cannot be changed, {reason}"
             for key, reason in forces_replacement(changes, declared, actual).items()
         }
         changes = [change for change in changes if change.key not in hindered]
-        return Plan(actual, changes, hindered, patch(changes, declared, actual) if changes else {})
+        return PlannedUpdate(actual, changes, hindered, patch(changes, declared, actual) if changes else {})
 
     def without(self, *keys: str) -> Wanted:
         """The same, but for these keys."""
@@ -117,7 +115,7 @@ def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: Label
         declared["labels"], declared["labels_mask"] = add, add | remove
     if "timeout" in given:
         declared["timeout"] = parse_integer(given["timeout"], "set.timeout", 1, 0xFFFFFFFF)
-    _check_timeout_min(timeout_min, declared)
+    check_timeout_min(timeout_min, declared, "set.")
     if "status" in given:
         declared["status"] = STATUS.parse(given["status"], "set.status")
         others = declared["status"] & ~SETTABLE_STATUS
@@ -140,18 +138,6 @@ def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: Label
 def _label_bits(given: Mapping[str, Any], key: str, labels: LabelMap) -> int:
     path = f"set.{key}"
     return LABELS.parse(labels.to_bits(given.get(key, []), path), path)
-
-
-def _check_timeout_min(timeout_min: int, declared: Entry) -> None:
-    if not timeout_min:
-        return
-    if "timeout" not in declared:
-        raise InvalidValue("timeout_min", "there is no timeout to set; write set.timeout too")
-    if timeout_min > declared["timeout"]:
-        raise InvalidValue(
-            "timeout_min",
-            f"{timeout_min} is above set.timeout, which would be set on every run; write {declared['timeout']} or less",
-        )
 
 
 def update(
@@ -231,7 +217,7 @@ class _Updating:
             for plan in plans:
                 self._note(plan, plan.changes)
             return
-        sent: deque[Plan] = deque()
+        sent: deque[PlannedUpdate] = deque()
 
         def requests() -> Iterator[Entry]:
             for plan in plans:
@@ -247,7 +233,7 @@ class _Updating:
             else:
                 self._go_on(plan, error)
 
-    def _plans(self, match: Match, most: int) -> Iterator[Plan]:
+    def _plans(self, match: Match, most: int) -> Iterator[PlannedUpdate]:
         """What is to be done about each entry about which something can be done."""
         for entry in self._table.dump(where=match.where):
             self.matched += 1
@@ -261,7 +247,7 @@ class _Updating:
             elif not plan.hindered:
                 self.unchanged += 1
 
-    def _go_on(self, plan: Plan, error: KernelError) -> None:
+    def _go_on(self, plan: PlannedUpdate, error: KernelError) -> None:
         """See what came of an update that ended with this error, and make what is left, but for what is refused."""
         wanted, tried = self._wanted.without(*plan.hindered), plan
         reasons: dict[str, str] = {}
@@ -290,7 +276,7 @@ class _Updating:
             error = another
         self._conclude(plan, reasons)
 
-    def _send(self, plan: Plan) -> KernelError | None:
+    def _send(self, plan: PlannedUpdate) -> KernelError | None:
         try:
             self._table.update(plan.request)
         except KernelError as error:
@@ -309,7 +295,7 @@ class _Updating:
 
     # what became of an entry
 
-    def _conclude(self, plan: Plan, reasons: Mapping[str, str]) -> None:
+    def _conclude(self, plan: PlannedUpdate, reasons: Mapping[str, str]) -> None:
         """It was changed but for the keys for which there is a reason."""
         done = [change for change in plan.changes if change.key not in reasons]
         if reasons:
@@ -319,7 +305,7 @@ class _Updating:
             self._fail(plan.actual, sentence, plan)
         self._note(plan, done, whole=not reasons)
 
-    def _note(self, plan: Plan, changes: list[Change], whole: bool = True) -> None:
+    def _note(self, plan: PlannedUpdate, changes: list[Change], whole: bool = True) -> None:
         """These changes were made; if they are the whole of what was wanted, it is updated."""
         if whole and not plan.hindered:
             self.updated += 1
@@ -327,12 +313,12 @@ class _Updating:
         room = max(0, self._report_limit - len(self._changes))
         self._changes += [(plan.actual, change) for change in changes[:room]]
 
-    def _lose(self, plan: Plan) -> None:
+    def _lose(self, plan: PlannedUpdate) -> None:
         """It is gone, or another took its place."""
         if not plan.hindered:
             self.gone += 1
 
-    def _fail(self, entry: Entry, sentence: str, plan: Plan | None = None) -> None:
+    def _fail(self, entry: Entry, sentence: str, plan: PlannedUpdate | None = None) -> None:
         """Not all of it was done. Of an entry with a `plan`, what hindered it is counted already."""
         if plan is None or not plan.hindered:
             self.refused += 1
@@ -362,7 +348,7 @@ class _Updating:
         }
 
 
-def _refused(left: Plan, tried: Plan, error: KernelError) -> dict[str, str]:
+def _refused(left: PlannedUpdate, tried: PlannedUpdate, error: KernelError) -> dict[str, str]:
     """Of what is left of an update that ended with this error, the keys that were refused, each with the reason."""
     reasons = dict(left.hindered)
     if left.changes and not isinstance(error, (NotFound, ResultUnknown)):

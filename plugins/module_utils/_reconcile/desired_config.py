@@ -14,7 +14,8 @@ from ..client.entry.entry import Entry, Identity, creation, describe
 from ..client.entry.tuple import protocol_keys
 from ..client.errors import InvalidValue
 from ..client.match.match import Match
-from .plan import Plan, Policy, desired_entry
+from .plan import desired_entry
+from .reconciler import Plan, Policy
 
 
 class DeclaredPolicy(NamedTuple):

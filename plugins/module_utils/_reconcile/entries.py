@@ -6,7 +6,7 @@ An entry is looked up by its tuple, many at once: what that costs depends on how
 many are in the table. Only a purge reads the table, or what of it is in scope.
 
 What does not go as planned, because the table has changed meanwhile, an answer got lost or the kernel refused
-something, is done again for that entry alone (see `reconcile`), which knows what to make of it.
+something, is done again for that entry alone (see `EntryReconciler`), which handles each of these cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import contextlib
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .._operations.flush import DeletionProgress
-from ..client.entry.diff import Change, patch
+from ..client.codec.attributes import Change
+from ..client.entry.diff import patch
 from ..client.entry.document import to_document
 from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
 from ..client.entry.labels import NO_LABELS, LabelMap
@@ -32,21 +33,18 @@ from ..client.errors import (
     Unavailable,
 )
 from ..client.table import Table
-from .apply import settle_created, settle_updated
-from .entry import carry_out
+from .entry import EntryReconciler, settle_created, settle_updated
 from .plan import (
-    CannotReconcile,
+    OF_THE_MOMENT,
     CurrentState,
-    Plan,
-    Policy,
     check,
     desired_entry,
-    diff_of,
     expected_reply,
     plan_of,
     read_back,
 )
 from .purge import deletions
+from .reconciler import CannotReconcile, Plan, Policy, diff_of
 
 #: How many entries were what.
 NO_COUNTS = dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0)
@@ -260,7 +258,7 @@ def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error
     """What becomes of one that is planned and carried out anew, after an `error` if there was any."""
     unknown = isinstance(error, ResultUnknown)
     try:
-        new, _entry = carry_out(table, plan.declared, policy, labels)
+        new, _entry = EntryReconciler(table, plan.declared, policy, labels).carry_out()
     except CannotReconcile as failure:
         if unknown and failure.operation == "unchanged":
             return Outcome(plan, plan.operation, plan.changes, failure)
@@ -332,7 +330,7 @@ def _report(
             }
         )
         if outcome.error is None and outcome.plan is not None:
-            diff = diff_of(outcome.plan, labels)
+            diff = diff_of(outcome.plan, lambda one: to_document(one, labels), OF_THE_MOMENT)
             before[describe(entry)], after[describe(entry)] = diff["before"], diff["after"]
     if purge is not None:
         counts["deleted"] += purge.deleted

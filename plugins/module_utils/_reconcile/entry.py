@@ -1,80 +1,244 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One entry, declared against actual: a plan, its application, and a report."""
+"""Reconcile one entry. `settle_created` and `settle_updated` also check what `entries` changes in batches."""
 
 from __future__ import annotations
 
-from ..client.entry.entry import Entry
-from ..client.entry.labels import LabelMap
-from ..client.entry.nested import Document
-from ..client.errors import ConntrackError, ResultUnknown
-from ..client.table import Table
-from .apply import StalePlan, apply
-from .plan import CannotReconcile, CurrentState, Plan, Policy, diff_of, plan_of, present_or_empty
+import contextlib
 
-#: How often to plan anew where the table was changed by others.
-_ATTEMPTS = 3
+from ..client.codec.attributes import Change
+from ..client.entry.diff import differences, patch
+from ..client.entry.document import to_document
+from ..client.entry.entry import SETTABLE_STATUS, TCP_FLAGS, Entry, creation, describe, identity
+from ..client.entry.labels import NO_LABELS, LabelMap
+from ..client.entry.nested import Document
+from ..client.entry.tuple import tuple_of
+from ..client.errors import Exists, KernelError, NotFound, ResultUnknown, Unsupported
+from ..client.table import LABELS_NEED_A_RULE, Table
+from .plan import (
+    OF_THE_MOMENT,
+    CurrentState,
+    check_room,
+    desired_entry,
+    is_exactly_translated,
+    is_translated,
+    plan_of,
+    read_back,
+    recreation,
+)
+from .reconciler import ATTEMPTS, CannotReconcile, Plan, Policy, Reconciler, StalePlan
+
+#: Keys that packets change, maybe before the entry is read back.
+_MOVED_BY_PACKETS = ("tcp.state", "sctp.state", "dccp.state", *TCP_FLAGS)
+
+#: The kernel's helpers, and their modules. With the module parameter `ports`, a port follows the name: `ftp-2121`.
+_HELPERS = {
+    "amanda": "nf_conntrack_amanda",
+    "ftp": "nf_conntrack_ftp",
+    "irc": "nf_conntrack_irc",
+    "netbios-ns": "nf_conntrack_netbios_ns",
+    "pptp": "nf_conntrack_pptp",
+    "Q.931": "nf_conntrack_h323",
+    "RAS": "nf_conntrack_h323",
+    "sane": "nf_conntrack_sane",
+    "sip": "nf_conntrack_sip",
+    "snmp": "nf_conntrack_snmp",
+    "snmp_trap": "nf_nat_snmp_basic",
+    "tftp": "nf_conntrack_tftp",
+}
+
+#: A helper that no request can attach: it is registered for UDP, and is for connections of TCP.
+_H245 = "H.245"
+
+GRE = 47
+KEYS_NEED_A_HELPER = "Linux translates keys of GRE only in connections that its PPTP helper expects"
 
 
 def reconcile(table: Table, declared: Entry, policy: Policy, labels: LabelMap, check_mode: bool) -> Document:
-    """Make one entry be as declared and return what was done, in the form of a module's result.
-
-    Raises `CannotReconcile`, with what was done all the same as its `result`.
-    """
-    try:
-        plan, entry = carry_out(table, declared, policy, labels, check_mode)
-    except CannotReconcile as failure:
-        failure.result = _result_of(failure, table, declared, labels)
-        raise
-    return {
-        "changed": plan.changed,
-        "operation": plan.operation,
-        "before": present_or_empty(plan.actual, labels),
-        "entry": present_or_empty(entry, labels),
-        "changes": [change.as_document() for change in plan.changes],
-        "diff": diff_of(plan, labels),
-    }
+    """Apply the declaration of one entry and return the module's result. Raises `CannotReconcile`."""
+    return EntryReconciler(table, declared, policy, labels).reconcile(check_mode)
 
 
-def carry_out(
-    table: Table, declared: Entry, policy: Policy, labels: LabelMap, check_mode: bool = False
-) -> tuple[Plan, Entry | None]:
-    """Make one entry be as declared and return what was planned for that, and the entry as it then is.
+class EntryReconciler(Reconciler):
+    """One declared entry."""
 
-    Raises `CannotReconcile`, with what was done all the same; where that is unknown, with what was tried.
-    """
-    tried: Plan | None = None
-    try:
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            tried = None
-            tried = plan = plan_of(CurrentState(table), declared, policy, labels)
+    key = "entry"
+    replaced = "; the entry it was to replace"
+    hidden = OF_THE_MOMENT
+    client = Table
+
+    def __init__(self, table: Table, declared: Entry, policy: Policy, labels: LabelMap = NO_LABELS) -> None:
+        super().__init__(table, declared, policy)
+        self.labels = labels
+
+    def find(self, resource: Entry) -> Entry | None:
+        return CurrentState(self.table).get(resource)
+
+    def plan(self) -> Plan:
+        return plan_of(CurrentState(self.table), self.declared, self.policy, self.labels)
+
+    def to_document(self, resource: Entry) -> Document:
+        return to_document(resource, self.labels)
+
+    def create(self, plan: Plan) -> Entry:
+        """In a replacement, create the entry before a packet of the connection does, deleting the one that it made."""
+        wanted = desired_entry(plan)
+        for _attempt in range(ATTEMPTS - 1 if plan.operation == "replaced" else 0):
             try:
-                return plan, plan.foreseen() if check_mode else apply(table, plan, labels)
+                return self._create(wanted)
             except StalePlan:
-                if not attempts_left:
-                    raise
-    except ConntrackError as error:
-        operation, done = "unchanged", []
-        if isinstance(error, CannotReconcile):
-            operation, done = error.operation, error.done
-        elif isinstance(error, ResultUnknown) and tried is not None:
-            operation, done = tried.operation, tried.changes
-        raise CannotReconcile(str(error), operation, done, plan=tried) from error
-    raise CannotReconcile("the table is changed by others all the time")  # never: the last attempt returns or raises
+                newcomer = self.find(wanted)
+                if newcomer is not None:
+                    with contextlib.suppress(NotFound):
+                        self.send_delete(newcomer)
+        return self._create(wanted)
+
+    def _create(self, wanted: Entry) -> Entry:
+        try:
+            certain = self.send_create(wanted)
+        except Exists as error:
+            view = CurrentState(self.table)
+            if view.get(wanted) is None:
+                check_room(view, creation(wanted))  # names who came first, if still there
+                if is_translated(wanted) and not is_exactly_translated(wanted):
+                    raise error.with_hint(
+                        "Perhaps all that nat lets the kernel choose from is taken: let it have more addresses or ports"
+                    ) from None
+            raise StalePlan(str(error)) from error
+        except Unsupported as error:
+            if "helper" not in wanted:
+                raise
+            raise error.with_hint(_about_helper(wanted["helper"])) from None
+        try:
+            found = read_back(self.table, wanted)
+        except KernelError as error:
+            raise CannotReconcile(f"{describe(wanted)} was created, but not read back. {error}", "created") from error
+        return settle_created(self.table, wanted, found, self.labels, certain)
+
+    def update(self, plan: Plan) -> Entry:
+        error: KernelError | None = None
+        try:
+            self.send_update(patch(plan.changes, plan.declared, plan.actual or {}))
+        except NotFound as gone:
+            raise StalePlan(str(gone)) from gone
+        except KernelError as caught:
+            error = caught
+        about = describe(plan.declared)
+        try:
+            found = self.find(plan.declared)
+        except KernelError as unread:
+            sentence = f"{about} was changed" if error is None else f"{error}. It may be changed in part"
+            raise CannotReconcile(
+                f"{sentence}, but it was not read back. {unread}", "updated", plan.changes
+            ) from unread
+        return settle_updated(plan, found, self.labels, error)
+
+    def delete(self, plan: Plan) -> None:
+        try:
+            self.send_delete(plan.actual or {})
+        except NotFound as gone:
+            about = describe(plan.declared)
+            raise StalePlan(f"{about} was deleted and created again by another process at each attempt") from gone
+
+    def restore(self, old: Entry) -> None:
+        self.send_create(recreation(old))
 
 
-def _result_of(failure: CannotReconcile, table: Table, declared: Entry, labels: LabelMap) -> Document:
-    result: Document = {
-        "changed": failure.operation != "unchanged",
-        "operation": failure.operation,
-        "changes": [change.as_document() for change in failure.done],
-    }
-    if failure.plan is not None:
-        declared = failure.plan.declared
+def _about_helper(name: str) -> str:
+    """What to do if the kernel has no helper of this name for an entry."""
+    if name == _H245:
+        return f"The kernel attaches the helper {name!r} only to the connections that its helper 'Q.931' expects"
+    known, _hyphen, port = name.rpartition("-")
+    module = _HELPERS.get(known if port.isdecimal() else name)
+    if module is None:
+        return f"The kernel has no helper {name!r}; write one of {', '.join(_HELPERS)}"
+    return f"Perhaps there is no helper {name!r} for this protocol: load its module {module}"
+
+
+def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: LabelMap, certain: bool = True) -> Entry:
+    """Check the entry that was `found` after a creation, and return it.
+
+    If it is not as wanted, delete it again, unless another process may have created it. Raises `CannotReconcile`.
+    """
+    if found is None:
+        raise CannotReconcile(f"{describe(wanted)} was created and is gone again already", "created")
+    if _is_bare(found, wanted):
+        missed = f"the protocol, which it does not track: there is {describe(found)}"
+    elif identity(found) != identity(wanted):
+        raise CannotReconcile(
+            f"{describe(wanted)} was created, but not read back: {describe(found)} hides it from view", "created"
+        )
+    else:
+        changes = _missed(wanted, found, labels)
+        missed = _explain(changes)
+        if wanted.get("original.protocol") == GRE and any(change.key.startswith("nat.") for change in changes):
+            missed += f". {KEYS_NEED_A_HELPER}"
+    if missed:
+        _undo(table, wanted, found if certain else None, missed)
+    return found
+
+
+def _is_bare(found: Entry, wanted: Entry) -> bool:
+    """Whether an entry has the addresses and the protocol of another and nothing that tells its flows apart."""
+    ends = ("source", "destination", "protocol")
+    there, asked = tuple_of(found, "original"), tuple_of(wanted, "original")
+    return set(there) == set(ends) != set(asked) and all(there[end] == asked[end] for end in ends)
+
+
+def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None:
+    """Delete an entry that is not as declared, unless it may be someone else's."""
     try:
-        result["entry"] = present_or_empty(CurrentState(table).get(declared), labels)
-    except ConntrackError:
-        if failure.plan is None:
-            return result
-    before = result["entry"] if failure.plan is None else present_or_empty(failure.plan.actual, labels)
-    return {"before": before, **result}
+        if found is not None:
+            with contextlib.suppress(NotFound):
+                EntryReconciler(table, wanted, Policy()).send_delete(found)
+            raise CannotReconcile(f"{describe(wanted)} was not created: the kernel did not take {missed}")
+        reason = ""
+    except KernelError as error:
+        reason = f". Deleting it again failed. {error}"
+    raise CannotReconcile(f"{describe(wanted)} is there, but the kernel did not take {missed}{reason}", "created")
+
+
+def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
+    """The declared keys that the kernel did not accept, except those that packets change."""
+    return [
+        change
+        for change in differences(declared, found, labels)
+        if change.key not in _MOVED_BY_PACKETS
+        and (change.key != "status" or declared["status"] & ~found.get("status", 0) & SETTABLE_STATUS)
+    ]
+
+
+def _explain(missed: list[Change]) -> str:
+    """The keys that did not take, with the reason for a loss that the kernel is silent on; "" for none."""
+    sentence = ", ".join(f"{change.key} (it is {change.before!r})" for change in missed)
+    if any(change.key == "labels" for change in missed):
+        sentence += f". {LABELS_NEED_A_RULE}"
+    return sentence
+
+
+def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: KernelError | None = None) -> Entry:
+    """Check the entry that was `found` after an update, which may have ended with an `error`, and return it.
+
+    Raises `CannotReconcile` with the changes that were made, and `StalePlan` if the entry is gone.
+    """
+    if found is None:
+        if error is not None and not isinstance(error, ResultUnknown):
+            raise StalePlan(str(error)) from error
+        raise CannotReconcile(f"{describe(plan.declared)} vanished while it was changed", "updated")
+    missed = _missed(plan.declared, found, labels)
+    if not missed and (error is None or isinstance(error, ResultUnknown)):
+        return found
+    left = {change.key for change in differences(plan.declared, found, labels)}
+    done = [change for change in plan.changes if change.key not in left and not _is_counting_on(change, found)]
+    if error is not None:
+        sentence = str(error)
+    else:
+        sentence = f"{describe(plan.declared)}: the kernel did not take {_explain(missed)}"
+    if done:
+        sentence += f". Changed all the same: {', '.join(change.key for change in done)}"
+    raise CannotReconcile(sentence, "updated" if done else "unchanged", done) from error
+
+
+def _is_counting_on(change: Change, found: Entry) -> bool:
+    """Whether a timeout was not set: the old one only decreases."""
+    return change.key == "timeout" and found.get("timeout", 0) <= change.before

@@ -4,17 +4,15 @@
 
 Check mode, diff, report and the change itself all come from the one plan. What the plan cannot
 foresee, because only the kernel knows (whether it has a helper of that name, whether a rule uses
-labels), is found when the result is read back (see `apply`).
+labels), is found when the result is read back (see `entry`).
 """
 
 from __future__ import annotations
 
-import copy
-from typing import Callable, Hashable, Iterable, NamedTuple, Sequence
+from typing import Callable, Hashable, Iterable
 
 from ..client import uapi
 from ..client.entry.diff import (
-    Change,
     differences,
     fill_groups,
     forces_replacement,
@@ -22,86 +20,38 @@ from ..client.entry.diff import (
     patch,
     unsupported_on_create,
 )
-from ..client.entry.document import as_declaration, to_document
+from ..client.entry.document import as_declaration
 from ..client.entry.entry import (
     DEFAULT_TIMEOUT,
     Entry,
     Identity,
     by_reply,
     check_states,
+    check_timeout_min,
     creation,
     describe,
     has_reply_alone,
     identity,
     lookup_key,
+    timeout_changes,
 )
-from ..client.entry.labels import NO_LABELS, LabelMap
-from ..client.entry.nested import Document, likewise, put
+from ..client.entry.labels import LabelMap
 from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple, zone_of
-from ..client.errors import InvalidValue, KernelError, NotFound, PartialFailure, ResultUnknown
+from ..client.errors import KernelError, NotFound, ResultUnknown
 from ..client.table import Table
+from .reconciler import CannotReconcile, Plan, Policy
 
 #: Keys of the moment or of the kernel's own; no diff shows them.
-_OF_THE_MOMENT = ("counters", "timestamps", "security_context", "id", "use", "extra")
+OF_THE_MOMENT = ("counters", "timestamps", "security_context", "id", "use", "extra")
 
 
-class CannotReconcile(PartialFailure):
-    """The declaration cannot be brought about.
+class EntryPlan(Plan):
+    """The plan to create, update or replace an entry."""
 
-    `operation` is what has been done all the same, `done` which changes are in force, `result` both
-    in the form of a module's; `plan` is what was tried.
-    """
-
-    def __init__(
-        self,
-        sentence: str,
-        operation: str = "unchanged",
-        done: Sequence[Change] = (),
-        result: Document | None = None,
-        plan: Plan | None = None,
-    ) -> None:
-        super().__init__(sentence, result)
-        self.plan = plan
-        self.operation = operation
-        self.done = list(done)
-
-
-class Policy(NamedTuple):
-    """Whether an entry is to be there, and how far to go where it is there already."""
-
-    state: str = "present"
-    on_existing: str = "update"
-    replace: bool = False
-    timeout_min: int = 0
-
-    def check_purge(self, scope: object | None) -> None:
-        """`InvalidValue` for a purge of what is not declared to be there, where nothing is."""
-        if scope is not None and self.state == "absent":
-            raise InvalidValue("purge", "what is declared is to be absent; write state: present or leave purge out")
-
-
-class Plan(NamedTuple):
-    """What is to be done about one entry.
-
-    `operation` is created, updated, replaced, deleted or unchanged; `actual` the entry as it was
-    read, `changes` what differs.
-    """
-
-    operation: str
-    declared: Entry
-    actual: Entry | None
-    changes: list[Change]
-
-    @property
-    def changed(self) -> bool:
-        return self.operation != "unchanged"
+    __slots__ = ()
 
     def foreseen(self) -> Entry | None:
-        """The entry as it will be."""
-        if self.operation == "deleted":
-            return None
-        if self.operation == "unchanged":
-            return self.actual
+        """The entry as it will be. It is not stored: many entries are planned at once, and few plans need it."""
         if self.operation == "updated":
             actual = self.actual or {}
             entry = {**actual, **patch(self.changes, self.declared, actual)}
@@ -121,7 +71,7 @@ class Plan(NamedTuple):
 
 
 def _is_of_the_moment(key: str) -> bool:
-    return key.partition(".")[0] in _OF_THE_MOMENT
+    return key.partition(".")[0] in OF_THE_MOMENT
 
 
 class CurrentState:
@@ -212,49 +162,36 @@ def read_back(table: Table, entry: Entry) -> Entry | None:
 
 
 def plan_of(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:
-    """The plan after which the entry is as `policy` has it. Raises what `plan_present` does."""
-    if policy.state == "absent":
-        return plan_absent(view, declared)
-    return plan_present(view, declared, policy, labels)
+    """The plan after which the entry is as `policy` has it.
 
-
-def plan_absent(view: CurrentState, declared: Entry) -> Plan:
-    """The plan after which there is no entry with the identity of `declared`, or with its reply if that is all."""
-    if has_reply_alone(declared):
-        declared = view.with_original(declared)
-    actual = view.get(declared)
-    return Plan("deleted" if actual is not None else "unchanged", declared, actual, [])
-
-
-def plan_present(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMap = NO_LABELS) -> Plan:
-    """The plan after which the entry is there as declared.
-
-    Raises `CannotReconcile` where that is known to be impossible, or against `policy`.
+    If it must be absent, that is the entry with the identity of `declared`, or with its reply if that is all. Raises
+    `CannotReconcile` where the plan is known to be impossible, or against `policy`.
     """
+    if policy.state == "absent":
+        if has_reply_alone(declared):
+            declared = view.with_original(declared)
+        actual = view.get(declared)
+        return Plan("deleted" if actual is not None else "unchanged", declared, actual, [])
     check(declared, policy)
     actual = view.get(declared)
     if actual is None:
-        return _possible(view, Plan("created", declared, None, []))
+        return _possible(view, EntryPlan("created", declared, None, []))
     if policy.on_existing == "keep":
         return Plan("unchanged", declared, actual, [])
-    changes = differences(declared, actual, labels) + _refreshment(declared, actual, policy)
+    changes = differences(declared, actual, labels) + timeout_changes(declared, actual, policy.timeout_min)
     if not changes:
         return Plan("unchanged", declared, actual, [])
-    if policy.on_existing == "fail":
-        keys = ", ".join(change.key for change in changes)
-        raise CannotReconcile(
-            f"{describe(actual)} is there already and differs in {keys}; set on_existing to update to change it"
-        )
+    policy.check_changes(describe(actual), changes)
     hindered = forces_replacement(changes, declared, actual)
     if not hindered:
-        return Plan("updated", declared, actual, changes)
+        return EntryPlan("updated", declared, actual, changes)
     if not policy.replace:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in hindered.items())
         raise CannotReconcile(
             f"{describe(actual)} cannot be changed in place ({reasons}); set replace to true to "
             "delete it and create it again, which interrupts the connection"
         )
-    return _possible(view, Plan("replaced", declared, actual, changes))
+    return _possible(view, EntryPlan("replaced", declared, actual, changes))
 
 
 def _possible(view: CurrentState, plan: Plan) -> Plan:
@@ -269,29 +206,8 @@ def _possible(view: CurrentState, plan: Plan) -> Plan:
 
 def check(declared: Entry, policy: Policy) -> None:
     """`InvalidValue` for what cannot be, whatever is there."""
-    check_refreshment(declared, policy)
+    check_timeout_min(policy.timeout_min, declared)
     check_states(declared)
-
-
-def check_refreshment(declared: Entry, policy: Policy) -> None:
-    if not policy.timeout_min:
-        return
-    if "timeout" not in declared:
-        raise InvalidValue("timeout_min", "there is no timeout to set; write timeout too")
-    if policy.timeout_min > declared["timeout"]:
-        raise InvalidValue(
-            "timeout_min",
-            f"{policy.timeout_min} is above the timeout, which would be set on every run; "
-            f"write {declared['timeout']} or less",
-        )
-
-
-def _refreshment(declared: Entry, actual: Entry, policy: Policy) -> list[Change]:
-    """A new countdown, where one is declared and fewer seconds remain than `timeout_min`."""
-    remaining = actual.get("timeout")
-    if "timeout" not in declared or remaining is None or remaining >= policy.timeout_min:
-        return []
-    return [Change("timeout", remaining, declared["timeout"])]
 
 
 def is_translated(entry: Entry) -> bool:
@@ -397,29 +313,3 @@ def recreation(entry: Entry) -> Entry:
     # An offloaded entry shows no countdown, and one that ends at once could not be created
     declared["timeout"] = max(1, declared.get("timeout", DEFAULT_TIMEOUT))
     return declared
-
-
-def present_or_empty(entry: Entry | None, labels: LabelMap = NO_LABELS) -> Document:
-    """The entry's document, empty for none."""
-    return {} if entry is None else to_document(entry, labels)
-
-
-def diff_of(plan: Plan, labels: LabelMap = NO_LABELS) -> Document:
-    """`{"before": …, "after": …}` with the declared keys alone, and no countdowns."""
-    declared = to_document(plan.declared, labels)
-    for key in _OF_THE_MOMENT:
-        declared.pop(key, None)
-    counting = not any(change.key == "timeout" for change in plan.changes)
-    if plan.actual is not None and counting:
-        declared.pop("timeout", None)
-    before = likewise(to_document(plan.actual, labels), declared) if plan.actual is not None else {}
-    if plan.operation == "deleted":
-        return {"before": before, "after": {}}
-    if plan.operation == "created":
-        return {"before": before, "after": declared}
-    after = copy.deepcopy(before)
-    for change in plan.changes:
-        if change.before is not None:  # some bits of a mark, where no more are declared
-            put(before, change.key, change.before)
-        put(after, change.key, change.after)
-    return {"before": before, "after": after}

@@ -21,7 +21,7 @@ from ..client.netlink.message import Message
 from ..client.netlink.socket import NetlinkSocket
 from ..client.table import Table
 from .entries import plan_all
-from .plan import Policy
+from .reconciler import Policy
 
 NOTHING = Match(NEVER)
 

@@ -16,10 +16,11 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
 
 from .._operations.flush import DeletionPlan, DeletionProgress
-from .._reconcile.apply import settle_created
 from .._reconcile.entries import Outcome, bring_about, plan_all
-from .._reconcile.plan import CannotReconcile, Policy, expected_reply, read_back
+from .._reconcile.entry import settle_created
+from .._reconcile.plan import expected_reply, read_back
 from .._reconcile.purge import undeclared
+from .._reconcile.reconciler import CannotReconcile, Policy
 from ..client.bulk.columns import batches
 from ..client.bulk.records import KEYS, Record, creations, declarations, document_of, entries
 from ..client.entry.document import to_document

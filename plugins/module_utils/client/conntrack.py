@@ -184,15 +184,15 @@ class TimeoutPolicies:
 
     def update(self, policy: Mapping[str, Any]) -> None:
         """Change the timeouts of a policy, also while rules use it. Raises `NotFound`."""
-        timeout_policy.replace(self._table, timeout_policy.from_document({**self.get(policy["name"]), **policy}))
+        timeout_policy.update(self._table, timeout_policy.from_document({**self.get(policy["name"]), **policy}))
 
     def delete(self, name: str) -> None:
         """Delete a policy. Raises `NotFound`, and `Busy` while a rule uses it."""
-        timeout_policy.delete(self._table, name)
+        timeout_policy.delete(self._table, {"name": name})
 
     def flush(self) -> int:
         """Delete every policy, and return their number. Raises `PartialFailure` if a rule uses one."""
-        names = [policy["name"] for policy in self.dump()]
+        names = [{"name": policy["name"]} for policy in self.dump()]
         return _each(lambda name: timeout_policy.delete(self._table, name), names)
 
 

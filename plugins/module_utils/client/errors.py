@@ -255,21 +255,24 @@ class PartialFailure(ConntrackError):
         self.result: dict[str, Any] = result or {}
 
 
-def retry_if_unknown(change: Callable[[], object], carried_out: Callable[[], bool]) -> None:
+def retry_if_unknown(change: Callable[[], object], carried_out: Callable[[], bool] = lambda: False) -> bool:
     """Make a change. If the answer gets lost, look whether it was made, and if not try once more.
 
-    Raises `ResultUnknown` if that cannot be determined.
+    Without `carried_out`, the change is always made again: for one that is the same when it is made twice. Returns
+    whether the kernel confirmed the change. Raises `ResultUnknown` if that cannot be determined.
     """
     try:
         change()
     except ResultUnknown as lost:
         if _looked(carried_out, lost):
-            return
+            return False
         try:
             change()
         except ResultUnknown as again:
             if not _looked(carried_out, again):
                 raise
+            return False
+    return True
 
 
 def _looked(carried_out: Callable[[], bool], lost: ResultUnknown) -> bool:

@@ -187,47 +187,6 @@ def describe(policy: Mapping[str, Any]) -> str:
 # Messages
 
 
-def create_message(policy: Mapping[str, Any]) -> Message:
-    """Create a policy; refused with EEXIST if there is one of that name."""
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _encode(policy))
-
-
-def replace_message(policy: Mapping[str, Any]) -> Message:
-    """Change a policy in place, also while rules use it. Its family and protocol cannot change.
-
-    States that are left out go back to the protocol's defaults.
-    """
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
-
-
-def get_message(name: str) -> Message:
-    """Ask for one policy."""
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, _named(name))
-
-
-def delete_message(name: str) -> Message:
-    """Delete one policy; refused with EBUSY while a rule uses it."""
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(name))
-
-
-def dump_message() -> Message:
-    """Ask for every timeout policy."""
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, nfgenmsg())
-
-
-def set_defaults_message(policy: Mapping[str, Any]) -> Message:
-    """Change the timeouts of a protocol that count where no policy does; those left out stay."""
-    about = {"family": types.AF_INET, **policy}  # wanted, but the defaults are of both families
-    about.pop("name", None)
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))
-
-
-def get_defaults_message(protocol: int) -> Message:
-    """Ask for the timeouts of a protocol that count where no policy does."""
-    about = {"family": types.AF_INET, "protocol": protocol}
-    return Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_GET, 0, nfgenmsg() + _POLICIES.encode(about))
-
-
 def _encode(policy: Mapping[str, Any]) -> bytes:
     keys = _SENT | {key for key in policy if key.startswith(_WHAT)}
     return nfgenmsg() + _codec(policy["protocol"]).encode(policy, keys)
@@ -250,7 +209,7 @@ def parse_policy(message: Message) -> dict[str, Any]:
     return to_document(decode(message))
 
 
-# The table of policies
+# The operations
 
 
 def read_all(table: Table) -> Iterator[dict[str, Any]]:
@@ -259,21 +218,17 @@ def read_all(table: Table) -> Iterator[dict[str, Any]]:
     Raises `Unavailable` where the kernel has no cttimeout.
     """
     try:
-        yield from table.read(dump_message(), parse_policy)
+        yield from table.read(Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, nfgenmsg()), parse_policy)
     except KernelError as error:
         raise _explained(error, "reading timeout policies") from None
 
 
 def find(table: Table, name: str) -> Policy | None:
     """The policy of a name, or None. Raises `Unavailable` where the kernel has no cttimeout."""
-    doing = f"reading timeout policy {name}"
     try:
-        answers = table.ask(doing, get_message(name))
+        return _read(table, f"reading timeout policy {name}", uapi.IPCTNL_MSG_TIMEOUT_GET, _named(name))
     except NotFound:
         return None
-    except KernelError as error:
-        raise _explained(error, doing) from None
-    return parse_answer(doing, decode, answers[0]) if answers else None
 
 
 def create(table: Table, policy: Mapping[str, Any]) -> None:
@@ -281,23 +236,27 @@ def create(table: Table, policy: Mapping[str, Any]) -> None:
 
     Raises `Exists`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
     """
-    table.ask(f"creating {describe(policy)}", create_message(policy))
+    flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
+    table.ask(f"creating {describe(policy)}", Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, flags, _encode(policy)))
 
 
-def replace(table: Table, policy: Mapping[str, Any]) -> None:
-    """Change the timeouts of a policy. States that are left out get the protocol's defaults.
+def update(table: Table, policy: Mapping[str, Any]) -> None:
+    """Change the timeouts of a policy, also while rules use it. States that are left out get the protocol's defaults.
 
-    Raises `NotFound`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
+    Its family and protocol cannot change. Raises `NotFound`, `Unavailable` without cttimeout, and `ResultUnknown` if
+    the answer is lost.
     """
-    table.ask(f"updating {describe(policy)}", replace_message(policy))
+    message = Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
+    table.ask(f"updating {describe(policy)}", message)
 
 
-def delete(table: Table, name: str) -> None:
-    """Delete a policy.
+def delete(table: Table, policy: Mapping[str, Any]) -> None:
+    """Delete the policy of a name.
 
     Raises `NotFound`, `Busy` while a rule uses it, `Unavailable` without cttimeout, and `ResultUnknown`.
     """
-    table.ask(f"deleting timeout policy {name}", delete_message(name))
+    message = Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(policy["name"]))
+    table.ask(f"deleting {describe(policy)}", message)
 
 
 def defaults(table: Table, protocol: int) -> Policy:
@@ -306,13 +265,29 @@ def defaults(table: Table, protocol: int) -> Policy:
     Raises `Unsupported` for a protocol that this kernel does not track.
     """
     doing = f"reading the {describe({'protocol': protocol})}"
+    about = {"family": types.AF_INET, "protocol": protocol}
+    found = _read(table, doing, uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_GET, nfgenmsg() + _POLICIES.encode(about))
+    policy = {"protocol": protocol} if found is None else found
+    policy.pop("family", None)  # an echo of the request
+    return policy
+
+
+def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
+    """Change the timeouts of a protocol that count where no policy does; those left out stay.
+
+    Raises the same as `defaults`, and `ResultUnknown` if the answer is lost.
+    """
+    about = {"family": types.AF_INET, **policy}  # wanted, but the defaults are of both families
+    message = Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))
+    table.ask(f"setting the {describe(policy)}", message)
+
+
+def _read(table: Table, doing: str, operation: int, payload: bytes) -> Policy | None:
     try:
-        answers = table.ask(doing, get_defaults_message(protocol))
+        answers = table.ask(doing, Message(operation, 0, payload))
     except KernelError as error:
         raise _explained(error, doing) from None
-    found = parse_answer(doing, decode, answers[0]) if answers else {"protocol": protocol}
-    found.pop("family", None)  # an echo of the request
-    return found
+    return parse_answer(doing, decode, answers[0]) if answers else None
 
 
 def _explained(error: KernelError, doing: str) -> KernelError:

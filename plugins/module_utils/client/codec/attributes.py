@@ -12,7 +12,7 @@ net/netfilter/nf_conntrack_netlink.c does with each.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, NamedTuple, Tuple
+from typing import Any, Iterable, Iterator, NamedTuple, Tuple
 
 from .. import uapi
 from . import types
@@ -39,6 +39,17 @@ class Attribute(NamedTuple):
     use: int = 0
     family: int | None = None
     protocol: int | None = None
+
+
+class Change(NamedTuple):
+    """One key that differs: as it is (None if unset) and as declared, in the form of a document."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def as_document(self) -> dict[str, Any]:
+        return {"key": self.key, "before": self.before, "after": self.after}
 
 
 def tuple_rows(prefix: str, number: int, use: int) -> Iterator[Attribute]:

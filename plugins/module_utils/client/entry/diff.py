@@ -9,10 +9,10 @@ Only declared keys are compared. Left out is what is no property of an entry but
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping
 
 from .. import uapi
-from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
+from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE, Change
 from ..codec.types import LABELS, STATUS, TCP_STATES
 from ..errors import InvalidValue
 from .document import bounds, present_translation
@@ -46,17 +46,6 @@ _CLEARED = (
 )
 #: TCP states in which one direction has no flags yet
 _OPENING = (TCP_STATES["syn_sent"], TCP_STATES["syn_sent2"])
-
-
-class Change(NamedTuple):
-    """One key that differs: as it is (None if unset) and as declared, in the form of a document."""
-
-    key: str
-    before: Any
-    after: Any
-
-    def as_document(self) -> dict[str, Any]:
-        return {"key": self.key, "before": self.before, "after": self.after}
 
 
 def differences(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> list[Change]:

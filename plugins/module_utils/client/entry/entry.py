@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Mapping, Sequence, Tuple
 
 from .. import uapi
-from ..codec.attributes import ENTRY, INSEPARABLE
+from ..codec.attributes import ENTRY, INSEPARABLE, Change
 from ..codec.codec import Values
 from ..codec.types import (
     AF_INET6,
@@ -137,6 +137,31 @@ def check_states(entry: Mapping[str, Any]) -> None:
     for key, names in STATES.items():
         if key in entry and entry[key] > max(names.values()):
             raise InvalidValue(key, f"{entry[key]} is no state to set; write one of {listing(names)}")
+
+
+def check_timeout_min(timeout_min: int, declared: Mapping[str, Any], parent: str = "") -> None:
+    """Raise `InvalidValue` for a `timeout_min` without a timeout, or above it. `parent` is the path of the timeout."""
+    if timeout_min and "timeout" not in declared:
+        raise InvalidValue("timeout_min", f"there is no timeout to set; write {parent}timeout too")
+    if timeout_min and timeout_min > declared["timeout"]:
+        raise InvalidValue(
+            "timeout_min",
+            f"{timeout_min} is above {parent or 'the '}timeout, which would be set on every run; "
+            f"write {declared['timeout']} or less",
+        )
+
+
+def timeout_changes(
+    declared: Mapping[str, Any], actual: Mapping[str, Any], timeout_min: int, shorten: bool = False
+) -> list[Change]:
+    """Set the declared timeout if fewer seconds than `timeout_min` remain, or with `shorten`, more than it.
+
+    An offloaded entry shows no timeout and uses none.
+    """
+    timeout, remaining = declared.get("timeout"), actual.get("timeout")
+    if timeout is None or remaining is None or timeout_min <= remaining <= (timeout if shorten else remaining):
+        return []
+    return [Change("timeout", remaining, timeout)]
 
 
 @lru_cache(maxsize=None)

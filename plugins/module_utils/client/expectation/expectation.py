@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping
 
 from .. import uapi
 from ..codec import types
-from ..codec.attributes import CREATE, FIXED, KEY, UPDATE, Attribute, tuple_rows
+from ..codec.attributes import CREATE, FIXED, KEY, UPDATE, Attribute, Change, tuple_rows
 from ..codec.codec import Codec, Values
 from ..codec.types import PROTOCOL
 from ..ctnetlink.messages import family_of, nfgenmsg, payload_of
@@ -43,7 +43,6 @@ from ..netlink.message import Message
 from ..table import Table, parse_answer
 
 if TYPE_CHECKING:
-    from ..entry.diff import Change
     from ..entry.labels import LabelMap
     from ..match.match import Match
 
@@ -205,8 +204,6 @@ def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
 
     The countdown is left out, as are parts of the mask and of NAT that the kernel does not heed.
     """
-    from ..entry.diff import Change
-
     changes: dict[str, Change] = {}
     for row in EXPECTATION:
         key, name = row.key, row.key.rpartition(".")[2]

@@ -32,7 +32,7 @@ from {UTILS}.client.match.match import EVERYTHING, parse_match
 from {UTILS}.client.netlink.socket import NetlinkSocket
 from {UTILS}.client.dump.scan import Entries
 from {UTILS}.client.entry.document import from_document, to_document
-from {UTILS}._reconcile.plan import Policy
+from {UTILS}._reconcile.reconciler import Policy
 
 kernel = Kernel()
 for port in range(1, 3001):

@@ -10,7 +10,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils import _module
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
     InvalidDocument,
@@ -115,7 +115,8 @@ def test_a_message_can_be_shown_whatever_it_quotes(text: str) -> None:
 
 
 def test_a_failure_halfway_says_what_was_done() -> None:
-    error = CannotReconcile("refused", "updated", [], {"changed": True, "operation": "updated"})
+    error = CannotReconcile("refused", "updated")
+    error.result = {"changed": True, "operation": "updated"}
     result = run(raising(error))
     assert result == {"failed": True, "msg": "refused", **NOTHING, "changed": True, "operation": "updated"}
 

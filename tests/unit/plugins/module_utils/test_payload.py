@@ -43,11 +43,9 @@ MATCH = "client/match/match client/match/expression _argspec/label_map _argspec/
 KEYS = "client/host/sysctl client/match/keys"
 #: What reads and shows a document.
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
-#: What makes one thing as it is declared.
-RECONCILE = "_reconcile/apply client/entry/diff _reconcile/plan _signals"
-EXPECTATION = (
-    "client/entry/diff client/entry/nested client/expectation/expectation client/entry/document client/entry/nat"
-)
+#: What reconciles one entry.
+RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff"
+EXPECTATION = "client/entry/nested client/expectation/expectation"
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
 FILES = {
@@ -62,13 +60,13 @@ FILES = {
             "_reconcile/desired_config _reconcile/entries _source/faults _operations/flush",
             "_reconcile/projected_table _operations/resource",
             "_argspec/config _argspec/entry _argspec/expectation _argspec/purge _argspec/settings",
-            "_argspec/timeout_policy _argspec/tuple _reconcile/purge _reconcile/entry",
+            "_argspec/timeout_policy _argspec/tuple _reconcile/purge",
         ),
         (
             MANY,
             KEYS,
             EXPECTATION,
-            "_atomic_file client/timeout_policy _reconcile/expectation _reconcile/sysctl_files",
+            "_atomic_file _signals client/timeout_policy _reconcile/expectation _reconcile/sysctl_files",
             "_reconcile/settings _source/file _source/yaml _reconcile/timeout_policy",
         ),
     ),
@@ -81,17 +79,22 @@ FILES = {
             SHAPE,
             RECONCILE,
             "client/dump/scan client/host/ssh_session _reconcile/entries _operations/flush _operations/resource",
-            "_argspec/purge _reconcile/purge _reconcile/entry _source/file",
+            "_argspec/purge _reconcile/purge _source/file",
         ),
-        (MANY, KEYS, EXPECTATION, "_source/yaml"),
+        (MANY, KEYS, EXPECTATION, "_source/yaml _signals"),
     ),
     "conntrack_entry": (
-        (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/label_map _argspec/tuple _reconcile/entry"),
-        (MANY,),
+        (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/label_map _argspec/tuple"),
+        (MANY, "_signals"),
     ),
     "conntrack_expectation": (
-        (TABLE, MODULE, EXPECTATION, RECONCILE, "_reconcile/expectation _argspec/expectation _argspec/tuple"),
-        (MANY, "client/match/match client/match/keys"),
+        (
+            TABLE,
+            MODULE,
+            EXPECTATION,
+            "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
+        ),
+        (MANY, "client/match/match client/match/keys _signals"),
     ),
     "conntrack_facts": (
         (TABLE, MODULE, MATCH, "_operations/facts"),
@@ -119,18 +122,23 @@ FILES = {
             TABLE,
             MODULE,
             MATCH,
+            SHAPE,
             EXPECTATION,
             RECONCILE,
             "client/bulk/documents client/bulk/columns client/bulk/records client/dump/scan",
             "client/host/ssh_session _reconcile/entries _snapshot/hash_set _operations/flush _operations/resource",
-            "_atomic_file _snapshot/projected _argspec/purge _reconcile/purge _reconcile/entry _snapshot/restore",
-            "_snapshot/report _snapshot/save _snapshot/file",
+            "_atomic_file _snapshot/projected _argspec/purge _reconcile/purge _snapshot/restore",
+            "_signals _snapshot/report _snapshot/save _snapshot/file",
         ),
         (MANY, KEYS, "_reconcile/expectation"),
     ),
     "conntrack_timeout_policy": (
-        (TABLE, MODULE, "client/timeout_policy _argspec/timeout_policy _signals _reconcile/timeout_policy"),
-        (MANY,),
+        (
+            TABLE,
+            MODULE,
+            "client/timeout_policy _argspec/timeout_policy _reconcile/reconciler _reconcile/timeout_policy",
+        ),
+        (MANY, "_signals"),
     ),
     "conntrack_update": (
         (TABLE, MODULE, MATCH, SHAPE, "client/entry/diff _argspec/tuple _argspec/update _operations/update"),

@@ -63,7 +63,7 @@ import errno, os, sys
 from {UTILS}.client.entry.labels import LabelMap
 from {UTILS}.client.entry.document import from_document
 from {UTILS}.client.errors import PartialFailure
-from {UTILS}._reconcile.plan import Policy
+from {UTILS}._reconcile.reconciler import Policy
 from {UTILS}._reconcile.entry import reconcile
 from {FAKES} import fake_kernel
 from {TESTS}._reconcile import test_expectation, test_timeout_policy

@@ -29,7 +29,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.desire
     contradictions,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entries import NO_COUNTS, parse_entries
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.timeout_policy import declared_policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (

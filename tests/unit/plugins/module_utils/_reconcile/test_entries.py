@@ -12,20 +12,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.apply import apply
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entries import (
     EntriesFailed,
     masters_first,
     parse_entries,
     reconcile_all,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import (
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import EntryReconciler
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import expected_reply
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import (
     CannotReconcile,
     Plan,
     Policy,
-    expected_reply,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -293,7 +293,7 @@ def test_who_came_between_the_plan_and_the_creation_is_named() -> None:
     kernel = filled([from_host(7, reply={**ANSWER, "source_port": 80, "destination_port": 1000})])
     late = from_document({**flow(0), "original": {**FLOW, "source": "198.51.100.1", "destination": "10.0.0.9"}})
     with kernel.table() as table, pytest.raises(CannotReconcile, match="its reply tuple is taken by udp 10.0.0.7"):
-        apply(table, Plan("created", late, None, []))
+        EntryReconciler(table, late, Policy()).apply(Plan("created", late, None, []))
 
 
 # what a run looks like

@@ -21,7 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import CannotReconcile, Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile, Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (

@@ -9,8 +9,8 @@ from typing import Any, Iterable
 
 import pytest
 
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.timeout_policy import (
-    PolicyFailed,
     declared_policy,
     reconcile,
 )
@@ -167,13 +167,13 @@ def test_of_another_kind(kernel: Kernel, otherwise: dict[str, Any], key: str) ->
     run(kernel, **WEB)
     del kernel.requests[:]
     for check_mode in (True, False):
-        with pytest.raises(PolicyFailed, match=r"timeout policy web \(ipv4 tcp\) cannot .* set replace") as failure:
+        with pytest.raises(CannotReconcile, match=r"timeout policy web \(ipv4 tcp\) cannot .* set replace") as failure:
             run(kernel, check_mode, **{**WEB, **otherwise})
         assert failure.value.result["before"] == failure.value.result["policy"]
         assert failure.value.result["policy"]["protocol"] == "tcp"
         assert not failure.value.result["changed"]
     kernel.policies[b"web\0"]["use"] = 2
-    with pytest.raises(PolicyFailed, match="cannot be replaced: a rule uses it"):
+    with pytest.raises(CannotReconcile, match="cannot be replaced: a rule uses it"):
         run(kernel, replace=True, **{**WEB, **otherwise})
     assert kernel.writes == []
     kernel.policies[b"web\0"]["use"] = 1
@@ -192,11 +192,11 @@ def test_a_replacement_that_is_refused_is_undone(kernel: Kernel) -> None:
         return errno.ENOMEM if request.type == NEW and sent[2] == b"\0\x0a" else create(request, sent)
 
     kernel._do = refusing  # type: ignore[method-assign]
-    with pytest.raises(PolicyFailed, match="was deleted and restored") as failure:
+    with pytest.raises(CannotReconcile, match="was deleted and restored") as failure:
         run(kernel, replace=True, **{**WEB, "family": "ipv6"})
     assert failure.value.result["policy"]["timeouts"]["established"] == 3600
     kernel.faults[NEW] = errno.ENOMEM
-    with pytest.raises(PolicyFailed, match="is deleted and could not be restored") as failure:
+    with pytest.raises(CannotReconcile, match="is deleted and could not be restored") as failure:
         run(kernel, replace=True, **{**WEB, "family": "ipv6"})
     assert failure.value.result["changed"]
     assert failure.value.result["operation"] == "deleted"
@@ -216,11 +216,12 @@ def test_not_deleted_while_in_use(kernel: Kernel) -> None:
     run(kernel, **WEB)
     kernel.policies[b"web\0"]["use"] = 2
     for check_mode in (True, False):
-        with pytest.raises(PolicyFailed, match=r"web \(ipv4 tcp\) cannot be deleted: a rule uses it; remove that rule"):
+        says = r"web \(ipv4 tcp\) cannot be deleted: a rule uses it; remove that rule"
+        with pytest.raises(CannotReconcile, match=says):
             run(kernel, check_mode, name="web", state="absent")
     kernel.policies[b"web\0"]["use"] = 1
     kernel.faults[DELETE] = errno.EBUSY
-    with pytest.raises(PolicyFailed, match="cannot be deleted: a rule uses it"):
+    with pytest.raises(CannotReconcile, match="cannot be deleted: a rule uses it"):
         run(kernel, name="web", state="absent")
 
 
@@ -259,7 +260,7 @@ def test_an_answer_that_is_lost_is_made_good(kernel: Kernel, before: Any, declar
 
 def test_where_all_answers_are_lost_it_may_be_a_change(kernel: Kernel) -> None:
     losing(kernel, [False] * 9)
-    with pytest.raises(PolicyFailed) as failure:
+    with pytest.raises(CannotReconcile) as failure:
         run(kernel, **WEB)
     assert (failure.value.result["changed"], failure.value.result["operation"]) == (True, "created")
     assert failure.value.result["policy"] == {}
@@ -289,13 +290,13 @@ def test_defaults(kernel: Kernel) -> None:
 
 def test_a_protocol_that_the_kernel_does_not_track(kernel: Kernel) -> None:
     for about in ({"name": "d", "family": "ipv4"}, {"default": True}):
-        with pytest.raises(PolicyFailed, match="timeouts of dccp.*EOPNOTSUPP.*does not track"):
+        with pytest.raises(CannotReconcile, match="timeouts of dccp.*EOPNOTSUPP.*does not track"):
             run(kernel, check_mode=True, protocol="dccp", timeouts={"open": 5}, **about)
 
 
 def test_a_refusal_has_the_whole_result(kernel: Kernel) -> None:
     kernel.faults[NEW] = errno.EPERM
-    with pytest.raises(PolicyFailed, match="^creating timeout policy web .ipv4 tcp.: .*CAP_NET_ADMIN") as failure:
+    with pytest.raises(CannotReconcile, match="^creating timeout policy web .ipv4 tcp.: .*CAP_NET_ADMIN") as failure:
         run(kernel, **WEB)
     assert failure.value.result == {
         "changed": False,
@@ -308,7 +309,7 @@ def test_a_refusal_has_the_whole_result(kernel: Kernel) -> None:
 
 def test_what_did_not_come_about_is_a_failure(kernel: Kernel) -> None:
     kernel._do = lambda request, sent: 0 if request.type == NEW else Kernel._do(kernel, request, sent)  # type: ignore[method-assign]
-    with pytest.raises(PolicyFailed, match="is not as declared after it was created: name is None") as failure:
+    with pytest.raises(CannotReconcile, match="is not as declared after it was created: name is None") as failure:
         run(kernel, **WEB)
     assert failure.value.result["operation"] == "created"
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import (
     reconcile,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import Policy
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot import restore as module
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Header, Snapshot, Writer
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import RestoreFailed, restore

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import INSEPARABLE
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import INSEPARABLE, Change
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.diff import (
-    Change,
     differences,
     equal,
     fill_groups,

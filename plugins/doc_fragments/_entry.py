@@ -30,34 +30,35 @@ options:
       - The tuple of the direction in which the connection began. It is what the entry is found by.
       - It must be given, unless O(reply) is and no address is translated.
     type: dict
-    suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+    suboptions: &direction
+      <<: &tuple
+        source:
+          description: An address.
+          type: str
+        destination:
+          description: An address.
+          type: str
+        source_port:
+          description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
+          type: int
+        destination_port:
+          description: A port from 0 to 65535.
+          type: int
+        icmp_type:
+          description: The type of an ICMP or ICMPv6 request.
+          type: int
+        icmp_code:
+          description: The code of an ICMP or ICMPv6 request.
+          type: int
+        icmp_id:
+          description: The identifier of an ICMP or ICMPv6 request.
+          type: int
+        source_key:
+          description: The key of GRE.
+          type: int
+        destination_key:
+          description: The key of GRE.
+          type: int
       zone:
         description: The conntrack zone, where only this direction is in one.
         type: int
@@ -66,37 +67,7 @@ options:
       - The tuple of the answers. The default is O(original) turned round.
       - Leave it out where O(nat) is given; the kernel works it out.
     type: dict
-    suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
-      zone:
-        description: The conntrack zone, where only this direction is in one.
-        type: int
+    suboptions: *direction
   nat:
     description:
       - The address translation of the connection. It can be set only when an entry is created.
@@ -106,7 +77,7 @@ options:
       source:
         description: What the sender is translated to.
         type: dict
-        suboptions:
+        suboptions: &translation
           address:
             description: An address, or a range V(a-b) of which the kernel picks one.
             type: str
@@ -116,13 +87,7 @@ options:
       destination:
         description: What the receiver is translated to.
         type: dict
-        suboptions:
-          address:
-            description: An address, or a range V(a-b) of which the kernel picks one.
-            type: str
-          port:
-            description: A port, or a range V(a-b) of which the kernel picks one. For ICMP it is the identifier.
-            type: str
+        suboptions: *translation
   timeout:
     description:
       - Seconds the entry is to live when it is created, if no packet of it comes. The default is 120.
@@ -157,7 +122,7 @@ options:
       original:
         description: The original direction.
         type: dict
-        suboptions:
+        suboptions: &tcp_direction
           window_scale:
             description:
               - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
@@ -180,26 +145,7 @@ options:
       reply:
         description: The reply direction.
         type: dict
-        suboptions:
-          window_scale:
-            description:
-              - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
-                directions.
-            type: int
-          flags:
-            description:
-              - Flags that must be set, of V(window_scale), V(sack_permitted), V(close_init), V(be_liberal),
-                V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Others that the
-                kernel has set stay.
-              - If you leave this out, a new entry gets V(sack_permitted) and V(be_liberal), and from the state
-                V(time_wait) on also V(close_init), as with C(conntrack -I). Without V(be_liberal), the kernel
-                treats packets of a live connection as invalid if it does not know the window scale. An existing
-                entry keeps its flags.
-              - An empty list creates the entry without flags. It clears V(window_scale), V(sack_permitted),
-                V(close_init) and V(be_liberal) of an existing entry, unless the declared state is V(syn_sent) or
-                V(syn_sent2).
-            type: list
-            elements: str
+        suboptions: *tcp_direction
   sctp:
     description:
       - The state of an SCTP association.
@@ -244,33 +190,7 @@ options:
         and that connection must be in the table, in the same zone.
     type: dict
     suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+      <<: *tuple
       protocol:
         description: Its protocol, if it is another.
         type: str
@@ -282,7 +202,7 @@ options:
       original:
         description: The original direction.
         type: dict
-        suboptions:
+        suboptions: &adjustment
           position:
             description: The sequence number from which on it applies.
             type: int
@@ -295,16 +215,7 @@ options:
       reply:
         description: The reply direction.
         type: dict
-        suboptions:
-          position:
-            description: The sequence number from which on it applies.
-            type: int
-          before:
-            description: The shift before that position.
-            type: int
-          after:
-            description: The shift from that position on.
-            type: int
+        suboptions: *adjustment
   synproxy:
     description:
       - What SYNPROXY keeps of a connection.

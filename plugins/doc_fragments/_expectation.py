@@ -38,13 +38,13 @@ options:
       source_port:
         description: A port from 0 to 65535. V(0) or none is any.
         type: int
-      destination_port:
+      destination_port: &port
         description: A port from 0 to 65535.
         type: int
-      icmp_type:
+      icmp_type: &icmp_type
         description: The type of an ICMP or ICMPv6 request.
         type: int
-      icmp_code:
+      icmp_code: &icmp_code
         description: The code of an ICMP or ICMPv6 request.
         type: int
       icmp_id:
@@ -53,7 +53,7 @@ options:
       source_key:
         description: The key of GRE. V(0) or none is any.
         type: int
-      destination_key:
+      destination_key: &gre_key
         description: The key of GRE.
         type: int
   mask:
@@ -64,36 +64,28 @@ options:
         set.
     type: dict
     suboptions:
-      protocol:
+      protocol: &gathered_text
         description: Accepted as it is gathered.
         type: str
       source:
         description: The bits of the source address, such as V(255.255.255.0).
         type: str
-      destination:
-        description: Accepted as it is gathered.
-        type: str
+      destination: *gathered_text
       source_port:
         description: The bits of the source port, V(65535) for all and V(0) for none.
         type: int
-      destination_port:
+      destination_port: &gathered_number
         description: Accepted as it is gathered.
         type: int
-      icmp_type:
-        description: Accepted as it is gathered.
-        type: int
-      icmp_code:
-        description: Accepted as it is gathered.
-        type: int
+      icmp_type: *gathered_number
+      icmp_code: *gathered_number
       icmp_id:
         description: The bits of the identifier.
         type: int
       source_key:
         description: The bits of the source key.
         type: int
-      destination_key:
-        description: Accepted as it is gathered.
-        type: int
+      destination_key: *gathered_number
   master:
     description:
       - The original tuple of the connection that announces this one. It must be there, in the zone O(zone), and have a
@@ -104,33 +96,19 @@ options:
       protocol:
         description: Its protocol, if it is not that of O(tuple).
         type: str
-      source:
+      source: &address
         description: An address.
         type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
+      destination: *address
+      source_port: *port
+      destination_port: *port
+      icmp_type: *icmp_type
+      icmp_code: *icmp_code
       icmp_id:
         description: The identifier of an ICMP or ICMPv6 request.
         type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+      source_key: *gre_key
+      destination_key: *gre_key
   class:
     description:
       - The class of the helper's expectations that it belongs to; each has its timeout and its greatest number. The
@@ -172,30 +150,20 @@ options:
           source:
             description: The address that the helper has kept.
             type: str
-          destination:
-            description: Accepted as it is gathered.
-            type: str
+          destination: *gathered_text
           source_port:
             description: The port that the connection is really for.
             type: int
-          destination_port:
-            description: Accepted as it is gathered.
-            type: int
-          icmp_type:
-            description: Accepted as it is gathered.
-            type: int
-          icmp_code:
-            description: Accepted as it is gathered.
-            type: int
+          destination_port: *gathered_number
+          icmp_type: *gathered_number
+          icmp_code: *gathered_number
           icmp_id:
             description: The identifier that the helper has kept.
             type: int
           source_key:
             description: The key that the helper has kept.
             type: int
-          destination_key:
-            description: Accepted as it is gathered.
-            type: int
+          destination_key: *gathered_number
   timeout:
     description:
       - Seconds that the connection has to come. The kernel gives a new expectation the timeout of its helper, V(300)

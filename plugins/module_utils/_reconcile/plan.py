@@ -37,7 +37,8 @@ from ..client.entry.entry import (
 )
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.entry.nested import Document, likewise, put
-from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple, zone_of
+from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple
+from ..client.entry.zone import zone_of
 from ..client.errors import InvalidValue, KernelError, NotFound, PartialFailure, ResultUnknown
 from ..client.table import Table
 

@@ -16,13 +16,13 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
-from ..entry.document import NO_LABELS, from_document
+from ..entry.document import from_document
 from ..entry.entry import DEFAULT_TIMEOUT, STATES, TCP_FLAGS, Entry, assumed_flags, check_states, creation, sent_status
-from ..entry.labels import LabelMap
+from ..entry.labels import NO_LABELS, LabelMap
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import answered_type, reversed_tuple, tuple_of, with_tuple
+from ..entry.zone import ZONE_KEYS
 from .columns import Columns, ColumnTransform, NotVectorizable
-
-_TRANSLATED = uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT
 
 #: What a document says about one value by the rows of two bounds.
 _BOUNDED: dict[str, types.AttributeType] = {
@@ -108,14 +108,14 @@ def _read(path: str, column: list[Any], family: int, labels: LabelMap) -> list[A
 
 def _check(entries: Columns) -> None:
     """`NotVectorizable` where not all of the entries are sure to be what a declaration can say."""
-    if sum(key in entries for key in ("zone", "original.zone", "reply.zone")) > 1:
+    if sum(key in entries for key in ZONE_KEYS) > 1:
         raise NotVectorizable("zone")
     plain = untranslated_all(entries)
     if not any(key.startswith("nat.") for key in entries):
-        if any(status & _TRANSLATED for status in set(entries.get("status", ()))):
+        if any(status & NAT_STATUS for status in set(entries.get("status", ()))):
             raise NotVectorizable("status")
     elif "reply.source" in entries:
-        for end, answered_by in (("source", "destination"), ("destination", "source")):
+        for end, answered_by, _bit in NAT_ENDS:
             for shown, asked in (
                 (f"reply.{answered_by}", f"nat.{end}.address_min"),
                 (f"reply.{answered_by}_port", f"nat.{end}.port_min"),

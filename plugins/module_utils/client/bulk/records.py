@@ -17,12 +17,12 @@ from itertools import repeat
 from operator import eq
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, Tuple
 
-from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
 from ..codec.types import PORT_PROTOCOLS, PROTOCOL, AttributeType
 from ..entry.document import to_document
 from ..entry.entry import Entry
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.nested import Document, present_family, put
 from ..entry.tuple import default_reply, tuple_of, with_tuple
 from ..errors import InvalidValue
@@ -32,11 +32,8 @@ from .documents import completion_transform, parse_transform, untranslated_all
 #: The keys of an entry, or of its document, and their values in the same order.
 Record = Tuple[Tuple[str, ...], Sequence[Any]]
 
-_TRANSLATED = {"source": uapi.IPS_SRC_NAT, "destination": uapi.IPS_DST_NAT}
-_EITHER = sum(_TRANSLATED.values())
-_ANSWERED_BY = {"source": "destination", "destination": "source"}
 _SYNPROXY = tuple(row.key for row in ENTRY if row.key.startswith("synproxy."))
-_NAT = tuple(f"nat.{end}.{what}" for end in _TRANSLATED for what in ("address", "port"))
+_NAT = tuple(f"nat.{end}.{what}" for end, _answered_by, _bit in NAT_ENDS for what in ("address", "port"))
 
 #: Where the reply shows what the source was translated to, or that it was not.
 _PINNED = (
@@ -119,7 +116,7 @@ def _is_of_reply(key: str) -> bool:
 
 def _is_plain(entry: Mapping[str, Any]) -> bool:
     """Whether the reply follows from the original."""
-    if entry.get("status", 0) & _EITHER:
+    if entry.get("status", 0) & NAT_STATUS:
         return False
     try:
         return with_tuple("reply", tuple_of(entry, "reply")) == default_reply(entry)
@@ -129,7 +126,7 @@ def _is_plain(entry: Mapping[str, Any]) -> bool:
 
 def _decisive(columns: Columns) -> Iterator[Sequence[Any]]:
     status = columns.get("status", [0] * len(columns["original.source"]))
-    yield [bits & _EITHER for bits in status]
+    yield [bits & NAT_STATUS for bits in status]
     plain = untranslated_all(columns)
     yield list(map(eq, zip(*plain.values()), zip(*[columns[key] for key in plain])))
     if _SYNPROXY[0] in columns:
@@ -147,12 +144,12 @@ def _record_all(columns: Columns) -> Columns:
     for key, kind in _KINDS.items():
         if key in columns and not (plain and _is_of_reply(key)) and not (unproxied and key in _SYNPROXY):
             told[key] = _presented(columns[key], kind, family)
-    for end, bit in _TRANSLATED.items():
+    for end, answered_by, bit in NAT_ENDS:
         if first.get("status", 0) & bit and "reply.source" in columns:
             if protocol not in PORT_PROTOCOLS:
                 raise NotVectorizable("nat")  # an id or a key is said only where it was changed
-            told[f"nat.{end}.address"] = told[f"reply.{_ANSWERED_BY[end]}"]
-            told[f"nat.{end}.port"] = told[f"reply.{_ANSWERED_BY[end]}_port"]
+            told[f"nat.{end}.address"] = told[f"reply.{answered_by}"]
+            told[f"nat.{end}.port"] = told[f"reply.{answered_by}_port"]
     return told
 
 

@@ -15,10 +15,10 @@ from .. import uapi
 from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
 from ..codec.types import LABELS, STATUS, TCP_STATES
 from ..errors import InvalidValue
-from .document import bounds, present_translation
+from .document import present_translation
 from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry
 from .labels import NO_LABELS, LabelMap
-from .nat import translations
+from .nat import requested_ranges, translations
 from .tuple import protocol_keys
 
 _COMPARED = {
@@ -154,7 +154,7 @@ def _unseen(key: str, declared: Mapping[str, Any]) -> bool:
 def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[Change]:
     found = translations(actual)
     for end in ("source", "destination"):
-        addresses, ports = bounds(declared, end)
+        addresses, ports = requested_ranges(declared, end)
         if addresses is None and ports is None:
             continue
         shown = found.get(end)

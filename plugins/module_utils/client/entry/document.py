@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
 from ..codec.types import PROTOCOL
 from ..errors import InvalidValue
 from .entry import Entry, check_family, has_reply_alone
-from .labels import LabelMap
-from .nat import Translation, translations
+from .labels import NO_LABELS, LabelMap
+from .nat import NAT_ENDS, Translation, nat_status_bits, requested_ends, requested_ranges, translations
 from .nested import (
     Document,
     address_keys,
@@ -34,8 +33,7 @@ from .nested import (
     tree,
 )
 from .tuple import protocol_keys, reversed_tuple, tuple_of, with_tuple
-
-NO_LABELS = LabelMap()
+from .zone import check_zones
 
 #: Rows of the table that a document says in another way.
 _ELSEWHERE = frozenset(
@@ -79,7 +77,7 @@ def from_document(document: Mapping[str, Any], labels: LabelMap = NO_LABELS, abs
     _settle_tuples(entry, reply_alone)
     entry["family"] = settle_family(given, entry, _ADDRESSES, "original.source")
     check_family(entry["original.protocol"], entry["family"])
-    _check_zones(entry)
+    check_zones(entry)
     if reply_alone:
         return {key: value for key, value in entry.items() if key not in _ORIGINAL}
     _check_translation(entry)
@@ -128,7 +126,7 @@ def _settle_tuples(entry: Entry, reply_alone: bool = False) -> None:
     if not tuple_of(entry, "original"):
         if not tuple_of(entry, "reply"):
             raise InvalidValue("original", "is missing; write the source and destination")
-        if not reply_alone and (_asked_translations(entry) or nat_status_bits(entry)):
+        if not reply_alone and (requested_ends(entry) or nat_status_bits(entry)):
             raise InvalidValue(
                 "original",
                 "is missing; with address translation it does not follow from reply, write both",
@@ -152,33 +150,9 @@ def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
 _ADDRESSES = address_keys(ENTRY)
 
 
-def _check_zones(entry: Entry) -> None:
-    zones = [key for key in ("zone", "original.zone", "reply.zone") if entry.get(key)]
-    if len(zones) > 1:
-        raise InvalidValue(
-            zones[1],
-            f"{zones[0]} is given too, and an entry is in one zone, in both directions or in one; "
-            "leave one of them out",
-        )
-    if "master.zone" in entry:
-        raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")
-
-
-def _asked_translations(entry: Mapping[str, Any]) -> list[str]:
-    return [
-        end for end in ("source", "destination") if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
-    ]
-
-
-def nat_status_bits(entry: Mapping[str, Any]) -> int:
-    """The status bits by which an entry says that it is translated."""
-    claimed: int = entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
-    return claimed
-
-
 def _check_translation(entry: Entry) -> None:
     """Where `nat` and `reply` are both there, the reply is plain or shows what `nat` asks for."""
-    asked = _asked_translations(entry)
+    asked = requested_ends(entry)
     for end in asked:
         key = f"nat.{end}.port"
         if f"{key}_min" in entry and not protocol_keys(entry["original.protocol"]):
@@ -197,7 +171,7 @@ def _check_translation(entry: Entry) -> None:
                 _ask(entry, end, found)
         return
     plain = reversed_tuple(tuple_of(entry, "original"))
-    for end, answered_by in (("source", "destination"), ("destination", "source")):
+    for end, answered_by, _bit in NAT_ENDS:
         shown, was = entry[f"reply.{answered_by}"], plain[answered_by]
         low = entry.get(f"nat.{end}.address_min", was)
         high = entry.get(f"nat.{end}.address_max", was)
@@ -259,19 +233,16 @@ def to_document(entry: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Docum
 def present_translation(entry: Mapping[str, Any]) -> Document:
     """`nat` as asked for, or as it is in force."""
     nat: Document = {}
-    for end in _asked_translations(entry):
-        key = f"nat.{end}"
-        asked: Document = {}
-        if f"{key}.address_min" in entry:
-            low = entry[f"{key}.address_min"]
-            high = entry.get(f"{key}.address_max", low)
-            text = types.present_address(low)
-            asked["address"] = text if low == high else f"{text}-{types.present_address(high)}"
-        if f"{key}.port_min" in entry:
-            first = entry[f"{key}.port_min"]
-            last = entry.get(f"{key}.port_max", first)
-            asked["port"] = first if first == last else f"{first}-{last}"
-        nat[end] = asked
+    for end in requested_ends(entry):
+        addresses, ports = requested_ranges(entry, end)
+        requested: Document = {}
+        if addresses is not None:
+            low, high = map(types.present_address, addresses)
+            requested["address"] = low if low == high else f"{low}-{high}"
+        if ports is not None:
+            first, last = ports
+            requested["port"] = first if first == last else f"{first}-{last}"
+        nat[end] = requested
     if nat:
         return nat
     for end, found in translations(entry).items():
@@ -286,14 +257,3 @@ def present_translation(entry: Mapping[str, Any]) -> Document:
 def as_declaration(entry: Mapping[str, Any]) -> Entry:
     """An entry that was read, as the declaration that would bring it about again."""
     return from_document(to_document(entry))
-
-
-def bounds(entry: Mapping[str, Any], end: str) -> tuple[Any | None, Any | None]:
-    """The range of addresses and of ports that `nat` asks for at one end, None where open."""
-    key = f"nat.{end}"
-    addresses = ports = None
-    if f"{key}.address_min" in entry:
-        addresses = (entry[f"{key}.address_min"], entry[f"{key}.address_max"])
-    if f"{key}.port_min" in entry:
-        ports = (entry[f"{key}.port_min"], entry[f"{key}.port_max"])
-    return addresses, ports

@@ -25,6 +25,7 @@ from ..codec.types import (
 )
 from ..errors import InvalidValue
 from .tuple import ENDPOINT_KEYS, default_reply, describe_tuple, reversed_tuple, tuple_of, with_tuple
+from .zone import ZONE_KEYS, zone_keys_of
 
 Entry = Values
 Identity = Tuple[Any, ...]
@@ -48,13 +49,12 @@ _IDENTITY = (
     "original.destination",
     *(f"original.{name}" for name in ENDPOINT_KEYS),
 )
-_ZONES = ("zone", "original.zone", "reply.zone")
 
 
 def identity(entry: Mapping[str, Any]) -> Identity:
     """What makes it this entry and no other: zones, family, protocol and original tuple."""
     get = entry.get
-    return (*[get(key) or 0 for key in _ZONES], *map(get, _IDENTITY))
+    return (*[get(key) or 0 for key in ZONE_KEYS], *map(get, _IDENTITY))
 
 
 def lookup_key(entry: Mapping[str, Any], direction: str) -> Entry:
@@ -152,7 +152,7 @@ def describe(entry: Mapping[str, Any]) -> str:
     """One line that names the entry: `tcp 10.0.0.1:4000 -> 192.0.2.1:443 (zone 5)`."""
     alone = has_reply_alone(entry)
     line = describe_tuple(tuple_of(entry, "reply" if alone else "original"))
-    zones = [f"{key.replace('.', ' ')} {entry[key]}" for key in _ZONES if entry.get(key)]
+    zones = [f"{key.replace('.', ' ')} {entry[key]}" for key in zone_keys_of(entry)]
     if alone:
         zones.insert(0, "reply")
     elif "reply.source" in entry:

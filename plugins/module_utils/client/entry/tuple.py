@@ -83,17 +83,6 @@ def reversed_tuple(values: Mapping[str, Any]) -> dict[str, Any]:
     return other
 
 
-def zone_of(entry: Mapping[str, Any], direction: str) -> int:
-    """Return the zone in which the kernel keeps the tuple of a direction: `original` or `reply`."""
-    zone: int = entry.get(f"{direction}.zone") or entry.get("zone") or 0
-    return zone
-
-
-def any_zone(entry: Mapping[str, Any]) -> int:
-    """Return the zone of an entry, whether it has one for both directions or for one of them."""
-    return next((entry[key] for key in ("zone", "original.zone", "reply.zone") if entry.get(key)), 0)
-
-
 def tuple_key(entry: Mapping[str, Any], direction: str) -> Hashable:
     """Return the tuple of a direction, or of the `master`, with its family and without its zone, as a key."""
     return entry["family"], frozenset(tuple_of(entry, direction).items())

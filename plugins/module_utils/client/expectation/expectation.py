@@ -37,7 +37,8 @@ from ..entry.nested import (
     settle_family,
     tree,
 )
-from ..entry.tuple import any_zone, describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..entry.tuple import describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..entry.zone import any_zone
 from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
 from ..netlink.message import Message
 from ..table import Table, parse_answer

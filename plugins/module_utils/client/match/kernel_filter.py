@@ -20,6 +20,7 @@ from .. import uapi
 from ..codec.codec import ENTRIES
 from ..codec.types import AF_INET, AF_INET6, family_of
 from ..entry.tuple import answered_type
+from ..entry.zone import ZONE_KEYS
 from ..netlink.message import attribute, nested
 from .expression import And, InRanges, MaskEquals, Or, Term
 
@@ -49,7 +50,6 @@ _OF_PROTOCOL: dict[int, dict[str, int]] = {
         "original.icmp_id": uapi.CTA_FILTER_F_CTA_PROTO_ICMPV6_ID,
     },
 }
-_ZONES = ("zone", "original.zone", "reply.zone")
 
 
 class KernelFilter(NamedTuple):
@@ -89,7 +89,7 @@ def narrow(term: Term) -> KernelFilter:
 
     # The kernel compares the number alone, which is also that of an entry with one direction in
     # the zone. Number 0 no direction can have: it says that all three are 0, and only that.
-    zones = [values.pop(key, None) for key in _ZONES]
+    zones = [values.pop(key, None) for key in ZONE_KEYS]
     if zones[0] or zones == [0, 0, 0]:
         sent["zone"] = zones[0]
     exact = exact and zones in ([0, 0, 0], [None] * 3)
@@ -150,7 +150,7 @@ def _conditions(term: Term) -> _Facts:
         key, (value, mask) = term.key, term.values[0]
         if key in ("mark", "status") and not value & ~mask:
             return _Facts({}, {key: (value, mask)}, True)
-        if key in _ZONES and value == 0 and mask & 0xFFFF == 0xFFFF:
+        if key in ZONE_KEYS and value == 0 and mask & 0xFFFF == 0xFFFF:
             return _Facts({key: 0}, {}, True)
     return _NOTHING
 
@@ -164,7 +164,7 @@ def _within(term: InRanges) -> _Facts:
         if len(families) == 1:
             values["family"] = families.pop()
     # ICMP has no family of its own: netlink makes entries of ICMP over IPv6, too.
-    if single and term.absent == (0 if key in _ZONES else None):
+    if single and term.absent == (0 if key in ZONE_KEYS else None):
         values[key] = low
     return _Facts(values, {}, single and key in values)
 

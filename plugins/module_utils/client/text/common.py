@@ -13,6 +13,7 @@ from ..codec.attributes import ENTRY
 from ..entry.document import from_document, to_document
 from ..entry.entry import UNTRACKED, Entry
 from ..entry.labels import LabelMap
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import default_reply, protocol_keys
 from ..errors import InvalidValue, quoted
 
@@ -48,13 +49,6 @@ TUPLE_WORDS = {name: (text, show) for text, (name, show) in TUPLE.items()}
 COUNTERS = ("packets", "bytes")
 TIMES = ("start", "stop")
 BILLION = 1_000_000_000
-
-#: Both ends of a connection: what is translated, who answers it, and the bit that says so.
-ENDS = (
-    ("source", "destination", uapi.IPS_SRC_NAT),
-    ("destination", "source", uapi.IPS_DST_NAT),
-)
-
 
 #: The longest line, and the longest text of an XML element, that is read. No entry needs more.
 LONGEST = 1 << 16
@@ -260,7 +254,7 @@ def as_listed(entry: Mapping[str, Any]) -> Entry:
     Raises `InvalidValue` where `nat` leaves the kernel a choice.
     """
     listed = {**(default_reply(entry) if "reply.source" not in entry else {}), **entry}
-    for end, answered_by, bit in ENDS:
+    for end, answered_by, bit in NAT_ENDS:
         wanted = {
             f"reply.{answered_by}": f"nat.{end}.address",
             port_key(entry, "reply", answered_by): f"nat.{end}.port",
@@ -288,7 +282,7 @@ def checked(entry: Entry) -> Entry:
     if not entry.get("zone", True):
         del entry["zone"]
     _forget_zeros(entry)
-    status = entry.get("status", 0) & ~(uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
+    status = entry.get("status", 0) & ~NAT_STATUS
     described = {key: value for key, value in entry.items() if key != "labels"}
     from_document(to_document({**described, "status": status}))
     return entry

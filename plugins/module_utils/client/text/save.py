@@ -15,11 +15,11 @@ from .. import uapi
 from ..codec import types
 from ..entry.entry import DEFAULT_TIMEOUT, OFFLOADED, Entry
 from ..entry.labels import LabelMap
-from ..entry.tuple import reversed_tuple, tuple_of, with_tuple
+from ..entry.nat import NAT_ENDS
+from ..entry.tuple import default_reply, reversed_tuple, tuple_of, with_tuple
 from ..errors import InvalidValue
 from .commands import COMMAND, COMMON, UPDATE, Given, from_octal, quoted, read_command, table_of
 from .common import (
-    ENDS,
     KINDS,
     STATES,
     NoEntry,
@@ -161,9 +161,9 @@ def _addresses(entry: Entry) -> Iterator[str]:
     The program takes the port of a translation from the reply, unless both ends are translated,
     or the port alone: then it must be told. Of an ICMP id it tells nothing.
     """
-    plain = with_tuple("reply", reversed_tuple(tuple_of(entry, "original")))
+    plain = default_reply(entry)
     told: dict[str, tuple[str, str | None]] = {}
-    for name, (_end, answered_by, bit) in zip(("-n", "-g"), ENDS):
+    for name, (_end, answered_by, bit) in zip(("-n", "-g"), NAT_ENDS):
         key, port = f"reply.{answered_by}", port_key(entry, "reply", answered_by)
         moved = port if port and entry.get(port) != plain.get(port) else None
         if entry.get("status", 0) & bit and (moved or entry[key] != plain[key]):
@@ -171,7 +171,7 @@ def _addresses(entry: Entry) -> Iterator[str]:
     for option in _ADDRESSES:
         key, address = option.key, types.present_address(entry[option.key])
         name, port = told.get(key, (option.name, None))
-        if port and (len(told) == len(ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
+        if port and (len(told) == len(NAT_ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
             address = f"[{address}]:{entry[port]}" if ":" in address else f"{address}:{entry[port]}"
         yield f"{name} {address}"
 
@@ -210,7 +210,7 @@ def _check_update(given: Given) -> None:
     """`-U` with a whole entry describes that one, as in events; else it changes each entry that matches."""
     named = {target for target, (_option, raw) in given.items() if raw}
     if not {"original.source", "original.destination"} <= named or not all(
-        {f"reply.{answered_by}", f"{end}-nat"} & named for end, answered_by, _bit in ENDS
+        {f"reply.{answered_by}", f"{end}-nat"} & named for end, answered_by, _bit in NAT_ENDS
     ):
         raise NoEntry("-U", "changes existing entries that match; use -A, or name all four addresses of the entry")
     if "/" in given.get("mark", ("", ""))[1]:
@@ -257,8 +257,8 @@ def _with_reply(entry: Entry, given: Mapping[str, tuple[str, str]]) -> Entry:
     if "original.source" not in entry and "reply.source" in entry:
         reply = {"protocol": entry["original.protocol"], **tuple_of(entry, "reply")}
         entry.update(with_tuple("original", reversed_tuple(reply)))
-    entry = {**with_tuple("reply", reversed_tuple(tuple_of(entry, "original"))), **entry}
-    for end, answered_by, bit in ENDS:
+    entry = {**default_reply(entry), **entry}
+    for end, answered_by, bit in NAT_ENDS:
         option, raw = given.get(f"{end}-nat", ("", ""))
         if not raw:
             continue

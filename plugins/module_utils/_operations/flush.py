@@ -80,9 +80,9 @@ class Entries(DeletionPlan, Visitor):
         return self.table.scan(self, match.where)
 
     def on(self, layout: MessageLayout) -> Action:
-        from ..client.match.message_filter import sieve
+        from ..client.match.message_filter import compile_for_layout
 
-        carried, queue_delete = sieve(self._carried, layout), self._removal.on(layout)
+        carried, queue_delete = compile_for_layout(self._carried, layout), self._removal.on(layout)
 
         def act(datagram: bytes, start: int, message: int) -> None:
             if not carried.never and carried.holds(layout, datagram, start, message):

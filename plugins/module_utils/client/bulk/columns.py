@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many mappings worked on column by column. Knows nothing of conntrack.
+"""Convert many mappings column by column. Independent of conntrack.
 
-Entries and documents come in few shapes. What is done to all values of one key at once is done by
-loops of the interpreter's own, at a tenth of the price; whatever is not as usual is done one by one.
+Many entries and documents have the same keys. The values of one key are converted at once, by loops inside the
+interpreter, which take a tenth of the time. Unusual items are converted one by one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Se
 #: The values of each key, by the dotted path of the key.
 Columns = Dict[str, List[Any]]
 
-#: Things that are read ahead and worked on together.
+#: Items that are read ahead and converted together.
 BATCH = 2048
-#: In a group of fewer than this, one by one is as fast.
+#: In smaller groups, conversion one by one is as fast.
 _FEW = 4
 
 
@@ -32,7 +32,7 @@ FALLBACK = (NotVectorizable, ValueError, KeyError, TypeError, OverflowError, str
 
 
 class Group(NamedTuple):
-    """Things that have the same keys, and where in their batch they are."""
+    """Items with the same keys, and their places in the batch."""
 
     places: Sequence[int]
     columns: Columns
@@ -83,7 +83,7 @@ class ColumnTransform(NamedTuple):
                 yield self.scalar(thing) if result is None else result
 
 
-class Rows(ColumnTransform):
+class RowTransform(ColumnTransform):
     """The same for rows: each thing is a tuple of keys and, in the same order, their values.
 
     All rows that have the same keys share one tuple of them. All values of a column are of one type.

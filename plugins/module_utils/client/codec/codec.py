@@ -25,7 +25,7 @@ Values = Dict[str, Any]
 class DecodedAttribute(NamedTuple):
     """A value in a message: its row (None for one that the table does not know), and from where to where it is.
 
-    `broken` is a nest that cannot be read.
+    `malformed` is a nest that cannot be read.
     """
 
     row: Attribute | None
@@ -84,20 +84,20 @@ class Codec:
     def decode(self, data: bytes, start: int = 0, end: int | None = None) -> Values:
         """The values in `data[start:end]`; `MalformedMessage` if these are no attributes."""
         values: Values = {}
-        for leaf in self.leaves(data, start, len(data) if end is None else end):
-            payload = data[leaf.start : leaf.end]
-            if leaf.row is None:
-                values.setdefault("extra", {})[dotted(leaf.path)] = bytes(payload)
+        for found in self.decode_each(data, start, len(data) if end is None else end):
+            payload = data[found.start : found.end]
+            if found.row is None:
+                values.setdefault("extra", {})[dotted(found.path)] = bytes(payload)
             else:
-                values[leaf.row.key] = leaf.row.kind.decode(payload)
+                values[found.row.key] = found.row.kind.decode(payload)
         return values
 
-    def leaves(self, data: bytes, start: int, end: int) -> Iterator[DecodedAttribute]:
+    def decode_each(self, data: bytes, start: int, end: int) -> Iterator[DecodedAttribute]:
         """Every value in `data[start:end]`, where it is and what it means; `MalformedMessage` if these are none.
 
         A nest that cannot be read comes as a value without a row, behind what could be read of it.
         """
-        return _leaves(self._root, data, start, end, ())
+        return _decode_each(self._root, data, start, end, ())
 
     def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
         """The attributes of `values`, or of those of its keys that are in `keys`."""
@@ -118,14 +118,14 @@ class Codec:
         return nest
 
 
-def _leaves(nest: _AttributeTree, data: bytes, start: int, end: int, path: Path) -> Iterator[DecodedAttribute]:
+def _decode_each(nest: _AttributeTree, data: bytes, start: int, end: int, path: Path) -> Iterator[DecodedAttribute]:
     protocol: int | None = None
     for number, first, last in attributes(data, start, end):
         here = (*path, number)
         inner = nest.nests.get(number)
         if inner is not None:
             try:
-                yield from _leaves(inner, data, first, last, here)
+                yield from _decode_each(inner, data, first, last, here)
             except MalformedMessage:
                 yield DecodedAttribute(None, here, first, last, malformed=True)
             continue

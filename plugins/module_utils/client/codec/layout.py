@@ -38,13 +38,13 @@ class Column(NamedTuple):
 
 
 class MessageLayout:
-    """One make-up of messages. Those are of it for which, as big-endian integers, `message & mask == value`.
+    """The layout of messages with the same attribute structure.
 
-    `size` is that of a message with its netlink header; `constants` is what all of them say, `columns`
-    where the rest is.
+    It fits a message of `size` bytes (with the netlink header) if `message & mask == value`, as big-endian integers.
+    `constants` has the values that are equal in all such messages, `columns` the places of all others.
     """
 
-    def __init__(self, message: bytes, leaves: Iterable[DecodedAttribute]) -> None:
+    def __init__(self, message: bytes, decoded: Iterable[DecodedAttribute]) -> None:
         self.size = len(message)
         self.constants: Values = {"family": message[uapi.NLMSG_HDRLEN]}
         columns = []
@@ -52,14 +52,14 @@ class MessageLayout:
         mask[_FLAGS : uapi.NFNL_HDRLEN] = bytes(uapi.NFNL_HDRLEN - _FLAGS)
         mask[_FLAGS:_SEQUENCE] = struct.pack("=H", uapi.NLM_F_DUMP_INTR)
         mask[uapi.NLMSG_HDRLEN] = 0xFF
-        for leaf in leaves:
-            filled = leaf.end + 3 & ~3
-            mask[leaf.start : filled] = bytes(len(mask[leaf.start : filled]))
-            if leaf.row is not None and leaf.row.key.endswith(".protocol"):
-                mask[leaf.start : leaf.end] = b"\xff" * (leaf.end - leaf.start)
-                self.constants[leaf.row.key] = leaf.row.kind.decode(message[leaf.start : leaf.end])
+        for found in decoded:
+            filled = found.end + 3 & ~3
+            mask[found.start : filled] = bytes(len(mask[found.start : filled]))
+            if found.row is not None and found.row.key.endswith(".protocol"):
+                mask[found.start : found.end] = b"\xff" * (found.end - found.start)
+                self.constants[found.row.key] = found.row.kind.decode(message[found.start : found.end])
             else:
-                columns.append(_column(leaf))
+                columns.append(_column(found))
         self.mask = int.from_bytes(mask, "big")
         self.value = int.from_bytes(message, "big") & self.mask
         self.columns = tuple(columns)
@@ -106,17 +106,17 @@ class MessageLayout:
         return next((column for column in reversed(self.columns) if column.key == key), None)
 
 
-def _column(leaf: DecodedAttribute) -> Column:
-    size = leaf.end - leaf.start
-    if leaf.row is None:
-        return Column("extra." + dotted(leaf.path), leaf.start, size, None, f"{size}s", None)
-    kind = leaf.row.kind
+def _column(found: DecodedAttribute) -> Column:
+    size = found.end - found.start
+    if found.row is None:
+        return Column("extra." + dotted(found.path), found.start, size, None, f"{size}s", None)
+    kind = found.row.kind
     code, convert = f"{size}s", kind.decode
     if isinstance(kind, Address):
-        return Column(leaf.row.key, leaf.start, size, kind, code, None)
+        return Column(found.row.key, found.start, size, kind, code, None)
     if isinstance(kind, Integer) and struct.calcsize(">" + kind.format) == size:
-        return Column(leaf.row.key, leaf.start, size, kind, kind.format, None)
-    return Column(leaf.row.key, leaf.start, size, kind, code, convert)
+        return Column(found.row.key, found.start, size, kind, kind.format, None)
+    return Column(found.row.key, found.start, size, kind, code, convert)
 
 
 def _unpacker(columns: Iterable[Column]) -> Unpack:
@@ -170,10 +170,10 @@ class LayoutCache:
         for layout in known:
             if number & layout.mask == layout.value:
                 return layout
-        leaves = list(self._codec.leaves(message, uapi.NFNL_HDRLEN, len(message)))
-        if self._count >= self.most or any(leaf.malformed for leaf in leaves):
+        decoded = list(self._codec.decode_each(message, uapi.NFNL_HDRLEN, len(message)))
+        if self._count >= self.most or any(found.malformed for found in decoded):
             return None
-        layout = MessageLayout(message, leaves)
+        layout = MessageLayout(message, decoded)
         known.append(layout)
         self._count += 1
         return layout

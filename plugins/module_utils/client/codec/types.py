@@ -152,7 +152,7 @@ STATUS_BITS: dict[str, int] = {
     "hw_offload": uapi.IPS_HW_OFFLOAD,
 }
 
-TCP_FLAGS: dict[str, int] = {
+TCP_FLAG_BITS: dict[str, int] = {
     "window_scale": uapi.IP_CT_TCP_FLAG_WINDOW_SCALE,
     "sack_permitted": uapi.IP_CT_TCP_FLAG_SACK_PERM,
     "close_init": uapi.IP_CT_TCP_FLAG_CLOSE_INIT,
@@ -508,7 +508,7 @@ TCP_STATE = Enum("B", TCP_STATES, "TCP state", OLDER_TCP_STATES)
 SCTP_STATE = Enum("B", SCTP_STATES, "SCTP state")
 DCCP_STATE = Enum("B", DCCP_STATES, "DCCP state")
 DCCP_ROLE = Enum("B", DCCP_ROLES, "DCCP role")
-TCP_FLAG_SET = MaskedFlags(TCP_FLAGS, "TCP flag")
+TCP_FLAG_SET = MaskedFlags(TCP_FLAG_BITS, "TCP flag")
 LABELS = LabelBitmap()
 HELPER_NAME = Text(15)
 SECURITY_CONTEXT = Text(4095)

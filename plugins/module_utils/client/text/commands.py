@@ -22,12 +22,12 @@ Given = Dict[str, Tuple[str, str]]
 COMMAND, PASSED_OVER, REFUSED = "command", "nothing in an entry", "nothing that creates an entry"
 LABEL_MAP = "names of labels"
 FORM = "conntrack -o save"
-CREATE = ("-A", "--add", "-I", "--create")
-UPDATE = ("-U", "--update")
-DELETE = ("-D", "--delete")
+CREATE_OPTIONS = ("-A", "--add", "-I", "--create")
+UPDATE_OPTIONS = ("-U", "--update")
+DELETE_OPTIONS = ("-D", "--delete")
 #: Options that say nothing of one entry, and those that go with others of the program's commands.
 COMMON: dict[str, str] = {
-    **dict.fromkeys((*CREATE, *UPDATE, *DELETE), COMMAND),
+    **dict.fromkeys((*CREATE_OPTIONS, *UPDATE_OPTIONS, *DELETE_OPTIONS), COMMAND),
     **dict.fromkeys(("-f", "--family", "-c", "--secmark", "-i", "--id"), PASSED_OVER),
     **dict.fromkeys(("-M", "--labelmap"), LABEL_MAP),
     **dict.fromkeys(
@@ -88,7 +88,7 @@ def table_of(given: Given) -> str:
     if COMMAND not in given:
         raise NoEntry("", f"is not a line of {FORM}; it has no -A, -I or -U")
     command, table = given[COMMAND]
-    if command in DELETE:
+    if command in DELETE_OPTIONS:
         raise NoEntry(command, "deletes entries, and only entries to create are read; remove the line")
     for name in _TABLES:
         if name.startswith(table):
@@ -107,7 +107,7 @@ def from_octal(raw: str, option: str) -> str:
     return "/".join(numbers)
 
 
-def quoted(text: str, key: str) -> str:
+def in_quotes(text: str, key: str) -> str:
     """A value as one word, in the only quotation marks that the program knows."""
     if not text.isprintable() or any(character in text for character in "\"'\\"):
         raise InvalidValue(key, f"{printable(text)!r} cannot be written in a command; write the entries as json")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 
 from .. import uapi
 from ..codec import types
@@ -17,11 +17,13 @@ from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import default_reply, protocol_keys
 from ..errors import InvalidValue, quoted
 
+_Source = TypeVar("_Source")
+
 #: The kind of value of each key; both families' addresses are read alike.
 KINDS: dict[str, types.AttributeType] = {row.key: row.kind for row in ENTRY}
 
 #: The key of the state of a protocol that has states.
-STATES: dict[int, str] = {
+STATE_KEYS: dict[int, str] = {
     uapi.IPPROTO_TCP: "tcp.state",
     uapi.IPPROTO_SCTP: "sctp.state",
     uapi.IPPROTO_DCCP: "dccp.state",
@@ -51,7 +53,7 @@ TIMES = ("start", "stop")
 BILLION = 1_000_000_000
 
 #: The longest line, and the longest text of an XML element, that is read. No entry needs more.
-LONGEST = 1 << 16
+LONGEST_LINE = 1 << 16
 #: Comments, and lines in which conntrack reports about its own work, mostly on its standard error.
 REMARK = re.compile(
     r"""\s* (?:
@@ -153,21 +155,33 @@ def gaps(text: str) -> Iterator[tuple[int, str]]:
             yield line, "conntrack lost events (ENOBUFS)" if found[1] else f"conntrack failed ({found[2].strip()})"
 
 
-def read_lines(text: str, read_one: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:
-    """What `read_one` makes of each line; `Unreadable` names the first that it refuses."""
+def read_one(
+    source: _Source, read: Callable[[_Source], Entry], where: str, skipped: str, unknown: Unknown
+) -> list[Entry]:
+    """Return what `read` makes of a line or an element. If it has no entry, `unknown` may skip it, under that name.
+
+    Raises `Unreadable` with the place.
+    """
+    try:
+        return [read(source)]
+    except InvalidValue as fault:
+        if isinstance(fault, NoEntry) and unknown.skips(skipped):
+            return []
+        raise Unreadable.at(where, fault) from None
+
+
+def read_lines(text: str, read: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:
+    """Return what `read` makes of each line. Raises `Unreadable` for the first that it rejects."""
+
+    def read_line(line: str) -> Entry:
+        if len(line) > LONGEST_LINE:
+            raise NoEntry("", f"is longer than {LONGEST_LINE:,} characters")
+        return read(line)
+
     entries = []
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or REMARK.match(line):
-            continue
-        try:
-            if len(line) > LONGEST:
-                raise NoEntry("", f"is longer than {LONGEST:,} characters")
-            entries.append(read_one(line))
-        except NoEntry as fault:
-            if not unknown.skips("lines without an entry"):
-                raise Unreadable.at(f"line {number}", fault) from None
-        except InvalidValue as fault:
-            raise Unreadable.at(f"line {number}", fault) from None
+        if line.strip() and not REMARK.match(line):
+            entries += read_one(line, read_line, f"line {number}", "lines without an entry", unknown)
     return entries
 
 
@@ -226,7 +240,7 @@ def word(entry: Mapping[str, Any], key: str) -> str:
 
 def state_of(entry: Mapping[str, Any]) -> str | None:
     """The protocol's state in capitals; 0x… for one without a name, which no number is mistaken for."""
-    key = STATES.get(entry["original.protocol"], "")
+    key = STATE_KEYS.get(entry["original.protocol"], "")
     if key not in entry:
         return None
     state = KINDS[key].present(entry[key])
@@ -235,9 +249,9 @@ def state_of(entry: Mapping[str, Any]) -> str | None:
 
 def read_state(text: str, protocol: int) -> Entry:
     """The state of an entry of this protocol as `state_of` writes it."""
-    if protocol not in STATES:
+    if protocol not in STATE_KEYS:
         raise InvalidValue("state", f"protocol {protocol_name(protocol)} has no states; leave {text} out")
-    key = STATES[protocol]
+    key = STATE_KEYS[protocol]
     return {key: KINDS[key].parse(text, "state")}
 
 

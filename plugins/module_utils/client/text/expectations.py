@@ -22,7 +22,7 @@ from ..entry.tuple import protocol_keys
 from ..errors import InvalidValue
 from ..expectation import expectation as expectations
 from ..expectation.expectation import EXPECTATION, Expectation
-from .commands import COMMAND, COMMON, CREATE, from_octal, read_command, table_of
+from .commands import COMMAND, COMMON, CREATE_OPTIONS, from_octal, read_command, table_of
 from .common import TUPLE, TUPLE_WORDS, NoEntry, Show, Unknown, printable, read_lines, word
 from .xml import element, escaped, layer3, layer4, read_flows, text_of, tuple_elements, unknown_element
 
@@ -102,7 +102,7 @@ def _names(expectation: Mapping[str, Any], part: str) -> tuple[str, ...]:
 
 _CORE = r"""
     (?: \[ [0-9]{1,20} \. [0-9]{1,6} \s* \] \s+ )?
-    (?: \[ (?: NEW | UPDATE | DESTROY ) \] \s+ )?
+    (?: \[ (?: NEW | UPDATE_OPTIONS | DESTROY ) \] \s+ )?
     (?: (?P<timeout>[0-9]+) \s+ | - \s+ )?
     (?: (?P<kernel>l3proto) \s = \s [0-9]+ \s )?
     proto= (?P<protocol>[0-9]+) (?! \S )
@@ -218,7 +218,7 @@ def _command(line: str, unknown: Unknown) -> Expectation:
     expectation: Expectation = {}
     given = read_command(line, _TARGETS, _OPTIONAL, expectation, unknown)
     command, _table = given.get(COMMAND, ("", ""))
-    if table_of(given) != "expect" or command not in CREATE:
+    if table_of(given) != "expect" or command not in CREATE_OPTIONS:
         raise NoEntry(command, "creates no expectation; write -I expect")
     if "tuple.protocol" not in given:
         raise InvalidValue("-p", "is missing; write the protocol's name or number")

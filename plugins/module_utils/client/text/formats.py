@@ -13,13 +13,13 @@ import re
 import time
 from typing import Any, Callable, Iterable, Mapping, NamedTuple
 
-from ..entry.document import from_document, to_document
+from ..entry import document as entry_document
 from ..entry.entry import Entry
 from ..entry.labels import NO_LABELS, LabelMap
 from ..errors import TOO_DEEP, InvalidValue
 from ..expectation import expectation
 from . import expectations, save, xml
-from .common import LONGEST, REMARK, UNKNOWN, Names, Show, Unknown, Unreadable, gaps, read_labels
+from .common import LONGEST_LINE, REMARK, UNKNOWN, Names, Show, Unknown, Unreadable, gaps, read_labels
 from .list import read as read_list
 from .list import write as write_list
 
@@ -30,11 +30,11 @@ __all__ = [
     "Reading",
     "Unreadable",
     "examine",
-    "parse",
+    "from_document",
     "parse_output",
-    "present",
     "read",
     "recognised",
+    "to_document",
     "write",
 ]
 
@@ -57,23 +57,26 @@ def is_expectation(thing: Any) -> bool:
     return isinstance(thing, Mapping) and ("tuple" in thing or "tuple.protocol" in thing)
 
 
-def present(thing: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> dict[str, Any]:
-    """The document of an entry or an expectation."""
-    return expectation.to_document(thing) if is_expectation(thing) else to_document(thing, labels)
+def to_document(thing: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> dict[str, Any]:
+    """Convert an entry or an expectation to its document."""
+    return expectation.to_document(thing) if is_expectation(thing) else entry_document.to_document(thing, labels)
 
 
-def parse(document: Any, labels: LabelMap = NO_LABELS) -> Entry:
-    """The entry or expectation of a document, with labels of which only the name is known."""
-    if is_expectation(document):
-        return expectation.from_document(document)
-    if not isinstance(document, Mapping) or document.get("labels") is None:
-        return from_document(document)
-    entry = from_document({key: value for key, value in document.items() if key != "labels"})
-    return {**entry, "labels": 0, **read_labels(document["labels"], "labels", labels)}
+def from_document(raw: Any, labels: LabelMap = NO_LABELS) -> Entry:
+    """Convert a document to an entry or an expectation, with labels of which only the names are known.
+
+    Raises `InvalidValue` with the path of the first fault.
+    """
+    if is_expectation(raw):
+        return expectation.from_document(raw)
+    if not isinstance(raw, Mapping) or raw.get("labels") is None:
+        return entry_document.from_document(raw)
+    entry = entry_document.from_document({key: value for key, value in raw.items() if key != "labels"})
+    return {**entry, "labels": 0, **read_labels(raw["labels"], "labels", labels)}
 
 
 def _write_json(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    lines = (json.dumps(present(entry, labels)) for entry in entries)
+    lines = (json.dumps(to_document(entry, labels)) for entry in entries)
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
@@ -81,7 +84,7 @@ def _read_json(raw: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
     entries = []
     for number, document in enumerate(_documents(raw), 1):
         try:
-            entries.append(parse(document, labels))
+            entries.append(from_document(document, labels))
         except RecursionError:
             raise Unreadable(f"entry {number}", TOO_DEEP) from None
         except InvalidValue as fault:
@@ -241,7 +244,7 @@ def _of_expectations(raw: str, form: str) -> bool:
     if form == "xml":
         return _EXPECT_DOCUMENT.match(raw, start) is not None
     if form == "save":
-        command = _EXPECT_COMMAND.search(raw[start : start + LONGEST].partition("\n")[0])
+        command = _EXPECT_COMMAND.search(raw[start : start + LONGEST_LINE].partition("\n")[0])
         return command is not None and "expect".startswith(command[1])
     ends = raw.find("src=", start)
     return "proto=" in raw[raw.rfind("\n", 0, max(ends, 0)) + 1 : max(ends, 0)]

@@ -18,10 +18,10 @@ from ..entry.labels import LabelMap
 from ..entry.nat import NAT_ENDS
 from ..entry.tuple import default_reply, reversed_tuple, tuple_of, with_tuple
 from ..errors import InvalidValue
-from .commands import COMMAND, COMMON, UPDATE, Given, from_octal, quoted, read_command, table_of
+from .commands import COMMAND, COMMON, UPDATE_OPTIONS, Given, from_octal, in_quotes, read_command, table_of
 from .common import (
     KINDS,
-    STATES,
+    STATE_KEYS,
     NoEntry,
     Show,
     Unknown,
@@ -134,12 +134,12 @@ def _options(entry: Entry, show: Show, labels: LabelMap) -> Iterator[str]:
     yield from (f"{option.name} {entry[option.key]}" for option in _ZONES if entry.get(option.key))
     if show.labels and entry.get("labels"):
         names = map(str, labels.to_names(types.LABELS.present(entry["labels"])))
-        yield f"--label-add {quoted(','.join(names), 'labels')}"
+        yield f"--label-add {in_quotes(','.join(names), 'labels')}"
     yield from _addresses(entry)
     name = types.PROTOCOL.present(protocol)
     yield f"-p {name}"
     yield from (_shown(option, entry) for option in _OF_PROTOCOL.get(protocol, ()))
-    if protocol in STATES:
+    if protocol in STATE_KEYS:
         offloaded = entry.get("status", 0) & OFFLOADED
         yield "--state " + (state_of(entry) or ("ESTABLISHED" if offloaded and name != "dccp" else "NONE"))
     yield from (_shown(option, entry) for option in _AFTER_STATE.get(protocol, ()))
@@ -201,7 +201,7 @@ def _line(line: str, labels: LabelMap, unknown: Unknown) -> Entry:
             entry[target] = _swapped(value) if target.endswith("_vtag") else value
     if given.get("state", ("", ""))[1] == "(null)":
         entry = {key: value for key, value in entry.items() if not key.startswith("sctp.")}
-    if given[COMMAND][0] in UPDATE:
+    if given[COMMAND][0] in UPDATE_OPTIONS:
         _check_update(given)
     return _with_reply(entry, given)
 

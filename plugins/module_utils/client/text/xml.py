@@ -20,8 +20,8 @@ from .common import (
     BILLION,
     COUNTERS,
     KINDS,
-    LONGEST,
-    STATES,
+    LONGEST_LINE,
+    STATE_KEYS,
     TIMES,
     TUPLE,
     TUPLE_WORDS,
@@ -33,6 +33,7 @@ from .common import (
     checked,
     protocol_name,
     read_labels,
+    read_one,
     read_state,
     state_of,
 )
@@ -163,8 +164,8 @@ _USERSPACE = re.compile(r"(?<=</flow>) \[USERSPACE\].*")
 _DECLARATION = re.compile(r"<\?xml[^<>]*\?>")
 
 
-def read_flows(text: str, read_one: Callable[[Element], Entry], unknown: Unknown) -> list[Entry]:
-    """What `read_one` makes of each flow in all documents of a text, closed or not, and outside of documents."""
+def read_flows(text: str, read: Callable[[Element], Entry], unknown: Unknown) -> list[Entry]:
+    """What `read` makes of each flow in all documents of a text, closed or not, and outside of documents."""
     if "<!" in text:
         raise Unreadable("document", "declares a document type or has a comment; the program writes neither")
     if "[USERSPACE]" in text:
@@ -175,7 +176,7 @@ def read_flows(text: str, read_one: Callable[[Element], Entry], unknown: Unknown
         whole, cut = _whole(document)
         for flow in _flows(_parsed(whole, line)):
             number += 1
-            _read_one(flow, read_one, number, entries, unknown)
+            entries += read_one(flow, read, f"flow {number}", "elements without an entry", unknown)
         if cut:
             number += 1
             if not unknown.skips("flows cut short"):
@@ -197,18 +198,6 @@ def _whole(document: str) -> tuple[str, bool]:
         return document[:begun], True
     tag = document.find("<", end)
     return document[:end], tag >= 0 and not document.startswith("</", tag)
-
-
-def _read_one(
-    flow: Element, read_one: Callable[[Element], Entry], number: int, entries: list[Entry], unknown: Unknown
-) -> None:
-    try:
-        entries.append(read_one(flow))
-    except NoEntry as fault:
-        if not unknown.skips("elements without an entry"):
-            raise Unreadable.at(f"flow {number}", fault) from None
-    except InvalidValue as fault:
-        raise Unreadable.at(f"flow {number}", fault) from None
 
 
 def _parsed(document: str, lines_before: int) -> Element:
@@ -283,8 +272,8 @@ def unknown_element(entry: Entry, child: Element, unknown: Unknown) -> None:
 def text_of(child: Element) -> str:
     """The text of an element; `InvalidValue` if no entry has one of this size."""
     text = child.text or ""
-    if len(text) > LONGEST:
-        raise InvalidValue(child.tag, f"is longer than {LONGEST:,} characters")
+    if len(text) > LONGEST_LINE:
+        raise InvalidValue(child.tag, f"is longer than {LONGEST_LINE:,} characters")
     return text
 
 
@@ -337,8 +326,8 @@ def _read_independent(entry: Entry, meta: Element, labels: LabelMap, unknown: Un
 def _read_state(text: str, protocol: int) -> Entry:
     """A state by its own name or, since the program calls all states as TCP's, by TCP's of that number."""
     named = {**types.TCP_STATES, **types.OLDER_TCP_STATES}.get(text.lower())
-    if protocol in STATES and named is not None:
-        kind = KINDS[STATES[protocol]]
+    if protocol in STATE_KEYS and named is not None:
+        kind = KINDS[STATE_KEYS[protocol]]
         if isinstance(kind, types.Enum) and text.lower() not in kind.names:
-            return {STATES[protocol]: named}
+            return {STATE_KEYS[protocol]: named}
     return read_state(text, protocol)

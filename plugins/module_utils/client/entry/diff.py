@@ -9,14 +9,14 @@ kernel sets are left out.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .. import uapi
-from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE
+from ..codec.attributes import ENTRY, FIXED, KEY, UPDATE
 from ..codec.types import LABELS, STATUS, TCP_STATES
 from ..errors import InvalidValue
 from .document import present_translation
-from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry
+from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry, inseparable_groups
 from .labels import NO_LABELS, LabelMap
 from .nat import requested_ranges, translations
 from .tuple import protocol_keys
@@ -258,11 +258,9 @@ def fill_groups(declared: Mapping[str, Any]) -> Entry:
 
 
 @lru_cache(maxsize=None)
-def _groups() -> dict[str, list[str]]:
+def _groups() -> dict[str, Sequence[str]]:
     """Return, by key, all keys that the kernel accepts only together with it."""
-    wholes: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
-    together = [[row.key for row in ENTRY if row.key.startswith(whole)] for whole in wholes]
-    return {key: keys for keys in together for key in keys}
+    return {key: keys for keys in (*inseparable_groups(), _WINDOW_SCALES) for key in keys}
 
 
 def merged_value(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:
@@ -286,13 +284,6 @@ def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mappin
         update[key] = merged_value(key, declared, actual)
         if _MASKS.get(key, "") in declared:
             update[key], update[_MASKS[key]] = declared[key], declared[_MASKS[key]]
-        elif key in _WINDOW_SCALES:
-            for other in _WINDOW_SCALES:
-                update.setdefault(other, declared.get(other, actual.get(other, 0)))
-        for group in INSEPARABLE:
-            if key.startswith(group):
-                for row in ENTRY:
-                    if row.key.startswith(group):
-                        value = declared.get(row.key, actual.get(row.key, 0))
-                        update.setdefault(row.key, value)
+        for other in _groups().get(key, ()):
+            update.setdefault(other, declared.get(other, actual.get(other, 0)))
     return update

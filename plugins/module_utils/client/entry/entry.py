@@ -169,13 +169,14 @@ def check_states(entry: Mapping[str, Any]) -> None:
 
 
 @lru_cache(maxsize=None)
-def _inseparable() -> list[list[str]]:
+def inseparable_groups() -> list[list[str]]:
+    """Return the groups of keys that the kernel accepts only as a whole."""
     return [[row.key for row in ENTRY if row.key.startswith(group)] for group in INSEPARABLE]
 
 
 def _check_whole(entry: Mapping[str, Any]) -> None:
     """Raise `InvalidValue` if a group of keys is incomplete that the kernel accepts only as a whole."""
-    for members in _inseparable():
+    for members in inseparable_groups():
         missing = [key for key in members if key not in entry]
         if missing and len(missing) < len(members):
             raise InvalidValue(missing[0], f"is missing; all of {', '.join(members)} go together")

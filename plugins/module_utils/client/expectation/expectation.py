@@ -153,15 +153,15 @@ def overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         name = key.partition(".")[2]
         here, there = one.get(key), other.get(key)
         if name in _OF_SOURCE and here is not None and there is not None:
-            mask = _number(one.get(f"mask.{name}", 0)) & _number(other.get(f"mask.{name}", 0))
-            if (_number(here) ^ _number(there)) & mask:
+            mask = _as_integer(one.get(f"mask.{name}", 0)) & _as_integer(other.get(f"mask.{name}", 0))
+            if (_as_integer(here) ^ _as_integer(there)) & mask:
                 return False
         elif here != there:
             return False
     return True
 
 
-def _number(value: Any) -> int:
+def _as_integer(value: Any) -> int:
     return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)
 
 
@@ -512,10 +512,10 @@ def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
     answers = table.ask(doing, get_message(expectation), EXPECTATION)
     if not answers:
         raise NotFound(doing, errno.ENOENT)
-    return {**_zone_of(expectation), **parse_answer(doing, parse_expectation, answers[0])}
+    return {**_zone_item(expectation), **parse_answer(doing, parse_expectation, answers[0])}
 
 
-def _zone_of(expectation: Mapping[str, Any]) -> Expectation:
+def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
     return {"zone": expectation["zone"]} if expectation.get("zone") else {}
 
 
@@ -545,7 +545,7 @@ def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
 def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
     """Yield the expectations that have the master of this one. Raises `NotFound` without the master."""
     for found in table.read(dump_of_master_message(expectation), parse_expectation):
-        yield {**_zone_of(expectation), **found}
+        yield {**_zone_item(expectation), **found}
 
 
 def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator[Expectation]:

@@ -83,7 +83,7 @@ class CannotSet(ConntrackError):
 
 def read(name: str, directory: str = DIRECTORY) -> int | None:
     """One setting of `NAMES`, or None where this kernel or namespace has none."""
-    return _number(os.path.join(directory, NAMES[name]))
+    return _read_number(os.path.join(directory, NAMES[name]))
 
 
 def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
     """`{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
     timeouts: dict[str, int] = {}
     for name, file in _timeout_files(directory).items():
-        value = _number(os.path.join(directory, file))
+        value = _read_number(os.path.join(directory, file))
         if value is not None:
             timeouts[name] = value
     return timeouts
@@ -197,7 +197,7 @@ def in_order(differing: Mapping[str, int], actual: Mapping[str, int]) -> list[tu
 
 def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
     """`CannotSet` for a table that would be too small for what is in it: new connections are dropped."""
-    count = _number(os.path.join(directory, "nf_conntrack_count")) or 0
+    count = _read_number(os.path.join(directory, "nf_conntrack_count")) or 0
     most, buckets = declared.get("max"), declared.get("buckets")
     if most and most < count:
         raise CannotSet(
@@ -266,7 +266,7 @@ def _timeout_files(directory: str) -> dict[str, str]:
     return {"_".join(part for part in match.groups() if part): match.group(0) for match in matches}
 
 
-def _number(path: str) -> int | None:
+def _read_number(path: str) -> int | None:
     try:
         with open(path, encoding="ascii") as file:
             return int(file.read())

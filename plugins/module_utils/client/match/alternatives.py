@@ -84,22 +84,15 @@ def indexed(term: Term) -> Term:
     if isinstance(term, And):
         return And(tuple(map(indexed, term.terms)))
     if isinstance(term, Or):
-        return _or([tuple(_terms(one)) for one in _alternatives(term)])
+        return _or([tuple(_flattened(one, And)) for one in _flattened(term, Or)])
     return term
 
 
-def _alternatives(term: Term) -> Iterator[Term]:
-    if isinstance(term, Or):
+def _flattened(term: Term, kind: type[And] | type[Or]) -> Iterator[Term]:
+    """Yield the terms that nested `kind`s join."""
+    if isinstance(term, kind):
         for one in term.terms:
-            yield from _alternatives(one)
-    else:
-        yield term
-
-
-def _terms(term: Term) -> Iterator[Term]:
-    if isinstance(term, And):
-        for one in term.terms:
-            yield from _terms(one)
+            yield from _flattened(one, kind)
     else:
         yield term
 

@@ -80,10 +80,7 @@ class And(NamedTuple):
     terms: tuple[Term, ...]
 
     def compile(self) -> EntryTest:
-        predicates = [term.compile() for term in self.terms]
-        if len(predicates) == 1:
-            return predicates[0]
-        return lambda entry: all(predicate(entry) for predicate in predicates)
+        return _joined(self.terms, all)
 
 
 class Or(NamedTuple):
@@ -92,10 +89,7 @@ class Or(NamedTuple):
     terms: tuple[Term, ...]
 
     def compile(self) -> EntryTest:
-        predicates = [term.compile() for term in self.terms]
-        if len(predicates) == 1:
-            return predicates[0]
-        return lambda entry: any(predicate(entry) for predicate in predicates)
+        return _joined(self.terms, any)
 
 
 class Not(NamedTuple):
@@ -106,6 +100,13 @@ class Not(NamedTuple):
     def compile(self) -> EntryTest:
         predicate = self.term.compile()
         return lambda entry: not predicate(entry)
+
+
+def _joined(terms: Iterable[Term], join: Callable[[Iterable[bool]], bool]) -> EntryTest:
+    predicates = [term.compile() for term in terms]
+    if len(predicates) == 1:
+        return predicates[0]
+    return lambda entry: join(predicate(entry) for predicate in predicates)
 
 
 Term = Union[InRanges, MaskEquals, Predicate, And, Or, Not, "Indexed"]

@@ -254,7 +254,7 @@ def _address_range(raw: Any, key: str) -> AddressRange:
     return low, (number | host).to_bytes(len(low), "big")
 
 
-def _address(name: str) -> Parser:
+def _address_parser(name: str) -> Parser:
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
         if name not in _UNSPECIFIED:
             _check_specified(raw, key)
@@ -300,11 +300,11 @@ def _port(raw: Any, key: str) -> list[types.Range]:
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _port_of(name: str) -> Parser:
+def _port_parser(name: str) -> Parser:
     return lambda raw, key, labels: InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
 
 
-def _number(name: str) -> Parser:
+def _number_parser(name: str) -> Parser:
     where, highest = _NUMBERS[name]
 
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -353,7 +353,7 @@ def _zone(raw: Any, key: str, labels: LabelMap) -> Term:
     return And((wanted, MaskEquals("original.zone", _ZERO), MaskEquals("reply.zone", _ZERO)))
 
 
-def _zone_of(name: str) -> Parser:
+def _zone_parser(name: str) -> Parser:
     own, both = _ZONES[name]
 
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -534,7 +534,7 @@ _MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
 }
 
 
-def _bound(name: str) -> Parser:
+def _bound_parser(name: str) -> Parser:
     what, side = name.split("_")
     measure = _MEASURES[what]
 
@@ -561,10 +561,10 @@ _PARSERS: dict[str, Parser] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,
-    **{name: _zone_of(name) for name in _ZONES},
-    **{name: _port_of(name) for name in _PORTS},
-    **{name: _address(name) for name in _ADDRESSES},
-    **{name: _number(name) for name in _NUMBERS},
+    **{name: _zone_parser(name) for name in _ZONES},
+    **{name: _port_parser(name) for name in _PORTS},
+    **{name: _address_parser(name) for name in _ADDRESSES},
+    **{name: _number_parser(name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
     "status": lambda raw, key, labels: _all_set("status", STATUS.parse(raw, key)),
@@ -575,5 +575,5 @@ _PARSERS: dict[str, Parser] = {
     "nat": _nat,
     "expected": _expected,
     "master": _master,
-    **{name: _bound(name) for name in _BOUNDS},
+    **{name: _bound_parser(name) for name in _BOUNDS},
 }

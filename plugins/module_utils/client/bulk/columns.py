@@ -86,7 +86,7 @@ class ColumnTransform(NamedTuple):
 class RowTransform(ColumnTransform):
     """The same for rows: each thing is a tuple of keys and, in the same order, their values.
 
-    All rows that have the same keys share one tuple of them. All values of a column are of one type.
+    Rows with the same keys share one tuple of keys. All values of a column are of one type.
     """
 
     def group_by_shape(self, batch: list[Any]) -> Iterator[Group]:

@@ -51,7 +51,7 @@ def parse_all(
 
 
 def parse_transform(labels: LabelMap = NO_LABELS, absent: bool = False) -> ColumnTransform:
-    """From documents to entries."""
+    """Return the conversion of documents to entries."""
     return ColumnTransform(
         lambda document: from_document(document, labels, absent), lambda found: _parsed(found, labels), _decisive, True
     )

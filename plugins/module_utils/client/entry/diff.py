@@ -267,7 +267,7 @@ def merged_value(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any
     """Return the value of a key after a change in place: the declared bits, and the other bits as they are."""
     wanted, there = declared[key], actual.get(key) or 0
     if key == "status":
-        # Echoing what is there is always accepted; a bit the kernel guards must not differ.
+        # The kernel accepts the current value of every bit, and refuses another value of most
         return there | wanted & SETTABLE_STATUS
     if key in _MASKS:
         return there & ~_mask(key, declared) | wanted

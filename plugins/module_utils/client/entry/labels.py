@@ -71,7 +71,7 @@ class LabelMap:
         The first definition of a name counts, and the first of a bit. Names that only nftables accepts are added last,
         so that they do not change the others. Unusable lines are skipped.
         """
-        import re  # of no use where there is no file
+        import re  # only needed if there is a file
 
         bits: dict[str, int] = {}
         named: set[int] = set()

@@ -67,6 +67,6 @@ def requested_ranges(entry: Mapping[str, Any], end: str) -> tuple[Any | None, An
 
 
 def nat_status_bits(entry: Mapping[str, Any]) -> int:
-    """Return the status bits by which an entry says that it is NATed."""
+    """Return the status bits of source and destination NAT that an entry has."""
     bits: int = entry.get("status", 0) & NAT_STATUS
     return bits

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The settings of connection tracking in one network namespace.
+"""The sysctls of connection tracking in one network namespace.
 
-A setting is named as in a document: `max`, `accounting`, `timeouts.tcp_established`. Values are
-the kernel's own numbers, on is 1; times are in seconds.
+A setting has a name as in documents: `max`, `accounting`, `timeouts.tcp_established`. Values are numbers, 1 is on, and
+times are in seconds.
 
 Source: Documentation/networking/nf_conntrack-sysctl.rst.
 """
@@ -20,7 +20,7 @@ from ..errors import ConntrackError, InvalidValue, errno_name, quoted
 
 DIRECTORY = "/proc/sys/net/netfilter"
 
-#: The name of a setting here, and of its file. Not every kernel has all of them.
+#: The files of settings by name. Some kernels lack some of them.
 NAMES: dict[str, str] = {
     "max": "nf_conntrack_max",
     "buckets": "nf_conntrack_buckets",
@@ -46,7 +46,7 @@ _BYTE = (0, 0xFF)
 _POSITIVE = (1, 0x7FFFFFFF)
 _LONG = (0, 0xFFFFFFFFFFFFFFFF)
 
-#: The lowest and the highest value that the kernel takes for each of `NAMES`.
+#: The lowest and the highest value that the kernel accepts, for each of `NAMES`.
 BOUNDS: dict[str, tuple[int, int]] = {
     "max": (0, 0x7FFFFFFF),
     "buckets": _POSITIVE,
@@ -66,10 +66,10 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "frag6_low_thresh": _LONG,
     "hooks_lwtunnel": _SWITCH,
 }
-#: Seconds that no kernel takes for more, with the slowest clock of 100 ticks a second.
+#: The longest timeout in seconds that every kernel accepts, with 100 ticks per second.
 LONGEST_TIMEOUT = 0x7FFFFFFF // 100
 
-#: Entries in one hash chain from which on the kernel may refuse another (its counter chain_toolong).
+#: The number of entries in a hash chain above which the kernel may refuse another one (counter chain_toolong).
 LONGEST_CHAIN = 50
 
 _TIMEOUT = re.compile(r"nf_(?:conntrack_([a-z0-9]+)|(flowtable_[a-z0-9]+))_timeout(?:_(\w+))?$")
@@ -78,16 +78,16 @@ _THRESHOLDS = ("frag6_low_thresh", "frag6_high_thresh")
 
 
 class CannotSet(ConntrackError):
-    """A setting that cannot be set here, or that the kernel refused."""
+    """A setting cannot be set here, or the kernel refused the value."""
 
 
 def read(name: str, directory: str = DIRECTORY) -> int | None:
-    """One setting of `NAMES`, or None where this kernel or namespace has none."""
+    """Return a setting of `NAMES`, or None if the kernel or the namespace lacks it."""
     return _read_number(os.path.join(directory, NAMES[name]))
 
 
 def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
-    """Every setting that is there by its name in `NAMES`, and `timeouts` by protocol and state."""
+    """Return all existing settings by the names in `NAMES`, and `timeouts` (see `read_timeouts`)."""
     found: dict[str, Any] = {}
     for name in NAMES:
         value = read(name, directory)
@@ -98,7 +98,7 @@ def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
 
 
 def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
-    """`{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
+    """Return the timeouts in seconds: `{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
     timeouts: dict[str, int] = {}
     for name, file in _timeout_files(directory).items():
         value = _read_number(os.path.join(directory, file))
@@ -108,16 +108,16 @@ def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a document by their names: `{"max": …, "timeouts.udp": …}`."""
+    """Return the settings of a document by name: `{"max": …, "timeouts.udp": …}`."""
     settings = {name: value for name, value in document.items() if name != "timeouts"}
     settings.update((_TIMEOUTS + state, value) for state, value in document.get("timeouts", {}).items())
     return settings
 
 
 def parse(document: Mapping[str, Any]) -> dict[str, int]:
-    """The settings that a document declares, by their names; null is not declared.
+    """Return the settings that a document declares, by name. A null is not declared.
 
-    Raises `InvalidValue` for what no kernel would take.
+    Raises `InvalidValue` for a value that no kernel accepts.
     """
     declared: dict[str, int] = {}
     for name in NAMES:
@@ -136,7 +136,7 @@ def parse(document: Mapping[str, Any]) -> dict[str, int]:
 
 
 def file_of(name: str, directory: str = DIRECTORY) -> str | None:
-    """The file of a setting in `directory`, or None where this kernel has none."""
+    """Return the file of a setting in `directory`, or None if the kernel lacks it."""
     if name.startswith(_TIMEOUTS):
         return _timeout_files(directory).get(name[len(_TIMEOUTS) :])
     file = NAMES[name]
@@ -144,7 +144,7 @@ def file_of(name: str, directory: str = DIRECTORY) -> str | None:
 
 
 def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
-    """Whether a setting has the declared value; the kernel fills buckets up to whole pages."""
+    """Whether a setting has the declared value. The kernel rounds buckets up to whole pages."""
     if actual is None or name != "buckets":
         return actual == declared
     page = os.sysconf("SC_PAGE_SIZE") // struct.calcsize("P")
@@ -152,12 +152,12 @@ def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
 
 
 def is_mounted(directory: str = DIRECTORY) -> bool:
-    """Whether there is a /proc/sys at all."""
+    """Whether /proc/sys exists."""
     return os.path.isdir(_root(directory))
 
 
 def check_mounted(directory: str = DIRECTORY) -> None:
-    """`CannotSet` where no setting can be read, because /proc is not mounted."""
+    """Raise `CannotSet` if no setting can be read because /proc is not mounted."""
     if not is_mounted(directory):
         raise CannotSet(
             f"{_root(directory)} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
@@ -169,7 +169,7 @@ def _root(directory: str) -> str:
 
 
 def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> None:
-    """`CannotSet` for values that only make sense if they are set already, or that contradict another setting."""
+    """Raise `CannotSet` for values that are valid only if they are set already, or that contradict another setting."""
     for name, value in differing.items():
         if value == 0 and name.startswith(_TIMEOUTS):
             raise CannotSet(
@@ -185,7 +185,7 @@ def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> Non
 
 
 def in_order(differing: Mapping[str, int], actual: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The settings and their new values, in an order in which the kernel accepts each.
+    """Return settings and new values in an order in which the kernel accepts each.
 
     It refuses an upper threshold below the lower one.
     """
@@ -196,7 +196,7 @@ def in_order(differing: Mapping[str, int], actual: Mapping[str, int]) -> list[tu
 
 
 def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
-    """`CannotSet` for a table that would be too small for what is in it: new connections are dropped."""
+    """Raise `CannotSet` if the table would be too small for its entries, so that new connections would be dropped."""
     count = _read_number(os.path.join(directory, "nf_conntrack_count")) or 0
     most, buckets = declared.get("max"), declared.get("buckets")
     if most and most < count:
@@ -212,7 +212,7 @@ def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
 
 
 def check_recorded(needs: frozenset[str], key: str) -> None:
-    """`InvalidValue` where the kernel does not record in this namespace what a match under `key` needs."""
+    """Raise `InvalidValue` if the kernel does not record in this namespace what a match under `key` needs."""
     for need in sorted(needs):
         if read(need) == 0:
             raise InvalidValue(
@@ -223,7 +223,7 @@ def check_recorded(needs: frozenset[str], key: str) -> None:
 
 
 def check_writable(name: str, directory: str = DIRECTORY) -> None:
-    """`CannotSet`, with the reason, where a setting cannot be set from here."""
+    """Raise `CannotSet` with the reason if a setting cannot be set from here."""
     path = os.path.join(directory, file_of(name, directory) or "")
     if os.access(path, os.W_OK):
         return
@@ -241,7 +241,7 @@ def check_writable(name: str, directory: str = DIRECTORY) -> None:
 
 
 def write(name: str, value: int, directory: str = DIRECTORY) -> None:
-    """Set one setting. Raises `CannotSet` with the kernel's reason."""
+    """Set a setting. Raises `CannotSet` with the kernel's reason."""
     path = os.path.join(directory, file_of(name, directory) or "")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
@@ -257,7 +257,7 @@ def write(name: str, value: int, directory: str = DIRECTORY) -> None:
 
 
 def _timeout_files(directory: str) -> dict[str, str]:
-    """The file of each timeout by its name: `{"udp_stream": "nf_conntrack_udp_timeout_stream", …}`."""
+    """Return the file of each timeout by name: `{"udp_stream": "nf_conntrack_udp_timeout_stream", …}`."""
     try:
         files = sorted(os.listdir(directory))
     except OSError:

@@ -4,7 +4,7 @@
 
 A list of a thousand matches that each name a destination is a table of destinations. Where all alternatives pin an
 attribute to single values, a dictionary leads to those that can hold; where some pin it to ranges, bisection does.
-The alternatives that are found are tables of their own again if there are many of them.
+The alternatives that it finds have an index of their own if there are many of them.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ def narrow(term: Term) -> KernelFilter:
         if mask:  # the kernel takes no mask of 0, and for a status without one its value
             sent[key], sent[f"{key}_mask"] = value, mask
 
-    # The kernel compares the number alone, which is also that of an entry with one direction in
-    # the zone. Number 0 no direction can have: it says that all three are 0, and only that.
+    # The kernel compares only the number, which an entry with one direction in the zone has, too. Number 0 means that
+    # all three are 0.
     zones = [values.pop(key, None) for key in ZONE_KEYS]
     if zones[0] or zones == [0, 0, 0]:
         sent["zone"] = zones[0]

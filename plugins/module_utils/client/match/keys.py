@@ -180,7 +180,7 @@ def _cure_of_nothing(raw: Mapping[str, Any], name: str, key: str) -> str:
 
 
 def _or_leave_out(key: str) -> str:
-    """That the match at `key` can be left out, if it can: without it, a list may be empty, which is refused."""
+    """Return the advice to leave out the match at `key`, if that does not make a list empty."""
     return ", or leave out except" if key.rpartition(".")[2] == "except" else ""
 
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The forms in which conntrack(8) writes entries and expectations, and JSON: written and read.
+"""Write and read entries and expectations in the output formats of conntrack(8), and in JSON.
 
-An output is named as its option `-o` names it: `text` (or nothing) for the plain list, `extended`,
-`save`, `xml`, each with what is to be shown besides (`extended,id,labels`); and `json`.
+An output has the name that the option `-o` of the program takes: `text` (or nothing), `extended`, `save` or `xml`, each
+with optional parts (`extended,id,labels`). `json` is a list of documents.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
 
 
 class Reading(NamedTuple):
-    """What a text has: entries, or expectations if `table` is `expect`.
+    """The entries of a text, or expectations if `table` is `expect`.
 
-    `skipped` counts words and lines that are not conntrack's, by name. `gaps` is the number of places where
-    conntrack reports that it lost some.
+    `skipped` has the number of words and lines that are not conntrack's, by name. `gaps` is the number of places where
+    conntrack reports lost entries.
     """
 
     table: str
@@ -53,7 +53,7 @@ class Reading(NamedTuple):
 
 
 def is_expectation(thing: Any) -> bool:
-    """Whether a document or what was read is an expectation."""
+    """Whether a document or a flat mapping is an expectation."""
     return isinstance(thing, Mapping) and ("tuple" in thing or "tuple.protocol" in thing)
 
 
@@ -93,7 +93,7 @@ def _read_json(raw: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
 
 
 def _documents(raw: str) -> list[Any]:
-    """The documents of a list, or one to a line."""
+    """Parse a JSON list of documents, or one document on each line."""
     try:
         found = json.loads(raw)
     except ValueError as fault:
@@ -113,7 +113,7 @@ _Read = Callable[[str, LabelMap, Unknown], "list[Entry]"]
 
 
 class Form(NamedTuple):
-    """How a form is written and read, for entries and for expectations, and what it can show besides."""
+    """The functions that write and read a format, for entries and expectations, and its optional parts."""
 
     write: _Write
     read: _Read
@@ -125,7 +125,7 @@ class Form(NamedTuple):
 _SHOWS = ("id", "timestamp", "ktimestamp", "labels")
 _TEXT = Form(write_list, read_list, expectations.write_text, expectations.read_text, _SHOWS)
 
-#: The forms by name. `timestamp` is of events and shows nothing in a list, here as there.
+#: The formats by name. `timestamp` belongs to events and shows nothing in a list, as in the program.
 FORMS: dict[str, Form] = {
     "text": _TEXT,
     "extended": _TEXT,
@@ -136,7 +136,7 @@ FORMS: dict[str, Form] = {
 
 
 def parse_output(output: str) -> tuple[str, Show]:
-    """(form, what it shows besides) of an output such as `extended,id`; `InvalidValue` for what is none."""
+    """Parse an output such as `extended,id` to the format and its optional parts. Raises `InvalidValue`."""
     words = [word.strip() for word in output.split(",")]
     forms = [name for name in ("json", "xml", "save", "extended", "text") if name in words]
     form = forms[0] if forms else "text"
@@ -158,9 +158,10 @@ def write(
     labels: LabelMap = NO_LABELS,
     now: float | None = None,
 ) -> str:
-    """The entries, or the expectations, in the form that `output` names. Ages are taken at `now` (UNIX time).
+    """Return entries or expectations (flat mappings) in the format that `output` names.
 
-    Raises `InvalidValue` for an output that is none and for an entry that the form cannot hold.
+    `now` is the UNIX time for ages. Raises `InvalidValue` for an unknown output, and for an entry that the format
+    cannot express.
     """
     form, show = parse_output(output)
     things = list(entries)
@@ -172,9 +173,9 @@ def write(
 
 
 def read(raw: str, form: str | None = None, labels: LabelMap = NO_LABELS) -> list[Entry]:
-    """The entries or expectations in `raw`, which is in `form`, or in the one that it looks like.
+    """Parse a text to entries or expectations (flat mappings). Without `form`, the format is detected.
 
-    Raises `Unreadable` for the first line, flow or entry that cannot be read.
+    Raises `Unreadable` for the first line, flow or entry that cannot be parsed.
     """
     return examine(raw, form, labels).entries
 
@@ -186,10 +187,10 @@ def examine(
     unknown: str = "fail",
     ignore_gaps: bool = False,
 ) -> Reading:
-    """What `read` returns, and what was skipped.
+    """Parse a text as `read` does, and report also what was skipped.
 
-    `unknown` is one of `UNKNOWN`: to `fail` for words and lines that are not conntrack's, to `keep` such words in
-    `extra` of their entry, or to `skip` them. With `ignore_gaps`, entries that conntrack lost are no fault.
+    `unknown` is one of `UNKNOWN`: `fail` for words and lines that are not conntrack's, `keep` such words in `extra` of
+    their entry, or `skip` them. With `ignore_gaps`, entries that conntrack lost are not an error.
     """
     skipping = Unknown(unknown)
     if form is None:
@@ -221,13 +222,13 @@ _EXPECT_COMMAND = re.compile(r"(?<!\S)(?:-[AIUD]\s*|--[a-z]+(?:\s+|=))(e[a-z]*)(
 
 
 def recognised(raw: str) -> str:
-    """The form that `raw` is in, by how it begins."""
+    """Return the name of the format of a text, by its beginning."""
     start = _start(raw)
     return next((name for name, beginning in _BEGINNINGS if beginning.match(raw, start)), "text")
 
 
 def _start(raw: str) -> int:
-    """Where a text begins, behind empty lines, comments and what conntrack reports of its work."""
+    """Return the start of a text after empty lines, comments and messages of conntrack."""
     start = 0
     while start < len(raw):
         end = raw.find("\n", start) + 1 or len(raw)
@@ -239,7 +240,7 @@ def _start(raw: str) -> int:
 
 
 def _of_expectations(raw: str, form: str) -> bool:
-    """Whether a text of this form, which is not JSON, is a list of expectations, by how it begins."""
+    """Whether a text of this format (not JSON) has expectations, by its beginning."""
     start = _start(raw)
     if form == "xml":
         return _EXPECT_DOCUMENT.match(raw, start) is not None

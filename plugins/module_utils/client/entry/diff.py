@@ -79,25 +79,21 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
         wanted, there = declared[key], actual.get(key)
         if _satisfied(key, wanted, there, declared):
             continue
+        before: Any
+        after: Any
         if key == "labels":
-            yield Change(
-                key,
-                labels.to_names(LABELS.present((there or 0) & _mask(key, declared))),
-                labels.to_names(LABELS.present(wanted)),
-            )
+            shown = (there or 0) & _mask(key, declared)
+            before, after = (labels.to_names(LABELS.present(bits)) for bits in (shown, wanted))
         elif key == "mark" and "mark_mask" in declared:
             mask = declared["mark_mask"]
-            yield Change(key, f"{(there or 0) & mask:#x}/{mask:#x}", f"{wanted:#x}/{mask:#x}")
+            before, after = (f"{bits:#x}/{mask:#x}" for bits in ((there or 0) & mask, wanted))
         elif key == "status":
             kept = (there or 0) & ~SETTABLE_STATUS
-            wanted_bits = STATUS.present(kept | wanted & SETTABLE_STATUS)
-            yield Change(key, STATUS.present(there or 0), wanted_bits)
-        elif key in TCP_FLAGS:
-            before = None if there is None else row.kind.present(there)
-            yield Change(key, before, row.kind.present(_flags_after(wanted, there or 0)))
+            before, after = map(STATUS.present, (there or 0, kept | wanted & SETTABLE_STATUS))
         else:
             before = None if there is None else row.kind.present(there)
-            yield Change(key, before, row.kind.present(wanted))
+            after = row.kind.present(_flags_after(wanted, there or 0) if key in TCP_FLAGS else wanted)
+        yield Change(key, before, after)
 
 
 def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -> bool:

@@ -20,52 +20,33 @@ from ..errors import ConntrackError, InvalidValue, errno_name, quoted
 
 DIRECTORY = "/proc/sys/net/netfilter"
 
-#: The files of settings by name. Some kernels lack some of them.
-NAMES: dict[str, str] = {
-    "max": "nf_conntrack_max",
-    "buckets": "nf_conntrack_buckets",
-    "expect_max": "nf_conntrack_expect_max",
-    "accounting": "nf_conntrack_acct",
-    "timestamps": "nf_conntrack_timestamp",
-    "events": "nf_conntrack_events",
-    "checksum": "nf_conntrack_checksum",
-    "log_invalid": "nf_conntrack_log_invalid",
-    "tcp_loose": "nf_conntrack_tcp_loose",
-    "tcp_be_liberal": "nf_conntrack_tcp_be_liberal",
-    "tcp_max_retrans": "nf_conntrack_tcp_max_retrans",
-    "tcp_ignore_invalid_rst": "nf_conntrack_tcp_ignore_invalid_rst",
-    "dccp_loose": "nf_conntrack_dccp_loose",
-    "helper": "nf_conntrack_helper",
-    "frag6_high_thresh": "nf_conntrack_frag6_high_thresh",
-    "frag6_low_thresh": "nf_conntrack_frag6_low_thresh",
-    "hooks_lwtunnel": "nf_hooks_lwtunnel",
-}
-
 _SWITCH = (0, 1)
 _BYTE = (0, 0xFF)
 _POSITIVE = (1, 0x7FFFFFFF)
 _LONG = (0, 0xFFFFFFFFFFFFFFFF)
 
-#: The lowest and the highest value that the kernel accepts, for each of `NAMES`.
-BOUNDS: dict[str, tuple[int, int]] = {
-    "max": (0, 0x7FFFFFFF),
-    "buckets": _POSITIVE,
-    "expect_max": _POSITIVE,
-    "accounting": _SWITCH,
-    "timestamps": _SWITCH,
-    "events": (0, 2),
-    "checksum": _SWITCH,
-    "log_invalid": _BYTE,
-    "tcp_loose": _SWITCH,
-    "tcp_be_liberal": _SWITCH,
-    "tcp_max_retrans": _BYTE,
-    "tcp_ignore_invalid_rst": _SWITCH,
-    "dccp_loose": _SWITCH,
-    "helper": _SWITCH,
-    "frag6_high_thresh": _LONG,
-    "frag6_low_thresh": _LONG,
-    "hooks_lwtunnel": _SWITCH,
+#: The file of each setting, and the lowest and highest value that the kernel accepts. Some kernels lack some of them.
+_SETTINGS: dict[str, tuple[str, tuple[int, int]]] = {
+    "max": ("nf_conntrack_max", (0, 0x7FFFFFFF)),
+    "buckets": ("nf_conntrack_buckets", _POSITIVE),
+    "expect_max": ("nf_conntrack_expect_max", _POSITIVE),
+    "accounting": ("nf_conntrack_acct", _SWITCH),
+    "timestamps": ("nf_conntrack_timestamp", _SWITCH),
+    "events": ("nf_conntrack_events", (0, 2)),
+    "checksum": ("nf_conntrack_checksum", _SWITCH),
+    "log_invalid": ("nf_conntrack_log_invalid", _BYTE),
+    "tcp_loose": ("nf_conntrack_tcp_loose", _SWITCH),
+    "tcp_be_liberal": ("nf_conntrack_tcp_be_liberal", _SWITCH),
+    "tcp_max_retrans": ("nf_conntrack_tcp_max_retrans", _BYTE),
+    "tcp_ignore_invalid_rst": ("nf_conntrack_tcp_ignore_invalid_rst", _SWITCH),
+    "dccp_loose": ("nf_conntrack_dccp_loose", _SWITCH),
+    "helper": ("nf_conntrack_helper", _SWITCH),
+    "frag6_high_thresh": ("nf_conntrack_frag6_high_thresh", _LONG),
+    "frag6_low_thresh": ("nf_conntrack_frag6_low_thresh", _LONG),
+    "hooks_lwtunnel": ("nf_hooks_lwtunnel", _SWITCH),
 }
+NAMES: dict[str, str] = {name: file for name, (file, _bounds) in _SETTINGS.items()}
+BOUNDS: dict[str, tuple[int, int]] = {name: bounds for name, (_file, bounds) in _SETTINGS.items()}
 #: The longest timeout in seconds that every kernel accepts, with 100 ticks per second.
 LONGEST_TIMEOUT = 0x7FFFFFFF // 100
 

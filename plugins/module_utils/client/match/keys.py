@@ -38,25 +38,25 @@ from .expression import And, InRanges, MaskEquals, Not, Or, Predicate, Term, poi
 AddressRange = Tuple[bytes, bytes]
 Parser = Callable[[Any, str, LabelMap], Term]
 
-_ADDRESSES: dict[str, tuple[str, ...]] = {
-    "source": ("original.source",),
-    "destination": ("original.destination",),
-    "reply_source": ("reply.source",),
-    "reply_destination": ("reply.destination",),
+#: The address of each direction and end.
+_ENDS: dict[str, str] = {
+    "source": "original.source",
+    "destination": "original.destination",
+    "reply_source": "reply.source",
+    "reply_destination": "reply.destination",
 }
-_ADDRESSES["address"] = tuple(key for keys in _ADDRESSES.values() for key in keys)
-_ADDRESSES["reply_address"] = ("reply.source", "reply.destination")
+_ADDRESSES: dict[str, tuple[str, ...]] = {
+    **{name: (key,) for name, key in _ENDS.items()},
+    "address": tuple(_ENDS.values()),
+    "reply_address": ("reply.source", "reply.destination"),
+}
 #: The keys in which entries can have the unspecified address: a DHCP client sends from 0.0.0.0.
 _UNSPECIFIED = ("source", "reply_destination")
 
 _PORTS: dict[str, tuple[str, ...]] = {
-    "source_port": ("original.source_port",),
-    "destination_port": ("original.destination_port",),
-    "reply_source_port": ("reply.source_port",),
-    "reply_destination_port": ("reply.destination_port",),
+    **{f"{name}_port": (f"{key}_port",) for name, key in _ENDS.items()},
+    "port": tuple(f"{key}_port" for key in _ENDS.values()),
 }
-_PORTS["port"] = tuple(key for keys in _PORTS.values() for key in keys)
-
 _NUMBERS: dict[str, tuple[str, int]] = {
     "icmp_type": ("original.icmp_type", 0xFF),
     "icmp_code": ("original.icmp_code", 0xFF),

@@ -53,7 +53,7 @@ def parse_all(
 def parse_transform(labels: LabelMap = NO_LABELS, absent: bool = False) -> ColumnTransform:
     """Return the conversion of documents to entries."""
     return ColumnTransform(
-        lambda document: from_document(document, labels, absent), lambda found: _parsed(found, labels), _decisive, True
+        lambda document: from_document(document, labels, absent), lambda found: _parsed(found, labels), _group_by, True
     )
 
 
@@ -62,12 +62,12 @@ def completion_transform(labels: LabelMap = NO_LABELS) -> ColumnTransform:
     return ColumnTransform(
         lambda document: creation(from_document(document, labels)),
         lambda found: _created(_parsed(found, labels)),
-        _decisive,
+        _group_by,
         True,
     )
 
 
-def _decisive(documents: Columns) -> list[Sequence[Any]]:
+def _group_by(documents: Columns) -> list[Sequence[Any]]:
     is_ipv6 = [":" in source for source in documents["original.source"]]
     return [
         is_ipv6,

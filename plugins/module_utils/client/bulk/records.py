@@ -122,7 +122,7 @@ def _is_plain(entry: Mapping[str, Any]) -> bool:
         return False
 
 
-def _decisive(columns: Columns) -> Iterator[Sequence[Any]]:
+def _group_by(columns: Columns) -> Iterator[Sequence[Any]]:
     status = columns.get("status", [0] * len(columns["original.source"]))
     yield [bits & NAT_STATUS for bits in status]
     plain = default_replies(columns)
@@ -159,7 +159,7 @@ def _presented(column: Sequence[Any], kind: AttributeType, family: int) -> list[
     return list(map({value: kind.present(value) for value in set(column)}.__getitem__, column))
 
 
-_RECORDING = RowTransform(_record, _record_all, _decisive)
+_RECORDING = RowTransform(_record, _record_all, _group_by)
 
 
 # from records to entries

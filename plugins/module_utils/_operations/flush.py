@@ -80,9 +80,9 @@ class DeletionPlan(Visitor):
         return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:
-        from ..client.match.message_filter import sieve
+        from ..client.match.message_filter import compile_for_layout
 
-        kept, queue_delete = sieve(self._kept, layout), self._requests.on(layout)
+        kept, queue_delete = compile_for_layout(self._kept, layout), self._requests.on(layout)
 
         def act(datagram: bytes, start: int, message: int) -> None:
             if not kept.never and kept.holds(layout, datagram, start, message):

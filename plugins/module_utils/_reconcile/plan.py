@@ -36,7 +36,8 @@ from ..client.entry.entry import (
     timeout_changes,
 )
 from ..client.entry.labels import LabelMap
-from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple, zone_of
+from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple
+from ..client.entry.zone import zone_of
 from ..client.errors import KernelError, NotFound, ResultUnknown
 from ..client.table import Table
 from .reconciler import CannotReconcile, Plan, Policy

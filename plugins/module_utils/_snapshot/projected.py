@@ -8,7 +8,8 @@ from typing import Any, Hashable, Mapping
 
 from .._reconcile.plan import is_exactly_translated, is_translated
 from ..client.entry.entry import Entry
-from ..client.entry.tuple import any_zone, tuple_key, zone_of
+from ..client.entry.tuple import tuple_key
+from ..client.entry.zone import any_zone, zone_of
 from .hash_set import Fingerprints
 
 _ENDS = ("original", "reply")

@@ -21,7 +21,7 @@ from ..codec import attributes
 from ..codec.attributes import ENTRY, Attribute
 from ..codec.codec import ENTRIES
 from ..codec.types import Address, LabelBitmap
-from ..entry.entry import STATES, check_states
+from ..entry.entry import STATE_NAMES, check_states
 from ..errors import InvalidValue
 from ..netlink.message import Message, RequestBatch, frame, request_batch
 from ..netlink.socket import BATCH_SIZE
@@ -141,7 +141,7 @@ class Request:
     def template(self, columns: Mapping[str, Sequence[Any]]) -> Template:
         """Return the template for entries with these keys and the first decisive values. Raises one of `FALLBACK`."""
         if self._state_is_set:
-            check_states({key: max(columns[key]) for key in STATES if key in columns})
+            check_states({key: max(columns[key]) for key in STATE_NAMES if key in columns})
         layout = (tuple(columns), *[columns[key][0] for key in _DECISIVE if key in columns])
         template = self._templates.get(layout)
         if template is None:

@@ -28,7 +28,7 @@ ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 TABLE = """
     client/netlink/message client/netlink/pipeline client/codec/attributes client/codec/codec client/entry/entry
     client/input_file client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
-    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple
+    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple client/entry/zone
 """
 #: What it takes to read many entries, and to send requests.
 MANY = """

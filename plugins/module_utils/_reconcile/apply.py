@@ -13,8 +13,8 @@ from ..client.errors import ConntrackError, Exists, KernelError, NotFound, Resul
 from ..client.table import LABELS_NEED_A_RULE, Table
 from .plan import (
     CannotReconcile,
-    CurrentState,
     Plan,
+    ProjectedTable,
     check_room,
     desired_entry,
     is_exactly_translated,
@@ -81,7 +81,7 @@ def delete(table: Table, entry: Entry) -> bool:
     """Delete the entry that was read; False if it was gone, or another in its place."""
 
     def is_gone() -> bool:
-        there = CurrentState(table).get(entry)
+        there = ProjectedTable(table).get(entry)
         return there is None or there.get("id") != entry.get("id")
 
     try:
@@ -101,13 +101,13 @@ def _create(table: Table, wanted: Entry, labels: LabelMap) -> Entry:
 
     def is_there() -> bool:
         nonlocal certain
-        certain = CurrentState(table).get(wanted) is None
+        certain = ProjectedTable(table).get(wanted) is None
         return not certain
 
     try:
         retry_if_unknown(lambda: table.create(wanted), is_there)
     except Exists as error:
-        view = CurrentState(table)
+        view = ProjectedTable(table)
         if view.get(wanted) is None:
             check_room(view, creation(wanted))  # names who came first, if still there
             if is_translated(wanted) and not is_exactly_translated(wanted):
@@ -207,7 +207,7 @@ def _update(table: Table, plan: Plan, labels: LabelMap) -> Entry:
     except KernelError as caught:
         error = caught
     try:
-        found = CurrentState(table).get(plan.declared)
+        found = ProjectedTable(table).get(plan.declared)
     except KernelError as unread:
         sentence = f"{describe(plan.declared)} was changed" if error is None else f"{error}. It may be changed in part"
         raise CannotReconcile(f"{sentence}, but it was not read back. {unread}", "updated", plan.changes) from unread
@@ -251,7 +251,7 @@ def _replace(table: Table, plan: Plan, labels: LabelMap) -> Entry:
         if isinstance(error, CannotReconcile) and error.operation == "created":
             raise CannotReconcile(str(error), "replaced", plan.changes) from error
         try:
-            retry_if_unknown(lambda: table.create(old), lambda: CurrentState(table).get(old) is not None)
+            retry_if_unknown(lambda: table.create(old), lambda: ProjectedTable(table).get(old) is not None)
         except KernelError as second:
             raise CannotReconcile(
                 f"{error}; the entry it was to replace is deleted and could not be restored: {second}", "deleted"
@@ -265,7 +265,7 @@ def _create_first(table: Table, wanted: Entry, labels: LabelMap) -> Entry:
         try:
             return _create(table, wanted, labels)
         except StalePlan:
-            newcomer = CurrentState(table).get(wanted)
+            newcomer = ProjectedTable(table).get(wanted)
             if newcomer is not None:
                 delete(table, newcomer)
     return _create(table, wanted, labels)

@@ -12,7 +12,7 @@ something, is done again for that entry alone (see `reconcile`), which knows wha
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ..client.entry.diff import Change, patch
 from ..client.entry.document import to_document
@@ -35,9 +35,9 @@ from .apply import settle_created, settle_updated
 from .entry import carry_out
 from .plan import (
     CannotReconcile,
-    CurrentState,
     Plan,
     Policy,
+    ProjectedTable,
     check,
     desired_entry,
     diff_of,
@@ -99,15 +99,18 @@ def reconcile_all(
     check_mode: bool = False,
     purge: Purge | None = None,
     report_limit: int = 100,
+    view: ProjectedTable | None = None,
 ) -> Document:
     """Make entries be as declared and return what was done, in the form of a module's result.
 
-    With `purge`, what that finds goes, too. Raises `InvalidValue` before anything is changed, and `EntriesFailed`
-    after all else was done.
+    With `purge`, what that finds goes, too. In check mode, `view` is the table after earlier steps. Raises
+    `InvalidValue` before anything is changed, and `EntriesFailed` after all else was done.
     """
+    view = ProjectedTable(table) if view is None else view
     if purge is not None:
         purge.read()
-    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.concerns)
+        view.deleting.append(purge.concerns)
+    outcomes = plan_all(view, declared, policy, labels)
     if not check_mode:
         if purge is not None:
             purge.carry_out()
@@ -115,36 +118,13 @@ def reconcile_all(
     return _report(declared, outcomes, labels, purge, report_limit)
 
 
-def bring_about(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    check_mode: bool = False,
-) -> list[Outcome]:
-    """Make entries be as declared, and return what became of each, in their order.
-
-    Raises `InvalidValue` before anything is changed.
-    """
-    outcomes = plan_all(table, declared, policy, labels)
-    return outcomes if check_mode else apply_all(table, outcomes, policy, labels)
-
-
 # The plan
 
 
 def plan_all(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    leaving: Callable[[Entry], bool] | None = None,
+    view: ProjectedTable, declared: Sequence[Entry], policy: Policy, labels: LabelMap = NO_LABELS
 ) -> list[Outcome]:
-    """What is to become of each declaration when those before it, and their masters, have been seen to.
-
-    `leaving` tells of what is there whether it is about to be deleted.
-    """
-    view = CurrentState(table, leaving)
+    """Plan each declaration for the table after those before it and their masters, and record the plans in `view`."""
     view.prefetch(declared)
     new: list[Entry] = []
     outcomes: dict[int, Outcome] = {}

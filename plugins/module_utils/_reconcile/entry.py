@@ -10,7 +10,7 @@ from ..client.entry.nested import Document
 from ..client.errors import ConntrackError, ResultUnknown
 from ..client.table import Table
 from .apply import StalePlan, apply
-from .plan import CannotReconcile, CurrentState, Plan, Policy, diff_of, plan_of, present_or_empty
+from .plan import CannotReconcile, Plan, Policy, ProjectedTable, diff_of, plan_of, present_or_empty
 
 #: How often to plan anew where the table was changed by others.
 _ATTEMPTS = 3
@@ -47,7 +47,7 @@ def carry_out(
     try:
         for attempts_left in reversed(range(_ATTEMPTS)):
             tried = None
-            tried = plan = plan_of(CurrentState(table), declared, policy, labels)
+            tried = plan = plan_of(ProjectedTable(table), declared, policy, labels)
             try:
                 return plan, plan.foreseen() if check_mode else apply(table, plan, labels)
             except StalePlan:
@@ -72,7 +72,7 @@ def _result_of(failure: CannotReconcile, table: Table, declared: Entry, labels: 
     if failure.plan is not None:
         declared = failure.plan.declared
     try:
-        result["entry"] = present_or_empty(CurrentState(table).get(declared), labels)
+        result["entry"] = present_or_empty(ProjectedTable(table).get(declared), labels)
     except ConntrackError:
         if failure.plan is None:
             return result

@@ -32,7 +32,7 @@ from ..client.expectation.expectation import (
 )
 from ..client.table import Table
 from .apply import StalePlan
-from .plan import CannotReconcile, Policy, check_refreshment
+from .plan import CannotReconcile, Policy, ProjectedTable, check_refreshment
 
 #: Keys that are the kernel's own; no diff shows them.
 _ITS_OWN = ("helper", "id", "extra")
@@ -62,16 +62,19 @@ class Outcome(NamedTuple):
     evicted: list[Expectation]
 
 
-def reconcile(table: Table, declared: Expectation, policy: Policy, check_mode: bool) -> Document:
+def reconcile(
+    table: Table, declared: Expectation, policy: Policy, check_mode: bool, view: ProjectedTable | None = None
+) -> Document:
     """Make one expectation be as declared and return what was done, in the form of a module's result.
 
-    Raises `CannotReconcile`, with what was done all the same as its `result`.
+    In check mode, `view` is the table after earlier steps. Raises `CannotReconcile`, with what was done all the same
+    as its `result`.
     """
     tried: Plan | None = None
     try:
         for attempts_left in reversed(range(_ATTEMPTS)):
             tried = None
-            tried = plan = _plan(table, declared, policy)
+            tried = plan = _plan(view or ProjectedTable(table), declared, policy)
             try:
                 outcome = Outcome(plan.wanted, []) if check_mode else _apply(table, plan)
                 break
@@ -119,17 +122,17 @@ def _find(table: Table, declared: Expectation) -> Expectation | None:
 # The plan
 
 
-def _plan(table: Table, declared: Expectation, policy: Policy) -> Plan:
+def _plan(view: ProjectedTable, declared: Expectation, policy: Policy) -> Plan:
     if policy.state == "absent":
-        actual = _find(table, declared)
+        actual = _find_staying(view, declared)
         return Plan("unchanged" if actual is None else "deleted", declared, actual, None, [])
     check_refreshment(declared, policy)
     if declared.get("timeout") == 0:
         raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
     wanted = client.creation_of(declared)
-    actual = _find(table, declared)
+    actual = _find_staying(view, declared)
     if actual is None:
-        return Plan("created", declared, None, _possible(table, wanted, None), [])
+        return Plan("created", declared, None, _possible(view, wanted, None), [])
     if policy.on_existing == "keep":
         return Plan("unchanged", declared, actual, actual, [])
     fixed = differences(declared, actual)
@@ -150,7 +153,12 @@ def _plan(table: Table, declared: Expectation, policy: Policy) -> Plan:
             "created; set replace to true to delete it and create it again"
         )
     whole = client.creation_of(_replacement(declared, actual))
-    return Plan("replaced", declared, actual, _possible(table, whole, actual), changes)
+    return Plan("replaced", declared, actual, _possible(view, whole, actual), changes)
+
+
+def _find_staying(view: ProjectedTable, declared: Expectation) -> Expectation | None:
+    found = _find(view.table, declared)
+    return found if found is not None and view.keeps_expectation(found, client.master_of(found)) else None
 
 
 def _replacement(declared: Expectation, actual: Expectation) -> Expectation:
@@ -171,33 +179,34 @@ def _refreshment(declared: Expectation, actual: Expectation, policy: Policy) -> 
     return [Change("timeout", remaining, declared["timeout"])]
 
 
-def _possible(table: Table, wanted: Expectation, but: Expectation | None) -> Expectation:
+def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> Expectation:
     """The expectation as it will be, if nothing that can be known now is against it.
 
     Whether the helper has the class, and the kernel the function, only the creation tells.
     """
     about = client.master_of(wanted)
     shown = f"its master, {describe_entry(about)}"
-    try:
-        master = table.find_by_tuple(about)
-    except NotFound:
-        raise CannotReconcile(f"the {describe(wanted)} cannot be created without {shown}. {NO_MASTER}") from None
+    master = view.find_by_tuple(about)
+    if master is None:
+        raise CannotReconcile(f"the {describe(wanted)} cannot be created without {shown}. {NO_MASTER}")
     if identity(master)[3:] != identity(about)[3:]:
         original = describe_tuple(tuple_of(master, "original"))
         raise InvalidValue("master", f"is the reply tuple of a connection; write its original tuple, {original}")
     if "helper" not in master:
         raise CannotReconcile(f"the {describe(wanted)} cannot be created for {shown}. {NO_HELPER}")
-    _check_room(table, wanted, but)
+    _check_room(view, wanted, but)
     own = {key: value for key, value in wanted.items() if key not in _ITS_OWN}
     return {"class": 0, "flags": 0, **own, "helper": master["helper"]}
 
 
-def _check_room(table: Table, wanted: Expectation, but: Expectation | None) -> None:
+def _check_room(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> None:
     """No other may be for some of the same connections in the same zone; `but` is about to go."""
     about = {**wanted, "zone": 0}
-    rivals = (found for found in client.read_all(table, wanted["family"]) if client.overlap(about, found))
-    for rival in client.located(table, rivals):
-        if client.overlap(wanted, rival) and (but is None or rival.get("id") != but.get("id")):
+    rivals = (found for found in client.read_all(view.table, wanted["family"]) if client.overlap(about, found))
+    for rival in client.located(view.table, rivals):
+        if not client.overlap(wanted, rival) or (but is not None and rival.get("id") == but.get("id")):
+            continue
+        if view.keeps_expectation(rival, client.master_of(rival)):
             raise CannotReconcile(
                 f"the {describe(wanted)} cannot be created: the {describe(rival)} of the connection "
                 f"{describe_tuple(tuple_of(rival, 'master'))} is for some of the same connections; delete that "

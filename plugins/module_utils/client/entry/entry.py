@@ -59,6 +59,8 @@ def identity(entry: Mapping[str, Any]) -> Identity:
 
 def lookup_key(entry: Mapping[str, Any], direction: str) -> Entry:
     """By what the entry is found that has the tuple of a direction of this one, or of its `master`."""
+    if direction == "original":
+        return dict(entry)
     others = {key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"}
     return {**others, **with_tuple("original", tuple_of(entry, direction))}
 

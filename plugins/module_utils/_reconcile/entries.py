@@ -12,7 +12,7 @@ something, is done again for that entry alone (see `EntryReconciler`), which han
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .._operations.flush import DeletionProgress
 from ..client.codec.attributes import Change
@@ -36,7 +36,7 @@ from ..client.table import Table
 from .entry import EntryReconciler, settle_created, settle_updated
 from .plan import (
     OF_THE_MOMENT,
-    CurrentState,
+    ProjectedTable,
     check,
     desired_entry,
     expected_reply,
@@ -98,15 +98,18 @@ def reconcile_all(
     check_mode: bool = False,
     purge: DeletionProgress | None = None,
     report_limit: int = 100,
+    view: ProjectedTable | None = None,
 ) -> Document:
     """Make entries be as declared and return what was done, in the form of a module's result.
 
-    With `purge`, what that finds goes, too. Raises `InvalidValue` before anything is changed, and `EntriesFailed`
-    after all else was done.
+    With `purge`, what that finds goes, too. In check mode, `view` is the table after earlier steps. Raises
+    `InvalidValue` before anything is changed, and `EntriesFailed` after all else was done.
     """
+    view = ProjectedTable(table) if view is None else view
     if purge is not None:
         purge.plan.read(check_mode)
-    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.plan.includes)
+        view.deleting.append(purge.plan.includes)
+    outcomes = plan_all(view, declared, policy, labels)
     if purge is not None:
         purge.finish(check_mode)
     if not check_mode:
@@ -114,36 +117,13 @@ def reconcile_all(
     return _report(declared, outcomes, labels, purge, report_limit)
 
 
-def bring_about(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    check_mode: bool = False,
-) -> list[Outcome]:
-    """Make entries be as declared, and return what became of each, in their order.
-
-    Raises `InvalidValue` before anything is changed.
-    """
-    outcomes = plan_all(table, declared, policy, labels)
-    return outcomes if check_mode else apply_all(table, outcomes, policy, labels)
-
-
 # The plan
 
 
 def plan_all(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    leaving: Callable[[Entry], bool] | None = None,
+    view: ProjectedTable, declared: Sequence[Entry], policy: Policy, labels: LabelMap = NO_LABELS
 ) -> list[Outcome]:
-    """What is to become of each declaration when those before it, and their masters, have been seen to.
-
-    `leaving` tells of what is there whether it is about to be deleted.
-    """
-    view = CurrentState(table, leaving)
+    """Plan each declaration for the table after those before it and their masters, and record the plans in `view`."""
     view.prefetch(declared)
     new: list[Entry] = []
     outcomes: dict[int, Outcome] = {}

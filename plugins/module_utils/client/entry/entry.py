@@ -96,6 +96,8 @@ def identity(entry: Mapping[str, Any]) -> Identity:
 
 def lookup_key(entry: Mapping[str, Any], direction: str) -> Entry:
     """Return an entry whose original tuple is that of a direction of this entry, or that of its `master`."""
+    if direction == "original":
+        return dict(entry)
     others = {key: value for key, value in entry.items() if not key.startswith("original.") or key == "original.zone"}
     return {**others, **with_tuple("original", tuple_of(entry, direction))}
 

@@ -88,7 +88,7 @@ def reversed_tuple(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def tuple_key(entry: Mapping[str, Any], direction: str) -> Hashable:
     """Return the tuple of a direction, or of the `master`, with its family and without its zone, as a key."""
-    return entry["family"], frozenset(tuple_of(entry, direction).items())
+    return (entry["family"], *[entry.get(key) for _name, key in _keys_of(direction)])
 
 
 def describe_tuple(values: Mapping[str, Any]) -> str:

@@ -91,7 +91,8 @@ FILES = {
         (
             TABLE,
             MODULE,
-            EXPECTATION,
+            SHAPE,
+            "client/expectation/expectation client/entry/diff _reconcile/plan",
             "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
         ),
         (MANY, "client/match/match client/match/keys _signals"),

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Matches: which entries to read, flush, update, wait for or purge.
 
-A match is a dictionary such as `{"protocol": "tcp", "destination_port": [80, 443], "except": {"source":
-"10.0.0.0/8"}}`, or a list of such dictionaries. An entry matches if it has one of the values of every key and does not
-match `except`, which is a match itself; it matches a list if it matches one of its dictionaries. `keys.py` has the
-keys.
+A match is a dictionary, or a list of dictionaries:
+
+    {"protocol": "tcp", "destination_port": [80, 443], "except": {"source": "10.0.0.0/8"}}
+
+An entry matches if it has one of the values of every key and does not match `except`, which is a match itself. It
+matches a list if it matches one of its dictionaries. `keys.py` has the keys.
 
 A match is always evaluated in full in user space. What the kernel filters before (`kernel_filter.py`, `bpf.py`) only
 reduces the number of messages.

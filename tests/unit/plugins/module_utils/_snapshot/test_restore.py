@@ -480,6 +480,16 @@ def test_lost_answers_for_many_are_made_good(path: str) -> None:
         assert lasting(other) == lasting(kernel)
 
 
+def test_a_creation_whose_answer_is_lost_and_that_fails_again_is_no_change(path: str) -> None:
+    """The table shows that the first one was not carried out."""
+    saved(filled([declared(1, helper="ftp")]), path)
+    kernel = Kernel(helpers={})
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
+    kernel.forget()
+    done = run_once(kernel, path)
+    assert (numbers(done), done["changed"], done["unknown"]) == ({"failed": 1}, False, 0)
+
+
 def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"original.source_key": 1, "original.destination_key": 2, "reply.source_key": 2, "reply.destination_key": 7}
     ends = {"original.source": "10.0.0.1", "original.destination": "10.0.0.2"}

@@ -128,7 +128,7 @@ def plan_all(
     new: list[Entry] = []
     outcomes: dict[int, Outcome] = {}
     for place, entry in enumerate(declared):
-        with _at(place), _failures_to(outcomes, place):
+        with _failures_to(outcomes, place):
             check(entry, policy)
             if policy.state != "absent" and view.get(entry) is None:
                 new.append(_creation(Plan("created", entry, None, [])))
@@ -137,7 +137,7 @@ def plan_all(
     for place in masters_first(declared):
         if place in outcomes:
             continue
-        with _at(place), _failures_to(outcomes, place):
+        with _failures_to(outcomes, place):
             plan = plan_of(view, declared[place], policy, labels)
             view.record(plan)
             outcomes[place] = Outcome(plan, plan.operation, plan.changes)
@@ -146,22 +146,18 @@ def plan_all(
 
 @contextlib.contextmanager
 def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
-    """Store an error that concerns one entry as its outcome, so that the others are still planned."""
-    try:
-        yield
-    except (InvalidValue, NotPermitted, Unavailable):
-        raise
-    except ConntrackError as error:
-        outcomes[place] = Outcome(None, "unchanged", (), error)
+    """Store an error that concerns one entry as its outcome, so that the others are still planned.
 
-
-@contextlib.contextmanager
-def _at(place: int) -> Iterator[None]:
-    """Faults under the place of the entry that has them."""
+    Raises `InvalidValue` with the place of the entry.
+    """
     try:
         yield
     except InvalidValue as fault:
         raise fault.under(f"entries[{place}]") from None
+    except (NotPermitted, Unavailable):
+        raise
+    except ConntrackError as error:
+        outcomes[place] = Outcome(None, "unchanged", (), error)
 
 
 def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:

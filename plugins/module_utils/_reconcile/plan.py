@@ -157,7 +157,7 @@ class ProjectedTable:
 
     def record(self, plan: Plan) -> None:
         """Assume that a plan is carried out. Of an update, only the helper matters to others."""
-        updated = any(change.key == "helper" for change in plan.changes)
+        updated = plan.changed and any(change.key == "helper" for change in plan.changes)
         if plan.actual is not None and (updated or plan.operation in ("deleted", "replaced")):
             self._superseded.add(identity(plan.actual))
         if updated or plan.operation in ("created", "replaced"):

@@ -84,6 +84,8 @@ class Report:
         if outcome.operation == "unchanged":
             return
         self.changed = True
+        if not self.shows_more:
+            return
         if outcome.operation == "created":
             self.show(describe(entry))
         else:

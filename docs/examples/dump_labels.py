@@ -10,6 +10,5 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labe
 
 with Conntrack(labels=LabelMap.read()) as conntrack:
     for entry in conntrack.dump():
-        labels = entry.pop("labels", None)
-        if labels:
-            print(describe(entry), labels)
+        if entry.get("labels"):
+            print(describe(entry), entry["labels"])

@@ -235,7 +235,7 @@ def describe(document: Mapping[str, Any]) -> str:
     """Return one line about an entry or an expectation: `tcp 10.0.0.1:4000 -> 192.0.2.1:443`."""
     if "tuple" in document:
         return expectation.describe(expectation.from_document(document))
-    return describe_entry(from_document(document))
+    return describe_entry(from_document({key: value for key, value in document.items() if key != "labels"}))
 
 
 def _deleted(errors: Iterable[KernelError | None]) -> int:

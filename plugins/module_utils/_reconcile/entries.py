@@ -130,7 +130,10 @@ def plan_all(
     for place, entry in enumerate(declared):
         with _failures_to(outcomes, place):
             check(entry, policy)
-            if policy.state != "absent" and view.get(entry) is None:
+            actual = None if policy.state == "absent" else view.get(entry)
+            if actual is not None and policy.on_existing == "keep":
+                outcomes[place] = Outcome(Plan("unchanged", entry, actual, []), "unchanged", ())
+            elif actual is None and policy.state != "absent":
                 new.append(_creation(Plan("created", entry, None, [])))
     view.prefetch([entry for entry in map(expected_reply, new) if entry is not None], "reply")
     view.prefetch([entry for entry in new if "master.source" in entry], "master")

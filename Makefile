@@ -30,7 +30,7 @@ dev: $(VENV)/ready $(VENV)/dev  ## Install in .venv what an editor, `pytest FILE
 check: $(RUNNER)/ready  ## Before each commit: style, types, unit tests on the newest Python (90 seconds)
 	@$(RUN) -s ruff types unit
 
-test: $(RUNNER)/ready  ## All tests, on the newest and oldest versions (15 minutes)
+test: $(RUNNER)/ready  ## What a change must pass, on the newest and oldest versions (15 minutes)
 	@$(RUN)
 
 unit: $(RUNNER)/ready  ## Tests without a kernel, on every supported Python and ansible-core

@@ -1,17 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Several keys at once: take a tuple out of an entry, change it, put it into another.
+"""Several keys at once: take the tuple of an entry, change its port, and create another entry with it.
 
 Stands beside conntrack_grp_create.c of libnetfilter_conntrack.
 """
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import (
-    reversed_tuple,
-    tuple_of,
-    with_tuple,
-)
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.conntrack import Conntrack
 
 FIRST = {
     "protocol": "udp",
@@ -19,10 +13,7 @@ FIRST = {
     "timeout": 60,
 }
 
-first = from_document(FIRST)
-original = {**tuple_of(first, "original"), "source_port": 5001}
-second = {**first, **with_tuple("original", original), **with_tuple("reply", reversed_tuple(original))}
-
-with Table() as table:
-    table.create(first)
-    table.create(second)
+with Conntrack() as conntrack:
+    conntrack.create(FIRST)
+    original = {**conntrack.get(FIRST)["original"], "source_port": 5001}
+    conntrack.create({**FIRST, "original": original})  # without "reply", it is the reversed original

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names for label bits, and back.
+"""Convert names of labels to bit numbers and back. `Conntrack(labels=…)` uses such a map for all documents.
 
 Stands beside test_connlabel.c of libnetfilter_conntrack.
 """

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules promise, and the options that all of them have."""
+"""The attributes of modules, and the options that all modules have."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class ModuleDocFragment:
 options:
   netns:
     description:
-      - The network namespace whose table is meant, by its name under C(/run/netns) or by a path such as
-        C(/proc/4711/ns/net). The default is the namespace in which the module is run.
+      - The network namespace of the table, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net).
+        The default is the namespace in which the module runs.
     type: str
 requirements:
   - Linux with the kernel module C(nf_conntrack_netlink), which is loaded on demand.
   - The capability C(CAP_NET_ADMIN), so usually O(ignore:become=true).
 notes:
-  - No program is run on the target and no package is needed there; Python 3.8 or newer is enough.
+  - The module runs no program on the target and needs no package there except Python 3.8 or newer.
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return changed status prediction without modifying the target.

@@ -11,137 +11,102 @@ class ModuleDocFragment:
 options:
   family:
     description:
-      - The family of the addresses, which tell it themselves.
+      - The family of the addresses. By default, it follows from the addresses.
     type: str
     choices: [ipv4, ipv6]
   protocol:
     description:
       - V(tcp), V(udp), V(icmp), V(icmpv6), V(sctp), V(dccp), V(gre), V(udplite), or a number from 0 to 255.
-      - Other names of C(/etc/protocols), such as V(esp), are accepted. Results have the number instead.
+      - Other names of C(/etc/protocols), such as V(esp), are accepted, too. Results show the number.
     type: str
     required: true
   zone:
     description:
-      - The conntrack zone of both directions. It is part of what the entry is found by; the default is zone 0.
+      - The conntrack zone of both directions. It is part of the identity of the entry. The default is zone 0.
     type: int
     default: 0
   original:
     description:
-      - The tuple of the direction in which the connection began. It is what the entry is found by.
-      - It must be given, unless O(reply) is and no address is translated.
+      - The tuple of the direction in which the connection began. It identifies the entry.
+      - Required unless O(reply) is set and the entry has no NAT.
     type: dict
-    suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+    suboptions: &direction
+      <<: &tuple
+        source:
+          description: An address.
+          type: str
+        destination:
+          description: An address.
+          type: str
+        source_port:
+          description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
+          type: int
+        destination_port:
+          description: A port from 0 to 65535.
+          type: int
+        icmp_type:
+          description: The type of an ICMP or ICMPv6 request.
+          type: int
+        icmp_code:
+          description: The code of an ICMP or ICMPv6 request.
+          type: int
+        icmp_id:
+          description: The identifier of an ICMP or ICMPv6 request.
+          type: int
+        source_key:
+          description: The key of GRE.
+          type: int
+        destination_key:
+          description: The key of GRE.
+          type: int
       zone:
-        description: The conntrack zone, where only this direction is in one.
+        description: The conntrack zone, if only this direction is in a zone.
         type: int
   reply:
     description:
-      - The tuple of the answers. The default is O(original) turned round.
-      - Leave it out where O(nat) is given; the kernel works it out.
+      - The tuple of the reply direction. The default is the reversed O(original).
+      - Leave it out if you set O(nat). The kernel then computes it.
     type: dict
-    suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
-      zone:
-        description: The conntrack zone, where only this direction is in one.
-        type: int
+    suboptions: *direction
   nat:
     description:
-      - The address translation of the connection. It can be set only when an entry is created.
-      - It takes effect only in a network namespace whose rules do NAT, or have done.
+      - The NAT of the connection. It can be set only when an entry is created.
+      - It takes effect only in a network namespace that has, or had, NAT rules.
     type: dict
     suboptions:
       source:
-        description: What the sender is translated to.
+        description: Source NAT.
         type: dict
-        suboptions:
+        suboptions: &translation
           address:
-            description: An address, or a range V(a-b) of which the kernel picks one.
+            description: An address, or a range V(a-b) from which the kernel selects one.
             type: str
           port:
-            description: A port, or a range V(a-b) of which the kernel picks one. For ICMP it is the identifier.
+            description: A port, or a range V(a-b) from which the kernel selects one. For ICMP, it is the identifier.
             type: str
       destination:
-        description: What the receiver is translated to.
+        description: Destination NAT.
         type: dict
-        suboptions:
-          address:
-            description: An address, or a range V(a-b) of which the kernel picks one.
-            type: str
-          port:
-            description: A port, or a range V(a-b) of which the kernel picks one. For ICMP it is the identifier.
-            type: str
+        suboptions: *translation
   timeout:
     description:
-      - Seconds the entry is to live when it is created, if no packet of it comes. The default is 120.
-      - An entry that is there already keeps its countdown, unless O(timeout_min) says otherwise.
+      - The timeout of a new entry, in seconds. The default is 120.
+      - An existing entry keeps its remaining timeout, unless O(timeout_min) extends it.
     type: int
   mark:
     description:
-      - The mark, a number, or V(value/mask) to declare some of its bits only.
+      - The mark as a number, or V(value/mask) to declare only some of its bits.
     type: str
   labels:
     description:
-      - The labels, all of them, as names (see O(label_map)) or as bit numbers from 0 to 127.
-      - The kernel keeps labels only in a network namespace where a rule uses them.
+      - All labels of the entry, as names (see O(label_map)) or as bit numbers from 0 to 127.
+      - The kernel stores labels only in a network namespace with a rule that uses them.
     type: list
     elements: str
   status:
     description:
-      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set, and cannot be cleared again. All
-        others are the kernel's own and are accepted without effect.
+      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set, and cannot be cleared again. Others
+        are accepted and have no effect.
     type: list
     elements: str
   tcp:
@@ -157,7 +122,7 @@ options:
       original:
         description: The original direction.
         type: dict
-        suboptions:
+        suboptions: &tcp_direction
           window_scale:
             description:
               - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
@@ -180,26 +145,7 @@ options:
       reply:
         description: The reply direction.
         type: dict
-        suboptions:
-          window_scale:
-            description:
-              - The window scale from 0 to 14. It takes effect only with the flag V(window_scale) in both
-                directions.
-            type: int
-          flags:
-            description:
-              - Flags that must be set, of V(window_scale), V(sack_permitted), V(close_init), V(be_liberal),
-                V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Others that the
-                kernel has set stay.
-              - If you leave this out, a new entry gets V(sack_permitted) and V(be_liberal), and from the state
-                V(time_wait) on also V(close_init), as with C(conntrack -I). Without V(be_liberal), the kernel
-                treats packets of a live connection as invalid if it does not know the window scale. An existing
-                entry keeps its flags.
-              - An empty list creates the entry without flags. It clears V(window_scale), V(sack_permitted),
-                V(close_init) and V(be_liberal) of an existing entry, unless the declared state is V(syn_sent) or
-                V(syn_sent2).
-            type: list
-            elements: str
+        suboptions: *tcp_direction
   sctp:
     description:
       - The state of an SCTP association.
@@ -240,49 +186,23 @@ options:
     type: str
   master:
     description:
-      - The original tuple of the connection that this one belongs to. It can be set only when an entry is created,
-        and that connection must be in the table, in the same zone.
+      - The original tuple of the connection that this one belongs to. It can be set only when an entry is created.
+        The entry of that connection must exist, in the same zone.
     type: dict
     suboptions:
-      source:
-        description: An address.
-        type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535. TCP, UDP, SCTP, DCCP and UDP-Lite have ports.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
-      icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request.
-        type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+      <<: *tuple
       protocol:
-        description: Its protocol, if it is another.
+        description: The protocol of the master, if it differs from O(protocol).
         type: str
   sequence_adjustment:
     description:
-      - By how much TCP sequence numbers are shifted because a helper changed the length of packets.
+      - The shift of TCP sequence numbers after a helper changed the length of packets.
     type: dict
     suboptions:
       original:
         description: The original direction.
         type: dict
-        suboptions:
+        suboptions: &adjustment
           position:
             description: The sequence number from which on it applies.
             type: int
@@ -295,19 +215,10 @@ options:
       reply:
         description: The reply direction.
         type: dict
-        suboptions:
-          position:
-            description: The sequence number from which on it applies.
-            type: int
-          before:
-            description: The shift before that position.
-            type: int
-          after:
-            description: The shift from that position on.
-            type: int
+        suboptions: *adjustment
   synproxy:
     description:
-      - What SYNPROXY keeps of a connection.
+      - The SYNPROXY data of the connection.
     type: dict
     suboptions:
       isn:

@@ -11,18 +11,17 @@ class ModuleDocFragment:
 options:
   family:
     description:
-      - The family of the addresses, which tell it themselves.
+      - The family of the addresses. By default, it follows from the addresses.
     type: str
     choices: [ipv4, ipv6]
   zone:
     description:
-      - The conntrack zone of the master, and so of the expectation. The default is zone 0.
+      - The conntrack zone of the master and of the expectation. The default is zone 0.
     type: int
   tuple:
     description:
-      - The original tuple that the expected connection is to have. Together with O(zone), it is what the expectation
-        is found by.
-      - Of the source, what is zero or left out is any, unless O(mask) says otherwise.
+      - The original tuple of the expected connection. Together with O(zone), it identifies the expectation.
+      - A source address, port, key or identifier that is 0 or missing means any, unless O(mask) is set for it.
     type: dict
     required: true
     suboptions:
@@ -30,177 +29,144 @@ options:
         description: A name such as V(tcp), or a number from 0 to 255. Required.
         type: str
       source:
-        description: An address. V(0.0.0.0), V(::) or none is any.
+        description: An address. V(0.0.0.0), V(::) or none means any.
         type: str
       destination:
         description: An address. Required.
         type: str
       source_port:
-        description: A port from 0 to 65535. V(0) or none is any.
+        description: A port from 0 to 65535. V(0) or none means any.
         type: int
-      destination_port:
+      destination_port: &port
         description: A port from 0 to 65535.
         type: int
-      icmp_type:
+      icmp_type: &icmp_type
         description: The type of an ICMP or ICMPv6 request.
         type: int
-      icmp_code:
+      icmp_code: &icmp_code
         description: The code of an ICMP or ICMPv6 request.
         type: int
       icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request. V(0) or none is any.
+        description: The identifier of an ICMP or ICMPv6 request. V(0) or none means any.
         type: int
       source_key:
-        description: The key of GRE. V(0) or none is any.
+        description: The key of GRE. V(0) or none means any.
         type: int
-      destination_key:
+      destination_key: &gre_key
         description: The key of GRE.
         type: int
   mask:
     description:
-      - Which bits of the source in O(tuple) count. What is left out counts in full where the tuple has it, and not at
-        all where it is zero or left out there.
-      - The kernel always compares the destination in full. Here it is accepted only as it is gathered, with all bits
-        set.
+      - The bits of the source in O(tuple) that are compared. By default, all bits are compared if the tuple has a
+        value other than 0, and none otherwise.
+      - The kernel always compares the destination in full. Its mask is accepted only with all bits set, as gathered.
     type: dict
     suboptions:
-      protocol:
+      protocol: &gathered_text
         description: Accepted as it is gathered.
         type: str
       source:
         description: The bits of the source address, such as V(255.255.255.0).
         type: str
-      destination:
-        description: Accepted as it is gathered.
-        type: str
+      destination: *gathered_text
       source_port:
         description: The bits of the source port, V(65535) for all and V(0) for none.
         type: int
-      destination_port:
+      destination_port: &gathered_number
         description: Accepted as it is gathered.
         type: int
-      icmp_type:
-        description: Accepted as it is gathered.
-        type: int
-      icmp_code:
-        description: Accepted as it is gathered.
-        type: int
+      icmp_type: *gathered_number
+      icmp_code: *gathered_number
       icmp_id:
         description: The bits of the identifier.
         type: int
       source_key:
         description: The bits of the source key.
         type: int
-      destination_key:
-        description: Accepted as it is gathered.
-        type: int
+      destination_key: *gathered_number
   master:
     description:
-      - The original tuple of the connection that announces this one. It must be there, in the zone O(zone), and have a
-        helper.
-      - Required for an expectation that is to be there.
+      - The original tuple of the connection that announces this one. Its entry must exist, in the zone O(zone), and
+        have a helper.
+      - Required for an expectation that must exist.
     type: dict
     suboptions:
       protocol:
-        description: Its protocol, if it is not that of O(tuple).
+        description: The protocol of the master, if it differs from that of O(tuple).
         type: str
-      source:
+      source: &address
         description: An address.
         type: str
-      destination:
-        description: An address.
-        type: str
-      source_port:
-        description: A port from 0 to 65535.
-        type: int
-      destination_port:
-        description: A port from 0 to 65535.
-        type: int
-      icmp_type:
-        description: The type of an ICMP or ICMPv6 request.
-        type: int
-      icmp_code:
-        description: The code of an ICMP or ICMPv6 request.
-        type: int
+      destination: *address
+      source_port: *port
+      destination_port: *port
+      icmp_type: *icmp_type
+      icmp_code: *icmp_code
       icmp_id:
         description: The identifier of an ICMP or ICMPv6 request.
         type: int
-      source_key:
-        description: The key of GRE.
-        type: int
-      destination_key:
-        description: The key of GRE.
-        type: int
+      source_key: *gre_key
+      destination_key: *gre_key
   class:
     description:
-      - The class of the helper's expectations that it belongs to; each has its timeout and its greatest number. The
-        default is 0. Helpers such as C(ftp) have no other, C(sip) has one for each of its kinds of stream.
+      - The number of the class of expectations in the helper. Each class has a timeout and a maximum number of
+        expectations. The default is 0. C(ftp) has only this class, C(sip) has one for each kind of stream.
     type: int
   flags:
     description:
-      - V(permanent), to stay when the connection has come, so that further ones may; V(inactive), to expect nothing
-        for now. V(userspace) is the kernel's own and accepted without effect.
+      - V(permanent) keeps the expectation after the connection begins, for further ones. V(inactive) disables it.
+        V(userspace) is accepted and has no effect.
     type: list
     elements: str
   function:
     description:
-      - The name of the kernel's function that is called when the connection has come, V(nat-follow-master) to translate
-        it as its master is, or one of a helper whose kernel module is loaded.
-      - An empty string is none.
+      - The name of the kernel function that is called when the connection begins. V(nat-follow-master) applies the NAT
+        of the master; other functions belong to helpers whose kernel modules are loaded.
+      - An empty string means none.
     type: str
   nat:
     description:
-      - What O(function) needs to know to translate the connection. Without a function it has no effect.
+      - The arguments of O(function). Without a function, they have no effect.
     type: dict
     suboptions:
       direction:
         description:
-          - The direction of the master in which the expected connection goes.
-          - With O(function=nat-follow-master) and V(reply), it is sent on to the source of the master's original tuple
-            and seems to come from the destination there. With V(original), the same goes for the reply tuple.
+          - The direction of the master that the expected connection has.
+          - With O(function=nat-follow-master) and V(reply), the kernel forwards it to the source of the master's
+            original tuple, with the destination there as its source. With V(original), it uses the reply tuple.
         type: str
         choices: [original, reply]
       tuple:
         description:
-          - What was there before the helper changed the announcement, of which the kernel keeps the source alone. The
-            function C(nat-follow-master) takes the port that the connection is sent to from it.
+          - The tuple before the helper changed the announcement. The kernel stores only its source.
+            C(nat-follow-master) forwards the connection to this port.
         type: dict
         suboptions:
           protocol:
-            description: Accepted as it is gathered. It is that of the master.
+            description: Accepted as it is gathered. It is the protocol of the master.
             type: str
           source:
-            description: The address that the helper has kept.
+            description: The address that the helper stored.
             type: str
-          destination:
-            description: Accepted as it is gathered.
-            type: str
+          destination: *gathered_text
           source_port:
-            description: The port that the connection is really for.
+            description: The actual port of the connection.
             type: int
-          destination_port:
-            description: Accepted as it is gathered.
-            type: int
-          icmp_type:
-            description: Accepted as it is gathered.
-            type: int
-          icmp_code:
-            description: Accepted as it is gathered.
-            type: int
+          destination_port: *gathered_number
+          icmp_type: *gathered_number
+          icmp_code: *gathered_number
           icmp_id:
-            description: The identifier that the helper has kept.
+            description: The identifier that the helper stored.
             type: int
           source_key:
-            description: The key that the helper has kept.
+            description: The key that the helper stored.
             type: int
-          destination_key:
-            description: Accepted as it is gathered.
-            type: int
+          destination_key: *gathered_number
   timeout:
     description:
-      - Seconds that the connection has to come. The kernel gives a new expectation the timeout of its helper, V(300)
-        with C(ftp); where another is declared, it is set right afterwards.
-      - An expectation that is there already keeps its countdown, unless O(timeout_min) says otherwise.
+      - The timeout in seconds. The kernel gives a new expectation the timeout of its helper, V(300) with C(ftp). The
+        module then sets the declared one.
+      - An existing expectation keeps its remaining timeout, unless O(timeout_min) extends it.
     type: int
   helper:
     description:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The vocabulary in which entries are chosen."""
+"""The options that select entries."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class ModuleDocFragment:
 options:
   match:
     description:
-      - Which entries. A dictionary of the keys below, or a list of such dictionaries. JSON text of either is
-        accepted as well, so that ad-hoc commands can pass it.
-      - All keys of one dictionary must hold; of the values of one key, one must; of several dictionaries, one must.
-      - An empty dictionary, an empty list and a null are errors, never everything.
+      - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
+        accepted, too, for ad-hoc commands.
+      - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
+        them must match.
+      - An empty dictionary, an empty list and a null are errors. They never select everything.
       - Required unless O(all=true).
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the
-        zone of both directions, the others that of one. Protocols are numbers, or names as in C(/etc/protocols), such
-        as V(tcp) and V(esp).
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
+        of both directions, the others are that of one direction. Protocols are numbers, or names as in
+        C(/etc/protocols), such as V(tcp) and V(esp).
       - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
         V(10.0.0.0/8), a range V(a-b), or a list of these. V(address) is any of the four, V(reply_address)
         either of the reply direction. For any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in
@@ -36,16 +37,16 @@ options:
         may be set.
       - V(labels) and V(labels_not) take V(value/mask) as well, which compares all 128 bits of the labels under the
         mask.
-      - V(timeout_below), V(timeout_above) - seconds left. V(age_below), V(age_above) - seconds since the connection
-        began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions together. Ages
-        need C(net.netfilter.nf_conntrack_timestamp), bytes and packets C(net.netfilter.nf_conntrack_acct); where
-        these were off, the module fails rather than leave an entry out.
+      - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
+        the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
+        together. Ages need C(net.netfilter.nf_conntrack_timestamp), bytes and packets
+        C(net.netfilter.nf_conntrack_acct); if these were off when an entry began, the module fails.
       - V(expected) - V(true) for connections that belong to another, V(false) for all others.
       - V(master) - a dictionary, or a list of them, with keys of the original tuple of the connection that announced
         this one, such as the control connection of an FTP data connection. Keys are V(protocol), V(source),
         V(destination), V(address), V(source_port), V(destination_port), V(port), and those of ICMP and GRE. NAT does
         not change this tuple.
-      - V(except) - a match, or a list of them; what it matches is taken away.
+      - V(except) - a match, or a list of them. Entries that match it are not selected.
     type: raw
   except:
     description:
@@ -58,14 +59,15 @@ options:
 options:
   match:
     description:
-      - Which entries. A dictionary of the keys below, or a list of such dictionaries. JSON text of either is
-        accepted as well, so that ad-hoc commands can pass it.
-      - All keys of one dictionary must hold; of the values of one key, one must; of several dictionaries, one must.
-      - An empty dictionary, an empty list and a null are errors, never everything.
+      - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
+        accepted, too, for ad-hoc commands.
+      - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
+        them must match.
+      - An empty dictionary, an empty list and a null are errors. They never select everything.
       - By default, every entry is selected.
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the
-        zone of both directions, the others that of one. Protocols are numbers, or names as in C(/etc/protocols), such
-        as V(tcp) and V(esp).
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
+        of both directions, the others are that of one direction. Protocols are numbers, or names as in
+        C(/etc/protocols), such as V(tcp) and V(esp).
       - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
         V(10.0.0.0/8), a range V(a-b), or a list of these. V(address) is any of the four, V(reply_address)
         either of the reply direction. For any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in
@@ -82,16 +84,16 @@ options:
         may be set.
       - V(labels) and V(labels_not) take V(value/mask) as well, which compares all 128 bits of the labels under the
         mask.
-      - V(timeout_below), V(timeout_above) - seconds left. V(age_below), V(age_above) - seconds since the connection
-        began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions together. Ages
-        need C(net.netfilter.nf_conntrack_timestamp), bytes and packets C(net.netfilter.nf_conntrack_acct); where
-        these were off, the module fails rather than leave an entry out.
+      - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
+        the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
+        together. Ages need C(net.netfilter.nf_conntrack_timestamp), bytes and packets
+        C(net.netfilter.nf_conntrack_acct); if these were off when an entry began, the module fails.
       - V(expected) - V(true) for connections that belong to another, V(false) for all others.
       - V(master) - a dictionary, or a list of them, with keys of the original tuple of the connection that announced
         this one, such as the control connection of an FTP data connection. Keys are V(protocol), V(source),
         V(destination), V(address), V(source_port), V(destination_port), V(port), and those of ICMP and GRE. NAT does
         not change this tuple.
-      - V(except) - a match, or a list of them; what it matches is taken away.
+      - V(except) - a match, or a list of them. Entries that match it are not selected.
     type: raw
     default: everything
   except:

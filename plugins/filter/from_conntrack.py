@@ -122,7 +122,7 @@ def from_conntrack(
     try:
         labels = formats.Names.read(to_native(label_map))
         reading = formats.examine(raw, form, labels, unknown, ignore_gaps)
-        entries = [formats.present(entry, labels) for entry in reading.entries]
+        entries = [formats.to_document(entry, labels) for entry in reading.entries]
     except InvalidValue as fault:
         raise AnsibleFilterError(f"from_conntrack: {fault}") from fault
     _warn(reading)

@@ -98,7 +98,7 @@ def to_conntrack(entries: Any, output: str = "text", label_map: str | None = Non
 
 def _entry(number: int, document: Any, labels: LabelMap) -> Any:
     try:
-        return formats.parse(document, labels)
+        return formats.from_document(document, labels)
     except InvalidValue as fault:
         raise fault.under(f"entry {number}") from None
 

@@ -208,7 +208,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
         parse_entries,
         reconcile_all,
     )
-    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import Purge
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils._source.file import entries_in, read
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
@@ -233,7 +233,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
         purge = None
         if scope is not None:
             keep = own_connections() if params["keep_ssh"] else frozenset()
-            purge = Purge(table, scope, declared, keep, limit)
+            purge = purge_of(table, scope, declared, keep, limit)
         return reconcile_all(table, declared, policy, labels, module.check_mode, purge, limit)
 
 

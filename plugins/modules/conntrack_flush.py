@@ -174,18 +174,19 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import (
 
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, flush
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import PLANS, flush
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
-    target = TARGETS[params["table"]]
-    match = match_of(module, labels, target.kind.parse_match)
-    keep = own_connections() if params["keep_ssh"] and target is TARGETS["conntrack"] else frozenset()
+    match = match_of(module, labels, resource_of(params["table"]).parse_match)
+    keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with Table() as table:
-        return flush(table, match, keep, params["limit"], params["report_limit"], labels, module.check_mode, target)
+        plan = PLANS[params["table"]](table, match, keep, params["report_limit"], params["limit"])
+        return flush(plan, labels, module.check_mode)
 
 
 def main() -> None:

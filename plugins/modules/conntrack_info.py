@@ -242,18 +242,18 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         check_order,
         collect,
     )
-    from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_not_negative(module, "limit")
     labels = labels_of(module)
-    kind = kind_of(params["table"])
-    match = match_of(module, labels, kind.parse_match)
-    check_order(params["sort_by"], kind)
+    resource = resource_of(params["table"])
+    match = match_of(module, labels, resource.parse_match)
+    check_order(params["sort_by"], resource)
     with Table() as table:
         entries = TABLES[params["table"]](table, match)
-        return collect(entries, params["sort_by"], params["reverse"], params["limit"], labels, kind)
+        return collect(entries, params["sort_by"], params["reverse"], params["limit"], labels, resource)
 
 
 def main() -> None:

@@ -86,6 +86,9 @@ attributes:
     support: full
     details:
       - Whether a kernel has a helper, keeps labels and tracks a protocol shows only when an entry is created.
+      - Check mode compares each entry of the snapshot with the table, but does not predict all conflicts between two
+        entries of the snapshot. A table never contains both at once, but a snapshot that was edited by hand can, and
+        so can a snapshot of a busy table. The restore reports the second one in RV(failed_entries).
   idempotent:
     support: partial
     details:

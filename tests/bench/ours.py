@@ -192,11 +192,11 @@ def flush_network() -> Work:
 
 
 def _flush(match: dict[str, Any]) -> Work:
-    module, parse, labels = _of("_operations.flush"), _of("client.match.match").parse_match, _of("client.entry.labels")
+    module, parse = _of("_operations.flush"), _of("client.match.match").parse_match
     table = _table()
 
     def work() -> int:
-        done = module.flush(table, parse(match), frozenset(), module.UNLIMITED, 100, labels.LabelMap(), False)
+        done = module.flush(module.DeletionPlan(table, parse(match)))
         removed: int = done["flushed"]
         return removed
 

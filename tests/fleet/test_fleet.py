@@ -251,6 +251,7 @@ def check_facts(facts: dict[str, Document], numbers: dict[str, tuple[int, int]])
         assert said["by_protocol"].get("tcp", 0) >= (name in GATEWAYS), name
 
 
+@pytest.mark.thorough
 def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
     """With ten forks, the last of them to be asked; what each would lose is said, and nobody has lost anything."""
     numbers = fleet.fill()
@@ -282,6 +283,7 @@ def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
     assert {name for name, did in run.summary.items() if did["failures"]} == {busy.name}
 
 
+@pytest.mark.thorough
 def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done(fleet: Fleet) -> None:
     """The machine is cut off while the first batch is at work; it is in the last one."""
     numbers = fleet.fill()
@@ -313,6 +315,7 @@ def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done
     assert fleet.left() == numbers
 
 
+@pytest.mark.thorough
 def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_result(fleet: Fleet) -> None:
     """With fifty forks. Nothing listens on one host, nothing answers from another, a third is not there at all and a
     fourth dies while a module runs on it; on one the user may not, and the kernel of one cannot.

@@ -139,6 +139,7 @@ def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[
         thread.join()
 
 
+@pytest.mark.thorough
 def test_howto_move_gateway(lab: Lab, follow: Follow) -> None:
     """A connection goes on through the new gateway, and the far end sees the same address and port."""
     site = Site(lab)

@@ -181,6 +181,7 @@ def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
     assert [int(gateway.conntrack("-C")) for gateway in (site.old, site.new)] == [2, 0]
 
 
+@pytest.mark.thorough
 def test_while_some_are_not_moved_none_leaves_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]]
 ) -> None:

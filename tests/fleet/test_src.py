@@ -148,6 +148,7 @@ def test_an_encrypted_file(namespace: Namespace, play: Play, tmp_path: Path, kin
     assert count(namespace) == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("form", ["jsonl", "yml"])
 def test_ten_thousand_entries_in_one_task(
@@ -168,6 +169,7 @@ def test_ten_thousand_entries_in_one_task(
     assert len(json.dumps(done)) < 200_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", MODULES)
 def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "flows.json"
@@ -188,6 +190,7 @@ def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kin
     assert count(namespace) == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "pipelining"), [("entries", False), ("config", True)])
 def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
     namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool

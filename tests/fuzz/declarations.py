@@ -100,7 +100,7 @@ def _check_one(document: Any) -> None:
     with named(InvalidValue):
         expectation.parse_match(document, LABELS)
     with named(InvalidValue):
-        json.dumps(formats.present(formats.parse(document, formats.Names()))).encode()
+        json.dumps(formats.to_document(formats.from_document(document, formats.Names()))).encode()
     _declaration, faults = read_declaration(document, LABELS)
     check_message(str(faults))
 

@@ -61,7 +61,7 @@ WORKS: tuple[Callable[[Table], Any], ...] = (
     lambda table: list(table.dump()),
     lambda table: list(table.dump(where=WHERE)),
     lambda table: list(table.rows()),
-    lambda table: list(table.scan(VisitorGroup([Summary(), Top()]))),
+    lambda table: table.scan(VisitorGroup([Summary(), Top()])),
     lambda table: table.statistics(),
     lambda table: table.statistics_per_cpu(),
     lambda table: table.expectation_statistics_per_cpu(),

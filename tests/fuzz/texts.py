@@ -55,7 +55,7 @@ def _check(found: formats.Reading) -> None:
     """Show the entries, and write them in each format that can hold them."""
     for name in found.skipped:
         check_message(name)
-    json.dumps([formats.present(entry) for entry in found.entries]).encode()
+    json.dumps([formats.to_document(entry) for entry in found.entries]).encode()
     for output in _OUTPUTS:
         with named(InvalidValue):
             formats.write(found.entries, output, now=NOW)

@@ -407,7 +407,7 @@ def test_labels_with_blanks(namespace: Namespace, tmp_path: Path) -> None:
     program = views.LabelledProgram(namespace, tmp_path, names)
     labels = formats.Names({name: bit for bit, name in names.items()})
     declared = {**flow("ipv4", "udp", 1, 2), "labels": ["test label 1", "voice"]}
-    (line,) = formats.write([formats.parse(declared, labels)], "save,labels", labels).splitlines()
+    (line,) = formats.write([formats.from_document(declared, labels)], "save,labels", labels).splitlines()
     program(*shlex.split(line))
     with namespace.entered(), Table() as table:
         (made,) = table.dump()

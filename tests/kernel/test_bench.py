@@ -134,6 +134,7 @@ def is_there(side: str) -> bool:
     return HAS_CONNTRACK or not side.startswith("conntrack")
 
 
+@pytest.mark.thorough
 def test_every_row_is_there(bench: Bench) -> None:
     payloads = {f"payload of {path.stem}" for path in modules()}
     tasks = set(TASKS) if HAS_CONNTRACK else set()

@@ -16,7 +16,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entrie
     parse_entries,
     reconcile_all,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import Purge
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -40,7 +40,7 @@ def run(
     table: Table, documents: list[Any], check_mode: bool = False, scope: Any = None, **policy: Any
 ) -> dict[str, Any]:
     declared = parse_entries(documents)
-    purge = None if scope is None else Purge(table, parse_match(scope), declared)
+    purge = None if scope is None else purge_of(table, parse_match(scope), declared)
     try:
         return reconcile_all(table, declared, Policy(**policy), LabelMap(), check_mode, purge)
     except EntriesFailed as failed:

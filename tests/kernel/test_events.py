@@ -31,7 +31,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.docu
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events import subscription as events
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower, Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.overrun import Resync
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import (
     Event,
     EventsOff,

@@ -22,9 +22,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, flush
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import (
+    PLANS,
+    ExpectationDeletionPlan,
+    flush,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
@@ -125,9 +129,10 @@ def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Pat
 
 def read(table: Table, name: str, match: Any = None) -> list[dict[str, Any]]:
     """What conntrack_info returns of a table."""
-    kind = kind_of(name)
-    wanted = EVERYTHING if match is None else kind.parse_match(match, NO_LABELS, "match")
-    entries: list[dict[str, Any]] = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, kind)["entries"]
+    resource = resource_of(name)
+    wanted = EVERYTHING if match is None else resource.parse_match(match, NO_LABELS, "match")
+    result = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, resource)
+    entries: list[dict[str, Any]] = result["entries"]
     return entries
 
 
@@ -261,9 +266,8 @@ def test_a_transfer(
 
 def removed(table: Table, name: str, match: Any) -> dict[str, Any]:
     """The result of conntrack_flush with this match."""
-    target = TARGETS[name]
-    wanted = target.kind.parse_match(match, NO_LABELS, "match")
-    result: dict[str, Any] = flush(table, wanted, frozenset(), 1, 100, NO_LABELS, False, target)
+    wanted = resource_of(name).parse_match(match, NO_LABELS, "match")
+    result: dict[str, Any] = flush(PLANS[name](table, wanted, limit=1))
     return result
 
 
@@ -304,7 +308,7 @@ def test_it_comes_through_only_where_it_is_expected(
     firewall.drop("forward", "new", protocol="tcp")  # what is related is not new
     with Transfer(session, gateway_lab, mode) as transfer:
         match = expectation.parse_match({"helper": "ftp", "destination_port": transfer.port}, NO_LABELS)
-        result = flush(table, match, frozenset(), 1, 100, NO_LABELS, not flushed, TARGETS["expect"])
+        result = flush(ExpectationDeletionPlan(table, match, limit=1), check_mode=not flushed)
         assert (result["flushed"], result["gone"], len(result["entries"])) == (1, 0, 1)
         assert len(gateway.expectations()) == (0 if flushed else 1)
         gateway.nft(RELEASE)

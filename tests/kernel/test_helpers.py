@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import TARGETS, UNLIMITED, flush
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import (
+    ExpectationDeletionPlan,
+    flush,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import kind_of
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import restore
@@ -156,9 +159,9 @@ def only_related_packets(gateway: Namespace) -> Iterator[None]:
 
 def read(table: Table, name: str, match: Any = None) -> list[Document]:
     """The entries or expectations that conntrack_info returns."""
-    kind = kind_of(name)
-    wanted = EVERYTHING if match is None else kind.parse_match(match, NO_LABELS, "match")
-    entries: list[Document] = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, kind)["entries"]
+    resource = resource_of(name)
+    wanted = EVERYTHING if match is None else resource.parse_match(match, NO_LABELS, "match")
+    entries: list[Document] = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, resource)["entries"]
     return entries
 
 
@@ -282,7 +285,7 @@ def test_expectations_are_removed_by_their_master(
         assert tuples_of(others) == ordered(kept.expected())
         match = expectation.parse_match({"master": named(entry)}, NO_LABELS)
         for check_mode in (True, False):
-            result = flush(table, match, frozenset(), UNLIMITED, 100, NO_LABELS, check_mode, TARGETS["expect"])
+            result = flush(ExpectationDeletionPlan(table, match), check_mode=check_mode)
             assert (result["flushed"], result["gone"]) == (len(flushed.expected()), 0)
             assert tuples_of(result["entries"]) == ordered(flushed.expected())
         assert tuples_of(read(table, "expect")) == ordered(kept.expected())

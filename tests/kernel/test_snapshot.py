@@ -235,6 +235,22 @@ def test_a_translated_key_of_gre_is_reported_and_nothing_is_left(table: Table, p
     assert sorted(entry.get("original.source_key", 0) for entry in table.dump()) == [0, 5]
 
 
+def test_of_two_that_exclude_each_other_the_second_is_reported(table: Table, path: Path) -> None:
+    """A snapshot that was edited by hand: check mode, which compares nearby records alone, does not find them."""
+    from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
+
+    ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
+    mirrored = {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}}
+    write(str(path), *[flow(port, timeout=600) for port in range(1, 301)], {**mirrored, "timeout": 600})
+    assert numbers(run(table, path, check=True)) == {"created": 301}
+    done = run(table, path)
+    assert numbers(done) == {"created": 300, "failed": 1}
+    (failure,) = done["failed_entries"]
+    assert failure["index"] == 300
+    assert "its original tuple is taken by tcp 10.0.0.1:1 -> 10.0.0.2:80" in failure["msg"]
+    assert table.count() == 300
+
+
 @pytest.mark.running_kernel_only
 def test_many_come_back(table: Table, namespace: Namespace, path: Path) -> None:
     def flows() -> Iterator[Document]:

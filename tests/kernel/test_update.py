@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import (
-    UNLIMITED,
     UpdateFailed,
     parse_wanted,
     update,
@@ -22,7 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entr
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import MAX_BATCH_SIZE
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED, Table
 from tests import features, samples, views
 from tests.lab import Namespace
 

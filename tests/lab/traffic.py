@@ -119,6 +119,8 @@ class Flow:
             self._socket.settimeout(TIMEOUT)
             if kind == socket.SOCK_STREAM:  # of UDP, the kernel would give the same free port to two sockets
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._socket.family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 may have the same port
             self._socket.bind(("", source_port))
             self._socket.connect(to)
         except BaseException:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import UNLIMITED, flush
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import DeletionPlan, flush
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import parse_wanted, update
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import Goal, wait
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
@@ -148,7 +148,7 @@ class _Worker:
 
     def _flush(self, match: Match, where: str = "") -> None:
         with Table() as table:
-            done = flush(table, match, frozenset(), UNLIMITED, REPORT_LIMIT, NO_LABELS, False)
+            done = flush(DeletionPlan(table, match, report_limit=REPORT_LIMIT))
         self.figures[f"{where}flushes"] += 1
         self.figures[f"{where}removed"] += done["flushed"] + (self._orders.broken == "count")
         self.figures[f"{where}gone"] += done["gone"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ..client.codec.attributes import ENTRY as ATTRIBUTES
 from ..client.codec.attributes import KEY
-from ..client.entry.entry import Entry, describe
+from ..client.entry.entry import Entry, describe, to_documents
 from ..client.entry.labels import LabelMap
 from ..client.errors import ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown
 from ..client.host import sysctl
@@ -62,15 +62,8 @@ class _Tally:
                 direction: {unit: self._sums[f"counters.{direction}.{unit}"] for unit in _UNITS}
                 for direction in _DIRECTIONS
             },
-            "entries": self._presented(labels),
+            "entries": to_documents(self.shown, labels),
         }
-
-    def _presented(self, labels: LabelMap) -> list[Document]:
-        if not self.shown:
-            return []
-        from ..client.entry.document import to_document
-
-        return [to_document(entry, labels) for entry in self.shown]
 
 
 def check_accounting() -> None:

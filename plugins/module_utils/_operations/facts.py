@@ -132,8 +132,7 @@ def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Docu
         return
     from ..client.dump.scan import VisitorGroup
 
-    for _datagram in table.scan(VisitorGroup(list(counters.values())), match.where):
-        pass
+    table.scan(VisitorGroup(list(counters.values())), match.where)
     if "summary" in counters:
         facts.update(counters["summary"].as_document(most))
     if "top" in counters:

@@ -1,153 +1,133 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove what matches, and nothing else.
+"""Delete the entries, or the expectations, that match, and nothing else.
 
-The table is read and every entry, or expectation, asked; those that match are deleted one by one, each by its
-tuple, zone and id, so that one that took another's place meanwhile is left alone. Without a limit, what has
-been found is deleted while the rest is still being read, unless the match needs counters or timestamps, which
-a later entry may lack. The kernel's own flush is never used: that way is no faster, and what it deletes nobody
-has seen.
+The table is read, and each entry that matches is deleted by its tuple, zone and id, so that an entry that has taken
+its place meanwhile stays. Without a limit, entries are deleted while the rest of the table is still being read,
+unless the match needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used. It
+is no faster, and it does not return the entries that it deletes.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ..client.codec.codec import Values
 from ..client.dump.scan import Action, Visitor
-from ..client.entry.labels import LabelMap
+from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.errors import NAMED, ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown, named
-from ..client.match.expression import NEVER, Term, prepared
+from ..client.host.ssh_session import TcpConnection, match_connections
+from ..client.match.expression import prepared
 from ..client.match.match import Match
-from ..client.table import Table, retry_lost_delete
-from .resource import ENTRIES, EXPECTATIONS, Resource
+from ..client.table import UNLIMITED, Table, retry_lost_delete
+from .resource import resource_of
 
 if TYPE_CHECKING:
     from ..client.codec.layout import MessageLayout
     from ..client.entry.nested import Document
-    from ..client.host.ssh_session import TcpConnection
 
 METHOD = "delete"
-#: No table can hold more: a limit that is none.
-UNLIMITED = 0xFFFFFFFF
 
 
 class FlushFailed(PartialFailure):
     """Not all that matches was removed."""
 
 
-class DeletionPlan:
-    """What is to be removed: how many, the first `report_limit` of them, and how many are kept.
+class DeletionPlan(Visitor):
+    """The entries to delete: those that match and carry none of the connections in `keep`.
 
-    Beyond `delete_limit`, nothing will be removed.
+    `count` is their number, and `shown` has the first `report_limit`. `kept` is the number of entries that match and
+    stay. Nothing is deleted beyond `limit`.
     """
 
-    def __init__(self, table: Table, keep: frozenset[TcpConnection], report_limit: int, delete_limit: int) -> None:
+    #: The table, as the option `table` names it.
+    table_name = "conntrack"
+
+    def __init__(
+        self,
+        table: Table,
+        match: Match,
+        keep: frozenset[TcpConnection] = frozenset(),
+        report_limit: int = 100,
+        limit: int = UNLIMITED,
+    ) -> None:
         self.count = self.kept = 0
         self.shown: list[Values] = []
-        self.table = table
+        self.match = match
         self.report_limit = report_limit
-        self.delete_limit = delete_limit
+        self.limit = limit
+        self._table = table
+        self._kept = prepared(match_connections(keep))
+        self._is_kept = self._kept.compile()
 
     def total(self) -> int:
-        """How many there are, whether or not they match."""
-        raise NotImplementedError
+        """Return the number of entries in the table, whether or not they match."""
+        return self._table.count()
 
-    def read(self, match: Match) -> Iterator[None]:
-        """Read all that matches, and come back from time to time."""
-        raise NotImplementedError
+    def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
+        """Find the entries, and call `between` from time to time. In check mode, make no requests."""
+        self._most = 0 if check_mode else self.limit
+        self._requests = self._table.delete_requests()
+        self._table.scan(self, self.match.where, between=between)
 
-    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
-        """Remove what was read since the last time, with `last` to its end: for each None or what befell it."""
-        raise NotImplementedError
+    def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
+        """Delete the entries found so far, with `last` to the last one; yield None or the error for each."""
+        return self._table.delete_batches(self._requests.drain(last))
 
-
-class Entries(DeletionPlan, Visitor):
-    """Entries. Of each only the request for its deletion is kept, for there may be a million."""
-
-    def __init__(self, table: Table, keep: frozenset[TcpConnection], report_limit: int, delete_limit: int) -> None:
-        super().__init__(table, keep, report_limit, delete_limit)
-        self._carried = _carried(keep)
-        #: Whether an entry carries one of the connections to keep.
-        self.is_kept = self._carried.compile()
-        self._removal = table.removal()
-
-    def total(self) -> int:
-        return self.table.count()
-
-    def read(self, match: Match) -> Iterator[None]:
-        return self.table.scan(self, match.where)
+    def includes(self, entry: Values) -> bool:
+        """Whether an entry is one of those to delete."""
+        return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:
-        from ..client.match.message_filter import sieve
+        from ..client.match.message_filter import compile_for_layout
 
-        carried, queue_delete = sieve(self._carried, layout), self._removal.on(layout)
+        kept, queue_delete = compile_for_layout(self._kept, layout), self._requests.on(layout)
 
         def act(datagram: bytes, start: int, message: int) -> None:
-            if not carried.never and carried.holds(layout, datagram, start, message):
+            if not kept.never and kept.holds(layout, datagram, start, message):
                 self.kept += 1
                 return
             self.count += 1
             if self.count <= self.report_limit:
                 self.shown.append(layout.entry(datagram, start))
-            if self.count <= self.delete_limit:
+            if self.count <= self._most:
                 queue_delete(datagram, start, message)
 
         return act
 
     def add(self, entry: Values) -> None:
-        if self.is_kept(entry):
+        if self._is_kept(entry):
             self.kept += 1
             return
         self.count += 1
         if self.count <= self.report_limit:
             self.shown.append(entry)
-        if self.count <= self.delete_limit:
-            self._removal.add(entry)
-
-    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
-        return self.table.remove(self._removal.drain(last))
+        if self.count <= self._most:
+            self._requests.add(entry)
 
 
-def _carried(connections: frozenset[TcpConnection]) -> Term:
-    """The term for the entries of these connections."""
-    if not connections:
-        return NEVER
-    from ..client.host.ssh_session import match_connections
+class ExpectationDeletionPlan(DeletionPlan):
+    """The expectations to delete. There are few, so all are read first."""
 
-    return prepared(match_connections(connections))
-
-
-class Expectations(DeletionPlan):
-    """Expectations. There are few of them."""
-
-    def __init__(self, table: Table, keep: frozenset[TcpConnection], report_limit: int, delete_limit: int) -> None:
-        super().__init__(table, keep, report_limit, delete_limit)
-        self._pending: list[Values] = []
+    table_name = "expect"
 
     def total(self) -> int:
+        from ..client.expectation.expectation import read_all
+
+        return sum(1 for _one in read_all(self._table))
+
+    def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
+        from ..client.expectation.expectation import dump
+
+        self._found = list(dump(self._table, self.match))
+        self.count, self.shown = len(self._found), self._found[: self.report_limit]
+
+    def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
         from ..client.expectation import expectation
 
-        return sum(1 for _one in expectation.read_all(self.table))
-
-    def read(self, match: Match) -> Iterator[None]:
-        from ..client.expectation import expectation
-
-        matches = EXPECTATIONS.ask(match)
-        for found in expectation.located(self.table, expectation.read_all(self.table)):
-            if matches(found):
-                self.count += 1
-                self._pending.append(found)
-        self.shown = self._pending[: self.report_limit]
-        yield
-
-    def remove(self, last: bool = False) -> Iterator[KernelError | None]:
-        from ..client.expectation import expectation
-
-        doomed, self._pending = self._pending, []
-        for one in doomed:
-            delete = functools.partial(expectation.delete, self.table, one)
+        for one in self._found:
+            delete = functools.partial(expectation.delete, self._table, one)
             try:
                 delete()
             except KernelError as error:
@@ -156,107 +136,38 @@ class Expectations(DeletionPlan):
                 yield None
 
 
-class Target(NamedTuple):
-    """What can be flushed."""
-
-    kind: Resource
-    select: Callable[[Table, frozenset[TcpConnection], int, int], DeletionPlan]
-
-
-#: What can be flushed, by the name of the option.
-TARGETS: dict[str, Target] = {
-    "conntrack": Target(ENTRIES, Entries),
-    "expect": Target(EXPECTATIONS, Expectations),
-}
-
-
-def flush(
-    table: Table,
-    match: Match,
-    keep: frozenset[TcpConnection],
-    limit: int,
-    report_limit: int,
-    labels: LabelMap,
-    check_mode: bool,
-    target: Target = TARGETS["conntrack"],
-) -> Document:
-    """Remove what matches and return what was done, in the form of a module's result.
-
-    Flows that carry one of the connections in `keep` stay. Raises `FlushFailed` where more than `limit` match,
-    before anything is removed; where the kernel refused a deletion, after all others; and where the table
-    could not be read to its end.
-    """
-    flushing = DeletionProgress(target.select(table, keep, report_limit, 0 if check_mode else limit))
-    selection, noun = flushing.selection, target.kind.noun
-    counted = 0
-    most_shown = report_limit
-
-    def result(**more: Any) -> Document:
-        shown = [target.kind.to_document(thing, labels) for thing in selection.shown[:most_shown]]
-        flushed = flushing.flushed
-        return {
-            "changed": flushed > 0 or flushing.unknown > 0,
-            "flushed": flushed,
-            "kept": selection.kept,
-            "gone": flushing.gone,
-            # Those that came after the counting are of the table, too
-            "total": max(counted, selection.count + selection.kept),
-            "entries": shown,
-            "method": METHOD,
-            **more,
-        }
-
-    try:
-        counted = selection.total()
-        for _read in selection.read(match):
-            if limit >= UNLIMITED and not check_mode and not match.needs:
-                flushing.delete_pending()
-    except ConntrackError as error:
-        if not (flushing.flushed or flushing.failed):
-            raise
-        refused = ""
-        if flushing.failed:
-            refused = f", {flushing.failed} not{flushing.doubt}, the first because: {flushing.failure}"
-        raise FlushFailed(
-            f"{error}. {flushing.flushed} {noun} had been removed until then{refused}", result()
-        ) from error
-    if selection.count > limit:
-        most_shown = min(report_limit, NAMED)
-        names = [target.kind.describe(thing) for thing in selection.shown[:NAMED]]
-        raise FlushFailed(
-            f"{selection.count} {noun} match, more than the limit of {limit}{named(names, selection.count)}. "
-            "Nothing was removed: narrow the match or raise the limit",
-            result(),
-        )
-    if check_mode:
-        flushing.flushed = selection.count
-    else:
-        flushing.delete_pending(last=True)
-    if flushing.failed:
-        raise FlushFailed(
-            f"{flushing.failed} of {selection.count} {noun} were not removed{flushing.doubt}, the first because: "
-            f"{flushing.failure}",
-            result(),
-        )
-    before = "".join(sorted(target.kind.describe(thing) + "\n" for thing in selection.shown))
-    return result(diff={"before": before, "after": ""})
+#: The plans by the value of the option `table`.
+PLANS: dict[str, type[DeletionPlan]] = {plan.table_name: plan for plan in (DeletionPlan, ExpectationDeletionPlan)}
 
 
 class DeletionProgress:
-    """What became of a selection so far."""
+    """The results of a plan's deletions so far."""
 
-    def __init__(self, selection: DeletionPlan) -> None:
-        self.selection = selection
-        self.flushed = self.gone = self.failed = 0
-        #: How many of those that failed may be deleted, because the answer was lost.
+    def __init__(self, plan: DeletionPlan) -> None:
+        self.plan = plan
+        self.deleted = self.gone = self.failed = 0
+        #: The number of failed deletions that may have been carried out, because the answer was lost.
         self.unknown = 0
-        #: Of those that failed the first: there may be a million.
+        #: The first error of a failed deletion: there can be a million.
         self.failure: KernelError | None = None
 
-    def delete_pending(self, last: bool = False) -> None:
-        for error in self.selection.remove(last):
+    def start(self, check_mode: bool) -> None:
+        """Find what to delete, and if possible, delete it while the rest is being read."""
+        plan = self.plan
+        at_once = plan.limit >= UNLIMITED and not check_mode and not plan.match.needs
+        plan.read(check_mode, self._delete_pending if at_once else None)
+
+    def finish(self, check_mode: bool) -> None:
+        """Delete the rest, or in check mode, count all as deleted."""
+        if check_mode:
+            self.deleted = self.plan.count
+        else:
+            self._delete_pending(last=True)
+
+    def _delete_pending(self, last: bool = False) -> None:
+        for error in self.plan.delete_pending(last):
             if error is None:
-                self.flushed += 1
+                self.deleted += 1
             elif isinstance(error, NotFound):
                 self.gone += 1
             else:
@@ -265,8 +176,65 @@ class DeletionProgress:
                 self.failure = self.failure or error
 
     @property
+    def changed(self) -> bool:
+        """Whether anything was deleted, or may have been."""
+        return self.deleted > 0 or self.unknown > 0
+
+    @property
     def doubt(self) -> str:
-        """What to add to the number of those that failed."""
+        """The rest of a sentence with the number of failed deletions."""
         return (
             f" (the answers for {self.unknown} of them were lost: they may have been removed)" if self.unknown else ""
         )
+
+
+def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = False) -> Document:
+    """Delete what is planned and return the result of the module.
+
+    Raises `FlushFailed` if more than the limit match, before anything is deleted; if the kernel refused a deletion,
+    after all others; and if reading the table breaks off after the first deletion.
+    """
+    progress, resource, counted = DeletionProgress(plan), resource_of(plan.table_name), 0
+
+    def result(**more: Any) -> Document:
+        return {
+            "changed": progress.changed,
+            "flushed": progress.deleted,
+            "kept": plan.kept,
+            "gone": progress.gone,
+            # Entries that came after the counting are in the table, too
+            "total": max(counted, plan.count + plan.kept),
+            "entries": resource.to_documents(plan.shown, labels),
+            "method": METHOD,
+            **more,
+        }
+
+    try:
+        counted = plan.total()
+        progress.start(check_mode)
+    except ConntrackError as error:
+        if not (progress.deleted or progress.failed):
+            raise
+        refused = ""
+        if progress.failed:
+            refused = f", {progress.failed} not{progress.doubt}, the first because: {progress.failure}"
+        raise FlushFailed(
+            f"{error}. {progress.deleted} {resource.noun} had been removed until then{refused}", result()
+        ) from error
+    if plan.count > plan.limit:
+        del plan.shown[NAMED:]
+        names = [resource.describe(thing) for thing in plan.shown]
+        raise FlushFailed(
+            f"{plan.count} {resource.noun} match, more than the limit of {plan.limit}{named(names, plan.count)}. "
+            "Nothing was removed: narrow the match or raise the limit",
+            result(),
+        )
+    progress.finish(check_mode)
+    if progress.failed:
+        raise FlushFailed(
+            f"{progress.failed} of {plan.count} {resource.noun} were not removed{progress.doubt}, the first because: "
+            f"{progress.failure}",
+            result(),
+        )
+    before = "".join(sorted(resource.describe(thing) + "\n" for thing in plan.shown))
+    return result(diff={"before": before, "after": ""})

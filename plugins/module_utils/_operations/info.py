@@ -13,16 +13,16 @@ from ..client.entry.nat import translations
 from ..client.errors import InvalidValue, quoted
 from ..client.match.match import Match
 from ..client.table import Table
-from .resource import ENTRIES, EXPECTATIONS, Resource
+from .resource import ENTRIES, Resource
 
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
 
 def _expectations(table: Table, match: Match) -> Iterator[Entry]:
-    from ..client.expectation.expectation import located, read_all
+    from ..client.expectation.expectation import dump
 
-    return filter(EXPECTATIONS.ask(match), located(table, read_all(table)))
+    return dump(table, match)
 
 
 #: How what matches is read from the kernel's tables, by the name of the option.
@@ -57,31 +57,31 @@ def _translation(end: str, what: str) -> Callable[[Entry], Any]:
     return lambda entry: getattr(translations(entry).get(end), what, None)
 
 
-def sort_key(name: str, kind: Resource = ENTRIES) -> Callable[[Entry], Any]:
+def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
     """What to order entries by: a key of theirs, or `bytes` or `packets` of both directions."""
-    if name in ("bytes", "packets") and kind is ENTRIES:
+    if name in ("bytes", "packets") and resource is ENTRIES:
         return _total(name)
-    if kind is ENTRIES and name in _TRANSLATED:
+    if resource is ENTRIES and name in _TRANSLATED:
         return _translation(*name.split(".")[1:])
-    key = f"{kind.prefix}.protocol" if name == "protocol" else name
-    if key != "family" and (key in _UNSEEN or all(row.key != key for row in kind.rows())):
-        more = ", mark, bytes or packets" if kind is ENTRIES else " or helper"
+    key = f"{resource.prefix}.protocol" if name == "protocol" else name
+    if key != "family" and (key in _UNSEEN or all(row.key != key for row in resource.rows)):
+        more = ", mark, bytes or packets" if resource is ENTRIES else " or helper"
         raise InvalidValue(
             "sort_by",
-            f"{quoted(name)} is no key to sort by; write one such as timeout, {kind.prefix}.source, "
-            f"{kind.prefix}.destination_port{more}",
+            f"{quoted(name)} is no key to sort by; write one such as timeout, {resource.prefix}.source, "
+            f"{resource.prefix}.destination_port{more}",
         )
     absent = 0 if key in _ABSENT_IS_ZERO else None
     return lambda entry: entry.get(key, absent)
 
 
-def check_order(sort_by: str | None, kind: Resource = ENTRIES) -> None:
+def check_order(sort_by: str | None, resource: Resource = ENTRIES) -> None:
     """`InvalidValue` for no key to sort by, and for one that the kernel does not record in this namespace."""
     if sort_by is None:
         return
-    sort_key(sort_by, kind)
+    sort_key(sort_by, resource)
     need = _NEEDS.get(sort_by.partition(".")[0])
-    if need is not None and kind is ENTRIES:
+    if need is not None and resource is ENTRIES:
         from ..client.host.sysctl import check_recorded
 
         check_recorded(frozenset({need}), "sort_by")
@@ -93,14 +93,14 @@ def collect(
     reverse: bool,
     limit: int,
     labels: LabelMap,
-    kind: Resource = ENTRIES,
+    resource: Resource = ENTRIES,
 ) -> Document:
     """`{"entries": […], "matched": …, "truncated": …}` of entries that match; no more than `limit` are kept in memory.
 
     Entries without the key to sort by come last.
     """
     matched = 0
-    key = None if sort_by is None else sort_key(sort_by, kind)
+    key = None if sort_by is None else sort_key(sort_by, resource)
 
     def counted() -> Iterator[Entry]:
         nonlocal matched
@@ -110,7 +110,7 @@ def collect(
 
     kept = list(_first(counted(), limit)) if key is None else _sorted(counted(), key, reverse, limit)
     return {
-        "entries": [kind.to_document(entry, labels) for entry in kept],
+        "entries": resource.to_documents(kept, labels),
         "matched": matched,
         "truncated": matched > len(kept),
     }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Change every entry that matches, where it differs from what is wanted, and nothing else of it.
 
-The table is read, every entry that matches is compared, and the keys that differ are sent in windows while the
+The table is read, every entry that matches is compared, and the keys that differ are sent in batches while the
 rest is still being read. Should the kernel refuse one of them, what came before it stays, for it applies them
 one after the other: so the entry is read back, and what is left is sent without the key that was refused.
 
@@ -32,13 +32,11 @@ from ..client.errors import (
     named,
 )
 from ..client.match.match import Match
-from ..client.table import Table
+from ..client.table import UNLIMITED, Table
 
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
-#: No table can hold more: a limit that is none.
-UNLIMITED = 0xFFFFFFFF
 #: What can be set, as the option `set` names it.
 KEYS = ("mark", "labels_add", "labels_remove", "timeout", "status", "helper")
 #: What the kernel changes first, and what then.

@@ -30,7 +30,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..client.dump.sample import EntrySample
-from ..client.entry.entry import Entry, Identity, describe, identity
+from ..client.entry.entry import Entry, Identity, describe, identity, to_documents
 from ..client.entry.labels import LabelMap
 from ..client.errors import NAMED, KernelError, Overrun, PartialFailure, ResultUnknown, named
 from ..client.events.subscription import CHECK, EVENTS_ON, Event, EventsOff, Subscription
@@ -223,18 +223,17 @@ class Waiting:
         self._listener.catch_up()
         for attempt in range(1, ATTEMPTS + 1):
             needed = self._goal.witnesses
-            census = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
+            sample = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
             began, before = time.monotonic(), time.process_time()
             try:
-                for _datagram in self._table.scan(census, self._match.where):
-                    pass
+                self._table.scan(sample, self._match.where)
                 break
             except (DumpInterrupted, ResultUnknown):
                 if attempt == ATTEMPTS:
                     raise
-        witnesses = [_witness(entry, began) for entry in census.longest]
+        witnesses = [_witness(entry, began) for entry in sample.longest]
         cost = time.process_time() - before
-        return Sight(census.count, census.first, witnesses, began, time.monotonic(), cost)
+        return Sight(sample.count, sample.first, witnesses, began, time.monotonic(), cost)
 
     def pause(self, sight: Sight, until: float) -> None:
         """Do nothing until another look may show something else, or the time is up."""
@@ -355,19 +354,11 @@ def wait(
         "ended": listener.ended,
         "reached": reached,
         "timed_out": timed_out,
-        "entries": _presented(sight.first[:report_limit], labels),
+        "entries": to_documents(sight.first[:report_limit], labels),
     }
     if timed_out:
         raise TimedOut(_sentence(sight, goal, lacking), result)
     return result
-
-
-def _presented(entries: list[Entry], labels: LabelMap) -> list[Any]:
-    if not entries:
-        return []
-    from ..client.entry.document import to_document
-
-    return [to_document(entry, labels) for entry in entries]
 
 
 def _sentence(sight: Sight, goal: Goal, lacking: int) -> str:

@@ -13,20 +13,21 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
-from ..client.entry.entry import Entry, describe, identity
+from .._operations.flush import DeletionPlan, DeletionProgress
+from ..client.entry.entry import describe, identity
 from ..client.entry.labels import LabelMap
 from ..client.entry.nested import Document
 from ..client.errors import ConntrackError, InvalidValue, KernelError, PartialFailure
 from ..client.host.ssh_session import TcpConnection, match_connections
 from ..client.host.sysctl import DIRECTORY
-from ..client.match.expression import Or, Predicate
+from ..client.match.expression import Or
 from ..client.match.match import Match
 from ..client.netlink.socket import NetlinkSocket
 from ..client.table import Table
 from .desired_config import Declaration
 from .entries import NO_COUNTS, EntriesFailed, reconcile_all
-from .projected_table import ProjectedTable
-from .purge import Purge
+from .plan import ProjectedTable
+from .purge import deletions, purge_of
 
 #: What is said of every section.
 _NOTHING: Document = {"outcome": "not declared", "changed": False, "counts": NO_COUNTS, "changes": [], "msg": ""}
@@ -84,8 +85,8 @@ class _Run:
         self._scene = scene
         self._table = Table(scene.connect)
         self._absence = _either(declaration.absent or (), scene.keep)
-        #: The table after what may not be is gone
-        self._ahead = ProjectedTable(scene.connect, self._absence)
+        #: In a dry run, the table after the sections so far
+        self._ahead = ProjectedTable(self._table, [self._absence] if declaration.absent else ())
         self._diff: list[Document] = []
         self._warnings: list[str] = []
 
@@ -94,7 +95,6 @@ class _Run:
 
     def __exit__(self, *exception: object) -> None:
         self._table.close()
-        self._ahead.close()
 
     def run(self, dry_run: bool) -> Document:
         """The result of all sections. Raises `ConfigFailed` with the first that fails."""
@@ -158,24 +158,24 @@ class _Run:
     def _absent(self, dry_run: bool) -> Document:
         scene = self._scene
         self._check_absence()
-        purge = Purge(self._table, _either(self._declaration.absent or ()), (), scene.keep, scene.report_limit)
+        match = _either(self._declaration.absent or ())
+        purge = DeletionProgress(DeletionPlan(self._table, match, scene.keep, scene.report_limit))
 
         def result(failed: int = 0) -> Document:
             counts = {**NO_COUNTS, "deleted": purge.deleted, "failed": purge.failed + failed}
-            changes = purge.changes(scene.labels)
-            return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.kept}
+            changes = deletions(purge.plan, scene.labels)
+            return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.plan.kept}
 
-        purge.read()
-        if not dry_run:
-            try:
-                purge.carry_out()
-            except ConntrackError as error:
-                raise _SectionFailed(f"absent: {error}", result(failed=1)) from error
+        purge.plan.read(dry_run)
+        try:
+            purge.finish(dry_run)
+        except ConntrackError as error:
+            raise _SectionFailed(f"absent: {error}", result(failed=1)) from error
         if purge.failed:
             raise _SectionFailed(
                 f"absent: {purge.failed} stay{purge.doubt}, the first because: {purge.failure}", result()
             )
-        lines = "".join(sorted(describe(entry) + "\n" for entry in purge.shown))
+        lines = "".join(sorted(describe(entry) + "\n" for entry in purge.plan.shown))
         self._show({"diff": {"before": lines, "after": ""}}, "absent")
         return result()
 
@@ -195,12 +195,13 @@ class _Run:
     def _entries(self, dry_run: bool) -> Document:
         declaration, scene = self._declaration, self._scene
         declared, limit = declaration.entries or (), scene.report_limit
-        table = self._ahead if dry_run else self._table
-        purge = None
-        if declaration.scope is not None:
-            purge = Purge(table, declaration.scope, declared, scene.keep, limit)
+        view = self._ahead if dry_run else None
+        purge, scope = None, declaration.scope
+        if scope is not None:
+            scope = scope.but_not(self._absence) if dry_run else scope
+            purge = purge_of(self._table, scope, declared, scene.keep, limit)
         try:
-            done = reconcile_all(table, declared, declaration.policy, scene.labels, dry_run, purge, limit)
+            done = reconcile_all(self._table, declared, declaration.policy, scene.labels, dry_run, purge, limit, view)
         except InvalidValue as fault:
             key = fault.key.replace("entries[", "entries.declared[", 1)
             raise InvalidValue(key, fault.problem) from fault
@@ -213,13 +214,12 @@ class _Run:
         from ..client.expectation.expectation import describe, to_document
         from .expectation import reconcile
 
-        if dry_run:
-            self._look_ahead()
+        view = self._ahead if dry_run else None
         section = _Section("expectations", self._scene.report_limit)
         evicted: list[Document] = section.more.setdefault("evicted", [])
         for place, (values, policy) in enumerate(self._declaration.expectations or ()):
             with section.one(place, "expectation", to_document(values)) as done:
-                done.update(reconcile(self._ahead if dry_run else self._table, values, policy, dry_run))
+                done.update(reconcile(self._table, values, policy, dry_run, view))
             evicted += done["evicted"]
             self._show(done, describe(values))
             if done["operation"] in ("deleted", "replaced"):
@@ -229,15 +229,6 @@ class _Run:
                 "The helpers allow no more expectations, so the kernel forgot the oldest: see evicted"
             )
         return section.result()
-
-    def _look_ahead(self) -> None:
-        """Count on what the sections before do to masters of expectations, and so to these."""
-        declaration, entries = self._declaration, self._declaration.entries or ()
-        if declaration.scope is not None:
-            undeclared = _undeclared(declaration.scope, entries, self._scene.keep)
-            self._ahead.deleted = _either((self._absence, undeclared))
-        wanted = [values for values, _policy in declaration.expectations or ()]
-        self._ahead.foresee(self._table, wanted, entries, declaration.policy, self._scene.labels)
 
     def _show(self, done: Document, what: str) -> None:
         diff = done["diff"]
@@ -288,12 +279,6 @@ def _either(matches: Sequence[Match], keep: frozenset[TcpConnection] = frozenset
     """What one of the matches matches, and carries none of the connections to keep."""
     match = Match(Or(tuple(match.term for match in matches)))
     return match.but_not(Match(match_connections(keep))) if keep else match
-
-
-def _undeclared(scope: Match, declared: Sequence[Entry], keep: frozenset[TcpConnection]) -> Match:
-    """What a purge takes."""
-    identities = {identity(entry) for entry in declared}
-    return _either((scope,), keep).but_not(Match(Predicate(lambda entry: identity(entry) in identities)))
 
 
 # The report

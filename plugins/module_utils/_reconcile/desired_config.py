@@ -9,8 +9,8 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from ..client import uapi
 from ..client.codec.codec import Values
-from ..client.entry.document import bounds
 from ..client.entry.entry import Entry, Identity, creation, describe
+from ..client.entry.nat import requested_ranges
 from ..client.entry.tuple import protocol_keys
 from ..client.errors import InvalidValue
 from ..client.match.match import Match
@@ -144,7 +144,7 @@ def as_created(declared: Entry) -> Entry:
         ("source", uapi.IPS_SRC_NAT, "destination"),
         ("destination", uapi.IPS_DST_NAT, "source"),
     ):
-        addresses, ports = bounds(declared, end)
+        addresses, ports = requested_ranges(declared, end)
         port = next((f"{end}_{name}" for name in ("port", "key") if f"{end}_{name}" in _named(declared)), "")
         for found, key in ((addresses, answered_by), (ports, port.replace(end, answered_by))):
             if found is None or not key:

@@ -12,8 +12,9 @@ something, is done again for that entry alone (see `EntryReconciler`), which han
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from .._operations.flush import DeletionProgress
 from ..client.codec.attributes import Change
 from ..client.entry.diff import patch
 from ..client.entry.document import to_document
@@ -35,14 +36,14 @@ from ..client.table import Table
 from .entry import EntryReconciler, settle_created, settle_updated
 from .plan import (
     OF_THE_MOMENT,
-    CurrentState,
+    ProjectedTable,
     check,
     desired_entry,
     expected_reply,
     plan_of,
     read_back,
 )
-from .purge import Purge
+from .purge import deletions
 from .reconciler import CannotReconcile, Plan, Policy, diff_of
 
 #: How many entries were what.
@@ -95,59 +96,39 @@ def reconcile_all(
     policy: Policy,
     labels: LabelMap = NO_LABELS,
     check_mode: bool = False,
-    purge: Purge | None = None,
+    purge: DeletionProgress | None = None,
     report_limit: int = 100,
+    view: ProjectedTable | None = None,
 ) -> Document:
     """Make entries be as declared and return what was done, in the form of a module's result.
 
-    With `purge`, what that finds goes, too. Raises `InvalidValue` before anything is changed, and `EntriesFailed`
-    after all else was done.
+    With `purge`, what that finds goes, too. In check mode, `view` is the table after earlier steps. Raises
+    `InvalidValue` before anything is changed, and `EntriesFailed` after all else was done.
     """
+    view = ProjectedTable(table) if view is None else view
     if purge is not None:
-        purge.read()
-    outcomes = plan_all(table, declared, policy, labels, None if purge is None else purge.concerns)
+        purge.plan.read(check_mode)
+        view.deleting.append(purge.plan.includes)
+    outcomes = plan_all(view, declared, policy, labels)
+    if purge is not None:
+        purge.finish(check_mode)
     if not check_mode:
-        if purge is not None:
-            purge.carry_out()
         outcomes = apply_all(table, outcomes, policy, labels)
     return _report(declared, outcomes, labels, purge, report_limit)
-
-
-def bring_about(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    check_mode: bool = False,
-) -> list[Outcome]:
-    """Make entries be as declared, and return what became of each, in their order.
-
-    Raises `InvalidValue` before anything is changed.
-    """
-    outcomes = plan_all(table, declared, policy, labels)
-    return outcomes if check_mode else apply_all(table, outcomes, policy, labels)
 
 
 # The plan
 
 
 def plan_all(
-    table: Table,
-    declared: Sequence[Entry],
-    policy: Policy,
-    labels: LabelMap = NO_LABELS,
-    leaving: Callable[[Entry], bool] | None = None,
+    view: ProjectedTable, declared: Sequence[Entry], policy: Policy, labels: LabelMap = NO_LABELS
 ) -> list[Outcome]:
-    """What is to become of each declaration when those before it, and their masters, have been seen to.
-
-    `leaving` tells of what is there whether it is about to be deleted.
-    """
-    view = CurrentState(table, leaving)
+    """Plan each declaration for the table after those before it and their masters, and record the plans in `view`."""
     view.prefetch(declared)
     new: list[Entry] = []
     outcomes: dict[int, Outcome] = {}
     for place, entry in enumerate(declared):
-        with _at(place), _failures_to(outcomes, place):
+        with _failures_to(outcomes, place):
             check(entry, policy)
             if policy.state != "absent" and view.get(entry) is None:
                 new.append(_creation(Plan("created", entry, None, [])))
@@ -156,7 +137,7 @@ def plan_all(
     for place in masters_first(declared):
         if place in outcomes:
             continue
-        with _at(place), _failures_to(outcomes, place):
+        with _failures_to(outcomes, place):
             plan = plan_of(view, declared[place], policy, labels)
             view.record(plan)
             outcomes[place] = Outcome(plan, plan.operation, plan.changes)
@@ -165,22 +146,18 @@ def plan_all(
 
 @contextlib.contextmanager
 def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
-    """Store an error that concerns one entry as its outcome, so that the others are still planned."""
-    try:
-        yield
-    except (InvalidValue, NotPermitted, Unavailable):
-        raise
-    except ConntrackError as error:
-        outcomes[place] = Outcome(None, "unchanged", (), error)
+    """Store an error that concerns one entry as its outcome, so that the others are still planned.
 
-
-@contextlib.contextmanager
-def _at(place: int) -> Iterator[None]:
-    """Faults under the place of the entry that has them."""
+    Raises `InvalidValue` with the place of the entry.
+    """
     try:
         yield
     except InvalidValue as fault:
         raise fault.under(f"entries[{place}]") from None
+    except (NotPermitted, Unavailable):
+        raise
+    except ConntrackError as error:
+        outcomes[place] = Outcome(None, "unchanged", (), error)
 
 
 def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -297,7 +274,11 @@ def _entry_or_none(answer: Entry | KernelError) -> Entry | None:
 
 
 def _report(
-    declared: Sequence[Entry], outcomes: Sequence[Outcome], labels: LabelMap, purge: Purge | None, report_limit: int
+    declared: Sequence[Entry],
+    outcomes: Sequence[Outcome],
+    labels: LabelMap,
+    purge: DeletionProgress | None,
+    report_limit: int,
 ) -> Document:
     counts = {**NO_COUNTS}
     changes: list[Document] = []
@@ -330,8 +311,8 @@ def _report(
     if purge is not None:
         counts["deleted"] += purge.deleted
         counts["failed"] += purge.failed
-        changes += purge.changes(labels)
-        before.update((describe(entry), to_document(patch((), {}, entry))) for entry in purge.shown)  # what names it
+        changes += deletions(purge.plan, labels)
+        before.update((describe(entry), to_document(patch((), {}, entry))) for entry in purge.plan.shown)
         if purge.failed:
             failed.append(
                 {"index": None, "entry": {}, "msg": f"{purge.failed} in scope stay{purge.doubt}. {purge.failure}"}
@@ -339,7 +320,7 @@ def _report(
     result = {
         "changed": changed,
         "counts": counts,
-        "kept": 0 if purge is None else purge.kept,
+        "kept": 0 if purge is None else purge.plan.kept,
         "changes": changes[:report_limit],
         "failed_entries": failed[:report_limit],
         "diff": {"before": dict(sorted(before.items())), "after": dict(sorted(after.items()))},

@@ -17,7 +17,7 @@ from ..client.errors import Exists, KernelError, NotFound, ResultUnknown, Unsupp
 from ..client.table import LABELS_NEED_A_RULE, Table
 from .plan import (
     OF_THE_MOMENT,
-    CurrentState,
+    ProjectedTable,
     check_room,
     desired_entry,
     is_exactly_translated,
@@ -72,10 +72,10 @@ class EntryReconciler(Reconciler):
         self.labels = labels
 
     def find(self, resource: Entry) -> Entry | None:
-        return CurrentState(self.table).get(resource)
+        return ProjectedTable(self.table).get(resource)
 
     def plan(self) -> Plan:
-        return plan_of(CurrentState(self.table), self.declared, self.policy, self.labels)
+        return plan_of(ProjectedTable(self.table), self.declared, self.policy, self.labels)
 
     def to_document(self, resource: Entry) -> Document:
         return to_document(resource, self.labels)
@@ -97,7 +97,7 @@ class EntryReconciler(Reconciler):
         try:
             certain = self.send_create(wanted)
         except Exists as error:
-            view = CurrentState(self.table)
+            view = ProjectedTable(self.table)
             if view.get(wanted) is None:
                 check_room(view, creation(wanted))  # names who came first, if still there
                 if is_translated(wanted) and not is_exactly_translated(wanted):

@@ -28,6 +28,7 @@ from ..client.expectation.expectation import (
     to_document,
 )
 from ..client.table import Table
+from .plan import ProjectedTable
 from .reconciler import CannotReconcile, Plan, Policy, Reconciler, StalePlan
 
 #: Keys that are the kernel's own; no diff shows them.
@@ -37,9 +38,14 @@ _KEPT = frozenset(row.key for row in EXPECTATION if row.use & (FIXED | KEY))
 _GROUPS = ("master.", "nat.")
 
 
-def reconcile(table: Table, declared: Expectation, policy: Policy, check_mode: bool) -> Document:
-    """Apply the declaration of one expectation and return the module's result. Raises `CannotReconcile`."""
-    return _ExpectationReconciler(table, declared, policy).reconcile(check_mode)
+def reconcile(
+    table: Table, declared: Expectation, policy: Policy, check_mode: bool, view: ProjectedTable | None = None
+) -> Document:
+    """Apply the declaration of one expectation and return the module's result. Raises `CannotReconcile`.
+
+    In check mode, `view` is the table after earlier steps.
+    """
+    return _ExpectationReconciler(table, declared, policy, view).reconcile(check_mode)
 
 
 class _ExpectationReconciler(Reconciler):
@@ -51,6 +57,10 @@ class _ExpectationReconciler(Reconciler):
     client = client
     #: Expectations that the kernel removed to make room for this one.
     evicted: Sequence[Expectation] = ()
+
+    def __init__(self, table: Table, declared: Expectation, policy: Policy, view: ProjectedTable | None) -> None:
+        super().__init__(table, declared, policy)
+        self._view = view
 
     def find(self, resource: Expectation) -> Expectation | None:
         try:
@@ -68,16 +78,17 @@ class _ExpectationReconciler(Reconciler):
 
     def plan(self) -> Plan:
         declared, policy = self.declared, self.policy
+        view = self._view or ProjectedTable(self.table)
         if policy.state == "absent":
-            actual = self.find(declared)
+            actual = self._find_staying(view)
             return Plan("unchanged" if actual is None else "deleted", declared, actual, [])
         check_timeout_min(policy.timeout_min, declared)
         if declared.get("timeout") == 0:
             raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
         wanted = client.creation_of(declared)
-        actual = self.find(declared)
+        actual = self._find_staying(view)
         if actual is None:
-            return Plan("created", declared, None, [], self._possible(wanted, None))
+            return Plan("created", declared, None, [], _possible(view, wanted, None))
         fixed = differences(declared, actual)
         changes = fixed + timeout_changes(declared, actual, policy.timeout_min)
         if policy.on_existing == "keep" or not changes:
@@ -92,39 +103,11 @@ class _ExpectationReconciler(Reconciler):
                 "created; set replace to true to delete it and create it again"
             )
         whole = client.creation_of(_replacement(declared, actual))
-        return Plan("replaced", declared, actual, changes, self._possible(whole, actual))
+        return Plan("replaced", declared, actual, changes, _possible(view, whole, actual))
 
-    def _possible(self, wanted: Expectation, but: Expectation | None) -> Expectation:
-        """The expectation as it will be, if nothing that can be known now is against it.
-
-        Whether the helper has the class, and the kernel the function, only the creation tells.
-        """
-        about = client.master_of(wanted)
-        shown = f"its master, {describe_entry(about)}"
-        try:
-            master = self.table.find_by_tuple(about)
-        except NotFound:
-            raise CannotReconcile(f"the {describe(wanted)} cannot be created without {shown}. {NO_MASTER}") from None
-        if identity(master)[3:] != identity(about)[3:]:
-            original = describe_tuple(tuple_of(master, "original"))
-            raise InvalidValue("master", f"is the reply tuple of a connection; write its original tuple, {original}")
-        if "helper" not in master:
-            raise CannotReconcile(f"the {describe(wanted)} cannot be created for {shown}. {NO_HELPER}")
-        self._check_room(wanted, but)
-        own = {key: value for key, value in wanted.items() if key not in _ITS_OWN}
-        return {"class": 0, "flags": 0, **own, "helper": master["helper"]}
-
-    def _check_room(self, wanted: Expectation, but: Expectation | None) -> None:
-        """No other may be for some of the same connections in the same zone; `but` is about to go."""
-        about = {**wanted, "zone": 0}
-        rivals = (found for found in client.read_all(self.table, wanted["family"]) if client.overlap(about, found))
-        for rival in client.located(self.table, rivals):
-            if client.overlap(wanted, rival) and (but is None or rival.get("id") != but.get("id")):
-                raise CannotReconcile(
-                    f"the {describe(wanted)} cannot be created: the {describe(rival)} of the connection "
-                    f"{describe_tuple(tuple_of(rival, 'master'))} is for some of the same connections; delete that "
-                    "one first if it is stale"
-                )
+    def _find_staying(self, view: ProjectedTable) -> Expectation | None:
+        found = self.find(self.declared)
+        return found if found is not None and view.keeps_expectation(found, client.master_of(found)) else None
 
     # Its application
 
@@ -229,3 +212,38 @@ def _gone_again(wanted: Expectation) -> CannotReconcile:
     return CannotReconcile(
         f"the {describe(wanted)} was created and is gone again already; the connection may have come", "created"
     )
+
+
+def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> Expectation:
+    """The expectation as it will be, if nothing that can be known now is against it.
+
+    Whether the helper has the class, and the kernel the function, only the creation tells.
+    """
+    about = client.master_of(wanted)
+    shown = f"its master, {describe_entry(about)}"
+    master = view.find_by_tuple(about)
+    if master is None:
+        raise CannotReconcile(f"the {describe(wanted)} cannot be created without {shown}. {NO_MASTER}")
+    if identity(master)[3:] != identity(about)[3:]:
+        original = describe_tuple(tuple_of(master, "original"))
+        raise InvalidValue("master", f"is the reply tuple of a connection; write its original tuple, {original}")
+    if "helper" not in master:
+        raise CannotReconcile(f"the {describe(wanted)} cannot be created for {shown}. {NO_HELPER}")
+    _check_room(view, wanted, but)
+    own = {key: value for key, value in wanted.items() if key not in _ITS_OWN}
+    return {"class": 0, "flags": 0, **own, "helper": master["helper"]}
+
+
+def _check_room(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> None:
+    """No other may be for some of the same connections in the same zone; `but` is about to go."""
+    about = {**wanted, "zone": 0}
+    rivals = (found for found in client.read_all(view.table, wanted["family"]) if client.overlap(about, found))
+    for rival in client.located(view.table, rivals):
+        if not client.overlap(wanted, rival) or (but is not None and rival.get("id") == but.get("id")):
+            continue
+        if view.keeps_expectation(rival, client.master_of(rival)):
+            raise CannotReconcile(
+                f"the {describe(wanted)} cannot be created: the {describe(rival)} of the connection "
+                f"{describe_tuple(tuple_of(rival, 'master'))} is for some of the same connections; delete that "
+                "one first if it is stale"
+            )

@@ -9,7 +9,7 @@ labels), is found when the result is read back (see `entry`).
 
 from __future__ import annotations
 
-from typing import Callable, Hashable, Iterable
+from typing import Any, Callable, Hashable, Iterable, Mapping
 
 from ..client import uapi
 from ..client.entry.diff import (
@@ -36,7 +36,8 @@ from ..client.entry.entry import (
     timeout_changes,
 )
 from ..client.entry.labels import LabelMap
-from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple, zone_of
+from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple
+from ..client.entry.zone import zone_of
 from ..client.errors import KernelError, NotFound, ResultUnknown
 from ..client.table import Table
 from .reconciler import CannotReconcile, Plan, Policy
@@ -74,24 +75,26 @@ def _is_of_the_moment(key: str) -> bool:
     return key.partition(".")[0] in OF_THE_MOMENT
 
 
-class CurrentState:
-    """A table, as it will be once what is planned so far is carried out.
+class ProjectedTable:
+    """A table as it will be once all that is planned so far is carried out. Only the present table is read.
 
-    An entry is read when it is asked for, every time anew; or many are read in advance (`prefetch`), and not again.
-    `leaving` tells of an entry that is there whether it is about to be deleted.
+    It reads an entry each time that it is requested. Entries that were read by `prefetch` are not read again.
     """
 
-    def __init__(self, table: Table, leaving: Callable[[Entry], bool] | None = None) -> None:
-        self._table = table
-        self._is_leaving = leaving
+    def __init__(self, table: Table, deleting: Iterable[Callable[[Entry], bool]] = ()) -> None:
+        self.table = table
+        #: Predicates of present entries that earlier steps delete.
+        self.deleting = list(deleting)
+        #: The ids of expectations that earlier steps delete.
+        self.dropped_expectations: set[int] = set()
         self._seen: dict[Identity, Entry | None] = {}
-        self._left: set[Identity] = set()
-        self._coming: dict[Hashable, list[Entry]] = {}
+        self._superseded: set[Identity] = set()
+        self._created: dict[Hashable, list[Entry]] = {}
 
     def prefetch(self, entries: Iterable[Entry], direction: str = "original") -> None:
-        """Read who has this tuple of each of the entries."""
+        """Read the holder of this tuple of each of the entries."""
         wanted = [by_reply(entry) if has_reply_alone(entry) else lookup_key(entry, direction) for entry in entries]
-        for about, answer in zip(wanted, self._table.find_by_tuples(wanted)):
+        for about, answer in zip(wanted, self.table.find_by_tuples(wanted)):
             if not isinstance(answer, KernelError):
                 self._seen[identity(about)] = answer
             elif isinstance(answer, NotFound):
@@ -108,9 +111,8 @@ class CurrentState:
         It is that of the entry that has the reply tuple, also if it is translated. Without one, it is the reply
         turned round.
         """
-        reply, about = tuple_of(declared, "reply"), by_reply(declared)
-        key = identity(about)
-        found = self._seen[key] if key in self._seen else read_back(self._table, about)
+        reply = tuple_of(declared, "reply")
+        found = self._read(by_reply(declared))
         if found is None or tuple_of(found, "reply") != reply:
             return {**declared, **with_tuple("original", reversed_tuple(reply))}
         named = {**declared, **with_tuple("original", tuple_of(found, "original"))}
@@ -129,25 +131,40 @@ class CurrentState:
         return found
 
     def _at(self, entry: Entry, direction: str) -> Entry | None:
-        for coming in self._coming.get(tuple_key(entry, direction), ()):
-            if _collide(entry, coming, direction):
-                return coming
-        about = lookup_key(entry, direction)
+        for created in self._created.get(tuple_key(entry, direction), ()) if self._created else ():
+            if _collide(entry, created, direction):
+                return created
+        found = self._read(lookup_key(entry, direction))
+        return found if found is not None and self._stays(found) else None
+
+    def _read(self, about: Entry) -> Entry | None:
         key = identity(about)
-        found = self._seen[key] if key in self._seen else read_back(self._table, about)
-        if found is None or identity(found) in self._left or (self._is_leaving is not None and self._is_leaving(found)):
-            return None
-        return found
+        return self._seen[key] if key in self._seen else read_back(self.table, about)
+
+    def _stays(self, found: Entry) -> bool:
+        if self._superseded and identity(found) in self._superseded:
+            return False
+        return not (self.deleting and any(is_deleted(found) for is_deleted in self.deleting))
+
+    def keeps_expectation(self, expectation: Mapping[str, Any], master: Entry) -> bool:
+        """Whether an expectation that is there stays. It goes with its master, and with the helper of that."""
+        if expectation.get("id") in self.dropped_expectations:
+            return False
+        if not (self._superseded or self.deleting):
+            return True
+        found = self._read(master)
+        return found is not None and self._stays(found)
 
     def record(self, plan: Plan) -> None:
-        """Count on what a plan will do."""
-        if plan.operation in ("deleted", "replaced") and plan.actual is not None:
-            self._left.add(identity(plan.actual))
-        if plan.operation in ("created", "replaced"):
+        """Assume that a plan is carried out. Of an update, only the helper matters to others."""
+        updated = plan.changed and any(change.key == "helper" for change in plan.changes)
+        if plan.actual is not None and (updated or plan.operation in ("deleted", "replaced")):
+            self._superseded.add(identity(plan.actual))
+        if updated or plan.operation in ("created", "replaced"):
             entry = plan.foreseen() or {}
             for direction in ("original", "reply"):
                 if f"{direction}.source" in entry:
-                    self._coming.setdefault(tuple_key(entry, direction), []).append(entry)
+                    self._created.setdefault(tuple_key(entry, direction), []).append(entry)
 
 
 def read_back(table: Table, entry: Entry) -> Entry | None:
@@ -161,7 +178,7 @@ def read_back(table: Table, entry: Entry) -> Entry | None:
         return None
 
 
-def plan_of(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:
+def plan_of(view: ProjectedTable, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:
     """The plan after which the entry is as `policy` has it.
 
     If it must be absent, that is the entry with the identity of `declared`, or with its reply if that is all. Raises
@@ -194,7 +211,7 @@ def plan_of(view: CurrentState, declared: Entry, policy: Policy, labels: LabelMa
     return _possible(view, EntryPlan("replaced", declared, actual, changes))
 
 
-def _possible(view: CurrentState, plan: Plan) -> Plan:
+def _possible(view: ProjectedTable, plan: Plan) -> Plan:
     """The plan to create an entry, if nothing that can be known now is against it."""
     wanted = creation(desired_entry(plan))
     reasons = "; ".join(f"{key}: {reason}" for key, reason in unsupported_on_create(wanted).items())
@@ -251,7 +268,7 @@ def expected_reply(wanted: Entry) -> Entry | None:
     return entry
 
 
-def check_room(view: CurrentState, wanted: Entry, but: Entry | None = None) -> None:
+def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) -> None:
     """Neither tuple may be taken, in any direction, and a master must be there.
 
     The entry `but` is about to go and takes no room.

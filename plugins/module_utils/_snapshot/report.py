@@ -84,6 +84,8 @@ class Report:
         if outcome.operation == "unchanged":
             return
         self.changed = True
+        if not self.shows_more:
+            return
         if outcome.operation == "created":
             self.show(describe(entry))
         else:
@@ -113,7 +115,7 @@ class Report:
     def purged(self, foreign: DeletionPlan, flushing: DeletionProgress) -> None:
         """Count what was not in the snapshot."""
         self.kept = foreign.kept
-        self.entries["deleted"] = foreign.count if self._check_mode else flushing.flushed
+        self.entries["deleted"] = foreign.count if self._check_mode else flushing.deleted
         self.changed = self.entries["deleted"] > 0 or flushing.unknown > 0
         self._before += map(describe, foreign.shown)
         if flushing.failed:

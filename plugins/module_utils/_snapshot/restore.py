@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Restore a snapshot.
 
-All that is in it is created straight away, in windows: in an empty table there is nothing else to do. What the kernel
-refuses is looked at some hundred at a time. An entry that is there already is then treated as `conntrack_entries`
-would treat it (see `entries`), and of any other it is said why it is not restored. What a kernel may lose without a
-word is read back.
+All of its entries are created at once, in batches: in an empty table there is nothing else to do. Entries that the
+kernel refuses are planned and applied as by `conntrack_entries`, some hundred at a time (see `entries`). This finds
+entries that are there already, and the reason why another cannot be created. Entries of which a kernel may lose a part
+without an error are read back.
+
+Check mode plans the entries of the snapshot in the same way. Of earlier batches, it remembers only fingerprints of
+tuples, to find masters, and entries that are in the snapshot twice.
 """
 
 from __future__ import annotations
@@ -13,19 +16,21 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Any, Callable, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
 
-from .._operations.flush import UNLIMITED, DeletionProgress
-from .._reconcile.entries import Outcome, bring_about, plan_all
+from .._operations.flush import DeletionPlan, DeletionProgress
+from .._reconcile.entries import Outcome, apply_all, plan_all
 from .._reconcile.entry import settle_created
-from .._reconcile.plan import expected_reply, read_back
-from .._reconcile.purge import Undeclared
+from .._reconcile.plan import ProjectedTable, read_back
+from .._reconcile.purge import undeclared
 from .._reconcile.reconciler import CannotReconcile, Policy
 from ..client.bulk.columns import batches
 from ..client.bulk.records import KEYS, Record, creations, declarations, document_of, entries
 from ..client.entry.document import to_document
-from ..client.entry.entry import Entry, creation, describe, identity, lookup_key
+from ..client.entry.entry import Entry, creation, describe, identity
 from ..client.entry.labels import LabelMap
+from ..client.entry.tuple import tuple_key
+from ..client.entry.zone import any_zone, zone_of
 from ..client.errors import (
     ConntrackError,
     InvalidValue,
@@ -41,7 +46,6 @@ from ..client.netlink.socket import DumpInterrupted
 from ..client.table import FEW, LABELS_NEED_A_RULE, Table
 from .file import ENTRIES, EXPECTATIONS, Snapshot
 from .hash_set import Fingerprints
-from .projected import ProjectedEntries, master_key
 from .report import Report
 
 if TYPE_CHECKING:
@@ -57,6 +61,8 @@ _SOME = 256
 _FORGOTTEN = ("dccp", "udplite")
 #: Protocols of which the kernel may lose something of an entry without an error: it does not translate keys of GRE.
 _READ_BACK = (*_FORGOTTEN, "gre")
+_ENDS = ("original", "reply")
+_UNCHANGED = Outcome(None, "unchanged", ())
 _REPLY_KEYS = ("reply.source_key", "reply.destination_key")
 
 
@@ -100,7 +106,7 @@ def restore(
 
 
 class _Restoration:
-    """The steps of restoring a snapshot, or of foreseeing what that would do."""
+    """The steps of restoring a snapshot, or of predicting what that would do."""
 
     def __init__(
         self,
@@ -131,9 +137,10 @@ class _Restoration:
         #: Who is in the snapshot, if that is asked; and of those that match, who has a helper.
         self._recorded = Fingerprints(0)
         self._masters: set[Hashable] = set()
-        #: In check mode, what would be there by now.
-        self._coming = ProjectedEntries(snapshot.header.entries if check_mode else 0)
-        self._is_leaving: Any = None
+        #: In check mode, the tuples of entries that would be created, and the keys of those that have a helper.
+        self._planned = Fingerprints(3 * snapshot.header.entries if check_mode else 0)
+        #: In check mode, whether the purge would delete an entry.
+        self._deleting: list[Callable[[Entry], bool]] = []
 
     # before anything is changed
 
@@ -204,7 +211,7 @@ class _Restoration:
             if self._match(entry):
                 number += 1
                 if "helper" in entry:
-                    self._masters.add(master_key(entry))
+                    self._masters.add(_master_key(entry))
         return number
 
     def _placed(self) -> Iterator[Placed]:
@@ -231,31 +238,25 @@ class _Restoration:
 
     def purge(self, scope: Match, keep: frozenset[TcpConnection]) -> None:
         """Delete it as it is read, or at once if the scope needs counters or timestamps that an entry may lack."""
-        delete_limit = 0 if self._check_mode else UNLIMITED
-        foreign = Undeclared(self._table, self._recorded, keep, self._report.limit, delete_limit)
-        flushing = DeletionProgress(foreign)
+        foreign = DeletionPlan(self._table, undeclared(scope, self._recorded), keep, self._report.limit)
+        progress = DeletionProgress(foreign)
         try:
-            for _read in foreign.read(scope):
-                if not scope.needs:
-                    flushing.delete_pending()
-            flushing.delete_pending(last=True)
+            progress.start(self._check_mode)
+            progress.finish(self._check_mode)
         finally:
-            self._report.purged(foreign, flushing)
-
-        def is_leaving(entry: Entry) -> bool:
-            return foreign.concerns(entry, scope)
-
-        self._is_leaving = is_leaving
+            self._report.purged(foreign, progress)
+        if self._check_mode:
+            self._deleting.append(foreign.includes)
 
     # entries
 
     def restore_entries(self) -> None:
         if self._check_mode:
-            self._foresee(self._wanted())
+            self._predict(self._wanted())
         else:
             self._create(self._wanted())
             self._verify_created()
-            self._look_at_refused()
+            self._reconcile_refused()
             self._verify_created()
 
     def _create(self, wanted: Iterator[Placed]) -> None:
@@ -289,7 +290,7 @@ class _Restoration:
                     else:
                         self._refused.append((one, isinstance(error, ResultUnknown)))
                         if len(self._refused) >= _SOME:
-                            self._look_at_refused()
+                            self._reconcile_refused()
                 break
             except InvalidValue:
                 # One of those that were not sent yet; the others go on
@@ -356,23 +357,28 @@ class _Restoration:
                 f"{describe(entry)} is there, but without its labels. {LABELS_NEED_A_RULE}", "created"
             )
 
-    def _look_at_refused(self) -> None:
-        """Do with each what is to be done with one that is there already, or find out what is in its way."""
-        some, lost = zip(*self._refused) if self._refused else ((), ())
-        declared = list(self._declarations.each([record for _place, record, _fragile in some]))
-        left = self._skip_existing(some, declared, lost)
-        self._refused = [(one, unknown) for one, _entry, unknown, _absent in left]
-        outcomes = bring_about(self._table, [entry for _one, entry, *_more in left], self._policy, self._labels)
+    def _reconcile_refused(self) -> None:
+        """Treat each entry as `conntrack_entries` does."""
+        refused = self._refused
+        declared = list(self._declarations.each([record for (_place, record, _fragile), _unknown in refused]))
+        planned = self._plan(declared)
+        outcomes = apply_all(self._table, planned, self._policy, self._labels)
         self._refused = []
-        for (one, entry, unknown, absent), outcome in zip(left, outcomes):
+        for (one, unknown), entry, (plan, *_more), outcome in zip(refused, declared, planned, outcomes):
+            absent = plan is not None and plan.actual is None
             was_there = self._was_there(entry) if unknown and not absent else True
             as_created = ("unchanged",) if was_there is not False else ("unchanged", "updated")
-            if unknown and outcome.error is None and outcome.operation in as_created:
+            if not unknown or outcome.error is not None or outcome.operation not in as_created:
+                self._report.record(one[0], entry, outcome)
+                if not was_there:
+                    self._report.changed = True  # it was created, or may have been
+            elif one[2]:
+                self._fragile.append((one, True))
+            else:
                 self._report.answered(entry, was_there)
-                continue
-            self._report.record(one[0], entry, outcome)
-            if not was_there:
-                self._report.changed = True  # it was created, or may have been
+
+    def _plan(self, declared: Sequence[Entry]) -> list[Outcome]:
+        return plan_all(ProjectedTable(self._table, self._deleting), declared, self._policy, self._labels)
 
     def _was_there(self, entry: Entry) -> bool | None:
         """Whether an entry was there at first, None if that is not known."""
@@ -403,81 +409,36 @@ class _Restoration:
             elif not isinstance(answer, NotFound):
                 self._report.answered(entry, None)
 
-    def _skip_existing(
-        self, some: Sequence[Placed], declared: Sequence[Entry], lost: Sequence[bool]
-    ) -> list[tuple[Placed, Entry, bool, bool]]:
-        """Those of entries that are not there already to be kept as they are.
+    # entries in check mode
 
-        `lost` says whether the answer to the creation of each was; and with each comes whether nobody has its tuple.
-        """
-        left = []
-        for one, entry, unknown, answer in zip(some, declared, lost, list(self._table.find_by_tuples(declared))):
-            there = not isinstance(answer, KernelError) and identity(answer) == identity(entry)
-            if isinstance(answer, KernelError) or not there or self._policy.on_existing != "keep":
-                left.append((one, entry, unknown, isinstance(answer, NotFound)))
-            elif unknown and one[2]:
-                self._fragile.append((one, True))
-            elif unknown:
-                self._report.answered(entry, self._was_there(entry))
-            else:
-                self._report.record(one[0], entry, Outcome(None, "unchanged", ()))
-        return left
-
-    # what restoring entries would do
-
-    def _foresee(self, wanted: Iterator[Placed]) -> None:
+    def _predict(self, wanted: Iterator[Placed]) -> None:
+        """Report what a run would do. Conflicts between two entries of the snapshot are found only within a batch."""
         for batch in iter(lambda: list(islice(wanted, _SOME)), []):
-            some = list(self._declared(batch))
-            left = self._skip_existing(
-                [one for one, _entry in some], [entry for _one, entry in some], [False] * len(some)
-            )
-            crowded: list[tuple[Placed, Entry]] = []
-            for (one, entry, _unknown, absent), replied in zip(left, self._reply_is_free([found[1] for found in left])):
-                free = absent and replied and "master.source" not in entry
-                if free and crowded:
-                    self._foresee_crowded(crowded)
-                    crowded = []
-                if not self._conflicts_in_snapshot(one, entry):
-                    if free:
-                        self._will_become(one, entry, Outcome(None, "created", ()))
-                    else:
-                        crowded.append((one, entry))
-            self._foresee_crowded(crowded)
+            some: dict[Hashable, list[tuple[Placed, Entry]]] = {}
+            for one, entry in self._declared(batch):
+                if _tuple_in_zone(entry, "original") in self._planned:
+                    self._report.record(one[0], entry, _UNCHANGED)
+                else:
+                    some.setdefault(identity(entry), []).append((one, entry))
+            outcomes = self._plan([self._without_planned_master(same[0][1]) for same in some.values()])
+            for same, outcome in zip(some.values(), outcomes):
+                for one, entry in same:  # a dump may have an entry twice
+                    self._report.record(one[0], entry, outcome)
+                    if outcome.error is None and outcome.operation == "created":
+                        self._note_planned(entry)
+                        outcome = _UNCHANGED
 
-    def _reply_is_free(self, some: Sequence[Entry]) -> list[bool]:
-        """Whether nobody has the reply tuple of an entry, or the kernel may choose another."""
-        replied = [expected_reply(creation(entry)) for entry in some]
-        answers = iter(
-            list(self._table.find_by_tuples(lookup_key(entry, "reply") for entry in replied if entry is not None))
-        )
-        return [entry is None or isinstance(next(answers, None), NotFound) for entry in replied]
+    def _without_planned_master(self, entry: Entry) -> Entry:
+        """An entry as it is planned in a later batch than its master."""
+        if "master.source" in entry and any(_tuple_in_zone(entry, end, "master") in self._planned for end in _ENDS):
+            return {key: value for key, value in entry.items() if not key.startswith("master.")}
+        return entry
 
-    def _foresee_crowded(self, crowded: Sequence[tuple[Placed, Entry]]) -> None:
-        """The same for entries that are there, have a master, or meet others."""
-        declared = []
-        for _one, entry in crowded:
-            if self._coming.has_master_of(entry):
-                entry = {key: value for key, value in entry.items() if not key.startswith("master.")}
-            declared.append(entry)
-        outcomes = plan_all(self._table, declared, self._policy, self._labels, self._is_leaving)
-        for (one, entry), outcome in zip(crowded, outcomes):
-            self._will_become(one, entry, outcome)
-
-    def _will_become(self, one: Placed, entry: Entry, outcome: Outcome) -> None:
-        self._report.record(one[0], entry, outcome)
-        if outcome.error is None and outcome.operation == "created":
-            self._coming.add(entry)
-
-    def _conflicts_in_snapshot(self, one: Placed, entry: Entry) -> bool:
-        """Whether an entry before this one in the snapshot will be in its place or in its way, which is reported."""
-        if self._coming.has(entry):
-            self._report.record(one[0], entry, Outcome(None, "unchanged", ()))
-            return True
-        end = self._coming.conflict_of(entry)
-        if end is not None:
-            reason = f"{describe(entry)} cannot be created: its {end} tuple is taken by an entry before it"
-            self._report.fail(one[0], to_document(entry, self._labels), reason)
-        return end is not None
+    def _note_planned(self, entry: Entry) -> None:
+        for end in _ENDS:
+            self._planned.add(_tuple_in_zone(entry, end))
+        if "helper" in entry:
+            self._planned.add(_master_key(entry))
 
     # expectations
 
@@ -497,10 +458,10 @@ class _Restoration:
             document["timeout"] = 1
         try:
             declared = expectation.from_document(document)
-            master = master_key(expectation.master_of(declared))
+            master = _master_key(expectation.master_of(declared))
             if self._match is not EVERYTHING and master not in self._masters:
                 return
-            if master in self._coming.masters:
+            if master in self._planned:
                 operation = "created"
             else:
                 done = reconcile(self._table, declared, self._policy, self._check_mode)
@@ -517,3 +478,13 @@ class _Restoration:
             self._report.fail(place, document, error, changed, EXPECTATIONS)
         else:
             self._report.expected(operation, expectation.describe(declared))
+
+
+def _master_key(entry: Entry) -> Hashable:
+    """The zone and tuple by which an expectation names its master."""
+    return any_zone(entry), tuple_key(entry, "original")
+
+
+def _tuple_in_zone(entry: Entry, end: str, direction: str = "") -> Hashable:
+    """The tuple of an end, or that of the `master` in the zone of the end."""
+    return end, zone_of(entry, end), tuple_key(entry, direction or end)

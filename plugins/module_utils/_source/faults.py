@@ -9,7 +9,7 @@ import copy
 import re
 from typing import Any, Callable, Iterator, TypeVar
 
-from ..client.errors import LONGEST, TOO_DEEP, InvalidValue, readable
+from ..client.errors import LONGEST_MESSAGE, TOO_DEEP, InvalidValue, readable
 
 _Thing = TypeVar("_Thing")
 
@@ -17,7 +17,7 @@ _Thing = TypeVar("_Thing")
 _MOST = 50
 #: Characters of one of several faults, and of all of them; the name of a file has room in front of them.
 _LONGEST = 400
-_ROOM = LONGEST - 200
+_ROOM = LONGEST_MESSAGE - 200
 
 
 class ValidationErrors:

@@ -154,11 +154,8 @@ class Expectations:
         return _each(lambda found: expectation.delete(self._table, found), list(self._found(match)))
 
     def _found(self, match: MatchLike) -> Iterator[Document]:
-        found = expectation.located(self._table, expectation.read_all(self._table))
-        if match is None:
-            return found
-        matches = expectation.parse_match(match, self._labels)
-        return (one for one in found if matches(expectation.as_entry(one)))
+        wanted = EVERYTHING if match is None else expectation.parse_match(match, self._labels)
+        return expectation.dump(self._table, wanted)
 
 
 class TimeoutPolicies:

@@ -1,9 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can go wrong, by name.
+"""The errors of the client.
 
-Two families: the caller asked for something that cannot be (`InvalidValue`, found before
-anything is sent), and the kernel or the transport answered with an error (`KernelError`).
+`ConntrackError` is the base class. `InvalidValue` is a wrong argument, found before anything is sent. `KernelError` is
+an error that the kernel returned, or a failure to receive its answer; its subclasses stand for one errno or a few, and
+`ResultUnknown` means that the kernel may have made the change. `PartialFailure` is raised after the work is done, if
+some of many changes failed.
+
+Source: errno(3); the errors of net/netfilter/nf_conntrack_netlink.c; NETLINK_EXT_ACK in netlink(7).
 """
 
 from __future__ import annotations
@@ -14,16 +18,17 @@ from typing import Any, Callable, Sequence, TypeVar
 
 _Error = TypeVar("_Error", bound="KernelError")
 
-#: Characters of a message; what a caller puts around it has room in 2,000.
-LONGEST = 1900
-#: The fault of a document that has more levels than Python can follow.
+#: Characters of a message. Callers may add context, up to 2,000 characters in all.
+LONGEST_MESSAGE = 1900
+#: The problem of a document with more levels than Python can process.
 TOO_DEEP = "is nested too deeply"
 
 
-def readable(text: str, longest: int = LONGEST) -> str:
-    """The text without the middle if it is longer, and with escapes for what a terminal or JSON cannot show.
+def readable(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """Shorten a text in its middle, and escape characters that a terminal or JSON cannot show.
 
-    Values in messages come from others: they may have any length, and contain control sequences or half surrogates.
+    Values in messages come from other systems. They may have any length, and contain control sequences or lone
+    surrogates.
     """
     text = _shortened(text, longest)
     if text.isprintable():
@@ -40,12 +45,12 @@ def _shortened(text: str, longest: int) -> str:
 
 
 _LEFT_OUT = " [... {} characters left out ...] "
-#: What a message has in place of an integer that Python does not print.
+#: Replaces an integer that Python does not print.
 TOO_LONG = "an integer of thousands of digits"
 
 
 def quoted(value: object) -> str:
-    """A value as a message quotes it: its `repr`, which Python refuses for integers of thousands of digits."""
+    """Return the `repr` of a value for a message, or a description if Python refuses to make it."""
     try:
         return repr(value)
     except ValueError:
@@ -55,17 +60,16 @@ def quoted(value: object) -> str:
 
 
 class ConntrackError(Exception):
-    """Anything this library raises on purpose; `str()` of it is a readable sentence of at most `LONGEST` characters."""
+    """Base class of all errors of this library. `str()` returns at most `LONGEST_MESSAGE` characters."""
 
     def __str__(self) -> str:
         return readable(super().__str__())
 
 
 class InvalidValue(ConntrackError, ValueError):
-    """A declared value that cannot be.
+    """A wrong value in a document, a match or an argument. Nothing was sent.
 
-    `key` is the path in the caller's document (`original.source_port`), `problem` says what is
-    wrong with it and what to write instead.
+    `key` is its path in the document (`original.source_port`). `problem` is what is wrong, and what to write instead.
     """
 
     def __init__(self, key: str, problem: str) -> None:
@@ -74,7 +78,7 @@ class InvalidValue(ConntrackError, ValueError):
         self.problem = problem
 
     def under(self, parent: str) -> InvalidValue:
-        """The same fault, seen from the document that holds this one under `parent`."""
+        """Return the same error with its path below `parent`."""
         return InvalidValue(f"{parent}.{self.key}" if self.key else parent, self.problem)
 
 
@@ -99,11 +103,10 @@ def errno_name(code: int) -> str:
 
 
 class KernelError(ConntrackError):
-    """The kernel refused a request.
+    """The kernel returned an error.
 
-    `request` names the operation, `errno` is positive, `attribute` is the key the kernel pointed
-    at (if it did), `text` is the kernel's own extended message (if it sent one), `hint` a
-    sentence on what to do.
+    `request` names the operation (`creating tcp …`). `errno` is positive. `attribute` is the key that the kernel names,
+    and `text` its extended message; both are None if it sent none. `hint` is a sentence on what to do, or empty.
     """
 
     hint = ""
@@ -136,38 +139,38 @@ class KernelError(ConntrackError):
         return sentence
 
     def with_hint(self: _Error, hint: str) -> _Error:
-        """The same error with advice that fits where it happened."""
+        """Return the same error with another hint."""
         return type(self)(self.request, self.errno, self.text, self.attribute, hint)
 
     def about(self: _Error, request: str) -> _Error:
-        """The same error of another operation."""
+        """Return the same error with another operation."""
         return type(self)(request, self.errno, self.text, self.attribute, self.hint)
 
 
 class NotPermitted(KernelError):
-    """EPERM: CAP_NET_ADMIN is missing, or on an update, the entry's timeout is fixed."""
+    """EPERM: CAP_NET_ADMIN is missing, or an update changes a timeout that is fixed (status `fixed_timeout`)."""
 
     hint = "This needs CAP_NET_ADMIN in the user namespace that owns the network namespace: run as root (become: true)"
 
 
 class NotFound(KernelError):
-    """ENOENT: no such entry (or master, or zone of an entry)."""
+    """ENOENT: there is no such entry, master, expectation or timeout policy."""
 
 
 class Exists(KernelError):
-    """EEXIST: an entry with one of these tuples, in either direction, is there already."""
+    """EEXIST: an entry with one of the tuples, in either direction, already exists."""
 
 
 class Busy(KernelError):
-    """EBUSY: the kernel does not let this be changed in place."""
+    """EBUSY: the kernel does not change this in place."""
 
 
 class Unsupported(KernelError):
-    """EOPNOTSUPP: this kernel, or this entry, cannot do that."""
+    """EOPNOTSUPP: the kernel does not support the operation, in general or for this entry."""
 
 
 class TableFull(KernelError):
-    """ENOMEM or ENOSPC: no room for another entry, or for the labels of this one."""
+    """ENOMEM or ENOSPC: there is no room for another entry, or for labels of this entry."""
 
     hint = (
         "Compare nf_conntrack_count with nf_conntrack_max; an entry has room for labels only "
@@ -176,24 +179,24 @@ class TableFull(KernelError):
 
 
 class Unavailable(KernelError):
-    """There is no ctnetlink to talk to: not Linux, or the module is not loaded."""
+    """EPROTONOSUPPORT and others: the kernel lacks ctnetlink, or its module is not loaded."""
 
     hint = "Load the kernel module nf_conntrack_netlink (modprobe nf_conntrack_netlink)"
 
 
 class ResultUnknown(KernelError):
-    """An acknowledgement was lost or did not come in time; the change may have been made."""
+    """The answer was lost, unreadable or late. The kernel may have made the change."""
 
     hint = "Whether the kernel carried it out is unknown: read the entry again"
 
 
 class Overrun(ResultUnknown):
-    """ENOBUFS: the receive buffer overran and messages were lost."""
+    """ENOBUFS: the receive buffer was full, and the kernel dropped messages. See also `events/overrun.py`."""
 
     hint = "Messages were lost because the receive buffer overran: read again"
 
 
-#: What to do about EACCES: ctnetlink never answers with it.
+#: The hint for EACCES, which ctnetlink itself never returns.
 FORBIDDEN = "A security policy such as SELinux forbids it; look for the denial in the audit log (ausearch -m avc)"
 
 _BY_ERRNO: dict[int, type[KernelError]] = {
@@ -208,21 +211,21 @@ _BY_ERRNO: dict[int, type[KernelError]] = {
     errno.EAFNOSUPPORT: Unavailable,
     errno.ENOBUFS: Overrun,
     errno.ETIMEDOUT: ResultUnknown,
-    errno.EMSGSIZE: ResultUnknown,  # an answer that did not fit
-    errno.EBADMSG: ResultUnknown,  # an answer that cannot be read
+    errno.EMSGSIZE: ResultUnknown,  # the answer did not fit
+    errno.EBADMSG: ResultUnknown,  # the answer cannot be parsed
 }
 
 
 def kernel_error(request: str, code: int, text: str | None = None, attribute: str | None = None) -> KernelError:
-    """The exception that stands for `code` (a positive errno)."""
+    """Return the error for `code`, a positive errno."""
     error = _BY_ERRNO.get(code, KernelError)(request, code, text, attribute)
     return error.with_hint(FORBIDDEN) if code == errno.EACCES else error
 
 
 def answer_lost(request: str, code: int) -> ResultUnknown:
-    """The exception for a request that was sent and whose answer was not received, because of `code`.
+    """Return the error for a request that was sent and whose answer was not received because of `code`.
 
-    Whatever the reason is, the kernel may have carried out the request.
+    The kernel may have carried out the request.
     """
     kind = _BY_ERRNO.get(code, ResultUnknown)
     lost = (kind if issubclass(kind, ResultUnknown) else ResultUnknown)(request, code)
@@ -230,15 +233,15 @@ def answer_lost(request: str, code: int) -> ResultUnknown:
 
 
 class MalformedMessage(ConntrackError):
-    """Bytes that are not netlink messages or attributes; the text says what cannot be read."""
+    """Bytes that are not netlink messages or attributes."""
 
 
-#: How many of many things a message names.
+#: The number of things that a message names if there are many.
 NAMED = 3
 
 
 def named(names: Sequence[str], count: int) -> str:
-    """The first of `count` things by their names, for a message: `: a, b, c, 497 more`, or nothing if none has one."""
+    """Return the first names of `count` things for a message: `: a, b, c, 497 more`. Empty without names."""
     shown = list(names[:NAMED])
     if not shown:
         return ""
@@ -248,7 +251,7 @@ def named(names: Sequence[str], count: int) -> str:
 
 
 class PartialFailure(ConntrackError):
-    """Not all was done; `result` says what was, in the form of a module's result."""
+    """Some of many changes failed. `result` has the numbers of changes made and failed, as a module returns them."""
 
     def __init__(self, sentence: str, result: dict[str, Any] | None = None) -> None:
         super().__init__(sentence)
@@ -256,7 +259,7 @@ class PartialFailure(ConntrackError):
 
 
 def retry_if_unknown(change: Callable[[], object], carried_out: Callable[[], bool] = lambda: False) -> bool:
-    """Make a change. If the answer gets lost, look whether it was made, and if not try once more.
+    """Make a change. If the answer is lost, check with `carried_out`, and if it was not made, try once more.
 
     Without `carried_out`, the change is always made again: for one that is the same when it is made twice. Returns
     whether the kernel confirmed the change. Raises `ResultUnknown` if that cannot be determined.

@@ -13,7 +13,7 @@ import os
 import stat
 from typing import IO
 
-#: No file that is read as a whole may be larger: some files in /proc and /sys have no end.
+#: The maximum size in bytes of a file that is read as a whole. Some files in /proc and /sys have no end.
 LARGEST = 1 << 30
 
 _CHUNK = 1 << 18
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 def check_regular(mode: int) -> None:
-    """`OSError` unless the mode is that of a regular file."""
+    """Raise `OSError` unless the mode is that of a regular file."""
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
@@ -55,12 +55,12 @@ def descriptor(path: str, folder: int | None = None) -> int:
 
 
 def binary(path: str, folder: int | None = None) -> IO[bytes]:
-    """A regular file, open for reading."""
+    """Open a regular file for reading."""
     return os.fdopen(descriptor(path, folder), "rb")
 
 
 def content(file: IO[bytes], largest: int = LARGEST) -> bytes:
-    """Everything that is left in a file. `OSError` if that is more than `largest`."""
+    """Read the rest of a file. Raises `OSError` if that is more than `largest` bytes."""
     chunks, size = [], 0
     # None: a file in /proc or /sys that would wait for more
     for chunk in iter(lambda: file.read(_CHUNK) or b"", b""):

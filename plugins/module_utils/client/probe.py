@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What this kernel can do, found out by asking it to, in a namespace made for that.
+"""Probe which features the running kernel has, in a network namespace of its own.
 
-A kernel that does not know a filter ignores it without a word, and version numbers say little
-where fixes are ported back. So a child process makes a network namespace of its own, puts two
-entries into its table, asks, and looks what comes back. The host's own table is not involved.
+A kernel ignores a filter that it does not know, and version numbers do not show fixes that were ported back. A child
+process therefore creates a network namespace, puts two entries into its table, and tries each feature. The tables of
+other namespaces are not touched.
+
+Source: ctnetlink_alloc_filter and ctnetlink_flush_conntrack in net/netfilter/nf_conntrack_netlink.c.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ _EMPTY_ZONE = 9
 
 
 def probe() -> dict[str, Any]:
-    """What the kernel does, by name: True, False, or None where it could not be tried.
+    """Return the features of the kernel by name: True, False, or None if a feature could not be tried.
 
-    `probed` is False, and nothing else there, where no namespace could be made.
+    The names are `dump_by_*` and `flush_by_*` (`mark`, `status`, `zone`, `tuple`: filters that the kernel applies),
+    `events_on_demand` (nf_conntrack_events=2), `helper_removal` (by an update), and `tracks_*` (`sctp`, `dccp`,
+    `udplite`, `gre`). `probed` is False, without other names, if no namespace could be created, for example without
+    root.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -84,7 +89,7 @@ def _clear(table: Table) -> None:
 
 
 def _filtered(kind: int, term: Term) -> Message:
-    """A request for what the kernel's own filter finds of the term; also for a flush that may fail open."""
+    """Return a request with the kernel filter of a term, also for a flush with a filter that may fail open."""
     return Message(kind, 0, messages.nfgenmsg(AF_INET) + narrow(term).attributes)
 
 
@@ -112,7 +117,7 @@ def _flush_honours(term: Term, left: int) -> Callable[[Table], bool]:
 
 
 def _tracks(protocol: str) -> Callable[[Table], bool]:
-    """A protocol without a tracker is kept without its ports."""
+    """Whether the kernel tracks a protocol. It stores entries of others without ports."""
     tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1"}
     names = ("source_key", "destination_key") if protocol == "gre" else ("source_port", "destination_port")
     wanted = creation(from_document({"protocol": protocol, "original": {**tuple_, names[0]: 1, names[1]: 2}}))
@@ -126,7 +131,7 @@ def _tracks(protocol: str) -> Callable[[Table], bool]:
 
 
 def _removes_helpers(table: Table) -> bool | None:
-    """By an update, which Linux 7.2 refuses; None where there is no helper to try it with."""
+    """Whether an update can remove a helper, which Linux 7.2 refuses. None if there is no helper to try it with."""
     tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1", "source_port": 1, "destination_port": 21}
     wanted = creation(from_document({"protocol": "tcp", "original": tuple_, "helper": "ftp"}))
     try:
@@ -138,7 +143,7 @@ def _removes_helpers(table: Table) -> bool | None:
 
 
 def _sends_events_on_demand(table: Table) -> bool:
-    """While somebody listens: nf_conntrack_events=2, since Linux 5.19."""
+    """Whether nf_conntrack_events=2 exists: events only while there is a subscriber, since Linux 5.19."""
     try:
         sysctl.write("events", 2)
     except sysctl.CannotSet as refusal:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernel's own counters of the table, whole and per CPU.
+"""The counters of the kernel, for the whole table and for each CPU.
 
 Source: ctattr_stats_cpu, ctattr_stats_global and ctattr_expect_stats in
 include/uapi/linux/netfilter/nfnetlink_conntrack.h.
@@ -35,7 +35,7 @@ GLOBAL: tuple[Attribute, ...] = (
     Attribute("entries", (uapi.CTA_STATS_GLOBAL_ENTRIES,), U32),
     Attribute("max_entries", (uapi.CTA_STATS_GLOBAL_MAX_ENTRIES,), U32),
 )
-EXPECTATIONS: tuple[Attribute, ...] = (
+EXPECTATIONS_PER_CPU: tuple[Attribute, ...] = (
     Attribute("new", (uapi.CTA_STATS_EXP_NEW,), U32),
     Attribute("create", (uapi.CTA_STATS_EXP_CREATE,), U32),
     Attribute("delete", (uapi.CTA_STATS_EXP_DELETE,), U32),
@@ -43,11 +43,11 @@ EXPECTATIONS: tuple[Attribute, ...] = (
 
 _PER_CPU = Codec(PER_CPU)
 _GLOBAL = Codec(GLOBAL)
-_EXPECTATIONS = Codec(EXPECTATIONS)
+_EXPECTATIONS_PER_CPU = Codec(EXPECTATIONS_PER_CPU)
 
 
 def parse_global(message: Message) -> dict[str, int]:
-    """`{"entries": …, "max_entries": …}`; the second is unknown before Linux 4.18. Raises `MalformedMessage`."""
+    """Return `{"entries": …, "max_entries": …}`. Raises `MalformedMessage`."""
     found = _named(_GLOBAL, message)
     if "entries" not in found:
         raise MalformedMessage("a message with the number of entries does not have it")
@@ -55,16 +55,16 @@ def parse_global(message: Message) -> dict[str, int]:
 
 
 def parse_per_cpu(message: Message) -> tuple[int, dict[str, int]]:
-    """The CPU's number and its counters by name."""
+    """Return the number of a CPU and its counters by the names in `PER_CPU`, as `conntrack -S` shows them."""
     return resource(message), _named(_PER_CPU, message)
 
 
 def parse_expectations_per_cpu(message: Message) -> tuple[int, dict[str, int]]:
-    """The CPU's number and its counters of expectations: `new` were fulfilled, `create` made, `delete` ended."""
-    return resource(message), _named(_EXPECTATIONS, message)
+    """Return the number of a CPU and its counters of expectations: `new` (fulfilled), `create`, `delete`."""
+    return resource(message), _named(_EXPECTATIONS_PER_CPU, message)
 
 
 def _named(codec: Codec, message: Message) -> dict[str, int]:
     values = codec.decode(*payload_of(message))
-    values.pop("extra", None)  # counters that the kernel has retired and sends no more
+    values.pop("extra", None)  # counters of older kernels
     return values

@@ -12,7 +12,7 @@ import errno
 import itertools
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator, Mapping, TypeVar
 
 from .codec.attributes import ENTRY, Attribute
 from .ctnetlink import messages
@@ -39,15 +39,16 @@ if TYPE_CHECKING:
     from .bulk.columns import ColumnTransform
     from .ctnetlink.requests import Request
     from .dump.deletions import DeleteRequests
-    from .dump.scan import DumpDecoder, Row, Visitor
+    from .dump.scan import Entries, Row, Rows, Visitor
     from .match.expression import Term
-    from .match.kernel_filter import KernelFilter
 
 _Thing = TypeVar("_Thing")
 
 #: Below so many entries it costs less to read them all at once than to have the kernel walk its whole hash table,
 #: which all namespaces share, once for each family.
 FEW = 5000
+#: A limit that no table exceeds.
+UNLIMITED = 0xFFFFFFFF
 
 
 @lru_cache(maxsize=None)
@@ -82,7 +83,7 @@ def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] =
 
 
 def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
-    """What befell an update, with advice that fits what it was to change."""
+    """Add a hint to an update's error."""
     if isinstance(error, Unsupported) and entry.get("helper") == "":
         return error.with_hint(_HELPER_STAYS)
     if isinstance(error, TableFull) and "labels" in entry:
@@ -91,9 +92,9 @@ def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
 
 
 def retry_lost_delete(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
-    """What befell a deletion that ended with this error: None if it was carried out and only its answer was lost.
+    """Return the error of a deletion, or None if only its answer was lost.
 
-    Whether it was is asked by deleting again: what is not there any more was deleted.
+    If the answer was lost, delete again: an entry that no longer exists was deleted.
     """
     if not isinstance(error, ResultUnknown):
         return error
@@ -126,8 +127,8 @@ class Table:
     """The table of the network namespace in which this was made; close it after use.
 
     Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without
-    ctnetlink. Operations on many entries give, for each in order, None or the error that befell
-    it, and go on after an error.
+    ctnetlink. Operations on many entries yield None or the error of each, in order, and go on
+    after an error.
     """
 
     def __init__(self, connect: Callable[[], NetlinkSocket] = NetlinkSocket) -> None:
@@ -259,8 +260,8 @@ class Table:
     ) -> Iterator[KernelError | None]:
         size = self._socket.max_batch_size()
         bulk = bulk or _requests().PREPARED
-        windows = _requests().windows(things, request, self._socket.reserve_sequence, size, bulk)
-        return self.send_batches(doing, windows, recover)
+        batches = _requests().request_batches(things, request, self._socket.reserve_sequence, size, bulk)
+        return self.send_batches(doing, batches, recover)
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
         """Send requests that are built already, each about one entry."""
@@ -269,15 +270,15 @@ class Table:
     def send_batches(
         self,
         doing: str,
-        windows: Iterable[RequestBatch],
+        batches: Iterable[RequestBatch],
         recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
-        """Send windows of requests, each request about one entry; `recover` may make something of an error."""
-        for window, refusals in self._socket.send_batches(windows):
+        """Send batches of requests, each about one entry; `recover` may replace an error, or return None."""
+        for batch, refusals in self._socket.send_batches(batches):
             if not refusals:
-                yield from itertools.repeat(None, window.count)
+                yield from itertools.repeat(None, batch.count)
                 continue
-            for position, (_number, request) in enumerate(parse(window.frames)):
+            for position, (_number, request) in enumerate(parse(batch.frames)):
                 refusal = refusals.get(position)
                 if refusal is None:
                     yield None
@@ -285,22 +286,19 @@ class Table:
                 error = to_kernel_error(f"{doing} {describe(messages.parse_entry(request))}", refusal)
                 yield error if recover is None else recover(request, error)
 
-    def removal(self) -> DeleteRequests:
-        """What makes the requests for `remove` of entries that a `scan` finds."""
+    def delete_requests(self) -> DeleteRequests:
+        """Return a visitor that makes the requests to delete the entries of a `scan`."""
         from .dump.deletions import DeleteRequests
 
         return DeleteRequests(self._socket.reserve_sequence, self._socket.max_batch_size())
 
-    def remove(self, windows: Iterable[RequestBatch]) -> Iterator[KernelError | None]:
-        """Delete the entries that the windows of a `DeleteRequests` are about.
-
-        A deletion whose answer was lost is repeated (see `retry_lost_delete`).
-        """
+    def delete_batches(self, batches: Iterable[RequestBatch]) -> Iterator[KernelError | None]:
+        """Send the batches of a `DeleteRequests`. A deletion whose answer was lost is repeated."""
 
         def recover(request: Message, error: KernelError) -> KernelError | None:
             return retry_lost_delete(error, lambda: self.delete(messages.parse_entry(request)))
 
-        return self.send_batches("deleting", windows, recover)
+        return self.send_batches("deleting", batches, recover)
 
     def flush(self, where: Term) -> None:
         """Have the kernel delete every entry for which the term holds, and not say how many they were.
@@ -380,10 +378,7 @@ class Table:
         """
         from .dump.scan import Entries
 
-        entries = Entries()
-        for _datagram in self.scan(entries, where, family, zero):
-            yield from entries.found
-            entries.found.clear()
+        return self._found(Entries(), where, family, zero)
 
     def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
         """The same as `dump`, with the keys of an entry and their values instead of a mapping.
@@ -392,24 +387,49 @@ class Table:
         """
         from .dump.scan import Rows
 
-        rows = Rows()
-        for _datagram in self.scan(rows, where, family):
-            yield from rows.found
-            rows.found.clear()
+        return self._found(Rows(), where, family)
 
-    def scan(self, visitor: Visitor, where: Term | None = None, family: int = 0, zero: bool = False) -> Iterator[None]:
-        """Show the visitor every entry, or those for which a term holds, and come back after each datagram of them.
+    def _found(
+        self, visitor: Entries | Rows, where: Term | None, family: int, zero: bool = False
+    ) -> Generator[Any, None, None]:
+        for _datagram in self._scan(visitor, where, family, zero):
+            yield from visitor.found
+            visitor.found.clear()
 
-        The kernel leaves out what it can, where it can; whether the term holds is asked here, of all that comes.
+    def scan(
+        self,
+        visitor: Visitor,
+        where: Term | None = None,
+        family: int = 0,
+        zero: bool = False,
+        between: Callable[[], object] | None = None,
+    ) -> None:
+        """Give the visitor every entry, or those for which a term holds, and call `between` after each datagram.
+
+        An exception in either of them ends the dump.
         """
+        with contextlib.closing(self._scan(visitor, where, family, zero)) as datagrams:
+            for _datagram in datagrams:
+                if between is not None:
+                    between()
+
+    def _scan(self, visitor: Visitor, where: Term | None, family: int, zero: bool) -> Generator[None, None, None]:
+        """Do the same and yield after each datagram. The kernel filters as far as it can; the term decides."""
         from .dump.scan import DumpDecoder
 
-        scan = DumpDecoder(visitor, where)
+        feed = DumpDecoder(visitor, where).feed
         if where is None or family or zero or self._has_few():
-            return self._scan(scan, messages.dump(family, zero))
+            yield from self._read_dump(messages.dump(family, zero), feed)
+            return
         from .match.kernel_filter import narrow_all
 
-        return itertools.chain.from_iterable(self._scan_narrowed(scan, narrowing) for narrowing in narrow_all(where))
+        for narrowing in narrow_all(where):
+            try:
+                yield from self._read_dump(messages.dump(narrowing=narrowing), feed)
+            except KernelError as error:
+                if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                yield from self._read_dump(messages.dump(narrowing.family), feed)  # without the unsupported filter
 
     def _has_few(self) -> bool:
         try:
@@ -417,17 +437,9 @@ class Table:
         except ResultUnknown:
             return False
 
-    def _scan(self, scan: DumpDecoder, request: Message) -> Iterator[None]:
+    def _read_dump(self, request: Message, feed: Callable[[bytes], Iterable[Message]]) -> Iterator[None]:
         with self._reading() as reader:
-            yield from reader.scan(request, scan.feed)
-
-    def _scan_narrowed(self, scan: DumpDecoder, narrowing: KernelFilter) -> Iterator[None]:
-        try:
-            yield from self._scan(scan, messages.dump(narrowing=narrowing))
-        except KernelError as error:
-            if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            yield from self._scan(scan, messages.dump(narrowing.family))  # this kernel does not know the filter
+            yield from reader.scan(request, feed)
 
     def dying(self) -> Iterator[Entry]:
         """Entries that are gone but whose destroy event could not be delivered yet."""

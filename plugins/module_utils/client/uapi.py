@@ -12,7 +12,7 @@ from __future__ import annotations
 NETLINK_NETFILTER = 12
 
 NLMSG_HDRLEN = 16
-#: Of the headers of netlink and netfilter, behind which the attributes are.
+#: Size of the headers of netlink and netfilter, which the attributes follow.
 NFNL_HDRLEN = 20
 
 NLMSG_NOOP = 1
@@ -247,7 +247,7 @@ CTA_TIMEOUT_L3PROTO = 2
 CTA_TIMEOUT_L4PROTO = 3
 CTA_TIMEOUT_DATA = 4
 CTA_TIMEOUT_USE = 5
-#: Not of the header: the number by which the kernel knows what no tracker of its own is for.
+#: The number of protocols without a tracker in the kernel. It is not in the header.
 IPPROTO_GENERIC = 255
 CTA_TIMEOUT_GENERIC_TIMEOUT = 1
 CTA_TIMEOUT_TCP_SYN_SENT = 1

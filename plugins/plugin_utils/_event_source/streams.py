@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ...module_utils.client.errors import Overrun
-from ...module_utils.client.events.follower import Follower, Resync
+from ...module_utils.client.events.follower import Follower
+from ...module_utils.client.events.overrun import Resync
 from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event, Subscription
 from ...module_utils.client.match.match import Match
 

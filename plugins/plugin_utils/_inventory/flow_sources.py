@@ -83,8 +83,7 @@ def _scan(options: Options, folder: str, gateway: str, found: Endpoints) -> None
     found.set_source(gateway, labels)
     try:
         with Table() as table:
-            for _datagram in table.scan(found, match.where):
-                pass
+            table.scan(found, match.where)
         found.finish()
     except NotPermitted as error:
         raise error.with_hint(

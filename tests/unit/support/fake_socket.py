@@ -20,6 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.table impo
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 
 ACK = 0x04
+NOOP = 1
 MULTI = 0x02
 DUMP = 0x300
 CREATE = 0x400
@@ -108,6 +109,9 @@ class FakeKernel:
         return [request for datagrams in self.sockets for request in datagrams.requests]
 
     def respond(self, request: wire.Framed) -> Iterable[Reply]:
+        if request.type == NOOP:
+            yield from acknowledge(request)
+            return
         if request.flags & DUMP == DUMP and request.type == 0x0101:
             family = request.payload[0]
             for entry in self.entries:

@@ -139,7 +139,7 @@ adjustments = st.fixed_dictionaries(
 )
 masked = st.tuples(u32, u32).map(lambda pair: f"{pair[0] & pair[1]:#x}/{pair[1]:#x}")
 counters = st.fixed_dictionaries({"packets": u64, "bytes": u64})
-tcp_end = optional(window_scale=st.integers(0, 14), flags=names(types.TCP_FLAGS))
+tcp_end = optional(window_scale=st.integers(0, 14), flags=names(types.TCP_FLAG_BITS))
 
 
 @st.composite

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many mappings worked on column by column. Knows nothing of conntrack.
+"""Convert many mappings column by column. Independent of conntrack.
 
-Entries and documents come in few shapes. What is done to all values of one key at once is done by
-loops of the interpreter's own, at a tenth of the price; whatever is not as usual is done one by one.
+Many entries and documents have the same keys. The values of one key are converted at once, by loops inside the
+interpreter, which take a tenth of the time. Unusual items are converted one by one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Se
 #: The values of each key, by the dotted path of the key.
 Columns = Dict[str, List[Any]]
 
-#: Things that are read ahead and worked on together.
+#: Items that are read ahead and converted together.
 BATCH = 2048
-#: In a group of fewer than this, one by one is as fast.
+#: In smaller groups, conversion one by one is as fast.
 _FEW = 4
 
 
@@ -32,7 +32,7 @@ FALLBACK = (NotVectorizable, ValueError, KeyError, TypeError, OverflowError, str
 
 
 class Group(NamedTuple):
-    """Things that have the same keys, and where in their batch they are."""
+    """Items with the same keys, and their places in the batch."""
 
     places: Sequence[int]
     columns: Columns
@@ -69,7 +69,7 @@ class ColumnTransform(NamedTuple):
 
     def group_by_shape(self, batch: list[Any]) -> Iterator[Group]:
         """Group items that have the same keys."""
-        return _alike(batch, self.nested)
+        return _with_equal_keys(batch, self.nested)
 
     def each(self, things: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """Convert each item, as `map(scalar, things)` does but faster; reads `BATCH` items ahead."""
@@ -83,10 +83,10 @@ class ColumnTransform(NamedTuple):
                 yield self.scalar(thing) if result is None else result
 
 
-class Rows(ColumnTransform):
-    """The same for rows: each thing is a tuple of keys and, in the same order, their values.
+class RowTransform(ColumnTransform):
+    """The same for rows: each item is a tuple of keys and, in the same order, their values.
 
-    All rows that have the same keys share one tuple of them. All values of a column are of one type.
+    Rows with the same keys share one tuple of keys. All values of a column have one type.
     """
 
     def group_by_shape(self, batch: list[Any]) -> Iterator[Group]:
@@ -96,12 +96,12 @@ class Rows(ColumnTransform):
         for stop in [*(at for at, two in enumerate(zip(owners, owners[1:]), 1) if ne(*two)), len(batch)]:
             places.setdefault(owners[start], []).extend(range(start, stop))
             start = stop
-        for those in places.values():
-            if len(those) >= _FEW:
-                keys = batch[those[0]][0]
-                columns = list(map(list, zip(*[batch[place][1] for place in those])))
+        for members in places.values():
+            if len(members) >= _FEW:
+                keys = batch[members[0]][0]
+                columns = list(map(list, zip(*[batch[place][1] for place in members])))
                 if all(len(set(map(type, column))) == 1 for column in columns):
-                    yield Group(those, dict(zip(keys, columns)))
+                    yield Group(members, dict(zip(keys, columns)))
 
 
 def batches(things: Iterable[Any]) -> Iterator[list[Any]]:
@@ -113,38 +113,38 @@ def batches(things: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _alike(things: list[Any], deep: bool) -> Iterator[Group]:
-    """Groups of things that have the same keys."""
+def _with_equal_keys(things: list[Any], nested: bool) -> Iterator[Group]:
+    """Yield groups of items with the same keys."""
     work = [(Group(range(len(things)), {"": things}), [""])]
     while work:
-        group, unopened = work.pop()
-        while unopened:
-            path = unopened.pop()
+        group, unexpanded = work.pop()
+        while unexpanded:
+            path = unexpanded.pop()
             column = group.columns[path]
             types = set(map(type, column))
             if types == {dict}:
-                found = _opened(column)
+                found = _expanded(column)
                 if found is not None:
-                    if found and (path or not deep):
+                    if found and (path or not nested):
                         del group.columns[path]
                     found = {f"{path}.{name}" if path else name: values for name, values in found.items()}
                     group.columns.update(found)
-                    unopened.extend(found if deep else ())
+                    unexpanded.extend(found if nested else ())
                     continue
                 parts = _split(group, list(map(tuple, column)))
             elif len(types) > 1:
                 parts = _split(group, list(map(type, column)))
             else:
                 continue
-            work.extend((part, [*unopened, path]) for part in parts)
+            work.extend((part, [*unexpanded, path]) for part in parts)
             break
         else:
-            if deep or "" not in group.columns:
+            if nested or "" not in group.columns:
                 yield group
 
 
-def _opened(mappings: list[dict[str, Any]]) -> Columns | None:
-    """Their values by key, None where not all have the same keys."""
+def _expanded(mappings: list[dict[str, Any]]) -> Columns | None:
+    """Return the values of mappings by key, or None if their keys differ."""
     if len(set(map(len, mappings))) > 1:
         return None
     try:
@@ -154,7 +154,7 @@ def _opened(mappings: list[dict[str, Any]]) -> Columns | None:
 
 
 def _split(group: Group, *by: Sequence[Any]) -> list[Group]:
-    """The group, parted by what these columns have; parts too small to be worth it are left out."""
+    """Split a group by the values of these columns. Parts that are too small are left out."""
     if all(column.count(column[0]) == len(column) for column in by):
         return [group]
     members: dict[tuple[Any, ...], list[int]] = {}

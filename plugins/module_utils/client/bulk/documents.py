@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many declarations checked and made into entries, column by column.
+"""Convert many documents to entries and complete them, column by column.
 
-All of it has the meaning of `document.from_document` and `entry.creation`, which do the first of each group
-themselves: that settles all that follows from which keys there are, from protocol and family. What is
-here, for the rest of the group, is what depends on the values.
+The results equal those of `document.from_document` and `entry.creation`. These convert the first item of each group,
+which covers everything that depends on the keys, the protocol and the family. This file converts the values of the
+rest.
 """
 
 from __future__ import annotations
@@ -16,15 +16,24 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
-from ..entry.document import NO_LABELS, from_document
-from ..entry.entry import DEFAULT_TIMEOUT, STATES, TCP_FLAGS, Entry, assumed_flags, check_states, creation, sent_status
-from ..entry.labels import LabelMap
+from ..entry.document import from_document
+from ..entry.entry import (
+    DEFAULT_TIMEOUT,
+    STATE_NAMES,
+    TCP_FLAGS,
+    Entry,
+    assumed_flags,
+    check_states,
+    creation,
+    sent_status,
+)
+from ..entry.labels import NO_LABELS, LabelMap
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import answered_type, reversed_tuple, tuple_of, with_tuple
+from ..entry.zone import ZONE_KEYS
 from .columns import Columns, ColumnTransform, NotVectorizable
 
-_TRANSLATED = uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT
-
-#: What a document says about one value by the rows of two bounds.
+#: Keys of a document that have two rows in the attribute table, a lower and an upper bound.
 _BOUNDED: dict[str, types.AttributeType] = {
     "nat.source.address": types.IPV4_ADDRESS,
     "nat.source.port": types.U16,
@@ -37,33 +46,28 @@ _KINDS = {**{row.key: row.kind for row in ENTRY}, **_BOUNDED}
 def parse_all(
     documents: Iterable[Mapping[str, Any]], labels: LabelMap = NO_LABELS, absent: bool = False
 ) -> Iterator[Entry]:
-    """`document.from_document` of each. Raises `InvalidValue` for the first that it refuses, after those before it."""
+    """Yield `document.from_document` of each. Raises `InvalidValue` for the first fault, after the items before it."""
     return parse_transform(labels, absent).each(documents)
 
 
-def creation_all(entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
-    """`entry.creation` of each. Raises `InvalidValue` as `parse_all` does."""
-    return CREATION.each(entries)
-
-
 def parse_transform(labels: LabelMap = NO_LABELS, absent: bool = False) -> ColumnTransform:
-    """From documents to entries."""
+    """Return the conversion of documents to entries."""
     return ColumnTransform(
-        lambda document: from_document(document, labels, absent), lambda found: _parsed(found, labels), _decisive, True
+        lambda document: from_document(document, labels, absent), lambda found: _parsed(found, labels), _group_by, True
     )
 
 
 def completion_transform(labels: LabelMap = NO_LABELS) -> ColumnTransform:
-    """From documents to what `entry.creation` makes of them: what `requests.windows` sends."""
+    """From documents to what `entry.creation` makes of them: what `requests.request_batches` sends."""
     return ColumnTransform(
         lambda document: creation(from_document(document, labels)),
         lambda found: _created(_parsed(found, labels)),
-        _decisive,
+        _group_by,
         True,
     )
 
 
-def _decisive(documents: Columns) -> list[Sequence[Any]]:
+def _group_by(documents: Columns) -> list[Sequence[Any]]:
     is_ipv6 = [":" in source for source in documents["original.source"]]
     return [
         is_ipv6,
@@ -83,11 +87,11 @@ def _parsed(documents: Columns, labels: LabelMap) -> Columns:
         if key == "family" or key.endswith(".protocol"):
             entries[key] = [first[key]] * len(documents[""])
     _check(entries)
-    return _as(first, entries)
+    return _checked_against(first, entries)
 
 
 def _read(path: str, column: list[Any], family: int, labels: LabelMap) -> list[Any]:
-    """Values of one type, each as its kind parses it."""
+    """Parse values of one type."""
     kind, of = _KINDS[path], type(column[0])
 
     def read(raw: Any) -> Any:
@@ -107,15 +111,15 @@ def _read(path: str, column: list[Any], family: int, labels: LabelMap) -> list[A
 
 
 def _check(entries: Columns) -> None:
-    """`NotVectorizable` where not all of the entries are sure to be what a declaration can say."""
-    if sum(key in entries for key in ("zone", "original.zone", "reply.zone")) > 1:
+    """Raise `NotVectorizable` if `from_document` might reject or change one of the entries."""
+    if sum(key in entries for key in ZONE_KEYS) > 1:
         raise NotVectorizable("zone")
-    plain = untranslated_all(entries)
+    plain = default_replies(entries)
     if not any(key.startswith("nat.") for key in entries):
-        if any(status & _TRANSLATED for status in set(entries.get("status", ()))):
+        if any(status & NAT_STATUS for status in set(entries.get("status", ()))):
             raise NotVectorizable("status")
     elif "reply.source" in entries:
-        for end, answered_by in (("source", "destination"), ("destination", "source")):
+        for end, answered_by, _bit in NAT_ENDS:
             for shown, asked in (
                 (f"reply.{answered_by}", f"nat.{end}.address_min"),
                 (f"reply.{answered_by}_port", f"nat.{end}.port_min"),
@@ -128,7 +132,7 @@ def _check(entries: Columns) -> None:
 
 def _created(entries: Columns) -> Columns:
     first = creation({key: column[0] for key, column in entries.items()})
-    plain = untranslated_all(entries)
+    plain = default_replies(entries)
     translated = any(key.startswith("nat.") for key in entries)
     requests = {**entries, **plain} if translated else {**plain, **entries}
     requests.setdefault("timeout", [DEFAULT_TIMEOUT] * len(plain["reply.source"]))
@@ -143,18 +147,18 @@ def _created(entries: Columns) -> Columns:
         for key in TCP_FLAGS:
             if key not in requests:
                 requests[key] = _each(states, assumed_flags)
-    check_states({key: max(requests[key]) for key in STATES if key in requests})
-    return _as(first, requests)
+    check_states({key: max(requests[key]) for key in STATE_NAMES if key in requests})
+    return _checked_against(first, requests)
 
 
-#: From entries to all that a request to create them has to say.
+#: Completes entries, as `entry.creation` does.
 CREATION = ColumnTransform(
     creation, _created, lambda entries: [entries[key] for key in ("original.protocol", "helper") if key in entries]
 )
 
 
-def untranslated_all(entries: Columns) -> Columns:
-    """`entry.untranslated` of each."""
+def default_replies(entries: Columns) -> Columns:
+    """Return `tuple.default_reply` of each."""
     original = tuple_of(entries, "original")
     icmp_types = original.pop("icmp_type", None)
     reply = reversed_tuple(original)
@@ -166,15 +170,15 @@ def untranslated_all(entries: Columns) -> Columns:
     return with_tuple("reply", reply)
 
 
-def _as(first: Entry, entries: Columns) -> Columns:
-    """The entries, if the first is what it must be."""
+def _checked_against(first: Entry, entries: Columns) -> Columns:
+    """Return the entries if the first one equals `first`. Raises `NotVectorizable`."""
     if {key: column[0] for key, column in entries.items()} != first:
         raise NotVectorizable("first")
     return entries
 
 
 def _each(column: Iterable[Any], work: Callable[[Any], Any]) -> list[Any]:
-    """`work` done to each, once to equals."""
+    """Return `work` of each value, computed once for equal values."""
     return list(map(_Memo(work).__getitem__, column))
 
 

@@ -1,13 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries as records, the form in which a snapshot has them: the document of an entry, flat.
+"""Records: the documents of entries with dotted keys, as snapshots have them.
 
-A record is a row of dotted keys (`original.source_port`) and of their values as a document has them. Many entries
-have the same keys, so records are made, and read, column by column. What is read goes through all the checks of a
-declaration.
+A record has the keys (`original.source_port`) and the values of a document. Many entries have the same keys, so records
+are written and read column by column. Records that are read go through all checks of a declaration.
 
-A record has labels by their bits. It lacks a reply that is nothing but the original turned round, and what is of no
-use later: the kernel's id of the entry, and who uses it.
+A record has labels as bit numbers. It has no reply that equals the reversed original, and neither `id` nor `use`.
 """
 
 from __future__ import annotations
@@ -17,40 +15,37 @@ from itertools import repeat
 from operator import eq
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, Tuple
 
-from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
 from ..codec.types import PORT_PROTOCOLS, PROTOCOL, AttributeType
 from ..entry.document import to_document
 from ..entry.entry import Entry
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.nested import Document, present_family, put
 from ..entry.tuple import default_reply, tuple_of, with_tuple
 from ..errors import InvalidValue
-from .columns import Columns, ColumnTransform, NotVectorizable, Rows, batches
-from .documents import completion_transform, parse_transform, untranslated_all
+from .columns import Columns, ColumnTransform, NotVectorizable, RowTransform, batches
+from .documents import completion_transform, default_replies, parse_transform
 
 #: The keys of an entry, or of its document, and their values in the same order.
 Record = Tuple[Tuple[str, ...], Sequence[Any]]
 
-_TRANSLATED = {"source": uapi.IPS_SRC_NAT, "destination": uapi.IPS_DST_NAT}
-_EITHER = sum(_TRANSLATED.values())
-_ANSWERED_BY = {"source": "destination", "destination": "source"}
 _SYNPROXY = tuple(row.key for row in ENTRY if row.key.startswith("synproxy."))
-_NAT = tuple(f"nat.{end}.{what}" for end in _TRANSLATED for what in ("address", "port"))
+_NAT = tuple(f"nat.{end}.{what}" for end, _answered_by, _bit in NAT_ENDS for what in ("address", "port"))
 
-#: Where the reply shows what the source was translated to, or that it was not.
+#: Keys of a request for NAT, and the keys of the reply that show its result.
 _PINNED = (
     ("nat.source.address", "reply.destination"),
     ("nat.source.port", "reply.destination_port"),
     ("nat.source.port", "reply.icmp_id"),
 )
 
-#: Of no use to who reads a record.
+#: Keys that records do not have.
 _LEFT_OUT = frozenset({"id", "use"})
-#: Of no use to who creates an entry.
+#: Keys that have no effect when an entry is created.
 _READ_ONLY = ("counters.", "timestamps.", "security_context", "extra")
 
-#: What is said of an entry by one key and in one value, in the order in which it is said.
+#: The types of values that a document has under the same key as an entry, in its order.
 _KINDS: dict[str, AttributeType] = {
     row.key: row.kind
     for row in ENTRY
@@ -66,9 +61,9 @@ KEYS = frozenset({"family", "protocol", *_KINDS, *_NAT, "extra"})
 
 
 def records(rows: Iterable[Record]) -> Iterator[Columns]:
-    """Entries, as `Table.rows` gives them, as records: in columns those that have the same keys.
+    """Convert entries, as `Table.rows` yields them, to records. Yields columns of records with the same keys.
 
-    Lists that are equal are mostly one and the same. Reads some thousand entries ahead.
+    Equal lists in them are mostly the same object. Reads some thousand entries ahead.
     """
     for batch in batches(rows):
         left = dict.fromkeys(range(len(batch)))
@@ -80,7 +75,7 @@ def records(rows: Iterable[Record]) -> Iterator[Columns]:
 
 
 def in_columns(several: Iterable[Mapping[str, Any]]) -> Iterator[Columns]:
-    """Records that are mappings, in columns those of one family and protocol that have the same keys."""
+    """Group records that are mappings to columns, by keys, family and protocol."""
     groups: dict[tuple[Any, ...], Columns] = {}
     for record in several:
         layout = (*record, record.get("family"), record.get("protocol"))
@@ -91,7 +86,7 @@ def in_columns(several: Iterable[Mapping[str, Any]]) -> Iterator[Columns]:
 
 
 def flat(document: Mapping[str, Any], above: str = "") -> Document:
-    """A document with dotted keys."""
+    """Return a document with dotted keys."""
     record: Document = {}
     for key, value in document.items():
         if isinstance(value, dict) and key != "extra":
@@ -118,8 +113,8 @@ def _is_of_reply(key: str) -> bool:
 
 
 def _is_plain(entry: Mapping[str, Any]) -> bool:
-    """Whether the reply follows from the original."""
-    if entry.get("status", 0) & _EITHER:
+    """Whether the reply is the reversed original."""
+    if entry.get("status", 0) & NAT_STATUS:
         return False
     try:
         return with_tuple("reply", tuple_of(entry, "reply")) == default_reply(entry)
@@ -127,33 +122,33 @@ def _is_plain(entry: Mapping[str, Any]) -> bool:
         return False
 
 
-def _decisive(columns: Columns) -> Iterator[Sequence[Any]]:
+def _group_by(columns: Columns) -> Iterator[Sequence[Any]]:
     status = columns.get("status", [0] * len(columns["original.source"]))
-    yield [bits & _EITHER for bits in status]
-    plain = untranslated_all(columns)
+    yield [bits & NAT_STATUS for bits in status]
+    plain = default_replies(columns)
     yield list(map(eq, zip(*plain.values()), zip(*[columns[key] for key in plain])))
     if _SYNPROXY[0] in columns:
         yield list(map(any, zip(*[columns[key] for key in _SYNPROXY])))
 
 
 def _record_all(columns: Columns) -> Columns:
-    """What `_record` makes of each."""
+    """Return `_record` of each."""
     if any(0 in columns.get(key, ()) for key in ("zone", "labels")) or any(key.startswith("extra") for key in columns):
         raise NotVectorizable("absent")
     first = {key: column[0] for key, column in columns.items()}
     number, family, protocol = len(columns["original.source"]), first["family"], first["original.protocol"]
-    told: Columns = {"family": [present_family(family)] * number, "protocol": [PROTOCOL.present(protocol)] * number}
+    shown: Columns = {"family": [present_family(family)] * number, "protocol": [PROTOCOL.present(protocol)] * number}
     plain, unproxied = _is_plain(first), not any(first.get(key) for key in _SYNPROXY)
     for key, kind in _KINDS.items():
         if key in columns and not (plain and _is_of_reply(key)) and not (unproxied and key in _SYNPROXY):
-            told[key] = _presented(columns[key], kind, family)
-    for end, bit in _TRANSLATED.items():
+            shown[key] = _presented(columns[key], kind, family)
+    for end, answered_by, bit in NAT_ENDS:
         if first.get("status", 0) & bit and "reply.source" in columns:
             if protocol not in PORT_PROTOCOLS:
                 raise NotVectorizable("nat")  # an id or a key is said only where it was changed
-            told[f"nat.{end}.address"] = told[f"reply.{_ANSWERED_BY[end]}"]
-            told[f"nat.{end}.port"] = told[f"reply.{_ANSWERED_BY[end]}_port"]
-    return told
+            shown[f"nat.{end}.address"] = shown[f"reply.{answered_by}"]
+            shown[f"nat.{end}.port"] = shown[f"reply.{answered_by}_port"]
+    return shown
 
 
 def _presented(column: Sequence[Any], kind: AttributeType, family: int) -> list[Any]:
@@ -164,32 +159,32 @@ def _presented(column: Sequence[Any], kind: AttributeType, family: int) -> list[
     return list(map({value: kind.present(value) for value in set(column)}.__getitem__, column))
 
 
-_RECORDING = Rows(_record, _record_all, _decisive)
+_RECORDING = RowTransform(_record, _record_all, _group_by)
 
 
 # from records to entries
 
 
-def entries() -> Rows:
-    """From records to the entries that they are."""
+def entries() -> RowTransform:
+    """Return the conversion of records to entries."""
     return _reading(_with_reply(parse_transform()), dict)
 
 
-def declarations() -> Rows:
-    """From records to what they declare: entries without what is read-only, that do not end at once.
+def declarations() -> RowTransform:
+    """Return the conversion of records to declared entries, without read-only keys and with a timeout of at least 1.
 
-    A translation leaves the kernel no choice but of the keys of GRE.
+    Their NAT has single addresses and ports, except for the keys of GRE.
     """
     return _reading(_with_reply(parse_transform()), _declared)
 
 
-def creations() -> Rows:
-    """From records to what `entry.creation` makes of what they declare."""
+def creations() -> RowTransform:
+    """Return the conversion of records to complete entries (see `entry.creation`)."""
     return _reading(completion_transform(), _declared)
 
 
 def document_of(row: Record) -> Document:
-    """The document that a record is."""
+    """Return the document of a record."""
     document: Document = {}
     for key, value in zip(*row):
         put(document, key, value)
@@ -197,7 +192,7 @@ def document_of(row: Record) -> Document:
 
 
 def _with_reply(work: ColumnTransform) -> ColumnTransform:
-    """The same work, and a reply for those that have none because it follows from the original."""
+    """Return a conversion that also adds the reply that a record leaves out."""
 
     def scalar(document: Document) -> Entry:
         entry = work.scalar(document)
@@ -205,13 +200,13 @@ def _with_reply(work: ColumnTransform) -> ColumnTransform:
 
     def columns(documents: Columns) -> Columns:
         done = work.columns(documents)
-        return done if any(key.startswith("nat.") for key in done) else {**untranslated_all(done), **done}
+        return done if any(key.startswith("nat.") for key in done) else {**default_replies(done), **done}
 
     return work._replace(scalar=scalar, columns=columns)
 
 
-def _reading(work: ColumnTransform, prepare: Callable[[Columns], Columns]) -> Rows:
-    """A work on documents, done to records."""
+def _reading(work: ColumnTransform, prepare: Callable[[Columns], Columns]) -> RowTransform:
+    """Return a conversion of documents as a conversion of records."""
 
     def first(columns: Columns) -> Document:
         return document_of((tuple(columns), tuple(column[0] for column in columns.values())))
@@ -223,7 +218,7 @@ def _reading(work: ColumnTransform, prepare: Callable[[Columns], Columns]) -> Ro
         prepared = prepare(columns)
         return work.columns({"": [first(prepared)] * len(columns["original.source"]), **prepared})
 
-    return Rows(scalar, convert, work.group_by)
+    return RowTransform(scalar, convert, work.group_by)
 
 
 def _declared(columns: Columns) -> Columns:

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The attribute table: every key of an entry, where it is on the wire, and what may be done with it.
+"""The attribute table: every key of an entry, its place in a message, and the requests that contain it.
 
-Encoder, decoder, comparison and the smallest update all follow from these rows; a new attribute
-of the kernel is one more row. Keys are the paths of the document a user sees
-(`original.source_port`), paths are the numbers of the nested attributes that lead to the value.
+Encoder, decoder, comparison and the smallest update follow from these rows. A new attribute of the kernel is a new row.
+A key is the path in the document (`original.source_port`). A path has the numbers of the nested attributes that contain
+the value.
 
 Source: ctattr_type in include/uapi/linux/netfilter/nfnetlink_conntrack.h, and what
 net/netfilter/nf_conntrack_netlink.c does with each.
@@ -20,18 +20,18 @@ from .types import AF_INET, AF_INET6, AttributeType
 
 #: Sent when an entry is created.
 CREATE = 1
-#: Sent when an entry is changed in place, and compared to find out whether it must be.
+#: Sent when an entry is changed in place, and compared with a declaration.
 UPDATE = 2
-#: Compared, but the kernel cannot change it in place: only a replacement brings it about.
+#: Compared with a declaration. The kernel cannot change it in place, so the entry must be replaced.
 FIXED = 4
-#: Part of what the entry is found by.
+#: Identifies the entry.
 KEY = 8
 
 Path = Tuple[int, ...]
 
 
 class Attribute(NamedTuple):
-    """One row: `family` and `protocol` restrict it to entries of that family or protocol."""
+    """A row of the table. `family` and `protocol` restrict it to entries of that family or protocol."""
 
     key: str
     path: Path
@@ -53,7 +53,7 @@ class Change(NamedTuple):
 
 
 def tuple_rows(prefix: str, number: int, use: int) -> Iterator[Attribute]:
-    """The rows of one tuple: addresses, what the protocol adds, and the zone of one direction."""
+    """Yield the rows of a tuple: addresses, keys of protocols, and the zone of the direction."""
 
     def address(name: str, ipv4: int, ipv6: int) -> Iterator[Attribute]:
         for family, kind, last in (
@@ -84,7 +84,7 @@ def tuple_rows(prefix: str, number: int, use: int) -> Iterator[Attribute]:
 
 
 def _nat(prefix: str, number: int) -> Iterator[Attribute]:
-    """The rows of one translation: ranges of addresses and of ports."""
+    """Yield the rows of a request for NAT: ranges of addresses and of ports."""
     for family, kind, low, high in (
         (AF_INET, types.IPV4_ADDRESS, uapi.CTA_NAT_V4_MINIP, uapi.CTA_NAT_V4_MAXIP),
         (AF_INET6, types.IPV6_ADDRESS, uapi.CTA_NAT_V6_MINIP, uapi.CTA_NAT_V6_MAXIP),
@@ -99,7 +99,7 @@ def _nat(prefix: str, number: int) -> Iterator[Attribute]:
 def _numbers(
     prefix: str, path: Path, kind: AttributeType, use: int, members: Iterable[tuple[str, int]]
 ) -> Iterator[Attribute]:
-    """Rows of one nest that are all of one kind."""
+    """Yield rows of one nest and one type."""
     for name, number in members:
         yield Attribute(f"{prefix}.{name}", (*path, number), kind, use)
 
@@ -188,7 +188,7 @@ PADDING: tuple[Path, ...] = (
     (uapi.CTA_TIMESTAMP_PAD,),
 )
 
-#: Groups of keys that the kernel takes together or not at all.
+#: Prefixes of groups of keys that the kernel accepts only as a whole.
 INSEPARABLE: tuple[str, ...] = (
     "sctp.",
     "sequence_adjustment.original.",

@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attribute tables made into encoders and decoders of netlink attributes. Knows no socket.
+"""Encode and decode netlink attributes by attribute tables. Independent of sockets.
 
-A `Codec` is compiled from the rows of a table. It decodes attributes into a flat mapping from key
-to value and encodes such a mapping again. What a table does not name is kept under `extra`, as
-bytes by the dotted numbers of its path (`{"4.1.9": b"…"}`), so that a newer kernel's attributes
-are seen and not lost.
+A `Codec` is compiled from the rows of a table. It decodes attributes to a flat mapping from key to value, and encodes
+such a mapping. Attributes that the table lacks are kept under `extra`, as bytes by the dotted numbers of their path
+(`{"4.1.9": b"…"}`), so that attributes of newer kernels are visible.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from ..errors import MalformedMessage
 from ..netlink.message import ATTRIBUTE, attribute, attributes
 from .attributes import ENTRY, PADDING, Attribute, Path
 
-#: An entry, or another thing of the kernel's, as a flat mapping from key to value.
+#: An entry or another object of the kernel, as a flat mapping from key to value.
 Values = Dict[str, Any]
 
 
 class DecodedAttribute(NamedTuple):
-    """A value in a message: its row (None for one that the table does not know), and from where to where it is.
+    """A value in a message: its row (None if the table has none), its path, and its start and end.
 
-    `broken` is a nest that cannot be read.
+    `malformed` is a nest that cannot be read.
     """
 
     row: Attribute | None
@@ -36,7 +35,7 @@ class DecodedAttribute(NamedTuple):
 
 
 class _AttributeTree:
-    """The members of one nest, by number; several rows of one number differ by restriction."""
+    """The members of a nest by number. Rows with the same number have different restrictions."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[Attribute]] = {}
@@ -53,7 +52,7 @@ class _AttributeTree:
             self.protocol_key = row.key
 
     def chosen(self, keys: frozenset[str] | None, family: int) -> _AttributeTree:
-        """The same nest with the rows alone that are for these keys and this family."""
+        """Return the nest with only the rows of these keys and this family."""
         few = _AttributeTree()
         few.protocol_key = self.protocol_key
         for number, rows in self.rows.items():
@@ -68,7 +67,7 @@ class _AttributeTree:
 
 
 class Codec:
-    """Encoder and decoder of one attribute table; empty attributes at the paths of `padding` mean nothing."""
+    """Encoder and decoder of an attribute table. Empty attributes at the paths of `padding` are ignored."""
 
     def __init__(self, table: Iterable[Attribute], padding: Iterable[Path] = ()) -> None:
         self._root = _AttributeTree()
@@ -82,25 +81,25 @@ class Codec:
             nest.padding.add(number)
 
     def decode(self, data: bytes, start: int = 0, end: int | None = None) -> Values:
-        """The values in `data[start:end]`; `MalformedMessage` if these are no attributes."""
+        """Return the values in `data[start:end]`. Raises `MalformedMessage`."""
         values: Values = {}
-        for leaf in self.leaves(data, start, len(data) if end is None else end):
-            payload = data[leaf.start : leaf.end]
-            if leaf.row is None:
-                values.setdefault("extra", {})[dotted(leaf.path)] = bytes(payload)
+        for found in self.decode_each(data, start, len(data) if end is None else end):
+            payload = data[found.start : found.end]
+            if found.row is None:
+                values.setdefault("extra", {})[dotted(found.path)] = bytes(payload)
             else:
-                values[leaf.row.key] = leaf.row.kind.decode(payload)
+                values[found.row.key] = found.row.kind.decode(payload)
         return values
 
-    def leaves(self, data: bytes, start: int, end: int) -> Iterator[DecodedAttribute]:
-        """Every value in `data[start:end]`, where it is and what it means; `MalformedMessage` if these are none.
+    def decode_each(self, data: bytes, start: int, end: int) -> Iterator[DecodedAttribute]:
+        """Yield every value in `data[start:end]` with its place and row. Raises `MalformedMessage`.
 
-        A nest that cannot be read comes as a value without a row, behind what could be read of it.
+        A malformed nest is yielded as a value without a row, after the values in it that can be read.
         """
-        return _leaves(self._root, data, start, end, ())
+        return _decode_each(self._root, data, start, end, ())
 
     def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
-        """The attributes of `values`, or of those of its keys that are in `keys`."""
+        """Return the attributes of `values`, or of those of its keys that are in `keys`."""
         return _encode(self._nest(values, keys), values)
 
     def template_parts(self, values: Mapping[str, Any], keys: Collection[str]) -> list[bytes | Attribute]:
@@ -118,14 +117,14 @@ class Codec:
         return nest
 
 
-def _leaves(nest: _AttributeTree, data: bytes, start: int, end: int, path: Path) -> Iterator[DecodedAttribute]:
+def _decode_each(nest: _AttributeTree, data: bytes, start: int, end: int, path: Path) -> Iterator[DecodedAttribute]:
     protocol: int | None = None
     for number, first, last in attributes(data, start, end):
         here = (*path, number)
         inner = nest.nests.get(number)
         if inner is not None:
             try:
-                yield from _leaves(inner, data, first, last, here)
+                yield from _decode_each(inner, data, first, last, here)
             except MalformedMessage:
                 yield DecodedAttribute(None, here, first, last, malformed=True)
             continue
@@ -172,7 +171,7 @@ def _size_of(row: Attribute) -> int:
 
 
 def dotted(path: Path) -> str:
-    """The name that a value without a row has under `extra`."""
+    """Return the name of a value without a row under `extra`."""
     return ".".join(map(str, path))
 
 

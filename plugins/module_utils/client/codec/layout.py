@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of one make-up, recognised by one comparison and read by one `struct`.
+"""Layouts: messages with the same attribute structure, recognised by one comparison and decoded by one `struct`.
 
-The messages of a table differ in their values, hardly in what attributes they have. What is the same
-in every message of one make-up, its attribute headers and its protocols, makes a mask and a value.
-A layout is learned from the first message that has it, from what the general decoder finds in there,
-and gives for each what that decoder would.
+The messages of a dump differ in their values, but few of them in their attributes. The parts that are equal in all
+messages of a layout, attribute headers and protocols, become a mask and a value. A layout is made from the first
+message that has it, with the general decoder, and returns the same values as that decoder for all further messages.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Unpack = Callable[[bytes, int], Tuple[Any, ...]]
 
 
 class Column(NamedTuple):
-    """A value that messages of a layout differ in, `size` bytes at `start`, counted from the netlink header.
+    """A value that varies between messages of a layout: `size` bytes at `start`, counted from the netlink header.
 
     `code` is how a struct reads it; `convert` makes the value of what that gives, unless it is None.
     """
@@ -38,13 +37,13 @@ class Column(NamedTuple):
 
 
 class MessageLayout:
-    """One make-up of messages. Those are of it for which, as big-endian integers, `message & mask == value`.
+    """The layout of messages with the same attribute structure.
 
-    `size` is that of a message with its netlink header; `constants` is what all of them say, `columns`
-    where the rest is.
+    It fits a message of `size` bytes (with the netlink header) if `message & mask == value`, as big-endian integers.
+    `constants` has the values that are equal in all such messages, `columns` the places of all others.
     """
 
-    def __init__(self, message: bytes, leaves: Iterable[DecodedAttribute]) -> None:
+    def __init__(self, message: bytes, decoded: Iterable[DecodedAttribute]) -> None:
         self.size = len(message)
         self.constants: Values = {"family": message[uapi.NLMSG_HDRLEN]}
         columns = []
@@ -52,23 +51,23 @@ class MessageLayout:
         mask[_FLAGS : uapi.NFNL_HDRLEN] = bytes(uapi.NFNL_HDRLEN - _FLAGS)
         mask[_FLAGS:_SEQUENCE] = struct.pack("=H", uapi.NLM_F_DUMP_INTR)
         mask[uapi.NLMSG_HDRLEN] = 0xFF
-        for leaf in leaves:
-            filled = leaf.end + 3 & ~3
-            mask[leaf.start : filled] = bytes(len(mask[leaf.start : filled]))
-            if leaf.row is not None and leaf.row.key.endswith(".protocol"):
-                mask[leaf.start : leaf.end] = b"\xff" * (leaf.end - leaf.start)
-                self.constants[leaf.row.key] = leaf.row.kind.decode(message[leaf.start : leaf.end])
+        for found in decoded:
+            filled = found.end + 3 & ~3
+            mask[found.start : filled] = bytes(len(mask[found.start : filled]))
+            if found.row is not None and found.row.key.endswith(".protocol"):
+                mask[found.start : found.end] = b"\xff" * (found.end - found.start)
+                self.constants[found.row.key] = found.row.kind.decode(message[found.start : found.end])
             else:
-                columns.append(_column(leaf))
+                columns.append(_column(found))
         self.mask = int.from_bytes(mask, "big")
         self.value = int.from_bytes(message, "big") & self.mask
         self.columns = tuple(columns)
-        #: From where to where each attribute is, with its header and padding, by number.
+        #: The slice of each attribute by number, with its header and padding.
         self.attributes = {
             number: slice(start - 4, end + 3 & ~3)
             for number, start, end in attributes(message, uapi.NFNL_HDRLEN, self.size)
         }
-        #: The keys of the values that `values` gives, in its order.
+        #: The keys of the values that `values` returns, in the same order.
         self.keys = (*self.constants, *(column.key for column in columns))
         self._constant = tuple(self.constants.values())
         self._unpack = _unpacker(columns)
@@ -78,7 +77,7 @@ class MessageLayout:
         self._has_extra = any(column.kind is None for column in columns)
 
     def values(self, data: bytes, start: int = 0) -> tuple[Any, ...]:
-        """The values of the message at `start`, in the order of `keys`."""
+        """Return the values of the message at `start`, in the order of `keys`."""
         values = self._constant + self._unpack(data, start)
         if self._converted:
             converted = list(values)
@@ -88,7 +87,7 @@ class MessageLayout:
         return values
 
     def entry(self, data: bytes, start: int = 0) -> Values:
-        """The same as a mapping, as the general decoder gives it."""
+        """Return the entry in a message as a mapping, as the general decoder does."""
         entry: Values = dict(zip(self.keys, self.values(data, start)))
         if self._has_extra:
             unknown = [column.key for column in self.columns if column.kind is None]
@@ -96,27 +95,27 @@ class MessageLayout:
         return entry
 
     def part(self, keys: Collection[str]) -> tuple[tuple[str, ...], Unpack]:
-        """Those of `keys` that messages of this layout differ in, each once, and what reads their values alone."""
+        """Return those of `keys` that vary in this layout, each once, and a function that reads only their values."""
         last = {column.key: column for column in self.columns if column.key in keys}
         columns = sorted(last.values(), key=lambda column: column.start)
         return tuple(column.key for column in columns), _reader(columns)
 
     def column(self, key: str) -> Column | None:
-        """The column of a key; of several the last, which is the one that counts."""
+        """Return the column of a key. If there are several, the last one counts."""
         return next((column for column in reversed(self.columns) if column.key == key), None)
 
 
-def _column(leaf: DecodedAttribute) -> Column:
-    size = leaf.end - leaf.start
-    if leaf.row is None:
-        return Column("extra." + dotted(leaf.path), leaf.start, size, None, f"{size}s", None)
-    kind = leaf.row.kind
+def _column(found: DecodedAttribute) -> Column:
+    size = found.end - found.start
+    if found.row is None:
+        return Column("extra." + dotted(found.path), found.start, size, None, f"{size}s", None)
+    kind = found.row.kind
     code, convert = f"{size}s", kind.decode
     if isinstance(kind, Address):
-        return Column(leaf.row.key, leaf.start, size, kind, code, None)
+        return Column(found.row.key, found.start, size, kind, code, None)
     if isinstance(kind, Integer) and struct.calcsize(">" + kind.format) == size:
-        return Column(leaf.row.key, leaf.start, size, kind, kind.format, None)
-    return Column(leaf.row.key, leaf.start, size, kind, code, convert)
+        return Column(found.row.key, found.start, size, kind, kind.format, None)
+    return Column(found.row.key, found.start, size, kind, code, convert)
 
 
 def _unpacker(columns: Iterable[Column]) -> Unpack:
@@ -128,7 +127,7 @@ def _unpacker(columns: Iterable[Column]) -> Unpack:
 
 
 def _reader(columns: Sequence[Column]) -> Unpack:
-    """The same with the values that have to be converted, such as numbers of an unusual size."""
+    """Return a function that reads columns, also those to be converted, such as numbers of an unusual size."""
     unpack = _unpacker(columns)
     converts = [(place, column.convert) for place, column in enumerate(columns) if column.convert]
     if not converts:
@@ -144,9 +143,9 @@ def _reader(columns: Sequence[Column]) -> Unpack:
 
 
 class LayoutCache:
-    """The layouts learned so far of the messages that one codec reads."""
+    """The layouts of the messages that a codec has decoded so far."""
 
-    #: So many make-ups a table does not have; beyond them each message goes through the general decoder.
+    #: The maximum number of layouts. Messages of further layouts go through the general decoder.
     most = 512
 
     def __init__(self, codec: Codec) -> None:
@@ -155,13 +154,14 @@ class LayoutCache:
         self._count = 0
 
     def decode(self, message: bytes) -> Values:
-        """What the general decoder finds in a message. Raises `MalformedMessage`."""
+        """Decode a message with the general decoder. Raises `MalformedMessage`."""
         entry = self._codec.decode(message, uapi.NFNL_HDRLEN)
         entry["family"] = message[uapi.NLMSG_HDRLEN]
         return entry
 
     def of(self, message: bytes) -> MessageLayout | None:
-        """The layout of a message, learned if it is new; None where only the general decoder can read it.
+        """Return the layout of a message, a new one if needed, or None if only the general decoder can read the
+        message.
 
         Raises `MalformedMessage`.
         """
@@ -170,10 +170,10 @@ class LayoutCache:
         for layout in known:
             if number & layout.mask == layout.value:
                 return layout
-        leaves = list(self._codec.leaves(message, uapi.NFNL_HDRLEN, len(message)))
-        if self._count >= self.most or any(leaf.malformed for leaf in leaves):
+        decoded = list(self._codec.decode_each(message, uapi.NFNL_HDRLEN, len(message)))
+        if self._count >= self.most or any(found.malformed for found in decoded):
             return None
-        layout = MessageLayout(message, leaves)
+        layout = MessageLayout(message, decoded)
         known.append(layout)
         self._count += 1
         return layout

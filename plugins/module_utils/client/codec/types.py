@@ -1,11 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kinds of value: how each looks on the wire, in an entry, and to a user.
+"""Types of values: their form in messages, in entries and in documents.
 
-An entry holds numbers as `int`, addresses in network byte order as `bytes` (so that `<` is the
-order of addresses and `len` the family), names of helpers as `str`. A `Kind` turns such a value
-into bytes and back (`encode`, `decode`), and into what a user reads and writes (`present`,
-`parse`). `parse` raises `InvalidValue`; `decode` takes whatever a future kernel may send.
+An entry has numbers as `int`, addresses in network order as `bytes` (so that `<` is the order of addresses and `len`
+shows the family), and names of helpers as `str`. `decode` accepts values of any size, which a future kernel may send.
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ PROTOCOLS: dict[str, int] = {
     "udplite": uapi.IPPROTO_UDPLITE,
 }
 
-#: Other names of protocols, as /etc/protocols has them: read, and never shown. Without ip, ipv4 and ipv6, which would
-#: be taken for families.
+#: Other names of protocols from /etc/protocols, which are read and never shown. ip, ipv4 and ipv6 are left out, because
+#: they look like families.
 OTHER_PROTOCOLS: dict[str, int] = {
     "hopopt": 0,
     "igmp": 2,
@@ -102,7 +100,7 @@ TCP_STATES: dict[str, int] = {
     "close": 8,
     "syn_sent2": 9,
 }
-#: Names that were replaced: read, and never shown.
+#: Older names, which are read and never shown.
 OLDER_TCP_STATES: dict[str, int] = {"listen": 9}
 
 SCTP_STATES: dict[str, int] = {
@@ -152,7 +150,7 @@ STATUS_BITS: dict[str, int] = {
     "hw_offload": uapi.IPS_HW_OFFLOAD,
 }
 
-TCP_FLAGS: dict[str, int] = {
+TCP_FLAG_BITS: dict[str, int] = {
     "window_scale": uapi.IP_CT_TCP_FLAG_WINDOW_SCALE,
     "sack_permitted": uapi.IP_CT_TCP_FLAG_SACK_PERM,
     "close_init": uapi.IP_CT_TCP_FLAG_CLOSE_INIT,
@@ -169,12 +167,12 @@ Range = Tuple[int, int]
 
 
 def listing(names: Mapping[str, int]) -> str:
-    """The names a user may write, for the end of an error's sentence."""
+    """Return the valid names for an error message."""
     return ", ".join(names)
 
 
 def parse_integer(raw: Any, key: str, lowest: int, highest: int) -> int:
-    """An integer from an `int` or a decimal or 0x… string; `InvalidValue` outside the bounds."""
+    """Parse an `int` or a decimal or 0x… string. Raises `InvalidValue`, also outside the bounds."""
     value: int | None = None
     if isinstance(raw, int) and not isinstance(raw, bool):
         value = raw
@@ -196,7 +194,7 @@ def parse_integer(raw: Any, key: str, lowest: int, highest: int) -> int:
 
 
 def parse_name(raw: Any, key: str, names: Mapping[str, int], highest: int, what: str) -> int:
-    """The number behind a name of `names`, or a number up to `highest`."""
+    """Parse a name of `names`, or a number up to `highest`. Raises `InvalidValue`."""
     if isinstance(raw, str) and raw.strip().lower() in names:
         return names[raw.strip().lower()]
     try:
@@ -209,7 +207,7 @@ def parse_name(raw: Any, key: str, names: Mapping[str, int], highest: int, what:
 
 
 def parse_address(raw: Any, key: str) -> bytes:
-    """An IPv4 or IPv6 address in network byte order."""
+    """Parse an IPv4 or IPv6 address to bytes in network order. Raises `InvalidValue`."""
     if not isinstance(raw, str):
         raise InvalidValue(key, f"{quoted(raw)} is not an address; write an IPv4 or IPv6 address as text")
     text = raw.strip()
@@ -225,7 +223,7 @@ def parse_address(raw: Any, key: str) -> bytes:
 
 
 def present_address(address: bytes) -> str:
-    """An address as text; hexadecimal if its length is no family's."""
+    """Return an address as text, in hexadecimal if its length belongs to no family."""
     if len(address) == 4:
         return socket.inet_ntop(AF_INET, address)
     if len(address) == 16:
@@ -234,12 +232,16 @@ def present_address(address: bytes) -> str:
 
 
 def family_of(address: bytes) -> int:
-    """AF_INET or AF_INET6, by the address's length."""
+    """Return AF_INET or AF_INET6, by the length of the address."""
     return AF_INET if len(address) == 4 else AF_INET6
 
 
 class AttributeType:
-    """A kind of value. `format` is its struct code on the wire, `""` where the size varies."""
+    """A type of values. `format` is its struct code in messages, `""` if the size varies.
+
+    `decode` and `encode` convert the bytes of an attribute, `parse` and `present` the value of a document. `parse`
+    raises `InvalidValue`.
+    """
 
     format = ""
 
@@ -282,7 +284,7 @@ class Integer(AttributeType):
 
 
 class Enum(Integer):
-    """An integer for which the kernel has names; numbers without one stay numbers. Names in `older` are only read."""
+    """An integer with names. Numbers without a name stay numbers. Names in `older` are only read."""
 
     def __init__(self, code: str, names: Mapping[str, int], what: str, older: Mapping[str, int] | None = None) -> None:
         super().__init__(code)
@@ -301,7 +303,7 @@ class Enum(Integer):
 
 
 class Flags(Integer):
-    """An integer of named bits, to a user a list of names; a bit without one is its number."""
+    """An integer of named bits. In documents it is a list of names; a bit without a name is its number."""
 
     def __init__(self, code: str, names: Mapping[str, int], what: str) -> None:
         super().__init__(code)
@@ -328,7 +330,7 @@ class Flags(Integer):
 
 
 class MaskedFlags(Flags):
-    """Eight flags that travel with a mask behind them; what is sent is meant in full."""
+    """Eight flags that a mask follows in messages. Requests have the full mask."""
 
     def __init__(self, names: Mapping[str, int], what: str) -> None:
         super().__init__("B", names, what)
@@ -410,7 +412,7 @@ class LabelBitmap(AttributeType):
 
 
 class Time(Integer):
-    """Nanoseconds since the epoch, to a user ISO 8601 in UTC."""
+    """Nanoseconds since 1970. In documents they are ISO 8601 in UTC."""
 
     def __init__(self) -> None:
         super().__init__("Q")
@@ -434,18 +436,18 @@ class Time(Integer):
 
     def present(self, value: int) -> Any:
         if not self.lowest <= value <= self.highest:
-            return value  # of a size that this version does not know
+            return value  # of an unknown size
         seconds, nanoseconds = divmod(value, 1_000_000_000)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
 
 
 def as_list(raw: Any) -> list[Any]:
-    """One or a list, as a list."""
+    """Return a list as it is, and another value as a list of one."""
     return list(raw) if isinstance(raw, (list, tuple)) else [raw]
 
 
 def as_range(raw: Any) -> tuple[str, str] | None:
-    """The two ends of `a-b`, or None if `raw` is not written as a range."""
+    """Return the two ends of `a-b`, or None if `raw` is not a range."""
     if isinstance(raw, str):
         low, dash, high = raw.partition("-")
         if dash and low.strip() and high.strip():
@@ -454,7 +456,7 @@ def as_range(raw: Any) -> tuple[str, str] | None:
 
 
 def parse_integer_range(raw: Any, key: str, lowest: int, highest: int) -> Range:
-    """`a`, or `a-b` with a not above b."""
+    """Parse `a`, or `a-b` with a not above b, to an inclusive range. Raises `InvalidValue`."""
     ends = as_range(raw)
     if ends is None:
         value = parse_integer(raw, key, lowest, highest)
@@ -467,7 +469,7 @@ def parse_integer_range(raw: Any, key: str, lowest: int, highest: int) -> Range:
 
 
 def parse_address_range(raw: Any, key: str) -> tuple[bytes, bytes]:
-    """`a`, or `a-b` of one family with a not above b."""
+    """Parse `a`, or `a-b` of one family with a not above b, to an inclusive range. Raises `InvalidValue`."""
     ends = as_range(raw)
     if ends is None:
         address = parse_address(raw, key)
@@ -481,7 +483,7 @@ def parse_address_range(raw: Any, key: str) -> tuple[bytes, bytes]:
 
 
 def parse_masked(raw: Any, key: str, width: int = 32) -> Range:
-    """`value` or `value/mask` of `width` bits, as (value, mask). A value without a mask has the full mask."""
+    """Parse `value` or `value/mask` of `width` bits to (value, mask). The default mask has all bits."""
     highest = (1 << width) - 1
     text = raw if isinstance(raw, str) else None
     value, slash, mask = (text or "").partition("/")
@@ -508,7 +510,7 @@ TCP_STATE = Enum("B", TCP_STATES, "TCP state", OLDER_TCP_STATES)
 SCTP_STATE = Enum("B", SCTP_STATES, "SCTP state")
 DCCP_STATE = Enum("B", DCCP_STATES, "DCCP state")
 DCCP_ROLE = Enum("B", DCCP_ROLES, "DCCP role")
-TCP_FLAG_SET = MaskedFlags(TCP_FLAGS, "TCP flag")
+TCP_FLAG_SET = MaskedFlags(TCP_FLAG_BITS, "TCP flag")
 LABELS = LabelBitmap()
 HELPER_NAME = Text(15)
 SECURITY_CONTEXT = Text(4095)

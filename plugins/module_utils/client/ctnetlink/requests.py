@@ -21,7 +21,7 @@ from ..codec import attributes
 from ..codec.attributes import ENTRY, Attribute
 from ..codec.codec import ENTRIES
 from ..codec.types import Address, LabelBitmap
-from ..entry.entry import STATES, check_states
+from ..entry.entry import STATE_NAMES, check_states
 from ..errors import InvalidValue
 from ..netlink.message import Message, RequestBatch, frame, request_batch
 from ..netlink.socket import BATCH_SIZE
@@ -141,7 +141,7 @@ class Request:
     def template(self, columns: Mapping[str, Sequence[Any]]) -> Template:
         """Return the template for entries with these keys and the first decisive values. Raises one of `FALLBACK`."""
         if self._state_is_set:
-            check_states({key: max(columns[key]) for key in STATES if key in columns})
+            check_states({key: max(columns[key]) for key in STATE_NAMES if key in columns})
         layout = (tuple(columns), *[columns[key][0] for key in _DECISIVE if key in columns])
         template = self._templates.get(layout)
         if template is None:
@@ -177,22 +177,22 @@ def _decisive(columns: Columns) -> list[Sequence[Any]]:
 PREPARED = ColumnTransform(dict, dict, _decisive)
 
 
-def windows(
+def request_batches(
     things: Iterable[Any],
     request: Request,
     numbers: Callable[[int], int],
     size: int = BATCH_SIZE,
     bulk: ColumnTransform = PREPARED,
 ) -> Iterator[RequestBatch]:
-    """Requests about entries, as many to a window as `size` says, in their order.
+    """Requests about entries, as many to a batch as `size` says, in their order.
 
     `things` are entries, or what `bulk` makes entries of. `numbers` reserves as many sequence numbers as
     it is given and returns the first. Some thousand things are read ahead. An error of one of them is
-    raised when it is its turn, after the windows before its own.
+    raised when it is its turn, after the batches before its own.
     """
     for batch in batches(things):
         first = numbers(len(batch))
-        yield from _Batch(batch, request, first, bulk).windows(size)
+        yield from _Batch(batch, request, first, bulk).request_batches(size)
 
 
 class _Batch(NamedTuple):
@@ -201,7 +201,7 @@ class _Batch(NamedTuple):
     first: int
     bulk: ColumnTransform
 
-    def windows(self, size: int) -> Iterator[RequestBatch]:
+    def request_batches(self, size: int) -> Iterator[RequestBatch]:
         count = len(self.things)
         packed: list[bytes | None] = [None] * count
         numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(self.first, self.first + count)))

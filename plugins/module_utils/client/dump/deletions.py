@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests to delete entries, made from the messages that showed them.
+"""Requests to delete entries, made from the messages of a dump.
 
-Such a request says the original tuple, the zone and the id, and these are the same bytes in both
-directions. With the zone and the id, an entry that took another's place meanwhile is left alone.
+Such a request has the original tuple, the zone and the id, which are the same bytes in a dump and in a request.
+Because of the zone and the id, an entry that has taken another's place meanwhile stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TUPLE = ("original.source", "original.destination")
 
 
 class DeleteRequests(Visitor):
-    """Makes a request of each entry that it is shown; `take` gives those that are ready, in windows.
+    """Makes a request from each entry that matches; `drain` returns those that are ready, in batches.
 
     `numbers` reserves as many sequence numbers as it is given and returns the first.
     """
@@ -37,7 +37,7 @@ class DeleteRequests(Visitor):
         self._size = size
         self._frames: list[bytes] = []
         self._first = numbers(size)
-        self._windows: list[RequestBatch] = []
+        self._batches: list[RequestBatch] = []
 
     def on(self, layout: MessageLayout) -> Action:
         if not all(layout.column(key) for key in _TUPLE):
@@ -72,13 +72,13 @@ class DeleteRequests(Visitor):
             self._close_batch()
 
     def drain(self, last: bool = False) -> list[RequestBatch]:
-        """The windows that are full; with `last`, what is left over, too."""
+        """Return the full batches; with `last`, also the one that is not full."""
         if last and self._frames:
             self._close_batch()
-        windows, self._windows = self._windows, []
-        return windows
+        batches, self._batches = self._batches, []
+        return batches
 
     def _close_batch(self) -> None:
-        self._windows.append(request_batch(self._frames, self._first))
+        self._batches.append(request_batch(self._frames, self._first))
         self._frames.clear()
         self._first = self._numbers(self._size)

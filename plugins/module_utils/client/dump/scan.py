@@ -107,9 +107,9 @@ class DumpDecoder:
     def _compile_for(self, layout: MessageLayout) -> _Known:
         if self._where is None:
             return (layout.mask, layout.value, 0, 0, None, self._visitor.on(layout))
-        from ..match.message_filter import sieve
+        from ..match.message_filter import compile_for_layout
 
-        sifted = sieve(self._where, layout)
+        sifted = compile_for_layout(self._where, layout)
         act = _pass if sifted.never else self._visitor.on(layout)
         holds = sifted.predicate
         if holds is None or sifted.never:

@@ -1,24 +1,24 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is declared against what is there: differences as data, and the smallest update.
+"""The differences between a declared and an actual entry, and the smallest update that removes them.
 
-Only declared keys are compared. Left out is what is no property of an entry but of the moment
-(counters, the countdown, ids) and what the kernel keeps to itself (most status bits).
+Only declared keys are compared. Keys that change by themselves (counters, timeout, ids) and status bits that only the
+kernel sets are left out.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from .. import uapi
-from ..codec.attributes import ENTRY, FIXED, INSEPARABLE, KEY, UPDATE, Change
+from ..codec.attributes import ENTRY, FIXED, KEY, UPDATE, Change
 from ..codec.types import LABELS, STATUS, TCP_STATES
 from ..errors import InvalidValue
-from .document import bounds, present_translation
-from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry
+from .document import present_translation
+from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry, inseparable_groups
 from .labels import NO_LABELS, LabelMap
-from .nat import translations
+from .nat import requested_ranges, translations
 from .tuple import protocol_keys
 
 _COMPARED = {
@@ -28,14 +28,14 @@ _COMPARED = {
     and not row.use & KEY
     and row.key not in ("timeout", "mark_mask", "labels_mask", "reply.zone", "master.zone")
 }
-#: Keys, and the beginnings by which some of them are a group.
+#: Keys, and prefixes that name a group of keys.
 _COMPARABLE = {"family", "extra"} | {
     ".".join(steps[:depth]) for steps in (row.key.split(".") for row in ENTRY) for depth in range(1, len(steps) + 1)
 }
 _IDENTIFYING = tuple(row.key for row in ENTRY if row.use & KEY) + ("reply.zone",)
 _PROTOCOL_STATE = ("tcp.", "sctp.", "dccp.")
 _WINDOW_SCALES = ("tcp.original.window_scale", "tcp.reply.window_scale")
-#: Keys of which a mask beside them may say what part is declared.
+#: Keys with a mask of the bits that are declared.
 _MASKS = {"mark": "mark_mask", "labels": "labels_mask"}
 #: TCP flags that an empty list clears. The kernel sets the others again when packets come.
 _CLEARED = (
@@ -49,7 +49,7 @@ _OPENING = (TCP_STATES["syn_sent"], TCP_STATES["syn_sent2"])
 
 
 def differences(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> list[Change]:
-    """What of `declared` is not so in `actual`, in the order of the attribute table."""
+    """Return the changes that make `actual` as declared, in the order of the attribute table."""
     return [*_translation(declared, actual), *_attributes(declared, actual, labels)]
 
 
@@ -60,33 +60,29 @@ def _attributes(declared: Mapping[str, Any], actual: Mapping[str, Any], labels: 
         if key not in declared:
             continue
         if translated and key.startswith("reply."):
-            continue  # what nat asks for is compared; this is its result, or was before it
+            continue  # `nat` is compared; the reply is its result
         if offloaded and key.startswith(_PROTOCOL_STATE):
-            continue  # tracked elsewhere and not shown
+            continue  # the flow table tracks it, and the kernel does not show it
         if _half_open(key, declared, actual) or _unseen(key, declared):
             continue
         wanted, there = declared[key], actual.get(key)
         if _satisfied(key, wanted, there, declared):
             continue
+        before: Any
+        after: Any
         if key == "labels":
-            yield Change(
-                key,
-                labels.to_names(LABELS.present((there or 0) & _mask(key, declared))),
-                labels.to_names(LABELS.present(wanted)),
-            )
+            shown = (there or 0) & _mask(key, declared)
+            before, after = (labels.to_names(LABELS.present(bits)) for bits in (shown, wanted))
         elif key == "mark" and "mark_mask" in declared:
             mask = declared["mark_mask"]
-            yield Change(key, f"{(there or 0) & mask:#x}/{mask:#x}", f"{wanted:#x}/{mask:#x}")
+            before, after = (f"{bits:#x}/{mask:#x}" for bits in ((there or 0) & mask, wanted))
         elif key == "status":
             kept = (there or 0) & ~SETTABLE_STATUS
-            wanted_bits = STATUS.present(kept | wanted & SETTABLE_STATUS)
-            yield Change(key, STATUS.present(there or 0), wanted_bits)
-        elif key in TCP_FLAGS:
-            before = None if there is None else row.kind.present(there)
-            yield Change(key, before, row.kind.present(_flags_after(wanted, there or 0)))
+            before, after = map(STATUS.present, (there or 0, kept | wanted & SETTABLE_STATUS))
         else:
             before = None if there is None else row.kind.present(there)
-            yield Change(key, before, row.kind.present(wanted))
+            after = row.kind.present(_flags_after(wanted, there or 0) if key in TCP_FLAGS else wanted)
+        yield Change(key, before, after)
 
 
 def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -> bool:
@@ -102,18 +98,18 @@ def _satisfied(key: str, wanted: Any, there: Any, declared: Mapping[str, Any]) -
 
 
 def _flags_after(wanted: int, there: int) -> int:
-    """The TCP flags after an update: those that the kernel has set stay, unless none is declared."""
+    """Return the TCP flags after an update. Flags that the kernel has set stay, unless none is declared."""
     return there | wanted if wanted else there & ~_CLEARED
 
 
 def _mask(key: str, declared: Mapping[str, Any]) -> int:
-    """The bits of a key that are declared: all of them, unless there is a mask."""
+    """Return the bits of a key that are declared: all, unless there is a mask."""
     mask: int = declared.get(_MASKS[key], -1)
     return mask
 
 
 def _unscaled(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
-    """The flags of the directions that lack the one which window scaling takes in both."""
+    """Return the flag keys of directions without the flag that window scaling requires in both directions."""
     flag = uapi.IP_CT_TCP_FLAG_WINDOW_SCALE
     after = {key: actual.get(key, 0) for key in TCP_FLAGS}
     seen = (key for key in TCP_FLAGS if key in declared and not _unseen(key, declared))
@@ -122,9 +118,9 @@ def _unscaled(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[st
 
 
 def _half_open(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
-    """Whether this is the scale that one end has offered and the other not answered yet.
+    """Whether this is a window scale that one end has offered and the other has not answered yet.
 
-    An entry is gathered with it, but the kernel takes it from packets alone.
+    The kernel reports such a scale, but accepts it only from packets.
     """
     if key not in _WINDOW_SCALES:
         return False
@@ -133,9 +129,9 @@ def _half_open(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any])
 
 
 def _unseen(key: str, declared: Mapping[str, Any]) -> bool:
-    """Whether these are the flags of a direction in which no packet had been seen when the entry was gathered.
+    """Whether these are the flags of a direction in which no packet had been seen when the entry was read.
 
-    Declared again, they must not clear the flags that the connection has got since.
+    If they are declared again, they must not clear flags that the connection got since then.
     """
     return key in TCP_FLAGS and not declared[key] and declared.get("tcp.state") in _OPENING
 
@@ -143,7 +139,7 @@ def _unseen(key: str, declared: Mapping[str, Any]) -> bool:
 def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[Change]:
     found = translations(actual)
     for end in ("source", "destination"):
-        addresses, ports = bounds(declared, end)
+        addresses, ports = requested_ranges(declared, end)
         if addresses is None and ports is None:
             continue
         shown = found.get(end)
@@ -161,7 +157,7 @@ def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iter
 
 
 def actual_only(actual: Mapping[str, Any]) -> Entry:
-    """An entry without what it was asked to be."""
+    """Return an entry without its request for NAT."""
     return {key: value for key, value in actual.items() if not key.startswith("nat.")}
 
 
@@ -174,10 +170,10 @@ def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:
 
 
 def equal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> bool:
-    """Whether two entries are the same in `keys`, of which `original` stands for all of that tuple.
+    """Whether two entries are equal in `keys`. A key such as `original` stands for all keys of that group.
 
-    What one has and the other lacks is not the same, also where it is zero. Raises `InvalidValue` for a
-    key that no entry can have.
+    A key that only one of them has makes a difference, also if its value is 0. Raises `InvalidValue` for a key that no
+    entry can have.
     """
     for key in keys:
         if key not in _COMPARABLE:
@@ -193,7 +189,7 @@ def equal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str])
 def forces_replacement(
     changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Why the kernel cannot make a change in place, by the key of each that it cannot."""
+    """Return, by key, why the kernel cannot make a change in place."""
     found = {}
     for change in changes:
         reason = _obstacle(change.key, declared, actual)
@@ -230,7 +226,7 @@ def _no_scaling(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> str |
 
 
 def unsupported_on_create(declared: Mapping[str, Any]) -> dict[str, str]:
-    """Why the kernel would not take a key even of a new entry, by the key."""
+    """Return, by key, why the kernel would not accept a value even for a new entry."""
     reason = _no_scaling(declared, {})
     if reason is None:
         return {}
@@ -238,7 +234,7 @@ def unsupported_on_create(declared: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fill_groups(declared: Mapping[str, Any]) -> Entry:
-    """`declared` with zeros for what it leaves open of a group that the kernel takes as a whole."""
+    """Return `declared` with 0 for missing keys of groups that the kernel accepts only as a whole."""
     entry, groups = dict(declared), _groups()
     for key in declared:
         for other in groups.get(key, ()):
@@ -247,18 +243,16 @@ def fill_groups(declared: Mapping[str, Any]) -> Entry:
 
 
 @lru_cache(maxsize=None)
-def _groups() -> dict[str, list[str]]:
-    """By key, all those that the kernel takes together with it."""
-    wholes: tuple[str | tuple[str, ...], ...] = (*INSEPARABLE, _WINDOW_SCALES)
-    together = [[row.key for row in ENTRY if row.key.startswith(whole)] for whole in wholes]
-    return {key: keys for keys in together for key in keys}
+def _groups() -> dict[str, Sequence[str]]:
+    """Return, by key, all keys that the kernel accepts only together with it."""
+    return {key: keys for keys in (*inseparable_groups(), _WINDOW_SCALES) for key in keys}
 
 
 def merged_value(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Any:
-    """The value that a key has once it is changed in place: what is declared, and what stays beside it."""
+    """Return the value of a key after a change in place: the declared bits, and the other bits as they are."""
     wanted, there = declared[key], actual.get(key) or 0
     if key == "status":
-        # Echoing what is there is always accepted; a bit the kernel guards must not differ.
+        # The kernel accepts the current value of every bit, and refuses another value of most
         return there | wanted & SETTABLE_STATUS
     if key in _MASKS:
         return there & ~_mask(key, declared) | wanted
@@ -268,20 +262,13 @@ def merged_value(key: str, declared: Mapping[str, Any], actual: Mapping[str, Any
 
 
 def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Entry:
-    """The smallest update that makes `changes`: an entry of its identity and these keys alone."""
+    """Return the smallest update that makes `changes`: an entry with its identifying keys and the changed keys."""
     update = {key: actual[key] for key in ("family", *_IDENTIFYING) if key in actual}
     for change in changes:
         key = change.key
         update[key] = merged_value(key, declared, actual)
         if _MASKS.get(key, "") in declared:
             update[key], update[_MASKS[key]] = declared[key], declared[_MASKS[key]]
-        elif key in _WINDOW_SCALES:
-            for other in _WINDOW_SCALES:
-                update.setdefault(other, declared.get(other, actual.get(other, 0)))
-        for group in INSEPARABLE:
-            if key.startswith(group):
-                for row in ENTRY:
-                    if row.key.startswith(group):
-                        value = declared.get(row.key, actual.get(row.key, 0))
-                        update.setdefault(row.key, value)
+        for other in _groups().get(key, ()):
+            update.setdefault(other, declared.get(other, actual.get(other, 0)))
     return update

@@ -1,24 +1,27 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one shape in which a user sees an entry, made into an entry and back.
+"""The document of an entry: the nested dictionary that modules, snapshots and events have, and that users write.
 
-The document is nested, has names where the kernel has a name, and is the same whether declared,
-gathered, stored or sent as an event. `parse` checks every value and raises `InvalidValue` with
-the path of the first fault; `present` shows whatever an entry holds.
+It has the keys of an entry (see entry.py) as nested dictionaries, addresses and names as strings, labels and status
+bits as lists, and times in ISO 8601. The protocol stands once at the top:
+
+    {"family": "ipv4", "protocol": "tcp", "original": {"source": "10.0.0.1", "source_port": 4000, …}, "reply": {…},
+     "tcp": {"state": "established"}, "status": ["seen_reply", "assured"], "timeout": 600, "mark": 5}
+
+The documentation of the module `conntrack_entry` describes each key.
 """
 
 from __future__ import annotations
 
 from typing import Any, Mapping
 
-from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
 from ..codec.types import PROTOCOL
 from ..errors import InvalidValue
 from .entry import Entry, check_family, has_reply_alone
-from .labels import LabelMap
-from .nat import Translation, translations
+from .labels import NO_LABELS, LabelMap
+from .nat import NAT_ENDS, Translation, nat_status_bits, requested_ends, requested_ranges, translations
 from .nested import (
     Document,
     address_keys,
@@ -30,14 +33,13 @@ from .nested import (
     put,
     read,
     read_extra,
-    settle_family,
+    resolve_family,
     tree,
 )
 from .tuple import protocol_keys, reversed_tuple, tuple_of, with_tuple
+from .zone import check_zones
 
-NO_LABELS = LabelMap()
-
-#: Rows of the table that a document says in another way.
+#: Rows of the table that a document shows in another way.
 _ELSEWHERE = frozenset(
     {"original.protocol", "reply.protocol", "mark", "mark_mask", "labels", "labels_mask"}
     | {"status_mask"}
@@ -53,11 +55,13 @@ _TOP = ("family", "protocol", *_TREE, "nat", "mark", "labels", "extra")
 
 
 def from_document(document: Mapping[str, Any], labels: LabelMap = NO_LABELS, absent: bool = False) -> Entry:
-    """The entry that `document` declares. A key that is None counts as absent.
+    """Convert the document of an entry to the entry. A key that is None counts as absent.
 
-    The result has both family and protocol and a complete original tuple; a reply tuple only if
-    one was declared. Read-only keys are taken over and are of no consequence. The declaration of an entry
-    that must be `absent` may have a reply tuple alone, and then the result has no original tuple.
+    The result has family and protocol and a complete original tuple. It has a reply tuple only if the document has one.
+    Read-only keys are converted and have no effect in requests. If the entry must be `absent`, the document may have a
+    reply tuple alone; the result then has no original tuple.
+
+    Raises `InvalidValue` with the path of the first fault, such as `original.source_port`.
     """
     given = declared_keys(document, _TOP)
     entry: Entry = {}
@@ -74,12 +78,12 @@ def from_document(document: Mapping[str, Any], labels: LabelMap = NO_LABELS, abs
         _read_nat(given["nat"], entry)
     if "extra" in given:
         entry["extra"] = read_extra(given["extra"])
-    _settle_protocol(given, entry)
+    _complete_protocol(given, entry)
     reply_alone = absent and has_reply_alone(entry)
-    _settle_tuples(entry, reply_alone)
-    entry["family"] = settle_family(given, entry, _ADDRESSES, "original.source")
+    _complete_tuples(entry, reply_alone)
+    entry["family"] = resolve_family(given, entry, _ADDRESSES, "original.source")
     check_family(entry["original.protocol"], entry["family"])
-    _check_zones(entry)
+    check_zones(entry)
     if reply_alone:
         return {key: value for key, value in entry.items() if key not in _ORIGINAL}
     _check_translation(entry)
@@ -109,7 +113,7 @@ def _read_nat(raw: Any, entry: Entry) -> None:
             entry[f"{key}.port_min"], entry[f"{key}.port_max"] = first, last
 
 
-def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
+def _complete_protocol(given: Mapping[str, Any], entry: Entry) -> None:
     if "protocol" not in given:
         raise InvalidValue("protocol", "is missing; write a name such as tcp, or a number")
     protocol = PROTOCOL.parse(given["protocol"], "protocol")
@@ -123,26 +127,26 @@ def _settle_protocol(given: Mapping[str, Any], entry: Entry) -> None:
         entry["master.protocol"] = protocol
 
 
-def _settle_tuples(entry: Entry, reply_alone: bool = False) -> None:
-    """Both ends and all that the protocol asks for, in every tuple that is there."""
+def _complete_tuples(entry: Entry, reply_alone: bool = False) -> None:
+    """Derive the original tuple from the reply if it is missing, and check that every tuple is complete."""
     if not tuple_of(entry, "original"):
         if not tuple_of(entry, "reply"):
             raise InvalidValue("original", "is missing; write the source and destination")
-        if not reply_alone and (_asked_translations(entry) or nat_status_bits(entry)):
+        if not reply_alone and (requested_ends(entry) or nat_status_bits(entry)):
             raise InvalidValue(
                 "original",
                 "is missing; with address translation it does not follow from reply, write both",
             )
         check_tuple(entry, "reply")
-        original = _turned_at("reply", entry)
+        original = _reversed_at("reply", entry)
         entry.update(with_tuple("original", original))
     for direction in ("original", "reply", "master"):
         if tuple_of(entry, direction):
             check_tuple(entry, direction)
-    _turned_at("original", entry)
+    _reversed_at("original", entry)
 
 
-def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
+def _reversed_at(direction: str, entry: Entry) -> dict[str, Any]:
     try:
         return reversed_tuple(tuple_of(entry, direction))
     except InvalidValue as fault:
@@ -152,33 +156,9 @@ def _turned_at(direction: str, entry: Entry) -> dict[str, Any]:
 _ADDRESSES = address_keys(ENTRY)
 
 
-def _check_zones(entry: Entry) -> None:
-    zones = [key for key in ("zone", "original.zone", "reply.zone") if entry.get(key)]
-    if len(zones) > 1:
-        raise InvalidValue(
-            zones[1],
-            f"{zones[0]} is given too, and an entry is in one zone, in both directions or in one; "
-            "leave one of them out",
-        )
-    if "master.zone" in entry:
-        raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")
-
-
-def _asked_translations(entry: Mapping[str, Any]) -> list[str]:
-    return [
-        end for end in ("source", "destination") if f"nat.{end}.address_min" in entry or f"nat.{end}.port_min" in entry
-    ]
-
-
-def nat_status_bits(entry: Mapping[str, Any]) -> int:
-    """The status bits by which an entry says that it is translated."""
-    claimed: int = entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
-    return claimed
-
-
 def _check_translation(entry: Entry) -> None:
-    """Where `nat` and `reply` are both there, the reply is plain or shows what `nat` asks for."""
-    asked = _asked_translations(entry)
+    """Raise `InvalidValue` if `reply` has another translation than `nat` requests, or `status` one that neither has."""
+    asked = requested_ends(entry)
     for end in asked:
         key = f"nat.{end}.port"
         if f"{key}_min" in entry and not protocol_keys(entry["original.protocol"]):
@@ -194,10 +174,10 @@ def _check_translation(entry: Entry) -> None:
     if not asked:
         if nat_status_bits(entry):
             for end, found in translations(entry).items():
-                _ask(entry, end, found)
+                _request_translation(entry, end, found)
         return
     plain = reversed_tuple(tuple_of(entry, "original"))
-    for end, answered_by in (("source", "destination"), ("destination", "source")):
+    for end, answered_by, _bit in NAT_ENDS:
         shown, was = entry[f"reply.{answered_by}"], plain[answered_by]
         low = entry.get(f"nat.{end}.address_min", was)
         high = entry.get(f"nat.{end}.address_max", was)
@@ -219,8 +199,8 @@ def _check_translation(entry: Entry) -> None:
             )
 
 
-def _ask(entry: Entry, end: str, found: Translation) -> None:
-    """Translation that status and reply show, as the request that would bring it about."""
+def _request_translation(entry: Entry, end: str, found: Translation) -> None:
+    """Request the translation that status and reply show."""
     key = f"nat.{end}"
     if found.address is not None:
         entry[f"{key}.address_min"] = entry[f"{key}.address_max"] = found.address
@@ -229,7 +209,7 @@ def _ask(entry: Entry, end: str, found: Translation) -> None:
 
 
 def to_document(entry: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Document:
-    """The document that shows `entry`."""
+    """Convert an entry to its document. Numbers without a name stay numbers."""
     document: Document = {}
     if "family" in entry:
         document["family"] = present_family(entry["family"])
@@ -257,21 +237,18 @@ def to_document(entry: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> Docum
 
 
 def present_translation(entry: Mapping[str, Any]) -> Document:
-    """`nat` as asked for, or as it is in force."""
+    """Return `nat` of a document: as requested, or else the NAT in force."""
     nat: Document = {}
-    for end in _asked_translations(entry):
-        key = f"nat.{end}"
-        asked: Document = {}
-        if f"{key}.address_min" in entry:
-            low = entry[f"{key}.address_min"]
-            high = entry.get(f"{key}.address_max", low)
-            text = types.present_address(low)
-            asked["address"] = text if low == high else f"{text}-{types.present_address(high)}"
-        if f"{key}.port_min" in entry:
-            first = entry[f"{key}.port_min"]
-            last = entry.get(f"{key}.port_max", first)
-            asked["port"] = first if first == last else f"{first}-{last}"
-        nat[end] = asked
+    for end in requested_ends(entry):
+        addresses, ports = requested_ranges(entry, end)
+        requested: Document = {}
+        if addresses is not None:
+            low, high = map(types.present_address, addresses)
+            requested["address"] = low if low == high else f"{low}-{high}"
+        if ports is not None:
+            first, last = ports
+            requested["port"] = first if first == last else f"{first}-{last}"
+        nat[end] = requested
     if nat:
         return nat
     for end, found in translations(entry).items():
@@ -284,16 +261,5 @@ def present_translation(entry: Mapping[str, Any]) -> Document:
 
 
 def as_declaration(entry: Mapping[str, Any]) -> Entry:
-    """An entry that was read, as the declaration that would bring it about again."""
+    """Convert an entry that was read to an entry for a request that creates it again, with its NAT as a request."""
     return from_document(to_document(entry))
-
-
-def bounds(entry: Mapping[str, Any], end: str) -> tuple[Any | None, Any | None]:
-    """The range of addresses and of ports that `nat` asks for at one end, None where open."""
-    key = f"nat.{end}"
-    addresses = ports = None
-    if f"{key}.address_min" in entry:
-        addresses = (entry[f"{key}.address_min"], entry[f"{key}.address_max"])
-    if f"{key}.port_min" in entry:
-        ports = (entry[f"{key}.port_min"], entry[f"{key}.port_max"])
-    return addresses, ports

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names for the 128 label bits of a connection, as connlabel.conf gives them.
+"""Labels: 128 bits of an entry, and the names that connlabel.conf gives them.
 
 Source: __labelmap_new in src/conntrack/labels.c of libnetfilter_conntrack.
 """
@@ -28,9 +28,10 @@ _BLANKS = " \f\r\t\v"
 
 
 class LabelMap:
-    """Label names to bits and back; without names, bits are their own names.
+    """Names of label bits. A bit without a name is shown as its number, from 0 to 127.
 
-    `fault` says why the file at `source` was not read. It matters only where a name is looked up.
+    `bits` maps names to bits, and `names` bits to names. `source` is the path of the file. `fault` is the reason why
+    that file could not be read; it is part of the error about an unknown name.
     """
 
     def __init__(self, bits: Mapping[str, int] | None = None, source: str = "", fault: str = "") -> None:
@@ -45,9 +46,9 @@ class LabelMap:
 
     @classmethod
     def read(cls, path: str | None = None) -> LabelMap:
-        """The map in the file at `path`, or in the first default file that exists, or none.
+        """Read the file at `path`, or by default the first of `DEFAULT_PATHS` that exists.
 
-        `InvalidValue` if the file at `path` cannot be read.
+        Raises `InvalidValue` if the file at `path` cannot be read. A default file that cannot be read becomes `fault`.
         """
         if path is not None:
             try:
@@ -65,12 +66,12 @@ class LabelMap:
 
     @classmethod
     def parse(cls, lines: Iterable[str], source: str) -> LabelMap:
-        """The map in the lines of a connlabel.conf, as libnetfilter_conntrack reads it.
+        """Read the lines of a connlabel.conf as libnetfilter_conntrack does. `source` is the name for messages.
 
-        The first definition of a name counts, and the first of a bit. Names that only nftables accepts come
-        last, so that they change nothing for the others. Unusable lines are skipped.
+        The first definition of a name counts, and the first of a bit. Names that only nftables accepts are added last,
+        so that they do not change the others. Unusable lines are skipped.
         """
-        import re  # of no use where there is no file
+        import re  # only needed if there is a file
 
         bits: dict[str, int] = {}
         named: set[int] = set()
@@ -92,7 +93,7 @@ class LabelMap:
         return labels
 
     def to_bits(self, raw: Any, key: str) -> list[int]:
-        """Bit numbers for a list of names and numbers; `InvalidValue` for an unknown name."""
+        """Convert names and numbers, or a single one, to bit numbers. Raises `InvalidValue` for an unknown name."""
         return [self._bit(item, key) for item in as_list(raw)]
 
     def _bit(self, item: Any, key: str) -> int:
@@ -116,19 +117,19 @@ class LabelMap:
         return f"{quoted(item)} is no label; {cure} or a name from {self.source or 'connlabel.conf'} (known: {known})"
 
     def to_names(self, bits: Iterable[int]) -> list[Any]:
-        """A name for each bit that has one, else the bit number."""
+        """Convert bit numbers to names. A bit without a name stays a number."""
         return [self.names.get(bit, bit) for bit in bits]
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file. Bytes that are not UTF-8 are escaped, as in `caf\\xe9`: Ansible returns no others."""
+    """Read the lines of a file. Bytes that are not UTF-8 are escaped, as in `caf\\xe9`: Ansible returns no others."""
     with input_file.binary(path) as file:
         content = input_file.content(file, _LARGEST)
     return content.decode("utf-8", "backslashreplace").split("\n")
 
 
 def _numbered(lines: Iterable[str]) -> Iterable[tuple[int, str]]:
-    """The bit and the rest of each line that begins with a bit."""
+    """Yield the bit and the rest of each line that begins with a bit."""
     import re
 
     for line in lines:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the documents of all things have in common: nested keys on one side, the rows of a table on the other."""
+"""Documents: nested dictionaries of strings, numbers, booleans and lists, and their conversion by attribute tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 
 
 def tree(rows: Iterable[Attribute]) -> Tree:
-    """The rows by the steps of their keys; rows that share a key have one kind for a user."""
+    """Return the rows of a table as a tree of the steps of their keys."""
     root: Tree = {}
     for row in rows:
         *steps, last = row.key.split(".")
@@ -33,7 +33,7 @@ def tree(rows: Iterable[Attribute]) -> Tree:
 
 
 def declared_keys(document: Any, known: Collection[str]) -> Document:
-    """The keys of a document that are not None; `InvalidValue` for one that is not `known`."""
+    """Return the keys of a document that are not None. Raises `InvalidValue` for a key that is not `known`."""
     check_mapping(document, "")
     given = {key: value for key, value in document.items() if value is not None}
     for key in given:
@@ -42,7 +42,7 @@ def declared_keys(document: Any, known: Collection[str]) -> Document:
     return given
 
 
-#: Words of conntrack(8), iptables and nftables, and the keys that stand for them here: the first that there is.
+#: Words of conntrack(8), iptables and nftables, and their keys here, of which a message names the first that exists.
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("src saddr ip_saddr ip6_saddr orig_src ctorigsrc src_ip", ("source", "original.source", "tuple.source")),
     (
@@ -89,7 +89,7 @@ _LONGEST = 80
 
 
 def no_such_key(parent: str, name: Any, known: Collection[str]) -> InvalidValue:
-    """That there is no key of this name below `parent`, with the one to write instead, or all that there are."""
+    """Return the error for a key that does not exist below `parent`, with the key to write instead, or all keys."""
     text = name if isinstance(name, str) and name.isprintable() else quoted(name)
     path = f"{parent}.{text[:_LONGEST]}" if parent else text[:_LONGEST]
     word = text.lower().strip().lstrip("-").replace("-", "_").replace(" ", "_").rpartition(_SYSCTL)[2]
@@ -106,12 +106,13 @@ def no_such_key(parent: str, name: Any, known: Collection[str]) -> InvalidValue:
 
 
 def check_mapping(raw: Any, key: str) -> None:
+    """Raise `InvalidValue` if the value under `key` is not a dictionary."""
     if not isinstance(raw, Mapping):
         raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write keys and values")
 
 
 def read(branch: Attribute | Tree, raw: Any, key: str, into: Values) -> None:
-    """Take over what a document has under `key`, each value by the kind of its row."""
+    """Parse the value under `key` into flat values. Raises `InvalidValue` with the path of the first fault."""
     if isinstance(branch, Attribute):
         into[key] = branch.kind.parse(raw, key)
         return
@@ -124,7 +125,7 @@ def read(branch: Attribute | Tree, raw: Any, key: str, into: Values) -> None:
 
 
 def read_extra(raw: Any) -> dict[str, bytes]:
-    """Attributes that this version does not know, from hexadecimal."""
+    """Convert `extra` of a document, unknown attributes in hexadecimal, to bytes. Raises `InvalidValue`."""
     check_mapping(raw, "extra")
     extra: dict[str, bytes] = {}
     for key, text in raw.items():
@@ -138,12 +139,12 @@ def read_extra(raw: Any) -> dict[str, bytes]:
 
 
 def present_family(family: int) -> Any:
-    """The name of a family, or its number if it has none."""
+    """Return the name of a family (`ipv4`, `ipv6`), or its number if it has none."""
     return _FAMILY_NAMES.get(family, family)
 
 
 def put(document: Document, key: str, value: Any) -> None:
-    """Set what is under a path such as `tcp.state`."""
+    """Set the value under a path such as `tcp.state`."""
     *steps, last = key.split(".")
     for step in steps:
         document = document.setdefault(step, {})
@@ -151,7 +152,7 @@ def put(document: Document, key: str, value: Any) -> None:
 
 
 def likewise(document: Mapping[str, Any], pattern: Mapping[str, Any]) -> Document:
-    """The part of `document` that has the keys of `pattern`."""
+    """Return the part of `document` that has the keys of `pattern`."""
     part: Document = {}
     for key, value in pattern.items():
         if key in document:
@@ -161,7 +162,7 @@ def likewise(document: Mapping[str, Any], pattern: Mapping[str, Any]) -> Documen
 
 
 def check_tuple(thing: Mapping[str, Any], direction: str) -> None:
-    """`InvalidValue` unless a tuple has both ends and just what its protocol asks for."""
+    """Raise `InvalidValue` if a tuple lacks an end or a key of its protocol, or has a key that its protocol lacks."""
     there = tuple_of(thing, direction)
     protocol = there["protocol"]
     name = PROTOCOL.present(protocol)
@@ -178,12 +179,12 @@ def check_tuple(thing: Mapping[str, Any], direction: str) -> None:
 
 
 def address_keys(rows: Iterable[Attribute]) -> tuple[str, ...]:
-    """The keys of a table that hold addresses."""
+    """Return the keys of a table that hold addresses."""
     return tuple(row.key for row in rows if isinstance(row.kind, types.Address) and row.family == AF_INET)
 
 
-def settle_family(given: Mapping[str, Any], thing: Mapping[str, Any], addresses: Iterable[str], first: str) -> int:
-    """The family that is declared, or is that of the address `first`; all the others must be of it."""
+def resolve_family(given: Mapping[str, Any], thing: Mapping[str, Any], addresses: Iterable[str], first: str) -> int:
+    """Return the declared family, or that of the address `first`. Raises `InvalidValue` if other addresses differ."""
     family = types.family_of(thing[first])
     if "family" in given:
         family = types.parse_name(given["family"], "family", FAMILIES, 255, "family")

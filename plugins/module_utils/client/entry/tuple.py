@@ -1,8 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tuples: protocol, addresses, ports, ICMP ids and GRE keys of one direction, and the zone that keeps them apart.
+"""Tuples: protocol, addresses, ports, ICMP ids and GRE keys of one direction.
 
-Source: include/net/netfilter/nf_conntrack_tuple.h, include/net/netfilter/nf_conntrack_zones.h.
+In an entry, the keys of a tuple begin with its direction (`original.source`). On its own, a tuple is a mapping without
+that prefix: `{"protocol": 6, "source": b"…", "destination": b"…", "source_port": 4000, "destination_port": 443}`.
+
+Source: include/net/netfilter/nf_conntrack_tuple.h.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _ICMPV6_ANSWERS = {128: 129, 139: 140}
 
 
 def protocol_keys(protocol: int) -> tuple[str, ...]:
-    """The keys that tell flows of `protocol` apart, besides the addresses."""
+    """Return the keys that a tuple of `protocol` has besides the addresses and the protocol. May be empty."""
     if protocol in PORT_PROTOCOLS:
         return _PORTS
     if protocol == uapi.IPPROTO_GRE:
@@ -39,7 +42,7 @@ def protocol_keys(protocol: int) -> tuple[str, ...]:
 
 
 def tuple_of(entry: Mapping[str, Any], direction: str) -> dict[str, Any]:
-    """The tuple of one direction without its zone: `{"source": …, "source_port": …}`."""
+    """Return the tuple of a direction or of the `master`, without its zone: `{"source": …, "source_port": …}`."""
     return {name: entry[key] for name, key in _keys_of(direction) if key in entry}
 
 
@@ -49,12 +52,12 @@ def _keys_of(direction: str) -> tuple[tuple[str, str], ...]:
 
 
 def with_tuple(direction: str, values: Mapping[str, Any]) -> Values:
-    """The keys of a tuple under those of its direction."""
+    """Return a tuple with the keys that it has in an entry: `{"original.source": …}`."""
     return {f"{direction}.{name}": value for name, value in values.items()}
 
 
 def answered_type(protocol: int, icmp_type: int) -> int | None:
-    """The ICMP type of the other direction, or None for a type that has none."""
+    """Return the ICMP type of the other direction, or None for a type that has none."""
     asked = _ICMP_ANSWERS if protocol == uapi.IPPROTO_ICMP else _ICMPV6_ANSWERS
     if icmp_type in asked:
         return asked[icmp_type]
@@ -62,9 +65,9 @@ def answered_type(protocol: int, icmp_type: int) -> int | None:
 
 
 def reversed_tuple(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A tuple as the packets of the other direction carry it, without translation.
+    """Return the tuple of the other direction, without NAT.
 
-    Raises `InvalidValue` for an ICMP type that no packet answers: it cannot be tracked.
+    Raises `InvalidValue` for an ICMP type that has no answer: the kernel does not track it.
     """
     other = dict(values)
     for one, two in (("source", "destination"), _PORTS, _KEYS):
@@ -83,24 +86,13 @@ def reversed_tuple(values: Mapping[str, Any]) -> dict[str, Any]:
     return other
 
 
-def zone_of(entry: Mapping[str, Any], direction: str) -> int:
-    """Return the zone in which the kernel keeps the tuple of a direction: `original` or `reply`."""
-    zone: int = entry.get(f"{direction}.zone") or entry.get("zone") or 0
-    return zone
-
-
-def any_zone(entry: Mapping[str, Any]) -> int:
-    """Return the zone of an entry, whether it has one for both directions or for one of them."""
-    return next((entry[key] for key in ("zone", "original.zone", "reply.zone") if entry.get(key)), 0)
-
-
 def tuple_key(entry: Mapping[str, Any], direction: str) -> Hashable:
     """Return the tuple of a direction, or of the `master`, with its family and without its zone, as a key."""
-    return entry["family"], frozenset(tuple_of(entry, direction).items())
+    return (entry["family"], *[entry.get(key) for _name, key in _keys_of(direction)])
 
 
 def describe_tuple(values: Mapping[str, Any]) -> str:
-    """A tuple in one line: `tcp 10.0.0.1:4000 -> 192.0.2.1:443`; an address that it lacks is `?`."""
+    """Return a tuple in one line: `tcp 10.0.0.1:4000 -> 192.0.2.1:443`. A missing address is `?`."""
     protocol = values.get("protocol")
     name = PROTOCOL.present(protocol) if protocol is not None else "unknown protocol"
 
@@ -121,5 +113,5 @@ def describe_tuple(values: Mapping[str, Any]) -> str:
 
 
 def default_reply(entry: Mapping[str, Any]) -> Values:
-    """The reply tuple as it was before any translation: the original turned round."""
+    """Return the reply tuple without NAT, which is the reversed original, with the keys that it has in an entry."""
     return with_tuple("reply", reversed_tuple(tuple_of(entry, "original")))

@@ -31,7 +31,7 @@ from ..netlink.socket import NetlinkTransport
 if TYPE_CHECKING:
     import asyncio
 
-#: The groups that can be subscribed to; the kernel never sends updates of expectations.
+#: The groups that a subscription can have. The kernel never sends updates of expectations.
 GROUPS: dict[str, int] = {
     "new": uapi.NFNLGRP_CONNTRACK_NEW,
     "update": uapi.NFNLGRP_CONNTRACK_UPDATE,
@@ -41,9 +41,9 @@ GROUPS: dict[str, int] = {
 }
 
 ENTRY_GROUPS = ("new", "update", "destroy")
-#: Bytes of events that may wait for the reader.
+#: Default size in bytes of the receive buffer. An event takes about 1 KiB of it.
 RECEIVE_BUFFER = 8 << 20
-#: Seconds between two readings of a table whose entries may change without an event.
+#: Default seconds between two readings of a table whose entries may change without events.
 CHECK = 10.0
 
 #: Values of the sysctl nf_conntrack_events.
@@ -55,11 +55,11 @@ EVENTS_AUTO = 2
 class Event(NamedTuple):
     """One event.
 
-    `kind` is a name of `GROUPS`; `entry` the entry or the expectation, as far as the kernel shows
-    it (an update has what changed, a destroy neither helper nor labels). `missed` is True where no
-    event told it, but a look at the table. `by_update` is True where an entry came to match, or
-    ceased to, and did not itself begin or end. `port_id` is the netlink port id of the process that
-    requested the change; this is usually its process id. It is 0 if packets or the kernel made the change.
+    `kind` is a name of `GROUPS`. `entry` is the entry or the expectation as a flat mapping, with the keys that the
+    kernel sends: an update has what changed, a destroy neither helper nor labels. `missed` is True if the table showed
+    the change, and no event. `by_update` is True if an update made an existing entry match or no longer match.
+    `port_id` is the netlink port id of the process that requested the change, which is usually its process id; it is 0
+    if packets or the kernel made the change.
     """
 
     kind: str
@@ -70,22 +70,34 @@ class Event(NamedTuple):
 
 
 class EventsOff(ConntrackError):
-    """The kernel sends no events in this namespace."""
+    """The kernel sends no events in this namespace: nf_conntrack_events is 0."""
 
 
 class Subscription:
-    """The events of the current namespace, of some groups, that match; close it after use.
+    """The events of some groups in the current network namespace that match. Close it after use.
 
-    The match is asked about what an event shows of an entry, which is not all: tuples, zone,
-    status, id and a mark other than 0 always; the timeout and the helper not in a destroy; the state
-    and labels where they changed, the state also in a destroy; the master in a new; counters and
-    timestamps in a destroy only. Use a `Follower` to match whole entries. Expectations are not asked about.
+    Iterate it with `for` or `async for`, or use `fileno` with another event loop. The match is evaluated for the keys
+    that an event has, and these are not all:
 
-    The kernel filters with a BPF program made from the match, as far as one can be made; what comes
-    through is asked here. Raises `EventsOff`, and `NotPermitted` without CAP_NET_ADMIN.
+    - always: tuples, zone, status, id, and a mark other than 0
+    - in all but destroy events: timeout, helper
+    - in destroy events only: counters, timestamps
+    - protocol state: in destroy events, and if it changed
+    - labels: if they changed
+    - master: in new events
+
+    A `Follower` matches complete entries. The match does not apply to expectations.
+
+    The kernel filters with a BPF program that is compiled from the match; the match is then evaluated for each event
+    that passes. Raises `EventsOff`, `NotPermitted` without CAP_NET_ADMIN, and `InvalidValue` for an unknown group or a
+    match that needs counters or timestamps of other events than destroy.
 
     Several tasks of one event loop may read one subscription: each event goes to one of them. Each loop needs a
     subscription of its own.
+
+    :param groups: names of `GROUPS`.
+    :param receive_buffer: bytes of events that may wait for the reader. Without CAP_NET_ADMIN in the initial user
+        namespace, net.core.rmem_max is the limit.
     """
 
     def __init__(
@@ -97,12 +109,12 @@ class Subscription:
     ) -> None:
         groups = tuple(groups)
         _check_groups(groups, match)
-        #: The sysctl nf_conntrack_events. With `EVENTS_AUTO` an entry that was created while
-        #: nobody listened never has an event, nor do the expectations of such a master.
+        #: The sysctl nf_conntrack_events. With `EVENTS_AUTO`, an entry that was created without any subscriber never
+        #: has an event, and neither have the expectations of such a master.
         self.mode = sysctl.read("events")
         if self.mode == EVENTS_OFF:
             raise EventsOff("the kernel sends no events here; set net.netfilter.nf_conntrack_events=1")
-        #: How often events were lost.
+        #: The number of overruns so far.
         self.overruns = 0
         self.closed = False
         self._match = match
@@ -113,14 +125,14 @@ class Subscription:
             numbers = [GROUPS[name] for name in groups]
             return connect(receive_buffer=receive_buffer, groups=numbers, program=program)
 
-        #: Whether the kernel filters.
+        #: Whether the kernel filters with a BPF program.
         self.filtered = bool(program)
         try:
             self._datagrams = listen(program)
         except KernelError:
             if not program:
                 raise
-            # A long program may be beyond net.core.optmem_max: it would only have spared work.
+            # A long program may exceed net.core.optmem_max; the match is then evaluated here for all events.
             self._datagrams = listen(b"")
             self.filtered = False
 
@@ -131,7 +143,7 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """End it; whoever iterates comes to the end, too."""
+        """Close the subscription. Iterations end."""
         if self._waiting:
             self._waiting[0].get_loop().remove_reader(self.fileno())
         self.closed = True
@@ -139,36 +151,35 @@ class Subscription:
         self._datagrams.close()
 
     def fileno(self) -> int:
-        """The file descriptor, readable when there are events: for poll and event loops."""
+        """Return the file descriptor for poll and event loops. It is readable if there are events."""
         return self._datagrams.fileno()
 
     @property
     def receive_buffer(self) -> int:
-        """The size that the receive buffer really has, in bytes as the kernel counts them.
+        """The actual size of the receive buffer, in bytes as the kernel counts them.
 
-        That is twice what was asked for: the kernel's own records (about 1 KiB an event) count,
-        too. Outside the initial user namespace it is limited by net.core.rmem_max.
+        That is twice the requested size, because the kernel counts its own records (about 1 KiB for each event), too.
         """
         return self._datagrams.receive_buffer
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether there are events to receive, after `timeout` seconds (None: as long as it takes)."""
+        """Wait for events for at most `timeout` seconds (None: no limit), and return whether there are any."""
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         return bool(poll.poll(None if timeout is None else max(0, math.ceil(timeout * 1000))))
 
     async def ready(self, timeout: float | None = None) -> bool:
-        """What `wait` says, in asyncio's running event loop: other tasks go on meanwhile.
+        """Wait as `wait` does, in asyncio's running event loop.
 
-        Any number of tasks of one loop may wait; where another one was faster, or the subscription
-        was closed, the answer is False before its time. Raises `ConntrackError` while tasks of another loop wait.
+        Several tasks of one loop may wait. Returns False early if another task took the events, or the subscription was
+        closed. Raises `ConntrackError` while tasks of another loop wait.
         """
         import asyncio
 
         if self.closed:
             return False
         if self.wait(0):
-            await asyncio.sleep(0)  # others have their turn also when events never cease
+            await asyncio.sleep(0)  # lets other tasks run while there are always events
             return self._now()
         loop = asyncio.get_running_loop()
         if any(other.get_loop() is not loop for other in self._waiting):
@@ -178,7 +189,7 @@ class Subscription:
         if not self._waiting:
             loop.add_reader(descriptor, self._wake)
         self._waiting.append(ready)
-        alarm = None if timeout is None else loop.call_later(timeout, _settle, ready)
+        alarm = None if timeout is None else loop.call_later(timeout, _finish, ready)
         try:
             await ready
         finally:
@@ -194,18 +205,18 @@ class Subscription:
 
     def _wake(self) -> None:
         for ready in self._waiting:
-            _settle(ready)
+            _finish(ready)
 
     def receive(self) -> list[Event]:
-        """The events of the next datagram, waiting for it some seconds; there may be none that match.
+        """Return the matching events of the next datagram, for which it waits some seconds. The list may be empty.
 
-        Raises `Overrun` where events were lost, and counts it in `overruns`.
+        Raises `Overrun` if events were lost, and counts it in `overruns`.
         """
         events = (parse_event(message) for _sequence, message in parse(self._datagram()))
         return [event for event in events if event is not None and self.wants(event)]
 
     def skip(self, most: int) -> int:
-        """Throw away events that wait, up to so many of them, unread; gives how many. Raises `Overrun`, too."""
+        """Discard up to `most` datagrams of events that wait, and return their number. Raises `Overrun`, too."""
         number = 0
         while number < most and self.wait(0):
             self._datagram()
@@ -213,7 +224,7 @@ class Subscription:
         return number
 
     def _datagram(self) -> bytes:
-        """The next datagram, an empty one where none came."""
+        """Receive the next datagram. It is empty if none came in time."""
         try:
             return self._datagrams.receive()
         except OSError as error:
@@ -224,23 +235,23 @@ class Subscription:
             raise kernel_error("receiving events", error.errno or errno.EIO) from error
 
     def wants(self, event: Event) -> bool:
-        """Whether the match holds for what the event shows; it does for expectations."""
+        """Whether the match holds for the keys that an event has. It always holds for expectations."""
         return event.kind not in ENTRY_GROUPS or self._match(event.entry)
 
     def __iter__(self) -> Iterator[Event]:
-        """Events until it is closed. Raises `Overrun` where some were lost; iterate again to go on."""
+        """Yield events until it is closed. Raises `Overrun` if events were lost; iterate again to continue."""
         while not self.closed:
             yield from self.receive()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """The same in asyncio's running event loop."""
+        """Yield events in asyncio's running event loop, as `for` does."""
         while not self.closed:
             if await self.ready():
                 for event in self.receive():
                     yield event
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
+def _finish(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
 
@@ -273,7 +284,7 @@ _EXPECTATION_EVENTS = {
 
 
 def parse_event(message: Message) -> Event | None:
-    """The event in a message, None in one that is none."""
+    """Return the event in a message, or None if the message is another one."""
     if message.type == uapi.IPCTNL_MSG_CT_NEW:
         kind = "new" if message.flags & uapi.NLM_F_CREATE else "update"
         return Event(kind, parse_entry(message), port_id=message.port)

@@ -1,12 +1,26 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an expectation is: a connection that another one, its master, has announced and that has not come yet.
+"""Expectations: connections that another one, the master, has announced, and that have not begun yet.
 
-An expectation is a flat mapping from the keys of `EXPECTATION` to values, plus `family`, as an entry
-is one. A connection is expected if its original tuple equals `tuple` in the bits that are set in `mask`;
-the kernel compares the destination in full whatever the mask says.
+An expectation is a flat mapping, as an entry is (entry/entry.py):
 
-The kernel never says the zone of an expectation, which is that of its master: `located` finds it out.
+    key                                       value
+    family                                    int: AF_INET (2) or AF_INET6 (10)
+    tuple.…, mask.…, master.…, nat.tuple.…    the keys of a tuple, as in `original.…` of an entry
+    zone                                      int: that of the master
+    class                                     int: number of the helper's class of expectations
+    flags                                     int: NF_CT_EXPECT_* bits
+    function                                  str: name of the kernel function for NAT, such as `nat-follow-master`
+    nat.direction                             int: 0 is original, 1 is reply
+    timeout                                   int: seconds that are left
+    helper                                    str: name of the master's helper
+    id                                        int: the kernel's id of the expectation
+    extra                                     dict of bytes by attribute path, as in an entry
+
+A connection is expected if its original tuple equals `tuple` in the bits that are set in `mask`. The kernel always
+compares the destination in full. It never reports the zone of an expectation: `located` determines it.
+
+The functions that take a `Table` raise `NotPermitted`, `Unavailable` and `ResultUnknown` as its methods do.
 
 Source: ctattr_expect and ctattr_expect_nat in include/uapi/linux/netfilter/nfnetlink_conntrack.h, and
 what net/netfilter/nf_conntrack_netlink.c and nf_conntrack_expect.c do with each.
@@ -34,10 +48,11 @@ from ..entry.nested import (
     put,
     read,
     read_extra,
-    settle_family,
+    resolve_family,
     tree,
 )
-from ..entry.tuple import any_zone, describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..entry.tuple import describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..entry.zone import any_zone
 from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
 from ..netlink.message import Message
 from ..table import Table, parse_answer
@@ -54,12 +69,12 @@ FLAGS: dict[str, int] = {
     "inactive": uapi.NF_CT_EXPECT_INACTIVE,
     "userspace": uapi.NF_CT_EXPECT_USERSPACE,
 }
-#: Flags that a request can set; `userspace` the kernel takes away from those whose master has a helper.
+#: Flags that a request can set. The kernel clears `userspace` if the master has a helper.
 SETTABLE_FLAGS = uapi.NF_CT_EXPECT_PERMANENT | uapi.NF_CT_EXPECT_INACTIVE
 
 
 def _tuple(prefix: str, number: int, use: int) -> Iterator[Attribute]:
-    """The rows of a tuple; none in an expectation has a zone of its own."""
+    """Return the rows of a tuple. Tuples of an expectation have no zone of their own."""
     return (row for row in tuple_rows(prefix, number, use) if not row.key.endswith(".zone"))
 
 
@@ -92,14 +107,14 @@ _TUPLE = tuple(dict.fromkeys(row.key for row in EXPECTATION if row.key.startswit
 
 _KEYS = frozenset(row.key for row in EXPECTATION if row.use & KEY)
 _CREATED = frozenset(row.key for row in EXPECTATION if row.use & CREATE)
-#: What a creation says, with the helper beside a class; see `create`.
+#: The keys of a request to create an expectation. For the helper, see `_with_helper`.
 _SENT = _CREATED | {"helper"}
-#: The kernel wants to see all three tuples in an update, too.
+#: The keys of an update, for which the kernel requires all three tuples, too.
 _UPDATED = frozenset(key for key in _CREATED if key.startswith(("zone", "tuple.", "mask.", "master."))) | {"timeout"}
 _DELETED = _KEYS | {"id"}
 _OF_MASTER = frozenset(key for key in _CREATED if key.startswith(("zone", "master.")))
 
-#: What of a tuple a mask leaves some choice in, and NAT remembers; the rest is about the destination.
+#: The keys of a tuple to which a mask applies, and which NAT stores; all others belong to the destination.
 _OF_SOURCE = ("source", "source_port", "source_key", "icmp_id")
 
 
@@ -107,13 +122,13 @@ _OF_SOURCE = ("source", "source_port", "source_key", "icmp_id")
 
 
 def identity(expectation: Mapping[str, Any]) -> Identity:
-    """What makes it this expectation and no other: zone, family and tuple."""
+    """Return the hashable identity of an expectation: its zone, family and tuple."""
     get = expectation.get
     return (get("zone") or 0, get("family"), *(get(key) for key in _TUPLE))
 
 
 def describe(expectation: Mapping[str, Any]) -> str:
-    """One line that names it: `expectation of tcp 192.0.2.21 -> 10.0.0.1:4000 (zone 5)`; `?` is any address."""
+    """Return one line that names it: `expectation of tcp 192.0.2.21 -> 10.0.0.1:4000 (zone 5)`. `?` is any address."""
     shown = {
         name: value
         for name, value in tuple_of(expectation, "tuple").items()
@@ -124,28 +139,28 @@ def describe(expectation: Mapping[str, Any]) -> str:
 
 
 def master_of(expectation: Mapping[str, Any]) -> Entry:
-    """The identity of its master, as that of an entry."""
+    """Return an entry with the family, zone and original tuple of the master, by which to find it."""
     about = {key: expectation[key] for key in ("family", "zone") if key in expectation}
     return {**about, **with_tuple("original", tuple_of(expectation, "master"))}
 
 
 def overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether some connection is expected by both, which the kernel allows only in different zones."""
+    """Whether a connection can be expected by both, which the kernel allows only in different zones."""
     if any(one.get(key, 0) != other.get(key, 0) for key in ("family", "zone")):
         return False
     for key in _TUPLE:
         name = key.partition(".")[2]
         here, there = one.get(key), other.get(key)
         if name in _OF_SOURCE and here is not None and there is not None:
-            mask = _number(one.get(f"mask.{name}", 0)) & _number(other.get(f"mask.{name}", 0))
-            if (_number(here) ^ _number(there)) & mask:
+            mask = _as_integer(one.get(f"mask.{name}", 0)) & _as_integer(other.get(f"mask.{name}", 0))
+            if (_as_integer(here) ^ _as_integer(there)) & mask:
                 return False
         elif here != there:
             return False
     return True
 
 
-def _number(value: Any) -> int:
+def _as_integer(value: Any) -> int:
     return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)
 
 
@@ -154,16 +169,16 @@ def _is_zero(value: Any) -> bool:
 
 
 def _full(name: str, value: Any) -> Any:
-    """The mask by which all of a value counts."""
+    """Return the mask by which all bits of a value count."""
     if isinstance(value, bytes):
         return b"\xff" * len(value)
     return 0xFF if name in ("icmp_type", "icmp_code") else 0xFFFF
 
 
 def creation(declared: Mapping[str, Any]) -> Expectation:
-    """All that a request to create `declared` has to say, with a whole mask.
+    """Return a complete expectation, as a request to create it must have it.
 
-    The timeout is not in it: a new expectation has that of its helper.
+    It has no timeout: the kernel gives a new expectation that of the helper. Raises `InvalidValue` without a master.
     """
     if "master.source" not in declared:
         raise InvalidValue("master", "is missing; write the original tuple of the connection that announces this one")
@@ -178,10 +193,9 @@ def creation(declared: Mapping[str, Any]) -> Expectation:
 
 
 def with_whole_mask(declared: Mapping[str, Any]) -> Expectation:
-    """The same expectation with a mask for each value of its tuple.
+    """Return the expectation with a mask for each key of its tuple.
 
-    Of the source, what the mask does not say counts in full where the tuple has it and not at all where
-    it is zero or left out.
+    The default mask of the source has all bits, or none if the tuple has 0 or nothing there.
     """
     expectation = dict(declared)
     for name, value in tuple_of(declared, "tuple").items():
@@ -200,9 +214,9 @@ def _zero(value: Any) -> Any:
 
 
 def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[Change]:
-    """What of `declared` is not so in `actual`; the kernel can change none of it in place.
+    """Return the keys in which `actual` differs from `declared`. The kernel can change none of them in place.
 
-    The countdown is left out, as are parts of the mask and of NAT that the kernel does not heed.
+    The timeout is not compared, nor are parts of the mask and of NAT that the kernel ignores.
     """
     changes: dict[str, Change] = {}
     for row in EXPECTATION:
@@ -226,10 +240,12 @@ def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
 
 
 def from_document(document: Mapping[str, Any]) -> Expectation:
-    """The expectation that `document` declares; a key that is None counts as absent.
+    """Convert the document of an expectation to the expectation. A key that is None counts as absent.
 
-    The result has a family and a whole tuple, zero where the source was left open. Read-only keys are
-    taken over and are of no consequence. Raises `InvalidValue` with the path of the first fault.
+    A document has the same keys as nested dictionaries, with addresses and names as strings: `{"tuple": {"protocol":
+    "tcp", "destination": "192.0.2.1", "destination_port": 2000}, "master": {…}}`. The result has a family and a
+    complete tuple, with 0 for a source that was left out. Read-only keys are converted and have no effect in requests.
+    Raises `InvalidValue` with the path of the first fault.
     """
     given = declared_keys(document, _TOP)
     expectation: Expectation = {}
@@ -244,19 +260,19 @@ def from_document(document: Mapping[str, Any]) -> Expectation:
     ):
         if key not in expectation:
             raise InvalidValue(key, f"is missing; write {cure}")
-    expectation["family"] = settle_family(given, expectation, _ADDRESSES, "tuple.destination")
-    _settle_tuple(expectation)
-    _settle_mask(expectation)
+    expectation["family"] = resolve_family(given, expectation, _ADDRESSES, "tuple.destination")
+    _complete_tuple(expectation)
+    _complete_mask(expectation)
     if tuple_of(expectation, "master"):
         expectation.setdefault("master.protocol", expectation["tuple.protocol"])
         check_tuple(expectation, "master")
         check_family(expectation["master.protocol"], expectation["family"])
     if "nat" in given:
-        _settle_nat(expectation)
+        _complete_nat(expectation)
     return expectation
 
 
-def _settle_tuple(expectation: Expectation) -> None:
+def _complete_tuple(expectation: Expectation) -> None:
     protocol = expectation["tuple.protocol"]
     expectation.setdefault("tuple.source", bytes(len(expectation["tuple.destination"])))
     named = protocol_keys(protocol)
@@ -268,7 +284,7 @@ def _settle_tuple(expectation: Expectation) -> None:
     check_family(protocol, expectation["family"])
 
 
-def _settle_mask(expectation: Expectation) -> None:
+def _complete_mask(expectation: Expectation) -> None:
     there = tuple_of(expectation, "tuple")
     for name, value in tuple_of(expectation, "mask").items():
         key = f"mask.{name}"
@@ -280,13 +296,13 @@ def _settle_mask(expectation: Expectation) -> None:
             raise InvalidValue(key, "the kernel compares it in full; a mask is of the source alone, leave it out")
 
 
-def _settle_nat(expectation: Expectation) -> None:
+def _complete_nat(expectation: Expectation) -> None:
     there = tuple_of(expectation, "nat.tuple")
     if "nat.direction" not in expectation:
         raise InvalidValue("nat.direction", f"is missing; write {' or '.join(DIRECTIONS)}")
     if expectation["nat.direction"] not in DIRECTIONS.values():
         raise InvalidValue("nat.direction", f"is neither; write {' or '.join(DIRECTIONS)}")
-    # The kernel has no protocol of its own for it and shows that of the master
+    # The kernel stores no protocol for it, and reports that of the master
     protocol = expectation["master.protocol" if "master.protocol" in expectation else "tuple.protocol"]
     if there.get("protocol", protocol) != protocol:
         raise InvalidValue(
@@ -304,7 +320,7 @@ def _settle_nat(expectation: Expectation) -> None:
 
 
 def to_document(expectation: Mapping[str, Any]) -> Document:
-    """The document that shows `expectation`."""
+    """Convert an expectation to its document."""
     document: Document = {}
     if "family" in expectation:
         document["family"] = present_family(expectation["family"])
@@ -315,7 +331,7 @@ def to_document(expectation: Mapping[str, Any]) -> Document:
         if row.key == "zone" and not value:
             continue
         if row.key.startswith("nat.tuple.") and name.startswith("destination") and _is_zero(value):
-            continue  # of no meaning there, and always zero
+            continue  # without a meaning there, and always 0
         put(document, row.key, row.kind.present(value))
     if expectation.get("extra"):
         document["extra"] = {path: data.hex() for path, data in expectation["extra"].items()}
@@ -324,7 +340,7 @@ def to_document(expectation: Mapping[str, Any]) -> Document:
 
 # Which expectations
 
-#: The keys of a match that an expectation can be asked for.
+#: The keys of a match that apply to expectations.
 MATCH_KEYS = (
     "family",
     "protocol",
@@ -349,7 +365,7 @@ MATCH_KEYS = (
 
 
 def parse_match(raw: Any, labels: LabelMap, key: str = "match") -> Match:
-    """The match, to be asked about `as_entry` of an expectation, that a dictionary or a list of them describes."""
+    """Convert a dictionary, or a list of them, to a match for `as_entry` of expectations. Raises `InvalidValue`."""
     from ..match import match
 
     parsed = match.parse_match(raw, labels, key)
@@ -373,7 +389,7 @@ def _check_match(raw: Any, key: str) -> None:
 
 
 def as_entry(expectation: Mapping[str, Any]) -> Entry:
-    """What a match is asked about: an expectation as an entry with the expected tuple as its original."""
+    """Return an expectation as the entry that a match takes, with the expected tuple as its original tuple."""
     shown = {key: expectation[key] for key in ("family", "zone", "helper", "timeout") if key in expectation}
     master = with_tuple("master", tuple_of(expectation, "master"))
     return {**shown, **with_tuple("original", tuple_of(expectation, "tuple")), **master}
@@ -389,49 +405,49 @@ def _about(expectation: Mapping[str, Any], keys: Any) -> bytes:
 
 
 def create_message(expectation: Mapping[str, Any]) -> Message:
-    """Create an expectation (see `creation`); refused with EEXIST if there is one for its tuple."""
+    """Build the request to create an expectation (see `creation`). The kernel returns EEXIST if its tuple is taken."""
     return Message(uapi.IPCTNL_MSG_EXP_NEW, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, _about(expectation, _SENT))
 
 
 def update_message(expectation: Mapping[str, Any]) -> Message:
-    """Set the countdown of an expectation that is there, which is all that can be changed of it."""
+    """Build the request to set the timeout of an expectation, the only key that the kernel changes in place."""
     return Message(uapi.IPCTNL_MSG_EXP_NEW, 0, _about(expectation, _UPDATED))
 
 
 def get_message(expectation: Mapping[str, Any]) -> Message:
-    """Ask for the expectation under whose mask the tuple falls.
+    """Build the request for the expectation whose tuple and mask match this tuple.
 
-    Without the id: before Linux 6.11 the kernel compares it with another number than it shows.
+    It has no id: before Linux 6.11, the kernel compares the id with another number than it reports.
     """
     return Message(uapi.IPCTNL_MSG_EXP_GET, 0, _about(expectation, _KEYS))
 
 
 def delete_message(expectation: Mapping[str, Any]) -> Message:
-    """Delete the expectation under whose mask the tuple falls; with `id`, only if it is that one."""
+    """Build the request to delete the expectation whose tuple and mask match; with `id`, only the one with this id."""
     return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, _about(expectation, _DELETED))
 
 
 def flush_message() -> Message:
-    """Delete every expectation; the kernel heeds no family here."""
+    """Build the request to delete every expectation. The kernel ignores the family here."""
     return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg())
 
 
 def dump_message(family: int = 0) -> Message:
-    """Ask for every expectation of a family, or of all."""
+    """Build the request for all expectations of a family, or of both."""
     return Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family))
 
 
 def dump_of_master_message(expectation: Mapping[str, Any]) -> Message:
-    """Ask for every expectation that has the master of this one.
+    """Build the request for all expectations that have the master of this one.
 
-    With NLM_F_ACK: the kernel else says nothing at all where the master has no helper.
+    It has NLM_F_ACK: otherwise the kernel sends nothing at all if the master has no helper.
     """
     payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
     return Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload)
 
 
 def parse_expectation(message: Message) -> Expectation:
-    """The expectation in a message of the kernel's."""
+    """Return the expectation in a message. Raises `MalformedMessage`."""
     expectation = _EXPECTATIONS.decode(*payload_of(message))
     expectation["family"] = family_of(message)
     return expectation
@@ -441,10 +457,10 @@ def parse_expectation(message: Message) -> Expectation:
 
 
 def create(table: Table, expectation: Mapping[str, Any]) -> None:
-    """Create an expectation. Its countdown is its helper's; `update` it to have another.
+    """Create an expectation. Its timeout is that of its helper; use `update` to change it.
 
-    Raises `Exists` where there is one for its tuple; `NotFound` without its master, `Unsupported` where
-    that has no helper, `TableFull`. One too many for the helper makes the kernel forget the oldest.
+    Raises `Exists` if its tuple is taken, `NotFound` without its master, `Unsupported` if the master has no helper, and
+    `TableFull`. If the helper has its maximum number of expectations, the kernel deletes the oldest one.
     """
     doing = f"creating the {describe(expectation)}"
     try:
@@ -454,10 +470,10 @@ def create(table: Table, expectation: Mapping[str, Any]) -> None:
 
 
 def _with_helper(table: Table, expectation: Expectation) -> Expectation:
-    """A creation that has a class with the name of its master's helper, and any other without.
+    """Add the name of the master's helper to a creation that has a class, and remove it from others.
 
-    Kernels before the middle of 2026 (5.10.223 among them) heed a class only beside the name; since then it is
-    always the master's own helper that counts.
+    Kernels before the middle of 2026 (5.10.223 among them) apply a class only if the request has the name. Newer
+    kernels always use the master's own helper.
     """
     others = {key: value for key, value in expectation.items() if key != "helper"}
     if not expectation.get("class"):
@@ -465,22 +481,22 @@ def _with_helper(table: Table, expectation: Expectation) -> Expectation:
     try:
         master = table.get(master_of(expectation))
     except NotFound:
-        return others  # the kernel says so, too
+        return others  # the kernel then returns the same error
     return {**others, **{key: master[key] for key in ("helper",) if key in master}}
 
 
 def update(table: Table, expectation: Mapping[str, Any]) -> None:
-    """Set the countdown of an expectation that was read. Raises `NotFound`."""
+    """Set the timeout of an expectation that was read. Raises `NotFound`."""
     table.ask(f"updating the {describe(expectation)}", update_message(creation_of(expectation)), EXPECTATION)
 
 
 def creation_of(expectation: Mapping[str, Any]) -> Expectation:
-    """An expectation with its countdown and with all of its tuples."""
+    """Return a complete expectation with its timeout."""
     return {**creation(expectation), **{key: expectation[key] for key in ("timeout",) if key in expectation}}
 
 
 def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
-    """The expectation with the zone and tuple of this one. Raises `NotFound`."""
+    """Return the expectation with the zone and tuple of this one. Raises `NotFound`."""
     found = find_by_tuple(table, expectation)
     if identity(found) != identity(expectation):
         raise NotFound(f"reading the {describe(expectation)}", errno.ENOENT)
@@ -488,25 +504,25 @@ def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
 
 
 def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
-    """The expectation under whose mask the tuple falls. Raises `NotFound`."""
+    """Return the expectation whose tuple and mask match this tuple. Raises `NotFound`."""
     doing = f"reading the {describe(expectation)}"
     answers = table.ask(doing, get_message(expectation), EXPECTATION)
     if not answers:
         raise NotFound(doing, errno.ENOENT)
-    return {**_zone_of(expectation), **parse_answer(doing, parse_expectation, answers[0])}
+    return {**_zone_item(expectation), **parse_answer(doing, parse_expectation, answers[0])}
 
 
-def _zone_of(expectation: Mapping[str, Any]) -> Expectation:
+def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
     return {"zone": expectation["zone"]} if expectation.get("zone") else {}
 
 
 def delete(table: Table, expectation: Mapping[str, Any]) -> None:
-    """Delete an expectation, with `id` only if it is still the one that was read. Raises `NotFound`."""
+    """Delete an expectation; with `id`, only if it is still the one that was read. Raises `NotFound`."""
     doing = f"deleting the {describe(expectation)}"
     try:
         table.ask(doing, delete_message(expectation), EXPECTATION)
     except NotFound:
-        # Before Linux 6.11 the kernel compares the id with another number than it shows
+        # Before Linux 6.11, the kernel compares the id with another number than it reports
         if "id" not in expectation or find_by_tuple(table, expectation).get("id") != expectation["id"]:
             raise
         without = {key: value for key, value in expectation.items() if key != "id"}
@@ -519,20 +535,21 @@ def flush(table: Table) -> None:
 
 
 def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
-    """Every expectation of the table's namespace, of one family or of both, without their zones."""
+    """Yield the expectations of the table's namespace, of one family or of both, without their zones."""
     return table.read(dump_message(family), parse_expectation)
 
 
 def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
-    """Every expectation that has the master of this one. Raises `NotFound` without that."""
+    """Yield the expectations that have the master of this one. Raises `NotFound` without the master."""
     for found in table.read(dump_of_master_message(expectation), parse_expectation):
-        yield {**_zone_of(expectation), **found}
+        yield {**_zone_item(expectation), **found}
 
 
 def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator[Expectation]:
-    """Expectations that were read, each with its zone. Those that are gone meanwhile are left out.
+    """Yield expectations that were read, with their zones. Those that no longer exist are left out.
 
-    One in zone 0 costs a request; for others, the table of connections is read once for their masters.
+    This takes a request for each, and for expectations in other zones than 0, one reading of the table for their
+    masters.
     """
     zones: dict[Hashable, set[int]] | None = None
     for expectation in expectations:
@@ -547,6 +564,11 @@ def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator
                 break
 
 
+def dump(table: Table, match: Match) -> Iterator[Expectation]:
+    """The expectations that match (see `parse_match`), each with its zone."""
+    return (found for found in located(table, read_all(table)) if match(as_entry(found)))
+
+
 def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
     try:
         found = find_by_tuple(table, {**expectation, "zone": zone})
@@ -556,7 +578,7 @@ def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
 
 
 def _zones_of_masters(table: Table) -> dict[Hashable, set[int]]:
-    """The zones of connections with a helper, by their original tuples."""
+    """Return the zones of entries with a helper, by their original tuples."""
     zones: dict[Hashable, set[int]] = defaultdict(set)
     for entry in table.dump():
         zone = any_zone(entry)
@@ -566,7 +588,7 @@ def _zones_of_masters(table: Table) -> dict[Hashable, set[int]]:
 
 
 def _explained(error: KernelError, expectation: Mapping[str, Any]) -> KernelError:
-    """A refusal to create, with what it means there."""
+    """Add a hint to the error of a creation."""
     code = error.errno
     if isinstance(error, NotFound):
         return error.with_hint(NO_MASTER)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network namespace of this thread: which it is, entering another, making a new one.
+"""The network namespace of this thread: identify it, enter another one, create a new one.
 
-Python has setns and unshare from 3.12 on only; before that they come from the C library by ctypes, which the
-packages of OpenWrt have apart from Python.
+Python has setns and unshare since 3.12. Before, they are called in the C library by ctypes, which is a package of its
+own on OpenWrt.
 
 Source: namespaces(7), setns(2), unshare(2).
 """
@@ -19,7 +19,7 @@ CLONE_NEWNET = 0x40000000
 
 
 def current() -> tuple[int, int] | None:
-    """What tells this thread's network namespace from any other; None where there is no /proc."""
+    """Return the device and inode that identify the network namespace of this thread, or None without /proc."""
     try:
         found = os.stat("/proc/thread-self/ns/net")
     except OSError:
@@ -28,12 +28,12 @@ def current() -> tuple[int, int] | None:
 
 
 def path_of(name: str) -> str:
-    """The file that stands for a namespace: a path as it is, or a name under /run/netns."""
+    """Return the file of a namespace: a path as it is, or a name under /run/netns."""
     return name if "/" in name else os.path.join("/run/netns", name)
 
 
 def enter(path: str) -> None:
-    """Move this thread into the network namespace that `path` stands for.
+    """Move this thread into the network namespace of the file `path`.
 
     Raises `OSError`, and `ConntrackError` if this Python cannot do it.
     """
@@ -45,7 +45,7 @@ def enter(path: str) -> None:
 
 
 def enter_asked(name: str, cure: str = "run as root") -> None:
-    """Move this thread into the network namespace that an option `netns` asks for, by its name or its path.
+    """Move this thread into the network namespace that the option `netns` has, by its name or its path.
 
     Raises `ConntrackError`, whose sentence ends with the `cure`.
     """
@@ -62,7 +62,7 @@ def enter_asked(name: str, cure: str = "run as root") -> None:
 
 
 def leave_for_a_new_one() -> None:
-    """Move this thread into a network namespace made for it. Raises what `enter` does."""
+    """Move this thread into a new network namespace. Raises the same errors as `enter`."""
     _call("unshare", CLONE_NEWNET)
 
 

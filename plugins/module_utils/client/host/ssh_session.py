@@ -1,21 +1,19 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The connections through which this process is being run, so that a flush can spare them.
+"""The SSH connections that run this process, so that a flush can keep their entries.
 
-Whoever runs a command on a host comes in through a TCP connection that some ancestor of the
-process holds: sshd, usually. sudo wipes the environment, and without root one sees nobody's
-sockets but one's own, so two things are looked at, and whatever is found counts: the sockets of
-the ancestors, and SSH_CONNECTION in the environment of the process and of its ancestors.
+An ancestor of the process, usually sshd, has the socket of the connection. sudo removes the environment, and only root
+sees the sockets of other users. Two sources are therefore used, and all connections of both count:
 
-A process that has no SSH server among its ancestors has outlived the connection it was started
-by, or never had one: an asynchronous task, a shell in tmux, a job of cron or systemd. An
-environment may name a connection that is long over, and whoever waits for the process comes back
-through another one, perhaps this very moment. So every connection to an SSH server of this host
-counts then.
+- the sockets of the ancestors
+- SSH_CONNECTION in the environment of the process and of its ancestors
 
-sshd's peer may be a program on this host that accepts connections and passes them on, such as sslh, haproxy,
-stunnel or socat. The entry of the operator's connection is then that of the program's other socket, so all
-connections of the program are found as well.
+A process without an SSH server among its ancestors was detached from its connection, or never had one: an asynchronous
+task, a shell in tmux, a job of cron or systemd. Its environment may name a connection that has ended, and the client
+may connect again at any time. All connections to SSH servers of this host then count.
+
+The peer of sshd may be a program on this host that forwards connections, such as sslh, haproxy, stunnel or socat. The
+operator's connection is then one of the other connections of the program, and these count, too.
 
 Source: sshd(8) on SSH_CONNECTION, proc(5) on PID/stat, PID/environ, PID/fd and net/tcp.
 """
@@ -36,14 +34,14 @@ from ..match.expression import And, InRanges, Or, Predicate, Term, points
 _STATES = _ESTABLISHED, _LISTENING = "01", "0A"  # net/tcp_states.h
 _MAPPED = bytes(10) + b"\xff\xff"
 _LINK_LOCAL = b"\xfe\x80"
-#: How the names of SSH servers' processes begin: OpenSSH has sshd, sshd-session and sshd-auth.
+#: Prefixes of the process names of SSH servers: OpenSSH has sshd, sshd-session and sshd-auth.
 _SERVERS = ("sshd", "dropbear", "tinysshd")
-#: Where SSH servers listen that cannot be looked into, for want of root or in another container.
+#: The port of SSH servers whose sockets cannot be read, without root or in another container.
 _PORT = 22
 _INIT = 1
 #: Searches for the process that holds a socket
 _ATTEMPTS = 3
-#: Of a socket that no process holds
+#: The inode of a socket without a process
 _NO_INODE = "0"
 _WITHOUT = "or set keep_ssh: false if the module has this option"
 
@@ -56,9 +54,9 @@ class SessionUnknown(ConntrackError):
 
 
 class TcpConnection(NamedTuple):
-    """The two ends of a TCP connection as this host's socket sees them.
+    """The addresses (bytes) and ports of a TCP connection, as the socket on this host has them.
 
-    With the local port alone: all connections to that port of any of this host's addresses.
+    An empty `local` stands for all connections to the local port of any address of this host.
     """
 
     local: bytes
@@ -68,31 +66,32 @@ class TcpConnection(NamedTuple):
 
 
 def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[TcpConnection]:
-    """The connections that carry the session of process `pid` (this one).
+    """Return the SSH connections that run process `pid` (by default, this process). May be empty.
 
-    Raises `SessionUnknown` without /proc, and if another user's program on this host passes the session on.
+    Raises `SessionUnknown` if /proc is not mounted and the environment is not enough, and if a program of another user
+    on this host forwards the connection.
     """
     found: set[TcpConnection] = set()
     if pid is None:
         pid = os.getpid()
-        # A process with capabilities of its own, such as a file's, may not read what proc says of it.
+        # A process with file capabilities may not read its own files in /proc
         found.update(_parsed(os.environ.get("SSH_CONNECTION", "")))
     family = list(ancestors(proc, pid))
     for ancestor in family:
         found.update(_from_environment(proc, ancestor))
     found.update(connection for state, connection in _sockets(proc, family) if state == _ESTABLISHED)
-    # Where init itself is an SSH server, as in some containers, an orphan is its child.
+    # In containers where init is an SSH server, an orphan is its child
     detached = not any(_is_server(proc, ancestor) for ancestor in family if ancestor != _INIT)
     if not _processes(proc):
         _check_known(proc, found)
     if not found or detached:
         found.update(_to_servers(proc))
-    found.update(_passed_on(proc, family, found, detached))
+    found.update(_forwarders(proc, family, found, detached))
     return frozenset(found)
 
 
 def _check_known(proc: str, connections: AbstractSet[TcpConnection]) -> None:
-    """`SessionUnknown` where these connections, found without /proc, are not enough."""
+    """Raise `SessionUnknown` if these connections, found without /proc, are not enough."""
     if not connections:
         raise SessionUnknown(
             f"The SSH connection of this task cannot be found: {proc} is not mounted and SSH_CONNECTION is not set; "
@@ -100,10 +99,10 @@ def _check_known(proc: str, connections: AbstractSet[TcpConnection]) -> None:
         )
     for connection in sorted(connections):
         if _is_local(connection.peer):
-            raise _unseen(connection.peer, connection.peer_port, f"mount {proc}")
+            raise _unknown_peer(connection.peer, connection.peer_port, f"mount {proc}")
 
 
-def _unseen(address: bytes, port: int, cure: str) -> SessionUnknown:
+def _unknown_peer(address: bytes, port: int, cure: str) -> SessionUnknown:
     text = socket.inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
     return SessionUnknown(
         f"The SSH connection of this task comes from a program on this host ({text} port {port}), and the program's "
@@ -111,19 +110,19 @@ def _unseen(address: bytes, port: int, cure: str) -> SessionUnknown:
     )
 
 
-def _passed_on(
+def _forwarders(
     proc: str, family: Iterable[int], connections: Iterable[TcpConnection], detached: bool
 ) -> Iterator[TcpConnection]:
-    """The connections of the programs on this host that are the peers of these connections, and of their peers.
+    """Yield the connections of programs on this host that are peers of these connections, and of their peers.
 
-    With `detached`, also the connections to come to these programs.
+    With `detached`, also future connections to these programs.
     """
     seen = set(family)
-    asked: set[_End] = set()
+    searched: set[_End] = set()
     ends = {(connection.peer, connection.peer_port) for connection in connections if connection.local}
     while ends:
-        asked |= ends
-        programs = _holders(proc, ends)
+        searched |= ends
+        programs = _processes_with(proc, ends)
         ends = set()
         for state, connection in _sockets(proc, programs - seen):
             if state == _ESTABLISHED:
@@ -132,13 +131,13 @@ def _passed_on(
             elif detached:
                 yield _to_port(connection.local_port)
         seen |= programs
-        ends -= asked
+        ends -= searched
 
 
 def _clients_at(proc: str, ends: AbstractSet[_End]) -> dict[str, _End]:
-    """The inodes of established sockets with these local ends, in any network namespace that can be read.
+    """Return the inodes of established sockets with these local ends, in all network namespaces that can be read.
 
-    Sockets of servers are left out: a connection to a server on this host does not lead to the operator.
+    Sockets of servers are left out: a connection to a server on this host does not come from the operator.
     """
     ports = {f":{port:04X}" for _address, port in ends}
     found: dict[str, _End] = {}
@@ -158,11 +157,11 @@ def _clients_at(proc: str, ends: AbstractSet[_End]) -> dict[str, _End]:
     return found
 
 
-def _holders(proc: str, ends: AbstractSet[_End]) -> set[int]:
-    """The processes on this host that hold sockets with these local ends.
+def _processes_with(proc: str, ends: AbstractSet[_End]) -> set[int]:
+    """Return the processes on this host that have sockets with these local ends.
 
-    A program may close its socket, or pass it to another process, while the processes are searched. Therefore a
-    socket without a visible process is looked up again. Raises `SessionUnknown` if it is still there.
+    A program may close its socket, or pass it to another process, during the search. A socket without a visible process
+    is therefore searched again. Raises `SessionUnknown` if it still exists.
     """
     found: set[int] = set()
     sockets = _clients_at(proc, ends)
@@ -171,7 +170,7 @@ def _holders(proc: str, ends: AbstractSet[_End]) -> set[int]:
         if not unseen:
             return found
         for pid in _processes(proc):
-            held = _socket_inodes(proc, pid) & sockets.keys()  # several processes may hold one
+            held = _socket_inodes(proc, pid) & sockets.keys()  # several processes may have the same socket
             if held:
                 found.add(pid)
                 unseen = {inode: end for inode, end in unseen.items() if inode not in held}
@@ -179,12 +178,12 @@ def _holders(proc: str, ends: AbstractSet[_End]) -> set[int]:
             present = _clients_at(proc, ends)
             unseen = {inode: end for inode, end in unseen.items() if inode in present}
     if unseen:
-        raise _unseen(*unseen[min(unseen)], "run as root on the host itself (become: true)")
+        raise _unknown_peer(*unseen[min(unseen)], "run as root on the host itself (become: true)")
     return found
 
 
 def _namespaces(proc: str) -> list[list[str]]:
-    """The folders of the processes in each network namespace."""
+    """Return the folders of the processes in each network namespace."""
     found: dict[str, list[str]] = {}
     for pid in _processes(proc):
         folder = os.path.join(proc, str(pid))
@@ -194,21 +193,21 @@ def _namespaces(proc: str) -> list[list[str]]:
 
 
 def match_connections(connections: AbstractSet[TcpConnection]) -> Term:
-    """The term that holds for the entries of these connections.
+    """Return the term that matches the entries of these connections.
 
-    Either tuple, either way round: the original differs from what the socket sees where the
-    destination is translated, the reply where the source is, and a flow that was picked up in the
-    middle may have begun with a packet of ours.
+    It compares both tuples, in both directions. With destination NAT, the original tuple differs from the socket's
+    addresses; with source NAT, the reply tuple does. An entry that was picked up in the middle may begin with a packet
+    of this host.
     """
     tcp = InRanges(("original.protocol",), points([uapi.IPPROTO_TCP]))
-    return And((tcp, Or(tuple(_ways(connections)))))
+    return And((tcp, Or(tuple(_either_direction(connections)))))
 
 
-def _ways(connections: Iterable[TcpConnection]) -> Iterator[Term]:
+def _either_direction(connections: Iterable[TcpConnection]) -> Iterator[Term]:
     for local, local_port, peer, peer_port in connections:
         for direction in ("original", "reply"):
             if not local:
-                # A server here is the one who answers; what is only routed to such a port is not meant.
+                # The server must be on this host. Connections that are routed to such a port do not match
                 yield And((_is(f"{direction}.source_port", local_port), _answered_here(f"{direction}.source")))
                 continue
             for source, source_port, destination, destination_port in (
@@ -234,21 +233,21 @@ def _answered_here(key: str) -> Term:
 
 
 def ancestors(proc: str, pid: int) -> Iterator[int]:
-    """The process and its parents, up to init."""
+    """Yield the process and its parents, up to init."""
     seen: set[int] = set()
     while pid > 0 and pid not in seen:
         yield pid
         seen.add(pid)
         try:
             with open(os.path.join(proc, str(pid), "stat"), "rb") as file:
-                # The name, in parentheses, may itself hold spaces and parentheses.
+                # The name, in parentheses, may contain spaces and parentheses
                 pid = int(file.read().rpartition(b")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             return
 
 
 def _to_servers(proc: str) -> Iterator[TcpConnection]:
-    """All connections to this host's SSH servers, and those that begin while one looks."""
+    """Yield all connections to SSH servers of this host, also future ones."""
     yield _to_port(_PORT)
     servers = [pid for pid in _processes(proc) if _is_server(proc, pid)]
     for state, connection in _sockets(proc, servers):
@@ -275,10 +274,10 @@ def _is_server(proc: str, pid: int) -> bool:
 
 
 def _is_local(address: bytes) -> bool:
-    """Whether the address is one of this host's, as its routing sees it; nothing is sent."""
+    """Whether this host has the address, according to its routing. Nothing is sent."""
     family = AF_INET if len(address) == 4 else AF_INET6
     text = socket.inet_ntop(family, address)
-    if address[:2] == _LINK_LOCAL:  # is never routed
+    if address[:2] == _LINK_LOCAL:  # never routed
         return True
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -307,7 +306,7 @@ def _parsed(variable: str) -> list[TcpConnection]:
 
 
 def parse_ssh_connection(value: str) -> TcpConnection | None:
-    """The ends named in SSH_CONNECTION: client address and port, server address and port."""
+    """Parse SSH_CONNECTION: client address and port, server address and port. Returns None if it is malformed."""
     words = value.split()
     try:
         peer, peer_port, local, local_port = words
@@ -323,14 +322,14 @@ def _address(text: str) -> bytes:
 
 
 def _unmapped(address: bytes) -> bytes:
-    """An IPv4 address that a dual-stack socket shows inside an IPv6 one is IPv4 on the wire."""
+    """Return the IPv4 address inside an IPv4-mapped IPv6 address, as dual-stack sockets have them."""
     return address[12:] if len(address) == 16 and address.startswith(_MAPPED) else address
 
 
 def _sockets(proc: str, pids: Iterable[int]) -> Iterator[tuple[str, TcpConnection]]:
-    """What these processes hold of listening sockets and of established ones, with the state of each.
+    """Yield the listening and established sockets of these processes, each with its state.
 
-    The list of a network namespace may be long and is read once for all processes in there.
+    The list of a network namespace may be long. It is read once for all processes in it.
     """
     inodes: dict[str, set[str]] = {}
     folders: dict[str, list[str]] = {}
@@ -353,7 +352,7 @@ def _sockets(proc: str, pids: Iterable[int]) -> Iterator[tuple[str, TcpConnectio
 
 
 def _listed(folders: list[str], file_name: str) -> Iterator[tuple[str, str, str, str]]:
-    """The ends, state and inode of sockets, from the first process that still exists."""
+    """Yield the local end, peer, state and inode of sockets, from the first process that still exists."""
     for folder in folders:
         with contextlib.suppress(OSError), open(os.path.join(folder, "net", file_name), encoding="ascii") as lines:
             for row in map(str.split, lines):
@@ -380,7 +379,7 @@ def _socket_inodes(proc: str, pid: int) -> set[str]:
 
 
 def _end(text: str) -> tuple[bytes, int]:
-    """`0100007F:0016`: the address in 32-bit words of this host's byte order, the port as it is."""
+    """Parse `0100007F:0016`: the address in 32-bit words of this host's byte order, and the port."""
     address, _colon, port = text.partition(":")
     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
     return _unmapped(struct.pack(f"={len(words)}I", *words)), int(port, 16)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The settings of connection tracking in one network namespace.
+"""The sysctls of connection tracking in one network namespace.
 
-A setting is named as in a document: `max`, `accounting`, `timeouts.tcp_established`. Values are
-the kernel's own numbers, on is 1; times are in seconds.
+A setting has a name as in documents: `max`, `accounting`, `timeouts.tcp_established`. Values are numbers, 1 is on, and
+times are in seconds.
 
 Source: Documentation/networking/nf_conntrack-sysctl.rst.
 """
@@ -20,56 +20,37 @@ from ..errors import ConntrackError, InvalidValue, errno_name, quoted
 
 DIRECTORY = "/proc/sys/net/netfilter"
 
-#: The name of a setting here, and of its file. Not every kernel has all of them.
-NAMES: dict[str, str] = {
-    "max": "nf_conntrack_max",
-    "buckets": "nf_conntrack_buckets",
-    "expect_max": "nf_conntrack_expect_max",
-    "accounting": "nf_conntrack_acct",
-    "timestamps": "nf_conntrack_timestamp",
-    "events": "nf_conntrack_events",
-    "checksum": "nf_conntrack_checksum",
-    "log_invalid": "nf_conntrack_log_invalid",
-    "tcp_loose": "nf_conntrack_tcp_loose",
-    "tcp_be_liberal": "nf_conntrack_tcp_be_liberal",
-    "tcp_max_retrans": "nf_conntrack_tcp_max_retrans",
-    "tcp_ignore_invalid_rst": "nf_conntrack_tcp_ignore_invalid_rst",
-    "dccp_loose": "nf_conntrack_dccp_loose",
-    "helper": "nf_conntrack_helper",
-    "frag6_high_thresh": "nf_conntrack_frag6_high_thresh",
-    "frag6_low_thresh": "nf_conntrack_frag6_low_thresh",
-    "hooks_lwtunnel": "nf_hooks_lwtunnel",
-}
-
 _SWITCH = (0, 1)
 _BYTE = (0, 0xFF)
 _POSITIVE = (1, 0x7FFFFFFF)
 _LONG = (0, 0xFFFFFFFFFFFFFFFF)
 
-#: The lowest and the highest value that the kernel takes for each of `NAMES`.
-BOUNDS: dict[str, tuple[int, int]] = {
-    "max": (0, 0x7FFFFFFF),
-    "buckets": _POSITIVE,
-    "expect_max": _POSITIVE,
-    "accounting": _SWITCH,
-    "timestamps": _SWITCH,
-    "events": (0, 2),
-    "checksum": _SWITCH,
-    "log_invalid": _BYTE,
-    "tcp_loose": _SWITCH,
-    "tcp_be_liberal": _SWITCH,
-    "tcp_max_retrans": _BYTE,
-    "tcp_ignore_invalid_rst": _SWITCH,
-    "dccp_loose": _SWITCH,
-    "helper": _SWITCH,
-    "frag6_high_thresh": _LONG,
-    "frag6_low_thresh": _LONG,
-    "hooks_lwtunnel": _SWITCH,
+#: The file of each setting, and the lowest and highest value that the kernel accepts. Some kernels lack some of them.
+_SETTINGS: dict[str, tuple[str, tuple[int, int]]] = {
+    "max": ("nf_conntrack_max", (0, 0x7FFFFFFF)),
+    "buckets": ("nf_conntrack_buckets", _POSITIVE),
+    "expect_max": ("nf_conntrack_expect_max", _POSITIVE),
+    "accounting": ("nf_conntrack_acct", _SWITCH),
+    "timestamps": ("nf_conntrack_timestamp", _SWITCH),
+    "events": ("nf_conntrack_events", (0, 2)),
+    "checksum": ("nf_conntrack_checksum", _SWITCH),
+    "log_invalid": ("nf_conntrack_log_invalid", _BYTE),
+    "tcp_loose": ("nf_conntrack_tcp_loose", _SWITCH),
+    "tcp_be_liberal": ("nf_conntrack_tcp_be_liberal", _SWITCH),
+    "tcp_max_retrans": ("nf_conntrack_tcp_max_retrans", _BYTE),
+    "tcp_ignore_invalid_rst": ("nf_conntrack_tcp_ignore_invalid_rst", _SWITCH),
+    "dccp_loose": ("nf_conntrack_dccp_loose", _SWITCH),
+    "helper": ("nf_conntrack_helper", _SWITCH),
+    "frag6_high_thresh": ("nf_conntrack_frag6_high_thresh", _LONG),
+    "frag6_low_thresh": ("nf_conntrack_frag6_low_thresh", _LONG),
+    "hooks_lwtunnel": ("nf_hooks_lwtunnel", _SWITCH),
 }
-#: Seconds that no kernel takes for more, with the slowest clock of 100 ticks a second.
+NAMES: dict[str, str] = {name: file for name, (file, _bounds) in _SETTINGS.items()}
+BOUNDS: dict[str, tuple[int, int]] = {name: bounds for name, (_file, bounds) in _SETTINGS.items()}
+#: The longest timeout in seconds that every kernel accepts, with 100 ticks per second.
 LONGEST_TIMEOUT = 0x7FFFFFFF // 100
 
-#: Entries in one hash chain from which on the kernel may refuse another (its counter chain_toolong).
+#: The number of entries in a hash chain above which the kernel may refuse another one (counter chain_toolong).
 LONGEST_CHAIN = 50
 
 _TIMEOUT = re.compile(r"nf_(?:conntrack_([a-z0-9]+)|(flowtable_[a-z0-9]+))_timeout(?:_(\w+))?$")
@@ -78,16 +59,16 @@ _THRESHOLDS = ("frag6_low_thresh", "frag6_high_thresh")
 
 
 class CannotSet(ConntrackError):
-    """A setting that cannot be set here, or that the kernel refused."""
+    """A setting cannot be set here, or the kernel refused the value."""
 
 
 def read(name: str, directory: str = DIRECTORY) -> int | None:
-    """One setting of `NAMES`, or None where this kernel or namespace has none."""
-    return _number(os.path.join(directory, NAMES[name]))
+    """Return a setting of `NAMES`, or None if the kernel or the namespace lacks it."""
+    return _read_number(os.path.join(directory, NAMES[name]))
 
 
 def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
-    """Every setting that is there by its name in `NAMES`, and `timeouts` by protocol and state."""
+    """Return all existing settings by the names in `NAMES`, and `timeouts` (see `read_timeouts`)."""
     found: dict[str, Any] = {}
     for name in NAMES:
         value = read(name, directory)
@@ -98,26 +79,26 @@ def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
 
 
 def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
-    """`{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
+    """Return the timeouts in seconds: `{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
     timeouts: dict[str, int] = {}
     for name, file in _timeout_files(directory).items():
-        value = _number(os.path.join(directory, file))
+        value = _read_number(os.path.join(directory, file))
         if value is not None:
             timeouts[name] = value
     return timeouts
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a document by their names: `{"max": …, "timeouts.udp": …}`."""
+    """Return the settings of a document by name: `{"max": …, "timeouts.udp": …}`."""
     settings = {name: value for name, value in document.items() if name != "timeouts"}
     settings.update((_TIMEOUTS + state, value) for state, value in document.get("timeouts", {}).items())
     return settings
 
 
 def parse(document: Mapping[str, Any]) -> dict[str, int]:
-    """The settings that a document declares, by their names; null is not declared.
+    """Return the settings that a document declares, by name. A null is not declared.
 
-    Raises `InvalidValue` for what no kernel would take.
+    Raises `InvalidValue` for a value that no kernel accepts.
     """
     declared: dict[str, int] = {}
     for name in NAMES:
@@ -136,7 +117,7 @@ def parse(document: Mapping[str, Any]) -> dict[str, int]:
 
 
 def file_of(name: str, directory: str = DIRECTORY) -> str | None:
-    """The file of a setting in `directory`, or None where this kernel has none."""
+    """Return the file of a setting in `directory`, or None if the kernel lacks it."""
     if name.startswith(_TIMEOUTS):
         return _timeout_files(directory).get(name[len(_TIMEOUTS) :])
     file = NAMES[name]
@@ -144,7 +125,7 @@ def file_of(name: str, directory: str = DIRECTORY) -> str | None:
 
 
 def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
-    """Whether a setting has the declared value; the kernel fills buckets up to whole pages."""
+    """Whether a setting has the declared value. The kernel rounds buckets up to whole pages."""
     if actual is None or name != "buckets":
         return actual == declared
     page = os.sysconf("SC_PAGE_SIZE") // struct.calcsize("P")
@@ -152,12 +133,12 @@ def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
 
 
 def is_mounted(directory: str = DIRECTORY) -> bool:
-    """Whether there is a /proc/sys at all."""
+    """Whether /proc/sys exists."""
     return os.path.isdir(_root(directory))
 
 
 def check_mounted(directory: str = DIRECTORY) -> None:
-    """`CannotSet` where no setting can be read, because /proc is not mounted."""
+    """Raise `CannotSet` if no setting can be read because /proc is not mounted."""
     if not is_mounted(directory):
         raise CannotSet(
             f"{_root(directory)} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
@@ -169,7 +150,7 @@ def _root(directory: str) -> str:
 
 
 def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> None:
-    """`CannotSet` for values that only make sense if they are set already, or that contradict another setting."""
+    """Raise `CannotSet` for values that are valid only if they are set already, or that contradict another setting."""
     for name, value in differing.items():
         if value == 0 and name.startswith(_TIMEOUTS):
             raise CannotSet(
@@ -185,7 +166,7 @@ def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> Non
 
 
 def in_order(differing: Mapping[str, int], actual: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The settings and their new values, in an order in which the kernel accepts each.
+    """Return settings and new values in an order in which the kernel accepts each.
 
     It refuses an upper threshold below the lower one.
     """
@@ -196,8 +177,8 @@ def in_order(differing: Mapping[str, int], actual: Mapping[str, int]) -> list[tu
 
 
 def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
-    """`CannotSet` for a table that would be too small for what is in it: new connections are dropped."""
-    count = _number(os.path.join(directory, "nf_conntrack_count")) or 0
+    """Raise `CannotSet` if the table would be too small for its entries, so that new connections would be dropped."""
+    count = _read_number(os.path.join(directory, "nf_conntrack_count")) or 0
     most, buckets = declared.get("max"), declared.get("buckets")
     if most and most < count:
         raise CannotSet(
@@ -212,7 +193,7 @@ def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
 
 
 def check_recorded(needs: frozenset[str], key: str) -> None:
-    """`InvalidValue` where the kernel does not record in this namespace what a match under `key` needs."""
+    """Raise `InvalidValue` if the kernel does not record in this namespace what a match under `key` needs."""
     for need in sorted(needs):
         if read(need) == 0:
             raise InvalidValue(
@@ -223,7 +204,7 @@ def check_recorded(needs: frozenset[str], key: str) -> None:
 
 
 def check_writable(name: str, directory: str = DIRECTORY) -> None:
-    """`CannotSet`, with the reason, where a setting cannot be set from here."""
+    """Raise `CannotSet` with the reason if a setting cannot be set from here."""
     path = os.path.join(directory, file_of(name, directory) or "")
     if os.access(path, os.W_OK):
         return
@@ -241,7 +222,7 @@ def check_writable(name: str, directory: str = DIRECTORY) -> None:
 
 
 def write(name: str, value: int, directory: str = DIRECTORY) -> None:
-    """Set one setting. Raises `CannotSet` with the kernel's reason."""
+    """Set a setting. Raises `CannotSet` with the kernel's reason."""
     path = os.path.join(directory, file_of(name, directory) or "")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
@@ -257,7 +238,7 @@ def write(name: str, value: int, directory: str = DIRECTORY) -> None:
 
 
 def _timeout_files(directory: str) -> dict[str, str]:
-    """The file of each timeout by its name: `{"udp_stream": "nf_conntrack_udp_timeout_stream", …}`."""
+    """Return the file of each timeout by name: `{"udp_stream": "nf_conntrack_udp_timeout_stream", …}`."""
     try:
         files = sorted(os.listdir(directory))
     except OSError:
@@ -266,7 +247,7 @@ def _timeout_files(directory: str) -> dict[str, str]:
     return {"_".join(part for part in match.groups() if part): match.group(0) for match in matches}
 
 
-def _number(path: str) -> int | None:
+def _read_number(path: str) -> int | None:
     try:
         with open(path, encoding="ascii") as file:
             return int(file.read())

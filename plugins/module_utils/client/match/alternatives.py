@@ -4,7 +4,7 @@
 
 A list of a thousand matches that each name a destination is a table of destinations. Where all alternatives pin an
 attribute to single values, a dictionary leads to those that can hold; where some pin it to ranges, bisection does.
-The alternatives that are found are tables of their own again if there are many of them.
+The alternatives that it finds have an index of their own if there are many of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections import Counter
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from ..entry.entry import Entry
-from .expression import FEW, And, EntryTest, InRanges, MaskEquals, Not, Or, Term, is_told
+from .expression import MOST_UNINDEXED, And, EntryTest, InRanges, MaskEquals, Not, Or, Term, has_predicate
 
-#: The place of a number's branch.
+#: Returns the index of the branch for a number.
 Find = Callable[[int], Optional[int]]
-#: What must hold together, and what of it is pinned: the terms of one alternative.
+#: The terms of one alternative, which must all hold.
 _Terms = Tuple[Term, ...]
 #: The average number of alternatives that may share a range, above which no index is built.
 _MOST = 32
 
 
 class Pinned(NamedTuple):
-    """An attribute that alternatives pin: `absent` where an entry lacks it, under `mask` unless that is None."""
+    """An attribute with required values: `absent` counts if it is missing, and `mask` applies unless it is None."""
 
     key: str
     absent: Any
@@ -33,16 +33,17 @@ class Pinned(NamedTuple):
 
 
 class Indexed(NamedTuple):
-    """Alternatives by the value of an attribute: those of the branch that `find` gives for its number, or `otherwise`.
+    """Alternatives by the value of an attribute: those of the branch that `find` returns for its number, and
+    `otherwise`.
 
-    `find` gives None for a number that no alternative pins.
+    `find` returns None for a number that no alternative requires.
     """
 
     pinned: Pinned
     find: Find
     branches: tuple[Term, ...]
     otherwise: Term
-    told: bool
+    has_predicate: bool
 
     def compile(self) -> EntryTest:
         (key, absent, mask), find, branches = self.pinned, self.find, self.branches
@@ -63,62 +64,55 @@ class Indexed(NamedTuple):
         return holds
 
     def branch(self, value: Any) -> Term | None:
-        """The alternatives that can hold for a value, besides `otherwise`."""
+        """Return the alternatives that can hold for a value, besides `otherwise`."""
         number = number_of(value if self.pinned.mask is None else value & self.pinned.mask)
         at = None if number is None else self.find(number)
         return None if at is None else self.branches[at]
 
 
 def number_of(value: Any) -> int | None:
-    """An integer as it is, bytes as a number that bytes of another length never have."""
+    """Return an integer as it is, and bytes as a number that is different for each length."""
     if isinstance(value, bytes):
         return int.from_bytes(b"\1" + value, "big")
     return value if isinstance(value, int) else None
 
 
 def indexed(term: Term) -> Term:
-    """A term that holds for the same entries, with an index of the alternatives wherever there are many."""
+    """Return an equivalent term with an index wherever there are many alternatives."""
     if isinstance(term, Not):
         return Not(indexed(term.term))
     if isinstance(term, And):
         return And(tuple(map(indexed, term.terms)))
     if isinstance(term, Or):
-        return _either([tuple(_terms(one)) for one in _alternatives(term)])
+        return _or([tuple(_flattened(one, And)) for one in _flattened(term, Or)])
     return term
 
 
-def _alternatives(term: Term) -> Iterator[Term]:
-    if isinstance(term, Or):
+def _flattened(term: Term, kind: type[And] | type[Or]) -> Iterator[Term]:
+    """Yield the terms that nested `kind`s join."""
+    if isinstance(term, kind):
         for one in term.terms:
-            yield from _alternatives(one)
+            yield from _flattened(one, kind)
     else:
         yield term
 
 
-def _terms(term: Term) -> Iterator[Term]:
-    if isinstance(term, And):
-        for one in term.terms:
-            yield from _terms(one)
-    else:
-        yield term
-
-
-def _either(alternatives: Sequence[_Terms]) -> Term:
-    if len(alternatives) > FEW:
+def _or(alternatives: Sequence[_Terms]) -> Term:
+    if len(alternatives) > MOST_UNINDEXED:
         alternatives = [one for several in alternatives for one in _of_one_key_each(several)]
         found = _index(alternatives)
         if found is not None:
             return found
-    return Or(tuple(_every(one) for one in alternatives))
+    return Or(tuple(_and(one) for one in alternatives))
 
 
-def _every(terms: _Terms) -> Term:
+def _and(terms: _Terms) -> Term:
     inner = tuple(map(indexed, terms))
     return inner[0] if len(inner) == 1 else And(inner)
 
 
 def _of_one_key_each(terms: _Terms) -> Iterator[_Terms]:
-    """One of several attributes lies within a range: as many alternatives."""
+    """Split an alternative about one of several attributes into one alternative for each attribute."""
     for at, term in enumerate(terms):
         if isinstance(term, InRanges) and len(term.keys) > 1:
             for key in term.keys:
@@ -131,7 +125,7 @@ def _of_one_key_each(terms: _Terms) -> Iterator[_Terms]:
 
 
 class _Pin(NamedTuple):
-    """Which alternative, which of its terms, and the ranges of numbers that this allows."""
+    """The number of an alternative, the place of one of its terms, and the ranges of numbers that the term allows."""
 
     alternative: int
     place: int
@@ -139,8 +133,8 @@ class _Pin(NamedTuple):
 
 
 def _index(alternatives: Sequence[_Terms]) -> Indexed | None:
-    """An index by the attribute with the most distinct values; None if no attribute distinguishes alternatives."""
-    told = any(map(is_told, (term for terms in alternatives for term in terms)))
+    """Return an index by the attribute with the most distinct values, or None if no attribute distinguishes."""
+    may_raise = any(map(has_predicate, (term for terms in alternatives for term in terms)))
     pins: dict[Pinned, list[_Pin]] = {}
     for number, terms in enumerate(alternatives):
         for pinned, place, ranges in _pins(terms):
@@ -152,16 +146,16 @@ def _index(alternatives: Sequence[_Terms]) -> Indexed | None:
         if distinct[pinned] < 2:
             break
         there = pins[pinned]
-        if told and len(there) < len(alternatives):
+        if may_raise and len(there) < len(alternatives):
             continue  # what may raise is evaluated in the order in which it was written
         found = _looked_up(there)
         if found is None:
             continue
         find, chosen = found
         rests = {pin.alternative: _without(alternatives[pin.alternative], pin.place) for pin in there}
-        branches = tuple(_either([rests[number] for number in numbers]) for numbers in chosen)
+        branches = tuple(_or([rests[number] for number in numbers]) for numbers in chosen)
         others = [terms for number, terms in enumerate(alternatives) if number not in rests]
-        return Indexed(pinned, find, branches, _either(others), told)
+        return Indexed(pinned, find, branches, _or(others), may_raise)
     return None
 
 
@@ -170,9 +164,9 @@ def _without(terms: _Terms, place: int) -> _Terms:
 
 
 def _pins(terms: _Terms) -> Iterator[tuple[Pinned, int, tuple[tuple[int, int], ...]]]:
-    """The attributes that an alternative pins before it evaluates what may raise."""
+    """Yield the attributes whose values an alternative requires before it evaluates a term that may raise."""
     for place, term in enumerate(terms):
-        if is_told(term):
+        if has_predicate(term):
             return
         if isinstance(term, InRanges) and len(term.keys) == 1:
             ends = [(number_of(low), number_of(high)) for low, high in term.ranges]
@@ -184,7 +178,7 @@ def _pins(terms: _Terms) -> Iterator[tuple[Pinned, int, tuple[tuple[int, int], .
 
 
 def _looked_up(pins: Iterable[_Pin]) -> tuple[Find, list[tuple[int, ...]]] | None:
-    """What finds the branch of a number, and the alternatives of each; None if the lists would be too long."""
+    """Return the function that finds a branch, and the alternatives of each branch. None if they would be too many."""
     ranges = [(low, high, pin.alternative) for pin in pins for low, high in pin.ranges]
     branches: dict[tuple[int, ...], int] = {}
     if all(low == high for low, high, _alternative in ranges):

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A match as a classic BPF program, so that the kernel drops events nobody asked for.
+"""Compile a match to a classic BPF program, so that the kernel drops events that do not match.
 
-The program never drops an event that matches. What it cannot tell from a message (the name of a
-helper, labels, bytes, ages) it takes for a match, and under `except` for none; the reader asks the
-match itself about what comes through.
+The program never drops an event that matches. Conditions that it cannot evaluate (helpers, labels, counters, ages)
+count as met, and under `except` as not met. The reader evaluates the match itself for the events that pass.
 
 Source: Documentation/networking/filter.rst; SKF_AD_NLATTR in include/uapi/linux/filter.h.
 """
@@ -49,11 +48,11 @@ _PROTOCOLS = {row.path[0]: row for row in ENTRY if row.key.endswith(".protocol")
 
 
 class ProgramTooLong(ConntrackError):
-    """The match makes a program longer than the kernel takes: filter what arrives instead."""
+    """The program of a match is longer than the kernel accepts. The match can still be evaluated for each event."""
 
 
 class _Label:
-    """A place in the program; `left` is how many instructions there are from it to the end."""
+    """A place in the program. `left` is the number of instructions from there to the end."""
 
     left = -1
 
@@ -68,7 +67,7 @@ class _Instruction(NamedTuple):
 
 
 def compile_filter(term: Term) -> bytes:
-    """The program, as an array of struct sock_filter. Raises `ProgramTooLong`."""
+    """Return the program as an array of struct sock_filter. Raises `ProgramTooLong`."""
     program = _Program()
     accept, reject, ours = _Label(), _Label(), _Label()
     program.emit(_LD_ABS_B, _SUBSYSTEM)
@@ -152,15 +151,15 @@ class _Program:
     # terms
 
     def test(self, term: Term, true: _Label, false: _Label, if_unknown: bool) -> None:
-        """Go to `true` if the term holds; where that cannot be told, if `if_unknown`."""
+        """Go to `true` if the term holds, or if `if_unknown` is True and the program cannot evaluate the term."""
         if isinstance(term, Not):
             self.test(term.term, false, true, not if_unknown)
         elif isinstance(term, (And, Or)):
             self._join(term, true, false, if_unknown)
         elif isinstance(term, InRanges) and all(_readable(key, address=True) for key in term.keys):
-            self._within(term, true, false)
+            self._in_ranges(term, true, false)
         elif isinstance(term, MaskEquals) and _readable(term.key, address=False):
-            self._masked(term, true, false)
+            self._mask_equals(term, true, false)
         else:
             self.jump(true if if_unknown else false)
 
@@ -172,7 +171,7 @@ class _Program:
             self.place(on)
         self.jump(true if every else false)
 
-    def _within(self, term: InRanges, true: _Label, false: _Label) -> None:
+    def _in_ranges(self, term: InRanges, true: _Label, false: _Label) -> None:
         for key in term.keys:
             done = _Label()
             if key == "family":
@@ -193,7 +192,7 @@ class _Program:
             self.place(done)
         self.jump(false)
 
-    def _masked(self, term: MaskEquals, true: _Label, false: _Label) -> None:
+    def _mask_equals(self, term: MaskEquals, true: _Label, false: _Label) -> None:
         (row,) = _ROWS[term.key]
         missing = _Label()
         self._find(row, missing)

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a match says, as data: tests of single attributes, and how they are joined.
+"""Terms: a match as data, made of conditions on single attributes that are joined by And, Or and Not.
 
-A term can be asked about an entry (`compile` makes the predicate), and because it is data it can
-also be made into something else that chooses entries, such as a filter program in the kernel.
-`Told` is a test that only an entry itself can be asked.
+`compile` makes the predicate of a term for entries. Because a term is data, other files compile it to a filter of the
+kernel (`kernel_filter.py`), a BPF program (`bpf.py`) or a filter on message bytes (`message_filter.py`). A `Predicate`
+is a condition that none of these can evaluate; it needs the entry.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ EntryTest = Callable[[Entry], bool]
 
 
 class InRanges(NamedTuple):
-    """One of the attributes `keys` lies in one of the inclusive `ranges`.
+    """One of the attributes `keys` is in one of the inclusive `ranges` of numbers, addresses (bytes) or texts.
 
-    An attribute that an entry lacks counts as `absent`; None lies in no range, and so does an
-    address of the other family.
+    A missing attribute counts as `absent`. None is in no range, and neither is an address of the other family.
     """
 
     keys: tuple[str, ...]
@@ -49,7 +48,7 @@ class InRanges(NamedTuple):
 
 
 class MaskEquals(NamedTuple):
-    """Attribute `key`, 0 where an entry lacks it, has one of the `values` under its mask."""
+    """Attribute `key` (0 if missing) under a mask has the value, for one of the `values` (value, mask)."""
 
     key: str
     values: tuple[tuple[int, int], ...]
@@ -67,7 +66,7 @@ class MaskEquals(NamedTuple):
 
 
 class Predicate(NamedTuple):
-    """Whatever the predicate answers."""
+    """A condition that only an entry can be tested for: it holds if the predicate returns True."""
 
     predicate: EntryTest
 
@@ -76,27 +75,21 @@ class Predicate(NamedTuple):
 
 
 class And(NamedTuple):
-    """All of the terms hold; they are asked in order."""
+    """All terms hold. They are evaluated in order."""
 
     terms: tuple[Term, ...]
 
     def compile(self) -> EntryTest:
-        predicates = [term.compile() for term in self.terms]
-        if len(predicates) == 1:
-            return predicates[0]
-        return lambda entry: all(predicate(entry) for predicate in predicates)
+        return _joined(self.terms, all)
 
 
 class Or(NamedTuple):
-    """One of the terms holds."""
+    """At least one of the terms holds."""
 
     terms: tuple[Term, ...]
 
     def compile(self) -> EntryTest:
-        predicates = [term.compile() for term in self.terms]
-        if len(predicates) == 1:
-            return predicates[0]
-        return lambda entry: any(predicate(entry) for predicate in predicates)
+        return _joined(self.terms, any)
 
 
 class Not(NamedTuple):
@@ -109,6 +102,13 @@ class Not(NamedTuple):
         return lambda entry: not predicate(entry)
 
 
+def _joined(terms: Iterable[Term], join: Callable[[Iterable[bool]], bool]) -> EntryTest:
+    predicates = [term.compile() for term in terms]
+    if len(predicates) == 1:
+        return predicates[0]
+    return lambda entry: join(predicate(entry) for predicate in predicates)
+
+
 Term = Union[InRanges, MaskEquals, Predicate, And, Or, Not, "Indexed"]
 
 #: Holds for every entry.
@@ -117,15 +117,15 @@ ALWAYS = And(())
 NEVER = Or(())
 
 
-#: The most alternatives that are evaluated one after another instead of looked up.
-FEW = 8
-#: What an entry keeps from its beginning to its end, and what every event shows.
+#: Up to this number, alternatives are evaluated one after another instead of by an index.
+MOST_UNINDEXED = 8
+#: Keys that never change and that every event contains; so do those of both tuples.
 _IMMUTABLE = ("family", "zone")
 _TUPLES = ("original.", "reply.")
 
 
 def prepared(term: Term) -> Term:
-    """A term that holds for the same entries, ready to be evaluated for many of them."""
+    """Return an equivalent term that is fast to evaluate for many entries."""
     if _has_many(term):
         from .alternatives import indexed
 
@@ -135,28 +135,28 @@ def prepared(term: Term) -> Term:
 
 def _has_many(term: Term) -> bool:
     if isinstance(term, (And, Or)):
-        return (isinstance(term, Or) and len(term.terms) > FEW) or any(map(_has_many, term.terms))
+        return (isinstance(term, Or) and len(term.terms) > MOST_UNINDEXED) or any(map(_has_many, term.terms))
     return isinstance(term, Not) and _has_many(term.term)
 
 
-def is_told(term: Term) -> bool:
-    """Whether a part of the term is a test that only an entry itself can be asked."""
+def has_predicate(term: Term) -> bool:
+    """Whether a part of the term is a `Predicate`."""
     if isinstance(term, (And, Or)):
-        return any(map(is_told, term.terms))
+        return any(map(has_predicate, term.terms))
     if isinstance(term, Not):
-        return is_told(term.term)
-    return isinstance(term, Predicate) or (not isinstance(term, (InRanges, MaskEquals)) and term.told)
+        return has_predicate(term.term)
+    return isinstance(term, Predicate) or (not isinstance(term, (InRanges, MaskEquals)) and term.has_predicate)
 
 
 def comparable(value: Any, bound: Any) -> bool:
-    """Whether the two have an order: both numbers, or addresses of one family."""
+    """Whether two values can be compared: both are numbers, or addresses of one family."""
     if isinstance(bound, bytes):
         return isinstance(value, bytes) and len(value) == len(bound)
     return isinstance(value, int)
 
 
 def disjoint(ranges: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    """The lower and the upper ends of ranges of one sort, in order and without overlap."""
+    """Return the lower and the upper bounds of ranges, sorted and without overlap."""
     lows: list[Any] = []
     highs: list[Any] = []
     for low, high in sorted(ranges):
@@ -169,7 +169,7 @@ def disjoint(ranges: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
 
 
 class _Wide:
-    """Inclusive ranges of numbers, and of addresses of each family, to look a value up in."""
+    """Look up a value in inclusive ranges of numbers and of addresses of each family."""
 
     def __init__(self, ranges: Iterable[tuple[Any, Any]]) -> None:
         sorts: dict[int, list[tuple[Any, Any]]] = {}
@@ -186,14 +186,14 @@ class _Wide:
 
 
 def _sort(value: Any) -> int:
-    """Values of one sort have an order: numbers, or addresses of one family."""
+    """Return a number that is equal for values that can be compared: numbers, or addresses of one family."""
     if isinstance(value, bytes):
         return len(value)
     return -1 if isinstance(value, int) else -2
 
 
 def points(values: Any) -> tuple[tuple[Any, Any], ...]:
-    """Single values as ranges."""
+    """Return single values as ranges."""
     return tuple((value, value) for value in values)
 
 
@@ -212,7 +212,7 @@ def immutable_part(term: Term, if_unknown: bool = True) -> Term:
 
 
 def is_time_dependent(term: Term) -> bool:
-    """Whether the term asks for what changes without an event."""
+    """Whether the term depends on timeouts, counters or ages, which change without an event."""
     if isinstance(term, Not):
         return is_time_dependent(term.term)
     if isinstance(term, (And, Or)):

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a match the kernel can filter by itself, so that less is read, or a flush is one request.
+"""The part of a match that the kernel can filter, so that a dump has fewer messages or a flush is one request.
 
-A narrowing never leaves out an entry that matches, on any kernel from 5.10 on: each either heeds
-an attribute of it or passes over it. What a filter cannot say, or not on every kernel, is left to
-the match itself, which is asked about every entry in any case.
+No kernel from 5.10 on leaves out a matching entry because of such a filter: it applies an attribute of the filter or
+ignores it. Conditions that the filter cannot express on every kernel are left to the match itself, which is evaluated
+for every entry in any case.
 
 Source: ctnetlink_alloc_filter, ctnetlink_filter_match and ctnetlink_del_conntrack in
 net/netfilter/nf_conntrack_netlink.c.
@@ -20,6 +20,7 @@ from .. import uapi
 from ..codec.codec import ENTRIES
 from ..codec.types import AF_INET, AF_INET6, family_of
 from ..entry.tuple import answered_type
+from ..entry.zone import ZONE_KEYS
 from ..netlink.message import attribute, nested
 from .expression import And, InRanges, MaskEquals, Or, Term
 
@@ -34,7 +35,7 @@ _PORTS = {
     "original.source_port": uapi.CTA_FILTER_F_CTA_PROTO_SRC_PORT,
     "original.destination_port": uapi.CTA_FILTER_F_CTA_PROTO_DST_PORT,
 }
-#: What besides its number the kernel compares of a protocol.
+#: The keys of a protocol that the kernel compares.
 _OF_PROTOCOL: dict[int, dict[str, int]] = {
     uapi.IPPROTO_TCP: _PORTS,
     uapi.IPPROTO_UDP: _PORTS,
@@ -49,15 +50,14 @@ _OF_PROTOCOL: dict[int, dict[str, int]] = {
         "original.icmp_id": uapi.CTA_FILTER_F_CTA_PROTO_ICMPV6_ID,
     },
 }
-_ZONES = ("zone", "original.zone", "reply.zone")
 
 
 class KernelFilter(NamedTuple):
-    """A filter for a dump, or for a flush if it is `exact` and `closed`.
+    """A filter for a dump, or for a flush if it is `exact` and `fails_closed`.
 
-    `family` is AF_INET, AF_INET6 or 0 for both; `attributes` go behind nfgenmsg. `exact`: a kernel
-    that heeds all of it chooses what matches and nothing else. `closed`: a kernel that does not
-    heed all of it refuses a flush with it, and nothing is deleted.
+    `family` is AF_INET, AF_INET6 or 0 for both; `attributes` follow nfgenmsg. `exact`: a kernel that applies all
+    attributes selects matching entries only. `fails_closed`: a kernel that does not apply all attributes refuses a
+    flush with them, and deletes nothing.
     """
 
     family: int
@@ -66,10 +66,10 @@ class KernelFilter(NamedTuple):
     fails_closed: bool
 
 
-class _Facts(NamedTuple):
-    """What is so of every entry that matches: values by key, and values of `mark` and `status` under a mask.
+class _Conditions(NamedTuple):
+    """Conditions that every matching entry meets: values by key, and values of `mark` and `status` under a mask.
 
-    A zone of 0 is the lack of one. `exact`: any entry of which all this is so matches.
+    An absent zone is 0. `exact`: every entry that meets all of them matches.
     """
 
     values: Mapping[str, Any]
@@ -78,18 +78,18 @@ class _Facts(NamedTuple):
 
 
 def narrow(term: Term) -> KernelFilter:
-    """The one filter that says as much of the term as it can."""
-    facts = _conditions(term)
-    values, exact = dict(facts.values), facts.exact
+    """Return the filter that has as much of the term as one filter can have."""
+    conditions = _conditions(term)
+    values, exact = dict(conditions.values), conditions.exact
     family = values.pop("family", 0)
     sent: dict[str, Any] = {"family": family}
-    for key, (value, mask) in facts.masked.items():
+    for key, (value, mask) in conditions.masked.items():
         if mask:  # the kernel takes no mask of 0, and for a status without one its value
             sent[key], sent[f"{key}_mask"] = value, mask
 
-    # The kernel compares the number alone, which is also that of an entry with one direction in
-    # the zone. Number 0 no direction can have: it says that all three are 0, and only that.
-    zones = [values.pop(key, None) for key in _ZONES]
+    # The kernel compares only the number, which an entry with one direction in the zone has, too. Number 0 means that
+    # all three are 0.
+    zones = [values.pop(key, None) for key in ZONE_KEYS]
     if zones[0] or zones == [0, 0, 0]:
         sent["zone"] = zones[0]
     exact = exact and zones in ([0, 0, 0], [None] * 3)
@@ -111,9 +111,9 @@ def narrow(term: Term) -> KernelFilter:
 
 
 def narrow_all(term: Term) -> list[KernelFilter]:
-    """The filters that together say as much of the term as they can: of both families, or of each its own.
+    """Return one filter for both families, or one for each family if these have more of the term.
 
-    The kernel compares protocols and ports within a family only, and no entry is of two.
+    The kernel compares protocols and ports only if the filter has a family.
     """
     whole = narrow(term)
     if whole.family:
@@ -123,7 +123,7 @@ def narrow_all(term: Term) -> list[KernelFilter]:
 
 
 def _comparable(family: int, values: Mapping[str, Any]) -> dict[str, int]:
-    """The keys that a tuple of a filter can have beside these values, with the flag for each."""
+    """Return the keys that the tuple of a filter can have with these values, and the flag for each."""
     if family not in (AF_INET, AF_INET6):
         return {}
     protocol: int = values.get("original.protocol", -1)
@@ -135,27 +135,27 @@ def _comparable(family: int, values: Mapping[str, Any]) -> dict[str, int]:
     return flags
 
 
-_NOTHING = _Facts({}, {}, False)
-_ALWAYS = _Facts({}, {}, True)
+_NOTHING = _Conditions({}, {}, False)
+_ALWAYS = _Conditions({}, {}, True)
 
 
-def _conditions(term: Term) -> _Facts:
+def _conditions(term: Term) -> _Conditions:
     if isinstance(term, And):
         return reduce(_intersection, map(_conditions, term.terms), _ALWAYS)
     if isinstance(term, Or) and term.terms:
         return reduce(_union, map(_conditions, term.terms))
     if isinstance(term, InRanges) and term.ranges:
-        return _within(term)
+        return _in_ranges(term)
     if isinstance(term, MaskEquals) and len(term.values) == 1:
         key, (value, mask) = term.key, term.values[0]
         if key in ("mark", "status") and not value & ~mask:
-            return _Facts({}, {key: (value, mask)}, True)
-        if key in _ZONES and value == 0 and mask & 0xFFFF == 0xFFFF:
-            return _Facts({key: 0}, {}, True)
+            return _Conditions({}, {key: (value, mask)}, True)
+        if key in ZONE_KEYS and value == 0 and mask & 0xFFFF == 0xFFFF:
+            return _Conditions({key: 0}, {}, True)
     return _NOTHING
 
 
-def _within(term: InRanges) -> _Facts:
+def _in_ranges(term: InRanges) -> _Conditions:
     (low, high), key = term.ranges[0], term.keys[0]
     single = low == high and len(set(term.ranges)) == 1 and len(term.keys) == 1
     values: dict[str, Any] = {}
@@ -164,13 +164,13 @@ def _within(term: InRanges) -> _Facts:
         if len(families) == 1:
             values["family"] = families.pop()
     # ICMP has no family of its own: netlink makes entries of ICMP over IPv6, too.
-    if single and term.absent == (0 if key in _ZONES else None):
+    if single and term.absent == (0 if key in ZONE_KEYS else None):
         values[key] = low
-    return _Facts(values, {}, single and key in values)
+    return _Conditions(values, {}, single and key in values)
 
 
-def _intersection(one: _Facts, other: _Facts) -> _Facts:
-    """Of entries that match both. Where they contradict each other, none does, and one is enough to say."""
+def _intersection(one: _Conditions, other: _Conditions) -> _Conditions:
+    """Return conditions of entries that match both. If these contradict each other, one of them is enough."""
     exact = one.exact and other.exact and all(one.values.get(key, at) == at for key, at in other.values.items())
     masked = dict(one.masked)
     for key, (value, mask) in other.masked.items():
@@ -179,15 +179,15 @@ def _intersection(one: _Facts, other: _Facts) -> _Facts:
             exact = False
         else:
             masked[key] = known | value, under | mask
-    return _Facts({**other.values, **one.values}, masked, exact)
+    return _Conditions({**other.values, **one.values}, masked, exact)
 
 
-def _union(one: _Facts, other: _Facts) -> _Facts:
-    """Of entries that match either."""
+def _union(one: _Conditions, other: _Conditions) -> _Conditions:
+    """Return conditions of entries that match at least one."""
     values = {key: at for key, at in one.values.items() if key in other.values and other.values[key] == at}
     masked = {}
     for key in one.masked.keys() & other.masked.keys():
         (value, mask), (another, under) = one.masked[key], other.masked[key]
         common = mask & under & ~(value ^ another)
         masked[key] = value & common, common
-    return _Facts(values, masked, False)
+    return _Conditions(values, masked, False)

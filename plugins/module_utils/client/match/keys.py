@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The keys of a match: what one may write for each, and the term that it means.
+"""The keys of a match: how the values of each are parsed, and the term that results.
 
-Nothing that could be taken for "everything" by mistake is a match: no empty dictionary, no empty
-list, no null.
+An empty dictionary, an empty list and null are errors, so that a match never selects everything by mistake.
+
+Source: ct expressions in nft(8), conntrack(8); the documentation of the option `match` describes each key.
 """
 
 from __future__ import annotations
@@ -37,25 +38,25 @@ from .expression import And, InRanges, MaskEquals, Not, Or, Predicate, Term, poi
 AddressRange = Tuple[bytes, bytes]
 Parser = Callable[[Any, str, LabelMap], Term]
 
-_ADDRESSES: dict[str, tuple[str, ...]] = {
-    "source": ("original.source",),
-    "destination": ("original.destination",),
-    "reply_source": ("reply.source",),
-    "reply_destination": ("reply.destination",),
+#: The address of each direction and end.
+_ENDS: dict[str, str] = {
+    "source": "original.source",
+    "destination": "original.destination",
+    "reply_source": "reply.source",
+    "reply_destination": "reply.destination",
 }
-_ADDRESSES["address"] = tuple(key for keys in _ADDRESSES.values() for key in keys)
-_ADDRESSES["reply_address"] = ("reply.source", "reply.destination")
+_ADDRESSES: dict[str, tuple[str, ...]] = {
+    **{name: (key,) for name, key in _ENDS.items()},
+    "address": tuple(_ENDS.values()),
+    "reply_address": ("reply.source", "reply.destination"),
+}
 #: The keys in which entries can have the unspecified address: a DHCP client sends from 0.0.0.0.
 _UNSPECIFIED = ("source", "reply_destination")
 
 _PORTS: dict[str, tuple[str, ...]] = {
-    "source_port": ("original.source_port",),
-    "destination_port": ("original.destination_port",),
-    "reply_source_port": ("reply.source_port",),
-    "reply_destination_port": ("reply.destination_port",),
+    **{f"{name}_port": (f"{key}_port",) for name, key in _ENDS.items()},
+    "port": tuple(f"{key}_port" for key in _ENDS.values()),
 }
-_PORTS["port"] = tuple(key for keys in _PORTS.values() for key in keys)
-
 _NUMBERS: dict[str, tuple[str, int]] = {
     "icmp_type": ("original.icmp_type", 0xFF),
     "icmp_code": ("original.icmp_code", 0xFF),
@@ -73,7 +74,7 @@ _STATES: dict[str, dict[str, int]] = {
     "dccp.state": DCCP_STATES,
 }
 _STATE_NAMES = tuple(dict.fromkeys(name for names in _STATES.values() for name in names))
-#: What rules call a state and entries do not, and what to write instead.
+#: States of firewall rules that entries do not have, and what to write instead.
 _RULE_STATES: dict[str, str] = {
     "new": "write status_not: seen_reply for connections without a reply",
     "related": "write expected: true for connections that another one has announced",
@@ -81,7 +82,7 @@ _RULE_STATES: dict[str, str] = {
     "assured": "write status: assured",
     "unreplied": "write status_not: seen_reply",
 }
-#: What the status bits of each kind of translation are, as values under a mask.
+#: The status bits of each kind of NAT, as values under a mask.
 _TRANSLATIONS: dict[str, tuple[tuple[int, int], ...]] = {
     "source": ((uapi.IPS_SRC_NAT, uapi.IPS_SRC_NAT),),
     "destination": ((uapi.IPS_DST_NAT, uapi.IPS_DST_NAT),),
@@ -94,7 +95,7 @@ _ICMP = frozenset({uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6})
 _GRE = frozenset({uapi.IPPROTO_GRE})
 _STATEFUL = frozenset({uapi.IPPROTO_TCP, uapi.IPPROTO_SCTP, uapi.IPPROTO_DCCP})
 
-#: The protocols whose entries can have what a key asks for.
+#: The protocols whose entries have the attribute of a key.
 _PROTOCOLS_WITH: dict[str, frozenset[int]] = {
     **dict.fromkeys(_PORTS, PORT_PROTOCOLS),
     **{key: _GRE if key.endswith("_key") else _ICMP for key in _NUMBERS},
@@ -139,9 +140,9 @@ KEYS: tuple[str, ...] = (
 
 
 def parse_keys(raw: Any, labels: LabelMap, key: str) -> tuple[Term, frozenset[str]]:
-    """What one dictionary asks for, but for its `except`, and what the kernel must have recorded for an answer.
+    """Convert one dictionary without its `except` to a term, and return also what the kernel must record for it.
 
-    `InvalidValue` names the first fault by its path below `key`.
+    That is a set of `accounting` and `timestamps`. Raises `InvalidValue` with the path of the first fault below `key`.
     """
     if not isinstance(raw, Mapping):
         raise InvalidValue(key, f"{quoted(raw)} is not a match; write a dictionary of keys and values")
@@ -158,7 +159,7 @@ def parse_keys(raw: Any, labels: LabelMap, key: str) -> tuple[Term, frozenset[st
 
 
 def _check_keys(raw: Mapping[str, Any], key: str, known: Collection[str]) -> None:
-    """`InvalidValue` for a key that there is not, or that has no value."""
+    """Raise `InvalidValue` for a key that does not exist or has no value."""
     for name, value in raw.items():
         if name not in known:
             from ..entry.nested import no_such_key
@@ -172,19 +173,19 @@ def _check_keys(raw: Mapping[str, Any], key: str, known: Collection[str]) -> Non
 
 
 def _cure_of_nothing(raw: Mapping[str, Any], name: str, key: str) -> str:
-    """What to do about a key without a value. A match of which it is the only key cannot do without it."""
+    """Return what to write instead of a key without a value. The only key of a match cannot be left out."""
     if name == "except" or set(raw) - {name, "except"}:
         return "leave the key out or give it a value"
     return f"write a value{_or_leave_out(key)}"
 
 
 def _or_leave_out(key: str) -> str:
-    """That the match at `key` can be left out, if it can: without it, a list may be empty, which is refused."""
+    """Return the advice to leave out the match at `key`, if that does not make a list empty."""
     return ", or leave out except" if key.rpartition(".")[2] == "except" else ""
 
 
 def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
-    """Keys that no protocol of this match has would make it match nothing, ever."""
+    """Raise `InvalidValue` for a key that no protocol of this match has: nothing would ever match."""
     possible: frozenset[int] | None = None
     said_by = ""
     if "protocol" in raw:
@@ -205,7 +206,7 @@ def _check_protocols(raw: Mapping[str, Any], key: str) -> None:
 
 
 def _check_families(raw: Mapping[str, Any], key: str) -> frozenset[int]:
-    """The families of what matches. Addresses that have none in common would make it match nothing, ever."""
+    """Return the possible families. Raises `InvalidValue` if there is none: nothing would ever match."""
     possible: frozenset[int] = frozenset(FAMILIES.values())
     said_by = ""
     for name in ("family", *_ADDRESSES, "master"):
@@ -229,7 +230,7 @@ def _check_families(raw: Mapping[str, Any], key: str) -> frozenset[int]:
 
 
 def parse_addresses(raw: Any, key: str) -> list[AddressRange]:
-    """Inclusive ranges from addresses, CIDR blocks, `a-b` ranges, or a list of these."""
+    """Parse addresses, CIDR blocks, `a-b` ranges, or a list of these to inclusive ranges."""
     return [_address_range(item, key) for item in as_list(raw)]
 
 
@@ -253,7 +254,7 @@ def _address_range(raw: Any, key: str) -> AddressRange:
     return low, (number | host).to_bytes(len(low), "big")
 
 
-def _address(name: str) -> Parser:
+def _address_parser(name: str) -> Parser:
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
         if name not in _UNSPECIFIED:
             _check_specified(raw, key)
@@ -281,7 +282,7 @@ def _check_specified(raw: Any, key: str) -> None:
 
 
 def parse_ports(raw: Any, key: str) -> list[types.Range]:
-    """Inclusive ranges from port numbers, `a-b` ranges, service names, or a list of these."""
+    """Parse port numbers, `a-b` ranges, service names, or a list of these to inclusive ranges."""
     return [port for item in as_list(raw) for port in _port(item, key)]
 
 
@@ -299,11 +300,11 @@ def _port(raw: Any, key: str) -> list[types.Range]:
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _port_of(name: str) -> Parser:
+def _port_parser(name: str) -> Parser:
     return lambda raw, key, labels: InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
 
 
-def _number(name: str) -> Parser:
+def _number_parser(name: str) -> Parser:
     where, highest = _NUMBERS[name]
 
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -352,7 +353,7 @@ def _zone(raw: Any, key: str, labels: LabelMap) -> Term:
     return And((wanted, MaskEquals("original.zone", _ZERO), MaskEquals("reply.zone", _ZERO)))
 
 
-def _zone_of(name: str) -> Parser:
+def _zone_parser(name: str) -> Parser:
     own, both = _ZONES[name]
 
     def parser(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -412,7 +413,7 @@ _UNDER_MASK = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*/\s*(0[xX][0-9a-fA-F]
 
 
 def _label_values(raw: Any, key: str, labels: LabelMap) -> tuple[int, list[tuple[int, int]]]:
-    """The bits that names and numbers stand for, and each `value/mask` of all 128 bits."""
+    """Return the bits of names and numbers, and each `value/mask` of all 128 bits."""
     items = as_list(raw)
     # Names of labels may have a slash
     masked = [
@@ -453,7 +454,7 @@ def _expected(raw: Any, key: str, labels: LabelMap) -> Term:
 
 
 def _masters(raw: Any, key: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Each dictionary of keys of a master, with its path."""
+    """Return each dictionary of keys of a master, with its path."""
     if not isinstance(raw, (list, tuple)):
         return [(key, _checked_master(raw, key))]
     return [(f"{key}[{at}]", _checked_master(one, f"{key}[{at}]")) for at, one in enumerate(raw)]
@@ -486,7 +487,7 @@ def _master(raw: Any, key: str, labels: LabelMap) -> Term:
 
 
 def _of_master(term: InRanges) -> Term:
-    """The term about the original tuple, applied to the master's tuple."""
+    """Return the term for the master's tuple that corresponds to a term for the original tuple."""
     before, after = "original.", "master."
     return term._replace(keys=tuple(after + key[len(before) :] for key in term.keys if key.startswith(before)))
 
@@ -533,7 +534,7 @@ _MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
 }
 
 
-def _bound(name: str) -> Parser:
+def _bound_parser(name: str) -> Parser:
     what, side = name.split("_")
     measure = _MEASURES[what]
 
@@ -555,15 +556,15 @@ _NEEDS: dict[str, str] = {
     name: "timestamps" if name.startswith("age") else "accounting" for name in _BOUNDS if not name.startswith("timeout")
 }
 
-#: How each key is read; in the order of evaluation, so what may be impossible to tell comes last.
+#: The parser of each key, in the order of evaluation: conditions that may raise come last.
 _PARSERS: dict[str, Parser] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,
-    **{name: _zone_of(name) for name in _ZONES},
-    **{name: _port_of(name) for name in _PORTS},
-    **{name: _address(name) for name in _ADDRESSES},
-    **{name: _number(name) for name in _NUMBERS},
+    **{name: _zone_parser(name) for name in _ZONES},
+    **{name: _port_parser(name) for name in _PORTS},
+    **{name: _address_parser(name) for name in _ADDRESSES},
+    **{name: _number_parser(name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
     "status": lambda raw, key, labels: _all_set("status", STATUS.parse(raw, key)),
@@ -574,5 +575,5 @@ _PARSERS: dict[str, Parser] = {
     "nat": _nat,
     "expected": _expected,
     "master": _master,
-    **{name: _bound(name) for name in _BOUNDS},
+    **{name: _bound_parser(name) for name in _BOUNDS},
 }

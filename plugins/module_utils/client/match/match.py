@@ -1,10 +1,16 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which entries: the one form for flushing, reading, waiting and scoping.
+"""Matches: which entries to read, flush, update, wait for or purge.
 
-Keys of one match are ANDed, values of one key ORed, a list of matches is ORed, and `except`, of
-the same form, takes away. A match is evaluated in full here, in user space, whatever a kernel
-may have filtered before.
+A match is a dictionary, or a list of dictionaries:
+
+    {"protocol": "tcp", "destination_port": [80, 443], "except": {"source": "10.0.0.0/8"}}
+
+An entry matches if it has one of the values of every key and does not match `except`, which is a match itself. It
+matches a list if it matches one of its dictionaries. `keys.py` has the keys.
+
+A match is always evaluated in full in user space. What the kernel filters before (`kernel_filter.py`, `bpf.py`) only
+reduces the number of messages.
 """
 
 from __future__ import annotations
@@ -24,11 +30,10 @@ _DEEPEST = 20
 
 
 class Match:
-    """A match, ready to be asked about entries: `match(entry)` is True or False.
+    """A predicate of entries: `match(entry)` is True or False.
 
-    `term` is the same as data. `needs` names what the kernel must have recorded for an answer:
-    `accounting` for bytes and packets, `timestamps` for ages. Asked about an entry that lacks
-    it, the match raises `InvalidValue` rather than answer.
+    `term` is the same as data (see expression.py). `needs` names what the kernel must record: `accounting` for bytes
+    and packets, `timestamps` for ages. The call raises `InvalidValue` for an entry that lacks what the match needs.
     """
 
     def __init__(self, term: Term, needs: frozenset[str] = frozenset()) -> None:
@@ -43,21 +48,22 @@ class Match:
 
     @property
     def where(self) -> Term | None:
-        """The term, as `Table.dump` and `Table.scan` take it: None where everything matches."""
+        """The term, as `Table.dump` and `Table.scan` take it, or None if everything matches."""
         return None if self.term is ALWAYS else self.term
 
     def but_not(self, other: Match) -> Match:
-        """What this matches and `other` does not."""
+        """Return the match of the entries that match this one and not `other`."""
         return Match(And((self.term, Not(other.term))), self.needs | other.needs)
 
 
+#: Matches every entry.
 EVERYTHING = Match(ALWAYS)
 
 
 def parse_match(raw: Any, labels: LabelMap = NO_LABELS, key: str = "match") -> Match:
-    """The match that a dictionary, or a list of them, describes; JSON text of either is read.
+    """Convert a dictionary, a list of dictionaries, or JSON text of either to a match.
 
-    `InvalidValue` names the first fault by its path below `key`.
+    Raises `InvalidValue` with the path of the first fault below `key`.
     """
     try:
         return _parse(raw, labels, key, 0)
@@ -83,7 +89,7 @@ def _parse(raw: Any, labels: LabelMap, key: str, level: int) -> Match:
 
 
 def from_text(raw: Any, key: str) -> Any:
-    """What JSON text of a dictionary or a list stands for; anything but text is returned as it is.
+    """Parse JSON text of a dictionary or a list. Values other than text are returned unchanged.
 
     Ad-hoc commands and `-e key=value` pass text. Raises `InvalidValue` for any other text.
     """
@@ -104,7 +110,7 @@ def from_text(raw: Any, key: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary; `InvalidValue` where a key comes twice, of which JSON itself takes the last."""
+    """Make a dictionary. Raises `InvalidValue` for a repeated key, of which JSON would take the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _value in pairs]

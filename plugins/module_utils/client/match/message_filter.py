@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A match asked of a message's bytes, so that what does not match is never decoded.
+"""A match compiled for the bytes of messages, so that messages that do not match are never decoded.
 
-On a layout, what a term asks of constants is answered once for all its messages; masks and single
-values become one masked comparison of the message as a big-endian integer, ranges a comparison of the
-bits that hold the value. What only an entry can be asked (`Told`) is left for the entries of those
-messages that could match.
+A filter is compiled for one layout. Conditions on constants of the layout are decided once. Masks and single values
+become one masked comparison of the message as a big-endian integer, ranges a comparison of the bits that hold the
+value. A `Predicate` needs the decoded entry: only messages for which everything else holds are decoded for it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,19 @@ from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Union
 
 from ..codec.layout import Column, MessageLayout
 from ..codec.types import Address, AttributeType, Integer, MaskedFlags
-from .expression import And, EntryTest, InRanges, MaskEquals, Not, Or, Predicate, Term, comparable, disjoint, is_told
+from .expression import (
+    And,
+    EntryTest,
+    InRanges,
+    MaskEquals,
+    Not,
+    Or,
+    Predicate,
+    Term,
+    comparable,
+    disjoint,
+    has_predicate,
+)
 
 if TYPE_CHECKING:
     from .alternatives import Indexed
@@ -32,12 +43,12 @@ class MaskedCompare(NamedTuple):
     value: int
 
 
-#: An answer for every message, a comparison, or a test to ask each.
-Question = Union[bool, MaskedCompare, Callable[[int], bool]]
+#: A result for every message, a comparison, or a test for each message.
+Condition = Union[bool, MaskedCompare, Callable[[int], bool]]
 
 
 class CompiledFilter(NamedTuple):
-    """A term on a layout: a comparison first, then a test, then what the entry itself is asked.
+    """A term compiled for a layout: a comparison, then a test of the bytes, then a predicate of the decoded entry.
 
     `never`: no message of the layout can match.
     """
@@ -48,7 +59,7 @@ class CompiledFilter(NamedTuple):
     predicate: EntryTest | None = None
 
     def holds(self, layout: MessageLayout, datagram: bytes, start: int, message: int) -> bool:
-        """All of it asked of a message of the layout."""
+        """Whether the term holds for a message of the layout, given also as a big-endian integer."""
         return (
             not self.never
             and message & self.bits.mask == self.bits.value
@@ -57,41 +68,43 @@ class CompiledFilter(NamedTuple):
         )
 
 
-def sieve(term: Term, layout: MessageLayout) -> CompiledFilter:
-    """What to ask messages of this layout, so that those remain for which the term holds."""
+def compile_for_layout(term: Term, layout: MessageLayout) -> CompiledFilter:
+    """Return the filter that passes the messages of this layout for which the term holds."""
     terms = term.terms if isinstance(term, And) else (term,)
-    joined = _join(_ask(part, layout, True) for part in terms)
-    if joined is None:
+    conjunction = _conjunction(_condition(part, layout, True) for part in terms)
+    if conjunction is None:
         return CompiledFilter(never=True)
-    told = tuple(part for part in terms if is_told(part))
-    return CompiledFilter(False, joined.bits, _all(joined.questions), And(told).compile() if told else None)
+    predicates = tuple(part for part in terms if has_predicate(part))
+    return CompiledFilter(
+        False, conjunction.bits, _all(conjunction.tests), And(predicates).compile() if predicates else None
+    )
 
 
-def _ask(term: Term, layout: MessageLayout, if_unknown: bool) -> Question:
-    """The term as a test; where only an entry can answer, the answer is `if_unknown`."""
+def _condition(term: Term, layout: MessageLayout, if_unknown: bool) -> Condition:
+    """Compile a term to a condition on bytes. A part that needs the decoded entry becomes `if_unknown`."""
     if isinstance(term, InRanges):
-        return _either(_within(key, term, layout) for key in term.keys)
+        return _or(_in_ranges(key, term, layout) for key in term.keys)
     if isinstance(term, MaskEquals):
-        return _masked(term, layout)
+        return _mask_equals(term, layout)
     if isinstance(term, And):
-        return _every(_ask(part, layout, if_unknown) for part in term.terms)
+        return _and(_condition(part, layout, if_unknown) for part in term.terms)
     if isinstance(term, Or):
-        return _either(_ask(part, layout, if_unknown) for part in term.terms)
+        return _or(_condition(part, layout, if_unknown) for part in term.terms)
     if isinstance(term, Not):
-        return _not(_ask(term.term, layout, not if_unknown))
+        return _not(_condition(term.term, layout, not if_unknown))
     return if_unknown if isinstance(term, Predicate) else _indexed(term, layout, if_unknown)
 
 
-def _indexed(term: Indexed, layout: MessageLayout, if_unknown: bool) -> Question:
-    """Only the branch of the value in the message; the test of a branch is made when it is first needed."""
+def _indexed(term: Indexed, layout: MessageLayout, if_unknown: bool) -> Condition:
+    """Test only the branch for the value in the message. The test of a branch is compiled when it is first needed."""
     from .alternatives import number_of
 
     key, absent, mask = term.pinned
     column = layout.column(key)
-    others = _ask(term.otherwise, layout, if_unknown)
+    others = _condition(term.otherwise, layout, if_unknown)
     if column is None or column.kind is None:
         branch = term.branch(layout.constants.get(key, absent))
-        return others if branch is None else _either((_ask(branch, layout, if_unknown), others))
+        return others if branch is None else _or((_condition(branch, layout, if_unknown), others))
     (shift, ones), find, branches = _place(column, layout), term.find, term.branches
     above, decode, size = 0, column.kind.decode, column.size
     is_address = isinstance(column.kind, Address)
@@ -99,23 +112,23 @@ def _indexed(term: Indexed, layout: MessageLayout, if_unknown: bool) -> Question
         above = number_of(bytes(size)) or 0
     elif _is_number(column.kind):
         ones &= ones if mask is None else mask
-    asked: dict[int, Callable[[int], bool]] = {}
+    tests: dict[int, Callable[[int], bool]] = {}
 
     def make(at: int) -> Callable[[int], bool]:
-        asked[at] = _asked(_either((_ask(branches[at], layout, if_unknown), others)))
-        return asked[at]
+        tests[at] = _as_test(_or((_condition(branches[at], layout, if_unknown), others)))
+        return tests[at]
 
-    otherwise = _asked(others)
+    otherwise = _as_test(others)
 
     def ask(message: int) -> bool:
         at = find(message >> shift & ones | above)
-        return otherwise(message) if at is None else (asked.get(at) or make(at))(message)
+        return otherwise(message) if at is None else (tests.get(at) or make(at))(message)
 
     def ask_decoded(message: int) -> bool:
         value = decode((message >> shift & ones).to_bytes(size, "big"))
         found = number_of(value if mask is None else value & mask)
         at = None if found is None else find(found)
-        return otherwise(message) if at is None else (asked.get(at) or make(at))(message)
+        return otherwise(message) if at is None else (tests.get(at) or make(at))(message)
 
     return ask if is_address or _is_number(column.kind) else ask_decoded
 
@@ -123,17 +136,17 @@ def _indexed(term: Indexed, layout: MessageLayout, if_unknown: bool) -> Question
 # terms joined
 
 
-class _Joined(NamedTuple):
-    """All of these together: one comparison, and the questions that are none."""
+class _Conjunction(NamedTuple):
+    """Conditions that must all hold: one comparison, and the other tests."""
 
     bits: MaskedCompare
-    questions: list[Callable[[int], bool]]
+    tests: list[Callable[[int], bool]]
 
 
-def _join(asked: Iterable[Question]) -> _Joined | None:
-    """Questions that must all be answered by yes; None where no message can do that."""
-    bits, questions = MaskedCompare(0, 0), []
-    for one in asked:
+def _conjunction(conditions: Iterable[Condition]) -> _Conjunction | None:
+    """Join conditions that must all hold. None if no message can match."""
+    bits, tests = MaskedCompare(0, 0), []
+    for one in conditions:
         if one is False:
             return None
         if isinstance(one, MaskedCompare):
@@ -141,67 +154,67 @@ def _join(asked: Iterable[Question]) -> _Joined | None:
                 return None
             bits = MaskedCompare(bits.mask | one.mask, bits.value | one.value)
         elif callable(one):
-            questions.append(one)
-    return _Joined(bits, questions)
+            tests.append(one)
+    return _Conjunction(bits, tests)
 
 
-def _all(questions: list[Callable[[int], bool]]) -> Callable[[int], bool] | None:
-    if len(questions) < 2:
-        return questions[0] if questions else None
-    if len(questions) == 2:
-        one, other = questions
+def _all(tests: list[Callable[[int], bool]]) -> Callable[[int], bool] | None:
+    if len(tests) < 2:
+        return tests[0] if tests else None
+    if len(tests) == 2:
+        one, other = tests
         return lambda message: one(message) and other(message)
-    return lambda message: all(test(message) for test in questions)
+    return lambda message: all(test(message) for test in tests)
 
 
-def _every(asked: Iterable[Question]) -> Question:
-    joined = _join(asked)
-    if joined is None:
+def _and(conditions: Iterable[Condition]) -> Condition:
+    conjunction = _conjunction(conditions)
+    if conjunction is None:
         return False
-    if not joined.questions:
-        return joined.bits if joined.bits.mask else True
-    if joined.bits.mask:
-        joined.questions.insert(0, _compares(joined.bits.mask, {joined.bits.value}))
-    return _all(joined.questions) or True
+    if not conjunction.tests:
+        return conjunction.bits if conjunction.bits.mask else True
+    if conjunction.bits.mask:
+        conjunction.tests.insert(0, _compares(conjunction.bits.mask, {conjunction.bits.value}))
+    return _all(conjunction.tests) or True
 
 
-def _either(asked: Iterable[Question]) -> Question:
+def _or(conditions: Iterable[Condition]) -> Condition:
     values: dict[int, set[int]] = {}
-    questions: list[Callable[[int], bool]] = []
-    for one in asked:
+    tests: list[Callable[[int], bool]] = []
+    for one in conditions:
         if one is True:
             return True
         if isinstance(one, MaskedCompare):
             values.setdefault(one.mask, set()).add(one.value)
         elif callable(one):
-            questions.append(one)
-    if len(values) == 1 and not questions:
+            tests.append(one)
+    if len(values) == 1 and not tests:
         mask = next(iter(values))
         wanted = values[mask]
         if len(wanted) == 1:
             return MaskedCompare(mask, wanted.pop())
-    questions[:0] = [_compares(mask, wanted) for mask, wanted in values.items()]
-    if len(questions) < 2:
-        return questions[0] if questions else False
-    if len(questions) == 2:
-        one, other = questions
+    tests[:0] = [_compares(mask, wanted) for mask, wanted in values.items()]
+    if len(tests) < 2:
+        return tests[0] if tests else False
+    if len(tests) == 2:
+        one, other = tests
         return lambda message: one(message) or other(message)
-    return lambda message: any(test(message) for test in questions)
+    return lambda message: any(test(message) for test in tests)
 
 
-def _not(asked: Question) -> Question:
-    if isinstance(asked, bool):
-        return not asked
-    if isinstance(asked, MaskedCompare):
-        mask, value = asked
+def _not(condition: Condition) -> Condition:
+    if isinstance(condition, bool):
+        return not condition
+    if isinstance(condition, MaskedCompare):
+        mask, value = condition
         return lambda message: message & mask != value
-    return lambda message: not asked(message)
+    return lambda message: not condition(message)
 
 
-def _asked(asked: Question) -> Callable[[int], bool]:
-    if isinstance(asked, MaskedCompare):
-        return _compares(asked.mask, {asked.value})
-    return asked if callable(asked) else lambda message: bool(asked)
+def _as_test(condition: Condition) -> Callable[[int], bool]:
+    if isinstance(condition, MaskedCompare):
+        return _compares(condition.mask, {condition.value})
+    return condition if callable(condition) else lambda message: bool(condition)
 
 
 def _compares(mask: int, values: set[int]) -> Callable[[int], bool]:
@@ -214,7 +227,7 @@ def _compares(mask: int, values: set[int]) -> Callable[[int], bool]:
 # single values
 
 
-def _within(key: str, term: InRanges, layout: MessageLayout) -> Question:
+def _in_ranges(key: str, term: InRanges, layout: MessageLayout) -> Condition:
     column = layout.column(key)
     if column is None:
         there = layout.constants.get(key, term.absent)
@@ -229,14 +242,17 @@ def _within(key: str, term: InRanges, layout: MessageLayout) -> Question:
                 continue  # of the other family
             low, high = int.from_bytes(low, "big"), int.from_bytes(high, "big")
         ranges.append((low, high))
-    return _either(_ranges(ranges, shift, ones))
+    return _or(_ranges(ranges, shift, ones))
 
 
-def _ranges(ranges: list[tuple[int, int]], shift: int, ones: int) -> list[Question]:
-    """A block of numbers that begin alike, as a comparison; many ranges of other kinds by bisection."""
-    asked = [_range(low, high, shift, ones) for low, high in ranges if low <= ones]
-    if sum(map(callable, asked)) + len({one.mask for one in asked if isinstance(one, MaskedCompare)}) <= _FEW_RANGES:
-        return asked
+def _ranges(ranges: list[tuple[int, int]], shift: int, ones: int) -> list[Condition]:
+    """A block of numbers with a common prefix becomes a comparison; many other ranges become one bisection."""
+    conditions = [_range(low, high, shift, ones) for low, high in ranges if low <= ones]
+    if (
+        sum(map(callable, conditions)) + len({one.mask for one in conditions if isinstance(one, MaskedCompare)})
+        <= _FEW_RANGES
+    ):
+        return conditions
     lows, highs = disjoint(ranges)
 
     def lies(message: int) -> bool:
@@ -247,14 +263,14 @@ def _ranges(ranges: list[tuple[int, int]], shift: int, ones: int) -> list[Questi
     return [lies]
 
 
-def _range(low: int, high: int, shift: int, ones: int) -> Question:
+def _range(low: int, high: int, shift: int, ones: int) -> Condition:
     size = high - low + 1
     if not size & size - 1 and not low & size - 1:
         return MaskedCompare((ones & ~(size - 1)) << shift, low << shift) if size <= ones else True
     return lambda message: low <= message >> shift & ones <= high
 
 
-def _masked(term: MaskEquals, layout: MessageLayout) -> Question:
+def _mask_equals(term: MaskEquals, layout: MessageLayout) -> Condition:
     column = layout.column(term.key)
     if column is None:
         there = layout.constants.get(term.key, 0)
@@ -262,13 +278,13 @@ def _masked(term: MaskEquals, layout: MessageLayout) -> Question:
     if not _is_number(column.kind):
         return _reads(column, layout, term)
     shift, ones = _place(column, layout)
-    return _either(
+    return _or(
         MaskedCompare((mask & ones) << shift, value << shift) for value, mask in term.values if not value & ~ones
     )
 
 
-def _reads(column: Column, layout: MessageLayout, term: InRanges | MaskEquals) -> Question:
-    """The value made from its bytes, and then the term asked."""
+def _reads(column: Column, layout: MessageLayout, term: InRanges | MaskEquals) -> Condition:
+    """Decode the value, then evaluate the term."""
     shift, ones = _place(column, layout)
     kind, size, key = column.kind, column.size, column.key
     holds = term.compile()
@@ -284,5 +300,5 @@ def _is_number(kind: AttributeType | None) -> bool:
 
 
 def _place(column: Column, layout: MessageLayout) -> tuple[int, int]:
-    """How far to shift a message for the value of a column, and the mask that cuts it out."""
+    """Return the shift and the mask that extract the value of a column from a message."""
     return 8 * (layout.size - column.start - column.size), (1 << 8 * column.size) - 1

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernel's work done beside the interpreter's.
+"""Receive and send in a thread, while the main thread decodes and encodes.
 
-Receiving and sending give up the interpreter's lock while the kernel works, so a thread that does
-nothing else overlaps with one that decodes what came before, or encodes what comes next.
+Receiving and sending release the interpreter's lock while the kernel works. A thread that only receives or sends
+therefore runs in parallel with the thread that decodes the datagrams before, or encodes the requests to come.
 
 An iterator ends its thread when it is closed. `NetlinkSocket` closes all of its iterators. An iterator that is
 still suspended when the interpreter exits leaves its thread alone: threads no longer run then, and joining one
@@ -15,14 +15,14 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock
 from collections import deque
-from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
+from typing import Any, Callable, Generator, Iterable, TypeVar
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 
-#: So many things come without a thread first: starting one costs more than it brings for a few.
+#: The number of things before a thread is started: for a few, starting one costs more than it saves.
 THREAD_AFTER = 8
-#: So many things may lie ready.
+#: The maximum number of things that are ready or waiting.
 QUEUE_DEPTH = 8
 _END: Any = object()
 #: Seconds until a thread that encodes lets one that sends go on; usually it is 50 times that.
@@ -32,10 +32,10 @@ _SWITCH_INTERVAL = 1e-4
 def prefetch(
     fetch: Callable[[], _Thing], is_last: Callable[[_Thing], bool], wake: Callable[[], None]
 ) -> Generator[_Thing, None, None]:
-    """What `fetch` gives, one after the other, without an end of its own; errors come in their turn.
+    """Yield the results of `fetch` without an end. An error is raised after the results before it.
 
-    The reader stops by closing the iterator. A thread fetches until something `is_last`: it must not wait for
-    what never comes. Should it do so all the same, `wake` makes `fetch` return.
+    The reader ends the iterator by closing it. A thread calls `fetch` until a result `is_last`, so that it does not
+    wait for a datagram that never comes. If it waits nevertheless, `wake` makes `fetch` return.
     """
     for _count in range(THREAD_AFTER):
         thing = fetch()
@@ -85,24 +85,17 @@ def prefetch(
 def overlap(
     work: Callable[[_Thing], _Result], things: Iterable[_Thing]
 ) -> Generator[tuple[_Thing, _Result], None, None]:
-    """Each thing with what `work` makes of it, in order; while it works, the next things are fetched.
+    """Yield each thing with the result of `work`, in order, and fetch the next things meanwhile.
 
-    The work is done in a thread of its own, but for the first few. An error of the iterable is raised after the
-    results of all things before it. What has not been begun when the iterator is closed will not be.
+    A thread does the work, except for the first few things. An error of the iterable is raised after the results of
+    all things before it. When the iterator is closed, no further work is begun.
     """
     source = iter(things)
     for _count in range(THREAD_AFTER):
-        for thing in source:
-            yield thing, work(thing)
-            break
-        else:
+        thing = next(source, _END)
+        if thing is _END:
             return
-    yield from _overlap(work, source)
-
-
-def _overlap(
-    work: Callable[[_Thing], _Result], source: Iterator[_Thing]
-) -> Generator[tuple[_Thing, _Result], None, None]:
+        yield thing, work(thing)
     import threading
     from queue import SimpleQueue
 
@@ -156,7 +149,7 @@ def _overlap(
 
 
 def _started(worker: Any) -> bool:
-    """Start a thread; False if the system allows no more of them, so that its work has to be done without it."""
+    """Start a thread. Returns False if the system allows no more threads."""
     try:
         worker.start()
     except RuntimeError:

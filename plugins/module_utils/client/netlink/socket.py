@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Netlink over the standard library's sockets: framing, acknowledgements, windows, dumps, errors.
+"""Netlink over the standard library's sockets: framing, acknowledgements, batches, dumps, errors.
 
 Knows nothing of conntrack. Source: include/uapi/linux/netlink.h, and
 Documentation/userspace-api/netlink/intro.rst in the kernel.
@@ -188,9 +188,9 @@ class NetlinkSocket:
     def __init__(self, datagrams: NetlinkTransport | None = None) -> None:
         self._datagrams = datagrams or NetlinkTransport()
         self._last = 0
-        # A window may be on its way in a thread of its own while its reader asks something else.
+        # A thread may be sending a batch while the caller sends a request.
         self._busy = allocate_lock()
-        self._wide_window: int | None = None
+        self._batch_size: int | None = None
         #: What runs in threads of its own, until its end or until the socket is closed.
         self._running: list[Generator[Any, None, None]] = []
         self._is_closed = False
@@ -253,52 +253,51 @@ class NetlinkSocket:
             raise kernel_error("sending a request", error.errno or errno.EIO) from error
 
     def reserve_sequence(self, count: int) -> int:
-        """Sequence numbers for so many requests: the first of them."""
+        """Reserve the sequence numbers of a number of requests, and return the first."""
         first = self._last % 0xFF000000 + 1  # of 32 bits, and never 0
         self._last = first + count - 1
         return first
 
-    def send_batches(self, windows: Iterable[RequestBatch]) -> Iterator[tuple[RequestBatch, dict[int, ErrorReply]]]:
-        """Send windows of requests; each comes back with what was refused of it, by position.
+    def send_batches(self, batches: Iterable[RequestBatch]) -> Iterator[tuple[RequestBatch, dict[int, ErrorReply]]]:
+        """Send batches of requests. Yields each with the errors of its requests, by position.
 
-        The next windows are built while one is being sent, and those that are built are sent: a caller who
-        stops early finds that up to eight windows more were carried out than came back.
+        The next batches are built while one is being sent. If the caller stops early, up to eight more batches than
+        it has received were sent.
 
-        Within a window only errors and the last request are acknowledged. If an answer is lost, each
-        request of the window that was not refused before has a refusal that is `lost`: it may have been
-        carried out.
+        Within a batch the kernel acknowledges only errors and the last request. If an answer is lost, each request
+        of the batch without an error before has one that is `lost`: the kernel may have carried it out.
         """
-        with self._threaded(overlap(self._send_and_collect, windows)) as results:
+        with self._threaded(overlap(self._send_and_collect, batches)) as results:
             yield from results
         if self._is_closed:
             raise ConntrackError("the table was closed before all requests were sent")
 
     def max_batch_size(self) -> int:
-        """How many requests a window can have, so that an answer to each of them finds room.
+        """Return the maximum number of requests in a batch: the receive buffer has room for an error of each.
 
         Makes the receive buffer larger, which takes CAP_NET_ADMIN in the initial user namespace.
         """
-        if self._wide_window is None:
+        if self._batch_size is None:
             roomy = self._datagrams.grow(MAX_BATCH_SIZE * _REFUSAL_ROOM) >= MAX_BATCH_SIZE * _REFUSAL_ROOM
-            self._wide_window = MAX_BATCH_SIZE if roomy else BATCH_SIZE
-        return self._wide_window
+            self._batch_size = MAX_BATCH_SIZE if roomy else BATCH_SIZE
+        return self._batch_size
 
     def request_many(self, messages: Iterable[Message]) -> Iterator[list[Message] | ErrorReply]:
-        """Send requests in windows; for each, in order, the messages that answer it or why it was refused.
+        """Send requests in batches. Yields for each, in order, its answers or its error.
 
-        Where answers are lost, each request that has none yields a refusal that is `lost`.
+        If answers are lost, the error of each request without an answer is `lost`.
         """
-        for window in self.in_batches(messages, ANSWERED_BATCH_SIZE):
+        for batch in self.in_batches(messages, ANSWERED_BATCH_SIZE):
             answers: dict[int, list[Message]] = {}
-            refusals = self._send_and_collect(window, answers)
-            for position in range(window.count):
+            refusals = self._send_and_collect(batch, answers)
+            for position in range(batch.count):
                 if position in refusals and position not in answers:
                     yield refusals[position]
                 else:
                     yield answers.get(position, [])
 
     def in_batches(self, messages: Iterable[Message], size: int = BATCH_SIZE) -> Iterator[RequestBatch]:
-        """Requests in windows of that size, built as they are asked for."""
+        """Yield requests in batches of that size. Each batch is built when it is fetched."""
         source = iter(messages)
         while True:
             some = list(itertools.islice(source, size))
@@ -308,21 +307,21 @@ class NetlinkSocket:
             yield request_batch([frame(message, number) for number, message in enumerate(some, first)], first)
 
     def _send_and_collect(
-        self, window: RequestBatch, answers: dict[int, list[Message]] | None = None
+        self, batch: RequestBatch, answers: dict[int, list[Message]] | None = None
     ) -> dict[int, ErrorReply]:
-        first, last = window.first, window.first + window.count - 1
+        first, last = batch.first, batch.first + batch.count - 1
         sent: dict[int, Message] = {}
         refusals: dict[int, ErrorReply] = {}
         with self._busy:
             try:
-                self._send(window.frames)
+                self._send(batch.frames)
             except KernelError as error:
-                return dict.fromkeys(range(window.count), ErrorReply(error.errno))
+                return dict.fromkeys(range(batch.count), ErrorReply(error.errno))
             try:
                 for sequence, answer in self._receive(first, last):
                     if answer.type == uapi.NLMSG_ERROR:
                         if errno_of(answer):
-                            sent = sent or dict(parse(window.frames))
+                            sent = sent or dict(parse(batch.frames))
                             refusal = error_reply(answer, sent)
                             if refusal is not None:
                                 refusals[sequence - first] = refusal
@@ -333,7 +332,7 @@ class NetlinkSocket:
             except (OSError, MalformedMessage) as error:
                 code = (error.errno or errno.EIO) if isinstance(error, OSError) else errno.EBADMSG
                 unknown = ErrorReply(code, lost=True)
-                for position in range(window.count):
+                for position in range(batch.count):
                     refusals.setdefault(position, unknown)
         return refusals
 
@@ -351,10 +350,10 @@ class NetlinkSocket:
             found.clear()
 
     def scan(self, message: Message, feed: Callable[[bytes], Iterable[Message]]) -> Iterator[None]:
-        """Give each datagram that answers a dump request to `feed`, and come back after each.
+        """Call `feed` with each datagram that answers a dump request, and yield after each.
 
-        `feed` returns the control messages in there, and those that say the dump was interrupted. While it
-        works, the next datagrams are received. Raises `RequestRejected`, `DumpInterrupted` at the end of a dump that
+        `feed` returns the control messages in it, and those with the flag of an interrupted dump. Meanwhile, a thread
+        receives the next datagrams. Raises `RequestRejected`, `DumpInterrupted` at the end of a dump that
         the kernel itself calls inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
         """
         sequence = self.reserve_sequence(1)

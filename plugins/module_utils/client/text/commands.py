@@ -15,19 +15,19 @@ from ..entry.entry import Entry
 from ..errors import InvalidValue
 from .common import NoEntry, Unknown, printable
 
-#: (option as it is written, value) by what the option stands for.
+#: (option as it is written, value) by the meaning of the option.
 Given = Dict[str, Tuple[str, str]]
 
-#: What an option stands for if it is none of the keys of an entry.
+#: The meanings of options that are not keys of an entry.
 COMMAND, PASSED_OVER, REFUSED = "command", "nothing in an entry", "nothing that creates an entry"
 LABEL_MAP = "names of labels"
 FORM = "conntrack -o save"
-CREATE = ("-A", "--add", "-I", "--create")
-UPDATE = ("-U", "--update")
-DELETE = ("-D", "--delete")
-#: Options that say nothing of one entry, and those that go with others of the program's commands.
+CREATE_OPTIONS = ("-A", "--add", "-I", "--create")
+UPDATE_OPTIONS = ("-U", "--update")
+DELETE_OPTIONS = ("-D", "--delete")
+#: Options that are not about one entry, and options of other commands of the program.
 COMMON: dict[str, str] = {
-    **dict.fromkeys((*CREATE, *UPDATE, *DELETE), COMMAND),
+    **dict.fromkeys((*CREATE_OPTIONS, *UPDATE_OPTIONS, *DELETE_OPTIONS), COMMAND),
     **dict.fromkeys(("-f", "--family", "-c", "--secmark", "-i", "--id"), PASSED_OVER),
     **dict.fromkeys(("-M", "--labelmap"), LABEL_MAP),
     **dict.fromkeys(
@@ -46,11 +46,11 @@ _TABLES = ("conntrack", "expect", "dying", "unconfirmed")
 def read_command(
     line: str, targets: Mapping[str, str], optional: Container[str], entry: Entry, unknown: Unknown
 ) -> Given:
-    """The options of a line by what `targets` has them stand for; `optional` are those with or without a value.
+    """Parse a line to its options by their meanings in `targets`. Those in `optional` may have no value.
 
-    Words of others go to `unknown`.
+    Words of other programs go to `unknown`. Raises `InvalidValue`.
     """
-    words = _split(line.partition(" [USERSPACE] ")[0])  # behind it is which program did it
+    words = _split(line.partition(" [USERSPACE] ")[0])  # the name of a program follows
     number = next((number for number, text in enumerate(words) if text.startswith("-")), None)
     if number is None:
         raise NoEntry("", f"is not a line of {FORM}; it has no -A, -I or -U")
@@ -84,11 +84,11 @@ def read_command(
 
 
 def table_of(given: Given) -> str:
-    """The table of a line's command, which creates or updates; `NoEntry` for other lines."""
+    """Return the table of a command that creates or updates. Raises `NoEntry` for other lines."""
     if COMMAND not in given:
         raise NoEntry("", f"is not a line of {FORM}; it has no -A, -I or -U")
     command, table = given[COMMAND]
-    if command in DELETE:
+    if command in DELETE_OPTIONS:
         raise NoEntry(command, "deletes entries, and only entries to create are read; remove the line")
     for name in _TABLES:
         if name.startswith(table):
@@ -97,7 +97,7 @@ def table_of(given: Given) -> str:
 
 
 def from_octal(raw: str, option: str) -> str:
-    """A number, perhaps with a mask, in decimal where C's notation has it in octal, with a leading 0."""
+    """Convert a number, or a number and a mask, from octal with a leading 0, as in C, to decimal."""
     numbers = raw.split("/", 1)
     for place, text in enumerate(numbers):
         if len(text) > 1 and text[0] == "0" and text.isdigit():
@@ -107,8 +107,8 @@ def from_octal(raw: str, option: str) -> str:
     return "/".join(numbers)
 
 
-def quoted(text: str, key: str) -> str:
-    """A value as one word, in the only quotation marks that the program knows."""
+def in_quotes(text: str, key: str) -> str:
+    """Return a value as one word, in double quotation marks if needed. The program knows no others."""
     if not text.isprintable() or any(character in text for character in "\"'\\"):
         raise InvalidValue(key, f"{printable(text)!r} cannot be written in a command; write the entries as json")
     return f'"{text}"' if " " in text else text
@@ -126,7 +126,7 @@ def _split(line: str) -> list[str]:
 
 
 def _read_head(words: list[str], entry: Entry, unknown: Unknown) -> None:
-    """Words before the first option: the program's name, or what others have put there."""
+    """Read the words before the first option: the program's name, or words of other programs."""
     if words and words[-1].rpartition("/")[2] == "conntrack":
         words = words[1:-1] if words[0] == "sudo" else words[:-1]
     if words:
@@ -134,7 +134,7 @@ def _read_head(words: list[str], entry: Entry, unknown: Unknown) -> None:
 
 
 def _takes(name: str, target: str | None, follows: str, optional: Container[str]) -> bool:
-    """Whether the next word is the value of an option that has none in its own word."""
+    """Whether the next word is the value of an option without a value in its own word."""
     if target == COMMAND:
         return any(table.startswith(follows) for table in _TABLES)
     if target is None or target in optional:
@@ -143,7 +143,7 @@ def _takes(name: str, target: str | None, follows: str, optional: Container[str]
 
 
 def _option(text: str, targets: Mapping[str, str]) -> tuple[str, str | None, str | None]:
-    """(name, value in the same word, what it stands for)."""
+    """Return the name of an option, its value in the same word, and its meaning."""
     target = targets.get(text)
     if target is not None or not text.startswith("-"):
         return text, None, target
@@ -157,7 +157,7 @@ def _option(text: str, targets: Mapping[str, str]) -> tuple[str, str | None, str
 
 
 def _whole_name(name: str, targets: Mapping[str, str]) -> str:
-    """The long option that begins so, if there is one alone."""
+    """Return the long option that begins with `name`, if it is the only one."""
     found = [option for option in targets if len(name) > len("--") and option.startswith(name)]
     if len({targets[option] for option in found}) > 1:
         raise InvalidValue(printable(name), f"is ambiguous; write one of {', '.join(found)}")

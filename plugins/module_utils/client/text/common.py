@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the forms of conntrack(8) have in common: names, states, and what a listed entry has."""
+"""The common parts of the output formats of conntrack(8): names, states, labels, errors, and listed entries."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 
 from .. import uapi
 from ..codec import types
@@ -13,14 +13,17 @@ from ..codec.attributes import ENTRY
 from ..entry.document import from_document, to_document
 from ..entry.entry import UNTRACKED, Entry
 from ..entry.labels import LabelMap
+from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import default_reply, protocol_keys
 from ..errors import InvalidValue, quoted
 
-#: The kind of value of each key; both families' addresses are read alike.
+_Source = TypeVar("_Source")
+
+#: The type of each key. Addresses of both families have the same parser.
 KINDS: dict[str, types.AttributeType] = {row.key: row.kind for row in ENTRY}
 
 #: The key of the state of a protocol that has states.
-STATES: dict[int, str] = {
+STATE_KEYS: dict[int, str] = {
     uapi.IPPROTO_TCP: "tcp.state",
     uapi.IPPROTO_SCTP: "sctp.state",
     uapi.IPPROTO_DCCP: "dccp.state",
@@ -31,7 +34,7 @@ def _hexadecimal(value: Any) -> str:
     return f"{value:#x}"
 
 
-#: What a tuple is made of, as text and XML call it: the name here, and how a value is written.
+#: The words of text and XML for the keys of a tuple: the key here, and how a value is written.
 TUPLE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "src": ("source", types.present_address),
     "dst": ("destination", types.present_address),
@@ -43,22 +46,15 @@ TUPLE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "code": ("icmp_code", str),
     "id": ("icmp_id", str),
 }
-#: The other way round: text and XML's word, and how a value is written.
+#: By key: the word of text and XML, and how a value is written.
 TUPLE_WORDS = {name: (text, show) for text, (name, show) in TUPLE.items()}
 COUNTERS = ("packets", "bytes")
 TIMES = ("start", "stop")
 BILLION = 1_000_000_000
 
-#: Both ends of a connection: what is translated, who answers it, and the bit that says so.
-ENDS = (
-    ("source", "destination", uapi.IPS_SRC_NAT),
-    ("destination", "source", uapi.IPS_DST_NAT),
-)
-
-
-#: The longest line, and the longest text of an XML element, that is read. No entry needs more.
-LONGEST = 1 << 16
-#: Comments, and lines in which conntrack reports about its own work, mostly on its standard error.
+#: The maximum length of a line and of the text of an XML element. No entry needs more.
+LONGEST_LINE = 1 << 16
+#: Comments, and messages of conntrack itself, most of which are on its standard error.
 REMARK = re.compile(
     r"""\s* (?:
         conntrack\ v[0-9.]+\ \(conntrack-tools\):\s
@@ -69,7 +65,7 @@ REMARK = re.compile(
     )""",
     re.VERBOSE,
 )
-#: Those of them after which entries are missing.
+#: Messages after which entries are missing.
 _GAP = re.compile(
     r"""
     ^[ \t]* (?:
@@ -78,7 +74,7 @@ _GAP = re.compile(
     )""",
     re.MULTILINE | re.VERBOSE,
 )
-#: What to do with words and lines that are not conntrack's.
+#: The choices for words and lines that are not conntrack's.
 UNKNOWN = ("fail", "keep", "skip")
 #: A name of a label: anything but a number, without a comma.
 _LABEL = re.compile(r"(?!-?[0-9]+$|0[xX][0-9a-fA-F]*$)[^\s,](?:[^,]*[^\s,])?")
@@ -87,23 +83,23 @@ _MOST_NAMES = 8 * types.LABEL_BITS
 
 
 class Unreadable(InvalidValue):
-    """Text that is not in its form; `key` says where (`line 3`, `flow 3`), `problem` what is wrong."""
+    """The text does not have its format. `key` is the place (`line 3`, `flow 3`), `problem` what is wrong."""
 
     @classmethod
     def at(cls, where: str, fault: InvalidValue) -> Unreadable:
-        """A fault and its place, without the middle of a very long value."""
+        """Return the error with its place, without the middle of a very long value."""
         problem = str(fault)
         return cls(where, problem if len(problem) <= 1000 else f"{problem[:400]} ... {problem[-400:]}")
 
 
 class NoEntry(InvalidValue):
-    """A line or an element that describes no entry at all."""
+    """A line or an element is not about an entry."""
 
 
 class Unknown:
-    """What to do with words and lines that are not conntrack's, and the number of those skipped, by name.
+    """Handles words and lines that are not conntrack's. `skipped` has the number of those skipped, by name.
 
-    `fail` refuses them, `keep` puts a word into `extra` of its entry, `skip` leaves it out.
+    The choice `fail` rejects them, `keep` puts a word into `extra` of its entry, `skip` leaves it out.
     """
 
     _MOST = 100
@@ -115,7 +111,7 @@ class Unknown:
         self.skipped: dict[str, int] = {}
 
     def word(self, entry: Entry, name: str, value: str, form: str) -> None:
-        """A word of an entry that its form does not have."""
+        """Handle a word of an entry that the format does not have."""
         name = printable(name)
         if self.choice == "fail":
             raise InvalidValue(
@@ -129,11 +125,11 @@ class Unknown:
         extra[name] = extra[name] + b" " + data if name in extra else data
 
     def head(self, entry: Entry, text: str, form: str) -> None:
-        """What another program has put before an entry in its line."""
+        """Handle the words of another program before an entry in its line."""
         self.word(entry, printable(text) if self.choice == "fail" else "head", text, form)
 
     def skips(self, name: str) -> bool:
-        """Whether a line without an entry is skipped; it is counted then."""
+        """Whether a line without an entry is skipped. Counts it."""
         if self.choice == "skip":
             self._count(name)
         return self.choice == "skip"
@@ -144,13 +140,13 @@ class Unknown:
 
 
 def printable(text: str) -> str:
-    """A short text that can be shown in a terminal and in JSON."""
+    """Return a short text that a terminal and JSON can show."""
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def gaps(text: str) -> Iterator[tuple[int, str]]:
-    """(line, what happened) of each place where conntrack itself reports that entries are missing."""
+    """Yield the line and the reason for each place where conntrack reports that entries are missing."""
     if "ENOBUFS" in text or "Operation failed" in text:
         line, start = 1, 0
         for found in _GAP.finditer(text):
@@ -159,28 +155,40 @@ def gaps(text: str) -> Iterator[tuple[int, str]]:
             yield line, "conntrack lost events (ENOBUFS)" if found[1] else f"conntrack failed ({found[2].strip()})"
 
 
-def read_lines(text: str, read_one: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:
-    """What `read_one` makes of each line; `Unreadable` names the first that it refuses."""
+def read_one(
+    source: _Source, read: Callable[[_Source], Entry], where: str, skipped: str, unknown: Unknown
+) -> list[Entry]:
+    """Return what `read` makes of a line or an element. If it has no entry, `unknown` may skip it, under that name.
+
+    Raises `Unreadable` with the place.
+    """
+    try:
+        return [read(source)]
+    except InvalidValue as fault:
+        if isinstance(fault, NoEntry) and unknown.skips(skipped):
+            return []
+        raise Unreadable.at(where, fault) from None
+
+
+def read_lines(text: str, read: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:
+    """Return what `read` makes of each line. Raises `Unreadable` for the first that it rejects."""
+
+    def read_line(line: str) -> Entry:
+        if len(line) > LONGEST_LINE:
+            raise NoEntry("", f"is longer than {LONGEST_LINE:,} characters")
+        return read(line)
+
     entries = []
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or REMARK.match(line):
-            continue
-        try:
-            if len(line) > LONGEST:
-                raise NoEntry("", f"is longer than {LONGEST:,} characters")
-            entries.append(read_one(line))
-        except NoEntry as fault:
-            if not unknown.skips("lines without an entry"):
-                raise Unreadable.at(f"line {number}", fault) from None
-        except InvalidValue as fault:
-            raise Unreadable.at(f"line {number}", fault) from None
+        if line.strip() and not REMARK.match(line):
+            entries += read_one(line, read_line, f"line {number}", "lines without an entry", unknown)
     return entries
 
 
 class Names(LabelMap):
-    """Labels for texts alone, where a name that no connlabel.conf knows stands for itself.
+    """Labels of texts, which may have names that no connlabel.conf has.
 
-    Such a name gets a bit beyond those that the kernel has: no entry with it can be sent.
+    Such a name gets a bit that the kernel does not have. An entry with it cannot be sent.
     """
 
     _added = 0
@@ -200,7 +208,7 @@ class Names(LabelMap):
 
 
 def read_labels(raw: Any, key: str, labels: LabelMap) -> Entry:
-    """The labels of an entry from names and numbers; none for an empty list."""
+    """Parse names and numbers to the labels of an entry. Empty for an empty list."""
     if isinstance(raw, list) and len(raw) > types.LABEL_BITS:
         raise InvalidValue(key, f"{len(raw):,} are too many; an entry has at most {types.LABEL_BITS}")
     bits = labels.to_bits(raw, key)
@@ -208,7 +216,7 @@ def read_labels(raw: Any, key: str, labels: LabelMap) -> Entry:
 
 
 class Show(NamedTuple):
-    """What to show that the program shows only when asked (`-o extended,id,ktimestamp,labels`)."""
+    """The optional parts of the output (`-o extended,id,ktimestamp,labels`)."""
 
     extended: bool = False
     id: bool = False
@@ -217,13 +225,13 @@ class Show(NamedTuple):
 
 
 def protocol_name(number: int) -> str:
-    """The program's name of a protocol."""
+    """Return the name of a protocol in the program, or `unknown`."""
     name = types.PROTOCOL.present(number)
     return name if isinstance(name, str) else "unknown"
 
 
 def word(entry: Mapping[str, Any], key: str) -> str:
-    """A text that stands between blanks; `InvalidValue` if it could not be told from what follows."""
+    """Return a text to be written between blanks. Raises `InvalidValue` if it could not be read again."""
     text = str(entry[key])
     if not text.isprintable() or " " in text:
         raise InvalidValue(key, f"{text!r} cannot be written between blanks; write the entries as json")
@@ -231,8 +239,8 @@ def word(entry: Mapping[str, Any], key: str) -> str:
 
 
 def state_of(entry: Mapping[str, Any]) -> str | None:
-    """The protocol's state in capitals; 0x… for one without a name, which no number is mistaken for."""
-    key = STATES.get(entry["original.protocol"], "")
+    """Return the state of the protocol in capitals, or 0x… for a state without a name. None without a state."""
+    key = STATE_KEYS.get(entry["original.protocol"], "")
     if key not in entry:
         return None
     state = KINDS[key].present(entry[key])
@@ -240,27 +248,27 @@ def state_of(entry: Mapping[str, Any]) -> str | None:
 
 
 def read_state(text: str, protocol: int) -> Entry:
-    """The state of an entry of this protocol as `state_of` writes it."""
-    if protocol not in STATES:
+    """Parse the state of an entry of this protocol, as `state_of` writes it."""
+    if protocol not in STATE_KEYS:
         raise InvalidValue("state", f"protocol {protocol_name(protocol)} has no states; leave {text} out")
-    key = STATES[protocol]
+    key = STATE_KEYS[protocol]
     return {key: KINDS[key].parse(text, "state")}
 
 
 def port_key(entry: Mapping[str, Any], direction: str, end: str) -> str | None:
-    """The key of the number beside an address that is translated with it: port, GRE key or ICMP id."""
+    """Return the key of the number that NAT translates with an address: port, GRE key or ICMP id."""
     names = protocol_keys(entry["original.protocol"])
     name = next((name for name in (f"{end}_port", f"{end}_key", "icmp_id") if name in names), None)
     return name and f"{direction}.{name}"
 
 
 def as_listed(entry: Mapping[str, Any]) -> Entry:
-    """The entry as the kernel would list it: with a reply, and `nat` asked for in force.
+    """Return an entry as the kernel would list it: with a reply, and with the requested NAT in force.
 
-    Raises `InvalidValue` where `nat` leaves the kernel a choice.
+    Raises `InvalidValue` if `nat` has a range from which the kernel would select.
     """
     listed = {**(default_reply(entry) if "reply.source" not in entry else {}), **entry}
-    for end, answered_by, bit in ENDS:
+    for end, answered_by, bit in NAT_ENDS:
         wanted = {
             f"reply.{answered_by}": f"nat.{end}.address",
             port_key(entry, "reply", answered_by): f"nat.{end}.port",
@@ -278,7 +286,7 @@ def as_listed(entry: Mapping[str, Any]) -> Entry:
 
 
 def checked(entry: Entry) -> Entry:
-    """An entry that was read, complete and in itself consistent, or `InvalidValue`."""
+    """Complete an entry that was read. Raises `InvalidValue` if it is incomplete or inconsistent."""
     for direction in ("original", "reply"):
         for end in ("source", "destination"):
             if f"{direction}.{end}" not in entry:
@@ -288,14 +296,14 @@ def checked(entry: Entry) -> Entry:
     if not entry.get("zone", True):
         del entry["zone"]
     _forget_zeros(entry)
-    status = entry.get("status", 0) & ~(uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT)
+    status = entry.get("status", 0) & ~NAT_STATUS
     described = {key: value for key, value in entry.items() if key != "labels"}
     from_document(to_document({**described, "status": status}))
     return entry
 
 
 def _forget_zeros(entry: Entry) -> None:
-    """Ports that the program shows as 0 because the kernel tracks none."""
+    """Remove ports that the program shows as 0 because the kernel does not track the protocol."""
     keys = [f"{direction}.{end}_port" for direction in ("original", "reply") for end in ("source", "destination")]
     if entry["original.protocol"] in UNTRACKED and not any(entry.get(key) for key in keys):
         for key in keys:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lists of expectations: what `conntrack -L expect` prints, /proc/net/nf_conntrack_expect, and `conntrack -I expect`.
 
-No form shows the zone, the function or the NAT of an expectation, nor the protocol of its master: that is
-read only where it follows from the ports. The kernel's own list has neither mask nor master.
+The program prints neither the zone, the function and the NAT of an expectation, nor the protocol of its master, which
+is read only if it follows from the ports. The list of the kernel has neither mask nor master.
 
 Source: the output of conntrack(8) 1.4.7 with libnetfilter_conntrack 1.0.9, and exp_seq_show in
 net/netfilter/nf_conntrack_expect.c.
@@ -22,7 +22,7 @@ from ..entry.tuple import protocol_keys
 from ..errors import InvalidValue
 from ..expectation import expectation as expectations
 from ..expectation.expectation import EXPECTATION, Expectation
-from .commands import COMMAND, COMMON, CREATE, from_octal, read_command, table_of
+from .commands import COMMAND, COMMON, CREATE_OPTIONS, from_octal, read_command, table_of
 from .common import TUPLE, TUPLE_WORDS, NoEntry, Show, Unknown, printable, read_lines, word
 from .xml import element, escaped, layer3, layer4, read_flows, text_of, tuple_elements, unknown_element
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 KINDS: dict[str, types.AttributeType] = {row.key: row.kind for row in EXPECTATION}
-#: The tuples, with what the program puts before the words of each.
+#: The tuples, and the prefix of the words of each.
 _TUPLES = {"tuple": "", "mask": "mask-", "master": "master-"}
 _FLAGS = {name.upper(): bit for name, bit in expectations.FLAGS.items()}
 _LIST = "conntrack -L expect"
 
 
 def _whole(expectation: Expectation) -> Expectation:
-    """An expectation that was read, complete and in itself consistent, or `InvalidValue`."""
+    """Complete an expectation that was read. Raises `InvalidValue` if it is incomplete or inconsistent."""
     for key in ("tuple.source", "tuple.destination"):
         if key not in expectation:
             raise InvalidValue(key, "is missing; write it")
@@ -53,7 +53,7 @@ def _whole(expectation: Expectation) -> Expectation:
 
 
 def _listed(expectation: Mapping[str, Any]) -> Expectation:
-    """The expectation as the kernel would list it: with a class if its master is known, and a whole mask or none."""
+    """Return an expectation as the kernel would list it: with a class if it has a master, and a full mask or none."""
     if "master.source" in expectation:
         listed = {"class": 0, **expectations.creation_of(expectation)}
     elif any(key.startswith("mask.") for key in expectation):
@@ -69,7 +69,7 @@ def _listed(expectation: Mapping[str, Any]) -> Expectation:
 
 
 def write_text(wanted: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """One line for each expectation."""
+    """Return one line for each expectation."""
     return "".join(" ".join(_words(_listed(expectation))) + "\n" for expectation in wanted)
 
 
@@ -93,7 +93,7 @@ def _words(expectation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(expectation: Mapping[str, Any], part: str) -> tuple[str, ...]:
-    """What a tuple has to be shown, both ends first; nothing if it is not there."""
+    """Return the keys of a tuple to be shown, both addresses first. Empty if the tuple is missing."""
     if f"{part}.source" not in expectation:
         return ()
     protocol = expectation.get(f"{part}.protocol", expectation["tuple.protocol"])
@@ -102,18 +102,18 @@ def _names(expectation: Mapping[str, Any], part: str) -> tuple[str, ...]:
 
 _CORE = r"""
     (?: \[ [0-9]{1,20} \. [0-9]{1,6} \s* \] \s+ )?
-    (?: \[ (?: NEW | UPDATE | DESTROY ) \] \s+ )?
+    (?: \[ (?: NEW | UPDATE_OPTIONS | DESTROY ) \] \s+ )?
     (?: (?P<timeout>[0-9]+) \s+ | - \s+ )?
     (?: (?P<kernel>l3proto) \s = \s [0-9]+ \s )?
     proto= (?P<protocol>[0-9]+) (?! \S )
 """
 _HEAD = re.compile(r"\s*" + _CORE, re.VERBOSE)
-#: The same behind what another program has put before it.
+#: The same after words of another program.
 _INSIDE = re.compile(r"(?<! \S )" + _CORE, re.VERBOSE)
 
 
 def read_text(text: str, labels: LabelMap, unknown: Unknown) -> list[Expectation]:
-    """The expectations of all lines; `Unreadable` names the first line that is none."""
+    """Parse all lines. Raises `Unreadable` for the first that is not an expectation."""
     return read_lines(text, lambda line: _whole(_line(line, unknown)), unknown)
 
 
@@ -179,14 +179,14 @@ _TARGETS: dict[str, str] = {
     **dict.fromkeys(("-p", "--protonum"), "tuple.protocol"),
     **dict.fromkeys(("-w", "--zone"), "zone"),
 }
-#: How each key is written: by the last of its options.
+#: The option with which each key is written, the last one in the list above.
 _WRITTEN = {key: option for option, key in _OPTIONS.items()}
 _OPTIONAL = frozenset({COMMAND})
 _OCTAL = frozenset({"tuple.protocol", "zone"})
 
 
 def write_commands(wanted: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """One `-I expect` for each expectation, without what the program has no option for."""
+    """Return one `-I expect` for each expectation, without keys for which the program has no option."""
     return "".join(" ".join(["-I expect", *_written(_listed(expectation))]) + "\n" for expectation in wanted)
 
 
@@ -210,7 +210,7 @@ def _written(expectation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def read_commands(text: str, labels: LabelMap, unknown: Unknown) -> list[Expectation]:
-    """The expectations of all commands; `Unreadable` names the first line that creates none."""
+    """Parse all commands. Raises `Unreadable` for the first line that does not create an expectation."""
     return read_lines(text, lambda line: _whole(_command(line, unknown)), unknown)
 
 
@@ -218,7 +218,7 @@ def _command(line: str, unknown: Unknown) -> Expectation:
     expectation: Expectation = {}
     given = read_command(line, _TARGETS, _OPTIONAL, expectation, unknown)
     command, _table = given.get(COMMAND, ("", ""))
-    if table_of(given) != "expect" or command not in CREATE:
+    if table_of(given) != "expect" or command not in CREATE_OPTIONS:
         raise NoEntry(command, "creates no expectation; write -I expect")
     if "tuple.protocol" not in given:
         raise InvalidValue("-p", "is missing; write the protocol's name or number")
@@ -232,13 +232,13 @@ def _command(line: str, unknown: Unknown) -> Expectation:
 
 _BEGIN = '<?xml version="1.0" encoding="utf-8"?>\n<expect>\n'
 _END = "</expect>\n"
-#: The tuples as XML calls them.
+#: The tuples by the names of their elements.
 _ELEMENTS = {"expected": "tuple", "mask": "mask", "master": "master"}
 _META = {"helper-name": "helper", "timeout": "timeout", "class": "class", "zone": "zone"}
 
 
 def write_xml(wanted: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """The document, a line to each expectation."""
+    """Return the XML, with one line for each expectation."""
     return _BEGIN + "".join(_flow(_listed(expectation)) + "\n" for expectation in wanted) + _END
 
 
@@ -259,7 +259,7 @@ def _flow(expectation: Mapping[str, Any]) -> str:
 
 
 def read_xml(text: str, labels: LabelMap, unknown: Unknown) -> list[Expectation]:
-    """The expectations of all flows; `Unreadable` names the first that is none."""
+    """Parse all flows. Raises `Unreadable` for the first that is not an expectation."""
     return read_flows(text, lambda flow: _whole(_read_flow(flow, unknown)), unknown)
 
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The forms in which conntrack(8) writes entries and expectations, and JSON: written and read.
+"""Write and read entries and expectations in the output formats of conntrack(8), and in JSON.
 
-An output is named as its option `-o` names it: `text` (or nothing) for the plain list, `extended`,
-`save`, `xml`, each with what is to be shown besides (`extended,id,labels`); and `json`.
+An output has the name that the option `-o` of the program takes: `text` (or nothing), `extended`, `save` or `xml`, each
+with optional parts (`extended,id,labels`). `json` is a list of documents.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 import time
 from typing import Any, Callable, Iterable, Mapping, NamedTuple
 
-from ..entry.document import from_document, to_document
+from ..entry import document as entry_document
 from ..entry.entry import Entry
 from ..entry.labels import NO_LABELS, LabelMap
 from ..errors import TOO_DEEP, InvalidValue
 from ..expectation import expectation
 from . import expectations, save, xml
-from .common import LONGEST, REMARK, UNKNOWN, Names, Show, Unknown, Unreadable, gaps, read_labels
+from .common import LONGEST_LINE, REMARK, UNKNOWN, Names, Show, Unknown, Unreadable, gaps, read_labels
 from .list import read as read_list
 from .list import write as write_list
 
@@ -30,20 +30,20 @@ __all__ = [
     "Reading",
     "Unreadable",
     "examine",
-    "parse",
+    "from_document",
     "parse_output",
-    "present",
     "read",
     "recognised",
+    "to_document",
     "write",
 ]
 
 
 class Reading(NamedTuple):
-    """What a text has: entries, or expectations if `table` is `expect`.
+    """The entries of a text, or expectations if `table` is `expect`.
 
-    `skipped` counts words and lines that are not conntrack's, by name. `gaps` is the number of places where
-    conntrack reports that it lost some.
+    `skipped` has the number of words and lines that are not conntrack's, by name. `gaps` is the number of places where
+    conntrack reports lost entries.
     """
 
     table: str
@@ -53,27 +53,30 @@ class Reading(NamedTuple):
 
 
 def is_expectation(thing: Any) -> bool:
-    """Whether a document or what was read is an expectation."""
+    """Whether a document or a flat mapping is an expectation."""
     return isinstance(thing, Mapping) and ("tuple" in thing or "tuple.protocol" in thing)
 
 
-def present(thing: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> dict[str, Any]:
-    """The document of an entry or an expectation."""
-    return expectation.to_document(thing) if is_expectation(thing) else to_document(thing, labels)
+def to_document(thing: Mapping[str, Any], labels: LabelMap = NO_LABELS) -> dict[str, Any]:
+    """Convert an entry or an expectation to its document."""
+    return expectation.to_document(thing) if is_expectation(thing) else entry_document.to_document(thing, labels)
 
 
-def parse(document: Any, labels: LabelMap = NO_LABELS) -> Entry:
-    """The entry or expectation of a document, with labels of which only the name is known."""
-    if is_expectation(document):
-        return expectation.from_document(document)
-    if not isinstance(document, Mapping) or document.get("labels") is None:
-        return from_document(document)
-    entry = from_document({key: value for key, value in document.items() if key != "labels"})
-    return {**entry, "labels": 0, **read_labels(document["labels"], "labels", labels)}
+def from_document(raw: Any, labels: LabelMap = NO_LABELS) -> Entry:
+    """Convert a document to an entry or an expectation, with labels of which only the names are known.
+
+    Raises `InvalidValue` with the path of the first fault.
+    """
+    if is_expectation(raw):
+        return expectation.from_document(raw)
+    if not isinstance(raw, Mapping) or raw.get("labels") is None:
+        return entry_document.from_document(raw)
+    entry = entry_document.from_document({key: value for key, value in raw.items() if key != "labels"})
+    return {**entry, "labels": 0, **read_labels(raw["labels"], "labels", labels)}
 
 
 def _write_json(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    lines = (json.dumps(present(entry, labels)) for entry in entries)
+    lines = (json.dumps(to_document(entry, labels)) for entry in entries)
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
@@ -81,7 +84,7 @@ def _read_json(raw: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
     entries = []
     for number, document in enumerate(_documents(raw), 1):
         try:
-            entries.append(parse(document, labels))
+            entries.append(from_document(document, labels))
         except RecursionError:
             raise Unreadable(f"entry {number}", TOO_DEEP) from None
         except InvalidValue as fault:
@@ -90,7 +93,7 @@ def _read_json(raw: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
 
 
 def _documents(raw: str) -> list[Any]:
-    """The documents of a list, or one to a line."""
+    """Parse a JSON list of documents, or one document on each line."""
     try:
         found = json.loads(raw)
     except ValueError as fault:
@@ -110,7 +113,7 @@ _Read = Callable[[str, LabelMap, Unknown], "list[Entry]"]
 
 
 class Form(NamedTuple):
-    """How a form is written and read, for entries and for expectations, and what it can show besides."""
+    """The functions that write and read a format, for entries and expectations, and its optional parts."""
 
     write: _Write
     read: _Read
@@ -122,7 +125,7 @@ class Form(NamedTuple):
 _SHOWS = ("id", "timestamp", "ktimestamp", "labels")
 _TEXT = Form(write_list, read_list, expectations.write_text, expectations.read_text, _SHOWS)
 
-#: The forms by name. `timestamp` is of events and shows nothing in a list, here as there.
+#: The formats by name. `timestamp` belongs to events and shows nothing in a list, as in the program.
 FORMS: dict[str, Form] = {
     "text": _TEXT,
     "extended": _TEXT,
@@ -133,7 +136,7 @@ FORMS: dict[str, Form] = {
 
 
 def parse_output(output: str) -> tuple[str, Show]:
-    """(form, what it shows besides) of an output such as `extended,id`; `InvalidValue` for what is none."""
+    """Parse an output such as `extended,id` to the format and its optional parts. Raises `InvalidValue`."""
     words = [word.strip() for word in output.split(",")]
     forms = [name for name in ("json", "xml", "save", "extended", "text") if name in words]
     form = forms[0] if forms else "text"
@@ -155,9 +158,10 @@ def write(
     labels: LabelMap = NO_LABELS,
     now: float | None = None,
 ) -> str:
-    """The entries, or the expectations, in the form that `output` names. Ages are taken at `now` (UNIX time).
+    """Return entries or expectations (flat mappings) in the format that `output` names.
 
-    Raises `InvalidValue` for an output that is none and for an entry that the form cannot hold.
+    `now` is the UNIX time for ages. Raises `InvalidValue` for an unknown output, and for an entry that the format
+    cannot express.
     """
     form, show = parse_output(output)
     things = list(entries)
@@ -169,9 +173,9 @@ def write(
 
 
 def read(raw: str, form: str | None = None, labels: LabelMap = NO_LABELS) -> list[Entry]:
-    """The entries or expectations in `raw`, which is in `form`, or in the one that it looks like.
+    """Parse a text to entries or expectations (flat mappings). Without `form`, the format is detected.
 
-    Raises `Unreadable` for the first line, flow or entry that cannot be read.
+    Raises `Unreadable` for the first line, flow or entry that cannot be parsed.
     """
     return examine(raw, form, labels).entries
 
@@ -183,10 +187,10 @@ def examine(
     unknown: str = "fail",
     ignore_gaps: bool = False,
 ) -> Reading:
-    """What `read` returns, and what was skipped.
+    """Parse a text as `read` does, and report also what was skipped.
 
-    `unknown` is one of `UNKNOWN`: to `fail` for words and lines that are not conntrack's, to `keep` such words in
-    `extra` of their entry, or to `skip` them. With `ignore_gaps`, entries that conntrack lost are no fault.
+    `unknown` is one of `UNKNOWN`: `fail` for words and lines that are not conntrack's, `keep` such words in `extra` of
+    their entry, or `skip` them. With `ignore_gaps`, entries that conntrack lost are not an error.
     """
     skipping = Unknown(unknown)
     if form is None:
@@ -218,13 +222,13 @@ _EXPECT_COMMAND = re.compile(r"(?<!\S)(?:-[AIUD]\s*|--[a-z]+(?:\s+|=))(e[a-z]*)(
 
 
 def recognised(raw: str) -> str:
-    """The form that `raw` is in, by how it begins."""
+    """Return the name of the format of a text, by its beginning."""
     start = _start(raw)
     return next((name for name, beginning in _BEGINNINGS if beginning.match(raw, start)), "text")
 
 
 def _start(raw: str) -> int:
-    """Where a text begins, behind empty lines, comments and what conntrack reports of its work."""
+    """Return the start of a text after empty lines, comments and messages of conntrack."""
     start = 0
     while start < len(raw):
         end = raw.find("\n", start) + 1 or len(raw)
@@ -236,12 +240,12 @@ def _start(raw: str) -> int:
 
 
 def _of_expectations(raw: str, form: str) -> bool:
-    """Whether a text of this form, which is not JSON, is a list of expectations, by how it begins."""
+    """Whether a text of this format (not JSON) has expectations, by its beginning."""
     start = _start(raw)
     if form == "xml":
         return _EXPECT_DOCUMENT.match(raw, start) is not None
     if form == "save":
-        command = _EXPECT_COMMAND.search(raw[start : start + LONGEST].partition("\n")[0])
+        command = _EXPECT_COMMAND.search(raw[start : start + LONGEST_LINE].partition("\n")[0])
         return command is not None and "expect".startswith(command[1])
     ends = raw.find("src=", start)
     return "proto=" in raw[raw.rfind("\n", 0, max(ends, 0)) + 1 : max(ends, 0)]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lines that `conntrack -L` and `-E` print, and /proc/net/nf_conntrack with them.
+"""The lines that `conntrack -L` and `-E` print, and those of /proc/net/nf_conntrack.
 
 Source: the output of conntrack(8) 1.4.7 with libnetfilter_conntrack 1.0.9.
 """
@@ -38,7 +38,7 @@ from .common import (
     word,
 )
 
-#: Words of an entry, wherever they stand.
+#: Words of an entry, at any place.
 _ENTRY = {
     "zone-orig": "original.zone",
     "zone-reply": "reply.zone",
@@ -49,8 +49,8 @@ _ENTRY = {
     "use": "use",
     "id": "id",
 }
-#: Words without a place in an entry: a number nobody sets any more, an age without its moment, and what
-#: the kernel's own list has of GRE.
+#: Words without a key in an entry: a number that is no longer used, an age without its time, and the timeouts of GRE in
+#: the list of the kernel.
 _PASSED_OVER = frozenset({"secmark", "delta-time", "timeout", "stream_timeout"})
 
 #: The first of these that is set is shown.
@@ -63,7 +63,7 @@ _UNREPLIED = "[UNREPLIED]"
 
 
 def write(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """One line for each entry. `now`, in seconds, is when the ages (`delta-time`) are taken."""
+    """Return one line for each entry. `now` is the UNIX time for ages (`delta-time`)."""
     return "".join(" ".join(_shown(as_listed(entry), show, labels, now)) + "\n" for entry in entries)
 
 
@@ -192,7 +192,7 @@ def _line(line: str, labels: LabelMap, unknown: Unknown) -> Entry:
 
 
 def _words(line: str, start: int) -> list[str]:
-    """The words of a line from `start`, all of its labels as one."""
+    """Return the words of a line from `start`, all labels as one word."""
     at = line.find(" labels=", start)
     if at < 0:
         return _WORD.findall(line, start)
@@ -202,7 +202,7 @@ def _words(line: str, start: int) -> list[str]:
 
 
 def _assign(entry: Entry, name: str, text: str, direction: str, labels: LabelMap, unknown: Unknown) -> None:
-    """One word of a line. `id` is ICMP's in a tuple that has a code, else the entry's."""
+    """Read a word of a line. `id` is that of ICMP in a tuple with a code, and otherwise that of the entry."""
     if name == "labels":
         if text:  # without "=" if none of them has a name
             _put(entry, "labels", read_labels(text.split(","), "labels", labels)["labels"])
@@ -223,7 +223,7 @@ def _has_id(entry: Entry, direction: str) -> bool:
 
 
 def _moment(text: str) -> tuple[str, int]:
-    """(key, nanoseconds) of a moment in local time, as ctime(3) writes it."""
+    """Parse a local time as ctime(3) writes it, to its key and nanoseconds."""
     match = _MOMENT.fullmatch(text)
     if match is None or match[2] not in _MONTHS:
         raise InvalidValue("", f"{text} is no word of {_LIST}")

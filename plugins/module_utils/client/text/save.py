@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lines that `conntrack -L -o save` prints and `conntrack -R` loads: a command to each entry.
+"""The lines that `conntrack -L -o save` prints and `conntrack -R` loads: a command for each entry.
 
-What `-R` insists on and an entry does not say is written as creating it would have it. Source: the
-output of conntrack(8) 1.4.7, and the entries that it makes of its own lines.
+If an entry lacks a value that `-R` requires, its default is written.
+
+Source: the output of conntrack(8) 1.4.7, and the entries that it creates from its own lines.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from .. import uapi
 from ..codec import types
 from ..entry.entry import DEFAULT_TIMEOUT, OFFLOADED, Entry
 from ..entry.labels import LabelMap
-from ..entry.tuple import reversed_tuple, tuple_of, with_tuple
+from ..entry.nat import NAT_ENDS
+from ..entry.tuple import default_reply, reversed_tuple, tuple_of, with_tuple
 from ..errors import InvalidValue
-from .commands import COMMAND, COMMON, UPDATE, Given, from_octal, quoted, read_command, table_of
+from .commands import COMMAND, COMMON, UPDATE_OPTIONS, Given, from_octal, in_quotes, read_command, table_of
 from .common import (
-    ENDS,
     KINDS,
-    STATES,
+    STATE_KEYS,
     NoEntry,
     Show,
     Unknown,
@@ -35,7 +36,7 @@ from .common import (
     state_of,
 )
 
-#: Status bits that a line names. `expected` is left out: the kernel takes it only with a master.
+#: Status bits that a line has. `expected` is left out: the kernel accepts it only with a master.
 _STATUS = {
     "SEEN_REPLY": uapi.IPS_SEEN_REPLY,
     "ASSURED": uapi.IPS_ASSURED,
@@ -45,7 +46,7 @@ _READ_STATUS = {"UNSET": 0, **{name.upper(): bit for name, bit in types.STATUS_B
 
 
 class _Option(NamedTuple):
-    """An option, the key it stands for, other ways to write it, and its value if an entry has none."""
+    """An option, its key, its aliases, and its value if an entry has none."""
 
     name: str
     key: str
@@ -86,7 +87,7 @@ _ZONES = (
     _Option("--reply-zone", "reply.zone"),
 )
 
-#: What an entry of a protocol has besides its ports: state, then these.
+#: The options of a protocol besides addresses, before and after the state.
 _OF_PROTOCOL: dict[int, tuple[_Option, ...]] = {
     uapi.IPPROTO_ICMP: _ICMP,
     uapi.IPPROTO_ICMPV6: _ICMPV6,
@@ -95,7 +96,7 @@ _OF_PROTOCOL: dict[int, tuple[_Option, ...]] = {
 }
 _AFTER_STATE: dict[int, tuple[_Option, ...]] = {uapi.IPPROTO_SCTP: _SCTP, uapi.IPPROTO_DCCP: _DCCP}
 
-#: What an option stands for, by every way to write it: a key of an entry, or something to be worked out.
+#: The meaning of each option: a key of an entry, or a word such as `state` for values that need more than parsing.
 _TARGETS: dict[str, str] = {
     **COMMON,
     **{
@@ -112,14 +113,14 @@ _TARGETS: dict[str, str] = {
     **dict.fromkeys(("-g", "--dst-nat"), "destination-nat"),
     "--state": "state",
 }
-#: Options whose value may be left out: of a translation, it then is a condition and asks for nothing.
+#: Options whose value may be left out. An option for NAT is then a condition, not a request.
 _OPTIONAL = frozenset({COMMAND, "source-nat", "destination-nat"})
-#: Numbers that the program reads in C's notation, where a leading 0 means octal.
+#: Numbers that the program reads as C does: a leading 0 means octal.
 _OCTAL = frozenset({"mark", "protocol", *(option.key for option in (*_ZONES, *_KEYS, *_SCTP))})
 
 
 def write(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """One line for each entry, with its labels if `show` asks for them."""
+    """Return one line for each entry, with its labels if `show` has them."""
     lines = (" ".join(["-A", *_options(as_listed(entry), show, labels)]) for entry in entries)
     return "".join(line + "\n" for line in lines)
 
@@ -134,12 +135,12 @@ def _options(entry: Entry, show: Show, labels: LabelMap) -> Iterator[str]:
     yield from (f"{option.name} {entry[option.key]}" for option in _ZONES if entry.get(option.key))
     if show.labels and entry.get("labels"):
         names = map(str, labels.to_names(types.LABELS.present(entry["labels"])))
-        yield f"--label-add {quoted(','.join(names), 'labels')}"
+        yield f"--label-add {in_quotes(','.join(names), 'labels')}"
     yield from _addresses(entry)
     name = types.PROTOCOL.present(protocol)
     yield f"-p {name}"
     yield from (_shown(option, entry) for option in _OF_PROTOCOL.get(protocol, ()))
-    if protocol in STATES:
+    if protocol in STATE_KEYS:
         offloaded = entry.get("status", 0) & OFFLOADED
         yield "--state " + (state_of(entry) or ("ESTABLISHED" if offloaded and name != "dccp" else "NONE"))
     yield from (_shown(option, entry) for option in _AFTER_STATE.get(protocol, ()))
@@ -151,19 +152,19 @@ def _shown(option: _Option, entry: Entry) -> str:
 
 
 def _swapped(tag: int) -> int:
-    """A verification tag as the program writes and reads it: its bytes as the machine's order has them."""
+    """Return a verification tag with its bytes in the order of the machine, as the program writes and reads it."""
     return int.from_bytes(tag.to_bytes(4, "big"), sys.byteorder)
 
 
 def _addresses(entry: Entry) -> Iterator[str]:
-    """The addresses, a translated one of the reply under `-n` or `-g`.
+    """Yield the options for addresses. NATed addresses of the reply are under `-n` and `-g`.
 
-    The program takes the port of a translation from the reply, unless both ends are translated,
-    or the port alone: then it must be told. Of an ICMP id it tells nothing.
+    The program takes the translated port from the reply. Only if both ends or the port alone are translated, or for an
+    ICMP id, it must be written.
     """
-    plain = with_tuple("reply", reversed_tuple(tuple_of(entry, "original")))
+    plain = default_reply(entry)
     told: dict[str, tuple[str, str | None]] = {}
-    for name, (_end, answered_by, bit) in zip(("-n", "-g"), ENDS):
+    for name, (_end, answered_by, bit) in zip(("-n", "-g"), NAT_ENDS):
         key, port = f"reply.{answered_by}", port_key(entry, "reply", answered_by)
         moved = port if port and entry.get(port) != plain.get(port) else None
         if entry.get("status", 0) & bit and (moved or entry[key] != plain[key]):
@@ -171,13 +172,13 @@ def _addresses(entry: Entry) -> Iterator[str]:
     for option in _ADDRESSES:
         key, address = option.key, types.present_address(entry[option.key])
         name, port = told.get(key, (option.name, None))
-        if port and (len(told) == len(ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
+        if port and (len(told) == len(NAT_ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
             address = f"[{address}]:{entry[port]}" if ":" in address else f"{address}:{entry[port]}"
         yield f"{name} {address}"
 
 
 def read(text: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
-    """The entries of all commands that create or update one; `Unreadable` names the first line that does not."""
+    """Parse all commands. Raises `Unreadable` for the first line that does not create or update an entry."""
     return read_lines(text, lambda line: checked(_line(line, labels, unknown)), unknown)
 
 
@@ -201,16 +202,16 @@ def _line(line: str, labels: LabelMap, unknown: Unknown) -> Entry:
             entry[target] = _swapped(value) if target.endswith("_vtag") else value
     if given.get("state", ("", ""))[1] == "(null)":
         entry = {key: value for key, value in entry.items() if not key.startswith("sctp.")}
-    if given[COMMAND][0] in UPDATE:
+    if given[COMMAND][0] in UPDATE_OPTIONS:
         _check_update(given)
     return _with_reply(entry, given)
 
 
 def _check_update(given: Given) -> None:
-    """`-U` with a whole entry describes that one, as in events; else it changes each entry that matches."""
+    """Raise `NoEntry` for `-U` without a complete entry: it changes all entries that match."""
     named = {target for target, (_option, raw) in given.items() if raw}
     if not {"original.source", "original.destination"} <= named or not all(
-        {f"reply.{answered_by}", f"{end}-nat"} & named for end, answered_by, _bit in ENDS
+        {f"reply.{answered_by}", f"{end}-nat"} & named for end, answered_by, _bit in NAT_ENDS
     ):
         raise NoEntry("-U", "changes existing entries that match; use -A, or name all four addresses of the entry")
     if "/" in given.get("mark", ("", ""))[1]:
@@ -227,7 +228,7 @@ def _read_status(raw: str, option: str, protocol: int, labels: LabelMap) -> Entr
 
 
 def _read_mark(raw: str, option: str, protocol: int, labels: LabelMap) -> Entry:
-    """A mark, without the mask, which the program passes over as well when it creates an entry."""
+    """Read a mark without its mask, which the program ignores when it creates an entry."""
     value, slash, mask = raw.partition("/")
     if slash:
         types.parse_integer(mask, option, 0, 0xFFFFFFFF)
@@ -239,7 +240,7 @@ def _read_labels(raw: str, option: str, protocol: int, labels: LabelMap) -> Entr
 
 
 def _read_state(raw: str, option: str, protocol: int, labels: LabelMap) -> Entry:
-    if raw == "(null)":  # what the program writes for an SCTP state that it has no name for
+    if raw == "(null)":  # the program has no name for this SCTP state
         return {}
     return read_state(raw, protocol)
 
@@ -253,12 +254,12 @@ _READERS: dict[str, Callable[[str, str, int, LabelMap], Entry]] = {
 
 
 def _with_reply(entry: Entry, given: Mapping[str, tuple[str, str]]) -> Entry:
-    """The entry with both directions: what was said of them, and of the rest what follows from it."""
+    """Complete both tuples of an entry, with defaults for options that the line lacks."""
     if "original.source" not in entry and "reply.source" in entry:
         reply = {"protocol": entry["original.protocol"], **tuple_of(entry, "reply")}
         entry.update(with_tuple("original", reversed_tuple(reply)))
-    entry = {**with_tuple("reply", reversed_tuple(tuple_of(entry, "original"))), **entry}
-    for end, answered_by, bit in ENDS:
+    entry = {**default_reply(entry), **entry}
+    for end, answered_by, bit in NAT_ENDS:
         option, raw = given.get(f"{end}-nat", ("", ""))
         if not raw:
             continue
@@ -274,7 +275,7 @@ def _with_reply(entry: Entry, given: Mapping[str, tuple[str, str]]) -> Entry:
 
 
 def _address_and_port(raw: str, option: str) -> tuple[str, str]:
-    """The parts of `a`, `a:p` or `[a]:p`, p empty if there is none; brackets are for a port alone."""
+    """Split `a`, `a:p` or `[a]:p` into address and port, which may be empty. Brackets require a port."""
     if raw.startswith("["):
         address, bracket, port = raw[1:].partition("]")
         if not bracket or not port.startswith(":") or port == ":":

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The document that `conntrack -L -o xml` prints.
+"""The XML that `conntrack -L -o xml` prints.
 
 Source: the output of conntrack(8) 1.4.7 with libnetfilter_conntrack 1.0.9.
 """
@@ -20,8 +20,8 @@ from .common import (
     BILLION,
     COUNTERS,
     KINDS,
-    LONGEST,
-    STATES,
+    LONGEST_LINE,
+    STATE_KEYS,
     TIMES,
     TUPLE,
     TUPLE_WORDS,
@@ -33,6 +33,7 @@ from .common import (
     checked,
     protocol_name,
     read_labels,
+    read_one,
     read_state,
     state_of,
 )
@@ -44,7 +45,7 @@ _BEGIN = '<?xml version="1.0" encoding="utf-8"?>\n<conntrack>\n'
 _END = "</conntrack>\n"
 
 
-#: Elements of both directions together that are a number or a text.
+#: Elements of the whole entry that have a number or a text.
 _PLAIN = {
     "timeout": "timeout",
     "mark": "mark",
@@ -54,25 +55,25 @@ _PLAIN = {
     "id": "id",
 }
 _FLAGS = {"assured": uapi.IPS_ASSURED, "unreplied": uapi.IPS_SEEN_REPLY}
-#: Elements without a place in an entry: an age without its moment, a number that the kernel no longer sets.
+#: Elements without a key in an entry: an age without its time, a number that is no longer used.
 _PASSED_OVER = frozenset({"deltatime", "secmark"})
-#: What a flow has besides its helper; `when` is the time of an event, in the program's local time.
+#: Elements of a flow besides its helper. `when` is the local time of an event.
 _OF_FLOW = frozenset({"meta", "when"})
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
-    """The document, a line to each entry. `now`, in seconds, is when the ages are taken."""
+    """Return the XML, with one line for each entry. `now` is the UNIX time for ages."""
     return _BEGIN + "".join(_flow(as_listed(entry), show, labels, now) + "\n" for entry in entries) + _END
 
 
 def element(tag: str, content: str) -> str:
-    """An element; behind its name, `tag` may have attributes."""
+    """Return an element. `tag` is its name, with attributes after it."""
     return f"<{tag}>{content}</{tag.partition(' ')[0]}>"
 
 
 def escaped(entry: Mapping[str, Any], key: str) -> str:
-    """A text of an entry; `InvalidValue` if XML has no way to write it."""
+    """Escape a value of an entry. Raises `InvalidValue` if XML cannot express it."""
     text = str(entry[key])
     if _ILLEGAL.search(text):
         raise InvalidValue(key, f"{text!r} cannot be written in XML; write the entries as json")
@@ -92,17 +93,17 @@ def _flow(entry: Entry, show: Show, labels: LabelMap, now: float) -> str:
 
 
 def layer3(family: int, content: str) -> str:
-    """The element of a family."""
+    """Return the element of a family."""
     return element(f'layer3 protonum="{family}" protoname="{"ipv4" if family == types.AF_INET else "ipv6"}"', content)
 
 
 def layer4(protocol: int, content: str) -> str:
-    """The element of a protocol."""
+    """Return the element of a protocol."""
     return element(f'layer4 protonum="{protocol}" protoname="{protocol_name(protocol)}"', content)
 
 
 def tuple_elements(thing: Mapping[str, Any], part: str, names: Iterable[str]) -> str:
-    """The elements of some of the values of a tuple."""
+    """Return the elements of some keys of a tuple."""
     words = ((TUPLE_WORDS[name], thing.get(f"{part}.{name}", 0)) for name in names)
     return "".join(element(tag, shown(value)) for (tag, shown), value in words)
 
@@ -147,24 +148,24 @@ def _independent(entry: Entry, show: Show, labels: LabelMap, now: float) -> Iter
 
 
 def read(text: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
-    """The entries of all flows; `Unreadable` names the first that is none.
+    """Parse all flows. Raises `Unreadable` for the first that is not an entry.
 
-    The program leaves out the numbers of ICMP: such an entry is read without them. The type of an event
-    is not kept.
+    The program does not print the numbers of ICMP, and such an entry is read without them. The type of an event is
+    ignored.
     """
     return read_flows(text, lambda flow: _read_flow(flow, labels, unknown), unknown)
 
 
-#: What the program puts around flows, by table.
+#: The elements around flows, by table.
 _DOCUMENTS = ("conntrack", "expect")
 _CLOSED = tuple(f"</{name}>" for name in _DOCUMENTS)
-#: What `-o userspace` has behind a flow, of a program with any name.
+#: The name of a program, which `-o userspace` prints after a flow.
 _USERSPACE = re.compile(r"(?<=</flow>) \[USERSPACE\].*")
 _DECLARATION = re.compile(r"<\?xml[^<>]*\?>")
 
 
-def read_flows(text: str, read_one: Callable[[Element], Entry], unknown: Unknown) -> list[Entry]:
-    """What `read_one` makes of each flow in all documents of a text, closed or not, and outside of documents."""
+def read_flows(text: str, read: Callable[[Element], Entry], unknown: Unknown) -> list[Entry]:
+    """Return what `read` makes of each flow, in all documents of a text, even unclosed ones, and outside of them."""
     if "<!" in text:
         raise Unreadable("document", "declares a document type or has a comment; the program writes neither")
     if "[USERSPACE]" in text:
@@ -175,7 +176,7 @@ def read_flows(text: str, read_one: Callable[[Element], Entry], unknown: Unknown
         whole, cut = _whole(document)
         for flow in _flows(_parsed(whole, line)):
             number += 1
-            _read_one(flow, read_one, number, entries, unknown)
+            entries += read_one(flow, read, f"flow {number}", "elements without an entry", unknown)
         if cut:
             number += 1
             if not unknown.skips("flows cut short"):
@@ -185,9 +186,9 @@ def read_flows(text: str, read_one: Callable[[Element], Entry], unknown: Unknown
 
 
 def _whole(document: str) -> tuple[str, bool]:
-    """A document without a flow that is cut short at its end, and whether there is one.
+    """Return a document without an incomplete flow at its end, and whether there was one.
 
-    Behind the last element, the program may have reported what it did.
+    Messages of the program may follow the last element.
     """
     end = document.rfind(">") + 1
     if document.endswith(_CLOSED, 0, end):
@@ -199,20 +200,8 @@ def _whole(document: str) -> tuple[str, bool]:
     return document[:end], tag >= 0 and not document.startswith("</", tag)
 
 
-def _read_one(
-    flow: Element, read_one: Callable[[Element], Entry], number: int, entries: list[Entry], unknown: Unknown
-) -> None:
-    try:
-        entries.append(read_one(flow))
-    except NoEntry as fault:
-        if not unknown.skips("elements without an entry"):
-            raise Unreadable.at(f"flow {number}", fault) from None
-    except InvalidValue as fault:
-        raise Unreadable.at(f"flow {number}", fault) from None
-
-
 def _parsed(document: str, lines_before: int) -> Element:
-    """An element around all that a document has; elements that are not closed are no fault."""
+    """Parse a document to an element around its content. Unclosed elements are not an error."""
     from xml.etree import ElementTree
 
     builder = ElementTree.TreeBuilder()
@@ -231,7 +220,7 @@ def _parsed(document: str, lines_before: int) -> Element:
 
 
 def _flows(element: Element) -> Iterator[Element]:
-    """The elements in documents, and in documents that the one before did not close."""
+    """Yield the elements of documents, also of documents inside an unclosed one."""
     open_ = [iter(element)]
     while open_:
         child = next(open_[-1], None)
@@ -264,7 +253,7 @@ def _read_flow(flow: Element, labels: LabelMap, unknown: Unknown) -> Entry:
 
 
 def _checked(entry: Entry) -> Entry:
-    """Complete, but for the numbers of ICMP if all of them are missing."""
+    """Complete an entry that was read. The numbers of ICMP may be missing."""
     icmp = (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
     names = protocol_keys(entry["original.protocol"])
     if entry["original.protocol"] in icmp and not any(f"original.{name}" in entry for name in names):
@@ -276,15 +265,15 @@ def _checked(entry: Entry) -> Entry:
 
 
 def unknown_element(entry: Entry, child: Element, unknown: Unknown) -> None:
-    """An element that the program does not write."""
+    """Handle an element that the program does not write."""
     unknown.word(entry, f"<{child.tag}>", "".join(child.itertext()), "conntrack -o xml")
 
 
 def text_of(child: Element) -> str:
-    """The text of an element; `InvalidValue` if no entry has one of this size."""
+    """Return the text of an element. Raises `InvalidValue` if it is too long for any entry."""
     text = child.text or ""
-    if len(text) > LONGEST:
-        raise InvalidValue(child.tag, f"is longer than {LONGEST:,} characters")
+    if len(text) > LONGEST_LINE:
+        raise InvalidValue(child.tag, f"is longer than {LONGEST_LINE:,} characters")
     return text
 
 
@@ -335,10 +324,10 @@ def _read_independent(entry: Entry, meta: Element, labels: LabelMap, unknown: Un
 
 
 def _read_state(text: str, protocol: int) -> Entry:
-    """A state by its own name or, since the program calls all states as TCP's, by TCP's of that number."""
+    """Read a state by its name, or by the name of the TCP state with its number, which the program prints for all."""
     named = {**types.TCP_STATES, **types.OLDER_TCP_STATES}.get(text.lower())
-    if protocol in STATES and named is not None:
-        kind = KINDS[STATES[protocol]]
+    if protocol in STATE_KEYS and named is not None:
+        kind = KINDS[STATE_KEYS[protocol]]
         if isinstance(kind, types.Enum) and text.lower() not in kind.names:
-            return {STATES[protocol]: named}
+            return {STATE_KEYS[protocol]: named}
     return read_state(text, protocol)

@@ -63,18 +63,17 @@ ARGUMENTS = "work, path, *others = sys.argv[1:]\n"
 WORKS = {
     "dump": "count(table.dump())",
     "rows": "count(table.rows())",
-    "scan": "count(table.scan(Entries()))",
-    "narrowed scan": "count(table.scan(Entries(), parse_match({'mark': 0}).where))",
+    "scan": "table.scan(Entries())",
+    "narrowed scan": "table.scan(Entries(), parse_match({'mark': 0}).where)",
     "read": "count(table.read(messages.dump(), messages.parse_entry))",
     "create": "count(table.create_declared(documents, labels))",
     "delete": "count(table.delete_all(table.dump()))",
     "facts": "from {UTILS}._operations.facts import gather; gather(table, {'summary', 'top'})",
     "info": "from {UTILS}._operations.info import TABLES, collect\n"
     "    collect(TABLES['conntrack'](table, EVERYTHING), 'timeout', False, 10, labels)",
-    "flush": "from {UTILS}._operations.flush import UNLIMITED, flush\n"
-    "    flush(table, EVERYTHING, frozenset(), UNLIMITED, 10, labels, False)",
-    "limited flush": "from {UTILS}._operations.flush import flush\n"
-    "    flush(table, EVERYTHING, frozenset(), 5000, 10, labels, False)",
+    "flush": "from {UTILS}._operations.flush import DeletionPlan, flush\n    flush(DeletionPlan(table, EVERYTHING))",
+    "limited flush": "from {UTILS}._operations.flush import DeletionPlan, flush\n"
+    "    flush(DeletionPlan(table, EVERYTHING, limit=5000))",
     "update": "from {UTILS}._operations.update import parse_wanted, update\n"
     "    update(table, EVERYTHING, parse_wanted({'mark': 7}))",
     "counters": "from {UTILS}._operations.counters import zero; zero(table, EVERYTHING, 10, labels, False)",
@@ -94,10 +93,9 @@ WORKS = {
     "entries": "from {UTILS}._reconcile.entries import reconcile_all\n"
     "    reconcile_all(table, [from_document(one) for one in documents], Policy())",
     "purge": "from {UTILS}._reconcile.entries import reconcile_all\n"
-    "    from {UTILS}._reconcile.purge import Purge, Undeclared\n"
-    "    from {UTILS}._snapshot.hash_set import Fingerprints\n"
-    "    undeclared = Undeclared(table, Fingerprints(0), frozenset(), 10, 5000)\n"
-    "    count(undeclared.read(EVERYTHING)); count(undeclared.remove(last=True))",
+    "    from {UTILS}._reconcile.purge import purge_of\n"
+    "    purge = purge_of(table, EVERYTHING, ())\n"
+    "    purge.plan.read(); purge.finish(check_mode=False)",
     "save": "from {UTILS}._snapshot.save import save; save(table, path, EVERYTHING, labels, False)",
     "restore": "from {UTILS}._snapshot.restore import restore\n"
     "    from {UTILS}._snapshot.file import Snapshot\n"

@@ -16,7 +16,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import METHOD, TARGETS
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import METHOD, PLANS
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES
 from ansible_collections.netops.conntrack.plugins.modules import conntrack_flush, conntrack_info
 
@@ -28,7 +28,7 @@ ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 TABLE = """
     client/netlink/message client/netlink/pipeline client/codec/attributes client/codec/codec client/entry/entry
     client/input_file client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
-    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple
+    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple client/entry/zone
 """
 #: What it takes to read many entries, and to send requests.
 MANY = """
@@ -58,7 +58,7 @@ FILES = {
             RECONCILE,
             "client/dump/scan client/host/ssh_session client/host/sysctl _reconcile/config",
             "_reconcile/desired_config _reconcile/entries _source/faults _operations/flush",
-            "_reconcile/projected_table _operations/resource",
+            "_operations/resource",
             "_argspec/config _argspec/entry _argspec/expectation _argspec/purge _argspec/settings",
             "_argspec/timeout_policy _argspec/tuple _reconcile/purge",
         ),
@@ -91,7 +91,8 @@ FILES = {
         (
             TABLE,
             MODULE,
-            EXPECTATION,
+            SHAPE,
+            "client/expectation/expectation client/entry/diff _reconcile/plan",
             "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
         ),
         (MANY, "client/match/match client/match/keys _signals"),
@@ -127,7 +128,7 @@ FILES = {
             RECONCILE,
             "client/bulk/documents client/bulk/columns client/bulk/records client/dump/scan",
             "client/host/ssh_session _reconcile/entries _snapshot/hash_set _operations/flush _operations/resource",
-            "_atomic_file _snapshot/projected _argspec/purge _reconcile/purge _snapshot/restore",
+            "_atomic_file _argspec/purge _reconcile/purge _snapshot/restore",
             "_signals _snapshot/report _snapshot/save _snapshot/file",
         ),
         (MANY, KEYS, "_reconcile/expectation"),
@@ -245,7 +246,7 @@ def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
 
 
 def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, tables in ((conntrack_flush, TARGETS), (conntrack_info, TABLES)):
+    for module, tables in ((conntrack_flush, PLANS), (conntrack_info, TABLES)):
         specs: list[Any] = []
         monkeypatch.setattr(
             module, "AnsibleModule", lambda argument_spec, specs=specs, **_more: specs.append(argument_spec)

@@ -8,14 +8,13 @@ import errno
 import itertools
 import json
 import re
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import UNLIMITED, FlushFailed, flush
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import DeletionPlan, FlushFailed, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import TcpConnection
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
@@ -64,10 +63,9 @@ def as_match(text: str) -> Match:
 
 def run(kernel: Kernel, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
     """One run of the module; a failure is its result, with the sentence under `msg`."""
-    options = {"keep": frozenset(), "limit": UNLIMITED, "report_limit": 100, **options}
     try:
         with kernel.table() as table:
-            result = flush(table, match, labels=LabelMap(), check_mode=check, **options)
+            result = flush(DeletionPlan(table, match, **options), check_mode=check)
     except FlushFailed as failed:
         result = {"msg": str(failed), **failed.result}
         assert KEYS - {"diff"} <= set(result)
@@ -151,16 +149,18 @@ def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(ref
     with kernel.table() as table:
         scan = table.scan
 
-        def broken(*arguments: Any) -> Iterator[None]:
-            for step in scan(*arguments):
-                yield step
+        def broken(visitor: Any, where: Any, between: Any) -> None:
+            def failing() -> None:
+                between()
                 if len(kernel.writes) >= BATCH_SIZE:
                     raise Overrun("reading the table", errno.ENOBUFS)
+
+            scan(visitor, where, between=failing)
 
         table.scan = broken  # type: ignore[method-assign]
         kernel.faults = {1 + BATCH_SIZE // 2: Fault(errno.EPERM)} if refused else {}
         with pytest.raises(FlushFailed, match=said) as failed:
-            flush(table, EVERYTHING, frozenset(), UNLIMITED, 10, LabelMap(), check_mode=False)
+            flush(DeletionPlan(table, EVERYTHING))
     assert failed.value.result["flushed"] == 2 * BATCH_SIZE - len(kernel.connections) == BATCH_SIZE - refused
     assert failed.value.result["changed"]
 

@@ -16,7 +16,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._operations.info 
     collect,
     sort_key,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import ENTRIES, EXPECTATIONS
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
 from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.records import flat
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -128,9 +128,9 @@ def test_an_order_by_what_is_not_recorded_is_refused(
 
 
 def test_an_unknown_order_is_refused_before_settings_are_read() -> None:
-    for key, kind in (("counters.bytes", ENTRIES), ("bytes", EXPECTATIONS)):
+    for key, table in (("counters.bytes", "conntrack"), ("bytes", "expect")):
         with pytest.raises(InvalidValue, match="is no key to sort by"):
-            check_order(key, kind)
+            check_order(key, resource_of(table))
 
 
 def test_addresses_of_both_families_have_one_order() -> None:

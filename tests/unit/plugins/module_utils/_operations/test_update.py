@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import (
-    UNLIMITED,
     UpdateFailed,
     parse_wanted,
     update,
@@ -31,6 +30,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match.matc
     parse_match,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED
 from ansible_collections.netops.conntrack.tests.profiles import examples
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 from ansible_collections.netops.conntrack.tests.unit.support.declarations import declarations, filled

@@ -20,7 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entrie
 )
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import EntryReconciler
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.plan import expected_reply
-from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import Purge
+from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import (
     CannotReconcile,
     Plan,
@@ -76,7 +76,7 @@ def run(kernel: Kernel, documents: list[Document], check: bool = False, scope: A
     declared = parse_entries(documents, absent=policy.get("state") == "absent")
     try:
         with kernel.table() as table:
-            purge = None if scope is None else Purge(table, parse_match(scope), declared)
+            purge = None if scope is None else purge_of(table, parse_match(scope), declared)
             result = reconcile_all(table, declared, Policy(**policy), LabelMap(), check, purge, LIMIT)
     except EntriesFailed as error:
         result = {"msg": str(error), **error.result}

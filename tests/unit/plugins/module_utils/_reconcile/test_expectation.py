@@ -14,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import (
-    TARGETS,
-    UNLIMITED,
+    ExpectationDeletionPlan,
     FlushFailed,
     flush,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, collect
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import EXPECTATIONS
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile, Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
@@ -30,6 +29,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.expectatio
     parse_match,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
     Attributes,
@@ -439,7 +439,7 @@ def ports(entries: list[Document]) -> list[int]:
 def read(kernel: Kernel, match: Any = None, sort_by: Any = None, limit: int = 10) -> Document:
     wanted = EVERYTHING if match is None else parse_match(match, NO_LABELS)
     with kernel.table() as table:
-        return collect(TABLES["expect"](table, wanted), sort_by, True, limit, NO_LABELS, EXPECTATIONS)
+        return collect(TABLES["expect"](table, wanted), sort_by, True, limit, NO_LABELS, resource_of("expect"))
 
 
 def test_expectations_are_read_with_their_zones(several: ExpectingKernel) -> None:
@@ -465,7 +465,7 @@ def test_expectations_have_keys_of_their_own_to_sort_by(several: ExpectingKernel
 def flushed(kernel: Kernel, match: Any, check: bool = False, limit: int = UNLIMITED) -> Document:
     wanted = EVERYTHING if match is None else parse_match(match, NO_LABELS)
     with kernel.table() as table:
-        return flush(table, wanted, frozenset(), limit, 10, NO_LABELS, check, TARGETS["expect"])
+        return flush(ExpectationDeletionPlan(table, wanted, limit=limit), check_mode=check)
 
 
 def test_just_those_that_match_are_flushed(several: ExpectingKernel) -> None:

@@ -24,6 +24,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file im
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import RestoreFailed, restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (
@@ -479,6 +480,16 @@ def test_lost_answers_for_many_are_made_good(path: str) -> None:
         assert lasting(other) == lasting(kernel)
 
 
+def test_a_creation_whose_answer_is_lost_and_that_fails_again_is_no_change(path: str) -> None:
+    """The table shows that the first one was not carried out."""
+    saved(filled([declared(1, helper="ftp")]), path)
+    kernel = Kernel(helpers={})
+    kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
+    kernel.forget()
+    done = run_once(kernel, path)
+    assert (numbers(done), done["changed"], done["unknown"]) == ({"failed": 1}, False, 0)
+
+
 def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"original.source_key": 1, "original.destination_key": 2, "reply.source_key": 2, "reply.destination_key": 7}
     ends = {"original.source": "10.0.0.1", "original.destination": "10.0.0.2"}
@@ -762,14 +773,63 @@ def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
         assert numbers(run(kernel, path, check)) == {"created": 299, "unchanged": 2}
 
 
-def test_two_that_exclude_one_another_are_foreseen(path: str) -> None:
+@pytest.mark.parametrize(("number", "predicted"), [(100, True), (300, False)], ids=["near", "far"])
+def test_two_that_exclude_one_another_are_reported(number: int, predicted: bool, path: str) -> None:
+    """A table never has both at once. Check mode compares only records that are near each other."""
     ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
     mirrored = {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}}
-    write(path, *[flow(port, timeout=60) for port in range(300)], mirrored)
+    write(path, *[flow(port, timeout=60) for port in range(number)], mirrored)
     for check in (True, False):
         done = run(Kernel(), path, check)
-        assert numbers(done) == {"created": 300, "failed": 1}
+        if check and not predicted:
+            assert numbers(done) == {"created": number + 1}
+            continue
+        assert numbers(done) == {"created": number, "failed": 1}
         assert "its original tuple is taken by" in done["failed_entries"][0]["msg"]
+        assert done["failed_entries"][0]["index"] == number
+
+
+@pytest.mark.parametrize("on_existing", ["keep", "update", "fail"])
+def test_a_translated_entry_that_is_there_twice_is_restored_once(path: str, on_existing: str) -> None:
+    nat = {"reply.source": "10.0.0.2", "reply.source_port": 80, "reply.destination": "198.51.100.9"}
+    nat.update({"reply.destination_port": 7, "nat.source.address": "198.51.100.9", "nat.source.port": 7})
+    write(path, *[flow(1, timeout=60, **nat)] * 2, flow(2, timeout=60), flow(1, timeout=60, **nat))
+    for check in (True, False):
+        assert numbers(run(Kernel(), path, check, on_existing=on_existing)) == {"created": 2, "unchanged": 2}
+
+
+@pytest.mark.parametrize("number", [10, 600])
+@pytest.mark.parametrize("direction", ["original", "reply"])
+def test_masters_are_found_however_far_before_their_children(number: int, direction: str, path: str) -> None:
+    """In check mode nothing is created that could be found."""
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 0, "destination_port": 80}
+    if direction == "reply":
+        ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 0}
+    master = {"protocol": "tcp", **ends}
+    children = [flow(1000, timeout=60), flow(1001, timeout=60, mark=5), flow(1002, timeout=60)]
+    for child in children[:2]:
+        child.update({f"master.{key}": end for key, end in master.items()})
+    write(path, *[flow(port, timeout=60) for port in range(number)], *children)
+    for check in (True, False):
+        assert numbers(run(Kernel(), path, check)) == {"created": number + 3}
+
+
+@pytest.mark.parametrize("helper", ["ftp", ""])
+def test_expectations_are_predicted_by_the_master_in_the_snapshot(path: str, helper: str) -> None:
+    master = {"protocol": "tcp", "original": CONTROL, "timeout": 600, "helper": "ftp"}
+    kernel = ExpectingKernel()
+    with kernel.table() as table:
+        table.create(parse_entry(master))
+        reconcile(table, parse_expectation({"tuple": announced(), "master": CONTROL}), Policy(), False)
+        list(table.create_all([creation(parse_entry(declared(port))) for port in range(1, 600)]))
+    if not helper:
+        kernel.connections[0].helper = ""
+    saved(kernel, path)
+    for check in (True, False):
+        done = run(ExpectingKernel(), path, check)
+        assert {key: count for key, count in done["expectation_counts"].items() if count} == (
+            {"created": 1} if helper else {"failed": 1}
+        )
 
 
 def test_a_zone_of_one_direction_keeps_them_apart_here_too(path: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._source.faults import ValidationErrors, is_within
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import LONGEST, InvalidValue
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import LONGEST_MESSAGE, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 
 FLOW = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1000, "destination_port": 80}
@@ -71,12 +71,12 @@ def test_one_message_for_all() -> None:
     assert "\n- e[47]: is wrong\n- and 12 more: e[48], e[49], " in str(faults)
     for number in range(60):
         faults.add(f"f[{number}]", "x" * 500)
-    assert len(str(faults)) <= LONGEST
+    assert len(str(faults)) <= LONGEST_MESSAGE
     assert all(fault.key in str(faults) for fault in faults.found)
     for number in range(2000):
         faults.add(f"g[{number}].\n", "is wrong")
     lines = str(faults).split("\n")
-    assert len(str(faults)) <= LONGEST - 200
+    assert len(str(faults)) <= LONGEST_MESSAGE - 200
     assert lines[0] == "2122 errors:"
     assert lines[-1].startswith("- and 2122 more: a.b, c.d, e[0], ")
 

@@ -90,7 +90,7 @@ def test_a_message_is_short_and_of_characters_that_can_be_shown(text: str) -> No
     ):
         message = str(error)
         assert message.isprintable()
-        assert len(message) <= errors.LONGEST
+        assert len(message) <= errors.LONGEST_MESSAGE
         assert json.loads(json.dumps(message).encode("utf-8")) == message
     assert str(errors.InvalidValue("mark", f"{text!r} cannot be; write a number")).endswith("; write a number")
 

@@ -67,7 +67,7 @@ WORKS: dict[str, Callable[[Table], Any]] = {
     "dump": lambda table: list(table.dump()),
     "narrowed": lambda table: list(table.dump(where=MATCH)),
     "rows": lambda table: list(table.rows()),
-    "counted": lambda table: list(table.scan(VisitorGroup([Summary(), Top()]))),
+    "counted": lambda table: table.scan(VisitorGroup([Summary(), Top()])),
     "dying": lambda table: list(table.dying()),
     "statistics": lambda table: table.statistics(),
     "per_cpu": lambda table: table.statistics_per_cpu(),

@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.statistics import (
-    EXPECTATIONS,
+    EXPECTATIONS_PER_CPU,
     GLOBAL,
     PER_CPU,
     parse_expectations_per_cpu,
@@ -60,4 +60,4 @@ def test_expectations_of_one_cpu() -> None:
     """As Linux 6.18 sends them: under the number of entries' statistics, not of expectations' own."""
     payload = bytes.fromhex("0000000108000100000000040800020000000005080003000000000e")
     assert parse_expectations_per_cpu(Message(0x103, 2, payload)) == (1, {"new": 4, "create": 5, "delete": 14})
-    assert {row.key: row.path for row in EXPECTATIONS} == {"new": (1,), "create": (2,), "delete": (3,)}
+    assert {row.key: row.path for row in EXPECTATIONS_PER_CPU} == {"new": (1,), "create": (2,), "delete": (3,)}

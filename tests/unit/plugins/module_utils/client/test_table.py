@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import threading
 import time
 from typing import Any, Iterable
 
@@ -13,6 +15,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client import errors
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES as ENTRY_CODEC
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages, requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import Entries
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
@@ -21,7 +24,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     NotPermitted,
     Unsupported,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import And, InRanges
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import And, InRanges, Term
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import ErrorReply, Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     BATCH_SIZE,
@@ -141,16 +144,47 @@ def test_a_dump_given_up_closes_its_socket() -> None:
     assert all(datagrams.closed for datagrams in kernel.sockets)
 
 
+def test_a_scan_calls_back_after_each_datagram() -> None:
+    """What a flush deletes meanwhile is what it has found until then."""
+    visitor, seen = Entries(), []
+    with FakeKernel(*SAMPLES).table() as table:
+        table.scan(visitor, between=lambda: seen.append(len(visitor.found)))
+    assert visitor.found == ENTRIES
+    assert seen == [*range(1, len(ENTRIES) + 1), len(ENTRIES)], "one entry in each datagram, and the end in the last"
+
+
+@pytest.mark.parametrize("error", [errors.NotFound("reading", errno.ENOENT), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("where", [None, InRanges(("family",), ((2, 2),))])
+def test_a_scan_that_is_ended_by_its_caller_closes_its_socket(error: BaseException, where: Term | None) -> None:
+    """Also while the traceback refers to it, and from the thread that reads ahead."""
+    entries = [creation(udp(port)) for port in range(1, 100)]
+    kernel = FakeKernel(*(b"\2\0\0\0" + ENTRY_CODEC.encode(entry) for entry in entries))
+    threads = threading.active_count()
+    steps = itertools.count()
+
+    def stop() -> None:
+        if next(steps) == 12:
+            raise error
+
+    with kernel.table() as table:
+        with pytest.raises(error.__class__) as caught:
+            table.scan(Entries(), where, between=stop)
+        assert caught.value is error
+        assert [datagrams.closed for datagrams in kernel.sockets] == [False, True]
+        assert threading.active_count() == threads
+        assert len(list(table.dump())) == len(entries)
+
+
 @pytest.mark.parametrize("count", [0, 1, BATCH_SIZE, 3 * BATCH_SIZE + 1])
-def test_many_entries_take_one_send_for_a_window(count: int) -> None:
+def test_many_entries_take_one_send_for_a_batch(count: int) -> None:
     kernel = FakeKernel()
     table = kernel.table()
     entries = [creation(udp(port)) for port in range(1, count + 1)]
-    windows = -(-count // BATCH_SIZE)
+    batches = -(-count // BATCH_SIZE)
     for work in (table.create_all, table.update_all, table.delete_all):
         kernel.sockets[0].sent.clear()
         assert list(work(entries)) == [None] * count
-        assert len(kernel.sockets[0].sent) == windows
+        assert len(kernel.sockets[0].sent) == batches
     assert kernel.entries == []
 
 
@@ -302,7 +336,7 @@ class Slow(FakeDatagrams):
 
 
 def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
-    """By then windows are sent in a thread of their own, on the same socket: each must get its own answers."""
+    """By then batches are sent in a thread of their own, on the same socket: each must get its own answers."""
     shown = b"\2\0\0\0" + ENTRY_CODEC.encode(creation(udp(7)))
 
     def respond(request: wire.Framed) -> Iterable[Reply]:

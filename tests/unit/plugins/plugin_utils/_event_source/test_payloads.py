@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.overrun import Resync
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import Event
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.payloads import (
     document_of,

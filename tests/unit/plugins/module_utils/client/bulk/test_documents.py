@@ -273,4 +273,4 @@ def test_much_is_done_in_parts_and_as_it_is_asked_for() -> None:
         next(entries)
     assert len(asked) == 2 * columns.BATCH
     assert next(entries) == from_document(TCP)
-    assert next(bulk.creation_all([from_document(TCP)]))["timeout"] == 120
+    assert next(bulk.CREATION.each([from_document(TCP)]))["timeout"] == 120

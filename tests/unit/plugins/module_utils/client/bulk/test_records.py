@@ -16,7 +16,11 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk impor
     documents,
     records,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.columns import Columns, ColumnTransform, Rows
+from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk.columns import (
+    Columns,
+    ColumnTransform,
+    RowTransform,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
 from ansible_collections.netops.conntrack.tests.profiles import examples, spread
@@ -158,7 +162,7 @@ def without_read_only(entry: Any) -> Any:
     return {key: value for key, value in entry.items() if not key.startswith(read_only)}
 
 
-def works() -> list[Rows]:
+def works() -> list[RowTransform]:
     return [records.entries(), records.declarations(), records.creations()]
 
 
@@ -207,7 +211,7 @@ def test_no_key_of_a_record_is_the_beginning_of_another() -> None:
 
 def test_rows_that_differ_in_a_type_are_left_to_the_general_way() -> None:
     """Else a null would pass for a key that nobody has, and True for a number."""
-    work = Rows(dict, dict, lambda columns: [])
+    work = RowTransform(dict, dict, lambda columns: [])
     for odd in (None, True, 1.0, "1"):
         assert not list(work.groups(alike([{"a": 1}] * FEW + [{"a": odd}])))
     assert isinstance(work, ColumnTransform)

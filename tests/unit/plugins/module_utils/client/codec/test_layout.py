@@ -80,7 +80,7 @@ def test_any_entry_is_read_as_by_the_general_decoder(entry: Any) -> None:
 def test_a_layout_reads_others_of_the_same_make_up(entry: Any, data: Any) -> None:
     """The first message of a layout teaches it, the second is another entry with the same keys."""
     layout = learned(encoded(entry))
-    rows = {row.key: row for nest in [ENTRIES.leaves(encoded(entry), 20, layout.size)] for row in
+    rows = {row.key: row for nest in [ENTRIES.decode_each(encoded(entry), 20, layout.size)] for row in
             (leaf.row for leaf in nest) if row is not None}  # fmt: skip
     other = {
         key: value if key == "family" or key.endswith((".protocol", "helper", "security_context")) else

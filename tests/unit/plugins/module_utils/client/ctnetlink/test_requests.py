@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A request from a template must be byte for byte the one that the encoder makes, whoever else is in its window."""
+"""A request from a template must be byte for byte the one that the encoder makes, whoever else is in its batch."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def outcome(build: Any, *arguments: Any) -> Any:
 
 def framed(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) -> list[RequestBatch]:
     """Windows of requests without any requests."""
-    windows = []
+    batches = []
     for start in range(0, len(entries), size):
         some = entries[start : start + size]
         frames = b"".join(
             frame(request.encoded(entry), FIRST + start + place, 4 if place == len(some) - 1 else 0)
             for place, entry in enumerate(some)
         )
-        windows.append(RequestBatch(frames, FIRST + start, len(some)))
-    return windows
+        batches.append(RequestBatch(frames, FIRST + start, len(some)))
+    return batches
 
 
 def same(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) -> None:
     expected = outcome(framed, request, entries, size)
-    assert outcome(lambda: list(requests.windows(entries, request, from_first, size))) == expected
+    assert outcome(lambda: list(requests.request_batches(entries, request, from_first, size))) == expected
 
 
 @every_request
@@ -93,7 +93,7 @@ def test_any_entry_is_sent_as_the_encoder_makes_it(request_of: requests.Request)
 @every_request
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.Request, key: str, value: Any) -> None:
-    """A window of good ones around it, of the same layout, does not make it good."""
+    """A batch of good ones around it, of the same layout, does not make it good."""
     good = {**UDP, "mark": 1, "labels": 1, "helper": "ftp", "tcp.state": 3, "tcp.original.flags": 1, "timeout": 1}
     good["zone"] = 1
     bad = {**good, key: value}
@@ -109,14 +109,14 @@ def test_without_the_original_tuple_nothing_is_sent(request_of: requests.Request
         entry = {name: value for name, value in UDP.items() if name != key}
         for entries in ([entry], [entry] * 9, [UDP] * 4 + [entry] * 5):
             with pytest.raises(InvalidValue, match="whole table"):
-                list(requests.windows(entries, request_of, from_first))
+                list(requests.request_batches(entries, request_of, from_first))
 
 
 def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
-    windows = requests.windows([UDP] * 20 + [{**UDP, "mark": -1}], requests.CREATE, from_first, 8)
-    assert [next(windows).count, next(windows).count] == [8, 8]
+    batches = requests.request_batches([UDP] * 20 + [{**UDP, "mark": -1}], requests.CREATE, from_first, 8)
+    assert [next(batches).count, next(batches).count] == [8, 8]
     with pytest.raises(Exception, match="format|out of range"):
-        next(windows)
+        next(batches)
 
 
 @pytest.mark.parametrize("document", [sample.declared for _name, sample in SAMPLES], ids=[name for name, _s in SAMPLES])
@@ -124,10 +124,10 @@ def test_declarations_are_sent_as_their_entries(document: Any) -> None:
     entry = creation(from_document(document))
     expected = framed(requests.CREATE, [entry] * 9, 4)
     assert (
-        list(requests.windows([document] * 9, requests.CREATE, from_first, 4, documents.completion_transform()))
+        list(requests.request_batches([document] * 9, requests.CREATE, from_first, 4, documents.completion_transform()))
         == expected
     )
-    assert list(requests.windows([entry] * 9, requests.CREATE, from_first, 4)) == expected
+    assert list(requests.request_batches([entry] * 9, requests.CREATE, from_first, 4)) == expected
 
 
 def test_kinds_among_each_other_keep_their_order() -> None:
@@ -144,16 +144,16 @@ def test_windows_are_numbered_as_they_are_asked_for() -> None:
         return 1 + sum(reserved[:-1])
 
     count = columns.BATCH + 5
-    windows = requests.windows(iter([UDP] * count), requests.DELETE, numbers)
+    batches = requests.request_batches(iter([UDP] * count), requests.DELETE, numbers)
     assert reserved == [], "nothing is read before it is asked for"
-    first = next(windows)
+    first = next(batches)
     assert (first.first, first.count, reserved) == (1, BATCH_SIZE, [columns.BATCH])
-    rest = list(windows)
+    rest = list(batches)
     assert rest[-1][1:] == (columns.BATCH + 1, 5)
     assert reserved == [columns.BATCH, 5]
-    numbered = [number for window in [first, *rest] for number in range(window.first, window.first + window.count)]
+    numbered = [number for batch in [first, *rest] for number in range(batch.first, batch.first + batch.count)]
     assert numbered == list(range(1, count + 1))
-    assert list(requests.windows([], requests.DELETE, numbers)) == []
+    assert list(requests.request_batches([], requests.DELETE, numbers)) == []
 
 
 def test_templates_are_many_but_not_without_end() -> None:
@@ -173,7 +173,7 @@ def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(requests.Request, "encoded", refuse)
     for _name, sample in SAMPLES:
         entry = creation(from_document({**sample.declared, "labels": [5]}))
-        list(requests.windows([entry] * 4, requests.CREATE, from_first))
+        list(requests.request_batches([entry] * 4, requests.CREATE, from_first))
         requests.CREATE.message(entry)
 
 

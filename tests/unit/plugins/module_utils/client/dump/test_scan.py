@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import UNLIMITED, flush
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import DeletionPlan, flush
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.layout import LayoutCache
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import (
@@ -23,7 +23,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan 
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.summary import Summary
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.top import Top
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import MalformedMessage
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import ALWAYS, Term
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
@@ -177,25 +176,25 @@ class Million(fake_socket.FakeDatagrams):
         return self._with_one if self._left < MATCHING else self._other
 
 
-@pytest.mark.parametrize("window", [BATCH_SIZE, MAX_BATCH_SIZE])
-def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_window(window: int) -> None:
+@pytest.mark.parametrize("batch", [BATCH_SIZE, MAX_BATCH_SIZE])
+def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_batch(batch: int) -> None:
     sockets: list[Million] = []
 
     def connect() -> NetlinkSocket:
         sockets.append(Million())
-        if window == MAX_BATCH_SIZE:
+        if batch == MAX_BATCH_SIZE:
             sockets[-1].grow = lambda receive_buffer: 2 * receive_buffer  # type: ignore[method-assign]
         return NetlinkSocket(sockets[-1])
 
     with Table(connect) as table:
         match = parse_match({"family": "ipv4", "protocol": "udp", "destination_port": 53})
-        result = flush(table, match, frozenset(), UNLIMITED, 10, LabelMap(), check_mode=False)
+        result = flush(DeletionPlan(table, match))
     sent = [list(wire.messages(datagram)) for datagrams in sockets for datagram in datagrams.sent]
     dumps = [requests for requests in sent if requests[0].type == 0x0101]
     deletions = [requests for requests in sent if requests[0].type == 0x0102]
     assert result["flushed"] == MATCHING
     assert len(dumps) == 1
-    assert len(deletions) == -(-MATCHING // window)
+    assert len(deletions) == -(-MATCHING // batch)
     # How many entries there are is asked for the result, and for the room that the dump takes
     assert [requests[0].type for requests in sent if requests not in dumps + deletions] == [0x0105, 0x0105]
     for requests in deletions:

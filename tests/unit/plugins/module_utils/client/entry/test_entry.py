@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import ENTRY
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import TCP_STATES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import entry as subject
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import (
     TCP_FLAGS,
@@ -38,6 +40,30 @@ UDP = from_document(
         "original": {"source": "10.0.0.1", "destination": "192.0.2.53", "source_port": 1000, "destination_port": 53},
     }
 )
+
+
+def keys_in_the_docstring() -> set[str]:
+    """Return the keys of the table in the docstring, in full, and those that end with `…` as they are."""
+    keys = set()
+    for line in (subject.__doc__ or "").splitlines():
+        before, gap, _meaning = line.strip().partition("  ")
+        if not line.startswith("    ") or not gap or before == "key":
+            continue
+        stem = ""
+        for name in before.split(", "):
+            key = stem + name if name.startswith(".") else name
+            stem = key.rpartition(".")[0]
+            keys.update(key.replace("*", direction) for direction in ("original", "reply"))
+    return keys
+
+
+def test_the_docstring_lists_every_key() -> None:
+    listed = keys_in_the_docstring()
+    groups = tuple(key[:-1] for key in listed if key.endswith("…"))
+    assert groups
+    rows = {row.key for row in ENTRY} | {"family", "extra"}
+    assert sorted(key for key in rows if key not in listed and not key.startswith(groups)) == []
+    assert sorted(key for key in listed if key not in rows and not key.endswith("…")) == []
 
 
 @given(live_entries())

@@ -29,7 +29,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     kernel_error,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events import subscription as events
-from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower, Resync
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower
+from ansible_collections.netops.conntrack.plugins.module_utils.client.events.overrun import Resync
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import (
     Event,
     EventsOff,

@@ -26,7 +26,10 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expr
     prepared,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match.message_filter import CompiledFilter, sieve
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.message_filter import (
+    CompiledFilter,
+    compile_for_layout,
+)
 from ansible_collections.netops.conntrack.tests.profiles import examples
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 from ansible_collections.netops.conntrack.tests.unit.support.strategies import (
@@ -41,12 +44,12 @@ entries = st.one_of(live_entries(), raw_entries())
 
 
 def sifted(term: Term, entry: Any) -> tuple[CompiledFilter, bool, Any]:
-    """The sieve, whether a message of this entry goes through it, and the entry that the message says."""
+    """The compile_for_layout, whether a message of this entry goes through it, and the entry that the message says."""
     data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
     layouts = LayoutCache(ENTRIES)
     layout = layouts.of(data)
     assert layout is not None
-    made = sieve(term, layout)
+    made = compile_for_layout(term, layout)
     return made, made.holds(layout, data, 0, int.from_bytes(data, "big")), layouts.decode(data)
 
 
@@ -272,7 +275,7 @@ def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
         data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", 2, 0, 0) + ENTRIES.encode(entry))
         layout = LayoutCache(ENTRIES).of(data)
         assert layout is not None
-        made = sieve(term, layout)
+        made = compile_for_layout(term, layout)
         message = Counted.from_bytes(data, "big")
         made.holds(layout, data, 0, message)  # makes the questions of a branch
         Counted.operations = 0

@@ -52,8 +52,8 @@ def numbered(count: int) -> list[Message]:
 
 def request_all(socket: NetlinkSocket, messages: Iterable[Message]) -> Iterator[ErrorReply | None]:
     """For each request, in order, None or why it was refused."""
-    for window, refusals in socket.send_batches(socket.in_batches(messages)):
-        for position in range(window.count):
+    for batch, refusals in socket.send_batches(socket.in_batches(messages)):
+        for position in range(batch.count):
             yield refusals.get(position)
 
 
@@ -233,7 +233,7 @@ def test_many_requests_take_few_sends(count: int) -> None:
     assert list(request_all(NetlinkSocket(datagrams), numbered(count))) == [None] * count
     assert len(datagrams.sent) == -(-count // BATCH_SIZE)
     acknowledged = [request for request in datagrams.requests if request.flags & fake_socket.ACK]
-    assert len(acknowledged) == len(datagrams.sent), "one acknowledgement to a window"
+    assert len(acknowledged) == len(datagrams.sent), "one acknowledgement to a batch"
     assert len({request.sequence for request in datagrams.requests}) == count
 
 
@@ -242,7 +242,7 @@ def test_a_window_is_sent_only_when_it_is_wanted() -> None:
     results = request_all(NetlinkSocket(datagrams), numbered(3 * BATCH_SIZE))
     assert not datagrams.sent
     next(results)
-    assert len(datagrams.sent) == 1, "whoever stops early has sent no more than one window"
+    assert len(datagrams.sent) == 1, "whoever stops early has sent no more than one batch"
 
 
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ETIMEDOUT, errno.EMSGSIZE])
@@ -281,7 +281,7 @@ def test_answers_to_a_window_given_up_are_not_counted_for_the_next() -> None:
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         number = struct.unpack("=I", request.payload[:4])[0]
-        if number < BATCH_SIZE:  # all of the first window comes too late
+        if number < BATCH_SIZE:  # all of the first batch comes too late
             state.append(fake_socket.refusal(request, errno.EEXIST))
             return [OSError(errno.ENOBUFS, "lost")] if number == 0 else []
         replies = [*state, *fake_socket.acknowledge(request)]

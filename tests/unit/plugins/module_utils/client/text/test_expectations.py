@@ -67,12 +67,12 @@ def read(raw: str, form: Any = None) -> Any:
     found = formats.examine(raw, form)
     assert found.table == "expect"
     (one,) = found.entries
-    assert formats.present(one) == expectation.to_document(one)
+    assert formats.to_document(one) == expectation.to_document(one)
     return expectation.to_document(one)
 
 
 def written(document: Any, output: str) -> str:
-    return formats.write([formats.parse(document)], output)
+    return formats.write([formats.from_document(document)], output)
 
 
 def test_a_line() -> None:
@@ -183,7 +183,7 @@ def test_json() -> None:
     with pytest.raises(formats.Unreadable, match="document: has both entries and expectations"):
         formats.read(json.dumps([udp, DOCUMENT]))
     with pytest.raises(formats.InvalidValue, match="entries and expectations"):
-        formats.write([formats.parse(udp), formats.parse(DOCUMENT)])
+        formats.write([formats.from_document(udp), formats.from_document(DOCUMENT)])
 
 
 def test_a_declaration_is_written_as_it_will_be_listed() -> None:
@@ -213,7 +213,7 @@ def test_words_and_heads_of_others() -> None:
     with pytest.raises(formats.Unreadable, match="'Nov 29 01:55:00 gw conntrack.5.:' is not a word"):
         formats.read(line)
     found = formats.examine(f"{line}\nhello\n", unknown="skip")
-    assert (found.table, [formats.present(one) for one in found.entries]) == ("expect", [DOCUMENT])
+    assert (found.table, [formats.to_document(one) for one in found.entries]) == ("expect", [DOCUMENT])
     assert found.skipped == {"head": 1, "fast": 1, "nmark": 1, "lines without an entry": 1}
     (kept,) = formats.examine(line, unknown="keep").entries
     assert kept["extra"] == {"head": b"Nov 29 01:55:00 gw conntrack[5]:", "fast": b"", "nmark": b"7"}
@@ -270,7 +270,7 @@ def test_what_a_command_cannot_hold(document: Any, fault: str) -> None:
 def test_a_part_of_a_mask_is_written_in_full(output: str, mask: Any) -> None:
     document = {key: value for key, value in DOCUMENT.items() if key not in ("master", "class", "mask")}
     (read,) = formats.read(formats.write([expectation.from_document({**document, "mask": mask})], output))
-    assert formats.present(read)["mask"] == DOCUMENT["mask"]
+    assert formats.to_document(read)["mask"] == DOCUMENT["mask"]
 
 
 def test_a_protocol_without_options() -> None:

@@ -184,7 +184,7 @@ def test_nonsense_is_refused_never_a_crash(raw: str, form: Any) -> None:
     for unknown in formats.UNKNOWN:
         with contextlib.suppress(formats.Unreadable):
             entries = formats.examine(raw, form, unknown=unknown, ignore_gaps=True).entries
-            json.dumps([formats.present(entry) for entry in entries]).encode()
+            json.dumps([formats.to_document(entry) for entry in entries]).encode()
 
 
 @given(st.data(), st.sampled_from(["extended,id,ktimestamp", "save", "xml,ktimestamp", "json"]))
@@ -198,7 +198,7 @@ def test_a_damaged_text_is_read_or_refused_never_a_crash(data: Any, output: str)
     for unknown in formats.UNKNOWN:
         with contextlib.suppress(formats.Unreadable):
             entries = formats.examine(damaged, unknown=unknown).entries
-            json.dumps([formats.present(entry) for entry in entries]).encode()
+            json.dumps([formats.to_document(entry) for entry in entries]).encode()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_json_that_is_none(raw: str, where: str) -> None:
 
 def test_names_of_labels_need_no_map() -> None:
     names = formats.Names()
-    entry = formats.parse({**UDP, "labels": ["voice", 5, "bulk"]}, names)
+    entry = formats.from_document({**UDP, "labels": ["voice", 5, "bulk"]}, names)
     for output in ("labels", "save,labels", "xml,labels", "json"):
         (read,) = formats.read(formats.write([entry], output, names, NOW), None, formats.Names())
         assert sorted(map(str, to_document(read, formats.Names())["labels"])) == ["128", "129", "5"], (
@@ -307,7 +307,7 @@ def test_names_of_labels_need_no_map() -> None:
 @pytest.mark.parametrize("label", ["a,b", "", " a", "a ", 128, -1, "128", "-1", "0x80", None, "a\n", "a\x1bb", 5.0])
 def test_a_label_that_is_none(label: Any) -> None:
     with pytest.raises(InvalidValue, match="labels"):
-        formats.parse({**UDP, "labels": [label]}, formats.Names())
+        formats.from_document({**UDP, "labels": [label]}, formats.Names())
 
 
 def test_ranges_have_no_place_in_a_list() -> None:

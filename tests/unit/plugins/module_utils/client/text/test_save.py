@@ -320,7 +320,7 @@ def test_half_a_translation(value: str, fault: str) -> None:
 
 def test_labels_with_blanks() -> None:
     names = formats.Names({"test label 1": 1, "voice": 2})
-    entry = formats.parse({**UDP_DOCUMENT, "labels": ["test label 1", "voice"]}, names)
+    entry = formats.from_document({**UDP_DOCUMENT, "labels": ["test label 1", "voice"]}, names)
     line = formats.write([entry], "save,labels", names)
     assert '--label-add "test label 1,voice" -s' in line
     assert formats.read(line, "save", names) == [entry]

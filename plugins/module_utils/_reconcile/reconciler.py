@@ -123,7 +123,7 @@ class Reconciler(ABC):
     def create(self, plan: Plan) -> Values | None:
         """Create what is planned, also as a replacement, and read it back.
 
-        Raises `CannotReconcile` with the operation `created` for an error after which the new resource exists.
+        Raises `CannotReconcile` with the operation that was carried out if the new resource exists after an error.
         """
 
     @abstractmethod

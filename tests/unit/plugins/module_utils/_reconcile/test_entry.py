@@ -647,6 +647,14 @@ def test_a_failure_on_a_kernel_that_answers_nothing_is_still_one_sentence() -> N
     assert not result["changed"]
 
 
+def test_a_refused_change_shows_the_entry_also_if_it_cannot_be_read_again() -> None:
+    kernel = filled([{**UDP, "mark": 1}])
+    kernel.faults = {number: Fault(errno.EPERM) for number in (1, *range(3, 9))}
+    result = run(kernel, {**UDP, "mark": 2})
+    assert (result["operation"], result["entry"]["mark"]) == ("unchanged", 1)
+    assert result["before"] == result["entry"]
+
+
 # between plan and change
 
 

@@ -340,6 +340,23 @@ def test_what_was_evicted_is_reported_where_the_timeout_cannot_be_set() -> None:
     assert [one["tuple"]["destination_port"] for one in result["evicted"]] == [4000]
 
 
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_an_expectation_without_its_timeout_is_deleted_also_if_an_answer_is_lost(
+    kernel: ExpectingKernel, carried_out: bool
+) -> None:
+    def refuse_updates(number: int, request: Any) -> None:
+        if request.type == NEW and not request.flags & CREATE:
+            kernel.faults[number] = Fault(errno.EINVAL)
+        elif request.type == DELETE:
+            kernel.meanwhile = None
+            kernel.faults[number] = Fault(errno.ENOBUFS, lost=True, carried_out=carried_out)
+
+    kernel.meanwhile = refuse_updates
+    result = run(kernel, {**DECLARED, "timeout": 60})
+    assert "was not created: its timeout cannot be set" in result["msg"]
+    assert (result["operation"], kernel.expectations) == ("unchanged", [])
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

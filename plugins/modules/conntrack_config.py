@@ -2,25 +2,25 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Declare all that connection tracking is to be on a gateway."""
+"""Declare the connection tracking configuration of a gateway."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: conntrack_config
-short_description: Declare all that connection tracking is to be on a gateway
+short_description: Declare the connection tracking configuration of a gateway
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Takes one declaration for settings, timeout policies, entries, expectations, and for what may not be in the table.
-  - The whole of it is checked on the controller, against the JSON Schema that is in the collection's C(docs) and by
-    what the modules of the sections know. All errors come in one message, a line for each, and no host is touched.
-  - On the host, all sections are planned before anything is changed, each on the table that those before it will leave.
-    What is known not to be possible then makes the module fail with nothing changed.
-  - Sections are applied in the order of the options below. Should one fail all the same, those behind it are not
-    reached, and the result says of each what was done.
-  - What is not declared is left alone, apart from what a purge or O(config.absent) matches.
+  - Applies one declaration of settings, timeout policies, entries and expectations, and of entries that must not exist.
+  - The controller checks the whole declaration against the JSON Schema in the collection's C(docs) and with the checks
+    of each section's module. One message reports all errors, one per line, and no host is touched.
+  - On the host, the module plans all sections before it changes anything. It plans each section for the table that the
+    preceding sections will leave. If it finds a change that is not possible, it fails and changes nothing.
+  - The module applies the sections in the order of the options below. If a section fails at this stage, the following
+    sections are not reached. The result shows for each section what was done.
+  - The module never changes anything that is not declared, except entries that a purge or O(config.absent) selects.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -28,88 +28,92 @@ extends_documentation_fragment:
 options:
   config:
     description:
-      - The declaration. A section that is left out, or null, is left alone.
+      - The declaration. The module does not change sections that are missing or null.
     type: dict
     suboptions:
       settings:
         description:
-          - The settings, as M(netops.conntrack.conntrack_settings) takes them, with C(persist) and C(persist_in).
+          - Settings, with the options of M(netops.conntrack.conntrack_settings), including C(persist) and
+            C(persist_in).
         type: dict
       timeout_policies:
         description:
-          - Timeout policies and protocols' default timeouts, each as M(netops.conntrack.conntrack_timeout_policy) takes
-            one.
+          - Timeout policies and default timeouts of protocols, each with the options of
+            M(netops.conntrack.conntrack_timeout_policy).
         type: list
         elements: dict
       absent:
         description:
-          - What may not be, a list of matches of the keys described with O(ignore:match) of
-            M(netops.conntrack.conntrack_flush), also with C(except). What they match is removed as that does it.
-          - The flow of the SSH session by which this very task came is never removed.
-          - An entry that is declared may not match, neither as it is when it is created nor as it is there. That is an
-            error, and nothing is changed.
+          - Entries that must not exist, as a list of matches with the keys described with O(ignore:match) of
+            M(netops.conntrack.conntrack_flush), also with C(except). The module removes matching entries as that module
+            does.
+          - The entry of the SSH connection that runs this task is never removed.
+          - A declared entry must not match, neither when it is created nor in its present state. If one does, the
+            task fails and changes nothing.
         type: list
         elements: raw
       entries:
         description:
-          - The entries that shall be.
+          - Entries that must exist.
         type: dict
         suboptions:
           declared:
             description:
-              - The entries, each a dictionary of the keys that M(netops.conntrack.conntrack_entry) has for one. An
-                empty list declares that there shall be none.
+              - List of entries, each with the keys of an entry in M(netops.conntrack.conntrack_entry). An empty list is
+                valid and declares no entries.
             type: list
             elements: dict
             required: true
           on_existing:
             description:
-              - What to do where an entry is there already and differs, as with M(netops.conntrack.conntrack_entries).
+              - Action if an entry exists and differs from its declaration, as in M(netops.conntrack.conntrack_entries).
             type: str
             choices: [update, keep, fail]
             default: update
           replace:
             description:
-              - Delete an entry and create it again where the kernel cannot change it in place. This interrupts live
-                connections.
+              - Whether to delete an entry and create it again if the kernel cannot change it in place. This interrupts
+                live connections.
             type: bool
             default: false
           timeout_min:
             description:
-              - Set the countdown to the C(timeout) of an entry where fewer seconds than this remain.
+              - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to its
+                C(timeout).
             type: int
             default: 0
           purge:
             description:
-              - Delete what is in O(config.entries.scope) and not declared. The flow of the SSH session is left alone.
+              - Whether to delete entries in O(config.entries.scope) that are not declared. The entry of the SSH
+                connection that runs this task is kept.
             type: bool
             default: false
           scope:
             description:
-              - Which entries may be deleted, as a match or a list of them. Required with
+              - Match, or list of matches, of the entries that may be deleted. Required with
                 O(config.entries.purge=true), and an error without it. A null is an error.
             type: raw
       expectations:
         description:
-          - Expectations, each as M(netops.conntrack.conntrack_expectation) takes one. Their masters may be among
-            O(config.entries.declared).
+          - Expectations, each with the options of M(netops.conntrack.conntrack_expectation). Their masters may be
+            declared in O(config.entries.declared).
         type: list
         elements: dict
   src:
     description:
-      - A file with the declaration instead, in JSON or YAML. It lies on the controller, where it may be encrypted by
-        Ansible Vault, unless O(remote_src=true).
-      - It is data and no template.
+      - Path of a JSON or YAML file with the declaration, instead of O(config). The file is on the controller, where
+        Ansible Vault may encrypt it, unless O(remote_src=true).
+      - The file is not processed as a template.
     type: path
   remote_src:
     description:
-      - Whether O(src) lies on the target. It is checked there before anything is changed, and there YAML takes PyYAML.
+      - Whether O(src) is on the target. The declaration is then checked on the target before anything is changed, and
+        the target needs PyYAML to read YAML.
     type: bool
     default: false
   report_limit:
     description:
-      - How many changes, and how many failures, are returned and shown of each section at most. Counts are always
-        whole.
+      - Maximum number of changes, and of failures, to return and to show per section. All counts are complete.
     type: int
     default: 100
 requirements:
@@ -123,12 +127,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: All that a gateway's file says
+- name: Apply the declaration of a gateway from a file
   netops.conntrack.conntrack_config:
     src: gateway.yml
   become: true
 
-- name: Count bytes, let idle connections go, and have no flow to a network that is gone
+- name: Count bytes, shorten the timeout of idle connections, and remove all entries of a former network
   netops.conntrack.conntrack_config:
     config:
       settings:
@@ -144,7 +148,7 @@ EXAMPLES = r"""
         - reply_source: 10.66.0.0/16
   become: true
 
-- name: The flows of one mark are these, and no others
+- name: Declare the entries of one mark, and delete all others with this mark
   netops.conntrack.conntrack_config:
     config:
       entries:
@@ -165,58 +169,59 @@ EXAMPLES = r"""
 
 RETURN = r"""
 counts:
-  description: How many things were what, or would be in check mode, in all sections together.
+  description: Number of items by result, in all sections together. In check mode, the prediction.
   type: dict
   returned: always
   contains:
     created:
-      description: Things that were not there.
+      description: Number of items that did not exist.
       type: int
     updated:
-      description: Things that were changed. A setting counts once for the kernel and once for each line of a file.
+      description: Number of items that were changed. A setting counts once for the kernel and once for each line of a
+        file.
       type: int
     replaced:
-      description: Things that were deleted and created again.
+      description: Number of items that were deleted and created again.
       type: int
     deleted:
-      description: Things that were deleted, those among them that matched O(config.absent).
+      description: Number of items that were deleted, including entries that matched O(config.absent).
       type: int
     unchanged:
-      description: Things that were as declared.
+      description: Number of items that were as declared.
       type: int
     failed:
-      description: Things that are not as declared.
+      description: Number of items that are not as declared.
       type: int
   sample: {created: 2, updated: 1, replaced: 0, deleted: 4, unchanged: 7, failed: 0}
 settings:
   description:
-    - What became of the settings. C(outcome), C(changed), C(counts), C(changes) and C(msg) are those that every section
-      has.
+    - Result of the section O(config.settings). Every section returns C(outcome), C(changed), C(counts), C(changes) and
+      C(msg).
   type: dict
   returned: always
   contains: &section
     outcome:
       description:
-        - V(applied), which in check mode it would have been, V(failed), V(not reached) after a section that failed, or
-          V(not declared).
+        - V(applied), in check mode as a prediction; V(failed); V(not reached) if a preceding section failed; or V(not
+          declared).
       type: str
     changed:
-      description: Whether anything was changed.
+      description: Whether the section changed anything.
       type: bool
     counts:
       description:
-        - The same as RV(counts), of this section alone. If the task fails, sections with the outcome V(not reached) or
+        - The same as RV(counts), for this section alone. If the task fails, sections with the outcome V(not reached) or
           V(not declared) do not have it.
       type: dict
     changes:
       description:
-        - What was changed, the first O(report_limit) of it. Settings have the shape of
-          RV(netops.conntrack.conntrack_settings#module:changes), all others that of
-          RV(netops.conntrack.conntrack_entries#module:changes) with C(policy) or C(expectation) in place of C(entry).
+        - The first O(report_limit) changes. Settings have the format of
+          RV(netops.conntrack.conntrack_settings#module:changes). All other sections have that of
+          RV(netops.conntrack.conntrack_entries#module:changes), with C(policy) or C(expectation) instead of C(entry).
       type: list
       elements: dict
     msg:
-      description: Why the section failed, empty if it did not.
+      description: Why the section failed. Empty if it did not fail.
       type: str
   sample:
     outcome: applied
@@ -226,26 +231,28 @@ settings:
       - {key: accounting, where: kernel, before: 0, after: 1}
     msg: ""
 timeout_policies:
-  description: What became of the timeout policies.
+  description: Result of the section O(config.timeout_policies).
   type: dict
   returned: always
   contains: *section
 absent:
   description:
-    - What became of what may not be. C(kept) counts the entries that stay because they carry the SSH session.
+    - Result of the section O(config.absent). C(kept) is the number of entries that were kept because they belong to the
+      SSH connection that runs this task.
   type: dict
   returned: always
   contains: *section
 entries:
   description:
-    - What became of the entries. C(kept) and C(failed_entries) are those of
+    - Result of the section O(config.entries). C(kept) and C(failed_entries) are those of
       RV(netops.conntrack.conntrack_entries#module:failed_entries).
   type: dict
   returned: always
   contains: *section
 expectations:
   description:
-    - What became of the expectations. C(evicted) are those that the kernel forgot to make room.
+    - Result of the section O(config.expectations). C(evicted) lists the expectations that the kernel removed to make
+      room.
   type: dict
   returned: always
   contains: *section

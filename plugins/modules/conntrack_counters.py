@@ -8,21 +8,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: conntrack_counters
-short_description: Zero the counters of connection tracking entries, returning what they were
+short_description: Zero the counters of connection tracking entries and return their previous values
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Sets the packet and byte counters of the entries that match to zero and returns what they had counted.
-  - The kernel reads and resets a counter at once. No packet is counted twice and none is lost, so the results of one
-    task after the other add up.
-  - Without O(match) and O(except), the counters of the whole table are zeroed as they are read, in one pass. This needs
-    no C(all), because no entry is removed or changed otherwise. With one of them, the table is read first, and then
-    each entry that matches is zeroed by itself; no other is touched.
-  - Entries that have counted nothing are left alone. The module warns about entries without counters, which began
-    before accounting was turned on, see RV(uncounted).
-  - Needs accounting (C(net.netfilter.nf_conntrack_acct)), which
-    O(netops.conntrack.conntrack_settings#module:accounting) turns on.
+  - Zeroes the packet and byte counters of matching entries and returns their previous values.
+  - The kernel reads and zeroes a counter atomically. No packet is counted twice and none is lost, so you can add up the
+    results of successive tasks.
+  - Without O(match) and O(except), the module zeroes the counters of the whole table while it reads it, in one pass.
+    This does not require C(all), because no entry is removed or changed otherwise. With O(match) or O(except), the
+    module reads the table first. It then zeroes each matching entry individually and does not touch any other.
+  - The module does not touch entries whose counters are zero. It warns about entries without counters, see
+    RV(uncounted). Their connections began before accounting was turned on.
+  - Requires accounting (C(net.netfilter.nf_conntrack_acct)). Turn it on with
+    O(netops.conntrack.conntrack_settings#module:accounting).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -31,28 +31,28 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - What is to become of the counters.
+      - State of the counters after the task.
     type: str
     choices: [zeroed]
     default: zeroed
   report_limit:
     description:
-      - How many of the zeroed entries to return and to show in the diff. Counts and RV(total) are always whole, but
-        the counters of each further entry are not returned anywhere else.
+      - Maximum number of zeroed entries to return and to show in the diff. All counts and RV(total) are complete, but
+        the counters of any further entry are not returned anywhere.
     type: int
     default: 100
 attributes:
   idempotent:
     support: partial
     details:
-      - Where packets flow between two runs, the second has something to zero again.
+      - If packets arrive between two runs, the second run has counters to zero again.
 seealso:
   - module: netops.conntrack.conntrack_info
   - module: netops.conntrack.conntrack_settings
 """
 
 EXAMPLES = r"""
-- name: What the hosts of a network have sent and received since the last time
+- name: Read and zero the counters of a network
   netops.conntrack.conntrack_counters:
     match:
       source: 10.1.0.0/16
@@ -60,11 +60,11 @@ EXAMPLES = r"""
   register: traffic
   become: true
 
-- name: The sum of it
+- name: Show the number of bytes since the last run
   ansible.builtin.debug:
     msg: "{{ traffic.total.original.bytes }} bytes out, {{ traffic.total.reply.bytes }} bytes in"
 
-- name: Begin to count anew, all but one zone
+- name: Zero all counters, except those of one zone
   netops.conntrack.conntrack_counters:
     except:
       zone: 5
@@ -73,29 +73,30 @@ EXAMPLES = r"""
 
 RETURN = r"""
 matched:
-  description: How many entries match.
+  description: Number of matching entries.
   type: int
   returned: always
   sample: 17
 zeroed:
-  description: How many of them had counted something and were zeroed, or in check mode would have been.
+  description: Number of matching entries with counters above zero that were zeroed. In check mode, the prediction.
   type: int
   returned: always
   sample: 12
 gone:
-  description: How many of them vanished between the reading and the zeroing, and their counts with them.
+  description: Number of matching entries that ended after they were read and before they were zeroed. Their counts are
+    lost.
   type: int
   returned: always
   sample: 0
 uncounted:
   description:
-    - How many matching entries have no counters, because they began before accounting was turned on. They are part of
-      RV(matched), but not of RV(zeroed) and RV(total).
+    - Number of matching entries without counters, because the connections began before accounting was turned on.
+      RV(matched) includes them, RV(zeroed) and RV(total) do not.
   type: int
   returned: always
   sample: 0
 total:
-  description: The sum of the counters of all entries that were zeroed, by direction.
+  description: Sum of the counters of all zeroed entries, by direction.
   type: dict
   returned: always
   sample:
@@ -103,8 +104,8 @@ total:
     reply: {packets: 110, bytes: 164000}
 entries:
   description:
-    - The first O(report_limit) of the entries that were zeroed, with C(counters) as they were then. They have the shape
-      of RV(netops.conntrack.conntrack_info#module:entries).
+    - The first O(report_limit) zeroed entries, with C(counters) as they were before. They have the format of
+      RV(netops.conntrack.conntrack_info#module:entries).
   type: list
   elements: dict
   returned: always

@@ -13,13 +13,13 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Makes many entries of the kernel's connection tracking table be there as declared, or not be there, in one task.
-    Each is treated as M(netops.conntrack.conntrack_entry) treats one.
-  - All declarations are checked before anything is changed. Then entries are looked up, changed and read back many
-    at once, which takes about a second for 10,000.
-  - With O(purge), what is in O(scope) and not declared is deleted, too, and nothing else.
-  - What cannot be brought about is returned in RV(failed_entries). The rest is brought about all the same, and then
-    the module fails.
+  - Creates, updates or deletes many entries of the connection tracking table in one task. Each entry is treated as by
+    M(netops.conntrack.conntrack_entry).
+  - The module checks all declarations before it changes anything. It then looks up, changes and reads back many entries
+    at once, which takes about a second for 10,000 entries.
+  - With O(purge), the module also deletes entries in O(scope) that are not declared, and no others.
+  - RV(failed_entries) lists the entries that could not be changed as declared. The module still applies all others, and
+    then fails.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -28,52 +28,53 @@ extends_documentation_fragment:
 options:
   entries:
     description:
-      - The entries, each a dictionary of the keys that M(netops.conntrack.conntrack_entry) has for one, from V(family)
-        to V(extra). What M(netops.conntrack.conntrack_info) returns can be declared as it stands.
-      - Two declarations of one entry are an error. Masters may come behind those that belong to them.
+      - List of entries, each with the keys of an entry in M(netops.conntrack.conntrack_entry), from V(family) to
+        V(extra). You can declare entries exactly as M(netops.conntrack.conntrack_info) returns them.
+      - It is an error to declare an entry twice. A master may follow the entries that belong to it.
     type: list
     elements: dict
   src:
     description:
-      - A file with the entries instead, in JSON, JSON lines or YAML. It is a list of entries, or a dictionary with such
-        a list under C(entries).
-      - It lies on the controller, where it may be encrypted by Ansible Vault, unless O(remote_src=true).
+      - Path of a file with the entries, instead of O(entries), in JSON, JSON lines or YAML. It contains a list of
+        entries, or a dictionary with such a list under C(entries).
+      - The file is on the controller, where Ansible Vault may encrypt it, unless O(remote_src=true).
     type: path
   remote_src:
     description:
-      - Whether O(src) lies on the target. There, YAML takes PyYAML.
+      - Whether O(src) is on the target. The target needs PyYAML to read YAML.
     type: bool
     default: false
   state:
     description:
-      - Whether the entries are to be there.
-      - With V(absent), the C(reply) of an entry alone names it also if it is NATed, as with
+      - Whether the entries must exist.
+      - With V(absent), the C(reply) of an entry alone identifies it, even if it is NATed, as in
         M(netops.conntrack.conntrack_entry).
     type: str
     choices: [present, absent]
     default: present
   on_existing:
     description:
-      - What to do where an entry is there already and differs from what is declared.
-      - V(update) changes it, V(keep) leaves it as it is, V(fail) counts it as failed.
+      - Action if an entry exists and differs from its declaration.
+      - V(update) changes the entry, V(keep) leaves it unchanged, V(fail) counts it as failed.
     type: str
     choices: [update, keep, fail]
     default: update
   replace:
     description:
-      - Delete an entry and create it again where it differs in what the kernel cannot change in place, as
-        M(netops.conntrack.conntrack_entry) does. This interrupts live connections.
+      - Whether to delete an entry and create it again if it differs in a key that the kernel cannot change in place, as
+        in M(netops.conntrack.conntrack_entry). This interrupts live connections.
     type: bool
     default: false
   timeout_min:
     description:
-      - Set the countdown to the C(timeout) of an entry where fewer seconds than this remain. By default that is never
-        done. Every entry must have a C(timeout) that is not below.
+      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to its
+        C(timeout). Every entry then needs a C(timeout) that is not lower than this. By default, the timeout of an
+        existing entry is never set.
     type: int
     default: 0
   report_limit:
     description:
-      - How many changes, and how many failures, are returned at most. Counts are always whole.
+      - Maximum number of changes, and of failures, to return. All counts are complete.
     type: int
     default: 100
 seealso:
@@ -83,7 +84,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Two flows that are let through although no packet has been seen yet
+- name: Create the entries of two flows before their first packet
   netops.conntrack.conntrack_entries:
     entries:
       - protocol: udp
@@ -102,7 +103,7 @@ EXAMPLES = r"""
         timeout: 600
   become: true
 
-- name: The flows of one mark are those of a file, and no others
+- name: Declare the entries of one mark from a file, and delete all others with this mark
   netops.conntrack.conntrack_entries:
     src: flows.jsonl
     purge: true
@@ -113,51 +114,51 @@ EXAMPLES = r"""
 
 RETURN = r"""
 counts:
-  description: How many entries were what, or would be in check mode.
+  description: Number of entries by result. In check mode, the prediction.
   type: dict
   returned: always
   contains:
     created:
-      description: Entries that were not there.
+      description: Number of entries that did not exist.
       type: int
     updated:
-      description: Entries that were changed in place.
+      description: Number of entries that were changed in place.
       type: int
     replaced:
-      description: Entries that were deleted and created again.
+      description: Number of entries that were deleted and created again.
       type: int
     deleted:
-      description: Entries that were deleted, because of O(state=absent) or O(purge).
+      description: Number of entries that were deleted because of O(state=absent) or O(purge).
       type: int
     unchanged:
-      description: Entries that were as declared.
+      description: Number of entries that were as declared.
       type: int
     failed:
-      description: Entries that are not as declared.
+      description: Number of entries that are not as declared.
       type: int
   sample: {created: 2, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
 kept:
-  description: How many entries a purge left alone because they carry the SSH session.
+  description: Number of entries that a purge kept because they belong to the SSH connection that runs this task.
   type: int
   returned: always
   sample: 0
 changes:
-  description: What was changed, the first O(report_limit) of it.
+  description: The first O(report_limit) changes.
   type: list
   elements: dict
   returned: always
   contains:
     index:
-      description: The place of the entry among those declared, from 0; null for one that a purge deleted.
+      description: Position of the entry in the declaration, from 0. Null for an entry that a purge deleted.
       type: int
     operation:
       description: V(created), V(updated), V(replaced) or V(deleted).
       type: str
     entry:
-      description: The entry as declared; as it was, if a purge deleted it.
+      description: The entry as declared. For an entry that a purge deleted, the entry before it was deleted.
       type: dict
     changes:
-      description: What was changed of it, each with C(key), C(before) and C(after).
+      description: The changed keys of the entry, each with C(key), C(before) and C(after).
       type: list
       elements: dict
   sample:
@@ -171,19 +172,19 @@ changes:
       changes:
         - {key: mark, before: 0, after: 16}
 failed_entries:
-  description: What could not be brought about, the first O(report_limit) of it.
+  description: The first O(report_limit) failures.
   type: list
   elements: dict
   returned: always
   contains:
     index:
-      description: The place of the entry among those declared, from 0; null for what a purge could not delete.
+      description: Position of the entry in the declaration, from 0. Null for an entry that a purge could not delete.
       type: int
     entry:
       description: The entry as declared.
       type: dict
     msg:
-      description: Why not, and what to do.
+      description: The reason, and what to do.
       type: str
   sample: []
 """

@@ -13,10 +13,10 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Makes one entry of the kernel's connection tracking table be there as declared, or not be there.
-  - An entry is found by its zone, family, protocol and O(original) tuple, and by nothing else.
-  - Only the keys that are declared are compared with an entry that is there, and only those that differ are sent
-    to the kernel. The result is read back; what the kernel did not take makes the module fail.
+  - Creates, updates or deletes one entry of the connection tracking table.
+  - The zone, the family, the protocol and the O(original) tuple identify the entry. No other key does.
+  - The module compares only declared keys with an existing entry, and sends only those that differ to the kernel. It
+    then reads the entry back, and fails if the kernel did not apply a value.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -25,33 +25,34 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - Whether the entry is to be there.
-      - With V(absent), O(reply) alone names the entry also if it is NATed, as C(conntrack -D --reply-src ...) does. If
-        no entry has this reply tuple, the module looks for the original tuple that follows from it without NAT.
+      - Whether the entry must exist.
+      - With V(absent), O(reply) alone identifies the entry, even if it is NATed, as with C(conntrack -D --reply-src
+        ...). If no entry has this reply tuple, the module looks for the original tuple that it implies without NAT.
     type: str
     choices: [present, absent]
     default: present
   on_existing:
     description:
-      - What to do where the entry is there already and differs from what is declared.
-      - V(update) changes it, V(keep) leaves it as it is, V(fail) fails.
-      - A declared C(tcp.state) is set on a live connection too; use V(keep) or leave it out where that is not wanted.
+      - Action if the entry exists and differs from its declaration.
+      - V(update) changes the entry, V(keep) leaves it unchanged, V(fail) makes the task fail.
+      - A declared C(tcp.state) is also set on a live connection. To avoid this, use V(keep) or leave out the state.
     type: str
     choices: [update, keep, fail]
     default: update
   replace:
     description:
-      - Delete the entry and create it again where it differs in what the kernel cannot change in place, namely
-        address translation, reply tuple, master, helper, and status bits that are to be cleared. What is not
-        declared is taken over from the old entry.
-      - This interrupts a live connection, so without it the module fails and names the keys.
+      - Whether to delete the entry and create it again if it differs in a key that the kernel cannot change in place.
+        These are NAT, the reply tuple, the master, the helper, and status bits that must be cleared. Keys that are not
+        declared are copied from the old entry.
+      - This interrupts a live connection. Without this option, the module fails and names the keys.
       - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it first creates
         the new one, or the old one again, and then ends.
     type: bool
     default: false
   timeout_min:
     description:
-      - Set the countdown to O(timeout) where fewer seconds than this remain. By default that is never done.
+      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to O(timeout).
+        By default, the timeout of an existing entry is never set.
     type: int
     default: 0
 seealso:
@@ -60,7 +61,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A UDP flow that is let through although no packet has been seen yet
+- name: Create the entry of a UDP flow before its first packet
   netops.conntrack.conntrack_entry:
     protocol: udp
     original:
@@ -72,7 +73,7 @@ EXAMPLES = r"""
     mark: 0x10
   become: true
 
-- name: A TCP connection with its source translated, as it was on another gateway
+- name: Create the entry of a TCP connection with source NAT, as on another gateway
   netops.conntrack.conntrack_entry:
     protocol: tcp
     original:
@@ -91,7 +92,7 @@ EXAMPLES = r"""
     on_existing: keep
   become: true
 
-- name: No entry for this connection in zone 5
+- name: Delete the entry of a connection in zone 5
   netops.conntrack.conntrack_entry:
     state: absent
     protocol: tcp
@@ -114,7 +115,7 @@ EXAMPLES = r"""
       destination_port: 4000
   become: true
 
-- name: The entries that were read on another gateway
+- name: Create the entries that were read on another gateway
   netops.conntrack.conntrack_entry:
     protocol: "{{ item.protocol }}"
     zone: "{{ item.zone | default(0) }}"
@@ -133,19 +134,19 @@ EXAMPLES = r"""
 RETURN = r"""
 operation:
   description:
-    - What was done, or would have been done in check mode.
+    - The change that was made. In check mode, the prediction.
   type: str
   returned: always
   sample: created
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
-    - The entry as it was, empty if there was none.
+    - The entry before the change. Empty if there was none.
   type: dict
   returned: always
 entry:
   description:
-    - The entry as it is now, read back from the kernel, or in check mode as it would be. Empty if there is none.
+    - The entry after the change, read back from the kernel. In check mode, the prediction. Empty if there is none.
   type: dict
   returned: always
   sample:
@@ -168,19 +169,19 @@ entry:
     use: 1
 changes:
   description:
-    - The keys that differed, each with its value before and after.
+    - The keys that differed, each with its values before and after the change.
   type: list
   elements: dict
   returned: always
   contains:
     key:
-      description: The key's path, such as C(tcp.state).
+      description: Path of the key, such as C(tcp.state).
       type: str
     before:
-      description: The value it had, null if none.
+      description: The previous value. Null if there was none.
       type: raw
     after:
-      description: The value that was declared.
+      description: The declared value.
       type: raw
 """
 

@@ -13,15 +13,15 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - An expectation announces a connection that belongs to another one, its master, such as the data connection of FTP.
-    When the connection comes, it is C(related), and its entry names the master.
-  - Makes one expectation be there as declared, or not be there. It is found by its zone and its O(tuple), and by
-    nothing else.
-  - Only the keys that are declared are compared with an expectation that is there. The result is read back.
-  - An expectation goes when its connection comes, when its time is over, and with its master. Declared again after
-    that, it is created again.
-  - A helper allows so many expectations for one connection and class, such as one with C(ftp). One more makes the
-    kernel forget the oldest; the module warns of it and returns what went in RV(evicted).
+  - Creates, updates or deletes one expectation. An expectation announces a connection that belongs to another one, its
+    master, such as the data connection of FTP. When that connection begins, it is C(related), and its entry names the
+    master.
+  - The zone and the O(tuple) identify the expectation. No other key does.
+  - The module compares only declared keys with an existing expectation. It reads the result back.
+  - The kernel removes an expectation when its connection begins, when it expires, and when its master ends. If it is
+    declared again afterwards, it is created again.
+  - A helper limits the number of expectations for one connection and class. C(ftp) allows one. If you create another
+    one, the kernel removes the oldest. The module then warns, and returns the removed ones in RV(evicted).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -29,27 +29,28 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - Whether the expectation is to be there. An absent one is found by O(tuple) and O(zone) alone.
+      - Whether the expectation must exist. With V(absent), O(tuple) and O(zone) alone identify it.
     type: str
     choices: [present, absent]
     default: present
   on_existing:
     description:
-      - What to do where the expectation is there already and differs from what is declared.
-      - V(update) changes it, V(keep) leaves it as it is, V(fail) fails.
+      - Action if the expectation exists and differs from its declaration.
+      - V(update) changes the expectation, V(keep) leaves it unchanged, V(fail) makes the task fail.
     type: str
     choices: [update, keep, fail]
     default: update
   replace:
     description:
-      - Delete the expectation and create it again where it differs in anything but its countdown, for the kernel can
-        change nothing else in place. What is not declared is taken over from the old one.
-      - Without it, the module fails and names the keys.
+      - Whether to delete the expectation and create it again if it differs in anything but its timeout. The kernel can
+        change nothing else in place. Keys that are not declared are copied from the old expectation.
+      - Without this option, the module fails and names the keys.
     type: bool
     default: false
   timeout_min:
     description:
-      - Set the countdown to O(timeout) where fewer seconds than this remain. By default that is never done.
+      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the expectation to
+        O(timeout). By default, the timeout of an existing expectation is never set.
     type: int
     default: 0
 seealso:
@@ -60,7 +61,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The server of this FTP session may connect to its client, from any port
+- name: Expect the data connection of an FTP session, from any source port
   netops.conntrack.conntrack_expectation:
     master:
       source: 10.1.0.2
@@ -75,7 +76,7 @@ EXAMPLES = r"""
     timeout: 60
   become: true
 
-- name: The same where the gateway has translated the client, so that the connection finds its way back
+- name: Expect the data connection of an FTP session whose client is behind source NAT
   netops.conntrack.conntrack_expectation:
     master:
       source: 10.1.0.2
@@ -94,7 +95,7 @@ EXAMPLES = r"""
         source_port: 40001
   become: true
 
-- name: Nothing is expected there
+- name: Delete the expectation
   netops.conntrack.conntrack_expectation:
     state: absent
     tuple:
@@ -108,19 +109,20 @@ EXAMPLES = r"""
 RETURN = r"""
 operation:
   description:
-    - What was done, or would have been done in check mode.
+    - The change that was made. In check mode, the prediction.
   type: str
   returned: always
   sample: created
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
-    - The expectation as it was, empty if there was none.
+    - The expectation before the change. Empty if there was none.
   type: dict
   returned: always
 expectation:
   description:
-    - The expectation as it is now, read back from the kernel, or in check mode as it would be. Empty if there is none.
+    - The expectation after the change, read back from the kernel. In check mode, the prediction. Empty if there is
+      none.
   type: dict
   returned: always
   sample:
@@ -140,24 +142,24 @@ expectation:
     id: 1783611125
 changes:
   description:
-    - The keys that differed, each with its value before and after.
+    - The keys that differed, each with its values before and after the change.
   type: list
   elements: dict
   returned: always
   contains:
     key:
-      description: The key's path, such as C(mask.source_port).
+      description: Path of the key, such as C(mask.source_port).
       type: str
     before:
-      description: The value it had, null if none.
+      description: The previous value. Null if there was none.
       type: raw
     after:
-      description: The value that was declared.
+      description: The declared value.
       type: raw
 evicted:
   description:
-    - The expectations of the same master and class that the kernel forgot to make room for this one. What it would
-      forget is not known in check mode.
+    - The expectations of the same master and class that the kernel removed to make room for this one. Check mode cannot
+      predict them.
   type: list
   elements: dict
   returned: always

@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Returns how full a host's connection tracking table is, what is in it, who has the most of it, and how the kernel
-    treats it, as C(ansible_facts.conntrack).
+  - Returns facts about a host's connection tracking table as C(ansible_facts.conntrack).
+  - The facts are its usage and content, the addresses and services with the most connections and traffic, the counters
+    of the kernel, its settings, and its features.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.facts
@@ -23,17 +24,17 @@ extends_documentation_fragment:
 options:
   gather_subset:
     description:
-      - What to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
-        V(timeout_policies) and V(capabilities). A V(!) in front leaves one out.
-      - V(min) comes with every other unless it is left out itself; C(!all) leaves V(min) alone.
-      - V(summary) and V(top) read the whole table, once. All others take no time worth mentioning.
-      - V(capabilities) makes a network namespace of its own to try things in; the table of the host is not touched.
+      - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
+        V(timeout_policies) and V(capabilities). A leading V(!) excludes a subset.
+      - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
+      - V(summary) and V(top) read the whole table, once. All other subsets take negligible time.
+      - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
     type: list
     elements: str
     default: [all]
   top:
     description:
-      - How many to return of each kind of which there can be many.
+      - Maximum number of zones, of marks, and of items in each ranking to return.
     type: int
     default: 10
 seealso:
@@ -41,17 +42,17 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: All there is to know
+- name: Gather all facts
   netops.conntrack.conntrack_facts:
   become: true
 
-- name: Fail where a table is nearly full
+- name: Fail if a table is nearly full
   netops.conntrack.conntrack_facts:
     gather_subset: [min]
   failed_when: ansible_facts.conntrack.usage_percent > 80
   become: true
 
-- name: Who talks to the database, and how much
+- name: Show the clients of the database and their traffic
   netops.conntrack.conntrack_facts:
     gather_subset: [summary, top]
     match:
@@ -68,59 +69,61 @@ ansible_facts:
   returned: always
   contains:
     conntrack:
-      description: What was gathered. Every key below is there if its subset was asked for.
+      description: The gathered facts. Each key is returned if its subset was requested.
       type: dict
       returned: always
       contains:
         count:
-          description: Subset V(min). How many entries the table has.
+          description: Subset V(min). Number of entries in the table.
           type: int
           sample: 18233
         max:
-          description: Subset V(min). How many entries the table may have.
+          description: Subset V(min). Maximum number of entries.
           type: int
           sample: 262144
         usage_percent:
-          description: Subset V(min). How full the table is.
+          description: Subset V(min). Usage of the table in percent.
           type: float
           sample: 6.96
         matched:
-          description: Subset V(summary). How many entries match; what follows counts these.
+          description: Subset V(summary). Number of matching entries. The keys below count only these.
           type: int
         by_family:
-          description: Subset V(summary). Entries by family.
+          description: Subset V(summary). Number of entries by family.
           type: dict
           sample: {ipv4: 17800, ipv6: 433}
         by_protocol:
-          description: Subset V(summary). Entries by protocol.
+          description: Subset V(summary). Number of entries by protocol.
           type: dict
           sample: {tcp: 14000, udp: 4200, icmp: 33}
         by_state:
-          description: Subset V(summary). Entries by protocol and state.
+          description: Subset V(summary). Number of entries by protocol and state.
           type: dict
           sample: {tcp: {established: 12000, time_wait: 2000}}
         by_zone:
-          description: Subset V(summary). Entries by zone, the O(top) of them and all others as C(other).
+          description: Subset V(summary). Number of entries by zone, for the O(top) zones, and for all others as
+            C(other).
           type: dict
           sample: {"0": 18233}
         by_mark:
-          description: Subset V(summary). Entries by mark, the O(top) of them and all others as C(other).
+          description: Subset V(summary). Number of entries by mark, for the O(top) marks, and for all others as
+            C(other).
           type: dict
           sample: {"0": 18000, "16": 233}
         nat:
-          description: Subset V(summary). Entries whose source is translated, whose destination is, and with neither.
+          description: Subset V(summary). Number of entries with source NAT, with destination NAT, and without NAT.
           type: dict
           sample: {source: 9000, destination: 120, none: 9113}
         status:
-          description: Subset V(summary). Entries by status bit.
+          description: Subset V(summary). Number of entries by status bit.
           type: dict
           sample: {seen_reply: 17000, assured: 15000, confirmed: 18233}
         top:
           description:
-            - Subset V(top). The O(top) C(sources), C(destinations), C(services) and C(pairs), each C(by_flows) and,
-              where accounting is on, C(by_bytes).
-            - Where a ranking has too many distinct keys to count each in little memory, C(uncertainty) says by how much
-              its numbers may be too low; who has more than that is not missed.
+            - Subset V(top). The O(top) C(sources), C(destinations), C(services) and C(pairs), each C(by_flows) and, if
+              accounting is on, C(by_bytes).
+            - If a ranking has too many distinct keys to count each of them in little memory, C(uncertainty) is the
+              maximum by which its numbers are too low. No key with a higher number than that is missed.
           type: dict
           sample:
             sources:
@@ -131,9 +134,9 @@ ansible_facts:
                 - {protocol: tcp, port: 443, flows: 11000}
         statistics:
           description:
-            - Subset V(statistics). The kernel's counters, C(total) and C(per_cpu).
-            - Under C(expectations), C(total) and C(per_cpu) too, those of expectations - how many connections fulfilled
-              one (C(new)), how many were made (C(create)), and how many ended (C(delete)).
+            - Subset V(statistics). Counters of the kernel, as C(total) and C(per_cpu).
+            - C(expectations) has C(total) and C(per_cpu) of the counters of expectations. C(new) counts connections
+              that fulfilled an expectation, C(create) created expectations, and C(delete) expectations that ended.
           type: dict
           sample:
             total: {found: 3, invalid: 17, insert: 0, insert_failed: 0, drop: 0, early_drop: 0, error: 0}
@@ -141,25 +144,25 @@ ansible_facts:
               total: {new: 4, create: 5, delete: 5}
         settings:
           description:
-            - Subset V(settings). The settings that M(netops.conntrack.conntrack_settings) has as options, as far as the
-              kernel has them; times are in seconds.
+            - Subset V(settings). The settings that are options of M(netops.conntrack.conntrack_settings), if the kernel
+              has them. Times are in seconds.
           type: dict
           sample: {max: 262144, accounting: 0, timeouts: {tcp_established: 432000, udp: 30}}
         expectations:
-          description: Subset V(expectations). How many expectations there are, may be, and by helper.
+          description: Subset V(expectations). Number of expectations, their maximum, and their number by helper.
           type: dict
           sample: {count: 1, max: 4096, by_helper: {ftp: 1}}
         timeout_policies:
-          description: Subset V(timeout_policies). The named timeout policies, null where the kernel knows none.
+          description: Subset V(timeout_policies). The named timeout policies. Null if the kernel does not support any.
           type: list
           elements: dict
         capabilities:
           description:
-            - Subset V(capabilities). What the kernel can do, each tried in a network namespace made for that; C(probed)
-              is false, and nothing else there, where none could be made.
-            - C(dump_by_…) and C(flush_by_…) are the kernel's own filters, C(tracks_…) protocols whose ports it knows.
-              C(helper_removal) is whether a helper can be taken from an entry, C(events_on_demand) whether
-              O(netops.conntrack.conntrack_settings#module:events) can be 2. What could not be tried is null.
+            - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace
+              could be created, C(probed) is false and the only key.
+            - C(dump_by_…) and C(flush_by_…) are filters of the kernel. C(tracks_…) are protocols whose ports the kernel
+              tracks. C(helper_removal) is whether a helper can be removed from an entry, C(events_on_demand) whether
+              O(netops.conntrack.conntrack_settings#module:events) can be 2. A feature that could not be probed is null.
           type: dict
           sample: {probed: true, dump_by_zone: true, flush_by_tuple: true, tracks_dccp: false}
 """

@@ -13,14 +13,14 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Removes the entries that match from the kernel's connection tracking table, so that what remains of the
-    connection is treated by the firewall and NAT rules of today.
-  - The table is read and every entry compared with the match on the target; then each that matches is deleted by
-    its tuple, zone and id. An entry that does not match is never touched, on any kernel. An entry that took the
-    place of a matching one meanwhile is left alone.
-  - Nothing is removed unless O(match) or O(all) says so. That nothing matches is no error.
-  - "Removing an entry ends no connection by itself, but what comes of its next packet is up to the rules: NAT is
-    decided anew, and rules that drop packets of unknown connections drop it."
+  - Removes matching entries from the connection tracking table. The next packet of each connection is then evaluated
+    against the current firewall and NAT rules.
+  - The module reads the table on the target, compares every entry with the match, and deletes each matching entry by
+    its tuple, zone and id. It never touches an entry that does not match, on any kernel. If another entry has replaced
+    a matching one in the meantime, the new entry is kept.
+  - The module removes nothing unless O(match) or O(all) is set. It is not an error if nothing matches.
+  - Removing an entry does not end the connection. For its next packet, NAT is decided again, and rules that drop
+    packets of unknown connections drop it.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -30,40 +30,40 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) are the expectations. The connections that announced them stay, and O(keep_ssh) has no meaning. Which
-        keys of O(match) and O(except) apply is said at O(netops.conntrack.conntrack_info#module:table).
+      - V(expect) is the table of expectations. The connections that announced them stay, and O(keep_ssh) has no effect.
+        For the applicable keys of O(match) and O(except), see O(netops.conntrack.conntrack_info#module:table).
     type: str
     choices: [conntrack, expect]
     default: conntrack
   all:
     description:
-      - Remove every entry of the table, apart from those that O(except) and O(keep_ssh) spare.
-      - One of O(match) and O(all) must be given, and not both.
+      - Whether to remove every entry of the table, except those that O(except) and O(keep_ssh) exclude.
+      - Exactly one of O(match) and O(all) is required.
     type: bool
     default: false
   keep_ssh:
     description:
-      - Leave the connection alone through which this task is being run, even if it matches.
-      - It is found by the sockets of the processes that this one descends from and by E(SSH_CONNECTION), so also
-        under sudo and su.
-      - If a program on this host passes the connection on to the SSH server, such as sslh, haproxy or stunnel, all TCP
-        connections of this program are kept.
-      - If the connection cannot be found, because C(/proc) is not mounted or because the program belongs to another
-        user and the task does not run as root, the task fails and removes nothing.
-      - A task that does not descend from an SSH server may be waited for through any connection, such as one that
-        is asynchronous or that began in tmux. Then all connections to the host's own SSH servers are left alone.
-      - Other sessions are not spared, nor those that only pass through this host, as a router or as a jump host.
-        Where Ansible reaches others that way, name these in O(except).
+      - Whether to keep the entry of the SSH connection that runs this task, even if it matches.
+      - The module finds the connection by the sockets of its ancestor processes and by E(SSH_CONNECTION), also under
+        sudo and su.
+      - If a program on this host, such as sslh, haproxy or stunnel, forwards the connection to the SSH server, the
+        module keeps all TCP connections of this program.
+      - The task fails and removes nothing if the connection cannot be found. This happens if C(/proc) is not mounted,
+        or if the program belongs to another user and the task does not run as root.
+      - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
+        module cannot identify its connection. It then keeps all connections to the host's own SSH servers.
+      - Other SSH connections are not kept, and neither are connections that only pass through this host as a router or
+        a jump host. If Ansible reaches other hosts through this one, name these connections in O(except).
     type: bool
     default: true
   limit:
     description:
-      - The maximum number of entries to remove. If more entries match, the module fails and removes none. By default,
+      - Maximum number of entries to remove. If more entries match, the task fails and removes nothing. By default,
         there is no limit.
     type: int
   report_limit:
     description:
-      - How many of the removed entries to return and to show in the diff. Counts are always whole.
+      - Maximum number of removed entries to return and to show in the diff. All counts are complete.
     type: int
     default: 100
 seealso:
@@ -72,7 +72,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Flows that still leave by the old address after the NAT rule was changed
+- name: Remove flows that still use the old source NAT address after a rule change
   netops.conntrack.conntrack_flush:
     match:
       protocol: udp
@@ -80,7 +80,7 @@ EXAMPLES = r"""
       nat: source
   become: true
 
-- name: Everything to a backend that is gone, apart from two ports, but no more than 5000 flows
+- name: Remove flows to a former backend, except two ports, and at most 5000
   netops.conntrack.conntrack_flush:
     match:
       reply_source: 10.20.0.7
@@ -89,7 +89,7 @@ EXAMPLES = r"""
     limit: 5000
   become: true
 
-- name: Half-open connections of two networks, in both families
+- name: Remove half-open connections of two networks, and all flows with a mark
   netops.conntrack.conntrack_flush:
     match:
       - source: [10.66.0.0/16, "2001:db8:66::/48"]
@@ -97,7 +97,7 @@ EXAMPLES = r"""
       - mark: 0x60/0xf0
   become: true
 
-- name: The FTP data connections of one client, also behind NAT
+- name: Remove the FTP data connections of one client, also behind NAT
   netops.conntrack.conntrack_flush:
     match:
       master:
@@ -106,7 +106,7 @@ EXAMPLES = r"""
         destination_port: 21
   become: true
 
-- name: The data connections that its FTP sessions have announced and that do not exist yet
+- name: Remove the expectations of its FTP sessions
   netops.conntrack.conntrack_flush:
     table: expect
     match:
@@ -115,7 +115,7 @@ EXAMPLES = r"""
         source: 10.1.0.2
   become: true
 
-- name: The whole table; this very SSH session stays
+- name: Empty the table, and keep the SSH connection that runs this task
   netops.conntrack.conntrack_flush:
     all: true
   become: true
@@ -123,37 +123,37 @@ EXAMPLES = r"""
 
 RETURN = r"""
 flushed:
-  description: How many were removed, or in check mode would have been.
+  description: Number of removed entries. In check mode, the prediction.
   type: int
   returned: always
   sample: 17
 kept:
-  description: How many entries match and were left alone because they carry this session, or may do so.
+  description: Number of matching entries that were kept because they belong, or may belong, to the SSH connection that
+    runs this task.
   type: int
   returned: always
   sample: 1
 gone:
-  description: How many matching entries vanished by themselves between the reading and the deleting.
+  description: Number of matching entries that ended after they were read and before they were deleted.
   type: int
   returned: always
   sample: 0
 total:
   description:
-    - How many entries the table had before, whether or not they match, so that RV(flushed) can be seen as a part of it.
-    - The kernel counts those in, too, whose time is over and that it has not cleared away yet.
+    - Number of all entries in the table before the task, for comparison with RV(flushed).
+    - The kernel includes expired entries that it has not removed yet.
   type: int
   returned: always
   sample: 18233
 entries:
   description:
-    - The first O(report_limit) of those that match. They have the shape of
-      RV(netops.conntrack.conntrack_info#module:entries).
-    - If more than O(limit) match, only the first 3, which the message names as well.
+    - The first O(report_limit) matching entries, in the format of RV(netops.conntrack.conntrack_info#module:entries).
+    - If more than O(limit) match, only the first 3. The error message names them, too.
   type: list
   elements: dict
   returned: always
 method:
-  description: How they were removed. V(delete) is one by one.
+  description: How the entries were removed. V(delete) means one by one.
   type: str
   returned: always
   sample: delete

@@ -13,9 +13,9 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Returns the entries of the kernel's connection tracking table that match, in the shape in which
+  - Returns matching entries of the connection tracking table, in the format in which
     M(netops.conntrack.conntrack_entry) declares them.
-  - With O(table=expect), returns the expectations that match, in the shape in which
+  - With O(table=expect), returns matching expectations, in the format in which
     M(netops.conntrack.conntrack_expectation) declares them.
 extends_documentation_fragment:
   - netops.conntrack._attributes
@@ -25,38 +25,40 @@ extends_documentation_fragment:
 options:
   table:
     description:
-      - V(conntrack) is the table itself.
-      - V(expect) are the expectations, connections that others have announced and that have not come yet. Of O(match)
-        and O(except), the keys V(family), V(protocol), V(zone), V(helper), V(source), V(destination), V(address),
-        V(source_port), V(destination_port), V(port), those of ICMP and GRE, V(timeout_below), V(timeout_above),
-        V(master) and V(except) apply. They are about the expected tuple as it stands, in which an address or port of
-        zero may stand for any, as its mask says. V(master) is about the connection that announced it.
-      - V(dying) are entries that are gone but whose destroy event could not be delivered yet.
-      - V(unconfirmed) are entries of packets still on their way. By design it is always empty since Linux 5.19.
+      - V(conntrack) is the table of connections.
+      - V(expect) is the table of expectations, which are connections that others have announced and that have not
+        begun. In O(match) and O(except), only the keys V(family), V(protocol), V(zone), V(helper), V(source),
+        V(destination), V(address), V(source_port), V(destination_port), V(port), those of ICMP and GRE,
+        V(timeout_below), V(timeout_above), V(master) and V(except) apply. They are compared with the expected tuple
+        itself, in which an address or port of zero can mean any, depending on the mask. V(master) is compared with the
+        connection that announced the expectation.
+      - V(dying) contains deleted entries whose destroy event has not been delivered yet.
+      - V(unconfirmed) contains entries of packets that are still traversing the network stack. Since Linux 5.19, it is
+        always empty by design.
     type: str
     choices: [conntrack, expect, dying, unconfirmed]
     default: conntrack
   sort_by:
     description:
-      - Order the entries by this key, such as V(timeout), V(original.source), V(nat.source.address) or V(tcp.state), or
-        by V(bytes) or V(packets) of both directions together. Entries without it come last. Expectations have keys
-        such as V(tuple.destination) and V(master.source).
-      - V(bytes), V(packets) and the keys of V(counters) need accounting, and those of V(timestamps) need timestamps,
-        see O(netops.conntrack.conntrack_settings#module:accounting) and
-        O(netops.conntrack.conntrack_settings#module:timestamps). If this is off, the task fails. Entries of connections
-        that began before it was turned on come last.
-      - Without it, the order is that of the kernel, which is none.
+      - Key to sort the entries by, such as V(timeout), V(original.source), V(nat.source.address) or V(tcp.state).
+        V(bytes) and V(packets) are the sums of both directions. Entries without the key come last. Expectations have
+        keys such as V(tuple.destination) and V(master.source).
+      - V(bytes), V(packets) and the keys of V(counters) need accounting, and those of V(timestamps) need timestamps.
+        See O(netops.conntrack.conntrack_settings#module:accounting) and
+        O(netops.conntrack.conntrack_settings#module:timestamps). If the setting is off, the task fails. Entries of
+        connections that began before it was turned on come last.
+      - By default, the entries have the order of the kernel, which is arbitrary.
     type: str
   reverse:
     description:
-      - Order from the largest to the smallest.
+      - Whether to sort in descending order.
     type: bool
     default: false
   limit:
     description:
-      - Return no more entries than this, the first in the order of O(sort_by).
-      - Each entry that is returned takes some kilobytes on the target and on the controller; ask for tens of
-        thousands only where that is meant.
+      - Maximum number of entries to return, the first in the order of O(sort_by).
+      - Each returned entry takes some kilobytes on the target and on the controller. Return tens of thousands only if
+        you need them.
     type: int
     default: 1000
 seealso:
@@ -66,7 +68,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Established connections to the database
+- name: Read established connections to the database
   netops.conntrack.conntrack_info:
     match:
       destination: 10.20.0.5
@@ -75,14 +77,14 @@ EXAMPLES = r"""
   register: gathered
   become: true
 
-- name: The ten flows that moved the most (needs accounting)
+- name: Read the ten flows with the most bytes (needs accounting)
   netops.conntrack.conntrack_info:
     sort_by: bytes
     reverse: true
     limit: 10
   become: true
 
-- name: How many flows of this mark are left, whatever they are
+- name: Fail if there are entries with a mark
   netops.conntrack.conntrack_info:
     match:
       mark: 0x10/0xf0
@@ -91,7 +93,7 @@ EXAMPLES = r"""
   failed_when: marked.matched > 0
   become: true
 
-- name: What FTP sessions have announced
+- name: Read the expectations of FTP sessions
   netops.conntrack.conntrack_info:
     table: expect
     match:
@@ -99,14 +101,14 @@ EXAMPLES = r"""
   register: expected
   become: true
 
-- name: The session behind each, for the tuple of a master is a match, too
+- name: Read the master of each expectation by its tuple
   netops.conntrack.conntrack_info:
     match: "{{ item.master | combine({'zone': item.zone | default(0)}) }}"
   loop: "{{ expected.entries }}"
   register: masters
   become: true
 
-- name: Connections that belong to another, which their key master names
+- name: Read connections that have a master
   netops.conntrack.conntrack_info:
     match:
       expected: true
@@ -116,8 +118,8 @@ EXAMPLES = r"""
 RETURN = r"""
 entries:
   description:
-    - The entries, or with O(table=expect) the expectations. A key that one lacks is unknown or unset.
-    - Expectations have the shape of RV(netops.conntrack.conntrack_expectation#module:expectation).
+    - The entries, or with O(table=expect) the expectations. A missing key means that the value is unknown or not set.
+    - Expectations have the format of RV(netops.conntrack.conntrack_expectation#module:expectation).
   type: list
   elements: dict
   returned: always
@@ -126,72 +128,72 @@ entries:
       description: V(ipv4) or V(ipv6).
       type: str
     protocol:
-      description: The protocol's name, or its number where it has none here.
+      description: Name of the protocol, or its number if it is not one of the protocols with a name.
       type: raw
     zone:
-      description: The zone of both directions, where it is not 0.
+      description: Zone of both directions, if it is not 0.
       type: int
     original:
-      description: The tuple of the direction in which the connection began.
+      description: Tuple of the direction in which the connection began.
       type: dict
     reply:
-      description: The tuple of the answers, as they come in.
+      description: Tuple of reply packets, as they arrive.
       type: dict
     nat:
-      description: What the source and the destination are translated to, where they are.
+      description: Addresses and ports of source NAT and destination NAT.
       type: dict
     timeout:
-      description: Seconds left. Entries that are offloaded have none.
+      description: Remaining timeout in seconds. Offloaded entries have none.
       type: int
     mark:
-      description: The mark.
+      description: Connection mark.
       type: int
     labels:
-      description: The labels by their names, or by their numbers where these have no name.
+      description: Names of the labels, or their numbers if they have no name.
       type: list
       elements: raw
     status:
-      description: The status bits.
+      description: Status bits.
       type: list
       elements: str
     tcp:
-      description: The state of a TCP connection, with window scale and flags of each direction.
+      description: State of a TCP connection, with window scale and flags of each direction.
       type: dict
     sctp:
-      description: The state of an SCTP association, with its verification tags.
+      description: State of an SCTP association, with its verification tags.
       type: dict
     dccp:
-      description: The state of a DCCP connection.
+      description: State of a DCCP connection.
       type: dict
     helper:
-      description: The name of its helper.
+      description: Name of the helper.
       type: str
     master:
-      description: The original tuple of the connection that it belongs to, or that has announced it.
+      description: Original tuple of the connection that this one belongs to, or that announced the expectation.
       type: dict
     sequence_adjustment:
-      description: By how much sequence numbers are shifted, by direction.
+      description: Shift of sequence numbers, by direction.
       type: dict
     synproxy:
-      description: What SYNPROXY keeps of it.
+      description: SYNPROXY data of the connection.
       type: dict
     counters:
-      description: Packets and bytes by direction, where accounting is on.
+      description: Packets and bytes by direction, if accounting is on.
       type: dict
     timestamps:
-      description: When it began, in ISO 8601 with nanoseconds, where timestamps are on.
+      description: When the connection began, in ISO 8601 with nanoseconds, if timestamps are on.
       type: dict
     security_context:
-      description: Its security context, where a security module gives it one.
+      description: Security context, if a security module sets one.
       type: str
     id:
-      description: The kernel's id of it.
+      description: ID of the entry in the kernel.
       type: int
     use:
-      description: The kernel's use count.
+      description: Use count in the kernel.
       type: int
     extra:
-      description: Attributes that this version does not know, hexadecimal by their numbers.
+      description: Attributes that this version of the collection does not know, by number, in hexadecimal.
       type: dict
   sample:
     - family: ipv4
@@ -216,12 +218,12 @@ entries:
       id: 3327681709
       use: 1
 matched:
-  description: How many match in all.
+  description: Number of all matching entries.
   type: int
   returned: always
   sample: 1
 truncated:
-  description: Whether more match than are returned.
+  description: Whether more entries match than are returned.
   type: bool
   returned: always
   sample: false

@@ -8,136 +8,144 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: conntrack_settings
-short_description: Declare the settings of connection tracking, now and after a reboot
+short_description: Declare the settings of connection tracking, also for the next boot
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Sets C(net.netfilter.nf_conntrack_*), C(nf_flowtable_*) and C(nf_hooks_lwtunnel) in the network namespace of the
-    task, and with O(persist) in the files that set them at boot.
-  - Only what is declared is compared and set. At least one setting must be declared.
-  - All values are checked before the first is written, and so is whether this kernel has the setting and this namespace
-    may set it. Should the kernel refuse one all the same, what was written before it stays, and RV(changes) says what.
-  - Values are the kernel's own. In results, on is V(1) and off is V(0).
+    task. With O(persist), also writes them to the files that set them at boot.
+  - The module compares and sets only declared settings. At least one setting is required.
+  - Before it writes the first value, the module checks all values, whether this kernel has the settings, and whether
+    this namespace may set them. If the kernel still refuses a value, values that were written before stay, and
+    RV(changes) lists them.
+  - Values are those of the kernel. In results, on is V(1) and off is V(0).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
 options:
   max:
     description:
-      - The most entries that the table may have (C(nf_conntrack_max)). V(0) is no limit.
+      - Maximum number of entries in the table (C(nf_conntrack_max)). V(0) means no limit.
       - On most kernels, only the initial network namespace may set it.
     type: int
   buckets:
     description:
-      - The size of the hash table (C(nf_conntrack_buckets)), in which all namespaces are together. The kernel fills it
-        up to whole pages, that is to a multiple of 512; a size that was filled up so is as declared.
+      - Size of the hash table (C(nf_conntrack_buckets)), which all network namespaces share. The kernel rounds it up to
+        whole pages, that is to a multiple of 512. A size that the kernel has rounded up counts as declared.
       - Only the initial network namespace may set it.
     type: int
   expect_max:
     description:
-      - The most expectations that there may be (C(nf_conntrack_expect_max)), from V(1).
+      - Maximum number of expectations (C(nf_conntrack_expect_max)), at least V(1).
       - Only the initial network namespace may set it.
     type: int
   accounting:
     description:
-      - Count packets and bytes of connections that begin from now on (C(nf_conntrack_acct)).
+      - Whether to count packets and bytes of new connections (C(nf_conntrack_acct)).
     type: bool
   timestamps:
     description:
-      - Note when connections begin and end, of those that begin from now on (C(nf_conntrack_timestamp)).
+      - Whether to record when new connections begin and end (C(nf_conntrack_timestamp)).
     type: bool
   events:
     description:
-      - V(0) sends no events, V(1) sends them, V(2) sends them of connections that begin while somebody listens
-        (C(nf_conntrack_events)). V(2) is the default since Linux 5.19, which brought it.
+      - Whether the kernel sends events (C(nf_conntrack_events)). V(0) sends none, V(1) sends them, V(2) sends those of
+        connections that begin while there is a listener.
+      - V(2) was added in Linux 5.19 and has been the default since then.
     type: int
   checksum:
     description:
-      - Call packets with a wrong checksum invalid (C(nf_conntrack_checksum)).
+      - Whether packets with a wrong checksum are invalid (C(nf_conntrack_checksum)).
     type: bool
   log_invalid:
     description:
-      - Log invalid packets of the protocol of this number, of every protocol with V(255), and of none with V(0)
-        (C(nf_conntrack_log_invalid)).
+      - Number of the protocol whose invalid packets are logged (C(nf_conntrack_log_invalid)). V(255) logs those of all
+        protocols, V(0) of none.
     type: int
   tcp_loose:
     description:
-      - Pick up TCP connections in their middle (C(nf_conntrack_tcp_loose)).
+      - Whether to pick up TCP connections that are already established (C(nf_conntrack_tcp_loose)).
     type: bool
   tcp_be_liberal:
     description:
-      - Call only resets outside of the window invalid, no other packets (C(nf_conntrack_tcp_be_liberal)).
+      - Whether to treat only resets outside of the window as invalid, and no other packets outside of it
+        (C(nf_conntrack_tcp_be_liberal)).
     type: bool
   tcp_max_retrans:
     description:
-      - How many packets may be sent again without an answer before the timeout C(tcp_max_retrans) counts, up to V(255)
-        (C(nf_conntrack_tcp_max_retrans)).
+      - Maximum number of packets that are retransmitted without an answer before the timeout C(tcp_max_retrans)
+        applies, up to V(255) (C(nf_conntrack_tcp_max_retrans)).
     type: int
   tcp_ignore_invalid_rst:
     description:
-      - Do not call resets outside of the window invalid (C(nf_conntrack_tcp_ignore_invalid_rst)). Since Linux 5.14.
+      - Whether to accept resets outside of the window instead of treating them as invalid
+        (C(nf_conntrack_tcp_ignore_invalid_rst)). Since Linux 5.14.
     type: bool
   dccp_loose:
     description:
-      - Pick up DCCP connections in their middle (C(nf_conntrack_dccp_loose)). Before Linux 6.17.
+      - Whether to pick up DCCP connections that are already established (C(nf_conntrack_dccp_loose)). Before Linux
+        6.17.
     type: bool
   helper:
     description:
-      - Assign helpers to connections automatically, by their destination port (C(nf_conntrack_helper)). Before Linux
-        6.0.
+      - Whether to assign helpers to connections automatically, by destination port (C(nf_conntrack_helper)). Before
+        Linux 6.0.
     type: bool
   frag6_high_thresh:
     description:
-      - The memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_high_thresh)). The kernel drops
-        fragments beyond it.
+      - Maximum memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_high_thresh)). The kernel drops
+        fragments that exceed it.
     type: int
   frag6_low_thresh:
     description:
-      - The memory for reassembling IPv6 fragments below which the kernel accepts fragments again, in bytes
+      - Memory for reassembling IPv6 fragments below which the kernel accepts fragments again, in bytes
         (C(nf_conntrack_frag6_low_thresh)). At most O(frag6_high_thresh).
     type: int
   hooks_lwtunnel:
     description:
-      - Pass packets of lightweight tunnels through the netfilter hooks (C(nf_hooks_lwtunnel)). Since Linux 5.15.
+      - Whether packets of lightweight tunnels pass through the netfilter hooks (C(nf_hooks_lwtunnel)). Since Linux
+        5.15.
       - It applies to all network namespaces. The kernel refuses to turn it off.
     type: bool
   timeouts:
     description:
-      - Seconds by protocol and state, named as the files under C(/proc/sys/net/netfilter) are without
-        C(nf_conntrack_) and C(timeout), such as V(tcp_established), V(udp), V(udp_stream), V(icmp), V(generic).
+      - Timeouts in seconds by protocol and state. The keys are the names of the files in C(/proc/sys/net/netfilter)
+        without C(nf_conntrack_) and C(timeout), such as V(tcp_established), V(udp), V(udp_stream), V(icmp), V(generic).
       - V(flowtable_tcp) and V(flowtable_udp) are the timeouts of offloaded flows (C(nf_flowtable_tcp_timeout),
         C(nf_flowtable_udp_timeout)).
-      - V(0) is accepted only if the kernel has it already. It removes each entry at once.
-      - They are the defaults that O(netops.conntrack.conntrack_timeout_policy#module:default) sets by the names of the
-        policies' states.
+      - V(0) is accepted only if it is already set. With it, the kernel removes each entry immediately.
+      - These are the same defaults as those of O(netops.conntrack.conntrack_timeout_policy#module:default), which uses
+        the state names of policies.
     type: dict
   persist:
     description:
-      - Let the declared settings come back with the next boot. Lines in C(sysctl.d/90-conntrack.conf) set them, and
-        C(modules-load.d/conntrack.conf) has the module C(nf_conntrack) loaded before, since there are no such settings
-        without it.
-      - Lines of other settings, comments and other files are left as they are, so several tasks can persist a part
-        each. With V(false), the files are neither read nor written; to take a setting out of them, remove its line.
-      - Where a file that is read later sets something else, a warning says so.
-      - The settings of a network namespace that is not that of process 1 are gone with it. There this fails, unless
-        O(persist_in) names another directory than C(/etc).
+      - Whether to set the declared settings at boot. The module writes them to C(sysctl.d/90-conntrack.conf).
+        C(modules-load.d/conntrack.conf) loads the kernel module C(nf_conntrack) first, because the settings do not
+        exist without it.
+      - The module does not change lines of other settings, comments and other files, so several tasks can each persist
+        some settings. With V(false), it neither reads nor writes the files. To remove a setting from a file, delete its
+        line.
+      - If a file that is read later sets another value, the module warns.
+      - The settings of a network namespace other than that of process 1 end with the namespace. In such a namespace,
+        the task fails unless O(persist_in) is a directory other than C(/etc).
     type: bool
     default: false
   persist_in:
     description:
-      - The directory in which C(sysctl.d) and C(modules-load.d) are. For a container or an image, the C(etc) in its
-        root, such as C(/var/lib/machines/gateway/etc).
-      - It must exist. C(sysctl.d) and C(modules-load.d) are made in it if they are missing.
-      - It must not be a symbolic link. In any directory but C(/etc), symbolic links must not lead out of the directory,
-        because the root user of a container could use them to change files of the host.
+      - Directory of C(sysctl.d) and C(modules-load.d). For a container or an image, use the C(etc) in its root, such as
+        C(/var/lib/machines/gateway/etc).
+      - The directory must exist. C(sysctl.d) and C(modules-load.d) are created in it if they are missing.
+      - The directory must not be a symbolic link. In any directory except C(/etc), symbolic links must not lead out of
+        the directory, because the root user of a container could use them to change files of the host.
     type: path
     default: /etc
 notes:
-  - Loading C(nf_conntrack) at boot tracks nothing by itself; connections are tracked where a firewall rule asks for it.
+  - Loading C(nf_conntrack) at boot does not start connection tracking. Connections are tracked where a firewall rule
+    requires it.
 seealso:
   - module: netops.conntrack.conntrack_facts
-    description: Returns the settings as they are.
+    description: Returns the current settings.
   - module: netops.conntrack.conntrack_timeout_policy
   - name: Netfilter Conntrack Sysfs variables
     description: The kernel's own description of the settings.
@@ -145,14 +153,14 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A large table, now and after a reboot
+- name: Set the size of the table, also for the next boot
   netops.conntrack.conntrack_settings:
     max: 1048576
     buckets: 262144
     persist: true
   become: true
 
-- name: Count bytes, and let established connections idle for two hours at most
+- name: Count bytes, and limit the timeout of idle established connections to two hours
   netops.conntrack.conntrack_settings:
     accounting: true
     timestamps: true
@@ -162,12 +170,12 @@ EXAMPLES = r"""
     persist: true
   become: true
 
-- name: The gateway that packets pass in one direction only, for as long as it is up
+- name: Accept packets outside of the TCP window until the next boot, for asymmetric routing
   netops.conntrack.conntrack_settings:
     tcp_be_liberal: true
   become: true
 
-- name: A container's own settings, from its host
+- name: Set and persist the settings of a container from its host
   netops.conntrack.conntrack_settings:
     tcp_loose: false
     netns: gateway
@@ -179,36 +187,37 @@ EXAMPLES = r"""
 RETURN = r"""
 before:
   description:
-    - The settings as they were, all of them. They have the shape of C(settings) in
-      RV(netops.conntrack.conntrack_facts#module:ansible_facts.conntrack.settings), and can be declared as they stand.
+    - All settings before the change, in the format of C(settings) in
+      RV(netops.conntrack.conntrack_facts#module:ansible_facts.conntrack.settings). You can declare them unchanged.
   type: dict
   returned: always
 settings:
   description:
-    - The settings as they are now, or in check mode as they would be.
+    - All settings after the change. In check mode, the prediction.
   type: dict
   returned: always
   sample: {max: 262144, buckets: 262144, accounting: 1, events: 2, timeouts: {tcp_established: 7200, udp: 30}}
 changes:
   description:
-    - What was changed, or would have been in check mode, in this order. On a failure, what was changed before it.
+    - The changes in the order in which they were made. In check mode, the prediction. If the task fails, the changes
+      before the failure.
   type: list
   elements: dict
   returned: always
   contains:
     key:
       description:
-        - The setting's name, such as V(max) or V(timeouts.udp). In a file its full name, such as
-          V(net.netfilter.nf_conntrack_max), or V(nf_conntrack), the module.
+        - Name of the setting, such as V(max) or V(timeouts.udp). In a file, the full name, such as
+          V(net.netfilter.nf_conntrack_max), or V(nf_conntrack) for the kernel module.
       type: str
     where:
       description: V(kernel), or the path of the file.
       type: str
     before:
-      description: The value it had, null if none.
+      description: The previous value. Null if there was none.
       type: raw
     after:
-      description: The value that was declared.
+      description: The declared value.
       type: raw
 """
 

@@ -2,31 +2,31 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Save the connection tracking table to a file, and restore it."""
+"""Save the connection tracking table to a file, or restore it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: conntrack_snapshot
-short_description: Save the connection tracking table to a file, and restore it
+short_description: Save the connection tracking table to a file, or restore it
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Saves the kernel's connection tracking table to a file on the target, or restores it from one, on the same host or
-    on another, also under another version of the kernel.
-  - A snapshot has all that the kernel lets one set of an entry - both tuples, NAT with its ports, zones, marks, labels,
-    helpers, masters, the state of TCP, SCTP and DCCP, adjusted sequence numbers and the seconds that were left - and
-    the expectations. It has counters and times of entries, too, where the kernel keeps them, but these cannot be
-    restored.
-  - Before anything is changed, a snapshot is read from beginning to end. One that is cut short, was changed since or
-    is of a later format is refused. If the file is changed during the restore, the module stops and fails.
-  - O(match) and O(except) say which entries are saved, or restored of those in the snapshot. An expectation is saved
-    and restored if its master is.
-  - What cannot be restored is returned in RV(failed_entries). The rest is restored all the same, and then the module
+  - Saves the connection tracking table to a file on the target, or restores it from a file, on the same host or on
+    another one, also with another version of the kernel.
+  - A snapshot contains everything that the kernel allows to set in an entry - both tuples, NAT with its ports, zones,
+    marks, labels, helpers, masters, the state of TCP, SCTP and DCCP, adjusted sequence numbers and the remaining
+    timeout - and the expectations. It also contains the counters and timestamps of entries if the kernel records them,
+    but these cannot be restored.
+  - The module reads the whole snapshot before it changes anything. It refuses a snapshot that is truncated, was changed
+    after it was saved, or has a later format. If the file changes during the restore, the module stops and fails.
+  - O(match) and O(except) select the entries to save, or the entries of the snapshot to restore. An expectation is
+    saved or restored if its master is.
+  - RV(failed_entries) lists the entries that could not be restored. The module still restores all others, and then
     fails.
-  - Tunnels of PPTP cannot be restored, because the kernel does not return the keys that its helper keeps. The client
-    has to connect again.
+  - PPTP tunnels cannot be restored, because the kernel does not return the keys that its helper stores. The client must
+    connect again.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -42,60 +42,61 @@ options:
     required: true
   path:
     description:
-      - The file on the target. If its name ends in C(.gz), it is written compressed.
-      - What is saved takes the place of an earlier snapshot at once and when it is whole. Anything else that is there
-        is left alone, and the module fails. Only the owner can read the file (mode 0600).
+      - Path of the file on the target. If the name ends in C(.gz), the file is compressed.
+      - A new snapshot replaces an existing one in one step, when it is complete. If the file is anything else, the
+        module does not change it and fails. Only the owner can read the file (mode 0600).
       - To save, symbolic links on the path must belong to root or to the user who runs the module, and must not be in a
         directory where other users may write.
     type: path
     required: true
   on_existing:
     description:
-      - What to do with an entry that is there already when it is to be restored.
-      - V(keep) leaves it as it is. An entry that is in use has a newer state than the snapshot, which must not be
-        pushed back.
-      - V(update) changes it where it differs, V(fail) counts it as failed where it does.
+      - Action if an entry to restore exists already.
+      - V(keep) leaves it unchanged. The state of an entry in use is newer than the snapshot and must not be reset.
+      - V(update) changes it if it differs, V(fail) counts it as failed if it differs.
     type: str
     choices: [keep, update, fail]
     default: keep
   replace:
     description:
-      - With O(on_existing=update), delete an entry and create it again where it differs in what the kernel cannot
-        change in place. This interrupts live connections.
+      - Whether O(on_existing=update) deletes an entry and creates it again if it differs in a key that the kernel
+        cannot change in place. This interrupts live connections.
     type: bool
     default: false
   purge:
     description:
-      - When restoring, delete what is in O(scope) and not in the snapshot, and nothing else. It is deleted before
-        anything is created. What is in the snapshot stays, also where O(match) leaves it out.
+      - Whether to delete entries in O(scope) that are not in the snapshot, when restoring. No other entry is deleted.
+        Entries are deleted before others are created. Entries in the snapshot are kept, even if O(match) does not
+        select them.
     type: bool
     default: false
   scope:
     description:
-      - Which entries O(purge) may delete, as a match - a dictionary of the keys described with O(match), or a list of
-        them, also with C(except).
+      - Match of the entries that O(purge) may delete. It is a dictionary of the keys described with O(match), also with
+        C(except), or a list of such dictionaries.
       - Required with O(purge=true), and an error without it. A null is an error.
     type: raw
   report_limit:
     description:
-      - How many failures to return, and how many lines to show in the diff. Counts are always whole.
+      - Maximum number of failures to return, and of lines to show in the diff. All counts are complete.
     type: int
     default: 100
 attributes:
   check_mode:
     support: full
     details:
-      - Whether a kernel has a helper, keeps labels and tracks a protocol shows only when an entry is created.
+      - Check mode cannot predict whether a kernel has a helper, stores labels or tracks a protocol. The kernel reports
+        this only when an entry is created.
       - Check mode compares each entry of the snapshot with the table, but does not predict all conflicts between two
-        entries of the snapshot. A table never contains both at once, but a snapshot that was edited by hand can, and
-        so can a snapshot of a busy table. The restore reports the second one in RV(failed_entries).
+        entries of the snapshot. A table never contains both at once, but a snapshot that was edited by hand can, and so
+        can a snapshot of a busy table. The restore reports the second one in RV(failed_entries).
   idempotent:
     support: partial
     details:
-      - A new snapshot is always a change. To restore one again changes nothing, but for entries whose time is over.
+      - Saving a snapshot is always a change. Restoring one again changes nothing, except for entries that have expired.
 notes:
-  - O(label_map) names labels in O(match), O(except) and O(scope) and in what is returned. In a snapshot labels are
-    bits, and they are restored as these, whatever their names are here.
+  - The names in O(label_map) apply to O(match), O(except), O(scope) and the results. A snapshot contains labels as
+    bits, and they are restored as bits, regardless of their names on the target.
 seealso:
   - module: netops.conntrack.conntrack_entries
   - module: netops.conntrack.conntrack_info
@@ -108,13 +109,13 @@ EXAMPLES = r"""
     path: /var/lib/conntrack.gz
   become: true
 
-- name: Restore what was lost, and leave alone what has come since
+- name: Restore missing entries, and keep entries that exist
   netops.conntrack.conntrack_snapshot:
     state: restored
     path: /var/lib/conntrack.gz
   become: true
 
-- name: Translated flows of one mark only
+- name: Save only NATed flows with a mark
   netops.conntrack.conntrack_snapshot:
     state: saved
     path: /root/marked.conntrack
@@ -123,7 +124,7 @@ EXAMPLES = r"""
       nat: any
   become: true
 
-- name: Zone 5 is as it was, and nothing else is in it
+- name: Restore zone 5, and delete all other entries in it
   netops.conntrack.conntrack_snapshot:
     state: restored
     path: /var/lib/conntrack.gz
@@ -138,27 +139,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 snapshot:
-  description: What the snapshot says of itself; empty where it is refused.
+  description: Metadata of the snapshot. Empty if the snapshot is refused.
   type: dict
   returned: always
   contains:
     entries:
-      description: How many entries it has.
+      description: Number of entries in the snapshot.
       type: int
     expectations:
-      description: How many expectations it has.
+      description: Number of expectations in the snapshot.
       type: int
     host:
-      description: The name of the host it was taken of.
+      description: Name of the host on which the snapshot was saved.
       type: str
     kernel:
-      description: The release of that host's kernel.
+      description: Kernel release of that host.
       type: str
     time:
-      description: When it was begun, in UTC.
+      description: Time at which saving began, in UTC.
       type: str
     version:
-      description: The version of its format.
+      description: Version of the format.
       type: int
   sample:
     entries: 48211
@@ -168,66 +169,67 @@ snapshot:
     time: '2030-01-31T12:00:00Z'
     version: 1
 checksum:
-  description: The SHA-256 that the snapshot says of itself; empty where it is refused, and in check mode where it
-    would be written.
+  description: SHA-256 checksum that the snapshot contains. Empty if the snapshot is refused, and in check mode with
+    O(state=saved).
   type: str
   returned: always
   sample: d0f7d272fe57080ce3535c99b2dd4f31b11d866fe39ec176924a15994d563c79
 counts:
-  description: How many entries were what, or would be in check mode. All are 0 with O(state=saved).
+  description: Number of entries by result. In check mode, the prediction. With O(state=saved), all are 0.
   type: dict
   returned: always
   contains:
     created:
-      description: Entries that were not there.
+      description: Number of entries that did not exist.
       type: int
     updated:
-      description: Entries that were changed in place.
+      description: Number of entries that were changed in place.
       type: int
     replaced:
-      description: Entries that were deleted and created again.
+      description: Number of entries that were deleted and created again.
       type: int
     deleted:
-      description: Entries that O(purge) deleted.
+      description: Number of entries that O(purge) deleted.
       type: int
     unchanged:
-      description: Entries that were there and are left as they were.
+      description: Number of entries that existed and were left unchanged.
       type: int
     failed:
-      description: Entries that are not, or not in all, as in the snapshot.
+      description: Number of entries that were not, or not completely, restored as in the snapshot.
       type: int
   sample: {created: 48211, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
 expectation_counts:
-  description: The same of expectations.
+  description: Number of expectations by result, with the same keys.
   type: dict
   returned: always
   sample: {created: 3, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
 unknown:
-  description: Number of entries that RV(counts) does not contain, because the answers of the kernel to their creation
-    were lost and the module cannot determine whether it created them. If it is not 0, the result is C(changed).
+  description: Number of entries that RV(counts) does not contain, because the kernel's replies to their creation were
+    lost and the module cannot determine whether it created them. If it is not 0, the result is C(changed).
   type: int
   returned: always
   sample: 0
 kept:
-  description: How many entries O(purge) left alone because they carry the SSH session.
+  description: Number of entries that O(purge) kept because they belong to the SSH connection that runs this task.
   type: int
   returned: always
   sample: 0
 failed_entries:
-  description: What is not, or not in all, as in the snapshot, the first O(report_limit) of it.
+  description: The first O(report_limit) entries and expectations that were not, or not completely, restored as in the
+    snapshot.
   type: list
   elements: dict
   returned: always
   contains:
     index:
-      description: The place of the record in the snapshot, from 0; expectations are counted on behind the entries.
-        Null for what O(purge) could not delete.
+      description: Position of the record in the snapshot, from 0. Expectations follow the entries. Null for an entry
+        that O(purge) could not delete.
       type: int
     entry:
-      description: The entry, or expectation, as it is in the snapshot.
+      description: The entry or expectation as in the snapshot.
       type: dict
     msg:
-      description: Why, and what to do.
+      description: The reason, and what to do.
       type: str
   sample: []
 """

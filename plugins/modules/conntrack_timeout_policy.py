@@ -13,45 +13,45 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Makes a named timeout policy be there as declared, or not be there. A policy says how many seconds a connection may
-    stay in each state of its protocol. A rule gives it to connections, such as C(-j CT --timeout NAME) in the table
-    C(raw) of iptables.
-  - With O(default) instead of O(name), sets the timeouts that count for all other connections of a protocol. They are
-    the same that O(netops.conntrack.conntrack_settings#module:timeouts) names by their files.
-  - A policy is changed in place, also while rules use it. Connections that are there already take the new timeout up
-    with their next packet.
-  - Policies and defaults last until the next boot. Declare policies before the firewall's rules are loaded.
+  - Creates, updates or deletes a named timeout policy. A policy defines the timeout of a connection in each state of
+    its protocol. Firewall rules assign it to connections, such as C(-j CT --timeout NAME) in the table C(raw) of
+    iptables.
+  - With O(default) instead of O(name), sets the timeouts of all other connections of a protocol. These are the same as
+    O(netops.conntrack.conntrack_settings#module:timeouts), which uses the names of files.
+  - A policy is changed in place, even while rules use it. Existing connections apply the new timeout from their next
+    packet on.
+  - Policies and defaults last until the next boot. Declare policies before the firewall loads its rules.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
 options:
   name:
     description:
-      - The policy's name, of at most 31 bytes. One of O(name) and O(default) must be given.
+      - Name of the policy, at most 31 bytes. One of O(name) and O(default) is required.
     type: str
   default:
     description:
-      - Set the protocol's default timeouts, in both families.
+      - Whether to set the default timeouts of the protocol, in both families.
     type: bool
     default: false
   family:
     description:
-      - The family of the connections for which the policy is. Required for a policy that is to be there, and without
-        meaning for defaults.
+      - Family of the connections that the policy applies to. Required for a policy that must exist. It has no effect on
+        defaults.
     type: str
     choices: [ipv4, ipv6]
   protocol:
     description:
-      - The protocol of the connections for which the policy is, by name or number. V(generic) (255) stands for every
-        protocol that the kernel does not track by itself. Required unless O(state=absent).
+      - Protocol of the connections that the policy applies to, by name or number. V(generic) (255) means every protocol
+        that the kernel does not track specifically. Required unless O(state=absent).
     type: str
   timeouts:
     description:
-      - The seconds by state. States that are left out are neither compared nor changed; in a new policy, they have the
-        protocol's default timeouts of that moment. Required unless O(state=absent).
+      - Timeouts in seconds by state. States that are left out are neither compared nor changed. In a new policy, they
+        get the current default timeouts of the protocol. Required unless O(state=absent).
       - For V(tcp), V(syn_sent), V(syn_recv), V(established), V(fin_wait), V(close_wait), V(last_ack), V(time_wait),
         V(close), V(syn_sent2), V(retrans) (the limit of retransmissions was reached) and V(unacknowledged).
-      - For V(udp), V(udplite) and V(gre), V(unreplied) and V(replied). V(udplite) shares its defaults with V(udp).
+      - For V(udp), V(udplite) and V(gre), V(unreplied) and V(replied). V(udplite) and V(udp) have the same defaults.
       - For V(icmp), V(icmpv6) and V(generic), V(timeout).
       - For V(sctp), V(closed), V(cookie_wait), V(cookie_echoed), V(established), V(shutdown_sent), V(shutdown_recd),
         V(shutdown_ack_sent), V(heartbeat_sent) and V(heartbeat_acked).
@@ -60,29 +60,29 @@ options:
     type: dict
   state:
     description:
-      - Whether the policy is to be there. An absent one is found by its name alone; one that a rule uses is not
-        deleted, and the module fails.
+      - Whether the policy must exist. With V(absent), the name alone identifies it. If a rule uses the policy, the
+        module does not delete it and fails.
     type: str
     choices: [present, absent]
     default: present
   replace:
     description:
-      - Delete the policy and create it again where it is of another family or protocol than declared. Without it, or
-        while a rule uses the policy, the module fails.
+      - Whether to delete the policy and create it again if its family or protocol differs from the declaration. Without
+        this option, or while a rule uses the policy, the module fails.
     type: bool
     default: false
   use:
     description:
-      - As it is gathered. Accepted and ignored.
+      - Accepted and ignored, so that a policy that was gathered can be declared unchanged (the use count).
     type: int
 seealso:
   - module: netops.conntrack.conntrack_settings
   - module: netops.conntrack.conntrack_facts
-    description: Returns the policies that are there.
+    description: Returns the existing policies.
 """
 
 EXAMPLES = r"""
-- name: Short timeouts for a service with many short connections
+- name: Create a policy with short timeouts for a service with many short connections
   netops.conntrack.conntrack_timeout_policy:
     name: web
     family: ipv4
@@ -93,7 +93,7 @@ EXAMPLES = r"""
       close_wait: 10
   become: true
 
-- name: DNS answers are there soon, or never
+- name: Shorten the default timeout of UDP flows without a reply
   netops.conntrack.conntrack_timeout_policy:
     default: true
     protocol: udp
@@ -101,7 +101,7 @@ EXAMPLES = r"""
       unreplied: 10
   become: true
 
-- name: No such policy any more
+- name: Delete a policy
   netops.conntrack.conntrack_timeout_policy:
     name: web
     state: absent
@@ -111,20 +111,21 @@ EXAMPLES = r"""
 RETURN = r"""
 operation:
   description:
-    - What was done, or would have been done in check mode.
+    - The change that was made. In check mode, the prediction.
   type: str
   returned: always
   sample: created
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
-    - The policy as it was, empty if there was none.
+    - The policy before the change. Empty if there was none.
   type: dict
   returned: always
 policy:
   description:
-    - The policy as it is now, read back from the kernel, or in check mode as it would be. Empty if there is none.
-    - C(use) counts the rules that use it and one for the policy itself. Defaults have no C(name), C(family) and C(use).
+    - The policy after the change, read back from the kernel. In check mode, the prediction. Empty if there is none.
+    - C(use) is the number of rules that use the policy, plus one for the policy itself. Defaults have no C(name),
+      C(family) and C(use).
   type: dict
   returned: always
   sample:
@@ -135,19 +136,19 @@ policy:
     timeouts: {syn_sent: 120, syn_recv: 60, established: 3600, fin_wait: 120, close_wait: 10, time_wait: 10}
 changes:
   description:
-    - The keys that differed, each with its value before and after.
+    - The keys that differed, each with its values before and after the change.
   type: list
   elements: dict
   returned: always
   contains:
     key:
-      description: The key's path, such as C(timeouts.established).
+      description: Path of the key, such as C(timeouts.established).
       type: str
     before:
-      description: The value it had, null if none.
+      description: The previous value. Null if there was none.
       type: raw
     after:
-      description: The value that was declared.
+      description: The declared value.
       type: raw
 """
 

@@ -13,17 +13,17 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Sets marks, labels, countdowns and status bits of all entries that match, and takes helpers away from them.
-  - The table is read and every entry compared on the target. Only what differs is sent to the kernel; an entry that is
-    as it is to be is not touched, and no listener hears of it.
-  - What the kernel cannot change in an entry that is there is no option here. That is address translation, the reply
-    tuple, the master, another helper, and status bits that are to be cleared; see
+  - Sets marks, labels, timeouts and status bits of all matching entries, and removes their helpers.
+  - The module reads the table and compares every entry on the target. It sends only differences to the kernel. An entry
+    that is already as specified is not touched and causes no event.
+  - The module has no options for keys that the kernel cannot change in an existing entry. These are NAT, the reply
+    tuple, the master, another helper, and status bits that must be cleared. See
     O(netops.conntrack.conntrack_entry#module:replace).
-  - What an entry refuses is listed in RV(failed_entries). All the rest is done, and then the module fails.
-  - Nothing is changed unless O(match) or O(all) says so. That nothing matches is no error.
-  - The kernel finds the entry to change by its zone and tuple. Where the connection's entry was removed and made anew
-    in the instant between the reading and the change, the new one is changed; it may not match in what else O(match)
-    asks for.
+  - RV(failed_entries) lists the entries that could not, or not completely, be changed. The module still changes all
+    others, and then fails.
+  - The module changes nothing unless O(match) or O(all) is set. It is not an error if nothing matches.
+  - The kernel identifies the entry to change by its zone and tuple. If an entry is removed and created again after the
+    module has read it, the module changes the new one, which may not match the other keys of O(match).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -32,79 +32,83 @@ extends_documentation_fragment:
 options:
   all:
     description:
-      - Change every entry of the table, apart from those that O(except) spares.
-      - One of O(match) and O(all) must be given, and not both.
+      - Whether to change every entry of the table, except those that O(except) excludes.
+      - Exactly one of O(match) and O(all) is required.
     type: bool
     default: false
   set:
     description:
-      - What the entries are to have. At least one key is needed; what is not named stays as it is.
+      - Values to set. At least one key is required. Keys that are left out stay unchanged.
     type: dict
     required: true
     suboptions:
       mark:
         description:
-          - The mark, V(value) or V(value/mask). With a mask, only the bits in it are compared and set.
+          - Connection mark, V(value) or V(value/mask). With a mask, only the bits in it are compared and set.
         type: str
       labels_add:
         description:
-          - Labels to be set, names or bit numbers. Labels named neither here nor in O(set.labels_remove) stay.
-          - The kernel keeps labels only where a rule in the network namespace uses them, such as C(ct label set) in
+          - Labels to set, as names or bit numbers. Labels that are neither here nor in O(set.labels_remove) stay
+            unchanged.
+          - The kernel stores labels only if a rule in the network namespace uses them, such as C(ct label set) in
             nftables.
         type: list
         elements: str
       labels_remove:
         description:
-          - Labels to be cleared, names or bit numbers.
+          - Labels to clear, as names or bit numbers.
         type: list
         elements: str
       timeout:
         description:
-          - Seconds that an entry has left at most. Where more remain, the countdown is set to this; see
-            O(timeout_min) for entries with fewer.
-          - The next packet of a connection that is alive sets the countdown anew, to what the protocol's state or a
-            timeout policy says. Entries with V(fixed_timeout) keep theirs, and are no failure where it is right
-            already; those that a flow table has taken over count down elsewhere and are left alone.
+          - Maximum remaining timeout in seconds. If more remains, the module sets the timeout to this value. For
+            entries with less, see O(timeout_min).
+          - The next packet of a live connection sets the timeout again, to the value for the protocol's state or of a
+            timeout policy. Entries with V(fixed_timeout) keep theirs, and do not fail if it already has the right
+            value. The timeouts of entries that are offloaded to a flow table are managed there, and the module does not
+            change them.
         type: int
       status:
         description:
-          - Status bits to be set, of V(seen_reply), V(assured) and V(fixed_timeout). No bit can be cleared.
-          - V(fixed_timeout) is for good. The countdown then runs out whatever packets come, and cannot be changed.
+          - Status bits to set, of V(seen_reply), V(assured) and V(fixed_timeout). No bit can be cleared.
+          - V(fixed_timeout) is permanent. The entry then expires regardless of packets, and its timeout cannot be
+            changed.
         type: list
         elements: str
       helper:
         description:
-          - An empty string takes the helper away that an entry has, and the expectations it has announced with it.
-            Linux 7.2 refuses that.
+          - An empty string removes the helper of an entry, and the expectations that it has announced. Linux 7.2
+            refuses this.
         type: str
   timeout_min:
     description:
-      - Set the countdown to O(set.timeout) also where fewer seconds than this remain. By default that is never done.
+      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout to O(set.timeout). By
+        default, a timeout is never extended.
     type: int
     default: 0
   limit:
     description:
-      - The maximum number of entries to change. If more entries match, the module fails and changes none. By default,
+      - Maximum number of entries to change. If more entries match, the task fails and changes nothing. By default,
         there is no limit.
     type: int
   report_limit:
     description:
-      - How many of the changes, and of the entries that failed, to return and to show in the diff. Counts are always
-        whole.
+      - Maximum number of changes, and of failed entries, to return and to show in the diff. All counts are complete.
     type: int
     default: 100
 attributes:
   idempotent:
     support: partial
     details:
-      - Where packets flow between two runs, they set countdowns anew, and O(set.timeout) has something to do again.
+      - If packets arrive between two runs, they set timeouts again, and the second run has to apply O(set.timeout)
+        again.
 seealso:
   - module: netops.conntrack.conntrack_entry
   - module: netops.conntrack.conntrack_flush
 """
 
 EXAMPLES = r"""
-- name: Route the flows of one network by the table of mark 0x20, and leave the other bits of their marks alone
+- name: Set the routing mark of the flows of one network, and keep the other bits of the mark
   netops.conntrack.conntrack_update:
     match:
       source: 10.1.0.0/16
@@ -112,7 +116,7 @@ EXAMPLES = r"""
       mark: 0x20/0xf0
   become: true
 
-- name: Idle connections to the database go after ten minutes, but no more than 5000 of them are changed
+- name: Shorten the timeout of connections to the database to ten minutes, for at most 5000 entries
   netops.conntrack.conntrack_update:
     match:
       destination: 10.20.0.5
@@ -123,7 +127,7 @@ EXAMPLES = r"""
     limit: 5000
   become: true
 
-- name: UDP flows of a customer live on for at least two minutes, and for five at most
+- name: Set the timeout of a customer's UDP flows to at least two minutes and at most five
   netops.conntrack.conntrack_update:
     match:
       protocol: udp
@@ -134,7 +138,7 @@ EXAMPLES = r"""
     label_map: /etc/xtables/connlabel.conf
   become: true
 
-- name: What was suspicious has been looked at, outside of zone 5
+- name: Replace one label with another, except in zone 5
   netops.conntrack.conntrack_update:
     all: true
     except:
@@ -144,7 +148,7 @@ EXAMPLES = r"""
       labels_remove: [100]
   become: true
 
-- name: No more data connections for FTP sessions with one server
+- name: Remove the helper from FTP sessions with one server, to prevent new data connections
   netops.conntrack.conntrack_update:
     match:
       helper: ftp
@@ -156,59 +160,62 @@ EXAMPLES = r"""
 
 RETURN = r"""
 matched:
-  description: How many entries match.
+  description: Number of matching entries.
   type: int
   returned: always
   sample: 17
 updated:
-  description: How many of them were changed, or in check mode would have been.
+  description: Number of matching entries that were changed. In check mode, the prediction.
   type: int
   returned: always
   sample: 12
 unchanged:
-  description: How many were as they are to be.
+  description: Number of matching entries that were already as specified.
   type: int
   returned: always
   sample: 4
 gone:
-  description: How many vanished by themselves between the reading and the change.
+  description: Number of matching entries that ended after they were read and before they were changed.
   type: int
   returned: always
   sample: 1
 refused:
-  description: How many were not changed, or not in full.
+  description: Number of matching entries that were not, or not completely, changed.
   type: int
   returned: always
   sample: 0
 failed_entries:
-  description: The first O(report_limit) of those, each with the reason.
+  description: The first O(report_limit) entries counted in RV(refused), each with the reason.
   type: list
   elements: dict
   returned: always
   contains:
     entry:
-      description: What names the entry, in the shape of RV(netops.conntrack.conntrack_info#module:entries).
+      description: The keys that identify the entry, in the format of
+        RV(netops.conntrack.conntrack_info#module:entries).
       type: dict
     msg:
-      description: Why, and what was changed all the same.
+      description: The reason, and what was changed nevertheless.
       type: str
 changes:
-  description: The first O(report_limit) of the changes, a key of an entry each.
+  description: The first O(report_limit) changes, each of one key of an entry.
   type: list
   elements: dict
   returned: always
   contains:
     entry:
-      description: What names the entry, in the shape of RV(netops.conntrack.conntrack_info#module:entries).
+      description: The keys that identify the entry, in the format of
+        RV(netops.conntrack.conntrack_info#module:entries).
       type: dict
     key:
-      description: The key of the entry that was changed, such as V(mark).
+      description: The changed key of the entry, such as V(mark).
       type: str
     before:
-      description: The value it had, null if none. Of a mark under a mask and of labels, only what is to be set.
+      description: The previous value. Null if there was none. For a mark with a mask and for labels, only the bits to
+        set or clear.
       type: raw
     after:
-      description: The value it has.
+      description: The new value.
       type: raw
   sample:
     - entry:

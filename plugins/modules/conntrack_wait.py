@@ -2,32 +2,31 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait until matching entries are gone, or are there."""
+"""Wait until matching entries have ended, or exist."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: conntrack_wait
-short_description: Wait until matching entries are gone, or are there
+short_description: Wait until matching entries have ended, or exist
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Waits until no more entries of the kernel's connection tracking table match than O(max_count), or no fewer than
-    O(min_count), and changes nothing. To drain a host, wait until no connection to it is in the state
-    V(established).
-  - An entry has gone as soon as it does not match any more, be it closed, in another state, deleted or expired. What
-    comes to match meanwhile is waited for, too.
-  - The kernel's events wake it; it does not read the table over and over. That the wait is over is seen in the table
-    itself, so it makes no difference if events are lost. It also works where
-    C(net.netfilter.nf_conntrack_events) is 0.
+  - Waits until at most O(max_count), or at least O(min_count), entries of the connection tracking table match. It
+    changes nothing. To drain a host, wait until no connection to it is in the state V(established).
+  - An entry counts as ended when it no longer matches, because it is closed, in another state, deleted or expired. The
+    module also waits for entries that begin to match during the wait.
+  - The kernel's events wake the module, so it does not poll the table. The wait ends only after the module has checked
+    the table itself, so lost events make no difference. The module also works if C(net.netfilter.nf_conntrack_events)
+    is 0.
   - With O(min_count), entries that begin and end while the module waits count as well, even if they last less than a
     millisecond. Their events must reach the module. Events that are lost, that occur between two turns, or that the
     kernel does not send are not counted, nor is an entry that begins in one turn and ends in the next. A turn is the
     time between two progress lines. Matches on timeouts, ages, bytes and packets count entries of the table only.
-  - When the time is up, it fails and says how many are left, and who.
-  - While it waits, a line now and then says how many are left, how many go in a second, and when about all will be
-    gone. These lines go to the standard error of the command that runs the play.
+  - After O(timeout), the module fails. Its message has the number of remaining entries, and describes the first ones.
+  - While the module waits, progress lines show the number of remaining entries, how many end per second, and about when
+    all will have ended. They go to the standard error of the command that runs the play.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.read_only
@@ -39,39 +38,41 @@ attributes:
       controller.
     support: full
     details:
-      - The action plugin waits in turns of up to a minute, and says how far it is between two. A task with C(async)
-        waits in one turn, and says nothing until it is over.
+      - The action plugin waits in turns of up to a minute, and prints the progress between two turns. A task with
+        C(async) waits in one turn, and prints no progress.
   async:
     description: Supports being used with the C(async) keyword.
     support: full
   check_mode:
     support: full
     details:
-      - In check mode it looks once, does not wait, and does not fail. RV(reached) says whether the wait would be over.
+      - In check mode, the module reads the table once, does not wait, and does not fail. RV(reached) shows whether the
+        wait would be over.
 options:
   all:
     description:
-      - Count every entry of the table, apart from those that O(except) takes away.
-      - One of O(match) and O(all) must be given, and not both.
+      - Whether to count every entry of the table, except those that O(except) excludes.
+      - Exactly one of O(match) and O(all) is required.
     type: bool
     default: false
   max_count:
     description:
-      - Wait until no more entries than this match. It is 0 unless O(min_count) is given.
+      - Maximum number of matching entries at which the wait ends. The default is 0 unless O(min_count) is set.
     type: int
   min_count:
     description:
-      - Wait until no fewer entries than this match, including those in RV(ended).
+      - Minimum number of matching entries at which the wait ends, including those in RV(ended).
     type: int
   timeout:
     description:
-      - For how many seconds to wait. After them it looks once more, and fails if the wait is not over.
-      - With 0 it looks and does not wait.
+      - Maximum time to wait, in seconds. Afterwards the module checks the table once more, and fails if the wait is not
+        over.
+      - With 0, the module checks the table once and does not wait.
     type: float
     default: 300
   report_limit:
     description:
-      - How many of the entries that match to return. Counts are always whole.
+      - Maximum number of matching entries to return. All counts are complete.
     type: int
     default: 100
 seealso:
@@ -81,7 +82,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Until the last client has left the old server
+- name: Wait until no client is connected to the old server
   netops.conntrack.conntrack_wait:
     match:
       protocol: tcp
@@ -90,7 +91,7 @@ EXAMPLES = r"""
     timeout: 600
   become: true
 
-- name: Until nearly all have left, and go on in any case
+- name: Wait up to two minutes until at most ten connections remain, and continue in any case
   netops.conntrack.conntrack_wait:
     match:
       reply_source: 10.20.0.7
@@ -101,7 +102,7 @@ EXAMPLES = r"""
   failed_when: drained is failed and not drained.timed_out
   become: true
 
-- name: Until the other gateway has sent at least one flow this way
+- name: Wait for the first flow from the other gateway
   netops.conntrack.conntrack_wait:
     match:
       source: 10.30.0.0/16
@@ -112,41 +113,41 @@ EXAMPLES = r"""
 
 RETURN = r"""
 elapsed:
-  description: For how many seconds it waited.
+  description: Duration of the wait in seconds.
   type: float
   returned: always
   sample: 42.618
 initial:
-  description: How many entries matched in the beginning.
+  description: Number of entries that matched at the start.
   type: int
   returned: always
   sample: 20000
 remaining:
-  description: How many match in the end.
+  description: Number of entries that match at the end.
   type: int
   returned: always
   sample: 0
 ended:
   description:
-    - The number of entries that began, matched and ended while the module waited, as far as it received their events.
+    - Number of entries that began, matched and ended while the module waited, as far as it received their events.
     - It is 0 without O(min_count).
   type: int
   returned: always
   sample: 0
 reached:
   description:
-    - Whether no more than O(max_count) match in the end, or no fewer than O(min_count) match or have ended.
+    - Whether at most O(max_count) entries match at the end, or at least O(min_count) entries match or have ended.
   type: bool
   returned: always
   sample: true
 timed_out:
-  description: Whether it failed because the time was up, and not because something went wrong.
+  description: Whether the task failed because of the timeout, and not because of another error.
   type: bool
   returned: always
   sample: false
 entries:
   description:
-    - The first O(report_limit) of those that match in the end, who is left or who is there. They have the shape of
+    - The first O(report_limit) entries that match at the end. They have the format of
       RV(netops.conntrack.conntrack_info#module:entries).
   type: list
   elements: dict

@@ -60,8 +60,8 @@ def _translation(end: str, what: str) -> Callable[[Entry], Any]:
 def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
     """Return the sort function for a key of an entry, or for `bytes` or `packets` of both directions.
 
-Raises `InvalidValue` for any other name.
-"""
+    Raises `InvalidValue` for any other name.
+    """
     if name in ("bytes", "packets") and resource is ENTRIES:
         return _total(name)
     if resource is ENTRIES and name in _TRANSLATED:

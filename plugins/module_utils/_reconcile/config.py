@@ -251,8 +251,8 @@ class _Section:
     def one(self, place: int, what: str, declared: Document) -> Iterator[Document]:
         """Record the result of one resource. The block puts it into the dictionary that this yields.
 
-Raises `_SectionFailed` for a `ConntrackError` in the block.
-"""
+        Raises `_SectionFailed` for a `ConntrackError` in the block.
+        """
         key = f"{self._name}[{place}]"
         done: Document = {}
         failure: ConntrackError | None = None

@@ -141,8 +141,8 @@ def _about_absence(declaration: Declaration) -> Iterator[InvalidValue]:
 def as_created(declared: Entry) -> Entry:
     """Return a declared entry as it is right after its creation, with all keys for a match that can be predicted.
 
-Raises `InvalidValue` if it cannot be created.
-"""
+    Raises `InvalidValue` if it cannot be created.
+    """
     entry = creation(desired_entry(Plan("created", declared, None, [])))
     for end, bit, answered_by in (
         ("source", uapi.IPS_SRC_NAT, "destination"),

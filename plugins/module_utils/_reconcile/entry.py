@@ -188,8 +188,8 @@ def _is_bare(found: Entry, wanted: Entry) -> bool:
 def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None:
     """Delete an entry that is not as declared, and raise `CannotReconcile`.
 
-`found` is None if another process may have created the entry. It is then not deleted.
-"""
+    `found` is None if another process may have created the entry. It is then not deleted.
+    """
     try:
         if found is not None:
             with contextlib.suppress(NotFound):

@@ -170,8 +170,8 @@ class ProjectedTable:
 def read_back(table: Table, entry: Entry) -> Entry | None:
     """Return the entry that has the original tuple of `entry` in either direction, or None.
 
-If the answer is lost, the request is repeated once.
-"""
+    If the answer is lost, the request is repeated once.
+    """
     try:
         try:
             return table.find_by_tuple(entry)

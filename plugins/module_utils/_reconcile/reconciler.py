@@ -262,8 +262,8 @@ class Reconciler(ABC):
 def diff_of(plan: Plan, to_document: Callable[[Values], Document], hidden: Collection[str]) -> Document:
     """Return `{"before": …, "after": …}` with only the declared keys, without `hidden` keys.
 
-The timeout is included only if it changes.
-"""
+    The timeout is included only if it changes.
+    """
     from ..client.entry.nested import likewise, put  # timeout policies have their own diff
 
     declared = {key: value for key, value in to_document(plan.declared).items() if key not in hidden}

@@ -33,8 +33,8 @@ def load() -> None:
 def declared_settings(params: Mapping[str, Any]) -> dict[str, int]:
     """Return the settings that a module's parameters declare, by name.
 
-Raises `InvalidValue` for an invalid value, and if no setting is declared.
-"""
+    Raises `InvalidValue` for an invalid value, and if no setting is declared.
+    """
     declared = sysctl.parse(params)
     if not declared:
         raise InvalidValue("", "No setting is declared; write at least one, such as max or accounting")

@@ -210,8 +210,8 @@ def writing(path: str) -> Iterator[None]:
 def check_place(path: str) -> Header | None:
     """Return the header of the snapshot at `path`, None if there is no file or an empty one.
 
-Raises `InvalidValue` if there is anything else, and if a file cannot be written there.
-"""
+    Raises `InvalidValue` if there is anything else, and if a file cannot be written there.
+    """
     with _place(path) as place:
         return _check_there(place, path)
 
@@ -232,8 +232,8 @@ def _place(path: str) -> Place:
 def _check_there(place: Place, path: str) -> Header | None:
     """Return the header of the snapshot at a place, None if there is no file or an empty one.
 
-Raises `InvalidValue` if there is anything else.
-"""
+    Raises `InvalidValue` if there is anything else.
+    """
     try:
         there = place.status()
         if there is None:

@@ -167,7 +167,10 @@ class Place:
             raise OSError(errno.ELOOP, f"the symbolic link {name} is in a directory where other users may write")
 
     def _compare_with_kernel(self) -> None:
-        """Raise `OSError` unless the kernel finds the same file. It does not follow links everywhere."""
+        """Raise `OSError` unless the kernel finds the same file.
+
+        On some mounts and in some folders, the kernel does not follow links.
+        """
         own = self.status()
         try:
             kernels = os.stat(self.path)

@@ -28,7 +28,7 @@ class SourceImporter(zipimport.zipimporter):
 
 
 def compile_once() -> None:
-    """Import modules in the folder of this file, and below it, with `SourceImporter` if they are in a task's zip file.
+    """Use `SourceImporter` for later imports from the folder of this file, and below it, if it is in a task's zip file.
 
     Modules that were imported before this call have been compiled twice.
     """

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The declaration for a whole gateway: its options, and the parser.
 
-`CONFIG` is the single definition. The options of the module are its upper levels, the JSON Schema is generated from it,
-and `read_declaration` follows it, on the controller and on the target.
+`CONFIG` is the single definition. Its upper levels are the options of the module. The JSON Schema is generated from it,
+and `read_declaration` uses it on the controller and on the target.
 """
 
 from __future__ import annotations

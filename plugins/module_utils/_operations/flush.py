@@ -76,7 +76,7 @@ class DeletionPlan(Visitor):
         return self._table.delete_batches(self._requests.drain(last))
 
     def includes(self, entry: Values) -> bool:
-        """Return whether an entry is to be deleted."""
+        """Return whether the plan deletes an entry."""
         return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:

@@ -128,7 +128,7 @@ def _first(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
 def _sorted(entries: Iterable[Entry], key: Callable[[Entry], Any], reverse: bool, limit: int) -> list[Entry]:
     def order(entry: Entry) -> Any:
         value = key(entry)
-        size = len(value) if isinstance(value, bytes) else 0  # families apart
+        size = len(value) if isinstance(value, bytes) else 0  # keep the families separate
         known = value is not None
         return (known is reverse, (size, value) if known else ())
 

@@ -255,7 +255,7 @@ class _Updating:
             try:
                 found = self._read_back(plan.actual)
             except KernelError as unread:
-                self.changed = True  # as far as is known
+                self.changed = True  # it may have been changed
                 self._fail(plan.actual, f"{error}. It may be changed in part, but it was not read back. {unread}", plan)
                 return
             if found is None or found.get("id") != plan.actual.get("id"):
@@ -306,7 +306,7 @@ class _Updating:
         self._note(plan, done, whole=not reasons)
 
     def _note(self, plan: PlannedUpdate, changes: list[Change], whole: bool = True) -> None:
-        """Record changes. Count the entry as updated if they are all of its wanted changes."""
+        """Record changes. Count the entry as updated if all of its wanted changes were made."""
         if whole and not plan.hindered:
             self.updated += 1
         self.changed = self.changed or bool(changes)

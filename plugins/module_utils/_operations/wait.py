@@ -294,7 +294,7 @@ class Waiting:
         return sorted(there + unasked, key=lambda witness: -witness.deadline)
 
     def _is(self, witness: Witness, found: Entry) -> bool:
-        """Return whether the entry found is the witness, not one with this tuple as its reply, and still matches."""
+        """Return whether the entry found is the witness, not one with its tuple as reply, and still matches."""
         return identity(found) == identity(witness.entry) and self._match(found)
 
     # without witnesses
@@ -311,7 +311,7 @@ class Waiting:
 
     def _spacing(self, sight: Sight) -> float:
         """Return the seconds to the next read if there is no event."""
-        if self._listener.complete and self._goal.rising:  # to come, entries need an event; to expire, they do not
+        if self._listener.complete and self._goal.rising:  # new entries have an event, only expiry may lack one
             return CHECK
         lacking = self.lacks(sight)
         done = self.lacks(self._before) - lacking if self._before else 0
@@ -345,7 +345,7 @@ def wait(
     """
     began = time.monotonic()
     until = began if check_mode else began + timeout
-    with Listener(match, subscribe, goal.rising) as listener:  # before the first look, to miss nothing
+    with Listener(match, subscribe, goal.rising) as listener:  # before the first read, to receive all events
         waiting = Waiting(table, match, goal, report_limit, listener)
         sight = first = waiting.look()
         while waiting.lacks(sight) > 0 and time.monotonic() < until:

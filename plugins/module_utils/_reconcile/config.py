@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Apply a declaration for a whole gateway, section by section.
+"""Apply the declaration for a whole gateway, section by section.
 
 A section may depend on the sections before it. Settings and timeout policies come before the connections that use
 them. Entries that must be absent are deleted before others are created, to make room for them. Expectations come after
@@ -85,7 +85,7 @@ class _Run:
         self._scene = scene
         self._table = Table(scene.connect)
         self._absence = _either(declaration.absent or (), scene.keep)
-        #: In a dry run, the table after the sections so far
+        #: In a dry run, the table after the sections that were planned so far.
         self._ahead = ProjectedTable(self._table, [self._absence] if declaration.absent else ())
         self._diff: list[Document] = []
         self._warnings: list[str] = []
@@ -244,7 +244,7 @@ class _Section:
         self._report_limit = report_limit
         self._counts = dict(NO_COUNTS)
         self._changes: list[Document] = []
-        #: Keys of the result that only this section has
+        #: Keys of the result that only this section has.
         self.more: Document = {}
 
     @contextlib.contextmanager
@@ -275,7 +275,7 @@ class _Section:
         return {"changed": bool(self._changes), "counts": self._counts, "changes": shown, **self.more}
 
 
-# Which entries
+# The selection of entries
 
 
 def _either(matches: Sequence[Match], keep: frozenset[TcpConnection] = frozenset()) -> Match:

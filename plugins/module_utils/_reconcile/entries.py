@@ -148,7 +148,8 @@ def plan_all(
 def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
     """Store an error that concerns one entry as its outcome, so that the others are still planned.
 
-    Raises `InvalidValue` with the place of the entry.
+    Raises `InvalidValue` with the position of the entry, and `NotPermitted` and `Unavailable`, which concern all
+    entries.
     """
     try:
         yield
@@ -240,7 +241,7 @@ def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error
             return Outcome(plan, plan.operation, plan.changes, failure)
         return Outcome(plan, failure.operation, failure.done, failure)
     if unknown and (not new.changed or plan.operation == "created"):
-        return Outcome(plan, plan.operation, plan.changes)  # only the first answer was lost
+        return Outcome(plan, plan.operation, plan.changes)  # carried out before, only the answer was lost
     return Outcome(new, new.operation, new.changes)
 
 

@@ -129,7 +129,7 @@ class _ExpectationReconciler(Reconciler):
             with contextlib.suppress(ConntrackError):
                 self._note_evicted(wanted, siblings)
                 if self.evicted:
-                    failure.operation = "created"  # and deleted again, but what it evicted does not come back
+                    failure.operation = "created"  # it was deleted again, but the evicted expectations do not come back
             raise
         except ConntrackError as error:
             raise CannotReconcile(

@@ -329,7 +329,7 @@ def desired_entry(plan: Plan) -> Entry:
 
 
 def recreation(entry: Entry) -> Entry:
-    """Return the declaration that creates an entry again that was read."""
+    """Return the declaration that creates a deleted entry again."""
     declared = {key: value for key, value in as_declaration(entry).items() if not _is_of_the_moment(key)}
     # An offloaded entry has no timeout, and an entry with timeout 0 cannot be created
     declared["timeout"] = max(1, declared.get("timeout", DEFAULT_TIMEOUT))

@@ -86,7 +86,7 @@ class Plan(NamedTuple):
         return self.operation != "unchanged"
 
     def foreseen(self) -> Values | None:
-        """The resource after the plan is applied, None if there is none."""
+        """Return the resource after the plan is applied, None if there is none."""
         return self.wanted if self.changed else self.actual
 
 

@@ -393,7 +393,7 @@ class Snapshot:
         return _fault(self._path, "was changed while it was read")
 
     def _lines(self, pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
-        """Yield the complete lines of each piece."""
+        """Yield the lines that each piece completes. Raises `InvalidValue` if a line is too long or has no end."""
         rest = b""
         for piece in pieces:
             *lines, rest = (rest + piece).split(b"\n")

@@ -94,7 +94,7 @@ class _MastersFirst:
     """Sorts entries that have a master, so that each follows its master."""
 
     def __init__(self, path: str) -> None:
-        #: The temporary file is in the folder of this file, which has space for both or for neither.
+        #: The path of the snapshot. The temporary file is in the same folder, where space is needed in any case.
         self._path = os.path.realpath(path)
         #: For each entry held back, the hash of its own tuple and that of its master.
         self._own, self._masters = array("q"), array("q")
@@ -109,7 +109,7 @@ class _MastersFirst:
             self._file.close()
 
     def sort(self, records: Iterable[Columns]) -> Iterator[Columns]:
-        """Yield the records without a master, then those with a master."""
+        """Yield the records without a master, then those with a master, each after its master."""
         for columns in records:
             if "master.source" in columns:
                 self._hold(columns)
@@ -131,7 +131,7 @@ class _MastersFirst:
                 self._file.write(json.dumps(record) + "\n")
 
     def _depths(self) -> array[int]:
-        """Return the length of the chain of masters above each entry, without the last, which has no master."""
+        """Return, for each entry held back, the number of its masters that have a master themselves."""
         wanted = set(self._masters)
         between = {own: master for own, master in zip(self._own, self._masters) if own in wanted}
         depths = array("L")

@@ -65,7 +65,7 @@ class Conntrack:
         self.table.close()
 
     def dump(self, match: MatchLike = None) -> Iterator[Document]:
-        """Yield the entries that match, or all. An entry that changes or moves meanwhile can be yielded twice."""
+        """Yield the entries that match, or all. Under load, an entry can be yielded twice (see `table.Table.dump`)."""
         for entry in self.table.dump(where=self._match(match).where):
             yield to_document(entry, self.labels)
 
@@ -163,7 +163,8 @@ class Expectations:
 class TimeoutPolicies:
     """The timeout policies of a namespace, which rules assign to connections. See `Conntrack.timeout_policies`.
 
-    Every method raises `Unavailable` if the kernel lacks nfnetlink_cttimeout.
+    If the kernel lacks nfnetlink_cttimeout, the methods raise `Unavailable`; only `create` and `delete` raise
+    `KernelError` (EINVAL).
     """
 
     def __init__(self, table: Table) -> None:

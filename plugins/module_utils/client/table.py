@@ -380,7 +380,7 @@ class Table:
     def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
         """Do the same as `dump`, but yield the keys and the values of an entry instead of a mapping.
 
-        `dict(zip(*row))` is the entry. A row takes a third of the time of a mapping.
+        `dict(zip(*row))` is the entry. It takes a third of the time.
         """
         from .dump.scan import Rows
 
@@ -490,8 +490,8 @@ class Table:
     def _reading(self) -> Iterator[NetlinkSocket]:
         """Open a separate socket for a dump.
 
-        An unfinished dump would block the next one on the same socket, and changes are possible while a dump is
-        running.
+        An unfinished dump would block the next one on the same socket. With another socket, changes are also possible
+        during a dump.
         """
         if namespace.current() != self._namespace:
             raise ConntrackError(

@@ -234,7 +234,7 @@ def find(table: Table, name: str) -> Policy | None:
 def create(table: Table, policy: Mapping[str, Any]) -> None:
     """Create a policy. States without a timeout get the protocol's defaults.
 
-    Raises `Exists`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
+    Raises `Exists`, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the answer is lost.
     """
     flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
     table.ask(f"creating {describe(policy)}", Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, flags, _encode(policy)))
@@ -243,8 +243,8 @@ def create(table: Table, policy: Mapping[str, Any]) -> None:
 def update(table: Table, policy: Mapping[str, Any]) -> None:
     """Change the timeouts of a policy, also while rules use it. Omitted states get the protocol's defaults.
 
-    Its family and protocol cannot change. Raises `NotFound`, `Unavailable` without cttimeout, and `ResultUnknown` if
-    the answer is lost.
+    Its family and protocol cannot change. Raises `NotFound`, `KernelError` (EINVAL) without cttimeout, and
+    `ResultUnknown` if the answer is lost.
     """
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
     table.ask(f"updating {describe(policy)}", message)
@@ -253,7 +253,8 @@ def update(table: Table, policy: Mapping[str, Any]) -> None:
 def delete(table: Table, policy: Mapping[str, Any]) -> None:
     """Delete the policy with this name.
 
-    Raises `NotFound`, `Busy` while a rule uses it, `Unavailable` without cttimeout, and `ResultUnknown`.
+    Raises `NotFound`, `Busy` while a rule uses it, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the
+    answer is lost.
     """
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(policy["name"]))
     table.ask(f"deleting {describe(policy)}", message)
@@ -275,7 +276,8 @@ def defaults(table: Table, protocol: int) -> Policy:
 def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
     """Change the default timeouts of a protocol, which apply without a policy. Omitted states stay unchanged.
 
-    Raises `Unsupported` for a protocol that this kernel does not track, and `ResultUnknown` if the answer is lost.
+    Raises `Unsupported` for a protocol that this kernel does not track, `KernelError` (EINVAL) without cttimeout, and
+    `ResultUnknown` if the answer is lost.
     """
     about = {"family": types.AF_INET, **policy}  # a family is required, although the defaults apply to both families
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))

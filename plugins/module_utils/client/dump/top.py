@@ -89,7 +89,7 @@ class Top(Visitor):
         self._tidy()
 
     def as_document(self, most: int) -> dict[str, Any]:
-        """`{"sources": {"by_flows": [{"address": …, "flows": …, "bytes": …}], "by_bytes": […]}}`.
+        """Return `{"sources": {"by_flows": [{"address": …, "flows": …, "bytes": …}], "by_bytes": […]}, …}`.
 
         `bytes` and `by_bytes` are included if any entry has counters. If there were too many distinct keys to count
         each, `uncertainty` is the maximum by which a number is too low.

@@ -150,7 +150,7 @@ def overlap(
 
 
 def _started(worker: Any) -> bool:
-    """Start a thread. Returns False if the system allows no more threads."""
+    """Start a thread. Return False if the system allows no more threads."""
     try:
         worker.start()
     except RuntimeError:

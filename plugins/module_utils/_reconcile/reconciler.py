@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reconcile one resource: plan, apply, read back and report.
 
-`Reconciler` contains what entries, expectations and timeout policies have in common: another attempt when the table
-has changed since the plan, lost answers, and a replacement that is undone if it fails. A subclass per kind of resource
-defines its plan and its requests.
+`Reconciler` is the common part of entries, expectations and timeout policies. It plans again if the table changed after
+the plan, handles lost answers, and undoes a replacement that fails. A subclass for each kind of resource defines its
+plan and its requests.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Reconciler(ABC):
 
     #: The key of the result that contains the resource after the task.
     key: str
-    #: The words for the old resource in the message of a failed replacement, as they follow the error.
+    #: The text for the old resource in the message of a failed replacement, which follows the error.
     replaced: str
     #: The operation that a failed replacement reports after the old resource was restored.
     restored = "replaced"
@@ -198,8 +198,8 @@ class Reconciler(ABC):
     def apply(self, plan: Plan) -> Values | None:
         """Carry out a plan and return the resource as it then is, None if it is gone.
 
-        Raises `StalePlan`, `CannotReconcile` if the kernel accepted less than declared or that is unknown, and any
-        other `KernelError` if nothing was done. `ResultUnknown` follows a second attempt.
+        Raises `StalePlan`; `CannotReconcile` if the kernel accepted less than declared or if that is unknown;
+        `ResultUnknown` if the answer to a second attempt is lost, too; and any other `KernelError` if nothing was done.
         """
         if not plan.changed:
             return plan.actual

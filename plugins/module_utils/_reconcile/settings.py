@@ -47,7 +47,8 @@ def reconcile(
     """Apply the declared settings, with `persist_in` also for the next boot, and return the module's result.
 
     `overridden` contains the warnings for the user. Everything is checked before anything is written. Raises
-    `InvalidValue` before any change, and `SettingsFailed` with the changes that were made before the error.
+    `CannotSet` if /proc is not mounted, `InvalidValue` before any change, and `SettingsFailed` with the changes that
+    were made before the error.
     """
     sysctl.check_mounted(directory)
     before = sysctl.read_all(directory)

@@ -302,7 +302,7 @@ class Table:
 
         Raises `InvalidValue` for a term that the kernel's filter cannot express in full, or that some kernel would
         treat as a flush of the whole table. Raises `Unsupported` on kernels before 6.12, which refuse the request. A
-        term may take two requests, one for IPv4 and one for IPv6. If the second fails, the error contains that the
+        term may take two requests, one for IPv4 and one for IPv6. If the second fails, the error shows that the
         first was carried out.
         """
         from .match.kernel_filter import narrow_all

@@ -134,7 +134,7 @@ def errno_of(answer: Message) -> int:
 
 
 def error_reply(answer: Message, sent: dict[int, Message]) -> ErrorReply | None:
-    """Parse an NLMSG_ERROR; None for an acknowledgement. `sent` has the requests by their sequence numbers."""
+    """Parse an NLMSG_ERROR. Return None for an acknowledgement. `sent` contains the requests by sequence number."""
     code = errno_of(answer)
     if code == 0:
         return None

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Replace files, whole or not at all.
+"""Replace files atomically.
 
 `Place` resolves a path once, step by step, to an open folder and a name in it. The file is checked and replaced by
-folder and name, so that a link which changes in between has no effect. Every error is an `OSError` with a `strerror`
-for users.
+folder and name, so that a link that changes in between has no effect. Every error is an `OSError` whose `strerror` can
+be shown to users.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import IO
 
 from .client import input_file
 
-#: The kernel follows no more links on one path.
+#: The maximum number of links on one path, as in the kernel.
 _MOST_LINKS = 40
-# Neither O_PATH nor O_TMPFILE exists on other systems, where reports can be written, too
+# O_PATH and O_TMPFILE do not exist on other systems, on which reports can also be written
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 #: The errors of file systems and kernels without O_TMPFILE.
@@ -27,11 +27,11 @@ _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 class Place:
-    """Where a path leads: an open folder, and the name of a file in it, which may be absent. Close it after use.
+    """The target of a path: an open folder, and the name of a file in it, which may be absent. Close it after use.
 
-    Links are followed if they belong to root or to this user and lie in a folder where no other user may write. With
-    `beneath`, the path starts in that folder, which must not be a link, and links must not lead out of it. With `make`,
-    missing folders are created with that mode.
+    Links are followed if they belong to root or to this user, and are in a folder to which no other user can write.
+    With `beneath`, the path starts in that folder, which must not be a link, and links must not lead out of it. With
+    `make`, missing folders are created with that mode.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Place:
         self._make = make
         self._follow_last = follow_last
         self._links = 0
-        #: With `beneath`, from that folder on; else one.
+        #: With `beneath`, the open folders from that folder on, otherwise only the last one.
         self._folders: list[int] = []
         try:
             self._enter(os.open("/" if path[:1] == "/" else ".", _FOLDER) if beneath is None else _opened(beneath))
@@ -68,24 +68,24 @@ class Place:
 
     @property
     def folder(self) -> int:
-        """The descriptor of the folder."""
+        """The file descriptor of the folder."""
         return self._folders[-1]
 
     def key(self) -> tuple[int, int, str]:
-        """The same for two paths that lead here."""
+        """Return a key that is equal for all paths to this place."""
         folder = os.fstat(self.folder)
         return folder.st_dev, folder.st_ino, self.name
 
     def status(self) -> os.stat_result | None:
-        """The status of the file, None if it is absent."""
+        """Return the status of the file, None if it is absent."""
         return self._status(self.name)
 
     def open(self) -> IO[bytes]:
-        """The file, open for reading."""
+        """Open the file for reading."""
         return input_file.binary(self.name, self.folder)
 
     def read(self, largest: int = input_file.LARGEST) -> bytes | None:
-        """The content of the file, None if it is absent."""
+        """Return the content of the file, None if it is absent."""
         try:
             file = self.open()
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class Place:
             return input_file.content(file, largest)
 
     def names(self) -> list[str]:
-        """The names of all files in the folder."""
+        """Return the names of all files in the folder."""
         descriptor = _listable(self.folder)
         try:
             return os.listdir(descriptor)
@@ -108,7 +108,7 @@ class Place:
             return None
 
     def _resolve(self, path: str) -> str:
-        """Go to the folder, and return the name in it."""
+        """Open the folder of the file, and return the name of the file in it."""
         left = path.split("/")[::-1]
         while True:
             if left[0] in ("", ".", ".."):
@@ -135,13 +135,13 @@ class Place:
     def _go_up(self) -> None:
         if self._beneath is None:
             self._enter(os.open("..", _FOLDER, dir_fd=self.folder))
-        elif len(self._folders) > 1:  # back, and not by "..", for the folder may have been moved
+        elif len(self._folders) > 1:  # not through "..", because the folder may have been moved
             os.close(self._folders.pop())
         else:
             raise OSError(errno.ELOOP, f"a symbolic link leads out of {self._beneath}")
 
     def _followed(self, name: str, link: os.stat_result, is_folder: bool) -> list[str]:
-        """The steps to where a link leads, the last one first."""
+        """Return the steps of a link's target in reverse order."""
         self._links += 1
         if self._links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -150,7 +150,7 @@ class Place:
             if target.startswith("/"):
                 raise OSError(errno.ELOOP, f"the symbolic link {name} leads to {target}, out of {self._beneath}")
         elif is_folder and link.st_dev == _device_of_proc():
-            # Such as /proc/4711/root, the text of which does not say where the kernel goes
+            # Such as /proc/4711/root, whose text is not the path that the kernel follows
             self._enter(os.open(name, _FOLDER & ~os.O_NOFOLLOW, dir_fd=self.folder))
             return []
         else:
@@ -167,7 +167,10 @@ class Place:
             raise OSError(errno.ELOOP, f"the symbolic link {name} is in a directory where other users may write")
 
     def _compare_with_kernel(self) -> None:
-        """`OSError` unless the kernel follows the links, too, which it refuses on some mounts and in some folders."""
+        """Raise `OSError` unless the kernel finds the same file.
+
+        On some mounts and in some folders, the kernel does not follow links.
+        """
         own = self.status()
         try:
             kernels = os.stat(self.path)
@@ -181,7 +184,7 @@ class Place:
 
 
 class Replacement:
-    """A new file that takes the place of the one at a `Place` when `commit` is called.
+    """A new file that replaces the one at a `Place` when `commit` is called.
 
     Until then the file has no name, and disappears if the process is killed. On file systems without O_TMPFILE, it has
     a temporary name.
@@ -199,7 +202,7 @@ class Replacement:
         self.discard()
 
     def commit(self) -> None:
-        """Write everything to the disk, and put the file in place."""
+        """Write all data to the disk, and put the file in place."""
         self.file.flush()
         os.fsync(self.file.fileno())
         if self._name or not self._put_where_none_is():
@@ -226,13 +229,13 @@ class Replacement:
             else:
                 if os.path.exists(_link_to(descriptor)):
                     return descriptor
-                os.close(descriptor)  # without /proc, it could get no name
-        # Neither longer than a file's name may be, nor read at boot as one in .conf
+                os.close(descriptor)  # without /proc, it cannot be linked
+        # Short enough for a file name, and without .conf, so that it is not read at boot
         self._name = f".conntrack-{os.urandom(8).hex()}.new"
         return os.open(self._name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
 
     def _put_where_none_is(self) -> bool:
-        """Give the file its name, unless there is one with this name."""
+        """Link the file to its name. Return False if a file with this name exists."""
         if self._place.status() is not None:
             return False
         try:
@@ -282,7 +285,7 @@ def _listable(folder: int) -> int:
 
 
 def _sync(folder: int) -> None:
-    """Have the kernel write to the disk which files a folder has; not where this user may not list them."""
+    """Write the directory entries of a folder to the disk, unless this user may not list them."""
     with contextlib.suppress(PermissionError):
         descriptor = _listable(folder)
         try:

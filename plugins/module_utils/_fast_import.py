@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compile what a module imports once, where Python would do it twice.
+"""Compile the imports of a module once instead of twice.
 
-Ansible sends a module to the target in a zip file with all that it imports, and there Python compiles it anew in
-each task. Up to 3.13 it does so twice: to make the spec of a module it asks the importer of zip files for
-the module's file name, which compiles the module to see whether it has come from a `.py` or a `.pyc`, and to
-execute the module it compiles it again. Most of what a task costs before it begins is that.
+Ansible sends a module and its imports to the target in a zip file, and Python compiles them in each task. Up to 3.13,
+Python compiles them twice. To create the spec of a module, it requests the file name from the importer for zip files,
+which compiles the module to find out whether its source is a `.py` or a `.pyc` file. To execute the module, it is
+compiled again. This is most of the time that a task takes to start.
 
-Nothing but the time depends on this: where anything is not as expected, imports go on as before.
+Only the time depends on this importer: in any unexpected situation, imports work as before.
 
 Source: zipimport.zipimporter.get_filename and importlib.util.spec_from_loader in Python 3.8 to 3.13.
 """
@@ -20,7 +20,7 @@ import zipimport
 
 
 class SourceImporter(zipimport.zipimporter):
-    """An importer of Python source in a zip file, which names a module's file without a look inside."""
+    """An importer for Python source in a zip file that returns the file name of a module without compiling it."""
 
     def get_filename(self, fullname: str) -> str:
         path = os.path.join(self.archive, self.prefix, fullname.rpartition(".")[2])
@@ -28,11 +28,11 @@ class SourceImporter(zipimport.zipimporter):
 
 
 def compile_once() -> None:
-    """Import what is beside and below this file through `SourceImporter`, if it is in the zip file of a task.
+    """Use `SourceImporter` for later imports from the folder of this file, and below it, if it is in a task's zip file.
 
-    What is imported before this is called has been compiled twice.
+    Modules that were imported before this call have been compiled twice.
     """
-    # Ansible tells the module that it runs, which is __main__ then, where the zip file is.
+    # Ansible sets the path of the zip file in the module that it runs, which is __main__.
     payload = getattr(sys.modules.get("__main__"), "_modlib_path", None)
     if sys.version_info < (3, 14) and isinstance(payload, str):
         folder = os.path.dirname(__file__)
@@ -43,7 +43,7 @@ def compile_once() -> None:
 def _install(folder: str) -> None:
     def importer(path: str) -> SourceImporter:
         if path != folder and not path.startswith(folder + os.sep):
-            raise ImportError(path)  # which has Python ask the next one
+            raise ImportError(path)  # Python then uses the next importer
         return SourceImporter(path)
 
     sys.path_hooks.insert(0, importer)

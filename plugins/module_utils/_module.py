@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules have in common: the namespace, results, errors.
+"""Common functions of the modules: the network namespace, results and errors.
 
-A module imports at its top what its options need and no more, and what its task needs in the task, which `run`
-calls: what is imported from then on is compiled once (see `importing`).
+At its top, a module imports only what its options need. Its task, which `run` calls, imports the rest: from then on,
+imports are compiled only once (see `_fast_import`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ._fast_import import compile_once
 
 NETNS: dict[str, Any] = {"netns": {"type": "str"}}
-#: The largest number of entries that an option can name.
+#: The largest value of an option that is a number of entries.
 LARGEST_COUNT = 0xFFFFFFFF
-#: Bits of an integer that is shown in full.
+#: The maximum size in bits of an integer that is shown in full.
 _LONGEST_INTEGER = 1024
 REPORT_LIMIT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}}
 
@@ -35,10 +35,11 @@ def run(
     nothing_done: dict[str, Any],
     reads_only: bool = False,
 ) -> None:
-    """Run a task in the namespace asked for and exit with its result, or fail with one sentence.
+    """Run a task in the requested network namespace. Exit with its result, or fail with a message.
 
-    `nothing_done` has every key of the result; a failure returns it, with what a `PartialFailure` says was done
-    in its place. If a module that can change something refuses its options, the message says that nothing was changed.
+    `nothing_done` contains every key of the result. A failure returns it, updated with the result of a
+    `PartialFailure`. If options are invalid, the message of a module that can change something ends with the sentence
+    that nothing was changed.
     """
     compile_once()
     from .client.errors import ConntrackError, InvalidValue, PartialFailure, nothing_changed
@@ -59,7 +60,7 @@ def run(
 
 
 def _warn(module: AnsibleModule, result: dict[str, Any]) -> None:
-    """Take the warnings out of a result, and show them; since ansible-core 2.19 a result may not have any."""
+    """Remove the warnings from a result, and show them. Since ansible-core 2.19 a result may not contain warnings."""
     from .client.errors import readable
 
     for sentence in result.pop("warnings", ()):
@@ -67,7 +68,7 @@ def _warn(module: AnsibleModule, result: dict[str, Any]) -> None:
 
 
 def _enter_namespace(module: AnsibleModule) -> None:
-    """Enter the network namespace of the option `netns` for good: the process ends soon."""
+    """Enter the network namespace of the option `netns`, without return: the process ends soon."""
     name = module.params.get("netns")
     if name is None:
         return
@@ -77,7 +78,7 @@ def _enter_namespace(module: AnsibleModule) -> None:
 
 
 def check_not_negative(module: AnsibleModule, *options: str) -> None:
-    """Raise `InvalidValue` for a count that is null, below zero, or larger than any table."""
+    """Raise `InvalidValue` for an option that is null, negative, or larger than any table."""
     for option in options:
         value = module.params[option]
         if value is None or not 0 <= value <= LARGEST_COUNT:
@@ -93,7 +94,10 @@ def check_not_negative(module: AnsibleModule, *options: str) -> None:
 
 
 def _shown(module: AnsibleModule, option: str) -> str:
-    """The value of an option for a message, and for the result: Python writes no integer of thousands of digits."""
+    """Return the value of an option for a message, and replace it in the result if it is a huge integer.
+
+    Python does not convert integers with thousands of digits to text.
+    """
     value = module.params[option]
     if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
         module.params[option] = f"an integer of {value.bit_length()} bits"

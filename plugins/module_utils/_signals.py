@@ -8,26 +8,26 @@ import contextlib
 import signal
 from typing import Callable, Iterable, Iterator, Sequence
 
-#: The signals that `kill` and `timeout` send, and that a session's processes receive when it is disconnected.
+#: The signals that `kill` and `timeout` send, and that the processes of a session receive when it is disconnected.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """A signal ends the process. It is not an `Exception`, so that no handler of exceptions stops it."""
+    """A signal ends the process. It is not an `Exception`, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
 def cleanup_on_signal() -> Iterator[None]:
-    """Let a signal of `_ENDING` leave the block as an exception, and end the process afterwards.
+    """Raise `Terminated` in the block for a signal of `_ENDING`, and end the process after the clean-up.
 
-    Ignored signals, as under nohup, stay ignored, and handlers of others stay. Outside the main thread nothing is
-    handled: Python has signals only there.
+    Ignored signals, as under nohup, stay ignored, and other handlers stay in place. Outside the main thread, signals
+    are not handled, because Python delivers them only there.
     """
     came: list[int] = []
 
     def end(number: int, _frame: object) -> None:
         came.append(number)
-        if len(came) == 1:  # a second one must not interrupt the clean-up
+        if len(came) == 1:  # a second signal must not interrupt the clean-up
             raise Terminated
 
     with _handling(end, _ENDING, came):
@@ -36,10 +36,10 @@ def cleanup_on_signal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Defer a signal of `_ENDING`, or an interrupt from the keyboard, to the end of the block.
+    """Defer a signal of `_ENDING`, or a keyboard interrupt, to the end of the block.
 
-    For two requests that make one change: between them, only this process knows the entry that the user wants.
-    As with `cleanup_on_signal`, handlers of others stay, and outside the main thread nothing is deferred.
+    For a change that takes two requests: between them, the wanted entry exists only in the memory of this process. As
+    with `cleanup_on_signal`, other handlers stay in place, and outside the main thread signals are not deferred.
     """
     came: list[int] = []
 
@@ -52,7 +52,7 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, object], None], numbers: Iterable[int], came: Sequence[int]) -> Iterator[None]:
-    """Handle those of the signals that have Python's own handlers; behind the block, raise the first that came."""
+    """Handle the signals that have Python's default handlers. After the block, raise the first signal received."""
     taken = {
         number: before
         for number, before in ((number, signal.getsignal(number)) for number in numbers)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A declaration for a whole gateway: what it may hold, and what is read of it.
+"""The declaration for a whole gateway: its options, and the parser.
 
-`CONFIG` is the one truth. The module's own options are its upper levels, the JSON Schema is made from it, and
-`read_declaration` keeps to it, on the controller as on the target.
+`CONFIG` is the single definition. Its upper levels are the options of the module. The JSON Schema is generated from it,
+and `read_declaration` uses it on the controller and on the target.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 
 def several(options: dict[str, Any]) -> dict[str, Any]:
-    """An option that is a list of things, each with these options."""
+    """Return an option that is a list of dictionaries with these options."""
     return {"type": "list", "elements": "dict", "options": options}
 
 
-#: How far to go where an entry is there already, and where what is not declared goes.
+#: Options for existing entries, and for the purge of entries that are not declared.
 _POLICY = {name: option for name, option in {**PRESENT, **SCOPE}.items() if name not in ("state", "keep_ssh")}
 
-#: The sections of a declaration, in the order in which they are applied; each holds what a module of its own takes.
-#: What is `raw` is a match.
+#: The sections of a declaration, in the order in which they are applied. Each has the options of a separate module.
+#: Options of type `raw` are matches.
 CONFIG: dict[str, Any] = {
     "settings": group({**SETTINGS, **PERSISTENCE}),
     "timeout_policies": several(TIMEOUT_POLICY),
     "absent": {"type": "list", "elements": "raw"},
-    # A list that is not there would be none, and with a purge all that is in scope would go
+    # Without `required`, a missing list would be empty, and a purge would delete all entries in scope
     "entries": group({"declared": {**several(ENTRY), "required": True}, **_POLICY}),
     "expectations": several({**EXPECTATION, **PRESENT}),
 }
 
 
 def outline() -> dict[str, Any]:
-    """The options of a declaration, without those that other modules document."""
+    """Return the options of a declaration, without the suboptions that other modules document."""
     sections = {name: _closed(option) for name, option in CONFIG.items()}
     entries = CONFIG["entries"]["options"]
     return {**sections, "entries": group({name: _closed(option) for name, option in entries.items()})}
@@ -62,7 +62,7 @@ def _closed(option: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in option.items() if key != "options"}
 
 
-#: What may be written for a truth value, as for any option of Ansible's.
+#: The words for a boolean, as Ansible accepts them.
 WORDS: dict[str, bool] = {
     spelled: truth
     for truth, words in ((True, "yes on true y t 1"), (False, "no off false n f 0"))
@@ -72,7 +72,7 @@ WORDS: dict[str, bool] = {
 
 
 def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, ValidationErrors]:
-    """What a document declares, as far as it can be read, and all that is wrong with it."""
+    """Parse a document. Return the valid parts of the declaration, and all errors."""
     from .._reconcile.desired_config import Declaration, contradictions
     from .._source.faults import ValidationErrors
 
@@ -103,7 +103,7 @@ def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, Validatio
 
 
 def config_of(module: AnsibleModule, labels: LabelMap) -> Declaration:
-    """The declaration of the options `config` and `src`. Raises `InvalidValue`, with all that is wrong with it."""
+    """Return the declaration in the options `config` and `src`. Raises `InvalidValue` with all errors in it."""
     from ..client.errors import InvalidDocument, InvalidValue
 
     raw, path = module.params["config"], module.params["src"]
@@ -124,7 +124,7 @@ def config_of(module: AnsibleModule, labels: LabelMap) -> Declaration:
 
 
 def _given(raw: Any, options: Mapping[str, Any], key: str, faults: ValidationErrors) -> dict[str, Any]:
-    """Each option with what is given for it, or its default; with a fault, as if it were not given."""
+    """Return each option with its value, or with its default if it is absent or invalid. Record the errors."""
     from ..client.entry.nested import no_such_key
     from ..client.errors import quoted
 
@@ -142,7 +142,10 @@ def _given(raw: Any, options: Mapping[str, Any], key: str, faults: ValidationErr
 
 
 def _value(raw: Any, option: Mapping[str, Any], key: str) -> Any:
-    """What is given for an option, if it is of its type; what it may be besides, others know."""
+    """Return the value of an option if it has the right type. Other parsers check the value itself.
+
+    Raises `InvalidValue`.
+    """
     from ..client.codec.types import parse_integer
     from ..client.errors import InvalidValue, quoted
 
@@ -169,7 +172,7 @@ def _value(raw: Any, option: Mapping[str, Any], key: str) -> Any:
     return raw
 
 
-#: The bounds of numbers that no parser of the client's knows.
+#: The bounds of numbers that no other parser checks.
 _BOUNDS = {"timeout_min": (0, 0xFFFFFFFF), "use": (0, 0xFFFFFFFF)}
 _ANY = (-(1 << 63), (1 << 64) - 1)
 
@@ -231,7 +234,7 @@ def _scope(purge: bool, raw: Any, labels: LabelMap, faults: ValidationErrors) ->
 
 
 def _match(document: Any, steps: tuple[Any, ...], labels: LabelMap, faults: ValidationErrors) -> Match | None:
-    """The match to which these steps lead in a document."""
+    """Parse the match at a section and a position in a document. Return None if it has errors, which are recorded."""
     from ..client.match.match import parse_match
 
     section, place = steps

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An entry as options."""
+"""The options that describe an entry."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ENTRY: dict[str, Any] = {
 
 
 def declared_entry(params: dict[str, Any]) -> dict[str, Any]:
-    """The part of a module's parameters that declares an entry."""
+    """Return the parameters of a module that declare an entry."""
     declared = {key: params[key] for key in ENTRY if params.get(key) is not None}
     if not params["zone"]:
         del declared["zone"]

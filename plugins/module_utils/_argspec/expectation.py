@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An expectation as options."""
+"""The options that describe an expectation."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ EXPECTATION: dict[str, Any] = {
 
 
 def declared_expectation(params: dict[str, Any]) -> dict[str, Any]:
-    """The part of a module's parameters that declares an expectation."""
+    """Return the parameters of a module that declare an expectation."""
     return {key: params[key] for key in EXPECTATION if params.get(key) is not None}

@@ -15,7 +15,7 @@ LABEL_MAP: dict[str, Any] = {"label_map": {"type": "path"}}
 
 
 def labels_of(module: AnsibleModule) -> LabelMap:
-    """The label map of the option `label_map`, or the host's own."""
+    """Return the label map in the file that the option `label_map` names, or that of the host."""
     from ..client.entry.labels import LabelMap
 
     return LabelMap.read(module.params.get("label_map"))

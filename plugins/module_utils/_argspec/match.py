@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options `match` and `except`, and `all` where a module has it: which entries are meant."""
+"""The options that select entries: `match`, `except` and, if the module has it, `all`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from ..client.entry.labels import LabelMap
     from ..client.match.match import Match
 
-#: What options are that are not given. A null is refused: a template with an undefined variable often becomes a null.
+#: The values of absent options. A null is an error: a template with an undefined variable often becomes a null.
 _ALL, _NONE = "everything", "nothing"
 
 
 def absent(value: Any) -> tuple[Callable[[], Any]]:
-    """A `fallback` in place of a `default`: the value of an option that is not given. It is not documented."""
+    """Return a `fallback` with the value of an absent option. Unlike a `default`, it need not be documented."""
     return (lambda: value,)
 
 
 _EXCEPT: dict[str, Any] = {"type": "raw", "fallback": absent(_NONE)}
-#: For modules that read. They read every entry by default.
+#: Options of modules that only read. By default, they read every entry.
 MATCH: dict[str, Any] = {"match": {"type": "raw", "default": _ALL}, "except": _EXCEPT}
-#: For modules that change entries or wait for them. They need a match, or the option `all`.
+#: Options of modules that change entries or wait for them. They require a match, or the option `all`.
 REQUIRED_MATCH: dict[str, Any] = {"match": {"type": "raw", "fallback": absent(_ALL)}, "except": _EXCEPT}
 #: The maximum number of entries to change. A table never has more than the value of an absent limit.
 LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)}}
@@ -33,9 +33,9 @@ LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)
 def match_of(
     module: AnsibleModule, labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
 ) -> Match:
-    """What the options `match` and `except` of a module ask for.
+    """Return the match of a module's options `match` and `except`.
 
-    Raises `InvalidValue` where that is what the kernel does not record in this namespace.
+    Raises `InvalidValue`, also if the match needs values that the kernel does not record in this namespace.
     """
     return recorded(asked_for(module.params, labels, parse), "match or except")
 
@@ -43,10 +43,10 @@ def match_of(
 def asked_for(
     params: dict[str, Any], labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
 ) -> Match:
-    """What the options `match` and `except` ask for, everything where neither is given.
+    """Return the match of the options `match` and `except`. Without both, it matches everything.
 
-    With the option `all`, everything has to be asked for by name. `parse` knows the keys, those of entries unless
-    it is given.
+    If there is an option `all`, either `match` or `all` is required. `parse` parses a match; by default, one of
+    entries. Raises `InvalidValue`.
     """
     from ..client.errors import InvalidValue
     from ..client.match.match import EVERYTHING, parse_match
@@ -68,7 +68,7 @@ def asked_for(
 
 
 def recorded(match: Match, key: str) -> Match:
-    """The match. Raises `InvalidValue` where it asks for what the kernel does not record in this namespace."""
+    """Return the match. Raises `InvalidValue` if it needs values that the kernel does not record in this namespace."""
     if match.needs:
         from ..client.host.sysctl import check_recorded
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options `purge` and `scope`: whether, and where, what is not declared goes."""
+"""The options `purge` and `scope`: whether to delete entries that are not declared, and which ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..client.entry.labels import LabelMap
     from ..client.match.match import Match
 
-#: The value of `scope` if it is not given. A null is an error: templates with undefined variables often become nulls.
+#: The value of `scope` if it is absent. A null is an error: a template with an undefined variable often becomes a null.
 NO_SCOPE = "nothing"
 SCOPE: dict[str, Any] = {
     "purge": {"type": "bool", "default": False},
@@ -24,7 +24,7 @@ SCOPE: dict[str, Any] = {
 
 
 def scope_of(module: AnsibleModule, labels: LabelMap) -> Match | None:
-    """Where what is not declared goes; None where nothing does."""
+    """Return the match for the entries that a purge may delete, None without a purge. Raises `InvalidValue`."""
     from ..client.errors import InvalidValue
     from ..client.match.match import parse_match
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The settings as options."""
+"""The options for settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "hooks_lwtunnel": {"type": "bool"},
     "timeouts": {"type": "dict"},
 }
-#: Whether the settings come back with the next boot, and from where.
+#: Whether to store the settings for the next boot, and in which directory.
 PERSISTENCE: dict[str, Any] = {
     "persist": {"type": "bool", "default": False},
     "persist_in": {"type": "path", "default": "/etc"},

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A timeout policy as options."""
+"""The options that describe a timeout policy."""
 
 from __future__ import annotations
 

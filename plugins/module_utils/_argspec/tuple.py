@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A tuple as options: what entries and expectations have in common."""
+"""The options that describe a tuple. Entries and expectations share them."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ TUPLE: dict[str, Any] = {
 
 
 def group(options: dict[str, Any]) -> dict[str, Any]:
-    """An option that has these below it."""
+    """Return an option that is a dictionary with these suboptions."""
     return {"type": "dict", "options": options}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to become of entries, as options."""
+"""The options that change entries."""
 
 from __future__ import annotations
 

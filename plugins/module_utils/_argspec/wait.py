@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options `max_count`, `min_count` and `timeout`: what is waited for, and how long."""
+"""The options `max_count`, `min_count` and `timeout`: the goal, and the maximum time to wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._module import check_not_negative
 if TYPE_CHECKING:
     from .._operations.wait import Goal
 
-#: Seconds.
+#: The default timeout in seconds.
 TIMEOUT = 300
 WAIT: dict[str, Any] = {
     "max_count": {"type": "int"},
@@ -24,7 +24,7 @@ WAIT: dict[str, Any] = {
 
 
 def goal_of(module: AnsibleModule) -> Goal:
-    """What is waited for: that nothing is left, unless one of the options says otherwise."""
+    """Return the goal that the options set. By default, no entry may match. Raises `InvalidValue`."""
     from .._operations.wait import Goal
 
     for option in ("max_count", "min_count"):
@@ -36,7 +36,7 @@ def goal_of(module: AnsibleModule) -> Goal:
 
 
 def seconds_of(module: AnsibleModule) -> float:
-    """How long to wait."""
+    """Return the timeout in seconds. Raises `InvalidValue` if it is negative or not finite."""
     seconds: float = module.params["timeout"]
     if seconds < 0 or not math.isfinite(seconds):
         from ..client.errors import InvalidValue

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Zero the counters of what matches, and lose no count on the way.
+"""Zero the counters of matching entries without losing a count.
 
-The kernel reads and resets a counter at once, so the values given are the ones that were reset.
-Where everything is meant, one dump does it; else the table is read first and each entry that
-matches is zeroed by itself.
+The kernel reads and resets a counter in one step, so the values returned are the values that were reset. Without a
+match, one dump resets all counters. With a match, the table is read first, and then each matching entry is zeroed.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ class ZeroingFailed(PartialFailure):
 
 
 class _Tally:
-    """What was zeroed: how many entries, the sum of their counters, and the first of them."""
+    """The entries that were zeroed: their number, the sums of their counters, and the first `report_limit` entries."""
 
     def __init__(self, report_limit: int) -> None:
         self.matched = self.zeroed = self.gone = 0
-        #: Entries without counters, which began before accounting was turned on.
+        #: The number of entries without counters, which were created before accounting was turned on.
         self.uncounted = 0
         self.shown: list[Entry] = []
         self._sums = dict.fromkeys(_COUNTERS, 0)
@@ -67,7 +66,7 @@ class _Tally:
 
 
 def check_accounting() -> None:
-    """`ConntrackError` where the kernel counts nothing in this namespace."""
+    """Raise `ConntrackError` if accounting is off in this namespace."""
     if sysctl.read("accounting") == 0:
         raise ConntrackError(
             "Accounting is off, so there is nothing to zero; turn it on with conntrack_settings "
@@ -76,7 +75,7 @@ def check_accounting() -> None:
 
 
 def warning_of(result: Document) -> str | None:
-    """The warning about entries that have no counters."""
+    """Return the warning about entries without counters, None if there are none."""
     count = result["uncounted"]
     if not count:
         return None
@@ -88,15 +87,15 @@ def warning_of(result: Document) -> str | None:
 
 
 def has_counted(entry: Entry) -> bool:
-    """Whether a counter of the entry is above zero."""
+    """Return whether a counter of the entry is above zero."""
     return any(entry.get(key) for key in _COUNTERS)
 
 
 def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_mode: bool) -> Document:
-    """Zero the counters of the entries that match and return what they were, as a module's result.
+    """Zero the counters of matching entries and return the module's result, with the counters before.
 
-    Raises `ZeroingFailed` where the kernel refused some, after all others, and where the answer
-    that had an entry's counts was lost.
+    Raises `ZeroingFailed` if the kernel refused an entry or an answer with counts was lost, after zeroing the others;
+    if a dump that zeroes all counters fails; and if no matching entry has counters and /proc/sys cannot be read.
     """
     tally = _Tally(report_limit)
     everything = match is EVERYTHING
@@ -137,7 +136,7 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
 
 
 def _check_known(result: Document) -> None:
-    """`ZeroingFailed` where no entry has counters and /proc does not show whether accounting is on."""
+    """Raise `ZeroingFailed` if no matching entry has counters and /proc does not show whether accounting is on."""
     if 0 < result["matched"] == result["uncounted"] and sysctl.read("accounting") is None:
         try:
             sysctl.check_mounted()
@@ -159,7 +158,7 @@ def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
 
 
 def _key_of(entry: Entry) -> Entry:
-    """What a request has to say of an entry; there may be a million of them."""
+    """Return only the keys of an entry that a request contains, to save memory: there may be a million entries."""
     return {key: entry[key] for key in _KEYS if key in entry}
 
 

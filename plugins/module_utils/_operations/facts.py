@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's connection tracking at a glance, by subsets; one pass over the table at most.
+"""Facts about the connection tracking of a host, by subsets, from at most one dump of the table.
 
-Each subset imports what it needs: a target compiles every import of every task anew.
+Each subset imports its own modules, because the target compiles every import again in each task.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ SUBSETS = (
 
 
 def chosen(gather_subset: Sequence[str]) -> set[str]:
-    """The subsets that a list of names and `!names` means; `min` is there unless it is excluded.
+    """Return the subsets that a list of names and `!names` selects. `min` is included unless `!min` excludes it.
 
-    As with Ansible's own facts, what is named is there although `!all` is, whatever their order.
+    As in Ansible's own facts, a named subset is included even with `!all`, in any order. Raises `InvalidValue` for an
+    unknown name.
     """
     wanted: set[str] = set()
     named: set[str] = set()
@@ -53,7 +54,7 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
 
 
 def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10) -> Document:
-    """The subsets asked for, in one document."""
+    """Return the requested subsets in one document."""
     facts: Document = {}
     if "min" in subsets:
         facts.update(_fill(table))
@@ -79,7 +80,7 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
 
 
 def warning_of(subsets: set[str]) -> str | None:
-    """The warning about settings that cannot be read."""
+    """Return the warning about settings that cannot be read, None if there is nothing to warn about."""
     from ..client.host import sysctl
 
     try:
@@ -108,7 +109,7 @@ def _setting(name: str) -> Any:
 
 
 def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
-    """What every CPU counted, and all of them together."""
+    """Return the counters of each CPU and their sums."""
     total: Counter[str] = Counter()
     for counts in per_cpu.values():
         total.update(counts)
@@ -151,7 +152,7 @@ def _expectations(table: Table) -> Document:
 
 
 def _timeout_policies(table: Table) -> list[Document] | None:
-    """None where the kernel knows no timeout policies."""
+    """Return the timeout policies by name, None if the kernel does not support them."""
     from ..client import timeout_policy
 
     try:

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Delete the entries, or the expectations, that match, and nothing else.
 
-The table is read, and each entry that matches is deleted by its tuple, zone and id, so that an entry that has taken
-its place meanwhile stays. Without a limit, entries are deleted while the rest of the table is still being read,
-unless the match needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used. It
-is no faster, and it does not return the entries that it deletes.
+The table is read, and each matching entry is deleted by its tuple, zone and id. A new entry with the same tuple is
+therefore kept. Without a limit, entries are deleted while the rest of the table is still being read, unless the match
+needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used: it is not faster, and
+it does not return the deleted entries.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ METHOD = "delete"
 
 
 class FlushFailed(PartialFailure):
-    """Not all that matches was removed."""
+    """Not all matching entries were deleted."""
 
 
 class DeletionPlan(Visitor):
-    """The entries to delete: those that match and carry none of the connections in `keep`.
+    """The entries to delete: those that match and do not belong to a connection in `keep`.
 
-    `count` is their number, and `shown` has the first `report_limit`. `kept` is the number of entries that match and
-    stay. Nothing is deleted beyond `limit`.
+    `count` is their number, and `shown` contains the first `report_limit` of them. `kept` is the number of matching
+    entries that are not deleted. No more than `limit` entries are deleted.
     """
 
-    #: The table, as the option `table` names it.
+    #: The value of the option `table`.
     table_name = "conntrack"
 
     def __init__(
@@ -66,17 +66,17 @@ class DeletionPlan(Visitor):
         return self._table.count()
 
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
-        """Find the entries, and call `between` from time to time. In check mode, make no requests."""
+        """Find the entries, and call `between` after each datagram. In check mode, build no requests."""
         self._most = 0 if check_mode else self.limit
         self._requests = self._table.delete_requests()
         self._table.scan(self, self.match.where, between=between)
 
     def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
-        """Delete the entries found so far, with `last` to the last one; yield None or the error for each."""
+        """Delete the entries of full batches, with `last` all that are left. Yield None or the error of each."""
         return self._table.delete_batches(self._requests.drain(last))
 
     def includes(self, entry: Values) -> bool:
-        """Whether an entry is one of those to delete."""
+        """Return whether the plan deletes an entry."""
         return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:
@@ -108,7 +108,7 @@ class DeletionPlan(Visitor):
 
 
 class ExpectationDeletionPlan(DeletionPlan):
-    """The expectations to delete. There are few, so all are read first."""
+    """The expectations to delete. There are few of them, so all are read first."""
 
     table_name = "expect"
 
@@ -152,7 +152,7 @@ class DeletionProgress:
         self.failure: KernelError | None = None
 
     def start(self, check_mode: bool) -> None:
-        """Find what to delete, and if possible, delete it while the rest is being read."""
+        """Find the entries and, if possible, delete them while the rest is being read."""
         plan = self.plan
         at_once = plan.limit >= UNLIMITED and not check_mode and not plan.match.needs
         plan.read(check_mode, self._delete_pending if at_once else None)
@@ -177,22 +177,22 @@ class DeletionProgress:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was deleted, or may have been."""
+        """Whether an entry was deleted, or may have been."""
         return self.deleted > 0 or self.unknown > 0
 
     @property
     def doubt(self) -> str:
-        """The rest of a sentence with the number of failed deletions."""
+        """The clause about lost answers that follows the number of failed deletions, "" if no answer was lost."""
         return (
             f" (the answers for {self.unknown} of them were lost: they may have been removed)" if self.unknown else ""
         )
 
 
 def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = False) -> Document:
-    """Delete what is planned and return the result of the module.
+    """Delete the entries of a plan and return the module's result.
 
-    Raises `FlushFailed` if more than the limit match, before anything is deleted; if the kernel refused a deletion,
-    after all others; and if reading the table breaks off after the first deletion.
+    Raises `FlushFailed` if more entries than the limit match, before any deletion; if the kernel refused a deletion,
+    after all others; and if reading the table fails after the first deletion or refusal.
     """
     progress, resource, counted = DeletionProgress(plan), resource_of(plan.table_name), 0
 
@@ -202,7 +202,7 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
             "flushed": progress.deleted,
             "kept": plan.kept,
             "gone": progress.gone,
-            # Entries that came after the counting are in the table, too
+            # Entries that were created after the count are included
             "total": max(counted, plan.count + plan.kept),
             "entries": resource.to_documents(plan.shown, labels),
             "method": METHOD,

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read what matches, in an order, up to a limit."""
+"""Read matching entries, sort them, and return them up to a limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _expectations(table: Table, match: Match) -> Iterator[Entry]:
     return dump(table, match)
 
 
-#: How what matches is read from the kernel's tables, by the name of the option.
+#: Functions that read the matching entries of a table, by the value of the option `table`.
 TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
     "conntrack": lambda table, match: table.dump(where=match.where),
     "expect": _expectations,
@@ -33,18 +33,18 @@ TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
     "unconfirmed": lambda table, match: filter(match, table.unconfirmed()),
 }
 
-#: What an entry has always, though the kernel shows it only where it is not zero.
+#: Keys that the kernel omits when they are zero.
 _ABSENT_IS_ZERO = ("zone", "mark", "labels")
-#: What an entry shows of its translation, which is derived from other keys.
+#: Keys of the address translation, which are derived from other keys.
 _TRANSLATED = tuple(f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
-#: Not of a document, and so nothing to sort by.
+#: Keys that no document contains. They are not sort keys.
 _UNSEEN = (
     *("mark_mask", "status_mask", "labels_mask"),
     *(f"{key}_{bound}" for key in _TRANSLATED for bound in ("min", "max")),
 )
 
 
-#: What the kernel must record for a key to sort by, by the first part of the key.
+#: The recording (`accounting` or `timestamps`) that a sort key needs, by the first part of the key.
 _NEEDS = {"bytes": "accounting", "packets": "accounting", "counters": "accounting", "timestamps": "timestamps"}
 
 
@@ -58,7 +58,10 @@ def _translation(end: str, what: str) -> Callable[[Entry], Any]:
 
 
 def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
-    """What to order entries by: a key of theirs, or `bytes` or `packets` of both directions."""
+    """Return the sort function for a key of an entry, or for `bytes` or `packets` of both directions.
+
+    Raises `InvalidValue` for any other name.
+    """
     if name in ("bytes", "packets") and resource is ENTRIES:
         return _total(name)
     if resource is ENTRIES and name in _TRANSLATED:
@@ -76,7 +79,7 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
 
 
 def check_order(sort_by: str | None, resource: Resource = ENTRIES) -> None:
-    """`InvalidValue` for no key to sort by, and for one that the kernel does not record in this namespace."""
+    """Raise `InvalidValue` for an unknown sort key, and for one that the kernel does not record in this namespace."""
     if sort_by is None:
         return
     sort_key(sort_by, resource)
@@ -95,9 +98,9 @@ def collect(
     labels: LabelMap,
     resource: Resource = ENTRIES,
 ) -> Document:
-    """`{"entries": […], "matched": …, "truncated": …}` of entries that match; no more than `limit` are kept in memory.
+    """Return `{"entries": […], "matched": …, "truncated": …}`. No more than `limit` entries are kept in memory.
 
-    Entries without the key to sort by come last.
+    Entries without the sort key come last.
     """
     matched = 0
     key = None if sort_by is None else sort_key(sort_by, resource)
@@ -125,9 +128,9 @@ def _first(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
 def _sorted(entries: Iterable[Entry], key: Callable[[Entry], Any], reverse: bool, limit: int) -> list[Entry]:
     def order(entry: Entry) -> Any:
         value = key(entry)
-        size = len(value) if isinstance(value, bytes) else 0  # families apart
+        size = len(value) if isinstance(value, bytes) else 0  # keep the families separate
         known = value is not None
         return (known is reverse, (size, value) if known else ())
 
     choose = heapq.nlargest if reverse else heapq.nsmallest
-    return choose(max(limit, 1), entries, key=order)[:limit]  # for none at all they would not be read
+    return choose(max(limit, 1), entries, key=order)[:limit]  # heapq would not read the entries for a limit of 0

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Resources: what a table contains, entries or expectations, and how to choose, name and show one.
+"""Resources: the contents of a table (entries or expectations), and the functions to match, describe and show them.
 
-Only tasks about expectations import the functions for them, since each task compiles its imports anew.
+Only tasks about expectations import the functions for expectations, because each task compiles its imports again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Resource(NamedTuple):
-    """One kind of resource; `prefix` is the key of the tuple that a match is about."""
+    """A kind of resource. `prefix` is the key of the tuple to which a match applies."""
 
     noun: str
     prefix: str
@@ -33,7 +33,7 @@ ENTRIES = Resource("entries", "original", ENTRY, parse_match, describe, to_docum
 
 
 def resource_of(table: str) -> Resource:
-    """Return the resource in the table that the option `table` names."""
+    """Return the resource for a value of the option `table`."""
     if table != "expect":
         return ENTRIES
     from ..client.expectation.expectation import EXPECTATION, describe, parse_match, to_document

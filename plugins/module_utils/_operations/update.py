@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Change every entry that matches, where it differs from what is wanted, and nothing else of it.
+"""Change the keys of matching entries that differ from the wanted values, and no other keys.
 
-The table is read, every entry that matches is compared, and the keys that differ are sent in batches while the
-rest is still being read. Should the kernel refuse one of them, what came before it stays, for it applies them
-one after the other: so the entry is read back, and what is left is sent without the key that was refused.
+The table is read, each matching entry is compared, and the differing keys are sent in batches while the rest is still
+being read. The kernel applies the keys one after the other. If it refuses a key, the keys applied before stay changed.
+The entry is then read back, and the remaining keys are sent without the refused one.
 
-By its tuple and zone alone the kernel finds the entry to change. One that took the place of another between the
-reading and the change is told from it, by its id, only where it is read back.
+The kernel finds the entry by tuple and zone, not by id. A new entry that replaced the old one after the table was read
+is detected, by its id, only if it is read back.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from ..client.table import UNLIMITED, Table
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
-#: What can be set, as the option `set` names it.
+#: The keys of the option `set`.
 KEYS = ("mark", "labels_add", "labels_remove", "timeout", "status", "helper")
-#: What the kernel changes first, and what then.
+#: The order in which the kernel changes the keys.
 _ORDER = ("helper", "timeout", "status", "mark", "labels")
-#: How often to send what is left of a change, as long as something is left of it.
+#: The maximum number of attempts to send the remaining keys of a change.
 _ATTEMPTS = 8
 
 
 class UpdateFailed(PartialFailure):
-    """Not all that matches is as wanted."""
+    """Not all matching entries have the wanted values."""
 
 
 class PlannedUpdate(NamedTuple):
-    """What is to be done about one entry: what will change, why the rest cannot, by its key, and what to send."""
+    """The update of one entry: its changes, the reasons by key why others are impossible, and the request."""
 
     actual: Entry
     changes: list[Change]
@@ -59,10 +59,10 @@ class PlannedUpdate(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What every entry is to have: keys of an entry, and masks beside those of which only some bits count.
+    """The wanted keys and values of every entry, with masks for keys of which only some bits count.
 
-    Bits of `status` are set, and others stay. The countdown is set to `timeout` where more seconds remain than
-    that, or fewer than `timeout_min`.
+    Bits of `status` are set; other bits stay. The timeout is set to `timeout` if more than `timeout` seconds remain, or
+    fewer than `timeout_min`.
     """
 
     declared: Entry
@@ -70,7 +70,7 @@ class Wanted(NamedTuple):
     labels: LabelMap = NO_LABELS
 
     def plan(self, actual: Entry) -> PlannedUpdate:
-        """What is to be done about this entry."""
+        """Return the update of an entry."""
         declared = self.declared
         if "status" in declared:
             declared = {**declared, "status": declared["status"] | actual.get("status", 0)}
@@ -84,15 +84,15 @@ class Wanted(NamedTuple):
         return PlannedUpdate(actual, changes, hindered, patch(changes, declared, actual) if changes else {})
 
     def without(self, *keys: str) -> Wanted:
-        """The same, but for these keys."""
+        """Return the wanted values without these keys."""
         dropped = {*keys, *(f"{key}_mask" for key in keys)}
         return self._replace(declared={key: value for key, value in self.declared.items() if key not in dropped})
 
 
 def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: LabelMap = NO_LABELS) -> Wanted:
-    """What the options `set` and `timeout_min` ask for. A key that is None counts as absent.
+    """Parse the options `set` and `timeout_min`. A key with the value None is ignored.
 
-    Raises `InvalidValue` with the path of the first fault.
+    Raises `InvalidValue` with the path of the first error.
     """
     given = {key: value for key, value in options.items() if value is not None}
     for key, value in given.items():
@@ -148,10 +148,10 @@ def update(
     report_limit: int = 100,
     check_mode: bool = False,
 ) -> Document:
-    """Change what matches, where it differs, and return what was done, in the form of a module's result.
+    """Change the matching entries that differ and return the module's result.
 
-    Raises `UpdateFailed` where more than `limit` match, before anything is changed; where the kernel refused
-    something, after all else; and where the table could not be read to its end.
+    Raises `UpdateFailed` if more than `limit` entries match, normally before any change; if the kernel refused a
+    change, after all others; and if reading the table fails after the first change or refusal.
     """
     updating = _Updating(table, wanted, report_limit)
     if limit < UNLIMITED or match.needs:  # an entry may lack the counters or timestamps that the match needs
@@ -187,7 +187,7 @@ def update(
 
 
 def _counted(table: Table, match: Match) -> tuple[int, list[Entry]]:
-    """The number of entries that match, and the first of them."""
+    """Return the number of matching entries, and the first of them for a message."""
     found, first = 0, []
     for row in table.rows(match.where):
         found += 1
@@ -197,12 +197,12 @@ def _counted(table: Table, match: Match) -> tuple[int, list[Entry]]:
 
 
 class _Updating:
-    """An update, as far as it has come."""
+    """The state of an update."""
 
     def __init__(self, table: Table, wanted: Wanted, report_limit: int) -> None:
         self.matched = self.updated = self.unchanged = self.gone = self.refused = 0
         self.changed = False
-        #: Of the reasons why something was not done the first: there may be a million.
+        #: The first error message. Only one is kept: there may be a million.
         self.refusal = ""
         self._table = table
         self._wanted = wanted
@@ -211,7 +211,7 @@ class _Updating:
         self._failed_entries: list[tuple[Entry, str]] = []
 
     def run(self, match: Match, most: int, check_mode: bool) -> None:
-        """Change what matches, or only say what would be; beyond `most` entries, nothing."""
+        """Change the first `most` matching entries. In check mode, only record the changes."""
         plans = self._plans(match, most)
         if check_mode:
             for plan in plans:
@@ -234,7 +234,7 @@ class _Updating:
                 self._go_on(plan, error)
 
     def _plans(self, match: Match, most: int) -> Iterator[PlannedUpdate]:
-        """What is to be done about each entry about which something can be done."""
+        """Yield the update of each entry that can be changed, and count the others."""
         for entry in self._table.dump(where=match.where):
             self.matched += 1
             if self.matched > most:
@@ -248,19 +248,19 @@ class _Updating:
                 self.unchanged += 1
 
     def _go_on(self, plan: PlannedUpdate, error: KernelError) -> None:
-        """See what came of an update that ended with this error, and make what is left, but for what is refused."""
+        """Read an entry back after an error, and send the remaining keys without the refused ones."""
         wanted, tried = self._wanted.without(*plan.hindered), plan
         reasons: dict[str, str] = {}
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 found = self._read_back(plan.actual)
             except KernelError as unread:
-                self.changed = True  # as far as is known
+                self.changed = True  # it may have been changed
                 self._fail(plan.actual, f"{error}. It may be changed in part, but it was not read back. {unread}", plan)
                 return
             if found is None or found.get("id") != plan.actual.get("id"):
                 if found is not None and isinstance(error, ResultUnknown) and not wanted.plan(found).changes:
-                    self.changed = True  # by its tuple, the update may have met the other one
+                    self.changed = True  # the update may have changed this other entry, which has the same tuple
                 self._lose(plan)
                 return
             reasons.update(_refused(wanted.plan(found), tried, error))
@@ -284,7 +284,7 @@ class _Updating:
         return None
 
     def _read_back(self, entry: Entry) -> Entry | None:
-        """The entry as it is now, or another in its place, None for none; asked once more if the answer is lost."""
+        """Return the entry that now has this tuple and zone, or None. Retry once if the answer is lost."""
         try:
             try:
                 return self._table.get(entry)
@@ -293,10 +293,10 @@ class _Updating:
         except NotFound:
             return None
 
-    # what became of an entry
+    # the result for an entry
 
     def _conclude(self, plan: PlannedUpdate, reasons: Mapping[str, str]) -> None:
-        """It was changed but for the keys for which there is a reason."""
+        """Record the result: all planned changes were made, except the keys in `reasons`."""
         done = [change for change in plan.changes if change.key not in reasons]
         if reasons:
             sentence = "; ".join(dict.fromkeys(reasons.values()))
@@ -306,7 +306,7 @@ class _Updating:
         self._note(plan, done, whole=not reasons)
 
     def _note(self, plan: PlannedUpdate, changes: list[Change], whole: bool = True) -> None:
-        """These changes were made; if they are the whole of what was wanted, it is updated."""
+        """Record changes. Count the entry as updated if all of its wanted changes were made."""
         if whole and not plan.hindered:
             self.updated += 1
         self.changed = self.changed or bool(changes)
@@ -314,12 +314,12 @@ class _Updating:
         self._changes += [(plan.actual, change) for change in changes[:room]]
 
     def _lose(self, plan: PlannedUpdate) -> None:
-        """It is gone, or another took its place."""
+        """Count an entry that is gone or was replaced by another."""
         if not plan.hindered:
             self.gone += 1
 
     def _fail(self, entry: Entry, sentence: str, plan: PlannedUpdate | None = None) -> None:
-        """Not all of it was done. Of an entry with a `plan`, what hindered it is counted already."""
+        """Record that an entry was not changed in full. An entry with hindered keys is counted only once."""
         if plan is None or not plan.hindered:
             self.refused += 1
         self.refusal = self.refusal or sentence
@@ -327,7 +327,7 @@ class _Updating:
             self._failed_entries.append((entry, sentence))
 
     def result(self) -> Document:
-        """All of it in the form of a module's result."""
+        """Return the module's result."""
         lines = sorted(
             (f"{describe(entry)}: {change.key}", _shown(change.before), _shown(change.after))
             for entry, change in self._changes
@@ -349,18 +349,18 @@ class _Updating:
 
 
 def _refused(left: PlannedUpdate, tried: PlannedUpdate, error: KernelError) -> dict[str, str]:
-    """Of what is left of an update that ended with this error, the keys that were refused, each with the reason."""
+    """Return the refused keys among the remaining changes of a failed update, each with the reason."""
     reasons = dict(left.hindered)
     if left.changes and not isinstance(error, (NotFound, ResultUnknown)):
         key = min((change.key for change in left.changes), key=_ORDER.index)
-        # If a packet has set a bit meanwhile, the kernel took the status for one that is to clear it
+        # If a packet set a status bit meanwhile, the kernel refused the request because it would clear that bit
         if key != "status" or left.actual.get("status") == tried.actual.get("status"):
             reasons[key] = str(error)
     return reasons
 
 
 def _named(entry: Entry) -> Document:
-    """What names an entry, as its document."""
+    """Return a document with the keys that identify an entry."""
     return to_document(patch((), {}, entry))
 
 

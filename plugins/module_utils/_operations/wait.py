@@ -1,25 +1,30 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait until what matches is gone, or is there.
+"""Wait until matching entries are gone, or until enough entries match.
 
-Only the table itself says that it is so: events, deadlines and the rate of change say when to look. Between two
-looks no list of what matches is kept. While an entry that was seen to match still does, not all are gone: of the
-entries that have most time left, a few are kept as witnesses, and it is they that are asked, which costs some ten
-microseconds each, be there a hundred entries or a million. Only when they no longer match is the table read again.
+Only a read of the table shows whether the goal is reached. Events, deadlines and the rate of change determine when to
+read it again. No list of the matching entries is kept between two reads.
 
-An event wakes who waits, and is not read: the witnesses know, and when events are lost, they know as well. For
-three things there is no event, so the witnesses are asked without one. An entry that expires is announced when
-the kernel's garbage collection meets it: a witness is asked at its deadline, which traffic may have moved. An
-entry that was created while nobody listened, with nf_conntrack_events=2, never has an event: a witness is asked
-some twenty times a second. And for a time, timeouts, counters and ages are what a match may ask for.
+As long as an entry that was read still matches, not all entries are gone. A few of the entries with the longest
+remaining timeouts are therefore kept as witnesses. Reading one witness takes about ten microseconds, whether the table
+has a hundred entries or a million. The table is read again only when too few witnesses match.
 
-Where witnesses cannot tell, because many may stay or because a number has to come, the table is read again when
-as many events were heard as there are entries lacking, and where no event need come, when the rate between
-the last two looks says that half of what is lacking is done.
+An event ends the pause, but its content is not read: the witnesses show the state, also if events were lost. In three
+cases there is no event, so the witnesses are read without one:
 
-If entries have to come, those that end before a look finds them count as well: their events are read. An entry counts
-as ended if its first event was received, it matched, and its last event was received before the look. The look does not
-find it, so no entry counts twice; and lost events make the number smaller, never larger.
+- An entry expires. Its event is sent only when the kernel's garbage collection reaches it, so a witness is read at its
+  deadline, which traffic may have moved.
+- An entry was created while no process listened, with nf_conntrack_events=2. It never has an event, so a witness is
+  read about twenty times a second.
+- The match depends on timeouts, counters or ages, which change without an event.
+
+There are no witnesses if many entries may stay, or if a number of entries has to come. The table is then read again
+when the number of received events reaches the number of missing entries. If changes need not cause an event, it is
+also read when half of the missing number is expected, at the rate between the last two reads.
+
+If entries have to come, entries that end before a read finds them count as well: their events are read. An entry counts
+as ended if its first event was received, it matched, and its last event was received before the read. The read does not
+find it, so no entry counts twice. Lost events make the number smaller, never larger.
 """
 
 from __future__ import annotations
@@ -43,67 +48,69 @@ from ..client.uapi import IPS_DYING
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
-#: Seconds between two questions to witnesses, or between two looks, at the least.
+#: The minimum number of seconds between two reads of witnesses, or of the table.
 SHORT = 0.02
-#: Seconds between two questions at the most, where witnesses may cease to match without an event.
+#: The maximum number of seconds between two reads of witnesses that may stop matching without an event.
 SILENT = 0.05
-#: Seconds between two looks at the most, where entries may come and go without an event.
+#: The maximum number of seconds between two reads of the table if entries may come and go without an event.
 UNHEARD = 1.0
-#: Witnesses may be asked for one part in so many of a processor's time.
+#: The reciprocal of the share of a CPU that reading witnesses may take.
 SHARE = 20
 #: Witnesses in reserve: the table is read again when they are used up.
 RESERVE = 64
-#: Where more entries than this may stay, they would have to have too many witnesses.
+#: If this number of entries or more may stay, no witnesses are used: there would be too many.
 FEW = 256
-#: A look that takes so many seconds of a processor is followed by as long a rest; a longer one by a longer rest, up to
-#: `LONGEST_REST` times as long, and a shorter one by next to none.
+#: A read that takes this number of CPU seconds is followed by a rest of the same length. The rest grows with the square
+#: of the CPU time, up to `LONGEST_REST` times the CPU time.
 HEAVY = 0.2
 LONGEST_REST = 3.0
-#: Events thrown away between two questions: those that are left wake again, and wait for nothing.
+#: Events discarded between two reads of witnesses. Those that are left end the next pause at once.
 FORGOTTEN = 64
 #: Events counted at a time.
 COUNTED = 512
-#: The maximum number of new entries whose events are followed. Those beyond it count only if a look finds them.
+#: The maximum number of new entries whose events are followed. Entries beyond it count only if a read finds them.
 FOLLOWED = 100_000
-#: Looks that may go wrong, one after the other, for what may go well the next time.
+#: The number of attempts to read the table if a dump is interrupted or its answer is lost.
 ATTEMPTS = 3
 
 
-#: Entries whose last event was sent, and that the kernel is about to take out of the table.
+#: Entries whose last event was sent, and that the kernel is about to remove from the table.
 _DYING = Match(MaskEquals("status", ((IPS_DYING, IPS_DYING),)))
 
 
 class TimedOut(PartialFailure):
-    """The time is up, and there are still too many, or too few."""
+    """The timeout has passed, and there are still too many matching entries, or too few."""
 
 
 class Goal(NamedTuple):
-    """No more than `number` entries match or, if `rising`, no fewer."""
+    """The condition to wait for: at most `number` entries match or, if `rising`, at least `number`."""
 
     number: int
     rising: bool = False
 
     def lacks(self, count: int) -> int:
-        """How many have to go, or to come; not above 0 where the goal is reached."""
+        """Return the number of entries that have to go, or to come. It is 0 or negative if the goal is reached."""
         return self.number - count if self.rising else count - self.number
 
     @property
     def witnesses(self) -> int:
-        """How many that match prove that the goal is not reached; 0 where they are too many to be asked."""
+        """The number of matching entries that prove that the goal is not reached, 0 if no witnesses are used."""
         return 0 if self.rising or self.number >= FEW else self.number + 1
 
 
 class Witness(NamedTuple):
-    """An entry that matched, and when it expires, by the monotonic clock, if no packet comes."""
+    """An entry that matched, and the time on the monotonic clock when it expires if no packet arrives."""
 
     entry: Entry
     deadline: float
 
 
 class Sight(NamedTuple):
-    """What a look at the table shows: how many match, the first of them, and witnesses, the most lasting before
-    the others. It began and ended at these times of the monotonic clock, and took so many seconds of a processor: on
-    a busy host, that is much less."""
+    """The result of a read: the number of matching entries, the first of them, and witnesses by descending deadline.
+
+    `began` and `ended` are times of the monotonic clock. `cost` is in CPU seconds, on a busy host much less than the
+    time between them.
+    """
 
     matching: int
     first: list[Entry]
@@ -114,12 +121,12 @@ class Sight(NamedTuple):
 
     @property
     def rest(self) -> float:
-        """How long to leave the table alone after it, for a host has other things to do."""
+        """Seconds to wait before the next read, to limit the load on the host."""
         return self.cost * min(LONGEST_REST, self.cost / HEAVY)
 
 
 class Listener:
-    """Hears that something happens to what may match; nothing where the kernel sends no events.
+    """Receives the events of entries that may match. It receives nothing if the kernel sends no events.
 
     If entries have to come (`rising`), it also reads the events, and counts the entries that come, match, and end.
     """
@@ -128,17 +135,17 @@ class Listener:
         self, match: Match, subscribe: Callable[..., Subscription] = Subscription, rising: bool = False
     ) -> None:
         self._match = match
-        #: Events do not show what changes without one.
+        #: Whether events are read. They do not show keys that change without an event.
         self.reads = rising and not match.needs and not is_time_dependent(match.term)
-        #: New entries: what events show of those that have not matched yet, and whether they have matched.
+        #: New entries by identity and id: their keys from events until they match, and whether they have matched.
         self._came: dict[tuple[Identity, Any], tuple[Entry, bool]] = {}
         #: The number of entries that came, matched, and ended.
         self.ended = 0
         self._subscription: Subscription | None = None
         with contextlib.suppress(EventsOff):
             self._subscription = subscribe(match=Match(immutable_part(match.term)))
-        #: Whether everything but an expiry is told, as far as is known. With nf_conntrack_events=1 it is not told of
-        #: entries from before that was set.
+        #: Whether all changes except expiry are known to cause an event. With nf_conntrack_events=1, entries from
+        #: before it was set have no events.
         self.complete = (
             self._subscription is not None
             and self._subscription.mode == EVENTS_ON
@@ -153,14 +160,14 @@ class Listener:
             self._subscription.close()
 
     def listen(self, until: float) -> bool:
-        """Whether something is heard before that time."""
+        """Wait for an event until that time. Return whether one was received."""
         if self._subscription is None:
             sleep(until)
             return False
         return self._subscription.wait(until - time.monotonic())
 
     def skip(self, most: int) -> float:
-        """Forget up to so many events that were heard; how many, more than any number where some were lost."""
+        """Remove up to `most` received events. Return their number, infinity if events were lost."""
         if self._subscription is None:
             return 0
         try:
@@ -170,7 +177,7 @@ class Listener:
             return math.inf
 
     def catch_up(self) -> None:
-        """Read the events that wait, if they are read."""
+        """Read up to `COUNTED` waiting events, if this listener reads events."""
         if self.reads:
             self.skip(COUNTED)
 
@@ -188,7 +195,7 @@ class Listener:
         if event.kind == "destroy":
             self.ended += known is not None and known[1]
         elif known is not None or (event.kind == "new" and len(self._came) < FOLLOWED):
-            # An update shows only what changed
+            # An update event contains only the changed keys
             before, matched = known or ({}, False)
             entry = {} if matched else {**before, **event.entry}
             matched = matched or self._match(entry)
@@ -196,14 +203,14 @@ class Listener:
 
 
 def sleep(until: float) -> None:
-    """Sleep until that time, if it is not over."""
+    """Sleep until that time on the monotonic clock. Return at once if it has passed."""
     seconds = until - time.monotonic()
     if seconds > 0:
         time.sleep(seconds)
 
 
 class Waiting:
-    """The looks at the table, and the time between them."""
+    """The reads of the table and the pauses between them."""
 
     def __init__(self, table: Table, match: Match, goal: Goal, report_limit: int, listener: Listener) -> None:
         self._table = table
@@ -215,11 +222,11 @@ class Waiting:
         self._before: Sight | None = None
 
     def lacks(self, sight: Sight) -> int:
-        """How many have to go, or to come, after that look."""
+        """Return the number of entries that have to go, or to come, after a read."""
         return self._goal.lacks(sight.matching + self._listener.ended)
 
     def look(self) -> Sight:
-        """Read the table."""
+        """Read the table. An interrupted dump or a lost answer is retried, up to `ATTEMPTS` reads."""
         self._listener.catch_up()
         for attempt in range(1, ATTEMPTS + 1):
             needed = self._goal.witnesses
@@ -236,7 +243,7 @@ class Waiting:
         return Sight(sample.count, sample.first, witnesses, began, time.monotonic(), cost)
 
     def pause(self, sight: Sight, until: float) -> None:
-        """Do nothing until another look may show something else, or the time is up."""
+        """Wait until another read can show a different result, or until the time is up."""
         if sight.witnesses:
             self._watch(sight.witnesses, until)
         else:
@@ -247,11 +254,11 @@ class Waiting:
     # with witnesses
 
     def _watch(self, witnesses: list[Witness], until: float) -> None:
-        """Until there are no longer as many witnesses as keep the goal from being reached."""
+        """Wait until fewer witnesses match than prove that the goal is not reached."""
         needed = self._goal.witnesses
         asked, gap, pause = time.monotonic(), SHORT, SHORT
         while True:
-            # Up to then, there are enough of them, unless an event says otherwise.
+            # Until then there are enough witnesses, unless there is an event.
             alarm = min(witnesses[needed - 1].deadline, asked + pause)
             self._listener.listen(min(until, max(alarm, asked + gap)))
             sleep(min(until, asked + gap))
@@ -269,9 +276,9 @@ class Waiting:
             witnesses = there
 
     def _ask(self, witnesses: list[Witness], needed: int, heard: bool) -> list[Witness]:
-        """Those that still match, of as many as it takes to have enough, and those that were not asked.
+        """Read witnesses until `needed` of them match. Return the matching ones and those that were not read.
 
-        One that could not be asked is a witness no longer.
+        A witness that cannot be read is dropped.
         """
         asked_at = time.monotonic()
         there: list[Witness] = []
@@ -283,17 +290,17 @@ class Waiting:
                 if not isinstance(found, KernelError) and self._is(witness, found):
                     there.append(_witness(found, asked_at))
                 elif not heard and witness.deadline > asked_at and not self._listener.listen(asked_at):
-                    self._listener.complete = False  # it has gone before its time, and nothing told
+                    self._listener.complete = False  # it ended before its deadline, without an event
         return sorted(there + unasked, key=lambda witness: -witness.deadline)
 
     def _is(self, witness: Witness, found: Entry) -> bool:
-        """Whether what was found is the witness, and not who has its tuple as an answer, and still matches."""
+        """Return whether the entry found is the witness, not one with its tuple as reply, and still matches."""
         return identity(found) == identity(witness.entry) and self._match(found)
 
-    # without
+    # without witnesses
 
     def _reckon(self, sight: Sight, until: float) -> None:
-        """Until as much may have changed as is lacking."""
+        """Wait until the missing number of entries may have come or gone."""
         lacking: float = self.lacks(sight)
         due = min(until, sight.ended + self._spacing(sight))
         while lacking > 0 and self._listener.listen(due):
@@ -303,8 +310,8 @@ class Waiting:
                 sleep(min(due, time.monotonic() + SHORT))
 
     def _spacing(self, sight: Sight) -> float:
-        """Seconds to the next look if no event tells anything."""
-        if self._listener.complete and self._goal.rising:  # what is there may expire without an event
+        """Return the seconds to the next read if there is no event."""
+        if self._listener.complete and self._goal.rising:  # new entries have an event, only expiry may lack one
             return CHECK
         lacking = self.lacks(sight)
         done = self.lacks(self._before) - lacking if self._before else 0
@@ -317,7 +324,7 @@ class Waiting:
 
 
 def _witness(entry: Entry, read_at: float) -> Witness:
-    # The kernel shows whole seconds, without the fraction; one that is offloaded has no timeout and may go any time.
+    # The kernel rounds down to whole seconds. An offloaded entry has no timeout and can end at any time.
     return Witness(entry, read_at + entry.get("timeout", 0))
 
 
@@ -331,13 +338,14 @@ def wait(
     check_mode: bool = False,
     subscribe: Callable[..., Subscription] = Subscription,
 ) -> Document:
-    """Wait for the goal and return what was seen, in the form of a module's result.
+    """Wait for the goal and return the module's result.
 
-    In check mode, only look. Raises `TimedOut` after `timeout` seconds, and always after a look.
+    In check mode, read the table once and do not wait. Raises `TimedOut` if the goal is not reached after `timeout`
+    seconds. The table is always read at least once, and after the last pause.
     """
     began = time.monotonic()
     until = began if check_mode else began + timeout
-    with Listener(match, subscribe, goal.rising) as listener:  # before the first look, to miss nothing
+    with Listener(match, subscribe, goal.rising) as listener:  # before the first read, to receive all events
         waiting = Waiting(table, match, goal, report_limit, listener)
         sight = first = waiting.look()
         while waiting.lacks(sight) > 0 and time.monotonic() < until:

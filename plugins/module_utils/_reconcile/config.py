@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A declaration for a whole gateway, brought about section by section.
+"""Apply the declaration for a whole gateway, section by section.
 
-The order is that in which one section may count on another: settings and timeout policies are there before the
-connections for which they are; what may not be goes before what shall be is created, and so makes room for it; and
-an expectation comes after its master. All sections are planned, each on the table that those before it will leave,
-before the first is applied.
+A section may depend on the sections before it. Settings and timeout policies come before the connections that use
+them. Entries that must be absent are deleted before others are created, to make room for them. Expectations come after
+their masters. All sections are planned before the first is applied, each for the table as the sections before it leave
+it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .entries import NO_COUNTS, EntriesFailed, reconcile_all
 from .plan import ProjectedTable
 from .purge import deletions, purge_of
 
-#: What is said of every section.
+#: The initial result of every section.
 _NOTHING: Document = {"outcome": "not declared", "changed": False, "counts": NO_COUNTS, "changes": [], "msg": ""}
-#: What is said of each where nothing was done, in the order in which they are applied.
+#: The initial results of the sections, in the order in which they are applied.
 SECTIONS: dict[str, Document] = {
     "settings": _NOTHING,
     "timeout_policies": _NOTHING,
@@ -46,15 +46,15 @@ IDLE = ("not declared", "not reached")
 
 
 class ConfigFailed(PartialFailure):
-    """Not all is as declared."""
+    """The declaration was not applied in full."""
 
 
 class _SectionFailed(PartialFailure):
-    """A section could not be brought about; `result` says what of it was done."""
+    """A section could not be applied. `result` contains what was done."""
 
 
 class Context(NamedTuple):
-    """Where a declaration is brought about, and how."""
+    """The environment and the options with which a declaration is applied."""
 
     labels: LabelMap = LabelMap()
     keep: frozenset[TcpConnection] = frozenset()
@@ -64,10 +64,10 @@ class Context(NamedTuple):
 
 
 def reconcile(declaration: Declaration, check_mode: bool, scene: Context) -> Document:
-    """Bring a declaration about and return what was done, in the form of a module's result.
+    """Apply a declaration and return the module's result; `warnings` contains the warnings for the user.
 
-    `warnings` are sentences that a user is to be warned by. Raises `ConfigFailed`: where a section cannot be as
-    declared and that is known before, with nothing done; else with what was done and what was not reached.
+    Raises `ConfigFailed`. If planning shows that a section cannot be applied, nothing was done. Otherwise the result
+    contains what was done and which sections were not reached.
     """
     with _Run(declaration, scene) as steps:
         foreseen = steps.run(dry_run=True)
@@ -78,14 +78,14 @@ def reconcile(declaration: Declaration, check_mode: bool, scene: Context) -> Doc
 
 
 class _Run:
-    """One way through all sections, to foresee what they will do or to do it."""
+    """One pass through all sections, to predict or to apply them."""
 
     def __init__(self, declaration: Declaration, scene: Context) -> None:
         self._declaration = declaration
         self._scene = scene
         self._table = Table(scene.connect)
         self._absence = _either(declaration.absent or (), scene.keep)
-        #: In a dry run, the table after the sections so far
+        #: In a dry run, the table after the sections that were planned so far.
         self._ahead = ProjectedTable(self._table, [self._absence] if declaration.absent else ())
         self._diff: list[Document] = []
         self._warnings: list[str] = []
@@ -97,7 +97,7 @@ class _Run:
         self._table.close()
 
     def run(self, dry_run: bool) -> Document:
-        """The result of all sections. Raises `ConfigFailed` with the first that fails."""
+        """Return the result of all sections. Raises `ConfigFailed` at the first section that fails."""
         declaration = self._declaration
         steps: dict[str, tuple[object, Callable[[bool], Document]]] = {
             "settings": (declaration.settings, self._settings),
@@ -134,7 +134,7 @@ class _Run:
         declaration, directory = self._declaration, self._scene.directory
         declared = declaration.settings or {}
         if sysctl.read("max", directory) is None:
-            self._table.count()  # has the kernel load connection tracking, without which there are none
+            self._table.count()  # makes the kernel load connection tracking, without which there are no settings
         try:
             done = reconcile(declared, declaration.persist_in, dry_run, directory)
         except SettingsFailed as failure:
@@ -180,7 +180,7 @@ class _Run:
         return result()
 
     def _check_absence(self) -> None:
-        """`InvalidValue` where an entry that is declared, and there, is one of those that go."""
+        """Raise `InvalidValue` if a declared entry exists and is one of those that must be absent."""
         declared = self._declaration.entries or ()
         for place, (entry, answer) in enumerate(zip(declared, self._table.find_by_tuples(declared))):
             if isinstance(answer, KernelError) or identity(answer) != identity(entry) or not self._absence(answer):
@@ -237,19 +237,22 @@ class _Run:
 
 
 class _Section:
-    """What became of the things of a section, one after another."""
+    """The results of the resources of a section."""
 
     def __init__(self, name: str, report_limit: int) -> None:
         self._name = name
         self._report_limit = report_limit
         self._counts = dict(NO_COUNTS)
         self._changes: list[Document] = []
-        #: Keys of the result that only this section has
+        #: Keys of the result that only this section has.
         self.more: Document = {}
 
     @contextlib.contextmanager
     def one(self, place: int, what: str, declared: Document) -> Iterator[Document]:
-        """Note what becomes of one, which is to be put into what this gives."""
+        """Record the result of one resource. The block puts it into the dictionary that this yields.
+
+        Raises `_SectionFailed` for a `ConntrackError` in the block.
+        """
         key = f"{self._name}[{place}]"
         done: Document = {}
         failure: ConntrackError | None = None
@@ -272,11 +275,11 @@ class _Section:
         return {"changed": bool(self._changes), "counts": self._counts, "changes": shown, **self.more}
 
 
-# Which entries
+# The selection of entries
 
 
 def _either(matches: Sequence[Match], keep: frozenset[TcpConnection] = frozenset()) -> Match:
-    """What one of the matches matches, and carries none of the connections to keep."""
+    """Return a match for entries that match one of `matches` and do not belong to a connection in `keep`."""
     match = Match(Or(tuple(match.term for match in matches)))
     return match.but_not(Match(match_connections(keep))) if keep else match
 
@@ -290,7 +293,7 @@ def _result(sections: Mapping[str, Document]) -> Document:
 
 
 def _of_failure(sections: Mapping[str, Document]) -> Document:
-    """The result of a failure: sections in which nothing was done have no counts of 0."""
+    """Return the result of a failure. Sections that were not declared or not reached have no counts."""
     return {
         **_result(sections),
         **{name: without_counts(section) for name, section in sections.items() if section["outcome"] in IDLE},
@@ -298,12 +301,12 @@ def _of_failure(sections: Mapping[str, Document]) -> Document:
 
 
 def without_counts(section: Document) -> Document:
-    """A section of a result in which nothing was done."""
+    """Return a section of a result without its counts."""
     return {key: value for key, value in section.items() if key != "counts"}
 
 
 def _around(sections: Mapping[str, Document]) -> str:
-    """What was applied before one failed, and what was not reached after it."""
+    """Return a sentence with the sections that were applied before the failed one, and those not reached."""
     names = {
         outcome: ", ".join(name for name, section in sections.items() if section["outcome"] == outcome)
         for outcome in ("applied", "not reached")
@@ -312,13 +315,13 @@ def _around(sections: Mapping[str, Document]) -> str:
 
 
 def _undone(done: Document) -> Document:
-    """What is left to say of a section that was only foreseen, and not to succeed."""
+    """Return the result of a section that failed in a dry run: only its failures remain."""
     counts = {**NO_COUNTS, "failed": done["counts"]["failed"]}
     return {"counts": counts, **{key: done[key] for key in ("failed_entries",) if key in done}}
 
 
 def _of_settings(done: Document, declared: int, failed: int = 0) -> Document:
-    """A setting counts by itself in the kernel, and in a file if it was not there."""
+    """Return the result of the section. A setting counts once for the kernel and once for each changed file."""
     changes = done["changes"]
     here = sum(change["where"] == "kernel" for change in changes)
     counts = {**NO_COUNTS, "updated": len(changes), "unchanged": 0 if failed else declared - here, "failed": failed}

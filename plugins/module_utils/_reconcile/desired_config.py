@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is declared for a whole gateway, and where such a declaration contradicts itself."""
+"""The declaration for a whole gateway, and the checks for contradictions in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .reconciler import Plan, Policy
 
 
 class DeclaredPolicy(NamedTuple):
-    """A timeout policy, or the defaults of a protocol, and whether it is to be there."""
+    """A timeout policy, or the defaults of a protocol, and whether it must exist."""
 
     values: Values
     state: str
@@ -27,16 +27,17 @@ class DeclaredPolicy(NamedTuple):
 
 
 class DeclaredExpectation(NamedTuple):
-    """An expectation, and how far to go where it is there already."""
+    """An expectation, and what to do if it exists already."""
 
     values: Values
     policy: Policy
 
 
 class Declaration(NamedTuple):
-    """The sections of a declaration; None is one that is not declared.
+    """The sections of a declaration, None for a section that is not declared.
 
-    `persist_in` is where the settings outlast the next boot, `policy` and `scope` are those of the entries.
+    `persist_in` is the directory in which the settings are stored for the next boot. `policy` and `scope` belong to the
+    entries.
     """
 
     settings: Mapping[str, int] | None = None
@@ -50,7 +51,7 @@ class Declaration(NamedTuple):
 
 
 def contradictions(declaration: Declaration) -> Iterator[InvalidValue]:
-    """What cannot be all at once: it would be changed back and forth by every run."""
+    """Yield the contradictions in a declaration, which every run would change back and forth."""
     yield from _about_policies(declaration.policies or ())
     yield from _about_timeouts(declaration)
     yield from _about_expectations(declaration.expectations or ())
@@ -69,7 +70,7 @@ def _about_policies(policies: Sequence[DeclaredPolicy]) -> Iterator[InvalidValue
 
 
 def _about_timeouts(declaration: Declaration) -> Iterator[InvalidValue]:
-    """The defaults of protocols are settings, too, under other names."""
+    """Compare the default timeouts of protocols with the settings, where they have other names."""
     said = {
         name: (f"settings.{name}", seconds)
         for name, seconds in (declaration.settings or {}).items()
@@ -87,12 +88,12 @@ def _about_timeouts(declaration: Declaration) -> Iterator[InvalidValue]:
                 yield InvalidValue(path, f"{seconds} is the same setting as {other}, which is {before}; write it once")
 
 
-#: The names of states whose setting is named otherwise, with what comes behind the protocol in its name.
+#: States whose setting has another name, with the suffix that follows the protocol in that name.
 _OTHERWISE = {"unreplied": "", "replied": "_stream", "timeout": "", "retrans": "_max_retrans"}
 
 
 def _setting_of(protocol: int, key: str) -> str:
-    """The name among the settings of a protocol's default timeout, as `timeouts.udp_stream`."""
+    """Return the name of the setting for a protocol's default timeout, such as `timeouts.udp_stream`."""
     from ..client.timeout_policy import PROTOCOL
 
     name = "udp" if protocol == uapi.IPPROTO_UDPLITE else PROTOCOL.present(protocol)
@@ -127,7 +128,7 @@ def _about_absence(declaration: Declaration) -> Iterator[InvalidValue]:
         try:
             made = as_created(entry)
         except InvalidValue:
-            continue  # it cannot be created, and is only kept where it is
+            continue  # it cannot be created, but may exist already
         for at, match in enumerate(declaration.absent or ()):
             if match(made):
                 yield InvalidValue(
@@ -138,7 +139,10 @@ def _about_absence(declaration: Declaration) -> Iterator[InvalidValue]:
 
 
 def as_created(declared: Entry) -> Entry:
-    """What an entry is right after it is created, with all that a match may ask and that can be known."""
+    """Return a declared entry as it is right after its creation, with all keys for a match that can be predicted.
+
+    Raises `InvalidValue` if it cannot be created.
+    """
     entry = creation(desired_entry(Plan("created", declared, None, [])))
     for end, bit, answered_by in (
         ("source", uapi.IPS_SRC_NAT, "destination"),
@@ -151,7 +155,7 @@ def as_created(declared: Entry) -> Entry:
                 continue
             low, high = found
             if low != high:
-                entry.pop(f"reply.{key}", None)  # one of them, by the kernel's choice
+                entry.pop(f"reply.{key}", None)  # the kernel chooses one of them
             elif entry.get(f"reply.{key}") != low:
                 entry[f"reply.{key}"] = low
                 entry["status"] = entry.get("status", 0) | bit

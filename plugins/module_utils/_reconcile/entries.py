@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many entries, declared against actual: one plan, the changes in windows, and one look at what came of them.
+"""Reconcile many entries: plan all of them, send the changes in batches, and read the results back.
 
-An entry is looked up by its tuple, many at once: what that costs depends on how many are declared, not on how
-many are in the table. Only a purge reads the table, or what of it is in scope.
+Entries are looked up by tuple, many at once. The cost depends on the number of declared entries, not on the size of the
+table. Only a purge reads the table, or the part of it that is in scope.
 
-What does not go as planned, because the table has changed meanwhile, an answer got lost or the kernel refused
-something, is done again for that entry alone (see `EntryReconciler`), which handles each of these cases.
+If the table changed after the plan, an answer was lost or the kernel refused a request, that entry alone is planned and
+applied again by `EntryReconciler`, which handles each of these cases.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from .plan import (
 from .purge import deletions
 from .reconciler import CannotReconcile, Plan, Policy, diff_of
 
-#: How many entries were what.
+#: The number of entries for each result.
 NO_COUNTS = dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0)
 
 
 class EntriesFailed(PartialFailure):
-    """Not all entries are as declared."""
+    """Not all entries are as declared, or not all undeclared entries in scope were deleted."""
 
 
 class Outcome(NamedTuple):
-    """What became of one declaration.
+    """The result for one declared entry.
 
-    `plan` is what was to be done, None where nothing could be; `operation` is what was done, also where it ended
-    with an `error`, and `changes` are those that are in force then.
+    `plan` is None if planning failed. `operation` is the operation that was carried out, also before an `error`.
+    `changes` are the changes in force.
     """
 
     plan: Plan | None
@@ -70,9 +70,9 @@ class Outcome(NamedTuple):
 def parse_entries(
     documents: Iterable[Any], labels: LabelMap = NO_LABELS, key: str = "entries", absent: bool = False
 ) -> list[Entry]:
-    """The entries that documents declare, to be there or to be `absent`.
+    """Parse documents that declare entries which must exist or, with `absent`, must not exist.
 
-    Raises `InvalidValue` with the path of the first fault, also where two declare the same entry.
+    Raises `InvalidValue` with the path of the first error, also if two documents declare the same entry.
     """
     from ..client.bulk.documents import parse_all
 
@@ -100,10 +100,10 @@ def reconcile_all(
     report_limit: int = 100,
     view: ProjectedTable | None = None,
 ) -> Document:
-    """Make entries be as declared and return what was done, in the form of a module's result.
+    """Apply the declarations of entries and return the module's result.
 
-    With `purge`, what that finds goes, too. In check mode, `view` is the table after earlier steps. Raises
-    `InvalidValue` before anything is changed, and `EntriesFailed` after all else was done.
+    With `purge`, also delete the entries that it finds. In check mode, `view` is the table after earlier steps. Raises
+    `InvalidValue` before any change, and `EntriesFailed` after all other entries were applied.
     """
     view = ProjectedTable(table) if view is None else view
     if purge is not None:
@@ -151,7 +151,8 @@ def plan_all(
 def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
     """Store an error that concerns one entry as its outcome, so that the others are still planned.
 
-    Raises `InvalidValue` with the place of the entry.
+    Raises `InvalidValue` with the position of the entry, and `NotPermitted` and `Unavailable`, which concern all
+    entries.
     """
     try:
         yield
@@ -164,7 +165,7 @@ def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
 
 
 def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The places of entries in an order in which each comes behind its master."""
+    """Return the positions of the entries in an order in which each entry follows its master."""
     if not any("master.source" in entry for entry in declared):
         return list(range(len(declared)))
     places = {_end(entry, "original"): place for place, entry in enumerate(declared)}
@@ -181,7 +182,7 @@ def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _end(entry: Mapping[str, Any], direction: str) -> Any:
-    """The original tuple of an entry or of its master, which both have in the same zone."""
+    """Return a key for the original tuple of an entry, or of its master, which is in the same zone."""
     zone = entry.get("zone") or entry.get("original.zone") or 0
     return entry["family"], zone, frozenset(tuple_of(entry, direction).items())
 
@@ -190,9 +191,9 @@ def _end(entry: Mapping[str, Any], direction: str) -> Any:
 
 
 def apply_all(table: Table, planned: Sequence[Outcome], policy: Policy, labels: LabelMap = NO_LABELS) -> list[Outcome]:
-    """Carry out what is planned, deletions first, and return what became of each.
+    """Carry out the plans, deletions first, and return the outcome of each.
 
-    A replacement interrupts a connection, so each is made at once and not in windows.
+    Replacements are not sent in batches: each one is completed at once, because it interrupts a connection.
     """
     outcomes = list(planned)
     plans = {place: one.plan for place, one in enumerate(planned) if one.plan is not None and one.error is None}
@@ -234,7 +235,7 @@ def _creation(plan: Plan) -> Entry:
 
 
 def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error: KernelError | None) -> Outcome:
-    """What becomes of one that is planned and carried out anew, after an `error` if there was any."""
+    """Plan and apply one entry again, after an `error` if there was one, and return its outcome."""
     unknown = isinstance(error, ResultUnknown)
     try:
         new, _entry = EntryReconciler(table, plan.declared, policy, labels).carry_out()
@@ -243,12 +244,12 @@ def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error
             return Outcome(plan, plan.operation, plan.changes, failure)
         return Outcome(plan, failure.operation, failure.done, failure)
     if unknown and (not new.changed or plan.operation == "created"):
-        return Outcome(plan, plan.operation, plan.changes)  # it had been carried out, and only the answer was lost
+        return Outcome(plan, plan.operation, plan.changes)  # carried out before, only the answer was lost
     return Outcome(new, new.operation, new.changes)
 
 
 def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: LabelMap) -> Outcome:
-    """What became of one that the kernel took, now that it was read back."""
+    """Return the outcome of an entry that the kernel accepted, from the answer to reading it back."""
     try:
         try:
             found = read_back(table, plan.declared) if isinstance(answer, ResultUnknown) else _entry_or_none(answer)
@@ -291,7 +292,7 @@ def _report(
     changed = purge is not None and purge.changed
     for place, (entry, outcome) in enumerate(zip(declared, outcomes)):
         if outcome.plan is not None:
-            entry = outcome.plan.declared  # with the original tuple, also if the reply alone was declared
+            entry = outcome.plan.declared  # with the original tuple, also if only the reply tuple was declared
         counts[outcome.operation if outcome.error is None else "failed"] += 1
         if outcome.error is not None and len(failed) < max(1, report_limit):
             failed.append({"index": place, "entry": to_document(entry, labels), "msg": str(outcome.error)})

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reconcile one entry. `settle_created` and `settle_updated` also check what `entries` changes in batches."""
+"""Reconcile one entry. `settle_created` and `settle_updated` also check the batches of `entries`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .plan import (
 )
 from .reconciler import ATTEMPTS, CannotReconcile, Plan, Policy, Reconciler, StalePlan
 
-#: Keys that packets change, maybe before the entry is read back.
+#: Keys that packets can change before the entry is read back.
 _MOVED_BY_PACKETS = ("tcp.state", "sctp.state", "dccp.state", *TCP_FLAGS)
 
 #: The kernel's helpers, and their modules. With the module parameter `ports`, a port follows the name: `ftp-2121`.
@@ -47,7 +47,7 @@ _HELPERS = {
     "tftp": "nf_conntrack_tftp",
 }
 
-#: A helper that no request can attach: it is registered for UDP, and is for connections of TCP.
+#: A helper that no request can attach: it is registered for UDP but serves TCP connections.
 _H245 = "H.245"
 
 GRE = 47
@@ -81,7 +81,7 @@ class EntryReconciler(Reconciler):
         return to_document(resource, self.labels)
 
     def create(self, plan: Plan) -> Entry:
-        """In a replacement, create the entry before a packet of the connection does, deleting the one that it made."""
+        """Create the entry. In a replacement, first delete an entry that a packet created meanwhile."""
         wanted = desired_entry(plan)
         for _attempt in range(ATTEMPTS - 1 if plan.operation == "replaced" else 0):
             try:
@@ -99,7 +99,7 @@ class EntryReconciler(Reconciler):
         except Exists as error:
             view = ProjectedTable(self.table)
             if view.get(wanted) is None:
-                check_room(view, creation(wanted))  # names who came first, if still there
+                check_room(view, creation(wanted))  # reports the entry in the way, if it still exists
                 if is_translated(wanted) and not is_exactly_translated(wanted):
                     raise error.with_hint(
                         "Perhaps all that nat lets the kernel choose from is taken: let it have more addresses or ports"
@@ -145,7 +145,7 @@ class EntryReconciler(Reconciler):
 
 
 def _about_helper(name: str) -> str:
-    """What to do if the kernel has no helper of this name for an entry."""
+    """Return a hint for an entry whose helper the kernel does not have."""
     if name == _H245:
         return f"The kernel attaches the helper {name!r} only to the connections that its helper 'Q.931' expects"
     known, _hyphen, port = name.rpartition("-")
@@ -179,14 +179,17 @@ def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: Lab
 
 
 def _is_bare(found: Entry, wanted: Entry) -> bool:
-    """Whether an entry has the addresses and the protocol of another and nothing that tells its flows apart."""
+    """Return whether an entry has the addresses and protocol of another, but no ports, ICMP keys or GRE keys."""
     ends = ("source", "destination", "protocol")
     there, asked = tuple_of(found, "original"), tuple_of(wanted, "original")
     return set(there) == set(ends) != set(asked) and all(there[end] == asked[end] for end in ends)
 
 
 def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None:
-    """Delete an entry that is not as declared, unless it may be someone else's."""
+    """Delete an entry that is not as declared, and raise `CannotReconcile`.
+
+    `found` is None if another process may have created the entry. It is then not deleted.
+    """
     try:
         if found is not None:
             with contextlib.suppress(NotFound):
@@ -199,7 +202,7 @@ def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None
 
 
 def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
-    """The declared keys that the kernel did not accept, except those that packets change."""
+    """Return the declared keys that the kernel did not accept, except those that packets change."""
     return [
         change
         for change in differences(declared, found, labels)
@@ -209,7 +212,7 @@ def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
 
 
 def _explain(missed: list[Change]) -> str:
-    """The keys that did not take, with the reason for a loss that the kernel is silent on; "" for none."""
+    """Return a clause with the keys that the kernel did not accept, and why labels are missing; "" for no keys."""
     sentence = ", ".join(f"{change.key} (it is {change.before!r})" for change in missed)
     if any(change.key == "labels" for change in missed):
         sentence += f". {LABELS_NEED_A_RULE}"
@@ -240,5 +243,5 @@ def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: Ker
 
 
 def _is_counting_on(change: Change, found: Entry) -> bool:
-    """Whether a timeout was not set: the old one only decreases."""
+    """Return whether a timeout was not set: the old one only decreases."""
     return change.key == "timeout" and found.get("timeout", 0) <= change.before

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reconcile one expectation.
 
-The kernel gives a new expectation the timeout of its helper and changes nothing else of one than that; so
-a declared timeout is set right after the creation, and all else takes a replacement.
+The kernel gives a new expectation the timeout of its helper. The timeout is also the only key that it can change. A
+declared timeout is therefore set right after the creation, and any other change needs a replacement.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ..client.table import Table
 from .plan import ProjectedTable
 from .reconciler import CannotReconcile, Plan, Policy, Reconciler, StalePlan
 
-#: Keys that are the kernel's own; no diff shows them.
+#: Keys that only the kernel sets. No diff shows them.
 _ITS_OWN = ("helper", "id", "extra")
 _KEPT = frozenset(row.key for row in EXPECTATION if row.use & (FIXED | KEY))
-#: Keys of which a declaration replaces all or none.
+#: Prefixes of groups of keys. A declaration replaces all keys of a group or none.
 _GROUPS = ("master.", "nat.")
 
 
@@ -129,7 +129,7 @@ class _ExpectationReconciler(Reconciler):
             with contextlib.suppress(ConntrackError):
                 self._note_evicted(wanted, siblings)
                 if self.evicted:
-                    failure.operation = "created"  # and deleted again, but what it evicted does not come back
+                    failure.operation = "created"  # it was deleted again, but the evicted expectations do not come back
             raise
         except ConntrackError as error:
             raise CannotReconcile(
@@ -142,15 +142,16 @@ class _ExpectationReconciler(Reconciler):
         return found
 
     def _note_evicted(self, wanted: Expectation, siblings: Sequence[Expectation]) -> None:
-        """Note those of the siblings that the kernel removed to make room; not those that expired."""
+        """Record the siblings that the kernel removed to make room, without those that expired."""
         left = {sibling.get("id") for sibling in client.read_of_master(self.table, wanted)}
         gone = [one for one in siblings if one.get("id") not in left and one.get("class", 0) == wanted.get("class", 0)]
         self.evicted = [one for one in gone if one.get("timeout", 0) > 1]
 
     def _set_timeout(self, wanted: Expectation) -> None:
-        """Give a new expectation the timeout that is wanted. If that fails, delete it, so that another run creates it.
+        """Set the declared timeout of a new expectation.
 
-        Another run would not set the timeout of one that is there.
+        If that fails, delete the expectation, so that the next run creates it. The next run would not set the timeout
+        of an existing expectation.
         """
         try:
             self.send_update(wanted)
@@ -215,9 +216,9 @@ def _gone_again(wanted: Expectation) -> CannotReconcile:
 
 
 def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> Expectation:
-    """The expectation as it will be, if nothing that can be known now is against it.
+    """Return the expectation as it will be. Raises `CannotReconcile` or `InvalidValue` if its creation must fail.
 
-    Whether the helper has the class, and the kernel the function, only the creation tells.
+    Only the creation shows whether the helper has the class and the kernel has the function.
     """
     about = client.master_of(wanted)
     shown = f"its master, {describe_entry(about)}"
@@ -235,7 +236,7 @@ def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None
 
 
 def _check_room(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> None:
-    """No other may be for some of the same connections in the same zone; `but` is about to go."""
+    """Raise `CannotReconcile` if another expectation, except `but`, overlaps with `wanted` in the same zone."""
     about = {**wanted, "zone": 0}
     rivals = (found for found in client.read_all(view.table, wanted["family"]) if client.overlap(about, found))
     for rival in client.located(view.table, rivals):

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be done for entries to be as declared.
+"""Plan the changes to entries.
 
-Check mode, diff, report and the change itself all come from the one plan. What the plan cannot
-foresee, because only the kernel knows (whether it has a helper of that name, whether a rule uses
-labels), is found when the result is read back (see `entry`).
+Check mode, the diff, the report and the requests all use the same plan. Some results cannot be predicted, such as
+whether the kernel has a helper of that name or whether a rule uses labels. They are checked when the entry is read back
+(see `entry`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ..client.errors import KernelError, NotFound, ResultUnknown
 from ..client.table import Table
 from .reconciler import CannotReconcile, Plan, Policy
 
-#: Keys of the moment or of the kernel's own; no diff shows them.
+#: Keys that change at any time or that only the kernel sets. No diff shows them.
 OF_THE_MOMENT = ("counters", "timestamps", "security_context", "id", "use", "extra")
 
 
@@ -52,7 +52,7 @@ class EntryPlan(Plan):
     __slots__ = ()
 
     def foreseen(self) -> Entry | None:
-        """The entry as it will be. It is not stored: many entries are planned at once, and few plans need it."""
+        """Return the entry after the plan. It is computed on request: many entries are planned, and few need it."""
         if self.operation == "updated":
             actual = self.actual or {}
             entry = {**actual, **patch(self.changes, self.declared, actual)}
@@ -76,14 +76,14 @@ def _is_of_the_moment(key: str) -> bool:
 
 
 class ProjectedTable:
-    """A table as it will be once all that is planned so far is carried out. Only the present table is read.
+    """The table as it will be after all plans recorded so far are applied. Only the present table is read.
 
-    It reads an entry each time that it is requested. Entries that were read by `prefetch` are not read again.
+    An entry is read each time it is requested, unless `prefetch` has read it.
     """
 
     def __init__(self, table: Table, deleting: Iterable[Callable[[Entry], bool]] = ()) -> None:
         self.table = table
-        #: Predicates of present entries that earlier steps delete.
+        #: Predicates for existing entries that earlier steps delete.
         self.deleting = list(deleting)
         #: The ids of expectations that earlier steps delete.
         self.dropped_expectations: set[int] = set()
@@ -92,7 +92,7 @@ class ProjectedTable:
         self._created: dict[Hashable, list[Entry]] = {}
 
     def prefetch(self, entries: Iterable[Entry], direction: str = "original") -> None:
-        """Read the holder of this tuple of each of the entries."""
+        """Read the entries that have these tuples of `entries`."""
         wanted = [by_reply(entry) if has_reply_alone(entry) else lookup_key(entry, direction) for entry in entries]
         for about, answer in zip(wanted, self.table.find_by_tuples(wanted)):
             if not isinstance(answer, KernelError):
@@ -101,15 +101,15 @@ class ProjectedTable:
                 self._seen[identity(about)] = None
 
     def get(self, declared: Entry) -> Entry | None:
-        """The entry with the identity of `declared`."""
+        """Return the entry with the identity of `declared`, or None."""
         found = self._at(declared, "original")
         return found if found is not None and identity(found) == identity(declared) else None
 
     def with_original(self, declared: Entry) -> Entry:
-        """A declaration by the reply alone, with the original tuple.
+        """Add the original tuple to a declaration that has only the reply tuple.
 
-        It is that of the entry that has the reply tuple, also if it is translated. Without one, it is the reply
-        turned round.
+        It is the original tuple of the entry with this reply tuple, also if that entry is NATed. Without such an entry,
+        it is the reversed reply tuple.
         """
         reply = tuple_of(declared, "reply")
         found = self._read(by_reply(declared))
@@ -121,11 +121,11 @@ class ProjectedTable:
         return named
 
     def find_by_tuple(self, entry: Entry, direction: str = "original") -> Entry | None:
-        """The entry that has this tuple of `entry`, or the tuple of its `master`, in either direction."""
+        """Return the entry that has this tuple of `entry`, or the tuple of its `master`, in either direction."""
         found = self._at(entry, direction)
         if found is None and direction != "reply" and "reply.zone" in entry:
-            # Where an entry is created, the kernel looks for its original tuple, and for that of its master, in the
-            # zone of its reply, too
+            # When it creates an entry, the kernel also looks for its original tuple, and for that of its master, in
+            # the zone of its reply
             others = {key: value for key, value in entry.items() if not key.startswith("reply.")}
             found = self._at({**others, "zone": entry["reply.zone"]}, direction)
         return found
@@ -147,7 +147,7 @@ class ProjectedTable:
         return not (self.deleting and any(is_deleted(found) for is_deleted in self.deleting))
 
     def keeps_expectation(self, expectation: Mapping[str, Any], master: Entry) -> bool:
-        """Whether an expectation that is there stays. It goes with its master, and with the helper of that."""
+        """Return whether an existing expectation stays. It is deleted with its master, or with the master's helper."""
         if expectation.get("id") in self.dropped_expectations:
             return False
         if not (self._superseded or self.deleting):
@@ -156,7 +156,7 @@ class ProjectedTable:
         return found is not None and self._stays(found)
 
     def record(self, plan: Plan) -> None:
-        """Assume that a plan is carried out. Of an update, only the helper matters to others."""
+        """Record that a plan will be applied. Of an update, only a change of the helper affects other entries."""
         updated = plan.changed and any(change.key == "helper" for change in plan.changes)
         if plan.actual is not None and (updated or plan.operation in ("deleted", "replaced")):
             self._superseded.add(identity(plan.actual))
@@ -168,7 +168,10 @@ class ProjectedTable:
 
 
 def read_back(table: Table, entry: Entry) -> Entry | None:
-    """Who has the original tuple of `entry`. If the answer gets lost it is asked for again: reading changes nothing."""
+    """Return the entry that has the original tuple of `entry` in either direction, or None.
+
+    If the answer is lost, the request is repeated once.
+    """
     try:
         try:
             return table.find_by_tuple(entry)
@@ -179,10 +182,10 @@ def read_back(table: Table, entry: Entry) -> Entry | None:
 
 
 def plan_of(view: ProjectedTable, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:
-    """The plan after which the entry is as `policy` has it.
+    """Return the plan for one entry and a policy.
 
-    If it must be absent, that is the entry with the identity of `declared`, or with its reply if that is all. Raises
-    `CannotReconcile` where the plan is known to be impossible, or against `policy`.
+    An entry that must be absent is found by the identity of `declared`, or by its reply tuple if that is all. Raises
+    `CannotReconcile` if the change is known to be impossible or if `policy` does not allow it.
     """
     if policy.state == "absent":
         if has_reply_alone(declared):
@@ -212,7 +215,7 @@ def plan_of(view: ProjectedTable, declared: Entry, policy: Policy, labels: Label
 
 
 def _possible(view: ProjectedTable, plan: Plan) -> Plan:
-    """The plan to create an entry, if nothing that can be known now is against it."""
+    """Return a plan to create an entry. Raises `CannotReconcile` if its creation must fail."""
     wanted = creation(desired_entry(plan))
     reasons = "; ".join(f"{key}: {reason}" for key, reason in unsupported_on_create(wanted).items())
     if reasons:
@@ -222,20 +225,21 @@ def _possible(view: ProjectedTable, plan: Plan) -> Plan:
 
 
 def check(declared: Entry, policy: Policy) -> None:
-    """`InvalidValue` for what cannot be, whatever is there."""
+    """Raise `InvalidValue` for a declaration that is invalid for every table."""
     check_timeout_min(policy.timeout_min, declared)
     check_states(declared)
 
 
 def is_translated(entry: Entry) -> bool:
-    """Whether an entry asks for a translation."""
+    """Return whether an entry requests NAT."""
     return any(key.startswith("nat.") for key in entry)
 
 
 def is_exactly_translated(entry: Entry) -> bool:
-    """Whether the translation that an entry asks for leaves the kernel no choice.
+    """Return whether the NAT that an entry requests leaves the kernel no choice.
 
-    It may look for another source port, GRE key or ICMP id where none is asked for, whichever end is translated.
+    Without a requested source port, the kernel may select another source port, GRE key or ICMP id, for source and
+    destination NAT alike.
     """
     open_ = protocol_keys(entry["original.protocol"]) and "nat.source.port_min" not in entry
     spans = (f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
@@ -247,9 +251,9 @@ def is_exactly_translated(entry: Entry) -> bool:
 
 
 def expected_reply(wanted: Entry) -> Entry | None:
-    """An entry to be created, with the reply tuple that it will have and asking for nothing.
+    """Return an entry to be created with its future reply tuple instead of the NAT that it requests.
 
-    None where the kernel may choose among several.
+    Returns None if the kernel may choose among several reply tuples.
     """
     if not is_translated(wanted):
         return wanted
@@ -269,9 +273,9 @@ def expected_reply(wanted: Entry) -> Entry | None:
 
 
 def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) -> None:
-    """Neither tuple may be taken, in any direction, and a master must be there.
+    """Raise `CannotReconcile` if an entry has one of the tuples in either direction, or if the master is missing.
 
-    The entry `but` is about to go and takes no room.
+    The entry `but` is ignored, because it will be deleted.
     """
     replied = expected_reply(wanted)
     for direction, entry in (("original", wanted), ("reply", replied)):
@@ -295,11 +299,11 @@ def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) ->
 
 
 def _collide(wanted: Entry, holder: Entry, direction: str) -> bool:
-    """Whether the kernel keeps the two apart by a zone that one of their directions is in."""
+    """Return whether the tuple of `wanted` and an entry with the same tuple collide: whether their zones are equal."""
     if not any(key in entry for key in ("original.zone", "reply.zone") for entry in (wanted, holder)):
         return (wanted.get("zone") or 0) == (holder.get("zone") or 0)
-    # For the original tuple, and that of a master, it looks in the zones of both directions, for the reply in the one
-    # of that
+    # The kernel looks for the original tuple, and for that of a master, in the zones of both directions, and for the
+    # reply tuple in the zone of the reply
     own = ("reply",) if direction == "reply" else ("original", "reply")
     zones = {zone_of(wanted, other) for other in own}
     return any(
@@ -311,7 +315,7 @@ def _collide(wanted: Entry, holder: Entry, direction: str) -> bool:
 
 
 def desired_entry(plan: Plan) -> Entry:
-    """The declaration with all that a new entry takes; a replacement keeps what it leaves open."""
+    """Return the declaration with all keys of a new entry. A replacement keeps the values that are not declared."""
     declared = dict(plan.declared)
     kept: Entry = {}
     if plan.operation == "replaced" and plan.actual is not None:
@@ -325,8 +329,8 @@ def desired_entry(plan: Plan) -> Entry:
 
 
 def recreation(entry: Entry) -> Entry:
-    """An entry that was read, as the declaration by which it is created again."""
+    """Return the declaration that creates a deleted entry again."""
     declared = {key: value for key, value in as_declaration(entry).items() if not _is_of_the_moment(key)}
-    # An offloaded entry shows no countdown, and one that ends at once could not be created
+    # An offloaded entry has no timeout, and an entry with timeout 0 cannot be created
     declared["timeout"] = max(1, declared.get("timeout", DEFAULT_TIMEOUT))
     return declared

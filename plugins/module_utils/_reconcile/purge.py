@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Delete what is in scope and not declared, as a flush does."""
+"""Delete the entries in scope that are not declared, as a flush does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def undeclared(scope: Match, declared: Container[Identity]) -> Match:
-    """Match the entries in scope that have none of the identities."""
+    """Return a match for the entries in scope that have none of the declared identities."""
     return Match(And((scope.term, Predicate(lambda entry: identity(entry) not in declared))), scope.needs)
 
 
@@ -31,13 +31,13 @@ def purge_of(
     keep: frozenset[TcpConnection] = frozenset(),
     report_limit: int = 100,
 ) -> DeletionProgress:
-    """Plan the deletion of the entries in scope that are not declared and carry none of the connections in `keep`."""
+    """Plan the deletion of entries in scope that are not declared and do not belong to a connection in `keep`."""
     match = undeclared(scope, {identity(entry) for entry in declared})
     return DeletionProgress(DeletionPlan(table, match, keep, report_limit))
 
 
 def deletions(plan: DeletionPlan, labels: LabelMap) -> list[Document]:
-    """The deletions that are shown, as `changes` of a module's result."""
+    """Return the first deletions as `changes` of a module's result."""
     return [
         {"index": None, "operation": "deleted", "entry": to_document(entry, labels), "changes": []}
         for entry in plan.shown

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reconcile one resource: plan, apply, read back, report.
+"""Reconcile one resource: plan, apply, read back and report.
 
-`Reconciler` contains what entries, expectations and timeout policies have in common: another attempt when the table
-has changed since the plan, lost answers, and a replacement that is undone if it fails. A subclass per kind of resource
-defines its plan and its requests.
+`Reconciler` is the common part of entries, expectations and timeout policies. It plans again if the table changed after
+the plan, handles lost answers, and undoes a replacement that fails. A subclass for each kind of resource defines its
+plan and its requests.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ..client.table import Table
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
-#: How often to plan where other processes change the table between plan and change.
+#: The maximum number of plans if other processes change the table between plan and change.
 ATTEMPTS = 3
 
 
 class StalePlan(ConntrackError):
-    """The table is no longer as it was planned for, and nothing was done: plan again."""
+    """The table changed after the plan, and nothing was done. Plan again."""
 
 
 class CannotReconcile(PartialFailure):
     """The declaration cannot be applied.
 
     `operation` is the operation that was carried out before the error, and `done` are the changes in force. `result`
-    has both in the form of a module's result. `plan` is the plan that failed, if there was one.
+    contains both as a module's result. `plan` is the plan that failed, if there was one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Policy(NamedTuple):
     timeout_min: int = 0
 
     def check_purge(self, scope: object | None) -> None:
-        """Raise `InvalidValue` for a purge beside entries that must be absent."""
+        """Raise `InvalidValue` for a purge if the declared entries must be absent."""
         if scope is not None and self.state == "absent":
             raise InvalidValue("purge", "what is declared is to be absent; write state: present or leave purge out")
 
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
         return self.operation != "unchanged"
 
     def foreseen(self) -> Values | None:
-        """The resource after the plan is applied, None if there is none."""
+        """Return the resource after the plan is applied, None if there is none."""
         return self.wanted if self.changed else self.actual
 
 
@@ -95,11 +95,11 @@ class Reconciler(ABC):
 
     #: The key of the result that contains the resource after the task.
     key: str
-    #: The words for the old resource in the message of a failed replacement, as they follow the error.
+    #: The text for the old resource in the message of a failed replacement, which follows the error.
     replaced: str
     #: The operation that a failed replacement reports after the old resource was restored.
     restored = "replaced"
-    #: Operations of several requests, which no signal may interrupt.
+    #: Operations that consist of several requests, which no signal may interrupt.
     held: Collection[str] = ("created", "replaced")
     #: Keys that no diff shows.
     hidden: tuple[str, ...] = ()
@@ -113,42 +113,42 @@ class Reconciler(ABC):
 
     @abstractmethod
     def find(self, resource: Values) -> Values | None:
-        """Read the one with the identity of `resource`."""
+        """Read the resource with the identity of `resource`, None if there is none."""
 
     @abstractmethod
     def plan(self) -> Plan:
-        """Compare what is declared with what exists. Raises `CannotReconcile` if that is known to be impossible."""
+        """Compare the declared with the existing resource. Raises `CannotReconcile` if no change is possible."""
 
     @abstractmethod
     def create(self, plan: Plan) -> Values | None:
-        """Create what is planned, also as a replacement, and read it back.
+        """Create the planned resource, also for a replacement, and read it back.
 
         Raises `CannotReconcile` with the operation that was carried out if the new resource exists after an error.
         """
 
     @abstractmethod
     def update(self, plan: Plan) -> Values | None:
-        """Change what exists, and read it back."""
+        """Change the existing resource, and read it back."""
 
     @abstractmethod
     def delete(self, plan: Plan) -> Values | None:
-        """Delete what exists, also for a replacement, and return None."""
+        """Delete the existing resource, also for a replacement, and return None."""
 
     @abstractmethod
     def restore(self, old: Values) -> None:
-        """Create again what was deleted for a replacement."""
+        """Create the resource again that was deleted for a replacement."""
 
     # Requests
 
     def send_create(self, wanted: Values) -> bool:
-        """Create a resource. False if the answer was lost, so that what exists may come from another process."""
+        """Create a resource. Return False if the answer was lost: another process may have created the resource."""
         return retry_if_unknown(lambda: self.client.create(self.table, wanted), lambda: self.find(wanted) is not None)
 
     def send_update(self, update: Values) -> None:
         retry_if_unknown(lambda: self.client.update(self.table, update))
 
     def send_delete(self, actual: Values) -> None:
-        """Delete a resource, with an id only that one. Raises `NotFound` if it is gone or replaced by another."""
+        """Delete a resource. Raises `NotFound` if it is gone or, given an id, if another resource replaced it."""
 
         def is_gone() -> bool:
             there = self.find(actual)
@@ -198,8 +198,8 @@ class Reconciler(ABC):
     def apply(self, plan: Plan) -> Values | None:
         """Carry out a plan and return the resource as it then is, None if it is gone.
 
-        Raises `StalePlan`, `CannotReconcile` if the kernel accepted less than declared or that is unknown, and any
-        other `KernelError` if nothing was done. `ResultUnknown` follows a second attempt.
+        Raises `StalePlan`; `CannotReconcile` if the kernel accepted less than declared or if that is unknown;
+        `ResultUnknown` if the answer to a second attempt is lost, too; and any other `KernelError` if nothing was done.
         """
         if not plan.changed:
             return plan.actual
@@ -207,7 +207,7 @@ class Reconciler(ABC):
         step: Callable[[Plan], Values | None] = steps[plan.operation]
         if plan.operation not in self.held:
             return step(plan)
-        from .._signals import held  # most tasks change nothing
+        from .._signals import held  # imported here because most tasks change nothing
 
         with held():
             return step(plan)
@@ -230,18 +230,18 @@ class Reconciler(ABC):
     # The report
 
     def to_document(self, resource: Values) -> Document:
-        """The document that shows a resource."""
+        """Return a resource as a document."""
         document: Document = self.client.to_document(resource)
         return document
 
     def diff(self, plan: Plan) -> Document:
-        """`{"before": …, "after": …}` with the declared keys alone."""
+        """Return `{"before": …, "after": …}` with only the declared keys."""
         return diff_of(plan, self.to_document, self.hidden)
 
     def report(
         self, operation: str, before: Values | None, after: Values | None, changes: Sequence[Change]
     ) -> Document:
-        """A module's result, without the diff."""
+        """Return the module's result without the diff."""
         return {
             "changed": operation != "unchanged",
             "operation": operation,
@@ -260,8 +260,11 @@ class Reconciler(ABC):
 
 
 def diff_of(plan: Plan, to_document: Callable[[Values], Document], hidden: Collection[str]) -> Document:
-    """`{"before": …, "after": …}` with the declared keys alone, without a remaining timeout and the `hidden` keys."""
-    from ..client.entry.nested import likewise, put  # a timeout policy's diff is another
+    """Return `{"before": …, "after": …}` with only the declared keys, without `hidden` keys.
+
+    The timeout is included only if it changes.
+    """
+    from ..client.entry.nested import likewise, put  # timeout policies have their own diff
 
     declared = {key: value for key, value in to_document(plan.declared).items() if key not in hidden}
     if plan.actual is None:
@@ -273,7 +276,7 @@ def diff_of(plan: Plan, to_document: Callable[[Values], Document], hidden: Colle
         return {"before": before, "after": {}}
     after = copy.deepcopy(before)
     for change in plan.changes:
-        if change.before is not None:  # some bits of a mark, where no more are declared
+        if change.before is not None:  # for a mark with a mask, only the declared bits
             put(before, change.key, change.before)
         put(after, change.key, change.after)
     return {"before": before, "after": after}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The settings as declared, in the kernel and in the files that the boot reads."""
+"""Apply declared settings in the kernel and in the files that are read at boot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SettingsFailed(PartialFailure):
 
 
 def load() -> None:
-    """Have the kernel load connection tracking where it has not; without it there are no settings."""
+    """Make the kernel load connection tracking if it has not. Without it there are no settings."""
     if sysctl.read("max") is None:
         from ..client.table import Table
 
@@ -31,7 +31,10 @@ def load() -> None:
 
 
 def declared_settings(params: Mapping[str, Any]) -> dict[str, int]:
-    """The settings that a module's parameters declare, by name; `InvalidValue` for what cannot be."""
+    """Return the settings that a module's parameters declare, by name.
+
+    Raises `InvalidValue` for an invalid value, and if no setting is declared.
+    """
     declared = sysctl.parse(params)
     if not declared:
         raise InvalidValue("", "No setting is declared; write at least one, such as max or accounting")
@@ -41,11 +44,11 @@ def declared_settings(params: Mapping[str, Any]) -> dict[str, int]:
 def reconcile(
     declared: Mapping[str, int], persist_in: str | None, check_mode: bool, directory: str = DIRECTORY
 ) -> Document:
-    """Make the settings be as declared, with `persist_in` also after a reboot.
+    """Apply the declared settings, with `persist_in` also for the next boot, and return the module's result.
 
-    Returns what was done in the form of a module's result, with the sentences that a user is to
-    be warned by as `overridden`. All is checked before anything is written. Raises
-    `SettingsFailed` with what was written all the same.
+    `overridden` contains the warnings for the user. Everything is checked before anything is written. Raises
+    `CannotSet` if /proc is not mounted, `InvalidValue` before any change, and `SettingsFailed` with the changes that
+    were made before the error.
     """
     sysctl.check_mounted(directory)
     before = sysctl.read_all(directory)
@@ -84,7 +87,7 @@ def reconcile(
 
 
 def _files(declared: Mapping[str, int], directory: str) -> dict[str, int]:
-    """The declared values by the files of their settings; `CannotSet` where this kernel has no such file."""
+    """Return the declared values by the files of their settings. Raises `CannotSet` if the kernel lacks a file."""
     files = {}
     for name, value in declared.items():
         file = sysctl.file_of(name, directory)
@@ -104,7 +107,7 @@ def _write(
     directory: str,
     result: Document,
 ) -> list[Document]:
-    """Write the kernel's settings, then the files, and return what was changed."""
+    """Write the kernel's settings, then the files, and return the changes. Raises `SettingsFailed`."""
     done: list[Document] = []
     try:
         for name, value in sysctl.in_order(differing, there):
@@ -126,7 +129,7 @@ def _write(
     return done
 
 
-# The files, for those who want them
+# The files: imported only if settings are persisted
 
 
 def _plan_files(files: Mapping[str, int], directory: str) -> list[Edit]:

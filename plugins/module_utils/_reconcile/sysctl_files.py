@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings that outlast a reboot: the files that the boot reads them from.
+"""Settings that persist across reboots: the files from which they are read at boot.
 
-`sysctl.d` alone would not do: where nothing has loaded nf_conntrack yet when it is read, there
-are no such settings and its lines are passed over. So the module is named in `modules-load.d`,
-which is read before. The number of buckets is an ordinary line of `sysctl.d`, too: as a module's
-option (hashsize), it would change the maximum of entries along with it.
+A file in `sysctl.d` is not enough. If nf_conntrack is not loaded when the file is read, the settings do not exist and
+its lines are ignored. The kernel module is therefore listed in `modules-load.d`, which is read before. The number of
+buckets is an ordinary line in `sysctl.d`, because the module option `hashsize` would also change the maximum number of
+entries.
 
 Source: sysctl.d(5), modules-load.d(5).
 """
@@ -21,14 +21,14 @@ from .._atomic_file import Place, Replacement
 from ..client import input_file
 from ..client.errors import ConntrackError, InvalidValue
 
-#: Where process 1 finds its files.
+#: The directory with the files of process 1.
 DIRECTORY = "/etc"
 
 SYSCTL_FILE = "sysctl.d/90-conntrack.conf"
 MODULES_FILE = "modules-load.d/conntrack.conf"
 MODULE = "nf_conntrack"
 
-#: No such file has more bytes.
+#: The maximum size of a file in bytes.
 _LARGEST = 1 << 20
 
 _SYSCTL_HEADER = "# Settings of connection tracking, declared with netops.conntrack.conntrack_settings\n"
@@ -44,7 +44,7 @@ class CannotPersist(ConntrackError):
 
 
 class Edit(NamedTuple):
-    """What is to become of a file: its text before ("" for none) and after, and the values that differ by key."""
+    """A change of a file: its text before ("" if it is absent) and after, and the changed keys and values."""
 
     file: str
     before: str
@@ -58,7 +58,7 @@ class Edit(NamedTuple):
 
 
 def check_directory(directory: str) -> None:
-    """`InvalidValue` where the files would not be those of this network namespace, or have no place to be."""
+    """Raise `InvalidValue` if `directory` is missing, is a link, or does not belong to this network namespace."""
     if not os.path.isdir(directory):
         raise InvalidValue("persist_in", f"{directory} is no directory; write the one that has sysctl.d in it")
     if os.path.islink(directory.rstrip("/")):
@@ -72,10 +72,10 @@ def check_directory(directory: str) -> None:
 
 
 def _boots_with_this_namespace() -> bool:
-    """Whether this network namespace is that of process 1; not so where it cannot be told.
+    """Return whether this network namespace is that of process 1, False if it cannot be determined.
 
-    Each namespace has files of its own under /proc/PID/net, and to look at another process's one
-    needs no rights over it, as ns/net would.
+    Each namespace has its own files under /proc/PID/net. Unlike ns/net, they can be compared without privileges over
+    the other process.
     """
     try:
         return os.path.samefile("/proc/self/net/dev", "/proc/1/net/dev")
@@ -84,14 +84,14 @@ def _boots_with_this_namespace() -> bool:
 
 
 def plan(files: Mapping[str, int], directory: str) -> list[Edit]:
-    """The edits after which each setting, by its file under /proc/sys/net/netfilter, comes back with the boot."""
+    """Return the edits that restore the settings at boot. `files` has the values by file in net/netfilter."""
     wanted = {_PREFIX + file: value for file, value in files.items()}
     edits = [assigned(_read(SYSCTL_FILE, directory), wanted), listed(_read(MODULES_FILE, directory))]
     return [edit._replace(directory=directory) for edit in edits if edit.after != edit.before]
 
 
 def assigned(text: str, wanted: Mapping[str, int]) -> Edit:
-    """A file of sysctl.d with `wanted` in it, and every other line as it is."""
+    """Return the edit that puts `wanted` into a file of sysctl.d. All other lines stay as they are."""
     lines, found = [], {}
     for line in text.splitlines(keepends=True):
         match = _ASSIGNMENT.match(line)
@@ -114,7 +114,7 @@ def assigned(text: str, wanted: Mapping[str, int]) -> Edit:
 
 
 def listed(text: str) -> Edit:
-    """A file of modules-load.d with nf_conntrack in it, and every other line as it is."""
+    """Return the edit that puts nf_conntrack into a file of modules-load.d. All other lines stay as they are."""
     if any(line.strip().replace("-", "_") == MODULE for line in text.splitlines()):
         return Edit(MODULES_FILE, text, text, [])
     end = "\n" if text and not text.endswith("\n") else ""
@@ -123,11 +123,11 @@ def listed(text: str) -> Edit:
 
 
 def overriding(files: Mapping[str, int], directory: str) -> list[str]:
-    """Where a file that is read later sets something else: a sentence for each."""
+    """Return a sentence for each setting that a file read later sets to another value."""
     wanted = {_PREFIX + file: value for file, value in files.items()}
     own = os.path.basename(SYSCTL_FILE)
     sentences = []
-    # sysctl.conf is read last, by itself or by a link in sysctl.d
+    # sysctl.conf is read last, directly or through a link in sysctl.d
     for file, text in _texts([*_later(directory), "sysctl.conf"], directory):
         last: dict[str, str] = {}
         for match in filter(None, map(_ASSIGNMENT.match, text.splitlines())):
@@ -141,7 +141,7 @@ def overriding(files: Mapping[str, int], directory: str) -> list[str]:
 
 
 def _later(directory: str) -> list[str]:
-    """The files of sysctl.d that are read after ours."""
+    """Return the files of sysctl.d that are read after `SYSCTL_FILE`, in this order."""
     folder, own = os.path.split(SYSCTL_FILE)
     try:
         with _place(SYSCTL_FILE, directory) as place:
@@ -152,7 +152,7 @@ def _later(directory: str) -> list[str]:
 
 
 def _texts(files: list[str], directory: str) -> Iterator[tuple[str, str]]:
-    """The names and texts of the files that can be read, of each one by its last name."""
+    """Yield the names and texts of the files that can be read. A file with several names has the last one."""
     names = {}
     for file in files:
         with contextlib.suppress(OSError), _place(file, directory) as place:
@@ -168,7 +168,7 @@ def _texts(files: list[str], directory: str) -> Iterator[tuple[str, str]]:
 
 
 def write(edit: Edit) -> None:
-    """Put a file's new text in the place of the old at once, with its owner and mode."""
+    """Replace a file atomically by its new text, with the owner and mode of the old file. Raises `CannotPersist`."""
     try:
         with _place(edit.file, edit.directory, make=0o755) as place, Replacement(place) as new:
             there = place.status()
@@ -183,9 +183,10 @@ def write(edit: Edit) -> None:
 
 
 def _place(file: str, directory: str, make: int | None = None) -> Place:
-    """Where a file below the directory is. Only links of the host's own directory may lead elsewhere.
+    """Return the place of a file below the directory. Only links in the host's own directory may lead out of it.
 
-    Other directories belong to containers, whose root could have the files of the host read and changed.
+    Other directories belong to containers. With such links, the root user of a container could make this process
+    read and change files of the host.
     """
     if os.path.normpath(directory) == DIRECTORY:
         return Place(os.path.join(directory, file), make=make)
@@ -193,13 +194,13 @@ def _place(file: str, directory: str, make: int | None = None) -> Place:
 
 
 def _key(written: str) -> str:
-    """A key as sysctl(8) prints it: its parts may be parted by slashes, too."""
+    """Return a key as sysctl(8) prints it. In a file, slashes may separate its parts, too."""
     dotted = written.replace("/", ".")
     return _OTHER_NAMES.get(dotted, dotted)
 
 
 def _read(file: str, directory: str) -> str:
-    """The text of a file below the directory, "" if it is absent."""
+    """Return the text of a file below the directory, "" if it is absent. Raises `CannotPersist`."""
     try:
         with _place(file, directory) as place:
             return (place.read(_LARGEST) or b"").decode("utf-8", "surrogateescape")

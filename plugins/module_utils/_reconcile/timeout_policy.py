@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Timeout policies, and the protocols' defaults, as declared."""
+"""Reconcile timeout policies and the default timeouts of protocols."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IN_USE = "a rule uses it; remove that rule first (such as -j CT --timeout in th
 
 
 def declared_policy(params: Mapping[str, Any]) -> client.Policy:
-    """The policy that a module's parameters declare; `InvalidValue` for what cannot be."""
+    """Return the policy that a module's parameters declare. Raises `InvalidValue` for the first error."""
     declared, problems = examined(params)
     if problems:
         raise problems[0]
@@ -31,7 +31,7 @@ def declared_policy(params: Mapping[str, Any]) -> client.Policy:
 
 
 def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValue]]:
-    """The policy that a module's parameters declare, as far as it is valid, and everything that is not."""
+    """Return the valid part of the policy that a module's parameters declare, and all errors."""
     problems: list[InvalidValue] = []
     if params["default"] and params["name"] is not None:
         problems.append(InvalidValue("default", "name is given too; write one of them"))
@@ -51,7 +51,7 @@ def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValu
         with _noted(problems):
             if "protocol" in declared:
                 declared.update(from_document({"protocol": params["protocol"], "timeouts": {state: seconds}}))
-            else:  # which states there are depends on the protocol
+            else:  # the valid states depend on the protocol
                 client.SECONDS.parse(seconds, f"timeouts.{state}")
     if params["state"] == "absent":
         if params["name"] is None and params["default"]:
@@ -66,7 +66,7 @@ def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValu
     elif not timeouts:
         problems.append(InvalidValue("timeouts", "names no state; write at least one and its seconds"))
     if params["name"] is None:
-        declared.pop("family", None)  # the defaults are of both families
+        declared.pop("family", None)  # the defaults apply to both families
     elif params["family"] is None:
         problems.append(InvalidValue("family", "is missing; write ipv4 or ipv6, a policy is of one of them"))
     elif "family" in declared and "protocol" in declared:
@@ -76,7 +76,7 @@ def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValu
 
 @contextlib.contextmanager
 def _noted(problems: list[InvalidValue]) -> Iterator[None]:
-    """Add the problem that the block raises, unless there is one about the same key."""
+    """Add the `InvalidValue` that the block raises to `problems`, unless there is one for the same key."""
     try:
         yield
     except InvalidValue as problem:
@@ -88,7 +88,7 @@ _ONE_FAMILY = {uapi.IPPROTO_ICMP: types.AF_INET, uapi.IPPROTO_ICMPV6: types.AF_I
 
 
 def _family_of_other(declared: client.Policy) -> Iterator[InvalidValue]:
-    """The kernel would take a policy that no connection can ever have."""
+    """Yield an error for a family that the protocol does not have. The kernel would accept such a policy."""
     family = _ONE_FAMILY.get(declared["protocol"])
     if family is not None and declared["family"] != family:
         name = client.FAMILY.present(family)
@@ -143,7 +143,7 @@ class _PolicyReconciler(Reconciler):
         return Plan("replaced", declared, actual, changes, {**self._new(), **kept, **declared})
 
     def _new(self) -> client.Policy:
-        """A new policy as the kernel makes it: states that are not declared have the protocol's defaults."""
+        """Return a new policy as the kernel creates it, with the protocol's defaults for states not declared."""
         return {**client.defaults(self.table, self.declared["protocol"]), **self.declared, "use": 1}
 
     def create(self, plan: Plan) -> client.Policy | None:
@@ -152,7 +152,7 @@ class _PolicyReconciler(Reconciler):
 
     def update(self, plan: Plan) -> client.Policy | None:
         if "name" in plan.declared:
-            # All of it: the kernel resets a state that is left out to its default
+            # All timeouts, because the kernel resets omitted states to their defaults
             self.send_update(plan.wanted or {})
         else:
             retry_if_unknown(lambda: client.set_defaults(self.table, plan.declared))
@@ -175,7 +175,7 @@ class _PolicyReconciler(Reconciler):
             raise error.about(f"restoring {describe(old)}") from None
 
     def _read_back(self, plan: Plan) -> client.Policy | None:
-        """The policy after a change; `CannotReconcile` where it is not what was declared."""
+        """Return the policy after a change. Raises `CannotReconcile` if it is not as declared or cannot be read."""
         about, done = describe(plan.declared), plan.operation
         try:
             after = self.find(plan.declared)
@@ -196,26 +196,26 @@ class _PolicyReconciler(Reconciler):
 
 
 def _check_unused(actual: client.Policy | None, done: str) -> None:
-    """The kernel's count has one for the policy itself."""
+    """Raise `CannotReconcile` if a rule uses the policy. The kernel's count includes the policy itself."""
     if actual is not None and actual.get("use", 1) > 1:
         raise CannotReconcile(f"{describe(actual)} cannot be {done}: {_IN_USE}")
 
 
 def _changes(declared: client.Policy, actual: client.Policy) -> list[Change]:
-    """The declared keys that differ."""
+    """Return the declared keys that differ."""
     there = _flat(actual)
     return [Change(key, there.get(key), value) for key, value in _flat(declared).items() if there.get(key) != value]
 
 
 def _flat(policy: client.Policy) -> Document:
-    """The keys of a document with their paths: `timeouts.established`."""
+    """Return the keys of a policy's document by path, such as `timeouts.established`."""
     document = to_document(policy)
     timeouts = document.pop("timeouts")
     return {**document, **{f"timeouts.{state}": seconds for state, seconds in timeouts.items()}}
 
 
 def _part(declared: client.Policy, policy: client.Policy | None) -> Document:
-    """The declared keys of a policy as a document; all keys if its name alone is declared."""
+    """Return the declared keys of a policy as a document, or all keys if only the name is declared."""
     if policy is None:
         return {}
     keys = declared if len(declared) > 1 else policy

@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Snapshots as files: a header and records, put in place at once, and believed only whole. Knows nothing of the kernel.
+"""Snapshot files: a header and records. A file is replaced atomically, and read only if it is complete.
 
-A snapshot is lines of JSON, in a file that may be compressed by gzip. The first is the header, which says what this
-is, where and when it was taken, how much of it there is, and the checksum. Below it, a line with `keys` says what the
-lines after it are about, until the next such line: each is a record, with the values of these keys in their order.
-What all of them have alike is said once, under `alike`::
+This module does not depend on the kernel.
+
+A snapshot consists of lines of JSON, in a file that may be compressed with gzip. The first line is the header: the
+format, the host, the time, the number of records, and the checksum. After it, a line with `keys` describes the records
+that follow, up to the next such line. A record is a list of the values of these keys, in this order. Keys that have the
+same value in all of these records are in `alike`::
 
     {"format": "netops.conntrack snapshot", "version": 1, "host": "gw1", "kernel": "6.18.1",
      "time": "2030-01-31T12:00:00Z", "labels": {}, "entries": 2, "expectations": 0, "sha256": "…"}
@@ -13,7 +15,7 @@ What all of them have alike is said once, under `alike`::
     ["10.1.0.2", …, 118]
     ["10.1.0.3", …, 30]
 
-The checksum is the SHA-256 of all that is below the header, and then of the header with zeros for its digits.
+The checksum is the SHA-256 of all lines after the header, followed by the header with zeros in place of the checksum.
 """
 
 from __future__ import annotations
@@ -34,36 +36,36 @@ from ..client.errors import ConntrackError, InvalidValue
 
 FORMAT = "netops.conntrack snapshot"
 VERSION = 1
-#: What a snapshot has records of.
+#: The kinds of records in a snapshot.
 ENTRIES, EXPECTATIONS = KINDS = ("entries", "expectations")
 
 _ZEROS = "0" * 64
 _HEXADECIMAL = frozenset("0123456789abcdef")
-#: So high a number is that of no version.
+#: Numbers from this one on are not version numbers.
 _NO_VERSION = 1 << 16
-#: No text in a header is longer.
+#: The maximum length of a text in a header.
 _LONGEST_TEXT = 256
-#: Blanks in the header's line, for as many digits as a number may have that is known only at the end.
+#: Blanks reserved in the header for each number, which is known only at the end.
 _DIGITS = 12
-#: Bytes that are read at a time.
+#: The number of bytes read at a time.
 _CHUNK = 1 << 18
-#: No line of a snapshot is longer.
+#: The maximum length of a line.
 _LONGEST = 1 << 20
-#: Records of one kind have no more different keys.
+#: The maximum number of different keys in the records of one kind.
 _MOST_KEYS = 1000
-#: So many layouts are remembered, and so many records are returned at a time.
+#: The maximum number of layouts in memory, and of records in a block.
 _SOME = 4096
 _GZIP = b"\x1f\x8b"
-#: Higher ones take twice the time for a tenth of the room.
+#: The gzip level. Higher levels take twice the time to save a tenth of the size.
 _COMPRESSION = 1
 
 
 class CannotWrite(ConntrackError):
-    """The file could not be written; what was there before is there still."""
+    """The file could not be written. A file that existed before is unchanged."""
 
 
 class Header(NamedTuple):
-    """What a snapshot says of itself: where and when it was taken, the names of label bits, and what is in it."""
+    """The header of a snapshot: where and when it was taken, the names of label bits, and the number of records."""
 
     host: str
     kernel: str
@@ -75,17 +77,17 @@ class Header(NamedTuple):
     version: int = VERSION
 
     def as_result(self) -> dict[str, Any]:
-        """The same in the form of a module's result."""
+        """Return the header as a part of a module's result."""
         shown = self._asdict()
         del shown["labels"]
         return {"checksum": shown.pop("sha256"), "snapshot": shown}
 
     def as_line(self) -> str:
-        """The same for a diff."""
+        """Return the header as a line of a diff."""
         return f"{self.amount()} of {self.host} (Linux {self.kernel}) at {self.time}\n"
 
     def amount(self) -> str:
-        """How much is in it, as a part of a sentence."""
+        """Return the number of entries and expectations for a sentence."""
         parts = [numbered(self.entries, "entry", "entries")] if self.entries or not self.expectations else []
         if self.expectations:
             parts.append(numbered(self.expectations, "expectation", "expectations"))
@@ -93,12 +95,12 @@ class Header(NamedTuple):
 
 
 def numbered(number: int, one: str, several: str) -> str:
-    """A number of things, as a part of a sentence."""
+    """Return a number with its noun for a sentence."""
     return f"{number} {one if number == 1 else several}"
 
 
 class Block(NamedTuple):
-    """Records one behind the other: their keys, which all blocks of the same layout share, and of each the values."""
+    """Consecutive records: their keys, the same object in all blocks of a layout, and the values of each record."""
 
     of: str
     keys: tuple[str, ...]
@@ -109,30 +111,30 @@ class Block(NamedTuple):
 
 
 class Counter:
-    """Takes records as a `Writer` does, and only counts them."""
+    """Accepts records as a `Writer` does, but only counts them."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(KINDS, 0)
 
     def write(self, of: str, columns: Mapping[str, Sequence[Any]], alike: Sequence[str] = ()) -> None:
-        """Add records, given by the values of each key. Those named in `alike` are the same in all."""
+        """Add records, given as a column of values per key. Keys in `alike` have the same value in all records."""
         self.counts[of] += len(next(iter(columns.values())))
 
     def counted(self, header: Header) -> Header:
-        """The header, with how many records there were."""
+        """Return the header with the numbers of records."""
         return header._replace(entries=self.counts[ENTRIES], expectations=self.counts[EXPECTATIONS])
 
 
 class Writer(Counter):
-    """Writes a snapshot, and puts it in place when the `with` block ends; if that fails, nothing is left behind.
+    """Writes a snapshot, and puts it in place when the `with` block ends. If that fails, no file is left behind.
 
-    Raises `InvalidValue` where something else is at `path`, `CannotWrite`.
+    Raises `InvalidValue` if there is a file at `path` that is not a snapshot, and `CannotWrite`.
     """
 
     def __init__(self, path: str, header: Header) -> None:
         super().__init__()
         self._path = path
-        #: The header as it was given, and in the end as it was written.
+        #: The header as given, and after the `with` block the header as written.
         self.header = header
         self._compressed = path.endswith(".gz")
         self._digest = hashlib.sha256()
@@ -188,7 +190,7 @@ class Writer(Counter):
             self._replacement.commit()
 
     def _write_header(self) -> None:
-        """Write the header, of which the numbers are known only at the end: in the same room then."""
+        """Write the header. At the end it is written again with the numbers, in the same length."""
         line = self._header_line()
         self._file.write(gzip.compress(line, 0, mtime=0) if self._compressed else line)
 
@@ -198,7 +200,7 @@ class Writer(Counter):
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Have what cannot be written be a `CannotWrite` of the file at `path`."""
+    """Raise `CannotWrite` for the file at `path` if the block raises `OSError`."""
     try:
         yield
     except OSError as error:
@@ -206,7 +208,10 @@ def writing(path: str) -> Iterator[None]:
 
 
 def check_place(path: str) -> Header | None:
-    """The header of the snapshot at `path`, None if nothing is there. `InvalidValue` if anything else is there."""
+    """Return the header of the snapshot at `path`, None if there is no file or an empty one.
+
+    Raises `InvalidValue` if there is anything else, and if a file cannot be written there.
+    """
     with _place(path) as place:
         return _check_there(place, path)
 
@@ -225,7 +230,10 @@ def _place(path: str) -> Place:
 
 
 def _check_there(place: Place, path: str) -> Header | None:
-    """The header of the snapshot at a place, None if nothing is there. `InvalidValue` if anything else is there."""
+    """Return the header of the snapshot at a place, None if there is no file or an empty one.
+
+    Raises `InvalidValue` if there is anything else.
+    """
     try:
         there = place.status()
         if there is None:
@@ -250,7 +258,7 @@ def _check_named(path: str) -> None:
 
 
 def _header_in(file: IO[bytes], path: str) -> Header | None:
-    """The header of a snapshot, which may be damaged below it; None if the file is no snapshot."""
+    """Return the header of a snapshot, whose records may be damaged. Return None if the file is not a snapshot."""
     try:
         with _unpacked(file, path) as snapshot:
             return _header_of(_first_line(snapshot, path), path)
@@ -263,7 +271,7 @@ def _line(header: Header) -> str:
 
 
 def _texts(column: Sequence[Any]) -> Iterable[str]:
-    """Values as JSON; lists that are one and the same are put into words once."""
+    """Return values as JSON. A list object that occurs several times is encoded once."""
     kinds = set(map(type, column))
     if kinds == {int}:
         return map(str, column)
@@ -277,22 +285,22 @@ def _texts(column: Sequence[Any]) -> Iterable[str]:
 
 
 class Snapshot:
-    """A snapshot that was read from beginning to end and found whole. Close it after use.
+    """A snapshot that was read completely and verified. Close it after use.
 
-    Raises `InvalidValue` for any other file, and for a snapshot that is not all there or was changed since.
+    Raises `InvalidValue` for any other file, and for a snapshot that is incomplete or was changed after it was written.
     """
 
     def __init__(self, path: str) -> None:
         _check_named(path)
         self._path = path
         self._opened = contextlib.ExitStack()
-        #: All keys that records have, by what they are of.
+        #: All keys of the records, by their kind.
         self.keys: dict[str, set[str]] = {of: set() for of in KINDS}
         try:
             self._file = self._opened.enter_context(_opened(path))
             self._line = _first_line(self._file, path)
             self.header = _header_of(self._line, path)
-            #: The digest after each piece that was verified: the pieces are read again when they are used.
+            #: The digest after each verified piece, to verify the pieces again when the records are read.
             self._digests: list[bytes] = []
             self._verify()
         except BaseException:
@@ -306,9 +314,9 @@ class Snapshot:
         self._opened.close()
 
     def blocks(self, of: str) -> Iterator[Block]:
-        """The records of one kind, in their order, as they were verified.
+        """Yield the records of one kind in their order.
 
-        Raises `InvalidValue` where a line is none, or the file was changed since it was verified.
+        Raises `InvalidValue` if a line is not a record, or if the file was changed after it was verified.
         """
         with _reading(self._path):
             self._file.seek(0)
@@ -357,7 +365,7 @@ class Snapshot:
             raise _fault(self._path, "does not have as many records as it says")
 
     def _pieces(self) -> Iterator[bytes]:
-        """What is below the header, some of it at a time."""
+        """Yield the content after the header in pieces of up to `_CHUNK` bytes."""
         while True:
             with _reading(self._path):
                 piece = self._file.read(_CHUNK)
@@ -385,7 +393,7 @@ class Snapshot:
         return _fault(self._path, "was changed while it was read")
 
     def _lines(self, pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
-        """The lines of pieces, some at a time."""
+        """Yield the lines that each piece completes. Raises `InvalidValue` if a line is too long or has no end."""
         rest = b""
         for piece in pieces:
             *lines, rest = (rest + piece).split(b"\n")
@@ -398,7 +406,7 @@ class Snapshot:
 
 
 class _Layout(NamedTuple):
-    """What records are of, all of their keys, and the values of the first of these, which all of them have."""
+    """The kind of records, all of their keys, and the values of the first keys, which are the same in all records."""
 
     of: str
     keys: tuple[str, ...]
@@ -444,7 +452,7 @@ def _header_of(line: bytes, path: str) -> Header:
 
 
 def _is_sound(header: Header) -> bool:
-    """Whether each value is what it may be, for all of them are shown."""
+    """Return whether each value of a header is valid. All of them are shown to the user."""
     labels, sha256, numbers = header.labels, header.sha256, (header.entries, header.expectations)
     return (
         all(map(is_readable, (header.host, header.kernel, header.time)))
@@ -460,7 +468,7 @@ def _is_sound(header: Header) -> bool:
 
 
 def is_readable(value: object) -> bool:
-    """Whether it is text that can be shown: of a line at most, and of characters that there are."""
+    """Return whether a value is printable text of at most `_LONGEST_TEXT` characters."""
     return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT
 
 
@@ -470,7 +478,7 @@ def _first_line(file: IO[bytes], path: str) -> bytes:
 
 
 def _parsed(line: bytes, path: str) -> dict[str, Any]:
-    """What a line says that begins with a brace."""
+    """Parse a line that begins with a brace. Raises `InvalidValue`."""
     try:
         found: dict[str, Any] = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -487,7 +495,7 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 
 
 def _unpacked(raw: IO[bytes], path: str) -> IO[bytes]:
-    """The content of a file, decompressed if it is gzip's."""
+    """Return a file object with the content, decompressed if the file is compressed with gzip."""
     with _reading(path):
         start = raw.read(len(_GZIP))
         raw.seek(0)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A set of very many things in little room: of each only 64 bits are kept."""
+"""A compact set for a large number of values. It keeps 64 bits of each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Hashable
 
 
 class Fingerprints:
-    """The things that were added, which may be as many as `expected`.
+    """A set of hashes with room for `expected` values.
 
-    One that was not added seems to have been with a chance of 1 in 10^13, where there are a million. Bytes and text
-    are hashed with a secret of the process, so nobody can choose two that are alike.
+    With a million values, the probability that another value seems to be in the set is 1 in 10^13. Bytes and text are
+    hashed with a secret of the process, so that an attacker cannot choose values with the same hash.
     """
 
     def __init__(self, expected: int) -> None:
         self._size = expected * 3 // 2 + 1
-        #: Open addressing: 0 is an empty slot.
+        #: A hash table with open addressing. An empty slot is 0.
         self._slots = array("Q", (0,)) * self._size
 
     def add(self, thing: Hashable) -> None:
@@ -29,7 +29,7 @@ class Fingerprints:
         return self._slots[self._place(number)] == number
 
     def _place(self, number: int) -> int:
-        """The slot that a number is in, or is to be in."""
+        """Return the slot that contains a number, or the empty slot for it."""
         slots, size = self._slots, self._size
         place = number % size
         while slots[place] not in (0, number):

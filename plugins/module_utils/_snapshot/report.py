@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has become of a snapshot that is being restored: counted in whole, shown in part."""
+"""The results of restoring a snapshot: the counts of all records, and details of the first ones."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """What has become of a snapshot so far."""
+    """The results of restoring a snapshot so far."""
 
     def __init__(self, header: Header, labels: LabelMap, limit: int, check_mode: bool) -> None:
         self.entries, self.expectations = {**NO_COUNTS}, {**NO_COUNTS}
         self.kept = 0
-        #: How many may have been created, because the answer was lost.
+        #: The number of entries that may have been created, because the answer was lost.
         self.unknown = 0
-        #: How many of those that failed were to go.
+        #: The number of failed deletions.
         self._staying = 0
         self.changed = False
         self.failures: list[Document] = []
         self.warnings: list[str] = []
-        #: How many failures, and how many lines of the diff, are returned.
+        #: The maximum number of failures, and of lines in the diff, that are returned.
         self.limit = limit
         self._header = header
         self._labels = labels
@@ -41,7 +41,7 @@ class Report:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was done, or found impossible."""
+        """Whether anything was changed or has failed."""
         return self.changed or bool(self.failures)
 
     @property
@@ -50,14 +50,14 @@ class Report:
         return len(self._after) < self.limit
 
     def created(self, number: int) -> None:
-        """Count entries that were created just so."""
+        """Count created entries."""
         self.entries["created"] += number
         self.changed = self.changed or number > 0
 
     def answered(self, entry: Entry, was_there: bool | None) -> None:
-        """Count an entry that is there, and of whose creation the answer was lost.
+        """Count an existing entry whose creation had a lost answer.
 
-        `was_there` is whether it was there before, None if that is not known.
+        `was_there` is whether the entry existed before, None if that is unknown.
         """
         if was_there is None:
             self.unknown += 1
@@ -69,14 +69,14 @@ class Report:
             self.show(describe(entry))
 
     def show(self, after: str, before: str | None = None) -> None:
-        """Have the diff say what there is now, and what there was in its place."""
+        """Add a line to the diff, and the line that it replaces. Without room for another line, do nothing."""
         if self.shows_more:
             self._after.append(after)
             if before is not None:
                 self._before.append(before)
 
     def record(self, place: int, entry: Entry, outcome: Outcome) -> None:
-        """Count what became of an entry."""
+        """Record the outcome of an entry."""
         if outcome.error is not None:
             self.fail(place, to_document(entry, self._labels), outcome.error, outcome.operation != "unchanged")
             return
@@ -96,7 +96,7 @@ class Report:
             self.show(f"{describe(entry)}: {is_}", f"{describe(entry)}: {was}")
 
     def expected(self, operation: str, line: str) -> None:
-        """Count what became of an expectation."""
+        """Record the operation for an expectation."""
         self.expectations[operation] += 1
         if operation != "unchanged":
             self.changed = True
@@ -105,7 +105,7 @@ class Report:
     def fail(
         self, place: int | None, document: Document, reason: object, changed: bool = False, of: str = ENTRIES
     ) -> None:
-        """Count what could not be restored, or only in part."""
+        """Record a failure: a resource that was not restored, or only in part."""
         counts = self.entries if of == ENTRIES else self.expectations
         counts["failed"] += 1
         self.changed = self.changed or changed
@@ -113,7 +113,7 @@ class Report:
             self.failures.append({"index": place, "entry": _readable(document), "msg": str(reason)})
 
     def purged(self, foreign: DeletionPlan, flushing: DeletionProgress) -> None:
-        """Count what was not in the snapshot."""
+        """Record the deletions of entries that are not in the snapshot."""
         self.kept = foreign.kept
         self.entries["deleted"] = foreign.count if self._check_mode else flushing.deleted
         self.changed = self.entries["deleted"] > 0 or flushing.unknown > 0
@@ -124,7 +124,7 @@ class Report:
             self.entries["failed"] = self._staying = flushing.failed
 
     def sentence(self) -> str:
-        """What to say where something failed."""
+        """Return the message about the failures."""
         failed = self.entries["failed"] + self.expectations["failed"] - self._staying
         rest = self._header.entries + self._header.expectations - failed
         first = self.failures[0]
@@ -169,7 +169,7 @@ class Report:
 
 
 def _readable(document: Document) -> Document:
-    """The same without halves of characters, which JSON may hold and of which Ansible makes no result."""
+    """Replace lone surrogates, which JSON can contain but Ansible cannot encode in a result."""
     readable: Document = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
     return readable
 

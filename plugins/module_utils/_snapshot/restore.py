@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Restore a snapshot.
 
-All of its entries are created at once, in batches: in an empty table there is nothing else to do. Entries that the
-kernel refuses are planned and applied as by `conntrack_entries`, some hundred at a time (see `entries`). This finds
-entries that are there already, and the reason why another cannot be created. Entries of which a kernel may lose a part
-without an error are read back.
+All entries are created in batches, without a plan: if the table is empty, nothing else is needed. Entries that the
+kernel refuses are planned and applied as `conntrack_entries` does it, up to 256 at a time (see `entries`). This finds
+existing entries, and the reason why an entry cannot be created. Entries of which a kernel may drop a part without an
+error are read back.
 
-Check mode plans the entries of the snapshot in the same way. Of earlier batches, it remembers only fingerprints of
-tuples, to find masters, and entries that are in the snapshot twice.
+Check mode plans the entries of the snapshot in the same way. Of earlier batches, it keeps only hashes of the tuples, to
+find masters, and entries that are in the snapshot twice.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
     from ..client.entry.nested import Document
     from ..client.host.ssh_session import TcpConnection
 
-#: A record, its place in the snapshot, and whether a kernel may lose something of it without a word.
+#: The position of a record in the snapshot, the record, and whether a kernel may drop a part of it without an error.
 Placed = Tuple[int, Record, bool]
 
-#: So many are looked at together.
+#: The number of entries that are planned or read back together.
 _SOME = 256
-#: Protocols that kernels have given up tracking: of these they keep an entry without its ports.
+#: Protocols that newer kernels do not track. They create an entry without ports.
 _FORGOTTEN = ("dccp", "udplite")
-#: Protocols of which the kernel may lose something of an entry without an error: it does not translate keys of GRE.
+#: Protocols whose entries lose a part without an error. For GRE, the kernel does not translate keys.
 _READ_BACK = (*_FORGOTTEN, "gre")
 _ENDS = ("original", "reply")
 _UNCHANGED = Outcome(None, "unchanged", ())
@@ -67,7 +67,7 @@ _REPLY_KEYS = ("reply.source_key", "reply.destination_key")
 
 
 class RestoreFailed(PartialFailure):
-    """Not all of the snapshot is in the table."""
+    """The snapshot was not restored in full."""
 
 
 def restore(
@@ -81,11 +81,11 @@ def restore(
     scope: Match | None = None,
     keep: frozenset[TcpConnection] = frozenset(),
 ) -> Document:
-    """Restore what matches of a snapshot and return what was done, in the form of a module's result.
+    """Restore the matching entries of a snapshot and return the module's result.
 
-    What is in `scope` and not in the snapshot goes, but for the flows that carry one of the connections in `keep`.
-    Raises `InvalidValue` before anything is changed, and `RestoreFailed` after all else was done, or where it could
-    not go on.
+    Entries in `scope` that are not in the snapshot are deleted, except those that belong to a connection in `keep`.
+    Raises `InvalidValue` before any change, and `RestoreFailed` after all other entries, or at an error that stops the
+    restore.
     """
     report = Report(snapshot.header, labels, report_limit, check_mode)
     restoration = _Restoration(table, snapshot, match, policy, labels, check_mode, report)
@@ -106,7 +106,7 @@ def restore(
 
 
 class _Restoration:
-    """The steps of restoring a snapshot, or of predicting what that would do."""
+    """The steps to restore a snapshot, or to predict the result."""
 
     def __init__(
         self,
@@ -126,15 +126,15 @@ class _Restoration:
         self._check_mode = check_mode
         self._report = report
         self._declarations, self._creations = declarations(), creations()
-        #: What was sent and not answered yet.
+        #: Records that were sent and have no answer yet.
         self._sent: deque[Placed] = deque()
-        #: What was not created as far as is known, and whether only the answer to its creation was lost.
+        #: Records whose creation was refused or had a lost answer, and whether the answer was lost.
         self._refused: list[tuple[Placed, bool]] = []
-        #: What was created and is to be read back, and whether the answer to its creation was lost.
+        #: Records that were created and must be read back, and whether the answer was lost.
         self._fragile: list[tuple[Placed, bool]] = []
-        #: Who was there at first, as far as that was read.
+        #: The entries that existed at the start, None if they were not read.
         self._before: Fingerprints | None = None
-        #: Who is in the snapshot, if that is asked; and of those that match, who has a helper.
+        #: The entries in the snapshot, if a scope needs them, and the keys of matching entries that have a helper.
         self._recorded = Fingerprints(0)
         self._masters: set[Hashable] = set()
         #: In check mode, the tuples of entries that would be created, and the keys of those that have a helper.
@@ -142,10 +142,10 @@ class _Restoration:
         #: In check mode, whether the purge would delete an entry.
         self._deleting: list[Callable[[Entry], bool]] = []
 
-    # before anything is changed
+    # before any change
 
     def survey(self, scope: Match | None) -> None:
-        """Find out what can be known now, and refuse what cannot be. Raises `InvalidValue`."""
+        """Check the snapshot before any change. Raises `InvalidValue`, also if the table is too small."""
         header = self._snapshot.header
         self._check_keys(ENTRIES, KEYS)
         if header.expectations:
@@ -157,7 +157,7 @@ class _Restoration:
         if scope is not None or self._match is not EVERYTHING:
             number = self._read_all(scope is not None)
         statistics = self._table.statistics()
-        most = statistics.get("max_entries", number)  # before Linux 4.18 the kernel does not say it
+        most = statistics.get("max_entries", number)  # not reported before Linux 4.18
         if number > most:
             raise InvalidValue(
                 "path",
@@ -169,7 +169,7 @@ class _Restoration:
             self._note_present(there)
 
     def _note_present(self, number: int) -> None:
-        """Note who is there: if an answer gets lost, others that are there then were created."""
+        """Record the existing entries. After a lost answer, an entry that is not one of them was created."""
         there = Fingerprints(2 * FEW if number else 0)
         try:
             for place, row in enumerate(self._table.rows() if number else ()):
@@ -202,7 +202,7 @@ class _Restoration:
             )
 
     def _read_all(self, note: bool) -> int:
-        """How many entries of the snapshot match. `InvalidValue` where a record does not say which entry it is."""
+        """Return the number of entries of the snapshot that match. Raises `InvalidValue` for an invalid record."""
         number = 0
         self._recorded = Fingerprints(self._snapshot.header.entries if note else 0)
         for _one, entry in self._parsed():
@@ -229,15 +229,15 @@ class _Restoration:
             yield from zip(batch, work.each([record for _place, record, _fragile in batch]))
 
     def _wanted(self) -> Iterator[Placed]:
-        """What is to be restored."""
+        """Yield the records to restore."""
         if self._match is EVERYTHING:
             return self._placed()
         return (one for one, entry in self._parsed() if self._match(entry))
 
-    # what is in scope and not in the snapshot
+    # entries in scope that are not in the snapshot
 
     def purge(self, scope: Match, keep: frozenset[TcpConnection]) -> None:
-        """Delete it as it is read, or at once if the scope needs counters or timestamps that an entry may lack."""
+        """Delete entries while the table is read, or after it if the scope needs counters or timestamps."""
         foreign = DeletionPlan(self._table, undeclared(scope, self._recorded), keep, self._report.limit)
         progress = DeletionProgress(foreign)
         try:
@@ -260,7 +260,7 @@ class _Restoration:
             self._verify_created()
 
     def _create(self, wanted: Iterator[Placed]) -> None:
-        """Create them all; what does not go smoothly is kept for a look."""
+        """Create all entries. Collect those that were refused or that must be read back."""
         sent = self._sent
         unreadable: list[InvalidValue] = []
 
@@ -293,7 +293,7 @@ class _Restoration:
                             self._reconcile_refused()
                 break
             except InvalidValue:
-                # One of those that were not sent yet; the others go on
+                # A record that was not sent yet is invalid. Go on with the others
                 left = [one for one, _entry in self._declared(list(sent))]
                 sent.clear()
                 wanted = chain(left, wanted)
@@ -304,7 +304,7 @@ class _Restoration:
             raise unreadable[0]
 
     def _declared(self, some: Sequence[Placed]) -> Iterator[tuple[Placed, Entry]]:
-        """The entries that records declare; where one declares nothing that can be, that is reported."""
+        """Yield records with the entries that they declare. Report invalid records as failures."""
         records = [record for _place, record, _fragile in some]
         try:
             list(self._creations.each(records))
@@ -317,7 +317,7 @@ class _Restoration:
                 self._report.fail(some[0][0], document_of(records[0]), fault)
 
     def _verify_created(self) -> None:
-        """Read back what was created and may have lost something."""
+        """Read back created entries of which the kernel may have dropped a part."""
         fragile = self._fragile
         declared = list(self._declarations.each([record for (_place, record, _fragile), _unknown in fragile]))
         answers = list(self._table.find_by_tuples(declared))
@@ -333,9 +333,9 @@ class _Restoration:
                 self._report.answered(entry, was_there)
 
     def _check_whole(self, entry: Entry, answer: Entry | KernelError, certain: bool) -> None:
-        """Raise `CannotReconcile` where there is less of an entry than was created.
+        """Raise `CannotReconcile` if an entry lacks a part of what was created.
 
-        It is deleted only if it is `certain` that it was created here: otherwise it may be a live flow.
+        It is deleted only if it is `certain` that this restore created it. Otherwise it may belong to live traffic.
         """
         found: Entry | None = None
         try:
@@ -348,7 +348,7 @@ class _Restoration:
         except KernelError as error:
             raise CannotReconcile(f"{describe(entry)} was created, but not read back. {error}", "created") from error
         if found is None:
-            return  # its time is over already
+            return  # it has already expired
         keys = [key for key in _REPLY_KEYS if key in entry]
         if identity(found) != identity(entry) or any(found.get(key) != entry[key] for key in keys):
             settle_created(self._table, creation(entry), found, self._labels, certain)
@@ -358,7 +358,7 @@ class _Restoration:
             )
 
     def _reconcile_refused(self) -> None:
-        """Treat each entry as `conntrack_entries` does."""
+        """Plan and apply each refused entry as `conntrack_entries` does."""
         refused = self._refused
         declared = list(self._declarations.each([record for (_place, record, _fragile), _unknown in refused]))
         planned = self._plan(declared)
@@ -381,11 +381,11 @@ class _Restoration:
         return plan_all(ProjectedTable(self._table, self._deleting), declared, self._policy, self._labels)
 
     def _was_there(self, entry: Entry) -> bool | None:
-        """Whether an entry was there at first, None if that is not known."""
+        """Return whether an entry existed at the start, None if that is unknown."""
         return None if self._before is None else identity(entry) in self._before
 
     def break_off(self) -> None:
-        """Where it cannot go on: count what was created and not counted yet, and what may have been."""
+        """After an error that stops the restore, count entries that were or may have been created."""
         sent = list(self._sent)
         for one, unknown in self._fragile:
             if unknown:
@@ -395,7 +395,7 @@ class _Restoration:
         sent += [one for one, unknown in self._refused if unknown]
         declared = []
         for _place, record, _fragile in sent:
-            with contextlib.suppress(InvalidValue):  # what cannot be was not sent
+            with contextlib.suppress(InvalidValue):  # an invalid record was not sent
                 declared.append(self._declarations.scalar(record))
         answers: Sequence[Entry | ConntrackError]
         try:
@@ -412,7 +412,7 @@ class _Restoration:
     # entries in check mode
 
     def _predict(self, wanted: Iterator[Placed]) -> None:
-        """Report what a run would do. Conflicts between two entries of the snapshot are found only within a batch."""
+        """Record the result that a run would have. Conflicts between entries are found only within a batch."""
         for batch in iter(lambda: list(islice(wanted, _SOME)), []):
             some: dict[Hashable, list[tuple[Placed, Entry]]] = {}
             for one, entry in self._declared(batch):
@@ -429,7 +429,7 @@ class _Restoration:
                         outcome = _UNCHANGED
 
     def _without_planned_master(self, entry: Entry) -> Entry:
-        """An entry as it is planned in a later batch than its master."""
+        """Return an entry without its master if the master was planned in an earlier batch."""
         if "master.source" in entry and any(_tuple_in_zone(entry, end, "master") in self._planned for end in _ENDS):
             return {key: value for key, value in entry.items() if not key.startswith("master.")}
         return entry
@@ -443,7 +443,7 @@ class _Restoration:
     # expectations
 
     def restore_expectations(self) -> None:
-        """Restore those whose masters match, one after the other: there are few."""
+        """Restore the expectations whose masters match, one after the other: there are few."""
         first = self._snapshot.header.entries
         for _of, keys, rows in self._snapshot.blocks(EXPECTATIONS):
             for place, values in enumerate(rows, first):
@@ -481,10 +481,10 @@ class _Restoration:
 
 
 def _master_key(entry: Entry) -> Hashable:
-    """The zone and tuple by which an expectation names its master."""
+    """Return the zone and tuple with which an expectation refers to its master."""
     return any_zone(entry), tuple_key(entry, "original")
 
 
 def _tuple_in_zone(entry: Entry, end: str, direction: str = "") -> Hashable:
-    """The tuple of an end, or that of the `master` in the zone of the end."""
+    """Return a key for the tuple of a direction, or for the tuple of the `master`, in the zone of the direction."""
     return end, zone_of(entry, end), tuple_key(entry, direction or end)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Save the table to a file.
 
-What is read goes to the file at once, some thousand entries at a time, so that a table of any size takes the memory
-of a small one. Only entries that have a master wait, in a temporary file: in a snapshot each comes behind its master,
-so that a restore has the master when it needs it.
+Entries are written while the table is read, some thousand at a time, so that memory use does not grow with the table.
+Only entries with a master are held back in a temporary file. In a snapshot each entry follows its master, so that a
+restore creates the master first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ..client.match.match import EVERYTHING, Match
 from ..client.table import Table
 from .file import ENTRIES, EXPECTATIONS, Counter, Header, Writer, check_place, is_readable, writing
 
-#: What all records of a block have alike, because it decides which other keys there are.
+#: Keys with the same value in all records of a block. The other keys depend on them.
 _ALIKE = ("family", "protocol")
-#: Bytes of entries with a master that wait in memory.
+#: The maximum number of bytes of entries with a master that are held in memory.
 _HELD = 4 << 20
 
 
 def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bool) -> Document:
-    """Save the entries that match and the expectations of these, and return what was done, as a module's result.
+    """Save the matching entries and their expectations, and return the module's result.
 
-    A new snapshot is always a change. Raises `InvalidValue` where something else is at `path`, and `CannotWrite`;
-    what was there is then there still.
+    A new snapshot is always a change. Raises `InvalidValue` if the file at `path` is not a snapshot, and `CannotWrite`.
+    The existing file is then unchanged.
     """
     before = check_place(path)
     here = os.uname()
@@ -61,7 +61,7 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
 
 
 def _readable(text: str) -> str:
-    """What a host calls itself, in the form in which a header has it: the kernel takes any bytes for a name."""
+    """Replace characters of a host name that a header cannot contain. The kernel accepts any bytes as a name."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -77,7 +77,7 @@ def _write(table: Table, match: Match, writer: Counter, entries: Iterable[Column
 
 
 def _expectations(table: Table, match: Match) -> Iterator[expectation.Expectation]:
-    """Every expectation whose master matches."""
+    """Yield the expectations whose masters match."""
     for found in expectation.located(table, expectation.read_all(table)):
         if match is EVERYTHING or _holds(match, table, expectation.master_of(found)):
             yield {key: value for key, value in found.items() if key != "id"}
@@ -91,12 +91,12 @@ def _holds(match: Match, table: Table, wanted: Entry) -> bool:
 
 
 class _MastersFirst:
-    """Brings entries that have a master into an order in which each comes behind its own."""
+    """Sorts entries that have a master, so that each follows its master."""
 
     def __init__(self, path: str) -> None:
-        #: Beside this file there is room for those that wait, if there is any for itself.
+        #: The path of the snapshot. The temporary file is in the same folder, where space is needed in any case.
         self._path = os.path.realpath(path)
-        #: Of each, a number for its own tuple and one for that of its master.
+        #: For each entry held back, the hash of its own tuple and that of its master.
         self._own, self._masters = array("q"), array("q")
 
     def __enter__(self) -> _MastersFirst:
@@ -105,11 +105,11 @@ class _MastersFirst:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(OSError):  # on a full disk, it cannot even be closed without one
+        with contextlib.suppress(OSError):  # on a full disk, closing it fails, too
             self._file.close()
 
     def sort(self, records: Iterable[Columns]) -> Iterator[Columns]:
-        """The same records, and those with a master behind all others."""
+        """Yield the records without a master, then those with a master, each after its master."""
         for columns in records:
             if "master.source" in columns:
                 self._hold(columns)
@@ -131,13 +131,13 @@ class _MastersFirst:
                 self._file.write(json.dumps(record) + "\n")
 
     def _depths(self) -> array[int]:
-        """How many masters each has, one above the other, not counting the last, which has none itself."""
+        """Return, for each entry held back, the number of its masters that have a master themselves."""
         wanted = set(self._masters)
         between = {own: master for own, master in zip(self._own, self._masters) if own in wanted}
         depths = array("L")
         for master in self._masters:
             depth = 0
-            while master in between and depth < len(between):  # a record can be its own master only by mischance
+            while master in between and depth < len(between):  # only a hash collision makes a record its own master
                 master = between[master]
                 depth += 1
             depths.append(depth)
@@ -145,7 +145,7 @@ class _MastersFirst:
 
 
 def _number(record: Mapping[str, Any], above: str) -> int:
-    """A number for the tuple under a key, with the protocol and the zone of the original direction."""
+    """Return a hash of the tuple under a key, with the protocol and the zone of the original direction."""
     zone = record.get("zone") or record.get("original.zone") or 0
     ends = {key[len(above) :]: value for key, value in record.items() if key.startswith(above)}
     ends.pop("zone", None)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every fault of a document, where parsers stop at the first: who writes one wants to know them all."""
+"""Collect all errors in a document, although a parser stops at the first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..client.errors import LONGEST_MESSAGE, TOO_DEEP, InvalidValue, readable
 
 _Thing = TypeVar("_Thing")
 
-#: More are not looked for in one thing, nor told of a whole document.
+#: The maximum number of errors that one parser call collects, and of lines in the message.
 _MOST = 50
-#: Characters of one of several faults, and of all of them; the name of a file has room in front of them.
+#: The maximum length of one of several errors, and of the whole message. It leaves room for the name of a file.
 _LONGEST = 400
 _ROOM = LONGEST_MESSAGE - 200
 
 
 class ValidationErrors:
-    """What is wrong with a document, in the order in which it was found; each fault has its path from the top."""
+    """The errors in a document, in the order in which they were found. Each has its full path."""
 
     def __init__(self) -> None:
         self.found: list[InvalidValue] = []
@@ -30,12 +30,12 @@ class ValidationErrors:
         return bool(self.found)
 
     def add(self, key: str, problem: str) -> None:
-        """Note a fault."""
+        """Record an error."""
         self.found.append(InvalidValue(key, problem))
 
     @contextlib.contextmanager
     def collect(self, key: str = "") -> Iterator[None]:
-        """Note the fault that what is done inside, about what is under `key`, comes upon."""
+        """Record the `InvalidValue` that the block raises, with `key` in front of its path."""
         try:
             yield
         except InvalidValue as fault:
@@ -45,9 +45,10 @@ class ValidationErrors:
         self.found.append(fault.under(key) if key else fault)
 
     def parse_collecting(self, parse: Callable[[Any], _Thing], document: Any, key: str = "") -> _Thing | None:
-        """What a parser makes of a document; None, and all its faults noted, where it refuses that.
+        """Return the result of a parser. If the document is invalid, record all errors and return None.
 
-        The next fault is found by leaving out what the last was about. What follows from that alone is no fault.
+        To find the next error, the value with the last error is removed. Errors that follow only from the removal are
+        not recorded.
         """
         try:
             return parse(document)
@@ -73,9 +74,9 @@ class ValidationErrors:
         return None
 
     def __str__(self) -> str:
-        """All of them, a line for each; of several about one path the first.
+        """Return all errors, one per line. If several errors have the same path, only the first is included.
 
-        The lines that have no room become one, with their number and as many of their paths as have room.
+        Lines that do not fit are replaced by one line with their number and as many of their paths as fit.
         """
         first = {fault.key: fault for fault in reversed(self.found)}
         several = [fault for fault in self.found if first[fault.key] is fault]
@@ -93,12 +94,12 @@ class ValidationErrors:
 
 
 def is_within(path: str, other: str) -> bool:
-    """Whether a path leads to something in what is at the other, or to the same."""
+    """Return whether a path is equal to the other, or below it."""
     return not other or path == other or path.startswith((f"{other}.", f"{other}["))
 
 
 def _remove(document: Any, path: str) -> bool:
-    """Take out what is under a path; False where that is not one key of a dictionary."""
+    """Remove the value at a path. Return False if the path is not a key of a dictionary."""
     *steps, last = re.findall(r"[^.\[\]]+", path) or [""]
     try:
         for step in steps:

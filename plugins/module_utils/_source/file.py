@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a file declares, in JSON, JSON lines or YAML; of the target, or of the controller.
+"""Read declarations from files in JSON, JSON lines or YAML, on the target or on the controller.
 
-A declaration is data. What two readers could understand in two ways is refused, such as a key that is there twice, of
-which most readers take the last and say nothing.
+Ambiguous files are refused. For example, if a key occurs twice, most parsers silently use the last value.
 """
 
 from __future__ import annotations
@@ -17,21 +16,22 @@ from ..client import input_file
 from ..client.errors import TOO_LONG, InvalidValue, quoted
 
 _LINE_BY_LINE = (".jsonl", ".ndjson")
-#: How much of a value to show.
+#: The maximum number of characters of a value in a message.
 _SHOWN = 60
 
 
 class SourceFault(InvalidValue):
-    """A file that declares nothing; the sentence names the file, the line where there is one, and the cure."""
+    """A file that cannot be used. The message contains the file, the line if it is known, and a correction."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__("", sentence)
 
 
 def read(path: str, name: str | None = None) -> list[Any]:
-    """The documents in a file: JSON is one, YAML as many as it has, and of JSON lines each line is one.
+    """Return the documents in a file: one in JSON, any number in YAML, and one per line in JSON lines.
 
-    Raises `SourceFault` where it cannot be read, which calls the file `name` if it has another for its user.
+    Raises `SourceFault` if the file cannot be read or parsed. Messages contain `name` instead of the path if it is
+    given.
     """
     name = path if name is None else name
     try:
@@ -43,7 +43,7 @@ def read(path: str, name: str | None = None) -> list[Any]:
 
 
 def check(path: str) -> None:
-    """`SourceFault` where there is no regular file that can be read."""
+    """Raise `SourceFault` if the path is not a regular file that can be read."""
     try:
         os.close(input_file.descriptor(path))
     except OSError as error:
@@ -55,7 +55,10 @@ def _unreadable(name: str, error: OSError) -> SourceFault:
 
 
 def entries_in(documents: list[Any], name: str) -> list[Any]:
-    """The entries among documents: a list of them, such a list under `entries`, or each document one."""
+    """Return the entries in documents: one list of entries, one list under `entries`, or one entry per document.
+
+    Raises `SourceFault`.
+    """
     found: Any = documents
     if len(documents) == 1:
         (found,) = documents
@@ -70,7 +73,7 @@ def entries_in(documents: list[Any], name: str) -> list[Any]:
 
 
 def config_in(documents: list[Any], name: str) -> dict[str, Any]:
-    """The only document, which has to be a dictionary."""
+    """Return the only document, which must be a dictionary. Raises `SourceFault`."""
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise SourceFault(f"{name}: is not one dictionary; write the sections and what each declares")
     found: dict[str, Any] = documents[0]
@@ -78,13 +81,13 @@ def config_in(documents: list[Any], name: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value for a sentence, and not all of it if it is long."""
+    """Return a value for a message, truncated if it is long."""
     text = quoted(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def parse(data: bytes, name: str) -> list[Any]:
-    """The documents in the text of a file called `name`. Raises `SourceFault`."""
+    """Return the documents in the content of a file with this `name`. Raises `SourceFault`."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +103,7 @@ def parse(data: bytes, name: str) -> list[Any]:
             try:
                 return _json(text, name)
             except SourceFault:
-                return _yaml(text, name)  # in its flow style
+                return _yaml(text, name)  # YAML in flow style
         return _yaml(text, name)
     except RecursionError:
         raise SourceFault(f"{name}: is nested too deeply to declare anything") from None
@@ -110,7 +113,7 @@ def parse(data: bytes, name: str) -> list[Any]:
 
 
 class _Twice(ValueError):
-    """A key that is there twice."""
+    """A key occurs twice in an object."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _NoNumber(ValueError):
-    """A constant of JavaScript that is not of JSON."""
+    """A constant that is valid in JavaScript but not in JSON, such as NaN."""
 
 
 def _no_number(name: str) -> Any:
@@ -139,7 +142,7 @@ def _json(text: str, name: str) -> list[Any]:
         raise _no_json(name, error.lineno, error) from None
     except _Twice as twice:
         with contextlib.suppress(ImportError):
-            _yaml_by_its_reader(text, name)  # which knows the line
+            _yaml_by_its_reader(text, name)  # its error contains the line
         raise SourceFault(f"{name}: {_twice(str(twice))}") from None
     except _NoNumber as error:
         raise SourceFault(f"{name}: {error}") from None

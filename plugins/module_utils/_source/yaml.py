@@ -1,22 +1,22 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""YAML as far as it says what JSON can say, where PyYAML is at hand."""
+"""Parse YAML that contains only what JSON can represent. Requires PyYAML."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-#: Of an integer, in any base and with underscores.
+#: The maximum number of characters of an integer, in any base and with underscores.
 _MOST_DIGITS = 300
-#: The limit of what aliases add to a document: a number of characters, and a multiple of the length of its text.
+#: The limit for a document with aliases: a number of characters, plus a multiple of the length of its text.
 _ROOM, _TIMES = 1_000_000, 100
 
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class Unreadable(ValueError):
-    """A text that is no YAML, or says what JSON cannot; `line` is None where that is not known."""
+    """A text that is not YAML, or that JSON cannot represent. `line` is None if it is unknown."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -25,7 +25,7 @@ class Unreadable(ValueError):
 
 
 def documents(text: str) -> list[Any]:
-    """All documents of a text. Raises `Unreadable`, and ImportError without PyYAML."""
+    """Return all documents in a text. Raises `Unreadable`, and ImportError without PyYAML."""
     import yaml
 
     try:
@@ -41,9 +41,9 @@ def documents(text: str) -> list[Any]:
 
 
 def _size(root: Any) -> int:
-    """The number of characters that a document has with each alias written out.
+    """Return the number of characters in a document after its aliases are expanded.
 
-    A few lines of aliases of aliases can stand for more than any memory holds.
+    A few lines of nested aliases can expand to more than fits into memory.
     """
     sizes: dict[int, int] = {}
     todo = [(root, False)]
@@ -56,7 +56,7 @@ def _size(root: Any) -> int:
         if seen:
             sizes[id(node)] = 1 + sum(sizes[id(one)] for one in below)
         elif id(node) not in sizes:
-            sizes[id(node)] = 0  # what contains itself is refused when it is constructed
+            sizes[id(node)] = 0  # a node that contains itself is refused when it is constructed
             todo.append((node, True))
             todo += [(one, False) for one in below]
     return sizes[id(root)]
@@ -67,17 +67,17 @@ def _loader() -> Any:
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """With libyaml where it is there: it is ten times as fast."""
+        """A loader that uses libyaml if it is installed, because it is ten times as fast."""
 
         def __init__(self, text: str) -> None:
             super().__init__(text)
-            # Without aliases nothing is larger than its text
+            # Without aliases, no document is larger than its text
             self._most = _ROOM + _TIMES * len(text) if "*" in text else None
 
         def construct_document(self, node: Any) -> Any:
             if self._most is not None and _size(node) > self._most:
                 raise refusal(f"aliases that stand for more than {self._most:,} characters; write fewer", node)
-            # With all that is below it at once, so that what contains itself is refused
+            # Construct all nested nodes at once, so that a node that contains itself is refused
             return self.construct_object(node, deep=True)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -93,7 +93,7 @@ def _loader() -> Any:
             return super().construct_mapping(node, deep=deep)
 
         def construct_number(self, node: Any) -> Any:
-            """1:30 is no number of base 60 here, but maybe a part of an address."""
+            """Construct a number. A value such as 1:30 stays text: it can be a part of an address, not base 60."""
             if ":" in node.value:
                 return node.value
             if node.tag.endswith("float"):
@@ -115,7 +115,7 @@ def _loader() -> Any:
 
     Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
     Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_number)
-    # As it was written, for a time has nanoseconds here
+    # Keep a timestamp as text, because times have nanoseconds here
     Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
     for kind in ("binary", "omap", "pairs", "set"):
         Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_no_json)

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Connection tracking for Python programs: one class for entries, expectations, timeout policies and events.
 
-Everything takes and returns documents: dictionaries as the modules `conntrack_entry`, `conntrack_expectation` and
-`conntrack_timeout_policy` take and return them, with addresses and names as strings, times in seconds, and counters in
-packets and bytes. A `match` is a dictionary, or a list of them, as the option `match` of `conntrack_info`.
+All methods accept and return documents. A document is a dictionary in the format of the modules `conntrack_entry`,
+`conntrack_expectation` and `conntrack_timeout_policy`, with addresses and names as strings, times in seconds, and
+counters in packets and bytes. A `match` is a dictionary or a list, in the format of the option `match` of
+`conntrack_info`.
 
-Errors are subclasses of `errors.ConntrackError`: `InvalidValue` for an argument that cannot be, before anything is
-sent, and `KernelError` (`NotFound`, `Exists`, `NotPermitted` and others) for what the kernel answers.
+Errors are subclasses of `errors.ConntrackError`: `InvalidValue` for an invalid argument, before anything is sent, and
+`KernelError` (`NotFound`, `Exists`, `NotPermitted` and others) for an error of the kernel.
 
-The modules do not use this file. `Conntrack.table` is the layer that they use: it has entries as flat mappings and
-operations on many entries at once, for programs that process large tables.
+The modules do not use this file. They use the layer in `Conntrack.table`, with entries as flat mappings and operations
+on many entries at once. It is also suitable for programs that process large tables.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 """
@@ -30,9 +31,9 @@ from .expectation import expectation
 from .match.match import EVERYTHING, Match, parse_match
 from .table import Table
 
-#: A thing as the modules show it: nested dictionaries with strings, numbers, booleans and lists.
+#: A resource in the format of the modules: nested dictionaries with strings, numbers, booleans and lists.
 Document = Dict[str, Any]
-#: What `match` accepts.
+#: The type of a `match`.
 MatchLike = Any
 
 
@@ -60,11 +61,11 @@ class Conntrack:
         self.close()
 
     def close(self) -> None:
-        """Close the sockets. Iterators that are not at their end raise an error when they are continued."""
+        """Close the sockets. Unfinished iterators raise an error when they are continued."""
         self.table.close()
 
     def dump(self, match: MatchLike = None) -> Iterator[Document]:
-        """Yield the entries that match, or all. An entry that changes or moves meanwhile can be yielded twice."""
+        """Yield the entries that match, or all. Under load, an entry can be yielded twice (see `table.Table.dump`)."""
         for entry in self.table.dump(where=self._match(match).where):
             yield to_document(entry, self.labels)
 
@@ -79,12 +80,12 @@ class Conntrack:
     def update(self, entry: Mapping[str, Any]) -> None:
         """Change the keys given besides protocol, original tuple and zone, which identify the entry.
 
-        Raises `NotFound`, `Busy` for what cannot be changed while the entry exists, and `Unsupported`.
+        Raises `NotFound`, `Busy` for a key that cannot be changed while the entry exists, and `Unsupported`.
         """
         self.table.update(from_document(entry, self.labels))
 
     def delete(self, entry: Mapping[str, Any]) -> None:
-        """Delete an entry. With the `id` that `dump` and `get` return, only if it is still that entry.
+        """Delete an entry. With the `id` from `dump` or `get`, delete it only if it is still the same entry.
 
         Raises `NotFound`.
         """
@@ -96,7 +97,8 @@ class Conntrack:
         Every entry is deleted by tuple, zone and id, so that no new connection with the same tuple is affected.
         The entry of your own SSH connection is deleted, too, if it matches; exclude it with `except`.
         Raises `PartialFailure` if the kernel refuses a deletion, after trying all others, and if reading the table
-        breaks off after the first deletion. Its `result` has the numbers `deleted`, `failed` and, of these, `unknown`.
+        fails after the first deletion. Its `result` contains the numbers `deleted` and `failed`. `unknown` is the
+        number of failed deletions whose answer was lost.
         """
         return _deleted(self.table.delete_all(self.table.dump(where=self._match(match).where)))
 
@@ -122,7 +124,7 @@ class Conntrack:
 
 
 class Expectations:
-    """The expectations of a table: connections that helpers or users announced. See `Conntrack.expectations`."""
+    """The expectations of a table: connections that helpers or users expect. See `Conntrack.expectations`."""
 
     def __init__(self, table: Table, labels: LabelMap) -> None:
         self._table = table
@@ -161,7 +163,8 @@ class Expectations:
 class TimeoutPolicies:
     """The timeout policies of a namespace, which rules assign to connections. See `Conntrack.timeout_policies`.
 
-    Every method raises `Unavailable` if the kernel lacks nfnetlink_cttimeout.
+    If the kernel lacks nfnetlink_cttimeout, the methods raise `Unavailable`; only `create` and `delete` raise
+    `KernelError` (EINVAL).
     """
 
     def __init__(self, table: Table) -> None:
@@ -239,7 +242,7 @@ def describe(document: Mapping[str, Any]) -> str:
 
 
 def _deleted(errors: Iterable[KernelError | None]) -> int:
-    """Count deletions, and go on after an error. Raises `PartialFailure` at the end, or if reading breaks off."""
+    """Count deletions, and continue after an error. Raises `PartialFailure` at the end, or if reading fails."""
     count = failed = unknown = 0
     first: ConntrackError | None = None
     try:

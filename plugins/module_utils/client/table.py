@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The operations on the connection tracking table of one network namespace.
 
-What only some of them need is imported there: a target compiles every import of every task anew.
+An operation imports what only it needs, because the target compiles every import again in each task.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 _Thing = TypeVar("_Thing")
 
-#: Below so many entries it costs less to read them all at once than to have the kernel walk its whole hash table,
-#: which all namespaces share, once for each family.
+#: Tables with fewer entries are read in one dump without a filter. With a filter, the kernel would walk its whole hash
+#: table, which all namespaces share, once per family, which takes longer.
 FEW = 5000
 #: A limit that no table exceeds.
 UNLIMITED = 0xFFFFFFFF
@@ -53,7 +53,7 @@ UNLIMITED = 0xFFFFFFFF
 
 @lru_cache(maxsize=None)
 def _requests() -> Any:
-    """Import the requests about single entries, which tasks that only read tables do without."""
+    """Import the requests about single entries. Tasks that only read tables do not need them."""
     from .ctnetlink import requests
 
     return requests
@@ -70,7 +70,7 @@ LABELS_NEED_A_RULE = (
 
 
 def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] = ENTRY) -> KernelError:
-    """The exception for a refusal, with the name that `rows` have for the attribute it points at."""
+    """Return the exception for an error reply, with the name of its attribute according to `rows`."""
     number, named = refusal.attribute, None
     if number is not None:
         named = next((row.key.partition(".")[0] for row in rows if row.path[0] == number), str(number))
@@ -83,7 +83,7 @@ def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] =
 
 
 def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
-    """Add a hint to an update's error."""
+    """Add a hint to the error of an update."""
     if isinstance(error, Unsupported) and entry.get("helper") == "":
         return error.with_hint(_HELPER_STAYS)
     if isinstance(error, TableFull) and "labels" in entry:
@@ -92,9 +92,9 @@ def _advised(error: KernelError, entry: Mapping[str, Any]) -> KernelError:
 
 
 def retry_lost_delete(error: KernelError, delete: Callable[[], None]) -> KernelError | None:
-    """Return the error of a deletion, or None if only its answer was lost.
+    """Return the error of a deletion, None if only its answer was lost.
 
-    If the answer was lost, delete again: an entry that no longer exists was deleted.
+    If the answer was lost, call `delete` again: an entry that no longer exists was deleted.
     """
     if not isinstance(error, ResultUnknown):
         return error
@@ -114,7 +114,7 @@ def _about(doing: str, entry: Mapping[str, Any] | None) -> str:
 def parse_answer(
     doing: str, parse: Callable[[Message], _Thing], answer: Message, entry: Mapping[str, Any] | None = None
 ) -> _Thing:
-    """The meaning of an answer, about an entry if there is one. Raises `ResultUnknown` if it cannot be parsed."""
+    """Parse an answer. Raises `ResultUnknown`, with the entry if there is one, if it is malformed."""
     try:
         return parse(answer)
     except MalformedMessage as error:
@@ -124,18 +124,17 @@ def parse_answer(
 
 
 class Table:
-    """The table of the network namespace in which this was made; close it after use.
+    """The table of the network namespace in which the object is created. Close it after use.
 
-    Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without
-    ctnetlink. Operations on many entries yield None or the error of each, in order, and go on
-    after an error.
+    Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without ctnetlink. Operations on many
+    entries yield None or the error of each entry, in order, and continue after an error.
     """
 
     def __init__(self, connect: Callable[[], NetlinkSocket] = NetlinkSocket) -> None:
         self._connect = connect
         self._namespace = namespace.current()
         self._socket = connect()
-        #: Sockets through which the table is being read.
+        #: The sockets of dumps in progress.
         self._readers: list[NetlinkSocket] = []
 
     def __enter__(self) -> Table:
@@ -145,7 +144,7 @@ class Table:
         self.close()
 
     def close(self) -> None:
-        """Close the table; iterators that are not at their end raise `ConntrackError` from then on."""
+        """Close the table. Unfinished iterators then raise `ConntrackError`."""
         for reader in (*self._readers, self._socket):
             reader.close()
 
@@ -157,7 +156,7 @@ class Table:
             self._socket.request(_requests().CREATE.message(creation(entry)))
 
     def create_or_update(self, entry: Mapping[str, Any]) -> None:
-        """Create an entry or update the one that is there.
+        """Create an entry, or update the existing one.
 
         An entry with `nat` can be put only once: the kernel refuses NAT on an update.
         """
@@ -165,7 +164,7 @@ class Table:
         assumed = [key for key in TCP_FLAGS if key in whole and key not in entry]
         with self._doing("creating or updating", entry):
             if assumed:
-                # These are for a new entry only: one that is there keeps its own
+                # These defaults are for a new entry only: an existing entry keeps its flags
                 try:
                     self._socket.request(_requests().CREATE.message(whole))
                     return
@@ -177,11 +176,10 @@ class Table:
             self._socket.request(_requests().PUT.message(whole))
 
     def update(self, entry: Mapping[str, Any]) -> None:
-        """Change an entry in place to what `entry` has besides its original tuple and zone.
+        """Change the keys of an entry that `entry` has besides its original tuple and zone, which identify it.
 
-        The kernel applies helper, timeout, status, protocol state, mark, sequence adjustment,
-        synproxy and labels in this order; what came before a refusal stays. Raises `NotFound`,
-        `Busy`, `Unsupported`.
+        The kernel applies helper, timeout, status, protocol state, mark, sequence adjustment, synproxy and labels in
+        this order. If it refuses one of them, the changes before it stay. Raises `NotFound`, `Busy`, `Unsupported`.
         """
         try:
             with self._doing("updating", entry):
@@ -190,10 +188,9 @@ class Table:
             raise _advised(error, entry) from None
 
     def get(self, entry: Mapping[str, Any]) -> Entry:
-        """The entry with the zone and original tuple of `entry`. Raises `NotFound`.
+        """Return the entry with the zone and original tuple of `entry`. Raises `NotFound`.
 
-        The kernel looks in both directions; an entry that has the tuple as its reply is not
-        this one.
+        The kernel looks in both directions. An entry that has the tuple as its reply tuple counts as not found.
         """
         found = self.find_by_tuple(entry)
         if identity(found) != identity(entry):
@@ -201,7 +198,7 @@ class Table:
         return found
 
     def find_by_tuple(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
-        """The entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
+        """Return the entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
         about = entry if direction == "original" else lookup_key(entry, direction)
         with self._doing("reading", entry):
             answers = self._socket.request(_requests().GET.message(about))
@@ -210,9 +207,9 @@ class Table:
         return parse_answer("reading", messages.parse_entry, answers[0], entry)
 
     def delete(self, entry: Mapping[str, Any]) -> None:
-        """Delete an entry, with `id` only if it is still the one that was read.
+        """Delete an entry. With `id`, delete it only if it is still the entry that was read.
 
-        Raises `NotFound`, also where another entry has taken its place.
+        Raises `NotFound`, also if another entry has replaced it.
         """
         with self._doing("deleting", entry):
             self._socket.request(_requests().DELETE.message(entry))
@@ -220,22 +217,22 @@ class Table:
     # many entries
 
     def create_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
-        """Create entries that are complete (see `entry.creation`). Reads some thousand entries ahead."""
+        """Create complete entries (see `entry.creation`). Reads some thousand entries ahead."""
         return self._all("creating", _requests().CREATE, entries)
 
     def create_declared(
         self, documents: Iterable[Mapping[str, Any]], labels: LabelMap | None = None
     ) -> Iterator[KernelError | None]:
-        """Create what documents declare (see `document.from_document`). Reads some thousand ahead.
+        """Create the entries that documents declare (see `document.from_document`). Reads some thousand ahead.
 
-        Raises `InvalidValue` for the first that declares nothing that can be, after those before it.
+        Raises `InvalidValue` for the first invalid document, after the entries before it.
         """
         from .bulk.documents import completion_transform
 
         return self._all("creating", _requests().CREATE, documents, completion_transform(labels or LabelMap()))
 
     def create_made(self, things: Iterable[Any], bulk: ColumnTransform) -> Iterator[KernelError | None]:
-        """Create what `bulk` makes complete entries of, as `create_declared` does."""
+        """Create entries from things that `bulk` converts to complete entries, as `create_declared` does."""
         return self._all("creating", _requests().CREATE, things, bulk)
 
     def update_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
@@ -247,7 +244,7 @@ class Table:
         return self._all("updating", _requests().UPDATE, entries, recover=recover)
 
     def delete_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[KernelError | None]:
-        """Delete the entries named, as `delete` does. Reads some thousand entries ahead."""
+        """Delete entries, as `delete` does. Reads some thousand entries ahead."""
         return self._all("deleting", _requests().DELETE, entries)
 
     def _all(
@@ -264,7 +261,7 @@ class Table:
         return self.send_batches(doing, batches, recover)
 
     def send_all(self, doing: str, requests: Iterable[Message]) -> Iterator[KernelError | None]:
-        """Send requests that are built already, each about one entry."""
+        """Send encoded requests, each about one entry."""
         return self.send_batches(doing, self._socket.in_batches(requests))
 
     def send_batches(
@@ -273,7 +270,7 @@ class Table:
         batches: Iterable[RequestBatch],
         recover: Callable[[Message, KernelError], KernelError | None] | None = None,
     ) -> Iterator[KernelError | None]:
-        """Send batches of requests, each about one entry; `recover` may replace an error, or return None."""
+        """Send batches of requests, each about one entry. `recover` may replace an error, or remove it with None."""
         for batch, refusals in self._socket.send_batches(batches):
             if not refusals:
                 yield from itertools.repeat(None, batch.count)
@@ -287,7 +284,7 @@ class Table:
                 yield error if recover is None else recover(request, error)
 
     def delete_requests(self) -> DeleteRequests:
-        """Return a visitor that makes the requests to delete the entries of a `scan`."""
+        """Return a visitor that builds the requests to delete the entries of a `scan`."""
         from .dump.deletions import DeleteRequests
 
         return DeleteRequests(self._socket.reserve_sequence, self._socket.max_batch_size())
@@ -301,12 +298,12 @@ class Table:
         return self.send_batches("deleting", batches, recover)
 
     def flush(self, where: Term) -> None:
-        """Have the kernel delete every entry for which the term holds, and not say how many they were.
+        """Let the kernel delete every entry for which the term holds. It does not return their number.
 
-        Raises `InvalidValue` for a term that is not wholly a filter of the kernel's, or one that some kernel
-        would take for a flush of everything; `Unsupported` on kernels before 6.12, which refuse the request.
-        A term may take two requests, one for IPv4 and one for IPv6: if the second fails, the error says that
-        the first was carried out.
+        Raises `InvalidValue` for a term that the kernel's filter cannot express in full, or that some kernel would
+        treat as a flush of the whole table. Raises `Unsupported` on kernels before 6.12, which refuse the request. A
+        term may take two requests, one for IPv4 and one for IPv6. If the second fails, the error shows that the
+        first was carried out.
         """
         from .match.kernel_filter import narrow_all
 
@@ -328,17 +325,17 @@ class Table:
                 raise error.with_hint(". ".join(filter(None, (error.hint, f"Before that, {done}")))) from error
 
     def zero_all(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
-        """Reset the counters of the entries named and give each as it was, with what they had counted.
+        """Reset the counters of entries. Yield each entry with the counters before the reset, or its error.
 
-        The kernel reads and resets a counter at once, so what is given is what was reset. It looks
-        by the tuple alone: an entry that took the place of the one named is reset and given, too.
+        The kernel reads and resets a counter in one step, so no count is lost. It finds an entry by tuple and zone, not
+        by id: an entry that has replaced the given one is reset and yielded instead.
         """
         return self._ask_all("zeroing the counters of", entries, zero=True)
 
     def find_by_tuples(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[Entry | KernelError]:
-        """For each, in order, the entry that has its original tuple in either direction, or `NotFound`.
+        """Yield for each entry, in order, the one with its original tuple in either direction, or the error.
 
-        As `find_by_tuple` for one; several are asked for at once. A tuple in an `original.zone` is looked for there.
+        This is `find_by_tuple` with several requests per message. A tuple with an `original.zone` is looked for in it.
         """
         return self._ask_all("reading", entries)
 
@@ -370,20 +367,20 @@ class Table:
     # reading
 
     def dump(self, family: int = 0, zero: bool = False, where: Term | None = None) -> Iterator[Entry]:
-        """Every entry, or every one for which a term holds, of one family (AF_INET, AF_INET6) or of both.
+        """Yield every entry, or every entry for which a term holds, of one family (AF_INET, AF_INET6) or of both.
 
-        `zero` resets the counters of every entry that is read, whether or not it matches. An entry that exists from
-        beginning to end is included. Under load the kernel may return it twice: if the entry at which the dump paused
-        ends meanwhile, the kernel reads its bucket again. Entries that come or go meanwhile may be missing.
+        `zero` resets the counters of every entry that is read, whether or not it matches. An entry that exists during
+        the whole dump is included. Under load the kernel may return it twice: if the entry at which the dump paused
+        ends meanwhile, the kernel reads its bucket again. Entries that are created or end meanwhile may be missing.
         """
         from .dump.scan import Entries
 
         return self._found(Entries(), where, family, zero)
 
     def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
-        """The same as `dump`, with the keys of an entry and their values instead of a mapping.
+        """Do the same as `dump`, but yield the keys and the values of an entry instead of a mapping.
 
-        `dict(zip(*row))` is the entry. It costs a third of one.
+        `dict(zip(*row))` is the entry. It takes a third of the time.
         """
         from .dump.scan import Rows
 
@@ -404,9 +401,9 @@ class Table:
         zero: bool = False,
         between: Callable[[], object] | None = None,
     ) -> None:
-        """Give the visitor every entry, or those for which a term holds, and call `between` after each datagram.
+        """Pass every entry, or those for which a term holds, to the visitor. Call `between` after each datagram.
 
-        An exception in either of them ends the dump.
+        An exception in one of them ends the dump.
         """
         with contextlib.closing(self._scan(visitor, where, family, zero)) as datagrams:
             for _datagram in datagrams:
@@ -414,7 +411,7 @@ class Table:
                     between()
 
     def _scan(self, visitor: Visitor, where: Term | None, family: int, zero: bool) -> Generator[None, None, None]:
-        """Do the same and yield after each datagram. The kernel filters as far as it can; the term decides."""
+        """Do the same, and yield after each datagram. The kernel filters if it can, and the term is always checked."""
         from .dump.scan import DumpDecoder
 
         feed = DumpDecoder(visitor, where).feed
@@ -442,21 +439,21 @@ class Table:
             yield from reader.scan(request, feed)
 
     def dying(self) -> Iterator[Entry]:
-        """Entries that are gone but whose destroy event could not be delivered yet."""
+        """Yield the entries that were removed but whose destroy event is not delivered yet."""
         return self.read(messages.dump_dying(), messages.parse_entry)
 
     def unconfirmed(self) -> Iterator[Entry]:
-        """Entries of packets still on their way; always empty since Linux 5.19."""
+        """Yield the unconfirmed entries. There are none since Linux 5.19."""
         return self.read(messages.dump_unconfirmed(), messages.parse_entry)
 
     def read(self, message: Message, parse: Callable[[Message], _Thing]) -> Iterator[_Thing]:
-        """Everything that answers a dump request, each through `parse`."""
+        """Yield the parsed answers to a dump request."""
         with self._reading() as reader:
             for answer in reader.dump(message):
                 yield parse(answer)
 
     def statistics(self) -> dict[str, int]:
-        """`{"entries": …, "max_entries": …}`."""
+        """Return `{"entries": …, "max_entries": …}`; `max_entries` only since Linux 4.18."""
         from .statistics import parse_global
 
         with self._doing("reading the table"):
@@ -466,33 +463,36 @@ class Table:
         return parse_global(answers[0])
 
     def count(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         return self.statistics()["entries"]
 
     def statistics_per_cpu(self) -> dict[int, dict[str, int]]:
-        """The kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
+        """Return the kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
         from .statistics import parse_per_cpu
 
         return dict(self.read(messages.dump_statistics_per_cpu(), parse_per_cpu))
 
     def expectation_statistics_per_cpu(self) -> dict[int, dict[str, int]]:
-        """The kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
+        """Return the kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
         from .statistics import parse_expectations_per_cpu
 
         return dict(self.read(messages.dump_expectation_statistics_per_cpu(), parse_expectations_per_cpu))
 
     def ask(self, doing: str, message: Message, rows: Iterable[Attribute] = ()) -> list[Message]:
-        """The messages that answer a request.
+        """Send a request and return the messages that answer it.
 
-        Should it be refused, `doing` says what it is about and `rows` name the attributes that it may have.
+        The error of a refused request contains `doing`, and the name of the wrong attribute according to `rows`.
         """
         with self._doing(doing, rows=rows):
             return self._socket.request(message)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[NetlinkSocket]:
-        """A socket of its own: a reader that stops early leaves a dump behind that would block the next one,
-        and changes can be made while the dump goes on."""
+        """Open a separate socket for a dump.
+
+        An unfinished dump would block the next one on the same socket. With another socket, changes are also possible
+        during a dump.
+        """
         if namespace.current() != self._namespace:
             raise ConntrackError(
                 "this table was opened in another network namespace than the thread is in now; "
@@ -509,18 +509,18 @@ class Table:
     def _doing(
         self, what: str, entry: Mapping[str, Any] | None = None, rows: Iterable[Attribute] = ENTRY
     ) -> Iterator[None]:
-        """Errors on the way as the exceptions that stand for them, with what they were about."""
+        """Convert an error of the request in the block to a `KernelError` that contains `what` and the entry."""
         try:
             yield
         except RequestRejected as error:
             if error.refusal.errno == errno.EINVAL and not self._answered():
                 raise Unavailable(_about(what, entry), errno.EINVAL) from None
             raise to_kernel_error(_about(what, entry), error.refusal, rows) from None
-        except KernelError as error:  # of the transport, which does not know what it was about
+        except KernelError as error:  # an error of the transport, which does not contain the request
             raise error.about(_about(what, entry)) from error
 
     def _answered(self) -> bool:
-        """Whether anything in the kernel answers: without ctnetlink, every request is invalid."""
+        """Return whether the kernel has ctnetlink. Without it, every request is invalid."""
         try:
             self._socket.request(messages.statistics())
         except RequestRejected as error:

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a timeout policy is: seconds that a protocol's states may last, under a name or by default.
+"""Timeout policies: the timeouts of a protocol's states in seconds, under a name or as the defaults of the protocol.
 
-A policy is a flat mapping from the keys of its protocol's rows to values, as an entry is one:
-`{"name": "short", "family": 2, "protocol": 6, "timeouts.established": 600, "use": 1}`. The kernel
-fills in the states that are not sent, with the protocol's defaults of that moment.
+A policy is a flat mapping of the keys of its protocol to values, such as
+`{"name": "short", "family": 2, "protocol": 6, "timeouts.established": 600, "use": 1}`. The kernel sets the states that
+are not sent to the current defaults of the protocol.
 
 Source: include/uapi/linux/netfilter/nfnetlink_cttimeout.h.
 """
@@ -26,10 +26,10 @@ from .table import Table, parse_answer
 
 Policy = Values
 
-#: The kernel counts in ticks of 32 bits, of which a second has up to a thousand.
+#: The longest timeout in seconds. The kernel counts 32-bit ticks, up to 1000 per second.
 LONGEST = 0xFFFFFFFF // 1000
 
-#: The states of each protocol that a policy can name, with their attribute numbers.
+#: The states of each protocol for which a policy can have timeouts, with their attribute numbers.
 STATES: dict[int, Mapping[str, int]] = {
     uapi.IPPROTO_TCP: {
         "syn_sent": uapi.CTA_TIMEOUT_TCP_SYN_SENT,
@@ -100,7 +100,7 @@ _HINT = "Load the kernel module nfnetlink_cttimeout (modprobe nfnetlink_cttimeou
 
 
 def rows(protocol: int) -> tuple[Attribute, ...]:
-    """The attribute table of the policies of one protocol; one that is not known here has one state."""
+    """Return the attribute table for policies of one protocol. An unknown protocol has the state `timeout`."""
     states = STATES.get(protocol, STATES[uapi.IPPROTO_GENERIC])
     timeouts = (Attribute(_WHAT + state, (uapi.CTA_TIMEOUT_DATA, number), SECONDS) for state, number in states.items())
     return (*POLICY, *timeouts)
@@ -112,7 +112,7 @@ def _codec(protocol: int) -> Codec:
 
 
 def timeouts_of(policy: Mapping[str, Any]) -> dict[str, int]:
-    """The seconds of a policy by state."""
+    """Return the timeouts of a policy in seconds by state."""
     return {key[len(_WHAT) :]: value for key, value in policy.items() if key.startswith(_WHAT)}
 
 
@@ -120,9 +120,9 @@ def timeouts_of(policy: Mapping[str, Any]) -> dict[str, int]:
 
 
 def from_document(document: Mapping[str, Any]) -> Policy:
-    """The policy that a document declares; `use` is the kernel's own and passed over.
+    """Return the policy that a document declares. `use` is ignored, because only the kernel sets it.
 
-    Raises `InvalidValue` with the key of the first fault.
+    Raises `InvalidValue` with the key of the first error.
     """
     policy: Policy = {}
     if document.get("name") is not None:
@@ -162,9 +162,9 @@ def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
 
 
 def to_document(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """A policy as a document: `name`, `family`, `protocol`, `use` and, by state, `timeouts` in seconds.
+    """Return a policy as a document: `name`, `family`, `protocol`, `use`, and `timeouts` in seconds by state.
 
-    States that this version has no name for are there by their number.
+    States without a name in this version are included by number.
     """
     shown = {row.key: row.kind.present(policy[row.key]) for row in POLICY if row.key in policy}
     shown["timeouts"] = timeouts_of(policy)
@@ -176,7 +176,7 @@ def to_document(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(policy: Mapping[str, Any]) -> str:
-    """A few words that name the policy: `timeout policy short (ipv4 tcp)`."""
+    """Return a short description of a policy: `timeout policy short (ipv4 tcp)`."""
     kind = [FAMILY.present(policy["family"])] if "family" in policy else []
     kind += [str(PROTOCOL.present(policy["protocol"]))] if "protocol" in policy else []
     if "name" not in policy:
@@ -199,13 +199,13 @@ def _named(name: str) -> bytes:
 
 
 def decode(message: Message) -> Policy:
-    """The policy in a message of the kernel's."""
+    """Decode the policy in a message of the kernel."""
     protocol = _POLICIES.decode(*payload_of(message)).get("protocol", uapi.IPPROTO_GENERIC)
     return _codec(protocol).decode(*payload_of(message))
 
 
 def parse_policy(message: Message) -> dict[str, Any]:
-    """The policy in a message of the kernel's, as a document."""
+    """Return the policy in a message of the kernel as a document."""
     return to_document(decode(message))
 
 
@@ -213,9 +213,9 @@ def parse_policy(message: Message) -> dict[str, Any]:
 
 
 def read_all(table: Table) -> Iterator[dict[str, Any]]:
-    """Every timeout policy of the table's namespace, in the form of a document.
+    """Yield every timeout policy of the table's namespace as a document.
 
-    Raises `Unavailable` where the kernel has no cttimeout.
+    Raises `Unavailable` if the kernel lacks cttimeout.
     """
     try:
         yield from table.read(Message(uapi.IPCTNL_MSG_TIMEOUT_GET, 0, nfgenmsg()), parse_policy)
@@ -224,7 +224,7 @@ def read_all(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def find(table: Table, name: str) -> Policy | None:
-    """The policy of a name, or None. Raises `Unavailable` where the kernel has no cttimeout."""
+    """Return the policy with this name, or None. Raises `Unavailable` if the kernel lacks cttimeout."""
     try:
         return _read(table, f"reading timeout policy {name}", uapi.IPCTNL_MSG_TIMEOUT_GET, _named(name))
     except NotFound:
@@ -234,35 +234,36 @@ def find(table: Table, name: str) -> Policy | None:
 def create(table: Table, policy: Mapping[str, Any]) -> None:
     """Create a policy. States without a timeout get the protocol's defaults.
 
-    Raises `Exists`, `Unavailable` without cttimeout, and `ResultUnknown` if the answer is lost.
+    Raises `Exists`, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the answer is lost.
     """
     flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
     table.ask(f"creating {describe(policy)}", Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, flags, _encode(policy)))
 
 
 def update(table: Table, policy: Mapping[str, Any]) -> None:
-    """Change the timeouts of a policy, also while rules use it. States that are left out get the protocol's defaults.
+    """Change the timeouts of a policy, also while rules use it. Omitted states get the protocol's defaults.
 
-    Its family and protocol cannot change. Raises `NotFound`, `Unavailable` without cttimeout, and `ResultUnknown` if
-    the answer is lost.
+    Its family and protocol cannot change. Raises `NotFound`, `KernelError` (EINVAL) without cttimeout, and
+    `ResultUnknown` if the answer is lost.
     """
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, uapi.NLM_F_REPLACE, _encode(policy))
     table.ask(f"updating {describe(policy)}", message)
 
 
 def delete(table: Table, policy: Mapping[str, Any]) -> None:
-    """Delete the policy of a name.
+    """Delete the policy with this name.
 
-    Raises `NotFound`, `Busy` while a rule uses it, `Unavailable` without cttimeout, and `ResultUnknown`.
+    Raises `NotFound`, `Busy` while a rule uses it, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the
+    answer is lost.
     """
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_DELETE, 0, _named(policy["name"]))
     table.ask(f"deleting {describe(policy)}", message)
 
 
 def defaults(table: Table, protocol: int) -> Policy:
-    """The timeouts of a protocol that count where no policy does.
+    """Return the default timeouts of a protocol, which apply without a policy.
 
-    Raises `Unsupported` for a protocol that this kernel does not track.
+    Raises `Unsupported` for a protocol that this kernel does not track, and `Unavailable` without cttimeout.
     """
     doing = f"reading the {describe({'protocol': protocol})}"
     about = {"family": types.AF_INET, "protocol": protocol}
@@ -273,11 +274,12 @@ def defaults(table: Table, protocol: int) -> Policy:
 
 
 def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
-    """Change the timeouts of a protocol that count where no policy does; those left out stay.
+    """Change the default timeouts of a protocol, which apply without a policy. Omitted states stay unchanged.
 
-    Raises the same as `defaults`, and `ResultUnknown` if the answer is lost.
+    Raises `Unsupported` for a protocol that this kernel does not track, `KernelError` (EINVAL) without cttimeout, and
+    `ResultUnknown` if the answer is lost.
     """
-    about = {"family": types.AF_INET, **policy}  # wanted, but the defaults are of both families
+    about = {"family": types.AF_INET, **policy}  # a family is required, although the defaults apply to both families
     message = Message(uapi.IPCTNL_MSG_TIMEOUT_DEFAULT_SET, 0, _encode(about))
     table.ask(f"setting the {describe(policy)}", message)
 
@@ -291,7 +293,7 @@ def _read(table: Table, doing: str, operation: int, payload: bytes) -> Policy | 
 
 
 def _explained(error: KernelError, doing: str) -> KernelError:
-    """Without cttimeout, every request is invalid; and a protocol may be one that is not tracked."""
+    """Add the likely cause to an error: cttimeout is missing, or the kernel does not track the protocol."""
     if error.errno == errno.EINVAL or isinstance(error, Unavailable):
         return Unavailable(doing, error.errno, hint=_HINT)
     if error.errno == errno.EOPNOTSUPP:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of ctnetlink about whole tables, built and read without a socket; `requests` has those about one entry.
+"""Messages of ctnetlink about whole tables, without a socket. Requests about single entries are in `requests`.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 """
@@ -23,16 +23,17 @@ _NFGENMSG = struct.Struct(">BBH")
 
 
 def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
-    """The header of every netfilter message; version 1, so that a flush heeds the family."""
+    """Return the header of a netfilter message. Only with version 1, a flush is limited to the family."""
     return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
 
 
 def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = None) -> Message:
-    """Read every entry of a family, or of all; `zero` resets their counters.
+    """Return the request to read every entry of a family, or of all families. `zero` resets their counters.
 
-    With a `narrowing`, which has a family of its own, those that it lets through; a kernel that
-    passes over a part of it reads more, and one built without marks or zones refuses theirs. So
-    counters cannot be reset with one: those of others would be, too.
+    With a `narrowing`, which has its own family, the kernel returns only the entries that pass this filter. A kernel
+    that ignores a part of it returns more entries, and a kernel built without marks or zones refuses a filter by them.
+    Counters cannot be reset with a filter, because those of other entries would be reset, too. Raises `InvalidValue`
+    for a `narrowing` with a family or `zero`.
     """
     if narrowing is None:
         kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
@@ -43,10 +44,10 @@ def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = N
 
 
 def flush(narrowing: KernelFilter) -> Message:
-    """Delete every entry that the narrowing lets through; a kernel that cannot heed all of it refuses.
+    """Return the request to delete every entry that passes a filter. A kernel that does not support it refuses.
 
-    Raises `InvalidValue` for a narrowing that lets others through than match, or that some kernel
-    would take for a flush of them all.
+    Raises `InvalidValue` for a filter that also passes entries that do not match, or that some kernel would treat as a
+    flush of the whole table.
     """
     if not (narrowing.exact and narrowing.fails_closed):
         raise InvalidValue("narrowing", "is not all that the match says, or not heeded by every kernel that takes it")
@@ -54,32 +55,32 @@ def flush(narrowing: KernelFilter) -> Message:
 
 
 def dump_dying() -> Message:
-    """Read the entries that are gone but whose destroy event could not be delivered."""
+    """Return the request to read removed entries whose destroy event is not delivered yet."""
     return Message(uapi.IPCTNL_MSG_CT_GET_DYING, 0, nfgenmsg())
 
 
 def dump_unconfirmed() -> Message:
-    """Read the entries of packets still on their way; always empty since Linux 5.19."""
+    """Return the request to read unconfirmed entries. There are none since Linux 5.19."""
     return Message(uapi.IPCTNL_MSG_CT_GET_UNCONFIRMED, 0, nfgenmsg())
 
 
 def statistics() -> Message:
-    """Ask for the number of entries and the largest number there may be."""
+    """Return the request for the number of entries and the maximum number."""
     return Message(uapi.IPCTNL_MSG_CT_GET_STATS, 0, nfgenmsg())
 
 
 def dump_statistics_per_cpu() -> Message:
-    """Ask for the counters of every CPU."""
+    """Return the request for the counters by CPU."""
     return Message(uapi.IPCTNL_MSG_CT_GET_STATS_CPU, 0, nfgenmsg())
 
 
 def dump_expectation_statistics_per_cpu() -> Message:
-    """Ask for the counters of expectations of every CPU."""
+    """Return the request for the counters of expectations by CPU."""
     return Message(uapi.IPCTNL_MSG_EXP_GET_STATS_CPU, 0, nfgenmsg())
 
 
 def parse_entry(message: Message) -> Entry:
-    """The entry in a message of the kernel's. Raises `MalformedMessage`."""
+    """Return the entry in a message of the kernel. Raises `MalformedMessage`."""
     payload_of(message)
     framed = frame(message, 0)
     layout = ENTRY_LAYOUTS.of(framed)
@@ -87,18 +88,18 @@ def parse_entry(message: Message) -> Entry:
 
 
 def payload_of(message: Message) -> tuple[bytes, int]:
-    """The bytes of a message and where its attributes start in them. Raises `MalformedMessage` if there are too few."""
+    """Return the payload of a message and the offset of its attributes. Raises `MalformedMessage` if too short."""
     if len(message.payload) < _NFGENMSG.size:
         raise MalformedMessage(f"a netfilter message has {len(message.payload)} bytes, too few for its header")
     return message.payload, _NFGENMSG.size
 
 
 def family_of(message: Message) -> int:
-    """The family that a message is about."""
+    """Return the family in the header of a message. Raises `MalformedMessage`."""
     return payload_of(message)[0][0]
 
 
 def resource(message: Message) -> int:
-    """The resource id of a message: the CPU of per-CPU statistics."""
+    """Return the resource id of a message: the CPU of per-CPU statistics. Raises `MalformedMessage`."""
     number: int = _NFGENMSG.unpack_from(payload_of(message)[0])[2]
     return number

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests about entries, encoded singly or packed in batches by templates.
+"""Requests about entries, encoded one by one or packed in batches with templates.
 
-Entries with the same keys, family and protocols encode to messages that differ in their values only. A template is one
-`struct` for the whole message, with the constant bytes as arguments of their own. It pays for the bench rows
+Entries with the same keys, family and protocols encode to messages that differ only in their values. A template is one
+`struct` for the whole message, whose constant bytes are arguments, too. It is needed for the speed of the benchmarks
 "create" and "one create".
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
@@ -27,21 +27,21 @@ from ..netlink.message import Message, RequestBatch, frame, request_batch
 from ..netlink.socket import BATCH_SIZE
 from .messages import nfgenmsg
 
-#: Values that are part of the template.
+#: Keys whose values are part of the template.
 _DECISIVE = (
     "family",
     *(row.key for row in ENTRY if row.key.endswith(".protocol") or (row.use and not row.kind.format)),
 )
 
-#: Few templates exist at a time, but a helper's name is part of a template and may be any.
+#: The maximum number of templates. Few exist at a time, but any name of a helper makes another one.
 _MOST_TEMPLATES = 512
 
-# A request about one entry always carries its tuple and its zone: without the tuple the kernel takes a deletion for a
-# flush of the whole table, and without the zone it looks in zone 0.
+# A request about one entry always contains its tuple and its zone. Without the tuple, the kernel treats a deletion as a
+# flush of the whole table. Without the zone, it looks in zone 0.
 _KEYLESS = "the original tuple is missing: such a message would be about the whole table"
 
-# A zone of the reply direction is not in here: the original tuple of such an entry is in zone 0,
-# and a reply tuple of nothing but a zone would make an update invalid.
+# The zone of the reply direction is not included. The original tuple of such an entry is in zone 0, and a reply tuple
+# that contains only a zone would make an update invalid.
 _KEYS = frozenset(row.key for row in ENTRY if row.use & attributes.KEY)
 _CREATED = frozenset(row.key for row in ENTRY if row.use & attributes.CREATE)
 _UPDATED = _KEYS | {row.key for row in ENTRY if row.use & attributes.UPDATE}
@@ -51,9 +51,9 @@ class Template:
     """The common part of requests of one kind about entries of one layout."""
 
     def __init__(self, kind: int, flags: int, family: int, parts: Iterable[bytes | Attribute]) -> None:
-        # What follows the sequence number: the port and the header of netfilter
+        # After the sequence number come the port id and the netfilter header
         code, constant = ">8sI", bytes(4) + nfgenmsg(family)
-        #: Constant bytes; or the key of a value, the size if it is an address, and the encoder if it is a label bitmap.
+        #: Constant bytes, or the key of a value, its size if it is an address, and its encoder if it is a label bitmap.
         self._parts: list[bytes | tuple[str, int, Callable[[Any], bytes] | None]] = []
         for part in parts:
             if isinstance(part, bytes):
@@ -65,14 +65,17 @@ class Template:
             size = struct.calcsize(">" + varies)
             encode = value.encode if isinstance(value, LabelBitmap) else None
             self._parts += [constant, (part.key, size if isinstance(value, Address) else 0, encode)]
-            # Some values have a constant mask behind them
+            # Some values are followed by a constant mask
             constant = value.encode(0)[size:] if varies != value.format else b""
         self._parts.append(constant)
         self._struct = struct.Struct(f"{code}{len(constant)}s")
         self._head = struct.pack("=IHH", self._struct.size, kind, flags | uapi.NLM_F_REQUEST)
 
     def pack(self, numbers: Iterable[int], columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
-        """Whole messages; `numbers` are the sequence numbers, big-endian. Raises one of `FALLBACK`."""
+        """Return complete messages. `numbers` are the sequence numbers, byte-swapped for `struct` in big-endian order.
+
+        Raises one of `FALLBACK`.
+        """
         arguments: list[Iterable[Any]] = [repeat(self._head), numbers]
         for part in self._parts:
             if isinstance(part, bytes):
@@ -90,7 +93,7 @@ class Template:
         return list(map(self._struct.pack, *arguments))
 
     def pack_one(self, entry: Mapping[str, Any]) -> bytes:
-        """One whole message with the sequence number 0. Raises one of `FALLBACK`."""
+        """Return one complete message with the sequence number 0. Raises one of `FALLBACK`."""
         arguments: list[Any] = [self._head, 0]
         for part in self._parts:
             if isinstance(part, bytes):
@@ -105,9 +108,9 @@ class Template:
 
 
 class Request:
-    """A kind of request about one entry: message type, flags, and the keys of the entry that it carries.
+    """A kind of request about one entry: message type, flags, and the keys of the entry that it contains.
 
-    With `state_is_set`, the states of the entry must have names (`entry.check_states`).
+    With `state_is_set`, the states of the entry must have names (see `entry.check_states`).
     """
 
     def __init__(self, kind: int, flags: int, keys: Collection[str], state_is_set: bool = False) -> None:
@@ -131,7 +134,7 @@ class Request:
         return Message(self.type, self.flags, packed[uapi.NLMSG_HDRLEN :])
 
     def encoded(self, entry: Mapping[str, Any]) -> Message:
-        """Encode without a template. Raises `InvalidValue` for what cannot be sent."""
+        """Encode the request without a template. Raises `InvalidValue` for an invalid value or a missing tuple."""
         if self._state_is_set:
             check_states(entry)
         if "original.source" not in entry or "original.protocol" not in entry:
@@ -184,11 +187,11 @@ def request_batches(
     size: int = BATCH_SIZE,
     bulk: ColumnTransform = PREPARED,
 ) -> Iterator[RequestBatch]:
-    """Requests about entries, as many to a batch as `size` says, in their order.
+    """Yield batches of up to `size` requests about entries, in their order.
 
-    `things` are entries, or what `bulk` makes entries of. `numbers` reserves as many sequence numbers as
-    it is given and returns the first. Some thousand things are read ahead. An error of one of them is
-    raised when it is its turn, after the batches before its own.
+    `things` are entries, or items that `bulk` converts to entries. `numbers` reserves the given number of sequence
+    numbers and returns the first. Some thousand items are read ahead. An error of an item is raised after the batches
+    before its own.
     """
     for batch in batches(things):
         first = numbers(len(batch))

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests to delete entries, made from the messages of a dump.
+"""Requests to delete entries, built from the messages of a dump.
 
-Such a request has the original tuple, the zone and the id, which are the same bytes in a dump and in a request.
-Because of the zone and the id, an entry that has taken another's place meanwhile stays.
+A request contains the original tuple, the zone and the id, which are the same bytes in a dump and in a request. Because
+of the zone and the id, an entry that has replaced another one meanwhile is not deleted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .scan import Action, Visitor
 
 _NUMBER = struct.Struct("=I")
 _KEY = (uapi.CTA_TUPLE_ORIG, uapi.CTA_ZONE, uapi.CTA_ID)
-#: What a key must have: without a tuple a request would be about the whole table.
+#: The keys that a request must contain. Without a tuple, it would delete the whole table.
 _TUPLE = ("original.source", "original.destination")
 
 
 class DeleteRequests(Visitor):
-    """Makes a request from each entry that matches; `drain` returns those that are ready, in batches.
+    """Builds a request for each matching entry. `drain` returns the requests in batches.
 
-    `numbers` reserves as many sequence numbers as it is given and returns the first.
+    `numbers` reserves the given number of sequence numbers and returns the first.
     """
 
     def __init__(self, numbers: Callable[[int], int], size: int = BATCH_SIZE) -> None:
@@ -72,7 +72,7 @@ class DeleteRequests(Visitor):
             self._close_batch()
 
     def drain(self, last: bool = False) -> list[RequestBatch]:
-        """Return the full batches; with `last`, also the one that is not full."""
+        """Return the full batches, with `last` also the incomplete one."""
         if last and self._frames:
             self._close_batch()
         batches, self._batches = self._batches, []

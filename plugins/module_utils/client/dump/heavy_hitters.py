@@ -1,24 +1,24 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who comes most often among a million, without a count for each of the million."""
+"""Find the most frequent keys in a large table without a count for each key."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import Any
 
-#: So many keys are counted at the same time.
+#: The maximum number of keys that are counted at the same time.
 CAPACITY = 20_000
 
 
 class HeavyHitters:
-    """Counts by key, as many as there is room for: when it is used up, the rare ones are forgotten.
+    """Counts by key with a limited capacity. When it is exceeded, the rarer half of the keys is dropped.
 
-    `counts` are exact until then, and afterwards at most `uncertainty` too low; a key that comes more often
-    than that is not missed. Add to `counts` and call `tidy` now and then.
+    Until then `counts` are exact, and after that at most `uncertainty` too low. A key with more occurrences than that
+    is never missing. Add to `counts` directly, and call `tidy` from time to time.
 
-    Source: J. Misra, D. Gries, "Finding repeated elements", 1982, of which this is a variant that
-    forgets half of the keys at a time.
+    Source: J. Misra, D. Gries, "Finding repeated elements", 1982. This is a variant that drops half of the keys at a
+    time.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
@@ -27,7 +27,7 @@ class HeavyHitters:
         self.capacity = CAPACITY if capacity is None else capacity
 
     def tidy(self) -> None:
-        """Make room if it is needed."""
+        """Drop the rarer half of the keys if there are more than `capacity`."""
         counts = self.counts
         if len(counts) <= self.capacity:
             return
@@ -38,5 +38,5 @@ class HeavyHitters:
         self.uncertainty += rare
 
     def most(self, number: int) -> list[tuple[Any, int]]:
-        """The most frequent with their counts; ties in the order of their keys."""
+        """Return the `number` most frequent keys with their counts. Keys with equal counts are in ascending order."""
         return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:number]

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How many entries there are, the first of them, and those with most time left, in one pass.
+"""Count entries in one pass, and keep the first ones and those with the longest remaining timeout.
 
-Only these few are kept, so that a table of any size takes the memory of a small one.
+Only these few entries are kept, so that memory use does not grow with the table.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .scan import Action, Visitor
 
 
 class EntrySample(Visitor):
-    """Counts the entries it is shown; keeps the first `shown` of them, and `kept` that have most seconds left.
+    """Counts the entries, and keeps the first `shown` of them and the `kept` ones with the longest timeout.
 
-    An entry without a timeout counts as one that has none left.
+    The timeout of an entry without one counts as 0.
     """
 
     def __init__(self, shown: int, kept: int) -> None:
@@ -30,7 +30,7 @@ class EntrySample(Visitor):
 
     @property
     def longest(self) -> list[Entry]:
-        """Those with most time left, the one that has most of all before the others."""
+        """The entries with the longest remaining timeout, in descending order."""
         return [entry for _seconds, _number, entry in sorted(self._longest, key=lambda kept: -kept[0])]
 
     def on(self, layout: MessageLayout) -> Action:

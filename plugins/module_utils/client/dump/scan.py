@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One pass over the messages of a dump: find those that match, and do with each what is wanted.
+"""Process the messages of a dump in one pass, and call a visitor for those that match.
 
-What is wanted is worked out once for each layout. A message that has none goes through the general
-decoder and the match itself.
+The match and the action of the visitor are compiled once for each message layout. A message without a layout is decoded
+by the general decoder, and then matched.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("=I")
 
-#: What is done with a message, given the datagram, where in it the message begins, and the message as a
+#: The function for a message. Its arguments are the datagram, the offset of the message in it, and the message as a
 #: big-endian integer.
 Action = Callable[[bytes, int, int], Any]
-#: mask, value, mask and value of the match, the test, what to do
+#: A known layout: its mask and value, the mask and value of the match, the test, and the action.
 _Known = Tuple[int, int, int, int, "Callable[[int], bool] | None", Action]
 
 
 class Visitor:
-    """What to do with the entries that match."""
+    """Processes the matching entries of a dump."""
 
     def on(self, layout: MessageLayout) -> Action:
-        """What to do with messages of a layout."""
+        """Return the action for messages of a layout."""
         raise NotImplementedError
 
     def add(self, entry: Values) -> None:
-        """The same with an entry that is decoded already."""
+        """Process an entry that is already decoded."""
         raise NotImplementedError
 
 
 def _pass(datagram: bytes, start: int, message: int) -> None:
-    """What is done with what does not match."""
+    """Ignore a message that does not match."""
 
 
 class DumpDecoder:
-    """`visitor` is shown the entries in each datagram given to `feed`, or those for which a term holds."""
+    """Passes the entries in each datagram, or those for which a term holds, to a visitor."""
 
     def __init__(self, visitor: Visitor, where: Term | None = None, layouts: LayoutCache = ENTRY_LAYOUTS) -> None:
         self._visitor = visitor
@@ -58,7 +58,7 @@ class DumpDecoder:
         self._others: list[Message] = []
 
     def feed(self, datagram: bytes) -> list[Message]:
-        """Go through a datagram; give back what in there is no entry, such as the end of the dump.
+        """Process a datagram. Return its control messages (such as the end of the dump) and interrupted messages.
 
         Raises `MalformedMessage`.
         """
@@ -81,7 +81,7 @@ class DumpDecoder:
         return others
 
     def _learn_layout(self, datagram: bytes, start: int, length: int) -> None:
-        """A message that none of the known layouts fits."""
+        """Process a message that fits no known layout, and add its layout if it has one."""
         if length < HEADER.size or start + length > len(datagram):
             raise MalformedMessage(f"a netlink message claims {length} of {len(datagram) - start} bytes")
         message = datagram[start : start + length]
@@ -124,7 +124,7 @@ class DumpDecoder:
 
 
 class VisitorGroup(Visitor):
-    """What matches is shown to all of them."""
+    """Passes each matching entry to several visitors."""
 
     def __init__(self, visitors: Sequence[Visitor]) -> None:
         self._visitors = visitors
@@ -146,7 +146,7 @@ class VisitorGroup(Visitor):
 
 
 class Entries(Visitor):
-    """Makes entries of what matches, and leaves them in `found`."""
+    """Collects matching entries as mappings in `found`."""
 
     def __init__(self) -> None:
         self.found: list[Values] = []
@@ -164,7 +164,7 @@ Row = Tuple[Tuple[str, ...], Tuple[Any, ...]]
 
 
 class Rows(Visitor):
-    """Makes of what matches no mappings, only rows of keys and values, and leaves them in `found`."""
+    """Collects matching entries as rows of keys and values in `found`, without mappings."""
 
     def __init__(self) -> None:
         self.found: list[Row] = []

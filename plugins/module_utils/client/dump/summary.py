@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many entries counted in one pass, by what they are.
+"""Count entries in one pass by family, protocol, state, zone, mark, NAT and status.
 
-Keeps counts alone, so that a table of any size takes the memory of its distinct values, and of marks,
-of which there may be as many as entries, only those of the most frequent.
+Only counts are kept, one per distinct value. There may be as many marks as entries, so only the most frequent marks are
+counted.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _STATES: tuple[tuple[str, str, Enum], ...] = (
 )
 _FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 _COUNTED = ("zone", "original.zone", "reply.zone", "status", "mark", *(key for _protocol, key, _kind in _STATES))
-#: Addresses, of which only counts that they are there.
+#: Addresses of which only the presence is relevant.
 _ENDS = ("reply.source", "reply.destination")
-#: So many combinations of values are counted before they are sorted into the figures.
+#: The maximum number of combinations of values that are counted before they are added to the totals.
 _PENDING = 4096
 
 
 class Summary(Visitor):
-    """Counts of the entries given to `add`, or found by a scan."""
+    """The counts of the entries passed to `add` or visited by a scan."""
 
     def __init__(self) -> None:
         self._matched = 0
@@ -81,7 +81,7 @@ class Summary(Visitor):
                 self._states[protocol, state] += times
 
     def as_document(self, most: int) -> dict[str, Any]:
-        """`{"by_family": {name: entries}, …}`; of zones and marks the `most` frequent."""
+        """Return `{"by_family": {name: entries}, …}` with the `most` frequent zones and marks."""
         for combinations in self._pending:
             self._sort_in(combinations)
         states: dict[str, dict[str, int]] = {}
@@ -112,7 +112,7 @@ class Summary(Visitor):
         return sum(count for ends, count in self._translated.items() if end in ends)
 
     def _cut(self, counts: Mapping[Any, int], most: int) -> dict[str, int]:
-        """The `most` frequent under their names, the sum of all others under `other`."""
+        """Return the counts of the `most` frequent keys, and the sum of all others under `other`."""
         shown = {str(key): counts[key] for key in _order(counts)[:most]}
         others = self._matched - sum(shown.values())
         if others:
@@ -121,7 +121,7 @@ class Summary(Visitor):
 
 
 class _Combinations:
-    """How many messages of one layout have which values of `keys`; all of them have those of `same`."""
+    """The number of messages of one layout by the values of `keys`. All of them have the values in `same`."""
 
     def __init__(self, same: Values, keys: tuple[str, ...]) -> None:
         self.same = same

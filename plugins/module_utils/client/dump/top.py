@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who has the most flows and, where the kernel accounts, bytes."""
+"""Find the hosts and services with the most flows and, with accounting, the most bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _half(pair: bytes) -> int:
     return len(pair) // 2
 
 
-#: What is ranked, and how its key is shown: a pair is both addresses, one behind the other.
+#: The rankings, and how their keys are shown. The key of a pair is the concatenation of both addresses.
 _SHOWN: dict[str, Callable[[Any], dict[str, Any]]] = {
     "sources": lambda address: {"address": present_address(address)},
     "destinations": lambda address: {"address": present_address(address)},
@@ -34,7 +34,7 @@ _SHOWN: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 class Top(Visitor):
-    """The sources, destinations, services and pairs with most flows and bytes, of the entries added."""
+    """Ranks sources, destinations, services and pairs of entries by flows and bytes."""
 
     def __init__(self) -> None:
         self._flows = {name: HeavyHitters() for name in _SHOWN}
@@ -76,7 +76,7 @@ class Top(Visitor):
         return [found[name].counts for name in ("sources", "destinations", "services", "pairs")]
 
     def _tidy(self) -> None:
-        """There are no more new sources, nor destinations, than new pairs, so it is enough to look at those."""
+        """Limit the number of keys. There are never more sources or destinations than pairs."""
         for frequent in (*self._flows.values(), *self._bytes.values()):
             frequent.tidy()
 
@@ -89,10 +89,10 @@ class Top(Visitor):
         self._tidy()
 
     def as_document(self, most: int) -> dict[str, Any]:
-        """`{"sources": {"by_flows": [{"address": …, "flows": …, "bytes": …}], "by_bytes": […]}}`.
+        """Return `{"sources": {"by_flows": [{"address": …, "flows": …, "bytes": …}], "by_bytes": […]}, …}`.
 
-        `bytes` and `by_bytes` are there if any entry has counters. Where there were too many distinct keys to
-        count each, `uncertainty` says by how much a number may be too low.
+        `bytes` and `by_bytes` are included if any entry has counters. If there were too many distinct keys to count
+        each, `uncertainty` is the maximum by which a number is too low.
         """
         return {name: self._ranked(name, most) for name in _SHOWN}
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Netlink messages, batches of requests and attributes as bytes. Knows nothing of conntrack.
+"""Netlink messages, batches of requests and attributes as bytes, independent of conntrack.
 
 Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c.
 """
@@ -16,11 +16,11 @@ from ..errors import ConntrackError, MalformedMessage
 
 #: struct nlmsghdr: length, type, flags, sequence, port.
 HEADER = struct.Struct("=IHHII")
-#: The flags of a netlink header, and where they are in it.
+#: The flags of a netlink header, and their offset in it.
 _FLAGS, _FLAGS_AT = struct.Struct("=H"), 6
 #: struct nlattr: length, type.
 ATTRIBUTE = struct.Struct("=HH")
-#: struct nlmsgerr begins with it.
+#: The first field of struct nlmsgerr.
 ERRNO = struct.Struct("=i")
 _OFFSET = struct.Struct("=I")
 
@@ -38,7 +38,7 @@ class Message(NamedTuple):
 
 
 class RequestBatch(NamedTuple):
-    """Requests in one datagram, `count` of them numbered from `first` on. Only the last asks for an acknowledgement."""
+    """`count` requests in one datagram, numbered from `first` on. Only the last one requests an acknowledgement."""
 
     frames: bytes
     first: int
@@ -46,9 +46,9 @@ class RequestBatch(NamedTuple):
 
 
 class ErrorReply(NamedTuple):
-    """An error answer: errno (positive), the kernel's text, and the attribute it points at.
+    """An error reply: the positive errno, the kernel's text, and the number of the attribute that caused the error.
 
-    If it is `lost`, the errno is the reason why no answer was received. The kernel may have carried out the request.
+    If `lost` is true, the errno is the reason why no answer was received. The kernel may have carried out the request.
     """
 
     errno: int
@@ -79,7 +79,7 @@ def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
 
 
 def request_batch(frames: list[bytes], first: int) -> RequestBatch:
-    """Join framed requests to a batch, of which the last asks for an acknowledgement."""
+    """Join framed requests to a batch. Only the last one requests an acknowledgement."""
     last = bytearray(frames[-1])
     _FLAGS.pack_into(last, _FLAGS_AT, _FLAGS.unpack_from(last, _FLAGS_AT)[0] | uapi.NLM_F_ACK)
     return RequestBatch(b"".join((*frames[:-1], last)), first, len(frames))
@@ -99,7 +99,7 @@ def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
 
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of each attribute's payload in `data[start:end]`."""
+    """Yield (number, start, end) of each attribute's payload in `data[start:end]`. Raises `MalformedMessage`."""
     while start + 4 <= end:
         length, number = ATTRIBUTE.unpack_from(data, start)
         if length < 4 or start + length > end:
@@ -111,17 +111,17 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def attribute(number: int, payload: bytes) -> bytes:
-    """One attribute with its header and padding."""
+    """Return an attribute with its header and padding."""
     return ATTRIBUTE.pack(len(payload) + 4, number) + payload + b"\0" * (-len(payload) % 4)
 
 
 def nested(number: int, payload: bytes) -> bytes:
-    """One attribute that holds others."""
+    """Return an attribute that contains other attributes."""
     return attribute(number | uapi.NLA_F_NESTED, payload)
 
 
 def is_control(message: Message) -> bool:
-    """Whether a message is not an answer but says how the request ended, or that the dump is inconsistent."""
+    """Return whether a message is a netlink control message, or has the flag of an inconsistent dump."""
     return message.type < uapi.NLMSG_MIN_TYPE or bool(message.flags & uapi.NLM_F_DUMP_INTR)
 
 
@@ -134,7 +134,7 @@ def errno_of(answer: Message) -> int:
 
 
 def error_reply(answer: Message, sent: dict[int, Message]) -> ErrorReply | None:
-    """Parse an NLMSG_ERROR; None for an acknowledgement. `sent` has the requests by their sequence numbers."""
+    """Parse an NLMSG_ERROR. Return None for an acknowledgement. `sent` contains the requests by sequence number."""
     code = errno_of(answer)
     if code == 0:
         return None
@@ -154,7 +154,7 @@ def error_reply(answer: Message, sent: dict[int, Message]) -> ErrorReply | None:
 
 
 def _attribute_at(message: Message, offset: int) -> int | None:
-    """The number of the attribute `offset` bytes into the framed message."""
+    """Return the number of the attribute at an offset in the framed message, None if there is none."""
     start = offset - HEADER.size
     if not 0 <= start <= len(message.payload) - 4:
         return None

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Receive and send in a thread, while the main thread decodes and encodes.
 
-Receiving and sending release the interpreter's lock while the kernel works. A thread that only receives or sends
-therefore runs in parallel with the thread that decodes the datagrams before, or encodes the requests to come.
+Receiving and sending release the interpreter lock during the system call. A thread that only receives or sends
+therefore runs in parallel with the thread that decodes earlier datagrams or encodes later requests.
 
-An iterator ends its thread when it is closed. `NetlinkSocket` closes all of its iterators. An iterator that is
-still suspended when the interpreter exits leaves its thread alone: threads no longer run then, and joining one
-blocks forever (Python 3.13).
+An iterator ends its thread when it is closed. `NetlinkSocket` closes all of its iterators. An iterator that is still
+suspended when the interpreter exits does not join its thread: threads no longer run then, and joining one blocks
+forever (Python 3.13).
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from typing import Any, Callable, Generator, Iterable, TypeVar
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 
-#: The number of things before a thread is started: for a few, starting one costs more than it saves.
+#: The number of items that are processed before a thread is started. For fewer items, the start takes more time than it
+#: saves.
 THREAD_AFTER = 8
-#: The maximum number of things that are ready or waiting.
+#: The maximum number of items that are ready or waiting.
 QUEUE_DEPTH = 8
 _END: Any = object()
-#: Seconds until a thread that encodes lets one that sends go on; usually it is 50 times that.
+#: The switch interval of the interpreter in seconds while a thread sends. The default is 50 times that.
 _SWITCH_INTERVAL = 1e-4
 
 
 def prefetch(
     fetch: Callable[[], _Thing], is_last: Callable[[_Thing], bool], wake: Callable[[], None]
 ) -> Generator[_Thing, None, None]:
-    """Yield the results of `fetch` without an end. An error is raised after the results before it.
+    """Yield the results of `fetch` endlessly. An error is raised after the results before it.
 
-    The reader ends the iterator by closing it. A thread calls `fetch` until a result `is_last`, so that it does not
-    wait for a datagram that never comes. If it waits nevertheless, `wake` makes `fetch` return.
+    The caller ends the iterator by closing it. A thread calls `fetch` until `is_last` is true for a result, so that it
+    does not wait for a datagram that never arrives. If it waits nevertheless, `wake` makes `fetch` return.
     """
     for _count in range(THREAD_AFTER):
         thing = fetch()
@@ -85,10 +86,10 @@ def prefetch(
 def overlap(
     work: Callable[[_Thing], _Result], things: Iterable[_Thing]
 ) -> Generator[tuple[_Thing, _Result], None, None]:
-    """Yield each thing with the result of `work`, in order, and fetch the next things meanwhile.
+    """Yield each item of `things` with the result of `work`, in order, and fetch the next items meanwhile.
 
-    A thread does the work, except for the first few things. An error of the iterable is raised after the results of
-    all things before it. When the iterator is closed, no further work is begun.
+    A thread does the work, except for the first few items. An error of the iterable is raised after the results of all
+    items before it. When the iterator is closed, no further work is started.
     """
     source = iter(things)
     for _count in range(THREAD_AFTER):
@@ -149,7 +150,7 @@ def overlap(
 
 
 def _started(worker: Any) -> bool:
-    """Start a thread. Returns False if the system allows no more threads."""
+    """Start a thread. Return False if the system allows no more threads."""
     try:
         worker.start()
     except RuntimeError:
@@ -158,7 +159,7 @@ def _started(worker: Any) -> bool:
 
 
 class _Switching:
-    """The switch interval of the interpreter, which is short while at least one iterator needs it."""
+    """The switch interval of the interpreter. It is short while at least one iterator needs it."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
@@ -174,7 +175,7 @@ class _Switching:
             self._users += 1
 
     def restore(self) -> None:
-        """Set the interval of before, unless another part of the program has set one meanwhile."""
+        """Restore the previous interval, unless another part of the program has changed it meanwhile."""
         with self._lock:
             self._users -= 1
             if not self._users and sys.getswitchinterval() == self._short:

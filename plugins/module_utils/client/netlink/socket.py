@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Netlink over the standard library's sockets: framing, acknowledgements, batches, dumps, errors.
+"""Netlink over sockets of the standard library: framing, acknowledgements, batches, dumps and errors.
 
-Knows nothing of conntrack. Source: include/uapi/linux/netlink.h, and
-Documentation/userspace-api/netlink/intro.rst in the kernel.
+This module is independent of conntrack.
+
+Source: include/uapi/linux/netlink.h, and Documentation/userspace-api/netlink/intro.rst in the kernel.
 """
 
 from __future__ import annotations
@@ -39,36 +40,36 @@ _Thing = TypeVar("_Thing")
 _SOCK_FILTER_SIZE = 8
 _TIMEVAL = struct.Struct("@ll")
 
-#: As a plain number: asking an enumeration costs a request one part in twenty.
+#: A plain integer, because an enumeration member makes each request 5 % slower.
 _TRUNCATED = int(socket.MSG_TRUNC)
 
-#: The kernel fills a dump's datagrams up to 32 KiB when the reader offers that much.
+#: The size of the read buffer. The kernel fills the datagrams of a dump up to 32 KiB if the buffer is large enough.
 _BUFFER_SIZE = 1 << 16
-#: Requests in one send. All of them refused, their answers still fit a default receive buffer.
+#: The number of requests in a batch. If all are refused, the errors still fit into a default receive buffer.
 BATCH_SIZE = 64
-#: The same for many requests, where the receive buffer could be made that large.
+#: The number of requests in a batch if the receive buffer could be enlarged.
 MAX_BATCH_SIZE = 256
-#: Bytes of a receive buffer, as the kernel counts, that a refusal with all its text may take.
+#: The maximum number of bytes that an error reply takes in a receive buffer, as the kernel counts.
 _REFUSAL_ROOM = 3328
-#: The same where each is answered by what was asked for.
+#: The number of requests in a batch if each has an answer besides errors.
 ANSWERED_BATCH_SIZE = 32
-#: Seconds without an answer after which a request's result counts as unknown.
+#: The number of seconds without an answer after which the result of a request is unknown.
 TIMEOUT = 10.0
 
 
 class DumpInterrupted(ConntrackError):
-    """The table changed under a dump in a way that may have skipped entries: dump again."""
+    """The table changed during a dump, and entries may be missing. Dump again."""
 
 
 _OPENING = "opening a netfilter netlink socket"
 
 
 class NetlinkTransport:
-    """A netlink socket as a source and sink of datagrams: all that needs a kernel.
+    """A netlink socket that sends and receives datagrams. This class is the only part that needs a kernel.
 
-    `groups` are joined after the BPF `program`, an array of struct sock_filter, is in place, so that
-    nothing comes in unfiltered. `receive_buffer` is in bytes; beyond net.core.rmem_max it takes
-    CAP_NET_ADMIN in the initial user namespace.
+    `program` is a BPF program, an array of struct sock_filter. It is attached before the multicast `groups` are joined,
+    so that all messages are filtered. `receive_buffer` is in bytes. Above net.core.rmem_max, it requires CAP_NET_ADMIN
+    in the initial user namespace.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class NetlinkTransport:
         self._buffer = bytearray(_BUFFER_SIZE)
 
     def _attach(self, program: bytes) -> None:
-        from array import array  # unlike ctypes, it is in every Python, such as that of OpenWrt
+        from array import array  # unlike ctypes, array is in every Python, also in that of OpenWrt
 
         code = array("B", program)
         address, _length = code.buffer_info()
@@ -121,23 +122,23 @@ class NetlinkTransport:
 
     @property
     def receive_buffer(self) -> int:
-        """Bytes of the receive buffer, as the kernel counts: twice what was asked for, as far as it was granted."""
+        """The size of the receive buffer in bytes, as the kernel counts: twice the size that was granted."""
         try:
             return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         except OSError as error:
             raise kernel_error("reading the size of the receive buffer", error.errno or errno.EIO) from error
 
     def grow(self, receive_buffer: int) -> int:
-        """Make the receive buffer so many bytes, as far as it is granted; gives how many the kernel counts.
+        """Set the receive buffer to this size, as far as the kernel permits. Return its size as the kernel counts.
 
-        One that was asked for when the socket was made stays as it is.
+        A size that was given when the socket was created is not changed.
         """
         if not self._is_sized:
             self._set_receive_buffer(receive_buffer)
         return self.receive_buffer
 
     def _set_receive_buffer(self, size: int) -> None:
-        """Set the size, or leave it as it is where that is forbidden."""
+        """Set the size of the receive buffer. It stays as it is if setting it is forbidden."""
         for option in (uapi.SO_RCVBUFFORCE, socket.SO_RCVBUF):
             with contextlib.suppress(PermissionError):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, size)
@@ -147,11 +148,10 @@ class NetlinkTransport:
         self._socket.send(datagram)
 
     def receive(self) -> bytes:
-        """The next datagram of the kernel's.
+        """Return the next datagram from the kernel.
 
-        Raises `OSError`: ETIMEDOUT where none came in time, ENOBUFS where some were lost (those
-        that were not are thrown away, or the next answer would find no room either),
-        EMSGSIZE where it was longer than the buffer.
+        Raises `OSError`: ETIMEDOUT if none arrived in time, ENOBUFS if datagrams were lost, EMSGSIZE if the datagram is
+        longer than the buffer. After ENOBUFS, the other datagrams are discarded, to make room for the next answer.
         """
         while True:
             try:
@@ -168,14 +168,14 @@ class NetlinkTransport:
                 return bytes(memoryview(self._buffer)[:size])
 
     def _discard(self) -> None:
-        """Empty the receive buffer: until it is, the kernel drops what it has to say, in silence."""
+        """Empty the receive buffer. Until it is empty, the kernel silently drops messages."""
         while True:
             try:
                 self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # it has overrun again meanwhile
+                if error.errno != errno.ENOBUFS:  # it overran again meanwhile
                     raise
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class NetlinkTransport:
 
 
 class NetlinkSocket:
-    """Requests and their answers over one netlink socket; one dump at a time."""
+    """Sends requests and receives their answers over one netlink socket. It can run one dump at a time."""
 
     def __init__(self, datagrams: NetlinkTransport | None = None) -> None:
         self._datagrams = datagrams or NetlinkTransport()
@@ -191,7 +191,7 @@ class NetlinkSocket:
         # A thread may be sending a batch while the caller sends a request.
         self._busy = allocate_lock()
         self._batch_size: int | None = None
-        #: What runs in threads of its own, until its end or until the socket is closed.
+        #: Iterators that use threads, until they end or the socket is closed.
         self._running: list[Generator[Any, None, None]] = []
         self._is_closed = False
 
@@ -202,7 +202,7 @@ class NetlinkSocket:
         self.close()
 
     def close(self) -> None:
-        """Close the socket, and end what is still being read or sent; its iterators raise `ConntrackError` then."""
+        """Close the socket, and end its unfinished iterators, which then raise `ConntrackError`."""
         self._is_closed = True
         try:
             while self._running:
@@ -212,7 +212,7 @@ class NetlinkSocket:
 
     @contextlib.contextmanager
     def _threaded(self, things: Generator[_Thing, None, None]) -> Iterator[Generator[_Thing, None, None]]:
-        """Close the iterator behind the `with` block, or with this socket."""
+        """Close the iterator after the `with` block, or with this socket."""
         self._running.append(things)
         try:
             yield things
@@ -224,8 +224,8 @@ class NetlinkSocket:
     def request(self, message: Message) -> list[Message]:
         """Send one request and return the messages that answer it.
 
-        Raises `RequestRejected` with the kernel's error; `ResultUnknown` (or `Overrun`) where the answer
-        did not come.
+        Raises `RequestRejected` with the error of the kernel, and `ResultUnknown` (or `Overrun`) if the answer was
+        lost. Raises `KernelError` if the request could not be sent.
         """
         sequence = self.reserve_sequence(1)
         answers: list[Message] = []
@@ -246,26 +246,26 @@ class NetlinkSocket:
         return answers
 
     def _send(self, datagram: bytes) -> None:
-        """Send requests. If the system call fails, the kernel has received none of them."""
+        """Send requests. Raises `KernelError` if the system call fails: the kernel has then received none of them."""
         try:
             self._datagrams.send(datagram)
         except OSError as error:
             raise kernel_error("sending a request", error.errno or errno.EIO) from error
 
     def reserve_sequence(self, count: int) -> int:
-        """Reserve the sequence numbers of a number of requests, and return the first."""
-        first = self._last % 0xFF000000 + 1  # of 32 bits, and never 0
+        """Reserve sequence numbers for `count` requests, and return the first."""
+        first = self._last % 0xFF000000 + 1  # 32 bits, never 0
         self._last = first + count - 1
         return first
 
     def send_batches(self, batches: Iterable[RequestBatch]) -> Iterator[tuple[RequestBatch, dict[int, ErrorReply]]]:
         """Send batches of requests. Yields each with the errors of its requests, by position.
 
-        The next batches are built while one is being sent. If the caller stops early, up to eight more batches than
-        it has received were sent.
+        The next batches are built while one is being sent. If the caller stops early, up to eight more batches than it
+        has received may have been sent.
 
-        Within a batch the kernel acknowledges only errors and the last request. If an answer is lost, each request
-        of the batch without an error before has one that is `lost`: the kernel may have carried it out.
+        Within a batch, the kernel reports only errors and acknowledges the last request. If an answer is lost, each
+        request of the batch without an error gets one that is `lost`: the kernel may have carried it out.
         """
         with self._threaded(overlap(self._send_and_collect, batches)) as results:
             yield from results
@@ -273,9 +273,9 @@ class NetlinkSocket:
             raise ConntrackError("the table was closed before all requests were sent")
 
     def max_batch_size(self) -> int:
-        """Return the maximum number of requests in a batch: the receive buffer has room for an error of each.
+        """Return the maximum number of requests in a batch for which the receive buffer can hold an error of each.
 
-        Makes the receive buffer larger, which takes CAP_NET_ADMIN in the initial user namespace.
+        The first call tries to enlarge the receive buffer, which requires CAP_NET_ADMIN in the initial user namespace.
         """
         if self._batch_size is None:
             roomy = self._datagrams.grow(MAX_BATCH_SIZE * _REFUSAL_ROOM) >= MAX_BATCH_SIZE * _REFUSAL_ROOM
@@ -283,7 +283,7 @@ class NetlinkSocket:
         return self._batch_size
 
     def request_many(self, messages: Iterable[Message]) -> Iterator[list[Message] | ErrorReply]:
-        """Send requests in batches. Yields for each, in order, its answers or its error.
+        """Send requests in batches. Yields the answers or the error of each request, in order.
 
         If answers are lost, the error of each request without an answer is `lost`.
         """
@@ -337,7 +337,7 @@ class NetlinkSocket:
         return refusals
 
     def dump(self, message: Message) -> Iterator[Message]:
-        """Everything that answers a dump request, to its end. Raises what `scan` does."""
+        """Yield all answers to a dump request. Raises the same errors as `scan`."""
         found: list[Message] = []
 
         def sort(datagram: bytes) -> list[Message]:
@@ -353,8 +353,8 @@ class NetlinkSocket:
         """Call `feed` with each datagram that answers a dump request, and yield after each.
 
         `feed` returns the control messages in it, and those with the flag of an interrupted dump. Meanwhile, a thread
-        receives the next datagrams. Raises `RequestRejected`, `DumpInterrupted` at the end of a dump that
-        the kernel itself calls inconsistent, `Overrun` or `ResultUnknown` where messages were lost.
+        receives the next datagrams. Raises `RequestRejected`; `DumpInterrupted` at the end of a dump that the kernel
+        marks as inconsistent; and `Overrun` or `ResultUnknown` if messages were lost.
         """
         sequence = self.reserve_sequence(1)
         try:
@@ -375,24 +375,24 @@ class NetlinkSocket:
             raise answer_lost("reading the table", error.errno or errno.EIO) from error
 
     def _ahead(self, message: Message, sequence: int) -> Generator[bytes, None, None]:
-        """The datagrams that answer a dump request, without an end."""
+        """Return an endless iterator over the datagrams that answer a dump request."""
         self._send(frame(message, sequence, uapi.NLM_F_DUMP))
 
         def fetch() -> bytes:
             while True:
                 datagram = self._datagrams.receive()
-                # One without a whole header may be a part of the answer, and must not be missed in silence
+                # A datagram with an incomplete header may be a part of the answer, and must not be ignored
                 if len(datagram) < HEADER.size or _sequence_of(datagram) == sequence:
                     return datagram
 
         def wake() -> None:
-            with contextlib.suppress(OSError):  # then it ends when no answer comes
+            with contextlib.suppress(OSError):  # then the timeout ends it
                 self._datagrams.send(frame(Message(uapi.NLMSG_NOOP, 0, b""), sequence, uapi.NLM_F_ACK))
 
         return prefetch(fetch, _may_end_dump, wake)
 
     def _receive(self, first: int, last: int) -> Iterator[tuple[int, Message]]:
-        """(sequence, message) of all that answers the requests numbered `first` to `last`."""
+        """Yield (sequence, message) for each answer to the requests numbered `first` to `last`."""
         while True:
             for sequence, message in parse(self._datagrams.receive()):
                 if first <= sequence <= last:
@@ -400,7 +400,7 @@ class NetlinkSocket:
 
 
 def _ends_dump(control: Message, sent: dict[int, Message]) -> bool:
-    """Whether a dump is over with this message; `RequestRejected` if that is because of an error."""
+    """Return whether a message ends a dump. Raises `RequestRejected` if it is an error."""
     if control.type == uapi.NLMSG_DONE:
         code = errno_of(control) if control.payload else 0
         if code:
@@ -410,7 +410,7 @@ def _ends_dump(control: Message, sent: dict[int, Message]) -> bool:
         refusal = error_reply(control, sent)
         if refusal is not None:
             raise RequestRejected(refusal)
-        return True  # an empty answer where the kernel knows no dump of this kind
+        return True  # an acknowledgement: the kernel does not have this kind of dump
     return False
 
 
@@ -420,10 +420,10 @@ def _sequence_of(datagram: bytes) -> int:
 
 
 def _may_end_dump(datagram: bytes) -> bool:
-    """Whether a dump ends with this datagram, as far as its first and its last bytes tell.
+    """Return whether a datagram may end a dump, according to its first and its last message.
 
-    Behind entries the end is a message of a header and a number; when the kernel has more to say, it
-    comes alone.
+    After entries, the end is a message with a header and an error number. An end message with more data comes in its
+    own datagram.
     """
     if len(datagram) < HEADER.size:
         return False

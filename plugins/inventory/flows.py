@@ -19,7 +19,7 @@ description:
     V(flows.yml), for example V(database.flows.yml) or V(conntrack_flows.yaml).
   - The name of a host is its address. If its zone is not 0, the zone is appended, for example V(10.0.0.5@zone7). See
     O(separate_by). The variable C(ansible_host) contains the address, too.
-  - The plugin skips flows with an end that other hosts cannot reach by its address alone - multicast, link-local,
+  - Addresses that do not identify a reachable host are skipped, with the flows of that side - multicast, link-local,
     loopback and unspecified addresses, and the broadcast address V(255.255.255.255).
   - Data from tables and files is untrusted. Ansible does not evaluate it as templates.
   - "Every host has the following variables. Variables of a side are present only if O(side) includes it."

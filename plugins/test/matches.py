@@ -15,7 +15,7 @@ description:
   - Checks whether an entry matches. The result is the same as that of the modules for the same match, whatever the
     source of the entry.
   - Use it to select from entries that were read before, without reading the table of the host again. If you need only
-    the matching entries, it is faster to set C(match) in the task that reads them.
+    the matching entries, it is faster to read only these, with O(netops.conntrack.conntrack_info#module:match).
 positional: match
 options:
   _input:

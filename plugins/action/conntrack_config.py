@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check a declaration for a gateway before the gateway is touched."""
+"""Validate a declaration for a gateway on the controller, before the module runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take entries to declare from a file of the controller."""
+"""Read entries to declare from a file on the controller."""
 
 from __future__ import annotations
 

@@ -37,18 +37,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 #: The options that name a file; at least one is given.
 PATHS = ("path", "json_path", "junit_path")
-#: Every key of a result where nothing was done.
+#: Every key of the result if the task fails before it writes a file.
 NOTHING_DONE: dict[str, Any] = {"changed": False, "files": [], "summary": {}, "attention": [], "exceeded": []}
-#: So many hosts that need attention, thresholds exceeded and sentences on those are in a result; all are in the report.
+#: Maximum number of hosts that need attention and of exceeded thresholds in the result, and maximum number of
+#: thresholds in the message. The report is complete.
 MOST, SENTENCES = 100, 5
 
 
 class NoReport(Exception):
-    """What was given makes no report; the text is a whole sentence."""
+    """The report cannot be created from the options. The message is a complete sentence."""
 
 
 class ActionModule(ActionBase):
-    """Everything is done here; no host is asked for anything."""
+    """Runs on the controller only, without a connection to a host."""
 
     _requires_connection = False
     _supports_check_mode = True
@@ -80,7 +81,7 @@ class ActionModule(ActionBase):
         return result
 
     def _options(self) -> dict[str, Any]:
-        """The options, checked; what hosts have sent is not copied for that."""
+        """The validated options. The facts of the hosts are not validated, so that they are not copied."""
         hosts = self._task.args.get("hosts")
         given = {**self._task.args, **({"hosts": {}} if isinstance(hosts, Mapping) else {})}
         _check_names(given)
@@ -124,7 +125,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 
 class File:
-    """A file as it is, and as it shall be."""
+    """The current and the new content of a file."""
 
     def __init__(self, path: str, text: str) -> None:
         self._given = path
@@ -135,7 +136,7 @@ class File:
             with Place(path) as place:
                 self.before = place.read()
         except FileNotFoundError:
-            pass  # nor is there the folder
+            pass  # also if the directory does not exist
         except OSError as error:
             raise NoReport(f"{self.path}: {error.strerror}. Nothing was written.") from error
 
@@ -144,7 +145,7 @@ class File:
         return self.before != self.text
 
     def diff(self) -> dict[str, str]:
-        """That they differ, and not how: they are for other programs to show."""
+        """Sizes and checksums instead of the contents, which are not meant to be read as text."""
         return {
             "before_header": self.path,
             "after_header": self.path,
@@ -153,7 +154,7 @@ class File:
         }
 
     def write(self) -> None:
-        """Replace the file at once: a program that reads it gets the old one or the new one."""
+        """Replace the file atomically: a program that reads it gets the old or the new content."""
         try:
             with Place(self._given, make=0o777) as place, Replacement(place) as new:
                 new.file.write(self.text)
@@ -164,7 +165,7 @@ class File:
 
 
 def _place_of(path: str) -> tuple[Any, ...]:
-    """The same for two paths that lead to one file."""
+    """A key that is equal for two paths of the same file."""
     try:
         with Place(path) as place:
             return place.key()
@@ -173,7 +174,7 @@ def _place_of(path: str) -> tuple[Any, ...]:
 
 
 def _mode(place: Place) -> int:
-    """The mode of the file that is there, or of any new one. `OSError` if what is there is not a regular file."""
+    """The mode of the existing file, or the default for a new one. Raises `OSError` if it is not a regular file."""
     there = place.status()
     if there is not None:
         input_file.check_regular(there.st_mode)
@@ -184,7 +185,7 @@ def _mode(place: Place) -> int:
 
 
 def _texts(document: dict[str, Any], options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The path and the text of each file; the page refers to the JSON if that is in the same folder."""
+    """The path and the text of each file. The page has a link to the JSON file if that is in the same directory."""
     path, json_path, junit_path = options["path"], options["json_path"], options["junit_path"]
     data = None
     if path and json_path and os.path.dirname(os.path.abspath(json_path)) == os.path.dirname(os.path.abspath(path)):
@@ -204,7 +205,7 @@ def _outline(text: bytes | None) -> str:
 
 
 def told(document: dict[str, Any]) -> dict[str, Any]:
-    """What a play may want to know of the report."""
+    """The parts of the report that are in the result of the task."""
     fleet = document["fleet"]
     return {
         "summary": {name: fleet[name] for name in ("hosts", "with_facts", "without_facts", "by_level")},
@@ -218,7 +219,7 @@ def told(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def sentence(exceeded: list[dict[str, Any]]) -> str:
-    """Which thresholds are exceeded, where, and by how much."""
+    """A message with the exceeded thresholds, their hosts and values."""
     said = []
     for one in exceeded[:SENTENCES]:
         value, limit = (thresholds.shown(one["threshold"], one[key]) for key in ("value", "limit"))

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Let conntrack_wait wait in turns, and say how far it is between two of them.
+"""Run conntrack_wait in several turns, and show the progress between them.
 
-A module says nothing until it ends. So it is run several times, each time with a part of the timeout, and what the
-turns return becomes one result. What happens between two turns, the next one sees at its beginning. Whoever
-interrupts the play leaves no module behind that goes on for longer than a turn.
+A module returns nothing before it ends. The plugin therefore runs it several times, each time with a part of the
+timeout, and merges the results. A turn reads the table at its beginning, so it sees changes between two turns. If
+the play is interrupted, the module on the host ends with its current turn.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ansible.utils.display import Display
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.wait import TIMEOUT
 
 MODULE = "netops.conntrack.conntrack_wait"
-#: Seconds of the first turns, and of all that come after them.
+#: Duration of the first turns and of all later ones, in seconds.
 FIRST_TURNS, TURN = (5, 15, 30), 60
 
 display = Display()
 
 
 class ActionModule(ActionBase):
-    """One run of the module where nobody is to be told anything meanwhile, else turns."""
+    """Runs the module in turns, or once in check mode and for asynchronous tasks."""
 
     _supports_async = True
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        del tmp  # it has no effect any more
+        del tmp  # has no effect
         asynchronous = bool(self._task.async_val)
         timeout = seconds(self._task.args.get("timeout", TIMEOUT))
         if asynchronous or self._task.check_mode or timeout is None:
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             if ended:  # in the turns before
                 options["min_count"] = int(wanted) - ended
             found = self._execute_module(module_name=MODULE, module_args=options, task_vars=task_vars)
-            if "elapsed" not in found:  # the module did not come to its end
+            if "elapsed" not in found:  # the module did not complete the turn
                 break
             if initial is None:
                 initial = before = found["initial"]
@@ -80,14 +80,14 @@ class ActionModule(ActionBase):
             unchanged = unchanged + turn if count == before else 0
             if not self._task.no_log:
                 line = progress(before, count, found["elapsed"], turn, self._task.args, unchanged)
-                # It is no part of what a callback writes to the standard output, which may be JSON.
+                # To the standard error, because the standard output of a callback plugin may be JSON.
                 display.display(f"[{(task_vars or {}).get('inventory_hostname')}] conntrack_wait: {line}", stderr=True)
             before = count
         return found
 
 
 def seconds(timeout: Any) -> float | None:
-    """The timeout as a number, or None for what only the module can say something about."""
+    """The timeout as a number, or None for an invalid value, which the module reports."""
     try:
         number = float(timeout)
     except (TypeError, ValueError, OverflowError):
@@ -96,7 +96,10 @@ def seconds(timeout: Any) -> float | None:
 
 
 def representable(options: dict[str, Any]) -> dict[str, Any]:
-    """The options. A timeout beyond any float, on which Ansible breaks off, is infinite there, which is refused."""
+    """The options, with an infinite timeout instead of an integer that is too large for a float.
+
+    Ansible raises an exception for such an integer. The module reports an infinite timeout as invalid.
+    """
     timeout = options.get("timeout")
     if isinstance(timeout, int) and abs(timeout) > sys.float_info.max:
         return {**options, "timeout": "inf" if timeout > 0 else "-inf"}
@@ -126,7 +129,7 @@ def progress(before: int, now: int, elapsed: float, turn: float, options: dict[s
 
 
 def duration(left: float) -> str:
-    """Seconds for a human: `45 s`, `12 min`, `3 h`."""
+    """A duration as text: `45 s`, `12 min`, `3 h`."""
     for size, unit in ((3600, "h"), (60, "min")):
         if left >= 2 * size:
             return f"{left / size:.0f} {unit}"

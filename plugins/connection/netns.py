@@ -13,14 +13,13 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Runs every task inside a network namespace of the machine that Ansible itself runs on, so that each
-    namespace is a host in the inventory, with its own addresses, routes, rules and conntrack table.
-  - Any module works unchanged. Only the network is the namespace's; files, processes and users are the
-    controller's.
+  - Runs every task inside a network namespace of the controller. Each namespace is a host in the inventory, with its
+    own addresses, routes, rules and conntrack table.
+  - Any module works unchanged. Files, processes and users are those of the controller.
 options:
   netns:
     description:
-      - The network namespace, either by its name under C(/run/netns), as C(ip netns list) prints it, or by an
+      - The network namespace, either by its name under C(/run/netns), as listed by C(ip netns list), or by an
         absolute path such as C(/proc/4711/ns/net).
       - The default is the address of the inventory host.
     type: str
@@ -31,10 +30,10 @@ options:
       - name: ansible_netns_name
   nsenter:
     description:
-      - The program that enters the namespace, with arguments of its own where it needs some.
-      - C(sudo -n nsenter) serves a controller that does not run as root.
-      - C(nsenter --user=/proc/4711/ns/user --preserve-credentials) enters a namespace that belongs to a user
-        namespace of one's own, for instance that of a rootless container.
+      - The program that enters the namespace, with optional arguments.
+      - Use C(sudo -n nsenter) if Ansible does not run as root.
+      - Use C(nsenter --user=/proc/4711/ns/user --preserve-credentials) for a namespace that belongs to your own user
+        namespace, for example that of a rootless container.
     type: str
     default: nsenter
     ini:
@@ -46,14 +45,14 @@ options:
       - name: ansible_netns_nsenter
   become_success_timeout:
     description:
-      - Seconds to wait for become to succeed. Less than one second means the default.
+      - Seconds to wait for become to succeed. A value below 1 selects the default.
     type: int
     default: 10
     vars:
       - name: ansible_netns_become_success_timeout
   become_strip_preamble:
     description:
-      - Remove what become itself prints before the command begins. Disable it to diagnose become.
+      - Remove the output of become before the output of the command. Disable it to diagnose become.
     type: bool
     default: true
     vars:
@@ -62,16 +61,16 @@ extends_documentation_fragment:
   - connection_pipelining
 requirements:
   - The program C(nsenter) of util-linux on the controller.
-  - CAP_SYS_ADMIN over the namespace, as root has.
+  - CAP_SYS_ADMIN in the user namespace that owns the network namespace, which root has.
 notes:
-  - The remote user is ignored. Tasks run as the user who runs Ansible. Become makes them run as another one,
-    after the namespace is entered.
-  - All mounts stay as they are. What C(ip netns exec) adds to them, such as C(/etc/netns/NAME/resolv.conf),
-    is not seen here.
+  - The remote user is ignored. Tasks run as the user that runs Ansible. Become switches to another user after the
+    plugin enters the namespace.
+  - The plugin does not change mounts. Files that C(ip netns exec) mounts, such as C(/etc/netns/NAME/resolv.conf), are
+    not visible.
 """
 
 EXAMPLES = r"""
-# inventory: three namespaces, by name, by path, and in a user namespace of one's own
+# inventory: three namespaces, by name, by path, and in another user namespace
 all:
   vars:
     ansible_connection: netops.conntrack.netns
@@ -100,9 +99,9 @@ NAMES = "/run/netns"
 class Connection(LocalConnection):
     """The local connection, with every command started by nsenter(1).
 
-    A program enters, not setns(2): the worker itself must stay where it is, since the lookups and filters of
-    the same task belong to the controller's network; Python has setns only from 3.12 on; and a program can be
-    put behind sudo when Ansible itself does not run as root.
+    nsenter(1) is used instead of setns(2) for three reasons. The worker must stay in its namespace, because lookups
+    and filters of the task use the network of the controller. Python has os.setns() only since 3.12. A program can be
+    run by sudo if Ansible does not run as root.
     """
 
     transport = "netops.conntrack.netns"
@@ -127,7 +126,7 @@ class Connection(LocalConnection):
         return [*shlex.split(self.get_option("nsenter")), f"--net={self._path()}", "--"]
 
     def _refusal(self) -> str | None:
-        """Why the namespace cannot be entered and what to do about it; None when it can be."""
+        """The reason why the namespace cannot be entered, with a remedy. None if it can be entered."""
         name, path, program = self.get_option("netns"), self._path(), self.get_option("nsenter")
         if not name or ("/" in name and not name.startswith("/")):
             return (
@@ -164,15 +163,15 @@ class Connection(LocalConnection):
 
 
 def _may_be_namespace(path: str) -> bool:
-    """False for a FIFO, for instance, on which nsenter would wait for ever."""
+    """False for other kinds of file, for example a FIFO, which nsenter would block on."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
-        return True  # nsenter may see more, under sudo
+        return True  # nsenter may have more permissions, with sudo
 
 
 def _way_to(name: str) -> str:
-    """What to do about a namespace that is not there."""
+    """The remedy for a namespace that does not exist."""
     if name.startswith("/"):
         return "name the namespace of a process that is running"
     try:

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries from the forms of conntrack(8)."""
+"""Filter that reads the output formats of conntrack(8)."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: from_conntrack
-short_description: Read conntrack entries and expectations as conntrack(8) writes them
+short_description: Parse the output of conntrack(8)
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
@@ -29,20 +29,20 @@ options:
     required: true
   form:
     description:
-      - The form that the text is in; if it is not given, it is found out from how the text begins.
+      - The output format of the text. By default, the filter detects it from the beginning of the text.
     type: str
     choices: [text, extended, save, xml, json]
   label_map:
     description:
-      - The file on the controller that gives names to label bits, in the format of C(connlabel.conf), a bit number
-        and a name to a line.
+      - The file on the controller that maps label bits to names, in the format of C(connlabel.conf), with a bit
+        number and a name on each line.
       - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-        Names that it does not have are taken as they are.
+        Names that are not in the file are kept unchanged.
     type: path
   unknown:
     description:
-      - What to do with words that C(conntrack) does not print, such as the flags of a vendor's kernel (C([FASTNAT]),
-        C(nmark=0)) or the head of a syslog line.
+      - How to handle words that C(conntrack) does not print, such as the flags of a vendor's kernel (C([FASTNAT]),
+        C(nmark=0)) or the header of a syslog line.
       - V(fail) refuses the text and names the first such word.
       - V(keep) adds such words to RV(ignore:extra) of their entry, by name, with the value in hexadecimal. Text before
         an entry has the name C(head).
@@ -64,21 +64,21 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Read a file that conntrack -L -o save has written
+- name: Parse a file that conntrack -L -o save has written
   ansible.builtin.set_fact:
     entries: "{{ lookup('ansible.builtin.file', 'gateway.conntrack') | netops.conntrack.from_conntrack }}"
 
-- name: Ask a host that has the program only
+- name: List the entries of a host without Python
   ansible.builtin.command: conntrack -L -o extended,id
   register: listed
   changed_when: false
 
-- name: Read the list of a router whose kernel has words of its own
+- name: Parse the list of a router whose kernel prints additional words
   ansible.builtin.set_fact:
     entries: >-
       {{ lookup('ansible.builtin.file', 'router.txt') | netops.conntrack.from_conntrack(unknown='skip') }}
 
-- name: See whom it talks to
+- name: Show the destinations of its connections
   ansible.builtin.debug:
     msg: >-
       {{ listed.stdout | netops.conntrack.from_conntrack

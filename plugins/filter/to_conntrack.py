@@ -1,27 +1,28 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries in the forms of conntrack(8)."""
+"""Filter that writes the output formats of conntrack(8)."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: to_conntrack
-short_description: Write conntrack entries and expectations as conntrack(8) does
+short_description: Format entries and expectations like conntrack(8)
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Writes a list of entries in one of the forms of C(conntrack), for programs and people that know these.
-  - The text is what the program prints for the same entries, except where that would be wrong or lose
-    something; R(the guide, ansible_collections.netops.conntrack.docsite.guide_forms) lists these cases.
-  - Writes lists of expectations as well. As commands (V(save)) they are for single calls of C(conntrack), because
+  - Formats a list of entries in one of the output formats of C(conntrack).
+  - The text is the same as the output of C(conntrack) for these entries, except where that output is wrong or loses
+    information. R(The guide, ansible_collections.netops.conntrack.docsite.guide_forms) lists these cases.
+  - Formats lists of expectations as well. Run the commands of the format V(save) one by one, because
     C(conntrack -R) does not load expectations.
 positional: output
 options:
   _input:
     description:
-      - Entries, as M(netops.conntrack.conntrack_info) returns them or M(netops.conntrack.conntrack_entry) takes them.
+      - Entries, as M(netops.conntrack.conntrack_info) returns them or M(netops.conntrack.conntrack_entry) accepts
+        them.
       - Or expectations, as M(netops.conntrack.conntrack_info) returns them with
         O(netops.conntrack.conntrack_info#module:table=expect). A list contains entries or expectations, not both.
     type: list
@@ -29,19 +30,20 @@ options:
     required: true
   output:
     description:
-      - The form, by the words of the program's option C(-o), separated by commas.
-      - V(text) is the plain list, V(extended) the one with the family, V(save) the commands that C(conntrack -R)
-        loads, V(xml) the document. V(json) is a list of the entries as they are, one to a line.
-      - V(id), V(ktimestamp) and V(labels) show more, for instance V(extended,id,labels); V(save) takes V(labels)
-        only. Without V(labels), labels are not shown, except in V(json).
+      - The output format, with the values of the option C(-o) of C(conntrack), separated by commas.
+      - V(text) is the default list of C(conntrack), V(extended) the list with the address family, V(save) the commands
+        that C(conntrack -R) loads, and V(xml) an XML document. V(json) is a JSON list of the unchanged entries, one
+        on each line.
+      - V(id), V(ktimestamp) and V(labels) add fields, for example V(extended,id,labels). V(save) can be combined with
+        V(labels) only. Without V(labels), labels are omitted, except in V(json).
     type: str
     default: text
   label_map:
     description:
-      - The file on the controller that gives names to label bits, in the format of C(connlabel.conf), a bit number
-        and a name to a line.
+      - The file on the controller that maps label bits to names, in the format of C(connlabel.conf), with a bit
+        number and a name on each line.
       - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-        Names that it does not have are written as they are, and bits without a name as numbers.
+        Names that are not in the file are written unchanged, and bits without a name as numbers.
     type: path
 seealso:
   - plugin: netops.conntrack.from_conntrack
@@ -55,14 +57,14 @@ EXAMPLES = r"""
       zone: 5
   register: customer
 
-- name: Show them in the way that everybody knows
+- name: Show them like conntrack -L
   ansible.builtin.debug:
     msg: "{{ (customer.entries | netops.conntrack.to_conntrack).splitlines() }}"
 
-- name: Keep them where only the program is at hand
+- name: Save them for conntrack -R
   ansible.builtin.copy:
     content: "{{ customer.entries | netops.conntrack.to_conntrack('save') }}"
-    dest: /var/tmp/zone-5.conntrack # for conntrack -R
+    dest: /var/tmp/zone-5.conntrack
     mode: "0600"
 """
 
@@ -83,7 +85,7 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to
 
 
 def to_conntrack(entries: Any, output: str = "text", label_map: str | None = None) -> str:
-    """The text in the form that `output` names."""
+    """The entries or expectations in the output format `output`."""
     documents, output = to_native(entries), to_native(output)
     if not isinstance(documents, list):
         raise AnsibleFilterError(f"to_conntrack takes a list of entries, not {type(documents).__name__}")

@@ -1,50 +1,50 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hosts at the ends of flows."""
+"""Inventory of the endpoints of tracked connections."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: flows
-short_description: Hosts at the ends of the flows that a gateway knows
+short_description: Create hosts from the endpoints of tracked connections
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Reads the conntrack table of this machine, of one of its namespaces, or of snapshots that
-    M(netops.conntrack.conntrack_snapshot) has saved on gateways, and makes a host of each address at the ends of the
-    flows that match.
-  - The file of such an inventory is named V(flows.yml), or with something before it and a dot, a dash or an
-    underscore, such as V(database.flows.yml) or V(conntrack_flows.yaml).
-  - A host is named by its address, and by its zone where that is not 0, such as V(10.0.0.5@zone7); see
-    O(separate_by). The address is in C(ansible_host), too.
-  - What nobody else could reach by the address alone is no host, and its flows are passed over - multicast, the
-    broadcast address V(255.255.255.255), loopback, link-local and unspecified addresses.
-  - All that comes from a table or a file is data. Ansible templates none of it.
-  - "Every host has these variables, of which those of a side are there if O(side) asks for it:"
+  - Reads the conntrack table of the controller, of one of its network namespaces, or of snapshots that
+    M(netops.conntrack.conntrack_snapshot) saved on gateways. Creates a host for each address at an end of a matching
+    flow.
+  - The name of the inventory file is V(flows.yml), or a prefix followed by a dot, a dash or an underscore and
+    V(flows.yml), for example V(database.flows.yml) or V(conntrack_flows.yaml).
+  - The name of a host is its address. If its zone is not 0, the zone is appended, for example V(10.0.0.5@zone7). See
+    O(separate_by). The variable C(ansible_host) contains the address, too.
+  - Addresses that do not identify a reachable host are skipped, with the flows of that side - multicast, link-local,
+    loopback and unspecified addresses, and the broadcast address V(255.255.255.255).
+  - Data from tables and files is untrusted. Ansible does not evaluate it as templates.
+  - "Every host has the following variables. Variables of a side are present only if O(side) includes it."
   - C(conntrack_address) and C(conntrack_family) - the address, and V(ipv4) or V(ipv6).
-  - C(conntrack_flows) - how many flows it has, on all sides asked for. C(conntrack_bytes) - what they moved in both
-    directions, where a flow of the host was accounted.
-  - C(conntrack_as_source) and C(conntrack_as_destination) - what it has as the one who began, and as the one who was
-    asked. Each has C(flows); C(bytes), where accounted; C(peers), by the address of the other end, with C(flows) and
-    C(bytes) of each; C(services), the same by protocol and port of the destination, such as V(tcp/443) or V(icmp);
-    C(other_peers) and C(other_services), how many flows those have that are not listed, 0 if all are.
-  - C(conntrack_gateways) - the names of the gateways that saw it.
-  - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - which ones its flows have, the
-    most frequent first. Mark 0 is a mark. Labels are names, or the digits of bits that have none.
-  - C(conntrack_cut) - the names of those of these four lists that were longer, usually empty.
+  - C(conntrack_flows) - the number of flows on all selected sides. C(conntrack_bytes) - the number of bytes in both
+    directions, present if at least one flow of the host has counters.
+  - "C(conntrack_as_source) and C(conntrack_as_destination) - the flows that the host originated, and those that it
+    received. Each has C(flows); C(bytes), if flows have counters; C(peers), with C(flows) and C(bytes) by address of
+    the other end; C(services), with the same by protocol and destination port, such as V(tcp/443) or V(icmp); and
+    C(other_peers) and C(other_services), the number of flows with peers and services that are not listed, or 0."
+  - C(conntrack_gateways) - the names of the gateways that tracked flows of the host.
+  - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - the values in its flows, the
+    most frequent first. Mark 0 is listed. Label bits without a name are listed as numbers.
+  - C(conntrack_cut) - the names of those of these four lists that are truncated, usually empty.
 options:
   plugin:
-    description: What says that the file is an inventory of this plugin.
+    description: Identifies the file as an inventory of this plugin.
     type: str
     required: true
     choices: [netops.conntrack.flows]
   match:
     description:
-      - Which flows, in the vocabulary of the modules, see
+      - Flows to select, with the keys that the modules use, see
         R(the guide to matches, ansible_collections.netops.conntrack.docsite.guide_match).
-      - Names of services are those of the controller.
+      - Service names are resolved on the controller.
     type: raw
     default: everything
   except:
@@ -52,92 +52,95 @@ options:
     type: raw
   side:
     description:
-      - Which ends of the flows become hosts. V(source) is the one who began, V(destination) the one who was asked.
+      - Ends of the flows that become hosts. V(source) is the originator of a flow, V(destination) the responder.
       - A flow from a host to itself counts on both sides.
     type: str
     choices: [source, destination, both]
     default: source
   addresses:
     description:
-      - Which addresses the hosts have where NAT translates.
-      - V(own) - those that they have themselves, each the source of the packets that it sends. A flow to a virtual
-        address leads to the backend that answers it, and one from behind a translating gateway to the client.
-      - V(as_client_sees) - those in the packets of the client, so that a virtual address is a host.
-      - V(as_server_sees) - those in the packets of the server, so that all clients behind one address are one host.
-      - Ports of services and zones go with the addresses. What O(match) says is not changed by this.
+      - Addresses of the hosts if flows are NATed.
+      - V(own) - the addresses that the hosts use themselves, as the source of packets that they send. With destination
+        NAT, this is the backend that replies. With source NAT, this is the client.
+      - V(as_client_sees) - the addresses in the packets of the client, so that a virtual address is a host.
+      - V(as_server_sees) - the addresses in the packets of the server, so that all clients behind one address are one
+        host.
+      - Zones and the ports of services are taken from the same direction as the address. The meaning of O(match) does
+        not change.
     type: str
     choices: [own, as_client_sees, as_server_sees]
     default: own
   separate_by:
     description:
-      - What makes two hosts of one address. V(zone), where networks overlap. V(gateway), where those behind different
-        gateways overlap; then the gateway is a part of the name, such as V(10.0.0.5@gw1).
-      - An empty list makes all of one address one host.
+      - Properties that distinguish hosts with the same address. Use V(zone) if networks in different zones overlap. Use
+        V(gateway) if networks behind different gateways overlap; host names then contain the name of the gateway, such
+        as V(10.0.0.5@gw1).
+      - With an empty list, each address is one host.
     type: list
     elements: str
     choices: [zone, gateway]
     default: [zone]
   netns:
     description:
-      - The network namespace whose table is read, by its name under C(/run/netns) or by a path such as
-        C(/proc/4711/ns/net). The default is that of Ansible itself.
+      - The network namespace to read, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net). The
+        default is the namespace in which Ansible runs.
     type: str
   gateway:
     description:
-      - What C(conntrack_gateways) calls the machine or namespace whose table is read.
+      - The name of the machine or namespace in C(conntrack_gateways).
       - The default is O(netns), or else the name of the machine.
     type: str
   snapshots:
     description:
-      - Snapshots to read instead of a table, as a rule one per gateway. Each is a path, which may be a pattern such as
-        V(snapshots/*.gz), or a dictionary of C(path) and C(name), what to call the gateway. Without a name, it is
-        called as the host that saved the snapshot.
-      - Paths are relative to the folder of the inventory file.
-      - A snapshot that is not whole is refused, and then there is no inventory.
+      - Snapshots to read instead of a table, usually one for each gateway. Each item is a path, which may be a pattern
+        such as V(snapshots/*.gz), or a dictionary of C(path) and C(name), the name of the gateway. The default name is
+        that of the host that saved the snapshot.
+      - Paths are relative to the directory of the inventory file.
+      - An incomplete snapshot is an error. The inventory then has no hosts.
     type: list
     elements: raw
   label_map:
     description:
-      - The file on the controller that gives names to label bits, in the format of C(connlabel.conf).
-      - The default is the names in a snapshot. For a table it is the first that exists of
+      - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
+      - For a snapshot, the default is the names in it. For a table, the default is the first file that exists of
         C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-      - A path is relative to the folder of the inventory file.
+      - A path is relative to the directory of the inventory file.
     type: str
   max_hosts:
-    description: With more hosts than this, the inventory fails, so that no play runs on a part of them unawares.
+    description: Maximum number of hosts. With more, the inventory fails, so that no play runs on an incomplete set.
     type: int
     default: 5000
   max_listed:
     description:
-      - How many peers, services, zones, marks, labels and helpers are listed for each host and side, the busiest of
-        them.
-      - Twice as many are counted meanwhile. With more, the rarest are forgotten; numbers of one that is met again later
-        are too low by what it had before.
+      - Maximum number of peers, services, zones, marks, labels and helpers to list for each host and side. The most
+        frequent are listed.
+      - The plugin counts at most twice this number at a time and drops the least frequent. If a dropped value occurs
+        again, its count starts from 0 and is too low.
     type: int
     default: 50
 extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 notes:
-  - To read a table takes CAP_NET_ADMIN over it, as root has; another namespace, CAP_SYS_ADMIN as well. Snapshots can be
-    read by whoever may read the files.
-  - What is cached are the hosts that were found. After a change of the options that decide this, it is done anew.
+  - Reading a table requires CAP_NET_ADMIN, which root has. Reading that of another namespace also requires
+    CAP_SYS_ADMIN. Reading snapshots requires only permission to read the files.
+  - The cache contains the hosts that were found. A change of an option that affects them invalidates it.
   - Options may be templates with extra variables, such as C({{ backend }}) with C(-e backend=10.0.0.5).
-  - Ages of O(match) are counted up to now, also in a snapshot.
+  - Ages in O(match) are relative to the current time, also for snapshots.
 seealso:
   - module: netops.conntrack.conntrack_snapshot
   - module: netops.conntrack.conntrack_info
 """
 
 EXAMPLES = r"""
-# clients.flows.yml: all who talk to the database through this gateway
+# clients.flows.yml: all clients of the database behind this gateway
 plugin: netops.conntrack.flows
 match:
   destination: 10.0.0.5
   destination_port: 5432
 
 ---
-# web.flows.yml: backends behind a virtual address, by the snapshots of two gateways
+# web.flows.yml: backends behind a virtual address, from the snapshots of two gateways
 plugin: netops.conntrack.flows
 snapshots:
   - snapshots/gw1.gz

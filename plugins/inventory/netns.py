@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network namespaces of this machine."""
+"""Inventory of the network namespaces of the controller."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Makes a host of each named network namespace of the machine that Ansible itself runs on, with the connection
-    P(netops.conntrack.netns#connection), so that plays run inside.
-  - The file of such an inventory is named V(netns.yml), or with something before it and a dot, a dash or an
-    underscore, such as V(tenants.netns.yml) or V(conntrack_netns.yaml).
-  - A host is named as its namespace. One that vanishes while the inventory is made is left out.
-  - Names of links and all else that the namespaces say is data. Ansible templates none of it.
-  - "Every host has these variables:"
-  - C(ansible_connection) and C(ansible_netns_name) - how modules come inside.
-  - C(netns_name) and C(netns_path) - the name of the namespace, and its file.
+  - Creates a host for each named network namespace of the controller. The hosts use the connection plugin
+    P(netops.conntrack.netns#connection), so that plays run inside the namespaces.
+  - The name of the inventory file is V(netns.yml), or a prefix followed by a dot, a dash or an underscore and
+    V(netns.yml), for example V(tenants.netns.yml) or V(conntrack_netns.yaml).
+  - The name of a host is that of its namespace. A namespace that is deleted while the plugin runs is omitted.
+  - Names of links and other data from the namespaces are untrusted. Ansible does not evaluate them as templates.
+  - "Every host has the following variables:"
+  - C(ansible_connection) and C(ansible_netns_name) - the connection to the namespace.
+  - C(netns_name) and C(netns_path) - the name of the namespace, and the path of its file.
   - C(netns_links) - a list of links, each with C(name), C(index), C(kind) (such as V(veth) or V(bridge), null for
-    hardware and the loopback), C(mac), C(state) (such as V(up), V(down) or V(unknown)), C(mtu) and C(addresses); and
-    with C(master), the name of the bridge or bond that it is a part of.
+    hardware and the loopback), C(mac), C(state) (such as V(up), V(down) or V(unknown)), C(mtu) and C(addresses). Links
+    of a bridge or bond also have C(master), its name.
   - C(netns_addresses) - the addresses of all links with their prefix lengths, such as V(10.0.0.1/24).
-  - C(netns_routes) - a list of routes, IPv4 before IPv6, but for the table V(local), each with C(family),
+  - C(netns_routes) - a list of routes, IPv4 before IPv6, without those of the table V(local). Each has C(family),
     C(destination) (a network or V(default)), C(type) (such as V(unicast) or V(blackhole)), C(table) (V(main),
-    V(default) or a number) and C(metric); and where there is one, with C(gateway), C(link), C(source) (the address that
-    is preferred) and C(nexthops), a list of C(gateway) and C(link).
-  - C(netns_routes_cut) - whether there are more routes than are listed.
+    V(default) or a number) and C(metric). If the route has them, it also contains C(gateway), C(link), C(source) (the
+    preferred source address) and C(nexthops), a list of C(gateway) and C(link).
+  - C(netns_routes_cut) - whether the namespace has more routes than are listed.
 options:
   plugin:
-    description: What says that the file is an inventory of this plugin.
+    description: Identifies the file as an inventory of this plugin.
     type: str
     required: true
     choices: [netops.conntrack.netns]
   folder:
-    description: Where the namespaces are, relative to the folder of the inventory file. C(ip netns) uses the default.
+    description:
+      - The directory that contains the namespaces, relative to the directory of the inventory file. C(ip netns) uses
+        the default.
     type: str
     default: /run/netns
   include:
-    description: Patterns of names, such as V(tenant-*), one of which has to fit.
+    description: Patterns of names to include, such as V(tenant-*). One of them must match.
     type: list
     elements: str
     default: ['*']
   exclude:
-    description: Patterns of names that are left out.
+    description: Patterns of names to exclude.
     type: list
     elements: str
     default: []
   max_routes:
-    description: How many routes of a namespace are listed.
+    description: Maximum number of routes to list for each namespace.
     type: int
     default: 1000
 extends_documentation_fragment:
@@ -59,16 +61,16 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 requirements:
   - The Python package pyroute2 on the controller.
-  - CAP_SYS_ADMIN, as root has.
+  - CAP_SYS_ADMIN, which root has.
 notes:
-  - What is cached are the hosts that were found. After a change of the options that decide this, it is done anew.
+  - The cache contains the hosts that were found. A change of an option that affects them invalidates it.
 seealso:
   - plugin: netops.conntrack.netns
     plugin_type: connection
 """
 
 EXAMPLES = r"""
-# tenants.netns.yml: a group for each bridge that a namespace has, and one for those that have a way out
+# tenants.netns.yml: a group for each bridge, and one for namespaces with a default route
 plugin: netops.conntrack.netns
 include: ['tenant-*']
 groups:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The variables of a playbook of this collection, checked."""
+"""Lookup that checks and returns the variables of a playbook of this collection."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Returns the variables that are set for a playbook of this collection, checked and converted, with their defaults.
-    The playbooks use it for themselves. Use it if you write your own version of one of them.
+    The playbooks of the collection use this lookup. You can use it in your own version of a playbook.
   - Each variable has the prefix C(conntrack_). In the result it is a key without the prefix.
   - The old names without the prefix are deprecated. They are used only if they are extra variables (C(-e)), so that
     variables of the inventory with the same names have no effect.
   - The lookup fails if a variable has a wrong type, if a required variable is missing, or if a name that begins with
-    C(conntrack_) is unknown. A variable of the inventory with an unknown name is an error only if the name is nearly
-    that of a known variable, because others may use the prefix as well.
+    C(conntrack_) is unknown. A variable of the inventory with an unknown name is an error only if the name is similar
+    to that of a known variable, because other software may use the prefix as well.
   - In the keywords C(hosts) and C(serial) of a play, where no host is known yet, the lookup checks the names of
     variables and the hosts. It fails if the pattern in C(target_hosts) matches no host of the inventory, or none
     within C(--limit).
@@ -83,7 +83,7 @@ display = Display()
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no types
-    """Collects what is set, and leaves the checks to `plugin_utils.playbooks`."""
+    """Collects the variables. `plugin_utils._playbooks` checks them."""
 
     def run(self, terms: Any, variables: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         self.set_options(var_options=variables, direct=kwargs)
@@ -97,7 +97,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
             raise AnsibleLookupError(str(problem)) from None
 
     def _of_play(self, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Variables where no host is known: extra variables, and those of `import_playbook`."""
+        """Variables in keywords of a play, without a host: extra variables, and those of `import_playbook`."""
         old = self._old_names(name, variables)
         check_names(name, variables, old)
         hosts = self._hosts(name, variables)
@@ -108,7 +108,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
         return {**{key: value or "all" for key, value in hosts.items()}, **check_batches(batches)}
 
     def _of_host(self, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """All variables, with those of the inventory."""
+        """All variables, including those of the inventory."""
         check_inventory(name, variables)
         old = self._old_names(name, variables)
         without_effect = {variable for variable in PLAYBOOKS[name].variables if variable in variables} - old
@@ -149,7 +149,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
         return old
 
     def _set(self, names: Iterable[str], variables: Mapping[str, Any], old: set[str]) -> dict[str, Any]:
-        """The values of those variables that are set, by their names without prefix."""
+        """The values of the variables that are set, by name without prefix."""
         spelled = {
             name: f"{PREFIX}{name}" if f"{PREFIX}{name}" in variables else name
             for name in names

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that is wrong with a declaration for a gateway, as far as it can be known on the controller."""
+"""Validate a declaration for a gateway on the controller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import from_text
 from ansible_collections.netops.conntrack.plugins.plugin_utils import _json_schema
 
-#: What a JSON type is called in a sentence.
+#: JSON types as words in messages.
 _KINDS = {
     "object": "a dictionary",
     "array": "a list",
@@ -28,14 +28,14 @@ _KINDS = {
     "null": "",
 }
 
-#: No integer of a declaration has more; those that have are refused, whatever their value.
+#: Integers with more bits are invalid in every key of a declaration.
 _MOST_BITS = 1000
 
 
 def faults_of(document: Any) -> ValidationErrors:
     """The faults that the schema and the client's parsers find, in the order of the document's sections.
 
-    What only the target knows is not asked here: the names of its labels and services, and what its kernel has.
+    Names of labels and services and the features of the kernel depend on the target and are not checked.
     Raises `SourceFault` without the Python package jsonschema, and for a document that is nested too deeply.
     """
     try:
@@ -48,14 +48,14 @@ def _faults_of(document: Any) -> ValidationErrors:
     faults = config.read_declaration(_portable(document), _AnyLabel())[1]
     told = [fault.key for fault in faults.found]
     for path, problem in _schema_faults(document):
-        # Of two sentences about one thing, the parser's says more
+        # The parser's message is more specific than that of the schema
         if not any(is_within(path, key) or is_within(key, path) for key in told):
             faults.add(path, problem)
     return faults
 
 
 class _AnyLabel(LabelMap):
-    """Labels as a target may have named them."""
+    """Labels that accept any name, because the names of the target are not known."""
 
     def _bit(self, item: Any, key: str) -> int:
         name = re.compile(r"[^\s#](?:[^#\n]*[^\s#])?")
@@ -77,7 +77,7 @@ def _schema_faults(document: Any) -> Iterator[tuple[str, str]]:
 
 
 def _told(error: Any) -> Iterator[tuple[str, str]]:
-    """The paths and problems of an error of jsonschema's."""
+    """The paths and problems of an error from jsonschema."""
     path, value, keyword = _path(error.absolute_path), error.instance, error.validator
     if keyword == "additionalProperties":
         known = error.schema["properties"]
@@ -113,7 +113,7 @@ def _joined(path: str, key: Any) -> str:
 
 
 def _printable(document: Any) -> Any:
-    """A document for jsonschema, whose messages Python cannot put together from integers of thousands of digits."""
+    """The document with limited integers. Python refuses to print thousands of digits in messages of jsonschema."""
     if isinstance(document, Mapping):
         return {_printable(key): _printable(value) for key, value in document.items()}
     if isinstance(document, list):
@@ -124,7 +124,7 @@ def _printable(document: Any) -> Any:
 
 
 def _portable(document: Any) -> Any:
-    """A declaration with a number for each name of a service, which every host has a list of its own for."""
+    """The declaration with a number for each service name, because service names depend on the target."""
     if not isinstance(document, Mapping):
         return document
     found = dict(document)
@@ -139,7 +139,7 @@ _SERVICE = re.compile(r"\s*[A-Za-z][\w.+-]*\s*")
 
 
 def _without_services(match: Any) -> Any:
-    with contextlib.suppress(InvalidValue):  # which the parser reports
+    with contextlib.suppress(InvalidValue):  # the parser reports it
         match = from_text(match, "")
     if isinstance(match, list):
         return [_without_services(one) for one in match]

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A JSON Schema made from the options of modules, so that there is one truth.
+"""Generate a JSON Schema from the options of the modules.
 
-It takes what the modules take: a number is also its digits in a text, a null is a key that is not there, a list of
-one may be written without the brackets. It knows no key that they do not know. What depends on values, such as which
-ports there are and which keys go together, it leaves to the client's own parsers.
+The schema accepts the same forms as the modules: numbers as strings of digits, null for an absent key, and a single
+item instead of a list. It refuses the same unknown keys. The client's parsers check everything that depends on
+values, such as ranges of ports and combinations of keys.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match.keys
 Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-#: Where editors find it.
+#: The address from which editors load the schema.
 ADDRESS = "https://github.com/netops/conntrack/raw/main/docs/conntrack_config.schema.json"
 
-#: The digits of a number in a text.
+#: A number in a string.
 DIGITS = r"^\s*(-?[0-9]+|0[xX][0-9a-fA-F]+)\s*$"
 _NUMBER: Schema = {"type": ["integer", "string"], "pattern": DIGITS}
 _WORD: Schema = {"type": ["string", "integer"]}
@@ -32,7 +32,7 @@ _TRUTH: Schema = {
     "maximum": 1,
     "pattern": f"^({'|'.join(WORDS)})$",
 }
-#: A keyword is heeded for values of its type alone, so a pattern says nothing about integers.
+#: A keyword applies only to values of its type. For example, `pattern` does not restrict integers.
 _TYPES: dict[str, Schema] = {
     "str": _WORD,
     "path": _WORD,
@@ -45,7 +45,7 @@ _MATCH = "#/$defs/match"
 
 
 def of_config(documentation: Mapping[str, Any] | None = None) -> Schema:
-    """The schema of a declaration for a whole gateway; `documentation` is that of its options, by their names."""
+    """The schema of a declaration for a gateway. `documentation` is that of its options, by name."""
     return {
         "$schema": DRAFT,
         "$id": ADDRESS,
@@ -57,7 +57,7 @@ def of_config(documentation: Mapping[str, Any] | None = None) -> Schema:
 
 
 def _of_options(options: Mapping[str, Any], documentation: Mapping[str, Any]) -> Schema:
-    """The schema of a dictionary with these options as its keys."""
+    """The schema of a dictionary with these options as keys."""
     properties = {
         spelled: _of_option(option, documentation.get(name, {}))
         for name, option in options.items()
@@ -104,7 +104,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _match_definitions() -> Schema:
-    """What a match is; nothing that could be taken for everything by mistake is one."""
+    """Definitions of a match. Empty matches are invalid, because they could select everything by mistake."""
     several: Schema = {"type": ["array", *_WORD["type"]], "minItems": 1, "items": _WORD}
     others = {
         "expected": {"type": "boolean"},
@@ -123,7 +123,7 @@ def _match_definitions() -> Schema:
             "then": {"minItems": 1, "items": {"$ref": "#/$defs/keys"}},
             "else": {"$ref": "#/$defs/keys"},
         },
-        # A match, or its JSON text, which the parser alone reads
+        # A match, or its JSON text, which only the parser checks
         "keys": {
             "type": ["object", "string"],
             "minProperties": 1,
@@ -145,7 +145,7 @@ _MARKED = re.compile(r"\b(?:[VCBIOMPE]|RV)\(([^()]*(?:\([^()]*\)[^()]*)*)\)|\b[L
 
 
 def plain_text(description: Any) -> str:
-    """A description without Ansible's markup; an option of another module goes by its name."""
+    """A description without Ansible markup. An option of another module is reduced to its name."""
     paragraphs = [description] if isinstance(description, str) else description
     return "\n".join(_MARKED.sub(_unmarked, paragraph) for paragraph in paragraphs)
 

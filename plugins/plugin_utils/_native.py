@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values of templates as plain Python values."""
+"""Convert values of templates to plain Python values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def to_native(value: Any) -> Any:
-    """A copy without anything of Ansible: tags, lazy containers, text of its own kinds.
+    """A copy without Ansible's tags, lazy containers and string types.
 
-    What is no JSON is left as it is, for whoever checks the value to complain about.
+    Values of types that JSON does not have are returned unchanged. The caller must check them.
     """
     if isinstance(value, Mapping):
         return {to_native(key): to_native(item) for key, item in value.items()}

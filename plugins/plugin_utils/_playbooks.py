@@ -25,13 +25,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
 
 PREFIX = "conntrack_"
-#: How similar two names are if one is a suggestion for the other, and if one is certainly meant to be the other.
+#: Minimum similarity of names to suggest one for the other, and to assume that one is a misspelling of the other.
 SIMILAR, NEARLY_EQUAL = 0.5, 0.8
 NOTHING_CHANGED = "Nothing was changed."
 
 
 class BadVariables(Exception):
-    """The variables of a playbook have errors. The text is a sentence for each."""
+    """The variables of a playbook have errors. The message has one sentence for each."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         super().__init__(readable(" ".join([*(f"{fault}." for fault in faults), NOTHING_CHANGED])))
@@ -39,7 +39,7 @@ class BadVariables(Exception):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable, named without the prefix; `default` is None if the variable is then left out."""
+    """A variable, without its name. If `default` is None, the variable has no default and may be absent."""
 
     kind: str
     default: Any = None
@@ -149,7 +149,7 @@ def check_names(name: str, given: Collection[str], old: Collection[str]) -> None
 
 
 def check_inventory(name: str, given: Collection[str]) -> None:
-    """Refuse a variable of a host that is nearly named as one of this playbook; others may be of other software."""
+    """Refuse host variables with a name similar to one of this playbook. Others may belong to other software."""
     every = {f"{PREFIX}{variable}" for playbook in PLAYBOOKS.values() for variable in playbook.variables}
     faults = [
         _unknown(name, variable)
@@ -188,7 +188,7 @@ def check_hosts(hosts: Mapping[str, Any], groups: Mapping[str, Any], matching: C
             faults.append(f"{key}: is required; name {wanted} of the inventory")
         elif key != "target_hosts" and value not in groups["all"]:
             faults.append(f"{key}: {shown(to_native(value))} is not a host of the inventory")
-        elif not matching(value) and key != "from_host":  # from that, the others are delegated to
+        elif not matching(value) and key != "from_host":  # tasks on from_host are delegated
             faults.append(f"{key}: {shown(to_native(value))} matches no host of the inventory, or none within --limit")
     if not faults and len(hosts) == 2 and hosts["from_host"] == hosts["to_host"]:
         faults.append(f"{' and '.join(hosts)}: are the same host; name two hosts")
@@ -221,7 +221,7 @@ def check_values(name: str, given: Mapping[str, Any], without_effect: Collection
 
 
 def check_batches(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of the variable `batches` alone, and of no other."""
+    """The value of the variable `batches`, without checking other variables."""
     values, faults = _converted({"batches": BATCHES}, given)
     if faults:
         raise BadVariables(faults)
@@ -246,7 +246,7 @@ def _converted(variables: Mapping[str, Variable], given: Mapping[str, Any]) -> t
 
 
 def _path(value: Any) -> str:
-    """An absolute path; a relative one starts at the working directory of this process."""
+    """An absolute path. A relative path starts at the working directory of this process."""
     text: str = check_type_str(value, allow_conversion=False)
     if not text:
         raise ValueError

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the actions have in common that take a declaration from a file of the controller.
+"""Base class of actions that read a declaration from a file on the controller.
 
-The declaration goes to the target in a file of its own, and not among the arguments of the module: these are part of
-its program, which Python reads slowly, and they come back with the result.
+The declaration is transferred to the target as a separate file, not as an argument of the module. Arguments are part
+of the module's program, which Python parses slowly, and they are returned with the result.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ._src_task import read_with
 
 
 class DeclaringAction(ActionBase):
-    """Runs a module of the same name, `src` of which may lie on the controller."""
+    """Runs the module of the same name. Its `src` may be a file on the controller."""
 
     _supports_async = True
     _supports_check_mode = True
-    #: The module, the option that `src` stands for, and every key of its result where nothing was done.
+    #: The module, the option that `src` replaces, and every key of its result if nothing was done.
     MODULE: ClassVar[str]
     DECLARED: ClassVar[str]
     NOTHING_DONE: ClassVar[dict[str, Any]]
 
     def arguments(self) -> dict[str, Any]:
-        """What to run the module with. Raises `SourceFault`, before the host is touched."""
+        """The arguments of the module. Raises `SourceFault` before a connection to the host."""
         raise NotImplementedError
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -48,10 +48,10 @@ class DeclaringAction(ActionBase):
         return result
 
     def own_source(self) -> str | None:
-        """Where on the controller the file of the option `src` is; None without it, or where it is the target's."""
+        """The path of the option `src` on the controller. None without the option, or with a file on the target."""
         given = self._task.args
         if given.get("src") is None or given.get(self.DECLARED) is not None:
-            return None  # that it is not both, the module says
+            return None  # the module reports that both are set
         try:
             if boolean(given.get("remote_src", False)):
                 return None
@@ -66,14 +66,14 @@ class DeclaringAction(ActionBase):
         return path
 
     def loaded(self, path: str) -> list[Any]:
-        """The documents in a file of the controller."""
+        """The documents in a file on the controller."""
         try:
             return read_with(self._loader, path)
-        except AnsibleError as error:  # such as a wrong password of the vault
+        except AnsibleError as error:  # such as a wrong vault password
             raise SourceFault(f"{path}: {' '.join(str(error).split())}") from error
 
     def sent(self, text: str, name: str) -> dict[str, Any]:
-        """The arguments by which the module finds a text in a temporary file, which goes with the task's others."""
+        """Copy a text to a temporary file on the target. Returns the arguments that name the file."""
         shell = self._connection._shell
         if shell.tmpdir is None:
             self._make_tmp_path()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a file of the controller declares, which may be encrypted by Ansible Vault."""
+"""Read declarations from files on the controller, which may be encrypted by Ansible Vault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._source.file impo
 
 
 def read_with(loader: Any, path: str) -> list[Any]:
-    """The documents in a file, through Ansible's loader, which decrypts it if need be. Raises `SourceFault`."""
+    """The documents in a file. Ansible's loader decrypts it if necessary. Raises `SourceFault`."""
     check(path)
     real = loader.get_real_file(path)
     try:
@@ -21,5 +21,5 @@ def read_with(loader: Any, path: str) -> list[Any]:
 
 
 def as_lines(documents: list[Any]) -> str:
-    """Entries as JSON lines; a list of none, which has no lines, as JSON."""
+    """Entries as JSON lines. An empty list is JSON, because it has no lines."""
     return "".join(f"{json.dumps(document)}\n" for document in documents) or "[]\n"

@@ -1,20 +1,21 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an entry is among those that a match asks for."""
+"""Test whether an entry matches."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: matches
-short_description: Whether a conntrack entry matches
+short_description: Check whether a conntrack entry matches
 version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Tells of an entry whether the modules would find it with the same match, wherever the entry was read.
-  - Of what was read once, it picks without asking the host again. To read only what matches in the first place is
-    quicker.
+  - Checks whether an entry matches. The result is the same as that of the modules for the same match, whatever the
+    source of the entry.
+  - Use it to select from entries that were read before, without reading the table of the host again. If you need only
+    the matching entries, it is faster to read only these, with O(netops.conntrack.conntrack_info#module:match).
 positional: match
 options:
   _input:
@@ -24,29 +25,29 @@ options:
     required: true
   match:
     description:
-      - A match, or a list of them of which one has to hold, as in the modules; see R(the guide,
+      - A match, or a list of matches of which at least one must apply, as in the modules. See R(the guide,
         ansible_collections.netops.conntrack.docsite.guide_match).
-      - Bytes, packets and ages take an entry that has them; it is an error where it has none.
+      - Keys for bytes, packets and ages require an entry that contains them. Otherwise the test fails with an error.
     type: raw
     required: true
   label_map:
     description:
-      - The file on the controller that gives names to label bits, in the format of C(connlabel.conf).
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf). Names that
-        neither has are an error; take the file that the host of the entry uses.
+      - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
+      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf). Unknown names
+        are an error. Use the file of the host that the entry is from.
     type: path
 seealso:
   - module: netops.conntrack.conntrack_info
 """
 
 EXAMPLES = r"""
-- name: Read what one customer has
+- name: Read the entries of one customer
   netops.conntrack.conntrack_info:
     match:
       zone: 5
   register: customer
 
-- name: Nobody there talks to the old database any more
+- name: Check that no client is connected to the old database
   ansible.builtin.assert:
     that: left | length == 0
     fail_msg: "{{ left | map(attribute='original.source') | unique | join(', ') }} still do"
@@ -60,7 +61,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Whether it matches.
+  description: Whether the entry matches.
   type: bool
 """
 

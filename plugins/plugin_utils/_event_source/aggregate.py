@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts by chosen keys instead of single events."""
+"""Count events by keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event
 from .options import BY, Aggregate
 from .payloads import neutralize_templates
 
-#: What an entry has that does not show it.
+#: Values of keys that the kernel omits if they are 0.
 _UNSHOWN = {"zone": 0, "mark": 0}
 _KINDS = {row.key: row.kind for row in ENTRY}
 
 
 class Tally:
-    """Counts the events of a window, which begins with the first of them.
+    """Counts the events of a window, which begins with the first event.
 
-    However many groups there are, it keeps no more than `HeavyHitters` does, and says how far that may be wrong.
+    The number of groups in memory is limited as in `HeavyHitters`. The counts come with their maximum error.
     """
 
     def __init__(self, aggregate: Aggregate, capacity: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Tally:
     def _begin(self) -> None:
         self._counts = HeavyHitters(self._capacity)
         self._all: Counter[str] = Counter()
-        #: When the counts are to be told, by the clock of whoever adds.
+        #: Time at which the window ends, on the clock that the caller passes to `add`.
         self.due = math.inf
 
     def add(self, event: Event, now: float) -> None:
@@ -50,7 +50,7 @@ class Tally:
         self._counts.tidy()
 
     def take(self, now: float) -> list[Document]:
-        """The counts, if their time has come: the groups with most first, and then all others together."""
+        """The counts if the window has ended: the groups with the most events first, then the total of all others."""
         if now < self.due:
             return []
         groups: dict[tuple[Any, ...], Counter[str]] = {}
@@ -81,7 +81,7 @@ class Tally:
 
 
 def _found(keys: tuple[str, ...], entry: Entry) -> tuple[str, Any] | None:
-    """The first of the keys that the entry has, with its value."""
+    """The first of the keys that is in the entry, with its value."""
     for key in keys:
         value = entry.get(key, _UNSHOWN.get(key))
         if value is not None:

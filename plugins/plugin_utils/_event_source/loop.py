@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that there is to tell rules, in small batches, as long as somebody takes it.
+"""Generate the documents for rules in small batches.
 
-Nothing is read while nobody takes. What comes meanwhile waits in the kernel's receive buffer; what finds no room
-there is lost, the kernel says so, and so do the documents. That is all the memory that a flood can take.
+The kernel is read only when the caller requests the next batch. Until then, events wait in the receive buffer. If the
+buffer is full, the kernel drops events and reports the overrun, and a document passes this on to the rules. A flood of
+events therefore needs no more memory than the buffer.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from .payloads import document_of
 from .streams import FollowerStream, Stream, SubscriptionStream
 from .usage_threshold import Fill
 
-#: Documents given at a time.
+#: Maximum number of documents in a batch.
 BATCH = 64
-#: Seconds without a look at the clock, at the most: a follower looks at the table now and then.
+#: Maximum number of seconds to wait in poll(2). A follower reads the table from time to time.
 _PATIENCE = 1.0
 
 
 def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
-    """Batches of documents without an end, some of them empty.
+    """Generate batches of documents endlessly. Batches may be empty.
 
-    Moves the thread that takes the first of them into the namespace of the options, for good. Returns early when
-    the file descriptor `wake` becomes readable.
+    Moves the thread that requests the first batch permanently into the namespace of the options. Returns a batch early
+    if the file descriptor `wake` becomes readable.
     """
     if options.netns is not None:
         namespace.enter_asked(options.netns, "run ansible-rulebook as root")
@@ -85,12 +86,12 @@ def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
 
 
 class _Measure:
-    """The entries of a table, and how many it may have."""
+    """Reads the number of entries of a table and its maximum."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
 
     def __call__(self) -> tuple[int, int | None]:
         found = self._table.statistics()
-        # The second is known to netlink since Linux 4.18
+        # Netlink returns the maximum since Linux 4.18
         return found["entries"], found.get("max_entries", sysctl.read("max"))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a rulebook asks of the event source, checked before anything is opened."""
+"""Parse and check the options of the event source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...module_utils.client.errors import InvalidValue, quoted
 from ...module_utils.client.events.subscription import ENTRY_GROUPS, GROUPS, RECEIVE_BUFFER
 from ...module_utils.client.match.match import EVERYTHING, Match, parse_match
 
-#: What entries can be counted by, with the keys of an entry of which the first that it has is meant.
+#: Names of keys to count by. For each name, the first of these keys that is in the entry is used.
 BY: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("family", "zone", "mark", "helper")},
     **{
@@ -34,7 +34,7 @@ _LARGEST_BUFFER = 1 << 30
 
 
 class Aggregate(NamedTuple):
-    """Counts instead of events: after so many seconds, of the `limit` groups with most, by these names of `BY`."""
+    """The option `aggregate`: seconds of a window, names of `BY`, and the maximum number of groups to report."""
 
     window: float = 10.0
     by: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Aggregate(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """An event when the table becomes full to so many per cent, and one when it falls `below`; looked for so often."""
+    """The option `threshold`: usage in percent to report, usage at which it ends, and seconds between checks."""
 
     percent: float
     below: float
@@ -50,7 +50,7 @@ class Threshold(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What to tell, and of which network namespace."""
+    """The options of the event source."""
 
     groups: tuple[str, ...] = ENTRY_GROUPS
     match: Match = EVERYTHING
@@ -79,7 +79,7 @@ NAMES = (
 
 
 def parse_options(args: Mapping[str, Any]) -> Options:
-    """The options of a source in a rulebook. `InvalidValue` names the first that cannot be, and what to write."""
+    """The options of a source in a rulebook. `InvalidValue` names the first invalid option and a correction."""
     _check_variables(args, "")
     given = _known(args, "", NAMES)
     for name in ("match", "except"):
@@ -165,7 +165,7 @@ def _threshold(raw: Any) -> Threshold:
 
 
 def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """What is given under names that there are; a null is not given."""
+    """The values of the known names, without nulls. Raises `InvalidValue` for an unknown name."""
     if not isinstance(raw, Mapping):
         raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write some of {', '.join(names)}")
     for name in raw:
@@ -182,7 +182,7 @@ def _text(given: Mapping[str, Any], key: str) -> str | None:
 
 
 def _switch(raw: Any, key: str) -> bool:
-    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):  # as it comes from an environment variable
+    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):  # from an environment variable
         return raw.strip().lower() == "true"
     if not isinstance(raw, bool):
         raise InvalidValue(key, f"{quoted(raw)} is neither; write true or false")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is told, as the documents that rules see."""
+"""Convert events to documents for rules."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event
 from ...module_utils.client.expectation import expectation
 from .streams import EventLoss, StreamItem
 
-#: What makes a template of a text: the openings of Jinja's, and Ansible's header that sets others.
+#: Text that starts a template: the delimiters of Jinja, and Ansible's header that sets other delimiters.
 _OPENINGS = re.compile(r"\{(?=[{%#])|^#(?=jinja2:)")
 
 
 def document_of(told: StreamItem, labels: LabelMap) -> Document:
-    """The document for an event or a loss."""
+    """The document for an event or a loss of events."""
     if isinstance(told, EventLoss):
         return _loss(told)
     return _event(told, labels)
@@ -50,10 +50,10 @@ def _loss(loss: EventLoss) -> Document:
 
 
 def neutralize_templates(value: Any) -> Any:
-    """The value without what Jinja would take for a template.
+    """The value without text that Jinja would evaluate as a template.
 
-    ansible-rulebook puts what a rule hands over into a playbook, as it stands, where Ansible would evaluate it. So in
-    names from elsewhere, of labels, helpers and security contexts, a space parts the two characters of an opening.
+    ansible-rulebook writes the values that a rule passes on into a playbook, where Ansible evaluates templates. In
+    untrusted names of labels, helpers and security contexts, a space separates the two characters of a delimiter.
     """
     if isinstance(value, str):
         return _OPENINGS.sub(r"\g<0> ", value)

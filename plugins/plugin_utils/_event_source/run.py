@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between the table, which is watched in a thread of its own, and the queue of ansible-rulebook."""
+"""Read events in a thread, and put them into the queue of ansible-rulebook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .options import parse_options
 
 
 async def run(queue: asyncio.Queue[Any], args: Mapping[str, Any]) -> None:
-    """Put into the queue what the options ask for, until cancelled. Raises `ConntrackError`.
+    """Put the events that the options select into the queue until cancelled. Raises `ConntrackError`.
 
-    One thread does all that has to do with the kernel, one batch after the other, because it may be in another network
-    namespace, where the rest of ansible-rulebook must not be. While the queue has no room, it rests.
+    A single thread does all system calls, because it may enter another network namespace while the rest of
+    ansible-rulebook must not. It pauses while the queue is full.
     """
     options = parse_options(args)
     wake, wakes = os.pipe()

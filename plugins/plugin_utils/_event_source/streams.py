@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where events come from: the follower, which knows the table, and the bare subscription, which knows nothing.
+"""Sources of events: a follower, which keeps a copy of the matching entries, and a subscription, which keeps none.
 
-Either is asked for what there is now and never waits.
+Both return the available events and never wait.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ...module_utils.client.events.overrun import Resync
 from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event, Subscription
 from ...module_utils.client.match.match import Match
 
-#: Datagrams read at a time, which have one event each: in between, there is the clock to be looked at.
+#: Maximum number of datagrams to read before the caller checks the time again. Each has one event.
 _STRIDE = 64
 
 
 class EventLoss(NamedTuple):
-    """Events of a table, `conntrack` or `expect`, were lost, not for the first time, perhaps.
+    """A loss of events of a table, `conntrack` or `expect`. `overruns` is the number of losses so far.
 
-    `resync` says what a look at the table showed of them; None where nobody looked.
+    `resync` has the result of reading the table again; None if it was not read.
     """
 
     table: str
@@ -35,20 +35,20 @@ StreamItem = Event | EventLoss
 
 
 class Stream(Protocol):
-    """Something that tells events."""
+    """A source of events."""
 
     def fileno(self) -> int:
-        """The file descriptor, readable when there is something to take."""
+        """The file descriptor, readable when events are available."""
 
     def take(self) -> list[StreamItem]:
-        """What there is now."""
+        """The available events."""
 
     def close(self) -> None:
-        """End it."""
+        """Close the source."""
 
 
 class FollowerStream:
-    """The events of entries that match as a whole, and after an overrun what the table shows."""
+    """Events of entries that match completely, and after an overrun the changes that the table shows."""
 
     def __init__(self, groups: Iterable[str], match: Match, receive_buffer: int, existing: bool) -> None:
         self._groups = frozenset(groups)
@@ -71,7 +71,7 @@ class FollowerStream:
                 if isinstance(each, Event):
                     if each.kind in self._groups:
                         told.append(each)
-                elif each.overrun:  # else it found what never has an event, and lost none
+                elif each.overrun:  # otherwise, it only found changes without events, and no event was lost
                     told.append(EventLoss("conntrack", self._follower.subscription.overruns, each))
             if not self._follower.subscription.wait(0):
                 break
@@ -79,7 +79,7 @@ class FollowerStream:
 
 
 class SubscriptionStream:
-    """The events as the kernel tells them, of entries or of expectations."""
+    """Events of entries or expectations, as received from the kernel."""
 
     def __init__(self, groups: Iterable[str], match: Match, receive_buffer: int) -> None:
         groups = tuple(groups)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the table is too full."""
+"""Report when the usage of the table crosses a threshold."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Callable
 from ...module_utils.client.entry.nested import Document
 from .options import Threshold
 
-#: How many entries there are, and how many there may be; None where the kernel does not say.
+#: The number of entries and the maximum, or None if the kernel does not return the maximum.
 Measure = Callable[[], tuple[int, int | None]]
 
 
 class Fill:
-    """Looks now and then, and tells when the threshold is crossed: once up, once down again."""
+    """Checks the usage at intervals, and reports once when it rises above the threshold and once when it falls."""
 
     def __init__(self, threshold: Threshold, measure: Measure) -> None:
         self._threshold = threshold
         self._measure = measure
         self._above = False
-        #: When to look next.
+        #: Time of the next check.
         self.due = 0.0
 
     def take(self, now: float) -> list[Document]:
-        """The event of a crossing, if it is time to look and there was one."""
+        """The event of a crossing, if a check is due and the threshold was crossed."""
         if now < self.due:
             return []
         threshold = self._threshold
         self.due = now + threshold.interval
         count, most = self._measure()
-        if not most:  # 0 is no limit
+        if not most:  # 0 means no limit
             return []
         share = 100 * count / most
         above = share >= (threshold.below if self._above else threshold.percent)

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the inventories have in common: their files, the cache, and what is constructed of the hosts' variables.
+"""Base class of the inventories: file names, options, the cache, and constructed groups and variables.
 
-What comes from a table, a file or a namespace is data: it carries no trust, and so Ansible templates none of it.
+Data from tables, files and namespaces is not marked as trusted, so Ansible does not evaluate it as templates.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
 
-#: Names of hosts, and their variables.
+#: Variables by name of host.
 Hosts = dict[str, dict[str, Any]]
 
 
 class FoundInventory(BaseInventoryPlugin, Constructable, Cacheable):
-    """Hosts that are found, not written down."""
+    """An inventory of hosts that are discovered."""
 
-    #: How the name of a file of this inventory ends, but for the extension.
+    #: The end of the name of an inventory file, without the extension.
     ENDING: ClassVar[str]
-    #: Options that decide what is found.
+    #: Options that affect which hosts are found.
     DECISIVE: ClassVar[tuple[str, ...]]
     #: The values of options without a documented default that are not given. A null is an error.
     NOT_GIVEN: ClassVar[dict[str, Any]] = {}
 
     def find(self, options: dict[str, Any], folder: str) -> Hosts:
-        """What there is by the options of `DECISIVE`; `folder` is where the inventory is. Raises `ConntrackError`."""
+        """The hosts for the options in `DECISIVE`. `folder` is the directory of the file. Raises `ConntrackError`."""
         raise NotImplementedError
 
     def verify_file(self, path: str) -> bool:
@@ -48,12 +48,12 @@ class FoundInventory(BaseInventoryPlugin, Constructable, Cacheable):
             self._check_names(config)
             hosts = self._cached(path, cache, config)
         except ConntrackError as error:
-            raise AnsibleParserError(str(error)) from None  # else Ansible says it twice
+            raise AnsibleParserError(str(error)) from None  # otherwise, Ansible prints the message twice
         for name, variables in hosts.items():
             self._add(name, variables)
 
     def _check_names(self, config: Any) -> None:
-        """Ansible passes over an option that there is none of, and a misspelt match would be everything."""
+        """Refuse unknown options. Ansible ignores them, and a misspelled `match` would select everything."""
         for name in config:
             if name not in self._options and name != "plugin":
                 known = ", ".join(sorted(self._options))
@@ -65,7 +65,7 @@ class FoundInventory(BaseInventoryPlugin, Constructable, Cacheable):
         folder = os.path.dirname(os.path.abspath(path))
         if not self.get_option("cache"):
             return self.find(options, folder)
-        # What was found by other options is not what these ask for
+        # Hosts found with other options must not be used
         asked = hashlib.sha256(json.dumps([folder, options], sort_keys=True, default=str).encode()).hexdigest()[:16]
         key = f"{self.get_cache_key(path)}_{asked}"
         if cache and key in self._cache:
@@ -75,7 +75,7 @@ class FoundInventory(BaseInventoryPlugin, Constructable, Cacheable):
         return found
 
     def _templated(self, name: str) -> Any:
-        """An option, which its author may have written as a template with extra variables."""
+        """The value of an option, which may be a template with extra variables."""
         self.templar.available_variables = self._vars
         try:
             return to_native(self.templar.template(self.get_option(name)))

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hosts at the ends of many flows, found in one pass over them.
+"""Collect the endpoints of flows in one pass.
 
-Only hosts are kept, and of each what it has most of, so that a table of any size takes the memory of its hosts.
+Only the hosts and the most frequent values of each are kept. The memory depends on the number of hosts, not on the
+number of flows.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labe
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nested import present_family
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 
-#: The ends of a flow: who began it, and who was asked.
+#: The ends of a flow: the originator and the responder.
 SIDES = ("source", "destination")
-#: The addresses that the two ends have, by who says so; a zone and a port are taken from where the address is.
+#: Keys of the addresses of both ends, by value of the option. Zone and port are of the same direction as the address.
 ADDRESSES = {
     "own": ("original.source", "reply.source"),
     "as_client_sees": ("original.source", "original.destination"),
     "as_server_sees": ("reply.destination", "reply.source"),
 }
-#: What makes two hosts of one address.
+#: Properties that distinguish hosts with the same address.
 SEPARATORS = ("zone", "gateway")
 
 _COUNTERS = ("counters.original.bytes", "counters.reply.bytes")
-#: Of these the values have to be worked out, which is left to the layout.
+#: Keys with values that the layout must decode.
 _CONVERTED = ("labels", "helper")
-#: So many kinds of flows that are all alike are counted before they are told to their hosts.
+#: Maximum number of different groups of equal flows to count before they are added to the hosts.
 _PENDING = 1 << 14
-#: What the name of a gateway may be as a part of a host's.
+#: Valid names of a gateway in the name of a host.
 _NAME = re.compile(r"\w[\w.-]{0,252}", re.ASCII)
 
 
 class Tally:
-    """How many flows and bytes there are by key: of the busiest keys, and how many flows others have together.
+    """Numbers of flows and bytes of the most frequent keys, and the total number of flows of all others.
 
-    Of those that were forgotten meanwhile for want of room and came back, flows are among the others', too.
+    A key that was dropped and occurs again starts from 0. Its earlier flows remain in `others`.
     """
 
     __slots__ = ("others", "rows")
@@ -54,7 +55,7 @@ class Tally:
         self.others = 0
 
     def add(self, key: Any, flows: int, moved: int, room: int) -> None:
-        """Count flows that moved so many bytes, and keep no more than twice as many keys as there is room for."""
+        """Count flows and their bytes. Keep at most `2 * room` keys."""
         row = self.rows.get(key)
         if row is None:
             row = self.rows[key] = [0, 0]
@@ -64,14 +65,14 @@ class Tally:
             self.cut(room)
 
     def cut(self, room: int) -> None:
-        """Forget all keys but the busiest."""
+        """Drop all keys except the most frequent."""
         ranked = sorted(self.rows.items(), key=lambda item: (-item[1][0], -item[1][1], item[0]))
         self.others += sum(flows for _key, (flows, _moved) in ranked[room:])
         self.rows = dict(ranked[:room])
 
 
 class Role:
-    """What a host has to do with the flows of which it is one side."""
+    """The flows of a host on one side."""
 
     __slots__ = ("flows", "moved", "peers", "services")
 
@@ -98,7 +99,7 @@ class Role:
 
 
 class Identity(NamedTuple):
-    """What makes it this host and no other; what does not separate hosts is None."""
+    """The properties that identify a host. Those that do not distinguish hosts are None."""
 
     address: bytes
     zone: int | None
@@ -117,9 +118,9 @@ class Identity(NamedTuple):
 
 
 class Endpoint:
-    """A host, and what was seen of it."""
+    """A host with its counts."""
 
-    #: What is counted of a host whichever its side, and how it is shown.
+    #: Values that are counted for a host on both sides together.
     SEEN = ("zones", "marks", "labels", "helpers")
 
     __slots__ = ("gateways", "roles", "seen")
@@ -130,7 +131,7 @@ class Endpoint:
         self.seen = {name: Tally() for name in self.SEEN}
 
     def as_variables(self, identity: Identity, room: int) -> dict[str, Any]:
-        """The variables of the host; of no list there is more than room for."""
+        """The variables of the host. Each list has at most `room` items."""
         for tally in (*self.seen.values(), *(t for role in self.roles.values() for t in (role.peers, role.services))):
             tally.cut(room)
         address = types.present_address(identity.address)
@@ -149,7 +150,7 @@ class Endpoint:
 
 
 class _Alike:
-    """How many flows of one layout have which values of `keys`, and what they moved; all have those of `same`."""
+    """Numbers of flows and bytes by values of `keys`, for flows of one layout with the same values in `same`."""
 
     def __init__(self, same: Entry, keys: tuple[str, ...], accounted: bool) -> None:
         self.same = same
@@ -159,10 +160,9 @@ class _Alike:
 
 
 class Endpoints(Visitor):
-    """Finds the hosts of the flows given to `add`, or met by a scan, after which `settle` is to be called.
+    """Collects the hosts of flows that are passed to `add`, or visited by a scan. Call `finish` after a scan.
 
-    Raises `InvalidValue` as soon as there are more than `max_hosts`, or for a gateway that is to be a part of hosts'
-    names and cannot be.
+    Raises `InvalidValue` if there are more than `max_hosts`, or if the name of a gateway is not valid in host names.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Endpoints(Visitor):
         max_hosts: int = 5000,
         max_listed: int = 50,
     ) -> None:
-        #: Flows that were counted, and by side how many have there what can be no host.
+        #: The number of counted flows, and of those by side whose address there is not that of a host.
         self.flows = 0
         self.left_out = dict.fromkeys(sides, 0)
         self._sides = tuple(sides)
@@ -182,13 +182,13 @@ class Endpoints(Visitor):
         self._port = f"{self._ends['destination']}_port"
         self._by_zone, self._by_gateway = ("zone" in separate_by), ("gateway" in separate_by)
         self._max_hosts, self._room = max_hosts, max_listed
-        #: By what an `Identity` has; it is made of it in the end, for there are many flows.
+        #: By the fields of an `Identity`, which is created only at the end because there are many flows.
         self._found: dict[tuple[bytes, int | None, str | None], Endpoint] = {}
         self._gateway, self._labels = "", LabelMap()
         self._pending: list[_Alike] = []
 
     def set_source(self, gateway: str, labels: LabelMap) -> None:
-        """What is added from now on was seen by a gateway of this name, which calls its labels so."""
+        """Set the gateway of the flows that are added next, and the names of its labels."""
         if self._by_gateway and not _NAME.fullmatch(gateway):
             raise InvalidValue(
                 "separate_by",
@@ -217,7 +217,7 @@ class Endpoints(Visitor):
         return act
 
     def finish(self) -> None:
-        """Tell the hosts what a scan has counted."""
+        """Add the counts of a scan to the hosts."""
         for alike in self._pending:
             self._tell(alike)
         self._pending.clear()
@@ -280,16 +280,16 @@ class Endpoints(Visitor):
             seen["helpers"].add(entry["helper"], flows, 0, room)
 
     def hosts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The names of the hosts and their variables, in the order of their addresses."""
+        """The names and variables of the hosts, sorted by address."""
         for identity in sorted(map(Identity._make, self._found), key=lambda identity: identity.order):
             yield identity.name, self._found[identity].as_variables(identity, self._room)
 
 
 def is_host(address: bytes) -> bool:
-    """Whether somebody else could reach a host by this address alone.
+    """Whether other hosts can reach a host by this address alone.
 
-    Nobody has that of a group, of all or of none; everybody has that of the loopback; and one of a link says nothing
-    without the link, which no entry names.
+    Multicast, broadcast and unspecified addresses belong to no single host, loopback addresses to every host. A
+    link-local address requires the link, which entries do not contain.
     """
     if len(address) not in (4, 16):
         return False

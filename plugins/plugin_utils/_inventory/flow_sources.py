@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the flows of an inventory are read: the table of this machine, that of a namespace, or snapshots."""
+"""Sources of flows for the inventory: the table of this machine, that of a namespace, or snapshots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WILD = ("*", "?", "[")
 
 
 def endpoints_of(options: Options, folder: str) -> Endpoints:
-    """The endpoints that the options of the inventory ask for; paths in them are relative to `folder`.
+    """The endpoints for the options of the inventory. Paths in options are relative to `folder`.
 
     Raises `ConntrackError`.
     """
@@ -96,7 +96,7 @@ def _scan(options: Options, folder: str, gateway: str, found: Endpoints) -> None
 
 
 class _Saved(NamedTuple):
-    """A snapshot: where in the options it is, its path, and what the gateway is called, None for its own name."""
+    """A snapshot: the key of its option, its path, and the name of the gateway, or None for that in the snapshot."""
 
     key: str
     path: str
@@ -139,7 +139,7 @@ def _read_snapshot(saved: _Saved, options: Options, folder: str, found: Endpoint
 
 
 def _entries(snapshot: Snapshot, saved: _Saved) -> Iterator[Entry]:
-    """The entries of a snapshot, some thousand read ahead."""
+    """The entries of a snapshot. Some thousand are read ahead."""
     rows = ((block.keys, row) for block in snapshot.blocks(ENTRIES) for row in block.rows)
     try:
         yield from records.entries().each(rows)

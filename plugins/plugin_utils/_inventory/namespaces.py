@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The named network namespaces of this machine, and what is in each: links, addresses, routes."""
+"""The named network namespaces of this machine with their links, addresses and routes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
 from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.threads import run_in_thread
 
-#: Where the connection plugin looks for a name.
+#: The directory in which the connection plugin looks up names.
 FOLDER = "/run/netns"
 CONNECTION = "netops.conntrack.netns"
 
-#: Tables of routes that have names in every kernel, and the one that it fills itself.
+#: Routing tables with predefined names, and the one that the kernel maintains.
 _TABLES = {253: "default", 254: "main"}
 _LOCAL = 255
-#: Types of routes, from linux/rtnetlink.h.
+#: Route types from linux/rtnetlink.h.
 _TYPES = {
     1: "unicast",
     2: "local",
@@ -36,12 +36,12 @@ _TYPES = {
     9: "throw",
     10: "nat",
 }
-#: What is said where the namespace is gone: by its name, or as what was mounted there.
+#: Errors of a deleted namespace: its file is missing, or its mount is gone.
 _GONE = (errno.ENOENT, errno.EINVAL, errno.ENXIO)
 
 
 def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]]:
-    """The namespaces that the options of the inventory ask for, by their names, with the variables of a host.
+    """The variables of the namespaces that the options select, by name.
 
     Paths are relative to `below`. Raises `ConntrackError`.
     """
@@ -76,7 +76,7 @@ def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]
 
 
 def chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """The names, in their order, that one of the patterns of `include` fits and none of `exclude`."""
+    """The sorted names that match a pattern of `include` and none of `exclude`."""
     return [
         name
         for name in sorted(names)
@@ -86,7 +86,7 @@ def chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str])
 
 
 def _entered(path: str) -> bool:
-    """Whether the thread is in the namespace now; False if there is none there any more."""
+    """Enter the namespace. False if it no longer exists."""
     try:
         namespace.enter(path)
     except OSError as error:
@@ -161,7 +161,7 @@ def _routes(rtnetlink: Any, links: Mapping[int, str]) -> Iterator[dict[str, Any]
 
 
 def _hop(message: Any, links: Mapping[int, str]) -> dict[str, Any]:
-    """By which way a route goes on, as far as it says so."""
+    """The gateway and the link of a route or next hop, if it has them."""
     hop = {}
     gateway = message.get_attr("RTA_GATEWAY") or (message.get_attr("RTA_VIA") or {}).get("addr")
     if gateway:

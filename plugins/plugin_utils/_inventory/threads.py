@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work inside network namespaces, without leaving the one that this process is in."""
+"""Run functions in other network namespaces without moving this process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ T = TypeVar("T")
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns, or raises, in a thread of its own, which may go to other namespaces and ends there."""
+    """Call `work` in a new thread, which may enter other namespaces. Returns its result or raises its exception."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(work).result()

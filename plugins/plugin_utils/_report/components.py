@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the sections of the page are made of: tables, signs, quantities."""
+"""Components of the sections of the page: tables, badges, quantities."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .formatting import THIN, UNKNOWN, percent, whole
 from .html import Content, Markup, element, joined
 from .metrics import share
 
-#: A column: what is above it, and the class of its cells ("n" is a number).
+#: A column: its heading, and the class of its cells ("n" is a number).
 Column = tuple[str, "str | None"]
 
-#: The levels at which a host is named in the beginning.
+#: The levels of hosts that are listed at the top of the page.
 URGENT = ("critical", "warning")
-#: So many hosts are listed before the rest is folded, and so many have their figures below at all.
+#: Maximum number of hosts before the rest is folded, and maximum number of hosts with details.
 LISTED, DETAILED = 20, 500
 
 LEVEL_NAMES = {"critical": "Critical", "warning": "Warning", "notice": "Notice", "quiet": "Quiet"}
@@ -30,9 +30,9 @@ def table(
     class_: str | None = None,
     stacks: bool = False,
 ) -> Markup:
-    """A table, the first cell of each row of which is its heading.
+    """A table. The first cell of each row is its heading.
 
-    One that `stacks` puts its cells one below the other where the page is narrow, each with the name of its column.
+    With `stacks`, the cells of a row are below each other on a narrow page, each with the name of its column.
     """
 
     def line(row: Sequence[Content]) -> Markup:
@@ -54,7 +54,7 @@ def table(
 def shares(
     caption: str, what: str, counts: Iterable[tuple[Content, int]], whole_of: int | None, bars: bool = True
 ) -> Markup:
-    """Counts, each with its share of a whole."""
+    """Counts, each with its share of the total."""
     rows = [(name, quantity(whole(count)), share_cell(share(count, whole_of), bars=bars)) for name, count in counts]
     return table(caption, [(what, None), ("Entries", "n"), ("Share", "n share")], rows, "shares")
 
@@ -65,7 +65,7 @@ def share_cell(value: float | None, urgency: str = "quiet", marks: bool = False,
 
 
 def quantity(shown: str) -> Markup:
-    """A number with its unit, if it has one, in a softer colour; so is nothing."""
+    """A number, with its unit in a softer colour. Zero and unknown numbers have that colour, too."""
     figure, thin, unit = shown.rpartition(THIN)
     class_ = "q none" if (figure or shown) in ("0", UNKNOWN) else "q"
     if not thin:
@@ -74,12 +74,12 @@ def quantity(shown: str) -> Markup:
 
 
 def badge(level: str, word: str | None = None) -> Markup:
-    """A level as a shape and a word."""
+    """A level as a symbol and a word."""
     return element("span", svg.sign(level), " ", word or LEVEL_NAMES[level], class_=f"badge {level}")
 
 
 def host_link(host: Mapping[str, Any], place: int) -> Markup:
-    """The name of a host, leading to its figures further below."""
+    """The name of a host, with a link to its details."""
     if place >= DETAILED:
         return element("span", host["name"], class_="name")
     return element("a", host["name"], href=f"#host-{place + 1}", class_="name")
@@ -110,7 +110,7 @@ def empty(*said: Content) -> Markup:
 
 
 def listing(items: Sequence[Any], shown: int, render: Any, rest: str) -> Markup:
-    """The first items, and all others folded."""
-    if len(items) <= shown + shown // 4:  # nobody wants to unfold two more
+    """The first items, with the others folded."""
+    if len(items) <= shown + shown // 4:  # a few more items are not worth folding
         return joined(render(items))
     return joined(render(items[:shown]), folded(rest.format(whole(len(items) - shown)), render(items[shown:])))

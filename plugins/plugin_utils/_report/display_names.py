@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the names of facts are called where people read them."""
+"""Display names of facts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STATUS_NAMES = {
     "dying": "dying",
     "template": "template",
 }
-#: Nobody having answered is worth a row.
+#: Statuses that are shown even if their count is 0.
 ALWAYS_TOLD = ("seen_reply", "assured")
 NAT_NAMES = {"source": "source translated", "destination": "destination translated", "none": "not translated"}
-#: What the kernel counts under each name.
+#: Descriptions of the kernel's counters.
 COUNTERS_MEAN = {
     "drop": "packets dropped, for there was no entry to be had for them",
     "early_drop": "entries removed to make room in a full table",
@@ -31,7 +31,7 @@ COUNTERS_MEAN = {
 }
 #: Settings that are on or off.
 SWITCHES = ("accounting", "timestamps", "checksum", "tcp_loose", "tcp_be_liberal", "tcp_ignore_invalid_rst")
-#: Names that everybody uses for a service; not those of this machine, so that a page is the same everywhere.
+#: Common service names, independent of this machine, so that the page is the same on every controller.
 SERVICES = {
     ("tcp", "22"): "ssh",
     ("tcp", "25"): "smtp",
@@ -63,5 +63,5 @@ SERVICES = {
 
 
 def words(name: str) -> str:
-    """A name of the kernel's in words: `time wait`."""
+    """A name of the kernel as words: `time wait`."""
     return name.replace("_", " ")

@@ -1,34 +1,34 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers as a person reads them, with the same digits in the same places everywhere."""
+"""Format numbers, units and times for the page."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-#: Between a number and its unit: narrow, and never the end of a line.
+#: Narrow no-break space between a number and its unit.
 THIN = "\u202f"
-#: For what is not known.
+#: Placeholder for unknown values.
 UNKNOWN = "\u2013"
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y", "R", "Q")
 
 
 def span(first: int, last: int) -> str:
-    """From one number to another."""
+    """A range of numbers."""
     return f"{first}\u2013{last}"
 
 
 def whole(value: int | None) -> str:
-    """A count: `18,233`; in three digits from where nobody counts them any more, `12.4 G`."""
+    """A count: `18,233`; with three digits and a prefix from a billion on, `12.4 G`."""
     if value is None:
         return UNKNOWN
     return f"{value:,}" if value < 10**9 else short(value)
 
 
 def short(value: int | None) -> str:
-    """A count in large letters: `18,233`, `1.24 M`."""
+    """A count for large type: `18,233`, `1.24 M`."""
     if value is None:
         return UNKNOWN
     return f"{value:,}" if value < 10**6 else scaled(value)
@@ -42,7 +42,7 @@ def volume(value: int | None) -> str:
 
 
 def scaled(value: int) -> str:
-    """Three digits and a prefix of a thousand's power: `1.24 M`."""
+    """Three digits and a decimal prefix: `1.24 M`."""
     power = min((len(str(value)) - 1) // 3, len(_PREFIXES) - 1)
     figure = value / 1000**power
     if figure >= 999.5 and power + 1 < len(_PREFIXES):
@@ -52,7 +52,7 @@ def scaled(value: int) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share: `6.9 %`; what is not nothing never looks like it, nor what is not all like all."""
+    """A share: `6.9 %`. Rounding never shows 0 % or 100 % for other values."""
     if value is None:
         return UNKNOWN
     if 0 < value < 0.05:
@@ -70,7 +70,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def seconds(value: int) -> str:
-    """A timeout as it is set: `30 s`, and by its largest units where they are few, `5 d`."""
+    """A timeout: `30 s`, or in the largest unit that divides it, `5 d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if value >= 2 * size and value % size == 0:
             return f"{whole(value // size)}{THIN}{unit}"
@@ -78,7 +78,7 @@ def seconds(value: int) -> str:
 
 
 def utc(moment: str) -> str:
-    """A moment in ISO 8601, in UTC and to the second. Raises `ValueError`, also for one without a time zone."""
+    """A time in ISO 8601, in UTC with whole seconds. Raises `ValueError`, also for a time without a time zone."""
     parsed: Any = datetime.fromisoformat(moment)
     if parsed.tzinfo is None:
         raise ValueError("it has no time zone")

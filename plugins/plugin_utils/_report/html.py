@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTML and SVG that cannot be broken out of: whatever is not markup already is escaped where it is put in.
+"""Generate HTML and SVG. All content that is not `Markup` is escaped.
 
-What is made here is well-formed XML as well, so that a test can read all of it back.
+The output is well-formed XML as well, so that tests can parse it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _VOID = ("meta", "br")
 
 
 class Markup(str):
-    """Text that is markup, made by `element`."""
+    """Markup that `element` or `joined` created, which is not escaped again."""
 
     __slots__ = ()
 
 
-#: What an element may hold: markup, text, nothing, or any of them in turn.
+#: Content of an element: markup, text, None, or an iterable of such content.
 Content = Any
 
 
 def element(tag: str, /, *content: Content, **attributes: Any) -> Markup:
-    """An element. In names of attributes _ is -, and at the end nothing (`class_`); those of None are left out."""
+    """An element. In attribute names, _ becomes -, and a trailing _ is removed. Attributes with None are omitted."""
     inner = joined(*content)
     start = f"<{tag}{''.join(_attribute(key, value) for key, value in attributes.items() if value is not None)}"
     if tag in _VOID:
@@ -37,17 +37,17 @@ def element(tag: str, /, *content: Content, **attributes: Any) -> Markup:
 
 
 def joined(*content: Content) -> Markup:
-    """Contents one after the other."""
+    """Concatenated contents."""
     return Markup("".join(_pieces(content)))
 
 
 def escaped(value: Any) -> str:
-    """Text as it may stand in an element and in an attribute."""
+    """Text that is escaped for elements and attributes."""
     return html.escape(xml_text(value), quote=True)
 
 
 def xml_text(value: Any) -> str:
-    """Text without what may not be in XML, however it is written there."""
+    """Text without characters that are invalid in XML even if escaped."""
     return _NOT_IN_XML.sub("\ufffd", str(value))
 
 

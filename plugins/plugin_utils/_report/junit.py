@@ -1,22 +1,22 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The thresholds as a JUnit file: what fails in it is what the task fails for, host by host."""
+"""Write the thresholds as JUnit XML, with a failure or error for each one that the task fails for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from xml.etree import ElementTree as ET  # only written here, never read
+from xml.etree import ElementTree as ET  # only written, never parsed
 
 from .html import xml_text
 from .thresholds import OF_HOSTS, WITHOUT_FACTS, shown, value_of
 
-#: A case's name, its outcome (None where it has passed) and what is said of that.
+#: The name of a test case, its outcome (None if it passed), and the message.
 _Case = tuple[str, "str | None", str]
 
 
 def render(document: dict[str, Any]) -> str:
-    """One test case for the facts of each host, and one for each threshold of each that has facts."""
+    """One test case for the facts of each host, and one for each threshold of a host with facts."""
     suite = ET.Element("testsuite", name=xml_text(document["title"]))
     if document["gathered"]:
         suite.set("timestamp", document["gathered"].rstrip("Z"))

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is worth saying of one host and of all of them, as plain data under the names that the facts have.
+"""Figures of each host and of all hosts together, under the names of the facts.
 
-A figure that a host did not send, or that is none, is None or empty: its kernel may have no such counter, its
-namespace no such setting, and not every subset may have been gathered.
+A figure that is missing or invalid in the facts of a host is None or empty. The kernel may not have the counter, the
+namespace may not have the setting, or the subset was not gathered.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .sanitize import counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
 
-#: The kernel's counters of which a person has use, the most serious first.
+#: The kernel's counters that the report shows, the most serious first.
 COUNTERS = (
     "drop",
     "early_drop",
@@ -43,23 +43,23 @@ SETTINGS = (
     "tcp_max_retrans",
     "tcp_ignore_invalid_rst",
 )
-#: What can be counted and where; each entry is under one key of its map.
+#: Maps that count each entry under exactly one key.
 PARTITIONS = ("by_family", "by_protocol", "by_zone", "by_mark")
-#: An entry may be under several keys of these, or under none.
+#: Maps that count an entry under several keys or none.
 TRAITS = ("nat", "status")
-#: Of what there are rankings, and by which keys a row of them is known.
+#: Rankings, with the keys that identify a row.
 RANKINGS: dict[str, tuple[str, ...]] = {
     "sources": ("address",),
     "destinations": ("address",),
     "services": ("protocol", "port"),
     "pairs": ("source", "destination"),
 }
-#: So many names of one map, timeouts, protocols with states, and rows of a ranking are kept.
+#: Maximum number of names in a map, of timeouts, of protocols with states, and of rows in a ranking.
 NAMES, TIMEOUTS, STATEFUL, ROWS = 16, 64, 4, 25
 
 
 def of_host(facts: Any) -> Figures | None:
-    """The figures in the facts of one host; None where what it sent is nothing of the kind."""
+    """The figures in the facts of a host. None if the value is not facts of this collection."""
     facts = mapping(facts)
     count, most = number(facts.get("count")), number(facts.get("max"))
     if count is None and number(facts.get("matched")) is None and not mapping(facts, "statistics", "total"):
@@ -82,7 +82,7 @@ def of_host(facts: Any) -> Figures | None:
 
 
 def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
-    """The figures of several hosts taken together, each of them with its name."""
+    """The figures of several hosts together. `hosts` are pairs of a name and figures."""
     every = [one for _name, one in hosts]
     fill = [(name, one["usage_percent"]) for name, one in hosts if one["usage_percent"] is not None]
     percentages = [percent for _name, percent in fill]
@@ -107,13 +107,13 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Settings by one name each: `timeouts.udp`."""
+    """Settings in one dictionary, with names such as `timeouts.udp`."""
     timeouts = {f"timeouts.{name}": value for name, value in settings["timeouts"].items()}
     return {**{name: value for name, value in settings.items() if name != "timeouts"}, **timeouts}
 
 
 def _common_settings(every: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-    """Of each setting the value that most hosts have, how many do, and how many have another."""
+    """The most frequent value of each setting, and the numbers of hosts with this value and with others."""
     names = dict.fromkeys(name for one in every for name in one)
     return {name: _common_setting([one[name] for one in every if name in one]) for name in islice(names, TIMEOUTS)}
 
@@ -147,7 +147,7 @@ def _sum(maps: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _most(values: Sequence[tuple[str, Any]]) -> dict[str, Any] | None:
-    """Which host has the most, the first by name of those."""
+    """The host with the highest value. Of several, the first by name."""
     if not values:
         return None
     host, value = min(values, key=lambda one: (-one[1], one[0]))
@@ -155,7 +155,7 @@ def _most(values: Sequence[tuple[str, Any]]) -> dict[str, Any] | None:
 
 
 def _by_tenth(percentages: Iterable[float]) -> list[int]:
-    """How many tables are up to 10 % full, up to 20 %, ...; those that are more than full are among the last."""
+    """The numbers of tables with a usage of 0 to 10 %, 10 to 20 %, and so on. The last includes more than 100 %."""
     tenths = [0] * 10
     for percent in percentages:
         tenths[min(int(percent // 10), 9)] += 1
@@ -163,7 +163,7 @@ def _by_tenth(percentages: Iterable[float]) -> list[int]:
 
 
 def _counter(name: str, hosts: Sequence[tuple[str, Figures]]) -> dict[str, Any] | None:
-    """A counter of the kernel over all hosts that have it."""
+    """A counter of the kernel on all hosts that have it."""
     values = [(host, one["statistics"][name]) for host, one in hosts if name in one["statistics"]]
     if not values:
         return None
@@ -185,7 +185,7 @@ def _ranking(name: str, found: Mapping[Any, Any]) -> dict[str, list[Figures]]:
 
 
 def _row(name: str, raw: Mapping[Any, Any]) -> Figures | None:
-    """One row of a ranking; None where it does not say of whom."""
+    """A row of a ranking. None if a key that identifies it is missing."""
     known = {key: text(raw.get(key)) for key in RANKINGS[name]}
     if not all(known.values()):
         return None
@@ -193,7 +193,7 @@ def _row(name: str, raw: Mapping[Any, Any]) -> Figures | None:
 
 
 def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) -> dict[str, list[Figures]]:
-    """One ranking of what is in the hosts' own, each with on how many hosts it is in theirs."""
+    """A common ranking from those of the hosts. Each row has the number of hosts that rank it."""
     common: dict[tuple[str, ...], Figures] = {}
     for ranking in rankings:
         of_host = {
@@ -217,5 +217,5 @@ def _ranked(name: str, unit: str) -> Any:
 
 
 def share(part: int | None, whole: int | None) -> float | None:
-    """A part of a whole in per cent; None where there is no whole."""
+    """A part of a total in percent. None if the total is 0 or unknown."""
     return 100 * (part or 0) / whole if whole else None

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A report as one plain document: what the page shows, and what is written as JSON."""
+"""The report as a document, which the page shows and which is written as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .thresholds import WITHOUT_FACTS, exceeded_by
 
 Document = dict[str, Any]
 
-#: So many characters of a title, of a host's name, and of why it has no facts.
+#: Maximum number of characters of a title, of the name of a host, and of the reason for missing facts.
 TITLE, NAME, REASON = 120, 120, 400
 
 
@@ -24,9 +24,9 @@ def report(
     gathered: str | None = None,
     origin: str | None = None,
 ) -> Document:
-    """The report on hosts, of each of which `results` has what conntrack_facts returned there.
+    """The report on hosts. `results` maps their names to the results of conntrack_facts.
 
-    Hosts are in the order of their need for attention, then by how full they are, then by name.
+    Hosts are sorted by level, the most urgent first, then by usage, then by name.
     """
     hosts = [_host(text(name, NAME) or "?", result, thresholds) for name, result in results.items()]
     hosts.sort(key=_order)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as one HTML page that needs nothing else: no network, no script, no font.
+"""The report as a single HTML page without scripts, fonts or network access.
 
-Its policy lets a browser load nothing at all, and apply no style but this very sheet's. So even markup that came
-through could do nothing, and `markup` sees to it that none does.
+`html` escapes all values. In addition, the Content-Security-Policy of the page forbids the browser to load anything,
+and allows only the style sheet of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .sections import hosts, kernel, overview, top, traffic, usage
 
 
 def render(document: Mapping[str, Any], data: str | None = None) -> str:
-    """The page; `data` is the name of a file beside it with the same as JSON."""
+    """The page. `data` is the name of a JSON file in the same directory with the same document."""
     style = _style()
     head = element(
         "head",
@@ -101,6 +101,6 @@ def _policy(style: str) -> str:
 
 
 def _style() -> Markup:
-    """The style sheet, which is written by hand and holds no value of a report."""
+    """The style sheet, which contains no values of a report."""
     text = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return Markup(text[text.index("*/") + 2 :].strip())

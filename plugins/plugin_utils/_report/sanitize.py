@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values that a host sent, as far as they are what they should be, and no more of them than a page can bear.
+"""Check the types of values from hosts, and limit their size.
 
-Whatever is of another kind is unknown (None, or empty) and no error: one host must not spoil the report on the others.
+A value of another type is unknown (None or empty), not an error: a host must not prevent the report on the others.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: No counter of the kernel is wider.
+#: The maximum of the kernel's counters.
 LARGEST = 2**64 - 1
-#: What the smaller entries of a map are counted under, here as in the facts themselves.
+#: The key for the sum of the smaller counts of a map, as in the facts.
 OTHER = "other"
 
-#: What is invisible, turns the direction of what follows it, or may not be in XML.
+#: Characters that are invisible, change the text direction, or are invalid in XML.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
 )
@@ -31,14 +31,14 @@ def number(value: Any) -> int | None:
 
 
 def percentage(value: Any) -> float | None:
-    """A share in per cent, or None; a table may be more than full."""
+    """A percentage, or None. The usage of a table may exceed 100 %."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LARGEST:
         return None
     return float(value)
 
 
 def text(value: Any, most: int = 64) -> str:
-    """Words in one line of at most so many characters; empty for what is no text."""
+    """A single line of at most `most` characters. Empty if the value is not text."""
     if number(value) is not None:
         return str(int(value))
     if not isinstance(value, str):
@@ -48,14 +48,14 @@ def text(value: Any, most: int = 64) -> str:
 
 
 def mapping(value: Any, *path: str) -> Mapping[Any, Any]:
-    """The dictionary at a path below a value; empty where there is none."""
+    """The dictionary at a path below a value. Empty if there is none."""
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
 
 
 def counts(value: Any, most: int) -> dict[str, int]:
-    """The `most` largest counts of a map, the sum of all others under `other`."""
+    """The `most` largest counts of a map, and the sum of all others under `other`."""
     found: dict[str, int] = {}
     for key, count in mapping(value).items():
         name, times = text(key), number(count)

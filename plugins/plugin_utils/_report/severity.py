@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which hosts need somebody's attention first, and why."""
+"""The levels of hosts, with reasons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .thresholds import OF_HOSTS, shown
 
 #: The most urgent first.
 LEVELS = ("critical", "warning", "notice", "quiet")
-#: From how many per cent on a table is filling up, and nearly full.
+#: Usage in percent from which a table is filling up, and nearly full.
 FILLING, NEARLY_FULL = 75, 90
-#: From how many entries on it means something that most of them never got an answer.
+#: Minimum number of entries to report that most of them had no reply.
 MANY = 1000
 
 Reason = dict[str, str]
 
 
 def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason]:
-    """What is to be said of a host, the most urgent first."""
+    """The reasons for the level of a host, the most urgent first."""
     found = [
         *_of_fill(figures),
         *_of_statistics(figures["statistics"]),
@@ -35,7 +35,7 @@ def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason
 
 
 def of_missing(why: str, said: str) -> list[Reason]:
-    """The same of a host that sent no facts."""
+    """The reason for a host without facts."""
     told = {"unreachable": "It could not be reached", "failed": "No facts were gathered"}[why]
     return [_reason("critical", why, f"{told}: {said}" if said else f"{told}.")]
 
@@ -49,7 +49,7 @@ def _reason(urgency: str, about: str, sentence: str) -> Reason:
 
 
 def _put_above(exceeded: dict[str, Any], found: list[Reason]) -> None:
-    """Say that a threshold is exceeded, with what is said of its figure already."""
+    """Add an exceeded threshold to the reason about the same figure, or as a new reason."""
     name = exceeded["threshold"]
     about, limit = OF_HOSTS[name], shown(name, exceeded["limit"])
     for place, reason in enumerate(found):

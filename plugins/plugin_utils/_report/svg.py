@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figures as inline SVG, with the colours of the page's style sheet.
+"""Charts as inline SVG, with the colours of the page's style sheet.
 
-A bar stands beside its number and is hidden from a screen reader; a chart that stands alone says what it shows.
+A bar beside its number is hidden from screen readers. A chart without a number has a description.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from .formatting import percent
 from .html import Markup, element, joined
 from .severity import FILLING, NEARLY_FULL
 
-#: Shades of a strip, the first for its largest part and the last for what is left.
+#: Number of shades of a strip. The first is for the largest part, the last for all remaining parts.
 SHADES = 6
 
 
 def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> Markup:
-    """A share in per cent as a bar, with marks from where on a table is filling up and nearly full."""
+    """A percentage as a bar, with optional marks at the levels of filling up and nearly full."""
     if value is None:
         return Markup("")
     width = _bounded(value)
@@ -36,7 +36,7 @@ def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> M
 
 
 def gauge(value: float, urgency: str, told: str) -> Markup:
-    """How full one table is, large."""
+    """The usage of a table as a large bar."""
     return element(
         "svg",
         element("title", told),
@@ -70,7 +70,7 @@ def column(value: int, highest: int, urgency: str) -> Markup:
 
 
 def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
-    """Parts of a whole one beside the other, in the order and the shades of `key`."""
+    """A stacked bar of the parts of a total, with the order and shades of `key`."""
     total = sum(count for _name, count in parts) or 1
     pieces, at = [], 0.0
     for place, (name, count) in enumerate(parts):
@@ -101,7 +101,7 @@ def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
 
 
 def key(place: int) -> Markup:
-    """The shade of one part of a strip."""
+    """The legend symbol for a part of a strip."""
     return element(
         "svg",
         element("rect", class_=f"shade-{shade(place)}", width=10, height=10, rx=2),
@@ -116,7 +116,7 @@ def shade(place: int) -> int:
     return min(place, SHADES - 1)
 
 
-#: A shape for each level, for who cannot tell the colours apart.
+#: A symbol for each level, for readers that cannot distinguish the colours.
 _SIGNS = {
     "critical": joined(element("rect", x=1, y=1, width=10, height=10, rx=1.5)),
     "warning": joined(element("path", d="M6 .8 11.6 11H.4z")),
@@ -145,5 +145,5 @@ def _bounded(value: float) -> float:
 
 
 def _number(value: float) -> str:
-    """Two digits behind the point are more than a screen can show."""
+    """A coordinate with at most two decimals, which is more than a screen can show."""
     return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What may not be above what: the thresholds at which a report fails."""
+"""The thresholds at which a report fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ...module_utils.client.errors import quoted
 from .formatting import UNKNOWN, percent, whole
 
-#: The figure that each threshold is about, in the order in which they are told.
+#: The figure that each threshold limits, in the order of the report.
 OF_HOSTS: dict[str, str] = {
     "usage_percent_above": "usage_percent",
     "count_above": "count",
@@ -22,19 +22,19 @@ OF_HOSTS: dict[str, str] = {
     "error_above": "error",
     "invalid_above": "invalid",
 }
-#: How many hosts may have no facts: of what has not been looked at, nobody knows whether it would pass.
+#: Maximum number of hosts without facts. It is not known whether these would exceed a threshold.
 WITHOUT_FACTS = "hosts_without_facts_above"
 NAMES = (*OF_HOSTS, WITHOUT_FACTS)
 
 
 class BadThreshold(ValueError):
-    """A threshold that nothing could be compared with; the text is a whole sentence."""
+    """An invalid threshold. The message is a complete sentence without a full stop."""
 
 
 def parse(given: Mapping[str, Any]) -> dict[str, float]:
-    """The thresholds that are set, by their names. Raises `BadThreshold`.
+    """The thresholds that are set, by name. Raises `BadThreshold`.
 
-    Where there is one, every host has to have facts, unless it is said how many need not.
+    With at least one threshold, every host must have facts, except for the number in `hosts_without_facts_above`.
     """
     found: dict[str, float] = {}
     for name in NAMES:
@@ -43,7 +43,7 @@ def parse(given: Mapping[str, Any]) -> dict[str, float]:
             continue
         try:
             is_valid = math.isfinite(value) and value >= 0
-        except OverflowError:  # an integer beyond any float
+        except OverflowError:  # an integer that is too large for a float
             is_valid = False
         if not is_valid:
             raise BadThreshold(f"fail_when.{name}: {quoted(value)} is no threshold; write 0 or a number above")
@@ -54,14 +54,14 @@ def parse(given: Mapping[str, Any]) -> dict[str, float]:
 
 
 def value_of(name: str, figures: Mapping[str, Any]) -> float | None:
-    """What a host has of what a threshold is about; None where that is not known."""
+    """The value of a host for a threshold. None if it is unknown."""
     key = OF_HOSTS[name]
     value: float | None = figures[key] if key in figures else figures["statistics"].get(key)
     return value
 
 
 def exceeded_by(figures: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The thresholds that one host is above of."""
+    """The thresholds that a host exceeds."""
     found = []
     for name, most in thresholds.items():
         value = value_of(name, figures) if name in OF_HOSTS else None
@@ -71,7 +71,7 @@ def exceeded_by(figures: Mapping[str, Any], thresholds: Mapping[str, float]) -> 
 
 
 def shown(name: str, value: float | None) -> str:
-    """A figure, or the threshold it is compared with, for a person."""
+    """A figure or a threshold as text."""
     if value is None:
         return UNKNOWN
     return percent(value) if OF_HOSTS.get(name) == "usage_percent" else whole(math.floor(value))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Events of the kernel's connection tracking table, for Event-Driven Ansible."""
+"""Event source for the kernel's connection tracking table."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Tells rules what begins, changes and ends in the connection tracking table of the machine that runs
-    ansible-rulebook, or of one of its network namespaces, and how full it is.
-  - The kernel itself leaves out what does not match, as far as it can; the rest is left out here.
-  - Nothing is lost in silence. When rules are slower than events come, the kernel's buffer fills; when that is full,
-    the kernel drops events, and says so. Rules get an event of the type V(overrun) then, and with O(resync) an event
-    for all that the table shows to have happened meanwhile.
-  - Every event has a C(type). See the notes for what else it has.
+  - Receives events about new, changed and destroyed entries of the connection tracking table, and about the usage of
+    the table. Watches the table of the machine that runs ansible-rulebook, or of one of its network namespaces.
+  - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
+  - Lost events are always reported. If rules are slower than events arrive, the receive buffer fills up, and the kernel
+    drops events. The plugin then sends an event of the type V(overrun). With O(resync), it also reads the table and
+    sends an event for each missed change that the table shows.
+  - Every event has a C(type). See the notes for the other keys.
 options:
   groups:
     description:
-      - What to tell. V(new), V(update) and V(destroy) are of entries, the others of expectations.
-      - An empty list is for O(threshold) alone.
+      - Kinds of events to report. V(new), V(update) and V(destroy) are events of entries, the others of expectations.
+      - Use an empty list to report O(threshold) only.
     type: list
     elements: str
     choices: [new, update, destroy, expectation_new, expectation_destroy]
     default: [new, update, destroy]
   match:
     description:
-      - Which entries, in the form that C(netops.conntrack.conntrack_info) has for its option C(match). Expectations are
-        not asked about. The default is all of them.
+      - Entries to report, in the form of the option C(match) of C(netops.conntrack.conntrack_info). The default is all
+        entries. The match does not apply to expectations.
     type: raw
   except:
     description:
-      - Entries to leave out. Of the same form as O(match).
+      - Entries to exclude, in the form of O(match).
     type: raw
   netns:
     description:
       - The network namespace to watch, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net).
-      - The default is the one that ansible-rulebook runs in.
+      - The default is the namespace in which ansible-rulebook runs.
     type: str
   label_map:
     description:
-      - The file that gives names to label bits, in the format of C(connlabel.conf).
+      - The file that maps label bits to names, in the format of C(connlabel.conf).
       - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
     type: path
   aggregate:
     description:
-      - Count events instead of telling each. A window begins with an event and ends after some seconds; then there is
-        an event for each group of entries, and nothing where nothing happened.
+      - Report counts instead of single events. A window begins with the first event and ends after O(aggregate.window)
+        seconds. The plugin then sends an event for each group of entries, and none if nothing happened.
     type: dict
     suboptions:
       window:
-        description: Seconds, from 0.1 on.
+        description: Length of a window in seconds, at least 0.1.
         type: float
         default: 10
       by:
         description:
-          - By which keys of a match to count, such as V([source, destination_port]). Without any, all are one group.
+          - Keys of a match to group events by, such as V([source, destination_port]). By default, there is one group.
         type: list
         elements: str
         choices:
@@ -92,61 +92,64 @@ options:
           - state
         default: []
       limit:
-        description: So many groups are told, those with most events; the others come in one event together.
+        description:
+          - Maximum number of groups to report, those with the most events. One more event contains the total of the
+            others.
         type: int
         default: 100
   threshold:
     description:
-      - Tell when the table has become full to a percentage of C(nf_conntrack_max), and when it no longer is. Each is
-        told once.
+      - Report once when the usage of the table reaches a percentage of C(nf_conntrack_max), and once when it falls
+        below O(threshold.below).
     type: dict
     suboptions:
       percent:
-        description: At how many per cent the table is too full.
+        description: Usage in percent of C(nf_conntrack_max) at which to report V(above).
         type: float
         required: true
       below:
-        description: Under how many per cent it is not any more. The default is nine tenths of O(threshold.percent).
+        description: Usage in percent below which to report V(below). The default is 90% of O(threshold.percent).
         type: float
       interval:
-        description: Seconds between two looks. One costs some microseconds, however large the table is.
+        description: Seconds between checks. A check takes some microseconds, independent of the size of the table.
         type: float
         default: 10
   resync:
     description:
-      - Know the entries that match. Then the table is read after an overrun, and what happened meanwhile is told by
-        events that have C(missed=true); so are changes that the kernel has no events for.
-      - This also matches entries as a whole, where an event shows but a part of them, and takes memory for each entry
-        that matches.
-      - With V(false), events are told as the kernel tells them, and after an overrun they are lost.
+      - Keep a copy of the matching entries. After an overrun, the plugin reads the table and reports the missed changes
+        as events with C(missed=true). It reports changes that the kernel sends no events for in the same way.
+      - With V(true), O(match) is applied to complete entries, while an event of the kernel may contain only a part of
+        an entry. This requires memory for each matching entry.
+      - With V(false), events are passed on as the kernel sends them. Events dropped in an overrun are lost.
     type: bool
     default: true
   existing:
     description:
-      - Begin with the entries that are there already, as V(new) events with C(missed=true).
+      - At the start, report the existing entries as V(new) events with C(missed=true).
     type: bool
     default: false
   receive_buffer:
     description:
-      - Bytes of events that may wait until rules have time for them. The kernel takes about 1 KiB for each.
+      - Size of the receive buffer in bytes, for events that wait for rules. Each event needs about 1 KiB.
     type: int
     default: 8388608
 requirements:
   - ansible-rulebook 1.2 or newer.
-  - CAP_NET_ADMIN, and for O(netns) CAP_SYS_ADMIN, as root has them.
+  - CAP_NET_ADMIN, and CAP_SYS_ADMIN for O(netns). The root user has both.
 notes:
-  - Events of the types V(new), V(update) and V(destroy) have C(entry), in the shape of
-    C(netops.conntrack.conntrack_info), C(missed) and C(by_update), which is true where an update made the entry match
-    or cease to. Those of expectations have C(expectation).
+  - Events of the types V(new), V(update) and V(destroy) have C(entry), in the format of
+    C(netops.conntrack.conntrack_info), C(missed), and C(by_update), which is true if an update of the entry changed
+    whether it matches. Events of expectations have C(expectation).
   - If a process requested the change, these events also have C(port_id), the netlink port id of the process. It is
     usually the process id. C(conntrack -E -o userspace) shows it as C(portid).
-  - V(aggregate) has C(by), with a value for each of the keys, C(counts) with C(new), C(update) and C(destroy), and
-    C(window). V(aggregate_rest) has the same but C(by), for all further groups.
-  - V(threshold) has C(crossed), which is V(above) or V(below), C(count), C(max), C(usage_percent), and the percentages.
-  - V(overrun) has C(table), V(conntrack) or V(expect), C(overruns), how often it happened so far, and with O(resync)
-    C(resync), how many events of each kind follow.
-  - In names that come from elsewhere, such as those of helpers and labels, a space parts what Jinja would take for
-    a template.
+  - Events of the type V(aggregate) have C(by), with a value for each of the keys, C(counts) with C(new), C(update) and
+    C(destroy), and C(window). V(aggregate_rest) has the same keys except C(by), for all other groups.
+  - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max), C(usage_percent), and the
+    percentages of the option.
+  - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns so
+    far. With O(resync), they also have C(resync), the number of events of each kind that follow.
+  - In untrusted names, such as those of helpers and labels, the plugin inserts a space into text that Jinja would
+    evaluate as a template.
 """
 
 EXAMPLES = r"""
@@ -174,10 +177,10 @@ EXAMPLES = r"""
 
 
 def library(name: str) -> ModuleType:
-    """Import a module of this collection's plugins, from where this very file is.
+    """Import a module of this collection's plugins, relative to this file.
 
-    ansible-rulebook runs this file by its path, and cannot import from ansible_collections: there may be no Ansible, or
-    only another folder of that name. So the plugins are a package of their own here, by relative names among them.
+    ansible-rulebook runs this file by its path. It cannot import from ansible_collections: Ansible may be missing, or
+    another directory may have that name. The plugins are therefore a package here, with relative imports.
     """
     package = "netops_conntrack"
     if package not in sys.modules:
@@ -195,7 +198,7 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
 if __name__ == "__main__":
 
     class MockQueue(asyncio.Queue[Any]):
-        """Prints what is put into it."""
+        """A queue that prints its events."""
 
         async def put(self, event: dict[str, Any]) -> None:
             """Print an event."""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Host by host, folded."""
+"""The section with the details of each host, folded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 
 def hosts(document: Document) -> Markup | None:
-    """Each of several; of one alone, all is said already."""
+    """The section, or None for a single host, which the other sections describe completely."""
     every = document["hosts"]
     if len(every) < 2:
         return None
@@ -68,7 +68,7 @@ def _details(figures: Document, common: Document) -> Markup:
 
 
 def _facts(figures: Document) -> list[tuple[Content, Content]]:
-    """What there is one of on each host, and is not nothing."""
+    """Single values of a host that are not 0."""
     told: list[tuple[Content, Content]] = [("Entries", quantity(whole(figures["count"])))]
     if figures["max"] is not None:
         told.append(("Maximum", quantity(whole(figures["max"]))))

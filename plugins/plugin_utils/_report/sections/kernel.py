@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the kernels have counted, and how they are set up."""
+"""The sections about the kernel's counters and settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _most(highest: Document | None) -> Content:
 
 
 def settings(document: Document) -> Markup | None:
-    """How the kernels are set up, and how many are otherwise."""
+    """The settings of most hosts, with the number of hosts that have others."""
     fleet = document["fleet"]
     common = fleet["settings"]
     if not common:
@@ -86,7 +86,7 @@ def _agreement(caption: str, common: Document) -> Markup:
 
 
 def peculiar(figures: Document, common: Document) -> Markup | None:
-    """What is set up otherwise on one host than on most."""
+    """The settings of a host that differ from those of most hosts."""
     found = {
         name: value
         for name, value in flat(figures["settings"]).items()

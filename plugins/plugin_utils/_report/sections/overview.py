@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one wants to know first: the whole in a sentence, its main figures, and who needs somebody."""
+"""The top of the page: a summary, the main figures, and the hosts that need attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def overview(document: Document) -> Markup:
-    """The figures one looks for first."""
+    """The main figures."""
     fleet = document["fleet"]
     usage = fleet["usage_percent"]["highest"]
     statistics = fleet["statistics"]
@@ -68,7 +68,7 @@ def _counter_tile(name: str, counter: str, statistics: Document) -> tuple[str, C
 
 
 def verdict(document: Document) -> Markup:
-    """The whole report in a sentence."""
+    """A summary of the report in one sentence."""
     fleet = document["fleet"]
     levels = fleet["by_level"]
     if not fleet["hosts"]:
@@ -91,7 +91,7 @@ def _need(count: int, hosts: int) -> str:
 
 
 def thresholds(document: Document) -> Markup | None:
-    """Whether the report fails, and by what."""
+    """The results of the thresholds."""
     if not document["fail_when"]:
         return None
     above: dict[str, list[Document]] = {}
@@ -132,7 +132,7 @@ def _by_whom(name: str, found: Sequence[Document], most: Document | None) -> Con
 
 
 def attention(document: Document) -> Markup:
-    """Who needs somebody, the most urgent first."""
+    """The hosts that need attention, the most urgent first."""
     urgent = [(place, host) for place, host in enumerate(document["hosts"]) if host["level"] in URGENT]
     several = len(document["hosts"]) > 1
 

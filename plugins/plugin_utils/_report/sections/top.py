@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who has the most flows and bytes."""
+"""The section with rankings by flows and bytes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..metrics import RANKINGS, share
 
 Document = Mapping[str, Any]
 
-#: So many rows of each ranking: of all hosts, and of one of several.
+#: Maximum number of rows of a ranking: of all hosts, and of one of several hosts.
 ROWS, ROWS_OF_ONE = 10, 5
 
 
 def rankings(document: Document) -> Markup | None:
-    """Over all hosts."""
+    """The rankings of all hosts together."""
     fleet = document["fleet"]
     if not fleet["matched"]:
         return None
@@ -45,7 +45,7 @@ def rankings(document: Document) -> Markup | None:
 
 
 def rankings_of_one(figures: Document) -> list[Markup]:
-    """Of one host of several, the shortest that says something."""
+    """Short rankings of one of several hosts."""
     found = []
     for name in ("sources", "destinations", "services"):
         rows = figures["top"][name].get("by_flows", [])[:ROWS_OF_ONE]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in the tables: protocols, states, NAT, and whether anybody has answered."""
+"""The section about the entries of the tables: protocols, states, NAT and status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def traffic(document: Document) -> Markup | None:
-    """All hosts together."""
+    """The section for all hosts together."""
     fleet = document["fleet"]
     if not fleet["with_facts"]:
         return None
@@ -50,7 +50,7 @@ def _shares(caption: str, what: str, rows: Iterable[tuple[Content, int]], fleet:
 
 
 def state_rows(figures: Document) -> Sequence[tuple[Content, int]]:
-    """The states of all protocols that have any, the most frequent first."""
+    """The states of all protocols, the most frequent first."""
     states = [
         (count, protocol, state) for protocol, found in figures["by_state"].items() for state, count in found.items()
     ]
@@ -61,7 +61,7 @@ def state_rows(figures: Document) -> Sequence[tuple[Content, int]]:
 
 
 def nat_rows(figures: Document) -> Sequence[tuple[str, int]]:
-    """An entry may have both of its addresses translated, and is counted in both rows then."""
+    """The counts by kind of NAT. An entry with source and destination NAT is counted in both rows."""
     return [(NAT_NAMES.get(name, name), count) for name, count in figures["nat"].items()]
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How full the tables are."""
+"""The section about the usage of the tables."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..formatting import UNKNOWN, percent, span, whole
 from ..html import Content, Markup, element, joined
 from ..severity import FILLING, NEARLY_FULL
 
-#: From so many hosts on a histogram says more than their bars.
+#: Minimum number of hosts for a histogram instead of bars.
 HISTOGRAM = 10
 
 Document = Mapping[str, Any]
 
 
 def fill(document: Document) -> Markup | None:
-    """How full the tables are."""
+    """The usage of the tables."""
     hosts = document["hosts"]
     if len(hosts) == 1:
         return _fill_of_one(hosts[0])
@@ -89,7 +89,7 @@ def _histogram(tenths: Sequence[int]) -> Markup:
 
 
 def _fullest(document: Document) -> Markup:
-    """Every host, the fullest first."""
+    """All hosts, those with the highest usage first."""
     hosts = sorted(enumerate(document["hosts"]), key=lambda one: _by_fill(one[1]))
 
     def listed(part: Sequence[tuple[int, Document]]) -> Markup:

@@ -17,7 +17,7 @@ from ..client.entry.entry import describe as describe_entry
 from ..client.entry.nested import Document
 from ..client.entry.tuple import describe_tuple, tuple_of
 from ..client.errors import ConntrackError, Exists, InvalidValue, KernelError, NotFound
-from ..client.expectation import expectation as client
+from ..client.expectation import expectation
 from ..client.expectation.expectation import (
     EXPECTATION,
     NO_HELPER,
@@ -54,7 +54,7 @@ class _ExpectationReconciler(Reconciler):
     key = "expectation"
     replaced = ". The expectation that it was to replace"
     hidden = _ITS_OWN
-    client = client
+    client = expectation
     #: Expectations that the kernel removed to make room for this one.
     evicted: Sequence[Expectation] = ()
 
@@ -64,7 +64,7 @@ class _ExpectationReconciler(Reconciler):
 
     def find(self, resource: Expectation) -> Expectation | None:
         try:
-            return client.get(self.table, resource)
+            return expectation.get(self.table, resource)
         except NotFound:
             return None
 
@@ -85,7 +85,7 @@ class _ExpectationReconciler(Reconciler):
         check_timeout_min(policy.timeout_min, declared)
         if declared.get("timeout") == 0:
             raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
-        wanted = client.creation_of(declared)
+        wanted = expectation.creation_of(declared)
         actual = self._find_staying(view)
         if actual is None:
             return Plan("created", declared, None, [], _possible(view, wanted, None))
@@ -102,18 +102,18 @@ class _ExpectationReconciler(Reconciler):
                 f"the {describe(actual)} cannot be changed in place ({keys}): but for its timeout it stays as it was "
                 "created; set replace to true to delete it and create it again"
             )
-        whole = client.creation_of(_replacement(declared, actual))
+        whole = expectation.creation_of(_replacement(declared, actual))
         return Plan("replaced", declared, actual, changes, _possible(view, whole, actual))
 
     def _find_staying(self, view: ProjectedTable) -> Expectation | None:
         found = self.find(self.declared)
-        return found if found is not None and view.keeps_expectation(found, client.master_of(found)) else None
+        return found if found is not None and view.keeps_expectation(found, expectation.master_of(found)) else None
 
     # Its application
 
     def create(self, plan: Plan) -> Expectation:
         wanted = plan.wanted or {}
-        siblings = list(client.read_of_master(self.table, wanted))
+        siblings = list(expectation.read_of_master(self.table, wanted))
         try:
             self.send_create(wanted)
         except Exists as error:
@@ -121,7 +121,7 @@ class _ExpectationReconciler(Reconciler):
         try:
             if "timeout" in wanted:
                 self._set_timeout(wanted)
-            found = client.get(self.table, wanted)
+            found = expectation.get(self.table, wanted)
             self._note_evicted(wanted, siblings)
         except NotFound:
             raise _gone_again(wanted) from None
@@ -143,7 +143,7 @@ class _ExpectationReconciler(Reconciler):
 
     def _note_evicted(self, wanted: Expectation, siblings: Sequence[Expectation]) -> None:
         """Record the siblings that the kernel removed to make room, without those that expired."""
-        left = {sibling.get("id") for sibling in client.read_of_master(self.table, wanted)}
+        left = {sibling.get("id") for sibling in expectation.read_of_master(self.table, wanted)}
         gone = [one for one in siblings if one.get("id") not in left and one.get("class", 0) == wanted.get("class", 0)]
         self.evicted = [one for one in gone if one.get("timeout", 0) > 1]
 
@@ -179,7 +179,7 @@ class _ExpectationReconciler(Reconciler):
         except NotFound as gone:
             raise StalePlan(str(gone)) from gone
         try:
-            return client.get(self.table, wanted)
+            return expectation.get(self.table, wanted)
         except NotFound as gone:
             raise StalePlan(str(gone)) from gone
         except KernelError as error:
@@ -220,7 +220,7 @@ def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None
 
     Only the creation shows whether the helper has the class and the kernel has the function.
     """
-    about = client.master_of(wanted)
+    about = expectation.master_of(wanted)
     shown = f"its master, {describe_entry(about)}"
     master = view.find_by_tuple(about)
     if master is None:
@@ -238,11 +238,13 @@ def _possible(view: ProjectedTable, wanted: Expectation, but: Expectation | None
 def _check_room(view: ProjectedTable, wanted: Expectation, but: Expectation | None) -> None:
     """Raise `CannotReconcile` if another expectation, except `but`, overlaps with `wanted` in the same zone."""
     about = {**wanted, "zone": 0}
-    rivals = (found for found in client.read_all(view.table, wanted["family"]) if client.overlap(about, found))
-    for rival in client.located(view.table, rivals):
-        if not client.overlap(wanted, rival) or (but is not None and rival.get("id") == but.get("id")):
+    rivals = (
+        found for found in expectation.read_all(view.table, wanted["family"]) if expectation.overlap(about, found)
+    )
+    for rival in expectation.located(view.table, rivals):
+        if not expectation.overlap(wanted, rival) or (but is not None and rival.get("id") == but.get("id")):
             continue
-        if view.keeps_expectation(rival, client.master_of(rival)):
+        if view.keeps_expectation(rival, expectation.master_of(rival)):
             raise CannotReconcile(
                 f"the {describe(wanted)} cannot be created: the {describe(rival)} of the connection "
                 f"{describe_tuple(tuple_of(rival, 'master'))} is for some of the same connections; delete that "

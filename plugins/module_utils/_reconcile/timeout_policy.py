@@ -7,8 +7,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
-from ..client import timeout_policy as client
-from ..client import uapi
+from ..client import timeout_policy, uapi
 from ..client.codec import types
 from ..client.codec.attributes import Change
 from ..client.errors import Busy, InvalidValue, KernelError, NotFound, quoted, retry_if_unknown
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 _IN_USE = "a rule uses it; remove that rule first (such as -j CT --timeout in the table raw of iptables)"
 
 
-def declared_policy(params: Mapping[str, Any]) -> client.Policy:
+def declared_policy(params: Mapping[str, Any]) -> timeout_policy.Policy:
     """Return the policy that a module's parameters declare. Raises `InvalidValue` for the first error."""
     declared, problems = examined(params)
     if problems:
@@ -30,7 +29,7 @@ def declared_policy(params: Mapping[str, Any]) -> client.Policy:
     return declared
 
 
-def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValue]]:
+def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[InvalidValue]]:
     """Return the valid part of the policy that a module's parameters declare, and all errors."""
     problems: list[InvalidValue] = []
     if params["default"] and params["name"] is not None:
@@ -39,7 +38,7 @@ def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValu
         problems.append(
             InvalidValue("name", "is missing; write the name of a policy, or default: true for a protocol's defaults")
         )
-    declared: client.Policy = {}
+    declared: timeout_policy.Policy = {}
     for key in ("name", "protocol", "family"):
         with _noted(problems):
             declared.update(from_document({key: params[key]}))
@@ -52,7 +51,7 @@ def examined(params: Mapping[str, Any]) -> tuple[client.Policy, list[InvalidValu
             if "protocol" in declared:
                 declared.update(from_document({"protocol": params["protocol"], "timeouts": {state: seconds}}))
             else:  # the valid states depend on the protocol
-                client.SECONDS.parse(seconds, f"timeouts.{state}")
+                timeout_policy.SECONDS.parse(seconds, f"timeouts.{state}")
     if params["state"] == "absent":
         if params["name"] is None and params["default"]:
             problems.append(
@@ -87,15 +86,15 @@ def _noted(problems: list[InvalidValue]) -> Iterator[None]:
 _ONE_FAMILY = {uapi.IPPROTO_ICMP: types.AF_INET, uapi.IPPROTO_ICMPV6: types.AF_INET6}
 
 
-def _family_of_other(declared: client.Policy) -> Iterator[InvalidValue]:
+def _family_of_other(declared: timeout_policy.Policy) -> Iterator[InvalidValue]:
     """Yield an error for a family that the protocol does not have. The kernel would accept such a policy."""
     family = _ONE_FAMILY.get(declared["protocol"])
     if family is not None and declared["family"] != family:
-        name = client.FAMILY.present(family)
-        yield InvalidValue("family", f"{client.PROTOCOL.present(declared['protocol'])} is of {name} only")
+        name = timeout_policy.FAMILY.present(family)
+        yield InvalidValue("family", f"{timeout_policy.PROTOCOL.present(declared['protocol'])} is of {name} only")
 
 
-def reconcile(table: Table, declared: client.Policy, state: str, replace: bool, check_mode: bool) -> Document:
+def reconcile(table: Table, declared: timeout_policy.Policy, state: str, replace: bool, check_mode: bool) -> Document:
     """Apply the declaration of one policy, or of a protocol's defaults, and return the module's result.
 
     Raises `CannotReconcile`.
@@ -110,12 +109,12 @@ class _PolicyReconciler(Reconciler):
     replaced = ". The policy that it was to replace"
     restored = "unchanged"
     held = ("replaced",)
-    client = client
+    client = timeout_policy
 
-    def find(self, resource: client.Policy) -> client.Policy | None:
+    def find(self, resource: timeout_policy.Policy) -> timeout_policy.Policy | None:
         if "name" in resource:
-            return client.find(self.table, resource["name"])
-        return client.defaults(self.table, resource["protocol"])
+            return timeout_policy.find(self.table, resource["name"])
+        return timeout_policy.defaults(self.table, resource["protocol"])
 
     def diff(self, plan: Plan) -> Document:
         return {"before": _part(plan.declared, plan.actual), "after": _part(plan.declared, plan.foreseen())}
@@ -142,20 +141,20 @@ class _PolicyReconciler(Reconciler):
         kept = actual if declared["protocol"] == actual["protocol"] else {}
         return Plan("replaced", declared, actual, changes, {**self._new(), **kept, **declared})
 
-    def _new(self) -> client.Policy:
+    def _new(self) -> timeout_policy.Policy:
         """Return a new policy as the kernel creates it, with the protocol's defaults for states not declared."""
-        return {**client.defaults(self.table, self.declared["protocol"]), **self.declared, "use": 1}
+        return {**timeout_policy.defaults(self.table, self.declared["protocol"]), **self.declared, "use": 1}
 
-    def create(self, plan: Plan) -> client.Policy | None:
+    def create(self, plan: Plan) -> timeout_policy.Policy | None:
         self.send_create(plan.wanted or {})
         return self._read_back(plan)
 
-    def update(self, plan: Plan) -> client.Policy | None:
+    def update(self, plan: Plan) -> timeout_policy.Policy | None:
         if "name" in plan.declared:
             # All timeouts, because the kernel resets omitted states to their defaults
             self.send_update(plan.wanted or {})
         else:
-            retry_if_unknown(lambda: client.set_defaults(self.table, plan.declared))
+            retry_if_unknown(lambda: timeout_policy.set_defaults(self.table, plan.declared))
         return self._read_back(plan)
 
     def delete(self, plan: Plan) -> None:
@@ -168,13 +167,13 @@ class _PolicyReconciler(Reconciler):
         if plan.operation == "deleted":
             self._read_back(plan)
 
-    def restore(self, old: client.Policy) -> None:
+    def restore(self, old: timeout_policy.Policy) -> None:
         try:
             self.send_create(old)
         except KernelError as error:
             raise error.about(f"restoring {describe(old)}") from None
 
-    def _read_back(self, plan: Plan) -> client.Policy | None:
+    def _read_back(self, plan: Plan) -> timeout_policy.Policy | None:
         """Return the policy after a change. Raises `CannotReconcile` if it is not as declared or cannot be read."""
         about, done = describe(plan.declared), plan.operation
         try:
@@ -195,26 +194,26 @@ class _PolicyReconciler(Reconciler):
         return after
 
 
-def _check_unused(actual: client.Policy | None, done: str) -> None:
+def _check_unused(actual: timeout_policy.Policy | None, done: str) -> None:
     """Raise `CannotReconcile` if a rule uses the policy. The kernel's count includes the policy itself."""
     if actual is not None and actual.get("use", 1) > 1:
         raise CannotReconcile(f"{describe(actual)} cannot be {done}: {_IN_USE}")
 
 
-def _changes(declared: client.Policy, actual: client.Policy) -> list[Change]:
+def _changes(declared: timeout_policy.Policy, actual: timeout_policy.Policy) -> list[Change]:
     """Return the declared keys that differ."""
     there = _flat(actual)
     return [Change(key, there.get(key), value) for key, value in _flat(declared).items() if there.get(key) != value]
 
 
-def _flat(policy: client.Policy) -> Document:
+def _flat(policy: timeout_policy.Policy) -> Document:
     """Return the keys of a policy's document by path, such as `timeouts.established`."""
     document = to_document(policy)
     timeouts = document.pop("timeouts")
     return {**document, **{f"timeouts.{state}": seconds for state, seconds in timeouts.items()}}
 
 
-def _part(declared: client.Policy, policy: client.Policy | None) -> Document:
+def _part(declared: timeout_policy.Policy, policy: timeout_policy.Policy | None) -> Document:
     """Return the declared keys of a policy as a document, or all keys if only the name is declared."""
     if policy is None:
         return {}

@@ -165,3 +165,18 @@ def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 def test_modules_import_only_what_ansible_ships_with_them(name: str) -> None:
     allowed = ("ansible.module_utils", f"{COLLECTION}plugins.module_utils")
     assert outside(PLUGINS / "modules" / name, *allowed) == set()
+
+
+def test_no_class_names_an_attribute_after_its_value() -> None:
+    """With `client = client` in the body of a class, pylint never ends."""
+    found = [
+        f"{name}:{statement.lineno}"
+        for name in FILES
+        for one in ast.walk(ast.parse((UTILS / name).read_text(encoding="utf-8")))
+        if isinstance(one, ast.ClassDef)
+        for statement in one.body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.value, ast.Name)
+        and statement.value.id in {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    ]
+    assert not found

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -91,15 +92,25 @@ class Rules:
 
 @contextlib.asynccontextmanager
 async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
-    """The source at work, which has heard nothing yet; cancelled in the end, as at a shutdown."""
+    """The source at work. It is subscribed and has read the table, so it reports what comes from now on."""
     rules = Rules()
-    source = asyncio.create_task(runpy.run_path(str(SOURCE))["main"](rules.queue, {"netns": namespace.path, **args}))
+    ready = threading.Event()
+
+    def open_streams(*arguments: Any) -> Any:
+        streams = original(*arguments)
+        ready.set()
+        return streams
+
+    plugin = runpy.run_path(str(SOURCE))
+    loop = plugin["library"]("plugin_utils._event_source.loop")
+    original = loop._open
+    with mock.patch.object(loop, "_open", open_streams):
+        source = asyncio.create_task(plugin["main"](rules.queue, {"netns": namespace.path, **args}))
+        async with asyncio.timeout(SOON):
+            while not ready.is_set():
+                await asyncio.sleep(0.01)
+                assert not source.done(), source.exception()
     try:
-        if args.get("groups") != []:
-            async with asyncio.timeout(SOON):
-                while not any(namespace.subscriptions()):
-                    await asyncio.sleep(0.01)
-                    assert not source.done(), source.exception()
         yield rules
     finally:
         source.cancel()

@@ -180,6 +180,7 @@ def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -
     """The one in the guide names who scans, and nobody else."""
     with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:
         book.until(lambda: any(namespace.subscriptions()))
+        time.sleep(1)  # until it has read the table
         other = {"source": "192.0.2.7", "destination": "198.51.100.2", "source_port": 1, "destination_port": 53}
         create(namespace, *(udp(port) for port in range(1, 152)), udp(1, original=other, reply=None))
         book.until(lambda: " has begun " in book.printed)

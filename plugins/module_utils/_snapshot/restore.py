@@ -298,7 +298,7 @@ class _Restoration:
                 sent.clear()
                 wanted = chain(left, wanted)
             finally:
-                cast(Generator[Any, None, None], answers).close()  # so that nothing more is sent
+                cast(Generator[Any, None, None], answers).close()  # sends nothing more
                 self._report.created(created)
         if unreadable:
             raise unreadable[0]

@@ -18,7 +18,7 @@ from typing import Collection, Mapping, NamedTuple
 from ..entry.entry import Entry, Identity
 from .subscription import Event
 
-#: Reading the table may take one part in so many of the time.
+#: Reading the table takes at most this fraction (1/N) of the time.
 _SHARE = 20
 #: The keys that distinguish an update from the packets of a connection, which change its timeout and counters.
 _UPDATED = ("status", "tcp.state", "sctp.state", "dccp.state", "mark", "labels", "helper")

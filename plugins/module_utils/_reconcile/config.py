@@ -70,9 +70,9 @@ def reconcile(declaration: Declaration, check_mode: bool, scene: Context) -> Doc
     contains what was done and which sections were not reached.
     """
     with _Run(declaration, scene) as steps:
-        foreseen = steps.run(dry_run=True)
+        predicted = steps.run(dry_run=True)
     if check_mode:
-        return foreseen
+        return predicted
     with _Run(declaration, scene) as steps:
         return steps.run(dry_run=False)
 

@@ -51,7 +51,7 @@ class EntryPlan(Plan):
 
     __slots__ = ()
 
-    def foreseen(self) -> Entry | None:
+    def predicted(self) -> Entry | None:
         """Return the entry after the plan. It is computed on request: many entries are planned, and few need it."""
         if self.operation == "updated":
             actual = self.actual or {}
@@ -161,7 +161,7 @@ class ProjectedTable:
         if plan.actual is not None and (updated or plan.operation in ("deleted", "replaced")):
             self._superseded.add(identity(plan.actual))
         if updated or plan.operation in ("created", "replaced"):
-            entry = plan.foreseen() or {}
+            entry = plan.predicted() or {}
             for direction in ("original", "reply"):
                 if f"{direction}.source" in entry:
                     self._created.setdefault(tuple_key(entry, direction), []).append(entry)

@@ -85,7 +85,7 @@ class Plan(NamedTuple):
     def changed(self) -> bool:
         return self.operation != "unchanged"
 
-    def foreseen(self) -> Values | None:
+    def predicted(self) -> Values | None:
         """Return the resource after the plan is applied, None if there is none."""
         return self.wanted if self.changed else self.actual
 
@@ -183,7 +183,7 @@ class Reconciler(ABC):
                 tried = self.plan()
                 attempts_left -= 1
                 try:
-                    return tried, tried.foreseen() if check_mode else self.apply(tried)
+                    return tried, tried.predicted() if check_mode else self.apply(tried)
                 except StalePlan:
                     if not attempts_left:
                         raise

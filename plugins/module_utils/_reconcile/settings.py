@@ -72,7 +72,7 @@ def reconcile(
     if check_mode:
         changes = [_change(name, KERNEL, there.get(name), value) for name, value in sysctl.in_order(differing, there)]
         changes += [_change(where=edit.path, **change) for edit in edits for change in edit.changes]
-        result["settings"] = _foreseen(before, differing)
+        result["settings"] = _predicted(before, differing)
     else:
         changes = _write(differing, edits, there, directory, result)
         result["settings"] = sysctl.read_all(directory)
@@ -158,12 +158,12 @@ def _change(key: str, where: str, before: Any, after: Any) -> Document:
     return {"key": key, "where": where, "before": before, "after": after}
 
 
-def _foreseen(before: Document, differing: Mapping[str, int]) -> Document:
-    foreseen = {**before, "timeouts": dict(before["timeouts"])}
+def _predicted(before: Document, differing: Mapping[str, int]) -> Document:
+    predicted = {**before, "timeouts": dict(before["timeouts"])}
     for name, value in differing.items():
         group, dot, state = name.partition(".")
-        (foreseen[group] if dot else foreseen)[state or group] = value
-    return foreseen
+        (predicted[group] if dot else predicted)[state or group] = value
+    return predicted
 
 
 def _diff(declared: Mapping[str, int], there: Mapping[str, int], differing: Mapping[str, int]) -> Document:

@@ -117,7 +117,7 @@ class _PolicyReconciler(Reconciler):
         return timeout_policy.defaults(self.table, resource["protocol"])
 
     def diff(self, plan: Plan) -> Document:
-        return {"before": _part(plan.declared, plan.actual), "after": _part(plan.declared, plan.foreseen())}
+        return {"before": _part(plan.declared, plan.actual), "after": _part(plan.declared, plan.predicted())}
 
     def plan(self) -> Plan:
         declared = self.declared

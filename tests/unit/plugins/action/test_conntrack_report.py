@@ -78,9 +78,9 @@ def test_one_file_of_three_that_differs_is_written(folder: Path) -> None:
 
 
 def test_check_mode_writes_nothing_and_says_the_same(folder: Path) -> None:
-    foreseen = run(check_mode=True, hosts=HOSTS, **FILES)
+    predicted = run(check_mode=True, hosts=HOSTS, **FILES)
     assert list(folder.iterdir()) == []
-    assert foreseen == run(hosts=HOSTS, **FILES)
+    assert predicted == run(hosts=HOSTS, **FILES)
     assert not run(check_mode=True, hosts=HOSTS, **FILES)["changed"]
 
 

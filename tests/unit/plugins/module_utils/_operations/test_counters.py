@@ -143,11 +143,11 @@ def test_with_a_match_only_what_matches_is_asked_about(kernel: Kernel) -> None:
 def test_check_mode_foresees_and_zeroes_nothing(kernel: Kernel) -> None:
     before = counts(kernel)
     for match in (EVERYTHING, ODD):
-        foreseen = run(kernel, match, check_mode=True)
+        predicted = run(kernel, match, check_mode=True)
         assert counts(kernel) == before
         assert {kind for kind, _dumped in kinds(kernel)} <= {fake_kernel.GET, fake_kernel.GET_STATS}
         copy = [(there.packets, there.bytes) for there in kernel.connections]
-        assert run(kernel, match) == foreseen
+        assert run(kernel, match) == predicted
         for there, (packets, size) in zip(kernel.connections, copy):
             there.packets, there.bytes = packets, size
         kernel.forget()

@@ -98,10 +98,10 @@ def test_exactly_what_matches_is_removed_and_a_second_run_finds_nothing(table: l
     kernel = filled(table)
     wanted = {there.id for there in kernel.connections if MATCHES[text](there)}
     left = ids(kernel) - wanted
-    foreseen = run(kernel, as_match(text), check=True)
+    predicted = run(kernel, as_match(text), check=True)
     assert not kernel.writes
     done = run(kernel, as_match(text))
-    assert foreseen == done
+    assert predicted == done
     assert ids(kernel) == left
     assert (done["flushed"], done["total"]) == (len(wanted), len(wanted) + len(left))
     assert {entry["id"] for entry in done["entries"]} == wanted

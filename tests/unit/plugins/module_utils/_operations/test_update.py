@@ -240,10 +240,10 @@ def test_exactly_what_matches_is_changed_and_a_second_run_finds_nothing_to_do(
     failing = [there for there in meant if refused(there, asked)]
     differing = [there for there in meant if before[there.id] != after[there.id]]
 
-    foreseen = run(kernel, asked, as_match(text), check=True)
+    predicted = run(kernel, asked, as_match(text), check=True)
     assert not kernel.writes
     done = run(kernel, asked, as_match(text))
-    assert foreseen == done
+    assert predicted == done
     assert states(kernel) == after
     assert done["matched"] == len(meant)
     assert done["updated"] == len([there for there in differing if there not in failing])
@@ -504,7 +504,7 @@ def test_labels_without_a_rule_say_what_to_do_and_keep_nothing_else_from_being_c
 
 
 def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
-    """What is foreseen and what the kernel says are two reasons, neither of them told twice."""
+    """What is predicted and what the kernel says are two reasons, neither of them told twice."""
     kernel, there = one(status=["fixed_timeout"])
     kernel.label_rule = False
     result = run(kernel, Asked({"timeout": 60, "mark": "5", "labels_add": [1]}))
@@ -519,10 +519,10 @@ def test_an_expected_connection_keeps_its_helper_and_the_others_lose_theirs() ->
     flows = [{**FTP, "source_port": port} for port in (1, 2)]
     kernel = filled([{"protocol": "tcp", "original": flow, "helper": "ftp"} for flow in flows])
     kernel.connections[0].status |= EXPECTED
-    foreseen = run(kernel, Asked({"helper": ""}), check=True)
-    assert run(kernel, Asked({"helper": ""})) == foreseen
+    predicted = run(kernel, Asked({"helper": ""}), check=True)
+    assert run(kernel, Asked({"helper": ""})) == predicted
     assert [there.helper for there in kernel.connections] == ["ftp", ""]
-    assert (foreseen["updated"], foreseen["refused"], len(kernel.writes)) == (1, 1, 1)
+    assert (predicted["updated"], predicted["refused"], len(kernel.writes)) == (1, 1, 1)
 
 
 def test_a_packet_that_comes_in_between_is_no_refusal() -> None:

@@ -174,13 +174,13 @@ def outcomes(result: Document) -> dict[str, str]:
 
 
 def thrice(kernel: Gateway, config: Document) -> Document:
-    """In check mode, really, and again: as foreseen, once, and nothing written by the others."""
+    """In check mode, really, and again: as predicted, once, and nothing written by the others."""
     before = kernel.state()
-    foreseen = run(kernel, config, check=True)
+    predicted = run(kernel, config, check=True)
     assert kernel.writes == []
     assert kernel.state() == before
     done = run(kernel, config)
-    assert steady(done) == steady(foreseen)
+    assert steady(done) == steady(predicted)
     kernel.forget()
     after = kernel.state()
     again = run(kernel, config)
@@ -483,8 +483,8 @@ def test_what_is_spared_is_there_for_what_comes_behind_it() -> None:
     """An expectation of the session's own flow, which matches what may not be."""
     with gateway([MASTER, OTHER]) as kernel:
         config = {"absent": [{"protocol": "tcp"}], "expectations": [EXPECTED]}
-        foreseen, done = run(kernel, config, check=True, keep=SESSION), run(kernel, config, keep=SESSION)
-        assert steady(foreseen) == steady(done)
+        predicted, done = run(kernel, config, check=True, keep=SESSION), run(kernel, config, keep=SESSION)
+        assert steady(predicted) == steady(done)
         assert (done["absent"]["kept"], done["counts"]["deleted"], done["counts"]["created"]) == (1, 1, 1)
 
 
@@ -496,8 +496,8 @@ def test_what_is_known_to_fail_changes_nothing() -> None:
     with gateway([{**MASTER, "status": ["assured"]}, OTHER]) as kernel:
         before = kernel.state()
         config = {**WHOLE, "entries": {"declared": [UDP, {**MASTER, "status": []}]}}
-        foreseen, failed = run(kernel, config, check=True), run(kernel, config)
-        assert failed == foreseen
+        predicted, failed = run(kernel, config, check=True), run(kernel, config)
+        assert failed == predicted
         assert kernel.writes == []
         assert kernel.state() == before
         assert failed["msg"].startswith(
@@ -589,16 +589,16 @@ def test_a_run_does_what_check_mode_says_and_once(before: list[Document], config
     declaration = readable(config)
     with gateway([*before, *([MASTER] if master else [])], [EXPECTED] if master else []) as kernel:
         there = kernel.state()
-        foreseen = run(kernel, config, check=True)
+        predicted = run(kernel, config, check=True)
         assert kernel.writes == []
         assert kernel.state() == there
         done = run(kernel, config)
-        if "msg" in foreseen:
-            assert done == foreseen
+        if "msg" in predicted:
+            assert done == predicted
             assert kernel.state() == there
             return
         assume("msg" not in done)  # what only the kernel knows, such as which tuple a translation ends up with
-        assert steady(done) == steady(foreseen)
+        assert steady(done) == steady(predicted)
         for match in declaration.absent or ():
             with kernel.table() as table:
                 assert not [entry for entry in table.dump() if match(entry)]

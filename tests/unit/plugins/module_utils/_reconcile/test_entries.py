@@ -156,14 +156,14 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
 ) -> None:
     kernel = filled(before)
     there = kernel.snapshot()
-    foreseen = run(kernel, documents, check=True, scope=scope, **as_policy(policy))
+    predicted = run(kernel, documents, check=True, scope=scope, **as_policy(policy))
     assert not kernel.writes
     assert kernel.snapshot() == there
     done = run(kernel, documents, scope=scope, **as_policy(policy))
     # which of several tuples a translation ends up with, and that all are taken, the kernel finds out on the way
     open_ = any(is_open(document) for document in documents)
     assume(not open_ or not done["failed_entries"])
-    assert foreseen == done
+    assert predicted == done
 
 
 FAULTS = [
@@ -271,10 +271,10 @@ def test_who_is_in_the_way_is_named_and_foreseen(there: Document, declared: Docu
     """By the translated reply, where nat leaves the kernel no choice, and in the zone of the reply, too."""
     kernel = filled([] if together else [there])
     documents = [there, declared] if together else [declared]
-    foreseen = run(kernel, documents, check=True)
+    predicted = run(kernel, documents, check=True)
     assert not kernel.writes
     done = run(kernel, documents)
-    assert foreseen == done
+    assert predicted == done
     (failed,) = done["failed_entries"]
     assert f"cannot be created: its {end} tuple is taken by " in failed["msg"]
     assert len(kernel.connections) == 1
@@ -394,8 +394,8 @@ def test_two_declarations_that_cannot_both_be_are_known_beforehand() -> None:
         "destination_port": FLOW["source_port"],
     }
     documents = [UDP, {"protocol": "udp", "original": mirror}]
-    foreseen, done = run(Kernel(), documents, check=True), run(Kernel(), documents)
-    assert foreseen == done
+    predicted, done = run(Kernel(), documents, check=True), run(Kernel(), documents)
+    assert predicted == done
     assert [each["index"] for each in done["failed_entries"]] == [1]
     assert "its original tuple is taken by udp 10.0.0.1:1000" in done["failed_entries"][0]["msg"]
 
@@ -406,9 +406,9 @@ def test_what_a_purge_removes_makes_room_for_what_is_declared() -> None:
     stale["original"].update(source_port=80, destination_port=1000)
     kernel = filled([stale])
     assert run(kernel, [UDP])["counts"]["failed"] == 1
-    foreseen = run(kernel, [UDP], check=True, scope={"protocol": "udp"})
-    assert foreseen == run(kernel, [UDP], scope={"protocol": "udp"})
-    assert foreseen["counts"] == {
+    predicted = run(kernel, [UDP], check=True, scope={"protocol": "udp"})
+    assert predicted == run(kernel, [UDP], scope={"protocol": "udp"})
+    assert predicted["counts"] == {
         "created": 1, "updated": 0, "replaced": 0, "deleted": 1, "unchanged": 0, "failed": 0
     }  # fmt: skip
 
@@ -500,10 +500,10 @@ def test_translated_entries_are_deleted_by_their_replies_alone() -> None:
         replies = [{"protocol": "udp", "reply": to_document(entry)["reply"]} for entry in table.dump()]
     documents = [*replies[:20], {"protocol": "udp", "original": flows[19]}, {"protocol": "udp", "original": flows[20]}]
     kernel.forget()
-    foreseen = run(kernel, documents, check=True, state="absent")
+    predicted = run(kernel, documents, check=True, state="absent")
     assert len(kernel.requests) < 2 * len(documents)
     done = run(kernel, documents, state="absent")
-    assert done == foreseen
+    assert done == predicted
     assert (done["counts"]["deleted"], done["counts"]["unchanged"]) == (21, 1)
     assert done["changes"][0]["entry"]["original"] == flows[0]
     assert sorted(there.tuples[0].more[0] for there in kernel.connections) == list(range(22, 30))

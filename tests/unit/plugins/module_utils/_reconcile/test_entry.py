@@ -143,16 +143,16 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
 ) -> None:
     kernel = filled(before)
     there = kernel.snapshot()
-    foreseen = run(kernel, document, check=True, **as_policy(policy))
+    predicted = run(kernel, document, check=True, **as_policy(policy))
     assert not kernel.writes
     assert kernel.snapshot() == there
     done = run(kernel, document, **as_policy(policy))
     # which of several tuples a translation ends up with, and that all are taken, the kernel finds out on the way
     assume(not is_open(document) or "EEXIST" not in done.get("msg", ""))
     for key in ("msg", "operation", "before", "changes", "diff"):
-        assert foreseen.get(key) == done.get(key), key
+        assert predicted.get(key) == done.get(key), key
     if "msg" not in done:
-        shown = [foreseeable(result["entry"]) for result in (foreseen, done) if result["entry"]]
+        shown = [foreseeable(result["entry"]) for result in (predicted, done) if result["entry"]]
         assert shown[:1] == shown[1:]
 
 
@@ -277,10 +277,10 @@ def test_a_translated_entry_is_deleted_by_its_reply_alone(zone: Any, more: Any) 
     for direction in ("original", "reply"):
         if "zone" in zone.get(direction, {}):
             asked[direction] = {**asked.get(direction, {}), "zone": zone[direction]["zone"]}
-    foreseen = run(kernel, asked, check=True, state="absent")
+    predicted = run(kernel, asked, check=True, state="absent")
     assert kernel.snapshot() == before
     deleted = run(kernel, asked, state="absent")
-    assert {**deleted, "entry": 0} == {**foreseen, "entry": 0}
+    assert {**deleted, "entry": 0} == {**predicted, "entry": 0}
     assert deleted["operation"] == "deleted"
     assert deleted["before"]["original"]["source"] == FLOW["source"]
     assert [there.zone.number for there in kernel.connections] == [99]
@@ -331,9 +331,9 @@ def test_an_empty_list_clears_flags_in_place_and_of_the_other_direction_none() -
     ends = {"flags": ["window_scale", "sack_permitted", "be_liberal", "maxack_set"]}
     kernel = filled([{**TCP, "tcp": {"state": "established", "original": ends, "reply": ends}}])
     cleared = {**TCP, "tcp": {"original": {"flags": []}}}
-    foreseen = run(kernel, cleared, check=True)
+    predicted = run(kernel, cleared, check=True)
     assert kernel.connections[0].flags == [0x2B, 0x2B]
-    assert run(kernel, cleared)["operation"] == foreseen["operation"] == "updated"
+    assert run(kernel, cleared)["operation"] == predicted["operation"] == "updated"
     assert kernel.connections[0].flags == [0x20, 0x2B]
     assert run(kernel, cleared)["operation"] == "unchanged"
 
@@ -341,12 +341,12 @@ def test_an_empty_list_clears_flags_in_place_and_of_the_other_direction_none() -
 def test_tcp_that_is_created_without_flags_is_not_held_to_a_window_that_nobody_has_seen() -> None:
     kernel = Kernel()
     declared = {**TCP, "tcp": {"state": "established", "reply": {"flags": []}}}
-    foreseen = run(kernel, declared, check=True)
+    predicted = run(kernel, declared, check=True)
     created = run(kernel, declared)
     assert kernel.connections[0].flags == [2 | 8, 0]
-    assert foreseen["entry"]["tcp"]["original"]["flags"] == ["sack_permitted", "be_liberal"]
+    assert predicted["entry"]["tcp"]["original"]["flags"] == ["sack_permitted", "be_liberal"]
     assert created["entry"]["tcp"]["original"]["flags"] == ["sack_permitted", "be_liberal"]
-    assert created["diff"] == foreseen["diff"], "what is not declared is in no diff"
+    assert created["diff"] == predicted["diff"], "what is not declared is in no diff"
     assert "original" not in created["diff"]["after"]["tcp"]
 
 
@@ -767,8 +767,8 @@ def test_what_one_host_shows_another_takes() -> None:
     gathered = run(source, {**TCP, "mark": 7})["entry"]
     assert {"id", "use", "counters", "nat", "reply"} <= set(gathered)
     target = Kernel()
-    foreseen = run(target, gathered, check=True)["entry"]
-    assert not {"id", "use", "counters"} & set(foreseen), "these are of the other host"
+    predicted = run(target, gathered, check=True)["entry"]
+    assert not {"id", "use", "counters"} & set(predicted), "these are of the other host"
     assert run(target, gathered)["operation"] == "created"
     assert run(target, gathered)["operation"] == "unchanged"
     assert run(source, gathered)["operation"] == "unchanged"
@@ -790,8 +790,8 @@ def test_nothing_declared_as_nothing_is_no_change() -> None:
 
 def test_part_of_a_mark_on_creation_leaves_the_rest_zero() -> None:
     kernel = Kernel()
-    foreseen = run(kernel, {**UDP, "mark": "0x10/0xf0"}, check=True)
-    assert foreseen["entry"]["mark"] == 16
+    predicted = run(kernel, {**UDP, "mark": "0x10/0xf0"}, check=True)
+    assert predicted["entry"]["mark"] == 16
     assert run(kernel, {**UDP, "mark": "0x10/0xf0"})["entry"]["mark"] == 16
     kernel.connections[0].mark = 0x2F
     assert run(kernel, {**UDP, "mark": "0x10/0xf0"})["entry"]["mark"] == 0x1F

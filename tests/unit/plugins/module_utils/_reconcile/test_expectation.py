@@ -246,16 +246,16 @@ def test_twice_is_once_and_check_mode_foresees_it(others: list[Document], docume
     for other in others:
         run(kernel, other, replace=True)
     kernel.forget()
-    foreseen = run(kernel, document, check=True, replace=replace)
+    predicted = run(kernel, document, check=True, replace=replace)
     assert kernel.writes == []
     result = run(kernel, document, replace=replace)
-    assert {key: foreseen.get(key) for key in ("operation", "changes", "before", "diff", "msg")} == {
+    assert {key: predicted.get(key) for key in ("operation", "changes", "before", "diff", "msg")} == {
         key: result.get(key) for key in ("operation", "changes", "before", "diff", "msg")
     }
     if "msg" in result:
         assert not result["changed"]
         return
-    shown = {key: value for key, value in foreseen["expectation"].items() if key not in ("id", "timeout")}
+    shown = {key: value for key, value in predicted["expectation"].items() if key not in ("id", "timeout")}
     assert shown.items() <= result["expectation"].items()
     if "timeout" in document and result["operation"] == "created":
         assert result["expectation"]["timeout"] == document["timeout"]
@@ -470,10 +470,10 @@ def flushed(kernel: Kernel, match: Any, check: bool = False, limit: int = UNLIMI
 
 def test_just_those_that_match_are_flushed(several: ExpectingKernel) -> None:
     match = {"destination_port": "4001-4002"}
-    foreseen = flushed(several, match, check=True)
+    predicted = flushed(several, match, check=True)
     assert several.writes == []
     result = flushed(several, match)
-    assert result == foreseen
+    assert result == predicted
     assert (result["flushed"], result["gone"], sorted(ports(result["entries"]))) == (2, 0, [4001, 4002])
     assert result["diff"]["before"].splitlines() == [
         "expectation of tcp 192.0.2.21 -> 10.1.0.2:4001 (zone 5)",

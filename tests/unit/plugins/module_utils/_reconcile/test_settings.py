@@ -56,11 +56,11 @@ def namespace(tmp_path: Path) -> Namespace:
 
 def test_check_mode_foresees_and_writes_nothing(namespace: Namespace) -> None:
     declared = {"accounting": True, "timeouts": {"udp": 60}, "max": 262144, "persist": True}
-    foreseen = namespace.declare(check_mode=True, **declared)
+    predicted = namespace.declare(check_mode=True, **declared)
     assert namespace.values() == FILES
     assert list(namespace.etc.iterdir()) == []
     done = namespace.declare(**declared)
-    assert done == foreseen
+    assert done == predicted
     assert done["changed"]
     assert done["before"] == {"max": 262144, "buckets": 65536, "accounting": 0, "timeouts": {"udp": 30}}
     assert done["settings"] == {"max": 262144, "buckets": 65536, "accounting": 1, "timeouts": {"udp": 60}}
@@ -124,9 +124,9 @@ def test_thresholds_are_raised_together(namespace: Namespace) -> None:
     for name, value in (("high", 4), ("low", 3)):
         (namespace.proc / f"nf_conntrack_frag6_{name}_thresh").write_text(f"{value}\n")
     declared = {"frag6_low_thresh": 30, "frag6_high_thresh": 40}
-    foreseen = namespace.declare(check_mode=True, **declared)
+    predicted = namespace.declare(check_mode=True, **declared)
     done = namespace.declare(**declared)
-    assert done == foreseen
+    assert done == predicted
     assert [change["key"] for change in done["changes"]] == ["frag6_high_thresh", "frag6_low_thresh"]
 
 

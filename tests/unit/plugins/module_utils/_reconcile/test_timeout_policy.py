@@ -114,12 +114,12 @@ def run(kernel: Kernel, check_mode: bool = False, **given: Any) -> dict[str, Any
 
 
 def thrice(kernel: Kernel, **given: Any) -> dict[str, Any]:
-    """In check mode, really, and again: as foreseen, once, and nothing written by the others."""
+    """In check mode, really, and again: as predicted, once, and nothing written by the others."""
     del kernel.requests[:]
-    foreseen = run(kernel, check_mode=True, **given)
+    predicted = run(kernel, check_mode=True, **given)
     assert kernel.writes == []
     done = run(kernel, **given)
-    assert done == foreseen
+    assert done == predicted
     assert kernel.writes
     del kernel.requests[:]
     again = run(kernel, **given)
@@ -254,9 +254,9 @@ def losing(kernel: Kernel, lost: list[bool]) -> None:
 def test_an_answer_that_is_lost_is_made_good(kernel: Kernel, before: Any, declared: Any, carried_out: bool) -> None:
     if before is not None:
         run(kernel, **before)
-    foreseen = run(kernel, check_mode=True, **declared)
+    predicted = run(kernel, check_mode=True, **declared)
     losing(kernel, [carried_out])
-    assert run(kernel, **declared) == foreseen
+    assert run(kernel, **declared) == predicted
 
 
 def test_where_all_answers_are_lost_it_may_be_a_change(kernel: Kernel) -> None:

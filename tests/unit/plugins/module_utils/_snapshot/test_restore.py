@@ -166,9 +166,9 @@ def test_a_table_comes_back_as_it_was(folder: str, table: list[Document]) -> Non
     result = saved(kernel, path)
     assert result["snapshot"]["entries"] == len(kernel.connections)
     other = emptied(kernel)
-    foreseen = run(other, path, check=True)
+    predicted = run(other, path, check=True)
     done = run(other, path)
-    assert foreseen == done
+    assert predicted == done
     assert lasting(other) == lasting(kernel)
     assert numbers(done) == ({"created": len(kernel.connections)} if kernel.connections else {})
     assert done["changed"] == bool(kernel.connections)
@@ -186,11 +186,11 @@ def test_check_mode_says_what_a_run_does_to_what_is_there(
     saved(filled(table), path)
     kernel = filled(there)
     before = {connection.id: kernel._shown(connection) for connection in kernel.connections}
-    foreseen = run(kernel, path, check=True, on_existing=on_existing, replace=replace)
+    predicted = run(kernel, path, check=True, on_existing=on_existing, replace=replace)
     done = run(kernel, path, on_existing=on_existing, replace=replace)
-    assert foreseen["counts"] == done["counts"]
-    assert foreseen["diff"] == done["diff"]
-    assert [one["index"] for one in foreseen["failed_entries"]] == [one["index"] for one in done["failed_entries"]]
+    assert predicted["counts"] == done["counts"]
+    assert predicted["diff"] == done["diff"]
+    assert [one["index"] for one in predicted["failed_entries"]] == [one["index"] for one in done["failed_entries"]]
     if on_existing == "keep":
         after = {connection.id: kernel._shown(connection) for connection in kernel.connections}
         assert {number: after[number] for number in before} == before
@@ -216,8 +216,8 @@ def test_masters_come_before_their_children(path: str, direction: str) -> None:
         recorded = [dict(zip(block.keys, row)) for block in snapshot.blocks("entries") for row in block.rows]
     assert [record["original.source_port"] for record in recorded] == [1, 2, 3, 4]
     other = emptied(kernel)
-    foreseen = run(other, path, check=True)
-    assert numbers(foreseen) == numbers(run(other, path)) == {"created": 4}
+    predicted = run(other, path, check=True)
+    assert numbers(predicted) == numbers(run(other, path)) == {"created": 4}
     assert lasting(other) == lasting(kernel)
 
 
@@ -225,8 +225,8 @@ def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str)
     kernel = filled([declared(1), declared(2, master={"protocol": "tcp", **declared(1)["original"]}), declared(3)])
     saved(kernel, path, match={"source_port": [2, 3]})
     other = emptied(kernel)
-    foreseen, done = run(other, path, check=True), run(other, path)
-    assert foreseen["counts"] == done["counts"]
+    predicted, done = run(other, path, check=True), run(other, path)
+    assert predicted["counts"] == done["counts"]
     assert numbers(done) == {"created": 1, "failed": 1}
     assert "there is no entry with the tuple of its master" in done["failed_entries"][0]["msg"]
     assert done["failed_entries"][0]["entry"]["original"]["source_port"] == 2
@@ -312,9 +312,9 @@ def test_a_purge_takes_what_is_in_scope_and_not_in_the_snapshot(
     recorded = {there.key for there in snapshot.connections}
     doomed = {there.id for there in kernel.connections if there.id in in_scope and there.key not in recorded}
     before = {there.id for there in kernel.connections}
-    foreseen = run(kernel, path, check=True, scope=scope)
+    predicted = run(kernel, path, check=True, scope=scope)
     done = run(kernel, path, scope=scope)
-    assert (foreseen["counts"], foreseen["diff"]) == (done["counts"], done["diff"])
+    assert (predicted["counts"], predicted["diff"]) == (done["counts"], done["diff"])
     assert done["counts"]["deleted"] == len(doomed)
     assert before & {there.id for there in kernel.connections} == before - doomed
 
@@ -895,9 +895,9 @@ def test_update_changes_and_replace_replaces(path: str) -> None:
     done = run(kernel, path, on_existing="fail")
     assert numbers(done) == {"failed": 2}
     assert "is there already and differs in mark" in done["failed_entries"][0]["msg"]
-    foreseen = run(kernel, path, check=True, on_existing="update", replace=True)
+    predicted = run(kernel, path, check=True, on_existing="update", replace=True)
     done = run(kernel, path, on_existing="update", replace=True)
-    assert foreseen == done
+    assert predicted == done
     assert numbers(done) == {"updated": 1, "replaced": 1}
     assert done["diff"]["before"].startswith("tcp 10.0.0.1:1 -> 10.0.0.2:80: mark 9\n")
     assert done["diff"]["after"].startswith("tcp 10.0.0.1:1 -> 10.0.0.2:80: mark 1\n")

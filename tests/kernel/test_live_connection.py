@@ -10,6 +10,7 @@ the entry has the flag be_liberal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -73,7 +74,8 @@ def download(lab: Lab, gateway: Host) -> Iterator[socket.socket]:
 
     def serve() -> None:
         there = listener.accept()[0]
-        with there:
+        # Where the gateway has dropped packets, the client closes with data unread, which resets the connection.
+        with there, contextlib.suppress(ConnectionResetError, BrokenPipeError):
             while there.recv(1):
                 there.sendall(bytes(SIZE))
 

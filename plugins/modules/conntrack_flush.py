@@ -165,6 +165,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import LIMIT, REQUIRED_MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.stale import STALE, stale_of
 from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     REPORT_LIMIT,
@@ -182,9 +183,22 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     check_not_negative(module, "limit", "report_limit")
     labels = labels_of(module)
+    stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match)
     keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with Table() as table:
+        if stale:
+            from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
+                StaleDeletionPlan,
+                StaleFilter,
+            )
+
+            with StaleFilter(table, stale) as judge:
+                return flush(
+                    StaleDeletionPlan(table, judge, match, keep, params["report_limit"], params["limit"]),
+                    labels,
+                    module.check_mode,
+                )
         plan = PLANS[params["table"]](table, match, keep, params["report_limit"], params["limit"])
         return flush(plan, labels, module.check_mode)
 
@@ -196,6 +210,7 @@ def main() -> None:
             "table": {"type": "str", "choices": ["conntrack", "expect"], "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
+            **STALE,
             **LIMIT,
             **REPORT_LIMIT,
             **LABEL_MAP,

@@ -235,6 +235,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.stale import STALE, stale_of
 from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
 
 
@@ -253,9 +254,20 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     resource = resource_of(params["table"])
     match = match_of(module, labels, resource.parse_match)
     check_order(params["sort_by"], resource)
+    stale = stale_of(module)
     with Table() as table:
         entries = TABLES[params["table"]](table, match)
-        return collect(entries, params["sort_by"], params["reverse"], params["limit"], labels, resource)
+        order = params["sort_by"], params["reverse"], params["limit"]
+        if stale:
+            from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
+                JUDGED_ENTRIES,
+                StaleFilter,
+            )
+
+            with StaleFilter(table, stale) as judge:
+                found = collect(judge.iterate(entries), *order, labels, JUDGED_ENTRIES)
+            return {**found, "verdicts": judge.counts()}
+        return collect(entries, *order, labels, resource)
 
 
 def main() -> None:
@@ -270,6 +282,7 @@ def main() -> None:
             "sort_by": {"type": "str"},
             "reverse": {"type": "bool", "default": False},
             "limit": {"type": "int", "default": 1000},
+            **STALE,
             **LABEL_MAP,
             **NETNS,
         },

@@ -45,8 +45,8 @@ def asked_for(
 ) -> Match:
     """Return the match of the options `match` and `except`. Without both, it matches everything.
 
-    If there is an option `all`, either `match` or `all` is required. `parse` parses a match; by default, one of
-    entries. Raises `InvalidValue`.
+    If there is an option `all`, either `match` or `all` is required, unless `stale` selects entries. `parse` parses a
+    match; by default, one of entries. Raises `InvalidValue`.
     """
     from ..client.errors import InvalidValue
     from ..client.match.match import EVERYTHING, parse_match
@@ -59,7 +59,7 @@ def asked_for(
     if "all" in params:
         if params["all"] and not everything:
             raise InvalidValue("all", "match is given too; write one of them")
-        if everything and not params["all"]:
+        if everything and not params["all"] and not params.get("stale"):
             raise InvalidValue("match", "is missing; write which entries, or all: true for every one")
     match = EVERYTHING if everything else parse(params["match"], labels, "match")
     if params["except"] != _NONE:

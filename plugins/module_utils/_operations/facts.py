@@ -27,6 +27,8 @@ SUBSETS = (
     "timeout_policies",
     "capabilities",
 )
+#: Subsets that only their own name selects.
+ON_REQUEST = ("stale",)
 
 
 def chosen(gather_subset: Sequence[str]) -> set[str]:
@@ -40,9 +42,10 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
     unwanted: set[str] = set()
     for name in gather_subset:
         bare = name[1:] if name.startswith("!") else name
-        if bare not in ("all", *SUBSETS):
+        if bare not in ("all", *SUBSETS, *ON_REQUEST):
+            known = ", ".join((*SUBSETS, *ON_REQUEST))
             raise InvalidValue(
-                "gather_subset", f"{quoted(name)} is no subset; write all, {', '.join(SUBSETS)}, or one of them after !"
+                "gather_subset", f"{quoted(name)} is no subset; write all, {known}, or one of them after !"
             )
         names = set(SUBSETS) if bare == "all" else {bare}
         if name.startswith("!"):
@@ -76,6 +79,8 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
         from ..client.probe import probe
 
         facts["capabilities"] = probe()
+    if "stale" in subsets:
+        facts["stale"] = _stale(table, match, most)
     return facts
 
 
@@ -149,6 +154,15 @@ def _expectations(table: Table) -> Document:
         "max": _setting("expect_max"),
         "by_helper": dict(sorted(helpers.items())),
     }
+
+
+def _stale(table: Table, match: Match, most: int) -> Document:
+    from .stale import StaleFilter
+
+    with StaleFilter(table, ()) as judge:
+        for _selected in judge.iterate(table.dump(where=match.where)):
+            pass
+    return {"verdicts": judge.counts(), "rules": judge.counts_by_rule(most)}
 
 
 def _timeout_policies(table: Table) -> list[Document] | None:

@@ -21,7 +21,7 @@ from ..client.host.ssh_session import TcpConnection, match_connections
 from ..client.match.expression import prepared
 from ..client.match.match import Match
 from ..client.table import UNLIMITED, Table, retry_lost_delete
-from .resource import resource_of
+from .resource import Resource, resource_of
 
 if TYPE_CHECKING:
     from ..client.codec.layout import MessageLayout
@@ -60,6 +60,14 @@ class DeletionPlan(Visitor):
         self._table = table
         self._kept = prepared(match_connections(keep))
         self._is_kept = self._kept.compile()
+
+    def resource(self) -> Resource:
+        """Return how to name and to show the entries."""
+        return resource_of(self.table_name)
+
+    def results(self) -> Document:
+        """Return the results that only this kind of plan has."""
+        return {}
 
     def total(self) -> int:
         """Return the number of entries in the table, whether or not they match."""
@@ -194,7 +202,7 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
     Raises `FlushFailed` if more entries than the limit match, before any deletion; if the kernel refused a deletion,
     after all others; and if reading the table fails after the first deletion or refusal.
     """
-    progress, resource, counted = DeletionProgress(plan), resource_of(plan.table_name), 0
+    progress, resource, counted = DeletionProgress(plan), plan.resource(), 0
 
     def result(**more: Any) -> Document:
         return {
@@ -206,6 +214,7 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
             "total": max(counted, plan.count + plan.kept),
             "entries": resource.to_documents(plan.shown, labels),
             "method": METHOD,
+            **plan.results(),
             **more,
         }
 

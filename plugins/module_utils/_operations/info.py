@@ -62,13 +62,13 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
 
     Raises `InvalidValue` for any other name.
     """
-    if name in ("bytes", "packets") and resource is ENTRIES:
+    if name in ("bytes", "packets") and resource.rows is ENTRIES.rows:
         return _total(name)
-    if resource is ENTRIES and name in _TRANSLATED:
+    if resource.rows is ENTRIES.rows and name in _TRANSLATED:
         return _translation(*name.split(".")[1:])
     key = f"{resource.prefix}.protocol" if name == "protocol" else name
     if key != "family" and (key in _UNSEEN or all(row.key != key for row in resource.rows)):
-        more = ", mark, bytes or packets" if resource is ENTRIES else " or helper"
+        more = ", mark, bytes or packets" if resource.rows is ENTRIES.rows else " or helper"
         raise InvalidValue(
             "sort_by",
             f"{quoted(name)} is no key to sort by; write one such as timeout, {resource.prefix}.source, "
@@ -84,7 +84,7 @@ def check_order(sort_by: str | None, resource: Resource = ENTRIES) -> None:
         return
     sort_key(sort_by, resource)
     need = _NEEDS.get(sort_by.partition(".")[0])
-    if need is not None and resource is ENTRIES:
+    if need is not None and resource.rows is ENTRIES.rows:
         from ..client.host.sysctl import check_recorded
 
         check_recorded(frozenset({need}), "sort_by")

@@ -61,7 +61,7 @@ class DumpInterrupted(ConntrackError):
     """The table changed during a dump, and entries may be missing. Dump again."""
 
 
-_OPENING = "opening a netfilter netlink socket"
+_OPENING = "opening a netlink socket"
 
 
 class NetlinkTransport:
@@ -69,7 +69,7 @@ class NetlinkTransport:
 
     `program` is a BPF program, an array of struct sock_filter. It is attached before the multicast `groups` are joined,
     so that all messages are filtered. `receive_buffer` is in bytes. Above net.core.rmem_max, it requires CAP_NET_ADMIN
-    in the initial user namespace.
+    in the initial user namespace. `protocol` is a netlink protocol such as NETLINK_NETFILTER.
     """
 
     def __init__(
@@ -78,11 +78,10 @@ class NetlinkTransport:
         receive_buffer: int | None = None,
         groups: Iterable[int] = (),
         program: bytes = b"",
+        protocol: int = uapi.NETLINK_NETFILTER,
     ) -> None:
         try:
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER
-            )
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         except AttributeError as error:  # not Linux
             raise Unavailable(_OPENING, errno.EPROTONOSUPPORT) from error
         except OSError as error:
@@ -166,6 +165,16 @@ class NetlinkTransport:
                 raise OSError(errno.EMSGSIZE, "datagram longer than the buffer")
             if sender[0] == 0:
                 return bytes(memoryview(self._buffer)[:size])
+
+    def pending(self) -> Iterator[bytes]:
+        """Yield the datagrams that have arrived, without waiting. Raises `OSError` as `receive` does."""
+        receive, buffer, dont_wait = self._socket.recv_into, self._buffer, int(socket.MSG_DONTWAIT)
+        while True:
+            try:
+                size = receive(buffer, 0, dont_wait)
+            except BlockingIOError:
+                return
+            yield bytes(memoryview(buffer)[:size])
 
     def _discard(self) -> None:
         """Empty the receive buffer. Until it is empty, the kernel silently drops messages."""
@@ -390,6 +399,16 @@ class NetlinkSocket:
                 self._datagrams.send(frame(Message(uapi.NLMSG_NOOP, 0, b""), sequence, uapi.NLM_F_ACK))
 
         return prefetch(fetch, _may_end_dump, wake)
+
+    def exchange(self, frames: bytes, first: int, last: int) -> Iterator[tuple[int, Message]]:
+        """Send framed requests, and yield (sequence, message) for each answer to those numbered `first` to `last`.
+
+        The caller stops at the last answer. Raises `KernelError` if they could not be sent, and `OSError` and
+        `MalformedMessage` while waiting.
+        """
+        with self._busy:
+            self._send(frames)
+            yield from self._receive(first, last)
 
     def _receive(self, first: int, last: int) -> Iterator[tuple[int, Message]]:
         """Yield (sequence, message) for each answer to the requests numbered `first` to `last`."""

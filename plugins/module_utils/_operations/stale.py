@@ -1,0 +1,171 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Select the entries that the current rules, addresses and routes would treat differently, and say why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
+
+from ..client.codec.codec import Values
+from ..client.dump.scan import Action
+from ..client.entry.entry import Entry
+from ..client.entry.labels import LabelMap
+from ..client.errors import NotFound
+from ..client.host.ssh_session import TcpConnection
+from ..client.match.match import Match
+from ..client.reevaluate.evaluator import VERDICTS, Judgement, Reevaluation
+from ..client.table import UNLIMITED, Table
+from .flush import DeletionPlan
+from .resource import ENTRIES, Resource
+
+if TYPE_CHECKING:
+    from ..client.codec.layout import MessageLayout
+    from ..client.entry.nested import Document
+
+#: Entries that are judged together.
+_BATCH = 2048
+
+
+class JudgedEntry(Dict[str, Any]):
+    """An entry with its judgement."""
+
+    judgement: Judgement
+
+
+class StaleFilter:
+    """Judges the entries of a table. `select` returns those whose verdict is one of `wanted`.
+
+    `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by rule. Raises the errors
+    of `Reevaluation`.
+    """
+
+    def __init__(self, table: Table, wanted: Sequence[str]) -> None:
+        self._table = table
+        self._wanted = frozenset(wanted)
+        self.verdicts: Counter[str] = Counter()
+        self.rules: Counter[tuple[str, Any]] = Counter()
+        self._reevaluation = Reevaluation(self._master)
+
+    def __enter__(self) -> StaleFilter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._reevaluation.close()
+
+    def _master(self, entry: Mapping[str, Any]) -> Entry | None:
+        try:
+            return self._table.find_by_tuple(entry, "master")
+        except NotFound:
+            return None
+
+    def select(self, entries: Sequence[Entry]) -> list[JudgedEntry]:
+        """Judge entries, and return those that are wanted."""
+        selected: list[JudgedEntry] = []
+        for entry, judgement in zip(entries, self._reevaluation.judge(entries)):
+            self.verdicts[judgement.verdict] += 1
+            if judgement.rule is not None or judgement.reason:
+                self.rules[judgement.verdict, judgement.rule] += 1
+            if judgement.verdict in self._wanted:
+                judged = JudgedEntry(entry)
+                judged.judgement = judgement
+                selected.append(judged)
+        return selected
+
+    def iterate(self, entries: Iterable[Entry]) -> Iterator[JudgedEntry]:
+        """Yield the entries that are wanted. Reads some thousand entries ahead."""
+        batch: list[Entry] = []
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) >= _BATCH:
+                yield from self.select(batch)
+                batch.clear()
+        yield from self.select(batch)
+
+    def counts(self) -> Document:
+        """Return the number of judged entries by verdict."""
+        return {verdict: self.verdicts[verdict] for verdict in VERDICTS}
+
+    def counts_by_rule(self, most: int) -> list[Document]:
+        """Return the rules that decide, with the number of entries, the highest first."""
+        ranked = sorted(self.rules.items(), key=lambda item: (-item[1], str(item[0])))
+        return [
+            {"verdict": verdict, "rule": None if rule is None else rule.document(), "entries": number}
+            for (verdict, rule), number in ranked[:most]
+        ]
+
+
+def to_documents(entries: Sequence[Mapping[str, Any]], labels: LabelMap) -> list[Document]:
+    """Return the documents of judged entries: those of entries, with `verdict`, `expected` and `rule`."""
+    documents = ENTRIES.to_documents(entries, labels)
+    for document, entry in zip(documents, entries):
+        judgement = entry.judgement  # type: ignore[attr-defined]
+        document["verdict"] = judgement.verdict
+        document["expected"] = _translation(judgement, labels)
+        document["rule"] = None if judgement.rule is None else judgement.rule.document()
+    return documents
+
+
+def _translation(judgement: Judgement, labels: LabelMap) -> Document | None:
+    """Return the translation that the current rules would give, None if they would not let the flow begin."""
+    if judgement.expected is None:
+        return None
+    (document,) = ENTRIES.to_documents([judgement.expected], labels)
+    translation: Document = document.get("nat", {})
+    return translation
+
+
+#: Entries with their judgements as a resource.
+JUDGED_ENTRIES: Resource = ENTRIES._replace(to_documents=to_documents)
+
+
+class StaleDeletionPlan(DeletionPlan):
+    """The entries to delete: those of a `DeletionPlan` whose verdict is wanted."""
+
+    def __init__(
+        self,
+        table: Table,
+        stale: StaleFilter,
+        match: Match,
+        keep: frozenset[TcpConnection] = frozenset(),
+        report_limit: int = 100,
+        limit: int = UNLIMITED,
+    ) -> None:
+        super().__init__(table, match, keep, report_limit, limit)
+        self._stale = stale
+        self._waiting: list[Entry] = []
+
+    def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
+        """Find the entries, and call `between` after each batch that was judged."""
+        self._most = 0 if check_mode else self.limit
+        self._requests = self._table.delete_requests()
+
+        def judge() -> None:
+            if len(self._waiting) >= _BATCH:
+                self._judge()
+                if between is not None:
+                    between()
+
+        self._table.scan(self, self.match.where, between=judge)
+        self._judge()
+
+    def _judge(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for entry in self._stale.select(waiting):
+            super().add(entry)
+
+    def on(self, layout: MessageLayout) -> Action:
+        entry = layout.entry
+        return lambda datagram, start, message: self.add(entry(datagram, start))
+
+    def add(self, entry: Values) -> None:
+        if self._is_kept(entry):
+            self.kept += 1
+        else:
+            self._waiting.append(entry)
+
+    def resource(self) -> Resource:
+        return JUDGED_ENTRIES
+
+    def results(self) -> Document:
+        return {"verdicts": self._stale.counts()}

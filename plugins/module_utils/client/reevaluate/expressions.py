@@ -1,0 +1,452 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rewrite the expressions of a rule so that replayed packets are judged as first packets of real flows would be.
+
+Rules are copied as the kernel dumps them, with three kinds of exceptions:
+
+- Expressions without influence on the verdict, such as counters, logs and the offload of flows, are left out.
+- Some conditions depend on the moment, on the sender, on chance, or on parts of a packet that the table does not know:
+  a rate limit, a user id, a MAC address. Such a condition becomes a test of the packet's control word: it holds if the
+  word has the number of the rule. In front of the rule comes a marker, with the other conditions of the rule, that
+  switches tracing on. So the trace shows which packets get there, and both outcomes can be replayed.
+- Some effects are unknown, such as the verdict of a program that a queue asks. Such a rule becomes a marker alone.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nft_*.c, net/netfilter/xt_*.c, nft(8).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Iterator, NamedTuple
+
+from ..netlink.message import attribute, attributes, nested
+from . import numbers as n
+from .network import attributes_of
+
+_U32 = struct.Struct(">I")
+_CONTROL = struct.Struct("=H")
+
+#: Bits of the control word. `ALWAYS` is always set, because the kernel replaces an IPv4 identification of 0.
+TRACED, ALWAYS, NUMBER = 0x8000, 0x4000, 0x3FFF
+#: The highest number of a rule that is replayed with both outcomes.
+MAX_NUMBER = NUMBER
+
+#: Expressions that continue with the next one whatever they do.
+_WITHOUT_INFLUENCE = frozenset({"counter", "log", "last", "flow_offload", "dup"})
+#: Conditions that depend on the moment, on the sender or on chance.
+_UNDECIDABLE = frozenset({"limit", "quota", "connlimit", "socket", "osf", "numgen", "xfrm", "tunnel", "inner"})
+#: Effects whose outcome cannot be known.
+_UNKNOWN = frozenset({"queue", "synproxy", "tproxy", "fwd"})
+_EFFECTS = frozenset({"reject", "notrack"})
+
+_DECIDABLE_META = frozenset(
+    {
+        *(n.NFT_META_PROTOCOL, n.NFT_META_MARK, n.NFT_META_IIF, n.NFT_META_OIF, n.NFT_META_IIFNAME),
+        *(n.NFT_META_OIFNAME, n.NFT_META_NFPROTO, n.NFT_META_L4PROTO, n.NFT_META_PKTTYPE, n.NFT_META_NFTRACE),
+        *(n.NFT_META_IIFGROUP, n.NFT_META_OIFGROUP),
+    }
+)
+_META_WITHOUT_INFLUENCE = frozenset({n.NFT_META_NFTRACE, n.NFT_META_PRIORITY, n.NFT_META_SECMARK})
+_UNDECIDABLE_CT = frozenset({n.NFT_CT_PKTS, n.NFT_CT_BYTES, n.NFT_CT_AVGPKT, n.NFT_CT_ID, n.NFT_CT_SECMARK})
+_CT_WITHOUT_INFLUENCE = frozenset({n.NFT_CT_EVENTMASK, n.NFT_CT_SECMARK})
+
+#: Bytes of the network header that follow from the table: for IPv4 version, header length, fragment, protocol and
+#: addresses; for IPv6 next header and addresses.
+_KNOWN_IPV4 = frozenset({0, 6, 7, 9, *range(12, 20)})
+_KNOWN_IPV6 = frozenset({6, *range(8, 40)})
+#: Bytes of the transport header that are known: ports or ICMP type and code, ICMP id, TCP data offset and flags.
+_KNOWN_TRANSPORT = frozenset({0, 1, 2, 3})
+_KNOWN_ICMP = frozenset({0, 1, 4, 5})
+_KNOWN_TCP = frozenset({0, 1, 2, 3, 12, 13})
+
+#: Matches of x_tables that follow from the first packet, the routes and the ruleset.
+_DECIDABLE_MATCHES = frozenset(
+    "tcp udp udplite icmp icmp6 sctp dccp multiport addrtype conntrack state ctstatus mark connmark connlabel comment "
+    "iprange rpfilter pkttype helper devgroup cgroup2 esp ah".split()
+) - {"cgroup2"}
+_TARGETS_WITHOUT_INFLUENCE = frozenset(
+    "LOG NFLOG ULOG TRACE CHECKSUM TCPMSS TCPOPTSTRIP CLASSIFY IDLETIMER LED AUDIT SECMARK CONNSECMARK TTL HL RATEEST "
+    "TEE DSCP TOS ECN HMARK".split()
+)
+_KNOWN_TARGETS = frozenset(
+    "DNAT SNAT MASQUERADE REDIRECT NETMAP MARK CONNMARK REJECT CT NOTRACK ACCEPT DROP RETURN ERROR standard".split()
+)
+
+
+class Rewritten(NamedTuple):
+    """The rules that stand for one rule: each is its expressions as the kernel takes them.
+
+    `marker` is None if the rule is decidable. `reason` says why it is not. `rules` are the rules themselves; they are
+    empty if the rule has no influence or if its effect is unknown.
+    """
+
+    rules: tuple[bytes, ...]
+    markers: tuple[bytes, ...] = ()
+    reason: str = ""
+    outcome_is_unknown: bool = False
+
+
+class _Expression(NamedTuple):
+    name: str
+    data: dict[int, bytes]
+    raw: bytes
+
+
+def expression(name: str, *parts: bytes) -> bytes:
+    """Return an expression as an element of a rule's list."""
+    data = nested(n.NFTA_EXPR_DATA, b"".join(parts))
+    return nested(n.NFTA_LIST_ELEM, attribute(n.NFTA_EXPR_NAME, name.encode() + b"\0") + data)
+
+
+def u32(number: int, value: int) -> bytes:
+    """Return an attribute of 32 bits in network order."""
+    return attribute(number, _U32.pack(value & 0xFFFFFFFF))
+
+
+def value(number: int, data: bytes) -> bytes:
+    """Return an attribute with a value for a comparison."""
+    return nested(number, attribute(n.NFTA_DATA_VALUE, data))
+
+
+def load_control(family: int, register: int) -> bytes:
+    """Return the expression that loads the control word of an IPv4 or IPv6 packet."""
+    return expression(
+        "payload",
+        u32(n.NFTA_PAYLOAD_DREG, register),
+        u32(n.NFTA_PAYLOAD_BASE, n.NFT_PAYLOAD_NETWORK_HEADER),
+        u32(n.NFTA_PAYLOAD_OFFSET, 4 if family == n.NFPROTO_IPV4 else 2),
+        u32(n.NFTA_PAYLOAD_LEN, _CONTROL.size),
+    )
+
+
+def control_test(family: int, mask: int, expected: int) -> bytes:
+    """Return the expressions of a test that the control word has these bits under a mask."""
+    return (
+        load_control(family, n.NFT_REG_1)
+        + expression(
+            "bitwise",
+            u32(n.NFTA_BITWISE_SREG, n.NFT_REG_1),
+            u32(n.NFTA_BITWISE_DREG, n.NFT_REG_1),
+            u32(n.NFTA_BITWISE_LEN, _CONTROL.size),
+            value(n.NFTA_BITWISE_MASK, _CONTROL.pack(mask)),
+            value(n.NFTA_BITWISE_XOR, bytes(_CONTROL.size)),
+        )
+        + expression(
+            "cmp",
+            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
+            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
+            value(n.NFTA_CMP_DATA, _CONTROL.pack(expected)),
+        )
+    )
+
+
+def family_test(family: int) -> bytes:
+    """Return the expressions of a test that a packet of an inet table is of IPv4 or IPv6."""
+    return expression(
+        "meta", u32(n.NFTA_META_DREG, n.NFT_REG_1), u32(n.NFTA_META_KEY, n.NFT_META_NFPROTO)
+    ) + expression(
+        "cmp",
+        u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
+        u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
+        value(n.NFTA_CMP_DATA, bytes([family])),
+    )
+
+
+def trace_on() -> bytes:
+    """Return the expressions that switch tracing on for a packet."""
+    one = value(n.NFTA_IMMEDIATE_DATA, b"\1")
+    return expression("immediate", u32(n.NFTA_IMMEDIATE_DREG, n.NFT_REG_1), one) + expression(
+        "meta", u32(n.NFTA_META_SREG, n.NFT_REG_1), u32(n.NFTA_META_KEY, n.NFT_META_NFTRACE)
+    )
+
+
+def expressions_of(data: bytes) -> Iterator[tuple[str, dict[int, bytes], bytes]]:
+    """Yield name, data and bytes of each expression in the list of a rule. Raises `MalformedMessage`."""
+    for _number, start, end in attributes(data, 0, len(data)):
+        parsed = attributes_of(data[start:end], 0)
+        name = parsed.get(n.NFTA_EXPR_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
+        yield name, attributes_of(parsed.get(n.NFTA_EXPR_DATA, b""), 0), data[start - 4 : end + 3 & ~3]
+
+
+class Rewriter:
+    """Rewrites the rules of one ruleset. `limiting_sets` are the (family, table, name) of sets that limit rates."""
+
+    def __init__(self, limiting_sets: frozenset[tuple[int, str, str]] = frozenset()) -> None:
+        self._limiting_sets = limiting_sets
+
+    def rewrite(self, family: int, table: str, data: bytes, number: int) -> Rewritten:
+        """Return the rules that stand for the one with these expressions, whose number is that of its marker."""
+        reader = _Reader(family, table, self._limiting_sets)
+        for name, parsed, raw in expressions_of(data):
+            reader.read(_Expression(name, parsed, raw))
+        if not reader.reasons:
+            return Rewritten((b"".join(raw for raw, _effect in reader.kept),) if reader.has_effect() else ())
+        if not reader.outcome_is_unknown and not reader.has_effect():
+            return Rewritten(())
+        reason = ", ".join(dict.fromkeys(reader.reasons))
+        conditions = b"".join(raw for raw, effect in reader.kept if not effect)
+        families = (n.NFPROTO_IPV4, n.NFPROTO_IPV6) if family == n.NFPROTO_INET else (family,)
+        if families[0] not in (n.NFPROTO_IPV4, n.NFPROTO_IPV6) or number > MAX_NUMBER or reader.outcome_is_unknown:
+            return Rewritten((), (conditions + trace_on(),), reason, True)
+        rules = tuple(
+            (family_test(each) if len(families) > 1 else b"")
+            + control_test(each, NUMBER, number)
+            + b"".join(raw for raw, _effect in reader.kept)
+            for each in families
+        )
+        return Rewritten(rules, (conditions + trace_on(),), reason)
+
+
+class _Reader:
+    """Reads the expressions of a rule in order, with the registers whose values are not known."""
+
+    def __init__(self, family: int, table: str, limiting_sets: frozenset[tuple[int, str, str]]) -> None:
+        self._family = family
+        self._table = table
+        self._limiting_sets = limiting_sets
+        self._unknown: set[int] = set()
+        #: The expressions that stay, and whether each has an effect.
+        self.kept: list[tuple[bytes, bool]] = []
+        self.reasons: list[str] = []
+        self.outcome_is_unknown = False
+
+    def has_effect(self) -> bool:
+        return any(effect for _raw, effect in self.kept)
+
+    def read(self, one: _Expression) -> None:
+        if one.name in _WITHOUT_INFLUENCE:
+            return
+        if one.name in _UNKNOWN:
+            self._unknown_effect(one.name)
+        elif one.name in _UNDECIDABLE:
+            self._condition_unknown(one.name, one.data.get(n.NFTA_NG_DREG) if one.name == "numgen" else None)
+        else:
+            getattr(self, f"_read_{one.name}", self._read_other)(one)
+
+    def _keep(self, one: _Expression, effect: bool = False) -> None:
+        self.kept.append((one.raw, effect))
+
+    def _unknown_effect(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.outcome_is_unknown = True
+
+    def _condition_unknown(self, reason: str, register: bytes | None = None) -> None:
+        self.reasons.append(reason)
+        if register is not None:
+            self._unknown |= _registers(register)
+
+    def _loaded(self, one: _Expression, register: int) -> None:
+        """Keep an expression that loads a register with a known value."""
+        if register in one.data:
+            self._unknown -= _registers(one.data[register])
+        self._keep(one)
+
+    def _is_unknown(self, one: _Expression, *registers: int) -> bool:
+        return any(register in one.data and _registers(one.data[register]) & self._unknown for register in registers)
+
+    def _read_other(self, one: _Expression) -> None:
+        if one.name in _EFFECTS:
+            self._keep(one, True)
+        else:
+            self._unknown_effect(one.name)
+
+    def _read_payload(self, one: _Expression) -> None:
+        if n.NFTA_PAYLOAD_SREG in one.data:
+            self._keep(one, True)
+            return
+        base, start, size = (
+            _U32.unpack(one.data[number])[0]
+            for number in (n.NFTA_PAYLOAD_BASE, n.NFTA_PAYLOAD_OFFSET, n.NFTA_PAYLOAD_LEN)
+        )
+        places = set(range(start, start + size))
+        if base == n.NFT_PAYLOAD_NETWORK_HEADER:
+            known = {n.NFPROTO_IPV4: _KNOWN_IPV4, n.NFPROTO_IPV6: _KNOWN_IPV6}.get(self._family)
+            decidable = places <= known if known is not None else places <= _KNOWN_IPV4 or places <= _KNOWN_IPV6
+        elif base == n.NFT_PAYLOAD_TRANSPORT_HEADER:
+            decidable = places <= _KNOWN_TRANSPORT or places <= _KNOWN_ICMP or places <= _KNOWN_TCP
+        else:
+            decidable = False
+        if decidable:
+            self._loaded(one, n.NFTA_PAYLOAD_DREG)
+        else:
+            what = {0: "link-layer header", 1: "network header", 2: "transport header"}.get(base, "payload")
+            self._condition_unknown(what, one.data[n.NFTA_PAYLOAD_DREG])
+
+    def _read_meta(self, one: _Expression) -> None:
+        key = _U32.unpack(one.data[n.NFTA_META_KEY])[0]
+        if n.NFTA_META_SREG in one.data:
+            if key in _META_WITHOUT_INFLUENCE:
+                return
+            if self._is_unknown(one, n.NFTA_META_SREG):
+                self._unknown_effect("value of unknown origin")
+            else:
+                self._keep(one, True)
+        elif key in _DECIDABLE_META:
+            self._loaded(one, n.NFTA_META_DREG)
+        else:
+            self._condition_unknown(_META_NAMES.get(key, f"meta key {key}"), one.data[n.NFTA_META_DREG])
+
+    def _read_ct(self, one: _Expression) -> None:
+        key = _U32.unpack(one.data[n.NFTA_CT_KEY])[0]
+        if n.NFTA_CT_SREG in one.data:
+            if key in _CT_WITHOUT_INFLUENCE:
+                return
+            if self._is_unknown(one, n.NFTA_CT_SREG):
+                self._unknown_effect("value of unknown origin")
+            else:
+                self._keep(one, True)
+        elif key in _UNDECIDABLE_CT:
+            self._condition_unknown("counters of the connection", one.data[n.NFTA_CT_DREG])
+        else:
+            self._loaded(one, n.NFTA_CT_DREG)
+
+    def _read_exthdr(self, one: _Expression) -> None:
+        operation = _U32.unpack(one.data[n.NFTA_EXTHDR_OP])[0] if n.NFTA_EXTHDR_OP in one.data else 0
+        if n.NFTA_EXTHDR_SREG in one.data:
+            return
+        if operation in (n.NFT_EXTHDR_OP_IPV6, n.NFT_EXTHDR_OP_SCTP):
+            self._loaded(one, n.NFTA_EXTHDR_DREG)
+        else:
+            self._condition_unknown("option of the packet", one.data.get(n.NFTA_EXTHDR_DREG))
+
+    def _read_hash(self, one: _Expression) -> None:
+        kind = _U32.unpack(one.data[n.NFTA_HASH_TYPE])[0] if n.NFTA_HASH_TYPE in one.data else n.NFT_HASH_JENKINS
+        if kind == n.NFT_HASH_JENKINS and n.NFTA_HASH_SEED in one.data and not self._is_unknown(one, n.NFTA_HASH_SREG):
+            self._loaded(one, n.NFTA_HASH_DREG)
+        else:
+            self._condition_unknown("hash with a random seed", one.data[n.NFTA_HASH_DREG])
+
+    def _read_rt(self, one: _Expression) -> None:
+        self._loaded(one, n.NFTA_RT_DREG)
+
+    def _read_fib(self, one: _Expression) -> None:
+        self._loaded(one, n.NFTA_FIB_DREG)
+
+    def _read_cmp(self, one: _Expression) -> None:
+        self._compare(one, n.NFTA_CMP_SREG)
+
+    def _read_range(self, one: _Expression) -> None:
+        self._compare(one, n.NFTA_RANGE_SREG)
+
+    def _compare(self, one: _Expression, register: int) -> None:
+        """Keep a comparison of a known value. That of an unknown one is a part of its undecidable condition."""
+        if not self._is_unknown(one, register):
+            self._keep(one)
+
+    def _read_bitwise(self, one: _Expression) -> None:
+        self._convert(one, (n.NFTA_BITWISE_SREG, n.NFTA_BITWISE_SREG2), n.NFTA_BITWISE_DREG)
+
+    def _read_byteorder(self, one: _Expression) -> None:
+        self._convert(one, (n.NFTA_BYTEORDER_SREG,), n.NFTA_BYTEORDER_DREG)
+
+    def _convert(self, one: _Expression, sources: tuple[int, ...], register: int) -> None:
+        if self._is_unknown(one, *sources):
+            self._unknown |= _registers(one.data[register])
+        else:
+            self._loaded(one, register)
+
+    def _read_immediate(self, one: _Expression) -> None:
+        register = _U32.unpack(one.data[n.NFTA_IMMEDIATE_DREG])[0]
+        self._unknown -= _registers(one.data[n.NFTA_IMMEDIATE_DREG])
+        self._keep(one, register == n.NFT_REG_VERDICT)
+
+    def _read_lookup(self, one: _Expression) -> None:
+        name = one.data[n.NFTA_LOOKUP_SET].rstrip(b"\0").decode("utf-8", "surrogateescape")
+        verdict = n.NFTA_LOOKUP_DREG in one.data and not any(one.data[n.NFTA_LOOKUP_DREG])
+        # A key may reach over the registers behind the first one
+        if self._unknown and max(self._unknown) >= min(_registers(one.data[n.NFTA_LOOKUP_SREG])):
+            if verdict:
+                self._unknown_effect("verdict map with an unknown key")
+            elif n.NFTA_LOOKUP_DREG in one.data:
+                self._unknown |= _registers(one.data[n.NFTA_LOOKUP_DREG])
+        elif (self._family, self._table, name) in self._limiting_sets:
+            if verdict:
+                self._unknown_effect("set with limits")
+            else:
+                self._condition_unknown("set with limits", one.data.get(n.NFTA_LOOKUP_DREG))
+        elif verdict:
+            self._keep(one, True)
+        else:
+            self._loaded(one, n.NFTA_LOOKUP_DREG)
+
+    def _read_dynset(self, one: _Expression) -> None:
+        """An update of a set that is allowed to fail only for its statements, such as a limit."""
+        inner = [one.data[number] for number in (n.NFTA_DYNSET_EXPR, n.NFTA_DYNSET_EXPRESSIONS) if number in one.data]
+        if any(b"limit" in data or b"quota" in data for data in inner):
+            self._condition_unknown("dynamic set with limits")
+
+    def _read_objref(self, one: _Expression) -> None:
+        kind = _U32.unpack(one.data[n.NFTA_OBJREF_IMM_TYPE])[0] if n.NFTA_OBJREF_IMM_TYPE in one.data else None
+        if kind in (n.NFT_OBJECT_COUNTER, n.NFT_OBJECT_SECMARK):
+            return
+        if kind in (n.NFT_OBJECT_QUOTA, n.NFT_OBJECT_LIMIT, n.NFT_OBJECT_CONNLIMIT):
+            self._condition_unknown("limit")
+        elif kind == n.NFT_OBJECT_SYNPROXY:
+            self._unknown_effect("synproxy")
+        elif self._is_unknown(one, n.NFTA_OBJREF_SET_SREG):
+            self._unknown_effect("map of objects with an unknown key")
+        else:
+            self._keep(one, True)
+
+    def _read_nat(self, one: _Expression) -> None:
+        self._effect(one, n.NFTA_NAT_REGISTERS)
+
+    def _read_masq(self, one: _Expression) -> None:
+        self._effect(one, n.NFTA_MASQ_REGISTERS)
+
+    def _read_redir(self, one: _Expression) -> None:
+        self._effect(one, n.NFTA_REDIR_REGISTERS)
+
+    def _effect(self, one: _Expression, registers: tuple[int, ...]) -> None:
+        if self._is_unknown(one, *registers):
+            self._unknown_effect("translation to one of several addresses")
+        else:
+            self._keep(one, True)
+
+    def _read_match(self, one: _Expression) -> None:
+        name = one.data[n.NFTA_MATCH_NAME].rstrip(b"\0").decode("ascii", "replace")
+        if name in _DECIDABLE_MATCHES:
+            self._keep(one)
+        else:
+            self._condition_unknown(name)
+
+    def _read_target(self, one: _Expression) -> None:
+        name = one.data[n.NFTA_TARGET_NAME].rstrip(b"\0").decode("ascii", "replace")
+        if name in _TARGETS_WITHOUT_INFLUENCE:
+            return
+        if name in _KNOWN_TARGETS:
+            self._keep(one, True)
+        else:
+            self._unknown_effect(name)
+
+
+_META_NAMES = {
+    0: "length of the packet",
+    2: "priority",
+    8: "type of the link",
+    9: "type of the link",
+    10: "user id",
+    11: "group id",
+    13: "realm",
+    14: "security mark",
+    20: "CPU",
+    23: "cgroup",
+    24: "random number",
+    25: "IPsec",
+    26: "kind of the link",
+    27: "kind of the link",
+    30: "time",
+    31: "time",
+    32: "time",
+}
+
+
+def _registers(data: bytes) -> set[int]:
+    """Return the 32-bit registers that a register number stands for. Register 0 has the verdict."""
+    (number,) = _U32.unpack(data)
+    if number == n.NFT_REG_VERDICT:
+        return set()
+    if number < n.NFT_REG32_00:
+        first = (number - n.NFT_REG_1) * 4
+        return set(range(first, first + 4))
+    return {number - n.NFT_REG32_00}

@@ -1,0 +1,272 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Links, addresses, routes and policy rules of a network namespace: read them, and make the same in another one.
+
+Attributes are copied as bytes. What they mean is left to the kernel, with the few exceptions that are named below.
+
+Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, net/ipv4/fib_frontend.c, net/ipv6/route.c, net/core/fib_rules.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Iterable, Mapping, NamedTuple, Sequence
+
+from ..errors import KernelError, kernel_error
+from ..netlink.message import Message, RequestRejected, attribute, attributes
+from ..netlink.socket import NetlinkSocket, NetlinkTransport
+from . import numbers as n
+from .numbers import NETLINK_ROUTE
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_NEXTHOP = struct.Struct("=BBBBI")
+_U32 = struct.Struct("=I")
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+#: Kinds of links whose ports have no addresses of their own: packets come in by the master.
+_AGGREGATES = ("bridge", "bond", "team")
+_NOT_COPIED_OF_ROUTES = frozenset({n.RTA_CACHEINFO})
+#: What a route with a nexthop object has besides it, and must not have in a request.
+_IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n.RTA_ENCAP, n.RTA_ENCAP_TYPE})
+
+
+class Link(NamedTuple):
+    """A link: its number (the kernel's index), name and kind ("" if it is hardware), the index of its master (0: none), and its group."""
+
+    number: int
+    name: str
+    kind: str
+    master: int
+    group: int
+    is_up: bool
+    has_xdp: bool
+
+
+class Network(NamedTuple):
+    """The network configuration of a namespace. Requests have the bytes with which to make the same elsewhere."""
+
+    links: tuple[Link, ...]
+    addresses: tuple[Message, ...]
+    nexthops: tuple[Message, ...]
+    routes: tuple[Message, ...]
+    rules: tuple[Message, ...]
+
+    def ingress_links(self) -> list[Link]:
+        """Return the links, without the loopback, by which packets enter the network layer."""
+        masters = {link.number for link in self.links if link.kind in _AGGREGATES}
+        return [link for link in self.links if link.is_up and link.name != "lo" and link.master not in masters]
+
+    def local_addresses(self) -> dict[bytes, int]:
+        """Return the index of the link of each address."""
+        found: dict[bytes, int] = {}
+        for message in self.addresses:
+            index = _IFADDR.unpack_from(message.payload)[4]
+            parsed = attributes_of(message.payload, _IFADDR.size)
+            local = parsed.get(n.IFA_LOCAL, parsed.get(n.IFA_ADDRESS))
+            if local:
+                found.setdefault(local, index)
+        return found
+
+    def has_multipath(self) -> bool:
+        """Whether a route has several next hops, of which the kernel chooses one by a hash."""
+        groups = any(n.NHA_GROUP in attributes_of(message.payload, _NEXTHOP.size) for message in self.nexthops)
+        return groups or any(n.RTA_MULTIPATH in attributes_of(message.payload, _ROUTE.size) for message in self.routes)
+
+
+def route_socket() -> NetlinkSocket:
+    """Open a socket for links, addresses and routes in the network namespace of this thread."""
+    return NetlinkSocket(NetlinkTransport(protocol=NETLINK_ROUTE))
+
+
+def attributes_of(payload: bytes, start: int) -> dict[int, bytes]:
+    """Return the attributes behind a header of `start` bytes by number. Raises `MalformedMessage`."""
+    return {number: payload[begin:end] for number, begin, end in attributes(payload, start, len(payload))}
+
+
+def read_network(netlink: NetlinkSocket) -> Network:
+    """Read the network configuration of the namespace of a socket."""
+    links = tuple(map(_link, _dump(netlink, "links", n.RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))))
+    addresses = [
+        request
+        for message in _dump(netlink, "addresses", n.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0))
+        for request in _address_request(message)
+    ]
+    nexthops: list[Message] = []
+    try:
+        nexthops += _dump(netlink, "nexthops", n.RTM_GETNEXTHOP, _NEXTHOP.pack(0, 0, 0, 0, 0))
+    except KernelError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    routes, rules = [], []
+    for family in _FAMILIES:
+        for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            routes += _route_request(message)
+        rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    up = {link.number for link in links if link.is_up}
+    return Network(
+        links,
+        tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in up),
+        tuple(Message(n.RTM_NEWNEXTHOP, 0, message.payload) for message in nexthops),
+        tuple(routes),
+        tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
+    )
+
+
+def make_network(netlink: NetlinkSocket, network: Network) -> None:
+    """Make addresses, routes and policy rules in the namespace of a socket, which has the links already.
+
+    Raises `KernelError` if the kernel refuses one of them.
+    """
+    _request_all(netlink, "copying an address", network.addresses)
+    singles = [one for one in network.nexthops if n.NHA_GROUP not in attributes_of(one.payload, _NEXTHOP.size)]
+    groups = [one for one in network.nexthops if one not in singles]
+    _request_all(netlink, "copying a nexthop", [*singles, *groups])
+    _request_all(netlink, "copying a route", network.routes)
+    here = [
+        message.payload
+        for family in _FAMILIES
+        for message in _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    ]
+    there = [rule.payload for rule in network.rules]
+    _request_all(netlink, "copying a policy rule", [rule for rule in network.rules if rule.payload not in here])
+    surplus = [Message(n.RTM_DELRULE, 0, payload) for payload in here if payload not in there]
+    _request_all(netlink, "removing a policy rule", surplus)
+
+
+def set_up(netlink: NetlinkSocket, index: int, group: int = 0) -> None:
+    """Set a link up, in a group."""
+    payload = _IFINFO.pack(0, 0, index, n.IFF_UP, n.IFF_UP)
+    if group:
+        payload += attribute(n.IFLA_GROUP, _U32.pack(group))
+    _request(netlink, "setting a link up", Message(n.RTM_NEWLINK, 0, payload))
+
+
+class Path(NamedTuple):
+    """Where packets to an address go: the type of the route (RTN_*), and the index of the link."""
+
+    type: int
+    link: int
+
+
+def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mark: int = 0) -> Path | None:
+    """Return the path to an address in the namespace of a socket, or None if there is no route to it."""
+    bits = len(destination) * 8
+    family = socket.AF_INET if bits == 32 else socket.AF_INET6
+    payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, 0) + attribute(n.RTA_DST, destination)
+    if source:
+        payload += attribute(n.RTA_SRC, source)
+    if mark:
+        payload += attribute(n.RTA_MARK, _U32.pack(mark))
+    try:
+        answers = netlink.request(Message(n.RTM_GETROUTE, 0, payload))
+    except RequestRejected:  # unreachable, prohibited, no route
+        return None
+    for answer in answers:
+        kind = _ROUTE.unpack_from(answer.payload)[7]
+        link = attributes_of(answer.payload, _ROUTE.size).get(n.RTA_OIF)
+        return Path(kind, _U32.unpack(link)[0]) if link else None
+    return None
+
+
+def _dump(netlink: NetlinkSocket, what: str, kind: int, payload: bytes) -> list[Message]:
+    try:
+        return list(netlink.dump(Message(kind, 0, payload)))
+    except RequestRejected as error:
+        raise kernel_error(f"reading {what}", error.refusal.errno, error.refusal.text) from None
+
+
+def _request(netlink: NetlinkSocket, doing: str, message: Message) -> None:
+    try:
+        netlink.request(message)
+    except RequestRejected as error:
+        raise kernel_error(doing, error.refusal.errno, error.refusal.text) from None
+
+
+def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]) -> None:
+    """Send requests to create something. What exists is as it should be.
+
+    A route whose gateway can be reached by a later one only is sent again.
+    """
+    waiting = list(requests)
+    while waiting:
+        refused: list[tuple[Message, RequestRejected]] = []
+        for message in waiting:
+            flags = message.flags or uapi_flags(message.type)
+            try:
+                netlink.request(message._replace(flags=flags))
+            except RequestRejected as error:
+                if error.refusal.errno not in (errno.EEXIST, errno.EPERM if message.type == n.RTM_DELRULE else 0):
+                    refused.append((message, error))
+        if len(refused) == len(waiting):
+            refusal = refused[0][1].refusal
+            raise kernel_error(doing, refusal.errno, refusal.text)
+        waiting = [message for message, _error in refused]
+
+
+def uapi_flags(kind: int) -> int:
+    """Return the flags of a request to create, by its type."""
+    from .. import uapi
+
+    if kind == n.RTM_DELRULE:
+        return 0
+    if kind == n.RTM_NEWROUTE:
+        return uapi.NLM_F_CREATE | n.NLM_F_APPEND
+    return uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
+
+
+def _link(message: Message) -> Link:
+    _family, _type, index, flags, _change = _IFINFO.unpack_from(message.payload)
+    parsed = attributes_of(message.payload, _IFINFO.size)
+    info = attributes_of(parsed.get(n.IFLA_LINKINFO, b""), 0)
+    xdp = attributes_of(parsed.get(n.IFLA_XDP, b""), 0)
+    return Link(
+        index,
+        parsed[n.IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "surrogateescape"),
+        info.get(n.IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace"),
+        _number(parsed.get(n.IFLA_MASTER)),
+        _number(parsed.get(n.IFLA_GROUP)),
+        bool(flags & n.IFF_UP),
+        bool(xdp.get(n.IFLA_XDP_ATTACHED, b"\0")[0]),
+    )
+
+
+def _number(value: bytes | None) -> int:
+    number: int = _U32.unpack(value)[0] if value else 0
+    return number
+
+
+def _joined(header: bytes, parsed: Mapping[int, bytes], without: Sequence[int] | frozenset[int] = ()) -> bytes:
+    return header + b"".join(attribute(number, value) for number, value in parsed.items() if number not in without)
+
+
+def _address_request(message: Message) -> list[Message]:
+    """Return the request for an address: without duplicate address detection, and without a route of its own."""
+    family, bits, flags, scope, index = _IFADDR.unpack_from(message.payload)
+    parsed = attributes_of(message.payload, _IFADDR.size)
+    flags = _number(parsed.get(n.IFA_FLAGS)) or flags
+    if flags & n.IFA_F_DADFAILED:
+        return []
+    flags &= ~(n.IFA_F_TENTATIVE | n.IFA_F_PERMANENT | n.IFA_F_MANAGETEMPADDR)
+    flags |= n.IFA_F_NOPREFIXROUTE | (n.IFA_F_NODAD if family == socket.AF_INET6 else 0)
+    parsed[n.IFA_FLAGS] = _U32.pack(flags)
+    payload = _joined(_IFADDR.pack(family, bits, 0, scope, index), parsed, (n.IFA_CACHEINFO, n.IFA_TARGET_NETNSID))
+    return [Message(n.RTM_NEWADDR, 0, payload)]
+
+
+def _route_request(message: Message) -> list[Message]:
+    """Return the request for a route. The kernel makes the routes to its own addresses by itself."""
+    family, dst, src, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message.payload)
+    parsed = attributes_of(message.payload, _ROUTE.size)
+    if flags & n.RTM_F_CLONED or (
+        (_number(parsed.get(n.RTA_TABLE)) or table) == n.RT_TABLE_LOCAL and protocol == n.RTPROT_KERNEL
+    ):
+        return []
+    if kind in (n.RTN_BROADCAST, n.RTN_ANYCAST, n.RTN_MULTICAST) and protocol == n.RTPROT_KERNEL:
+        return []
+    without = _NOT_COPIED_OF_ROUTES | (_IN_NEXTHOP if n.RTA_NH_ID in parsed else frozenset())
+    header = _ROUTE.pack(family, dst, src, tos, table, protocol, scope, kind, flags & n.RTNH_F_ONLINK)
+    return [Message(n.RTM_NEWROUTE, 0, _joined(header, parsed, without))]

@@ -1,0 +1,445 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nftables ruleset of a network namespace, also that of iptables-nft: read it, and load a copy elsewhere.
+
+What the kernel dumps is sent back to it. Handles, counters and sets without a name become those of the copy, and the
+expressions of rules are rewritten (see `expressions.py`).
+
+Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nf_tables_api.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from .. import uapi
+from ..errors import kernel_error
+from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
+from ..netlink.socket import NetlinkSocket
+from . import numbers as n
+from .expressions import TRACED, Rewriter, control_test, expressions_of, trace_on, u32
+from .network import attributes_of
+
+_NFGENMSG = struct.Struct(">BBH")
+_HEADER = _NFGENMSG.size
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+
+#: The families whose chains see routed packets. Those of bridges and of ARP do not.
+FAMILIES = frozenset({n.NFPROTO_INET, n.NFPROTO_IPV4, n.NFPROTO_IPV6, n.NFPROTO_NETDEV})
+FAMILY_NAMES = {n.NFPROTO_INET: "inet", n.NFPROTO_IPV4: "ip", n.NFPROTO_NETDEV: "netdev", n.NFPROTO_IPV6: "ip6"}
+
+_TABLE = (n.NFTA_TABLE_NAME,)
+_CHAIN = (n.NFTA_CHAIN_TABLE, n.NFTA_CHAIN_NAME, n.NFTA_CHAIN_HOOK, n.NFTA_CHAIN_POLICY, n.NFTA_CHAIN_TYPE)
+_SET = (
+    *(n.NFTA_SET_TABLE, n.NFTA_SET_NAME, n.NFTA_SET_KEY_TYPE, n.NFTA_SET_KEY_LEN, n.NFTA_SET_DATA_TYPE),
+    *(n.NFTA_SET_DATA_LEN, n.NFTA_SET_POLICY, n.NFTA_SET_DESC, n.NFTA_SET_TIMEOUT, n.NFTA_SET_GC_INTERVAL),
+    n.NFTA_SET_OBJ_TYPE,
+)
+_ELEMENT = frozenset(
+    {
+        *(n.NFTA_SET_ELEM_KEY, n.NFTA_SET_ELEM_DATA, n.NFTA_SET_ELEM_FLAGS, n.NFTA_SET_ELEM_TIMEOUT),
+        *(n.NFTA_SET_ELEM_EXPIRATION, n.NFTA_SET_ELEM_OBJREF, n.NFTA_SET_ELEM_KEY_END),
+    }
+)
+_OBJECT = (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE, n.NFTA_OBJ_DATA)
+_COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.NFT_OBJECT_CT_EXPECT})
+#: The most bytes in a request, below the default of net.core.wmem_max.
+_BATCH = 150_000
+_ATTEMPTS = 5
+
+
+class RuleId(NamedTuple):
+    """A rule of the host: family (`ip`, `ip6`, `inet`), table, chain, handle and comment ("" if it has none)."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int
+    comment: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as results show it."""
+        return {**self._asdict(), "comment": self.comment or None}
+
+
+class Ruleset(NamedTuple):
+    """A ruleset as the kernel dumped it, each object without its netlink header."""
+
+    tables: tuple[Message, ...]
+    chains: tuple[Message, ...]
+    sets: tuple[Message, ...]
+    elements: tuple[Message, ...]
+    objects: tuple[Message, ...]
+    rules: tuple[Message, ...]
+
+    def has_rules(self) -> bool:
+        return bool(self.rules)
+
+
+class Marker(NamedTuple):
+    """A rule in front of an undecidable one.
+
+    `number` is what a packet's control word must have to pass the undecidable condition. `reason` names it. With
+    `outcome_is_unknown`, the rule cannot be replayed.
+    """
+
+    number: int
+    rule: RuleId
+    reason: str
+    outcome_is_unknown: bool
+
+
+class LoadedRules(NamedTuple):
+    """The rules and markers of a copy by their handles, for messages of a trace."""
+
+    rules: dict[tuple[int, str, int], RuleId]
+    markers: dict[tuple[int, str, int], Marker]
+    #: The rules that translate addresses.
+    translating: frozenset[tuple[int, str, int]]
+    #: The table of the chains at both ends of a packet's way.
+    own_table: str
+
+
+def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
+    """Read the ruleset of the namespace of a socket. Raises `KernelError` if it changes all the time."""
+    for _attempt in range(_ATTEMPTS):
+        before = _generation(netlink)
+        try:
+            ruleset = _read(netlink)
+        except _Changed:
+            continue
+        if _generation(netlink) == before:
+            return ruleset
+    raise kernel_error("reading the ruleset, which changes all the time", errno.EAGAIN)
+
+
+class _Changed(Exception):
+    """The ruleset changed while it was read."""
+
+
+def _read(netlink: NetlinkSocket) -> Ruleset:
+    def dump(kind: int) -> tuple[Message, ...]:
+        return tuple(message for message in _dump(netlink, kind) if message.payload[0] in FAMILIES)
+
+    sets = dump(n.NFT_MSG_GETSET)
+    elements: list[Message] = []
+    for message in sets:
+        parsed = attributes_of(message.payload, _HEADER)
+        body = attribute(n.NFTA_SET_ELEM_LIST_TABLE, parsed[n.NFTA_SET_TABLE])
+        body += attribute(n.NFTA_SET_ELEM_LIST_SET, parsed[n.NFTA_SET_NAME])
+        elements += _dump(netlink, n.NFT_MSG_GETSETELEM, message.payload[0], body)
+    return Ruleset(
+        dump(n.NFT_MSG_GETTABLE),
+        dump(n.NFT_MSG_GETCHAIN),
+        sets,
+        tuple(elements),
+        dump(n.NFT_MSG_GETOBJ),
+        dump(n.NFT_MSG_GETRULE),
+    )
+
+
+def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"") -> list[Message]:
+    from ..netlink.socket import DumpInterrupted
+
+    try:
+        return list(netlink.dump(Message(kind, 0, _NFGENMSG.pack(family, 0, 0) + body)))
+    except DumpInterrupted:
+        raise _Changed from None
+    except RequestRejected as error:
+        if error.refusal.errno == errno.ENOENT:  # the set is gone
+            raise _Changed from None
+        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+
+
+def _generation(netlink: NetlinkSocket) -> int:
+    try:
+        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, _NFGENMSG.pack(0, 0, 0)))
+    except RequestRejected as error:
+        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+    for answer in answers:
+        found = attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)
+        if found:
+            number: int = _U32.unpack(found)[0]
+            return number
+    return 0
+
+
+def load_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> LoadedRules:
+    """Load a copy of a ruleset in the namespace of a socket, and chains at both ends of a packet's way.
+
+    Raises `KernelError` if the kernel refuses a part of it.
+    """
+    loader = _Loader(ruleset)
+    send(netlink, loader.requests())
+    return loader.loaded(list(_dump(netlink, n.NFT_MSG_GETRULE)))
+
+
+class _Loader:
+    """Makes the requests that load a copy, and finds the handles that its rules got."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._ruleset = ruleset
+        #: What each rule of the copy is, in the order of the numbers that are their comments.
+        self._loaded: list[RuleId | Marker] = []
+        names = {_text(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
+        self.own_table = next(name for name in _own_names() if name not in names)
+
+    def requests(self) -> Iterator[Message]:
+        ruleset = self._ruleset
+        for message in ruleset.tables:
+            parsed = attributes_of(message.payload, _HEADER)
+            flags = _number(parsed.get(n.NFTA_TABLE_FLAGS)) & n.NFT_TABLE_F_DORMANT
+            yield _request(n.NFT_MSG_NEWTABLE, message, _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags))
+        for message in ruleset.objects:
+            if _number(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
+                yield _request(n.NFT_MSG_NEWOBJ, message, _picked(message, _OBJECT))
+        for number, message in enumerate(ruleset.sets, 1):
+            flags = _number(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
+            more = u32(n.NFTA_SET_FLAGS, flags) + u32(n.NFTA_SET_ID, number)
+            yield _request(n.NFT_MSG_NEWSET, message, _picked(message, _SET) + more)
+        for message in ruleset.chains:
+            yield _request(n.NFT_MSG_NEWCHAIN, message, _picked(message, _CHAIN))
+        for message in ruleset.elements:
+            elements = self._elements(message)
+            if elements:
+                yield _request(n.NFT_MSG_NEWSETELEM, message, elements)
+        yield from self._own_chains()
+        yield from self._rules()
+
+    def _elements(self, message: Message) -> bytes:
+        """Return the attributes of a request for the elements of a set, without their statements."""
+        parsed = attributes_of(message.payload, _HEADER)
+        listed = parsed.get(n.NFTA_SET_ELEM_LIST_ELEMENTS, b"")
+        if not listed:
+            return b""
+        elements = b"".join(
+            nested(n.NFTA_LIST_ELEM, _raw(listed[start:end], 0, _ELEMENT))
+            for _number_, start, end in attributes(listed, 0, len(listed))
+        )
+        names = (n.NFTA_SET_ELEM_LIST_TABLE, n.NFTA_SET_ELEM_LIST_SET)
+        return _picked(message, names) + nested(n.NFTA_SET_ELEM_LIST_ELEMENTS, elements)
+
+    def _own_chains(self) -> Iterator[Message]:
+        """Yield chains before and behind all others: the first switches tracing on where the packet asks for it."""
+        for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
+            head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
+            table = attribute(n.NFTA_TABLE_NAME, _name(self.own_table))
+            yield Message(n.NFT_MSG_NEWTABLE, uapi.NLM_F_CREATE, head + table)
+            for hook, priority, chain in _OWN_CHAINS:
+                hooked = u32(n.NFTA_HOOK_HOOKNUM, hook) + u32(n.NFTA_HOOK_PRIORITY, priority)
+                body = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table))
+                body += attribute(n.NFTA_CHAIN_NAME, _name(chain)) + nested(n.NFTA_CHAIN_HOOK, hooked)
+                body += u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT) + attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
+                yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + body)
+                if priority < 0:
+                    expressions = control_test(family, TRACED, TRACED) + trace_on()
+                    yield self._rule(family, self.own_table, chain, expressions)
+
+    def _rule(
+        self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None
+    ) -> Message:
+        body = attribute(n.NFTA_RULE_TABLE, _name(table)) + attribute(n.NFTA_RULE_CHAIN, _name(chain))
+        body += nested(n.NFTA_RULE_EXPRESSIONS, expressions) + compat
+        if index is not None:
+            comment = _name(str(index))
+            body += attribute(n.NFTA_RULE_USERDATA, bytes([n.NFTNL_UDATA_RULE_COMMENT, len(comment)]) + comment)
+        head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
+        return Message(n.NFT_MSG_NEWRULE, uapi.NLM_F_CREATE | n.NLM_F_APPEND, head + body)
+
+    def _rules(self) -> Iterator[Message]:
+        rewriter = Rewriter(frozenset(self._limiting_sets()))
+        markers = 0
+        for message in self._ruleset.rules:
+            family = message.payload[0]
+            parsed = attributes_of(message.payload, _HEADER)
+            table, chain = _text(parsed[n.NFTA_RULE_TABLE]), _text(parsed[n.NFTA_RULE_CHAIN])
+            rule = RuleId(
+                FAMILY_NAMES[family],
+                table,
+                chain,
+                _U64.unpack(parsed[n.NFTA_RULE_HANDLE])[0],
+                comment_of(parsed.get(n.NFTA_RULE_USERDATA, b"")),
+            )
+            expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
+            compat = _compat(family, expressions)
+            rewritten = rewriter.rewrite(family, table, expressions, markers + 1)
+            if rewritten.markers:
+                markers += 1
+                marker = Marker(markers, rule, rewritten.reason, rewritten.outcome_is_unknown)
+                for each in rewritten.markers:
+                    self._loaded.append(marker)
+                    yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)
+            for each in rewritten.rules:
+                self._loaded.append(rule)
+                yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)
+
+    def _limiting_sets(self) -> Iterator[tuple[int, str, str]]:
+        """Yield the sets whose elements have statements that can fail, such as a limit."""
+        for message in self._ruleset.sets:
+            parsed = attributes_of(message.payload, _HEADER)
+            statements = parsed.get(n.NFTA_SET_EXPR, b"") + parsed.get(n.NFTA_SET_EXPRESSIONS, b"")
+            if any(name in statements for name in (b"limit\0", b"quota\0")):
+                yield message.payload[0], _text(parsed[n.NFTA_SET_TABLE]), _text(parsed[n.NFTA_SET_NAME])
+
+    def loaded(self, rules: list[Message]) -> LoadedRules:
+        found: dict[tuple[int, str, int], RuleId] = {}
+        markers: dict[tuple[int, str, int], Marker] = {}
+        translating: set[tuple[int, str, int]] = set()
+        for message in rules:
+            parsed = attributes_of(message.payload, _HEADER)
+            if n.NFTA_RULE_USERDATA not in parsed:
+                continue
+            key = (message.payload[0], _text(parsed[n.NFTA_RULE_TABLE]), _U64.unpack(parsed[n.NFTA_RULE_HANDLE])[0])
+            loaded = self._loaded[int(comment_of(parsed[n.NFTA_RULE_USERDATA]))]
+            if isinstance(loaded, Marker):
+                markers[key] = loaded
+            else:
+                found[key] = loaded
+                if _TRANSLATING & _effects(parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")):
+                    translating.add(key)
+        return LoadedRules(found, markers, frozenset(translating), self.own_table)
+
+
+#: Expressions and targets that translate addresses.
+_TRANSLATING = frozenset({"nat", "masq", "redir", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})
+
+
+def _effects(expressions: bytes) -> set[str]:
+    """Return the names of the expressions of a rule, and of the targets in them."""
+    found = set()
+    for name, data, _raw_bytes in expressions_of(expressions):
+        found.add(_text(data[n.NFTA_TARGET_NAME]) if name == "target" else name)
+    return found
+
+
+#: The chains of the own table: hook, priority, name. The last ones come directly before the entry is confirmed.
+_OWN_CHAINS = (
+    (n.NF_INET_PRE_ROUTING, -350, "received"),
+    (n.NF_INET_LOCAL_OUT, -350, "sent"),
+    (n.NF_INET_LOCAL_IN, 0x7FFFFFFE, "delivered"),
+    (n.NF_INET_POST_ROUTING, 0x7FFFFFFE, "left"),
+)
+
+
+def _own_names() -> Iterator[str]:
+    yield "reevaluate"
+    number = 0
+    while True:
+        number += 1
+        yield f"reevaluate{number}"
+
+
+def send(netlink: NetlinkSocket, requests: Iterator[Message]) -> None:
+    """Send requests to nf_tables in transactions. Raises `KernelError` for the first one that the kernel refuses."""
+    batch: list[Message] = []
+    size = 0
+    for request in requests:
+        batch.append(request)
+        size += len(request.payload) + 32
+        if size > _BATCH:
+            _transaction(netlink, batch)
+            batch, size = [], 0
+    if batch:
+        _transaction(netlink, batch)
+
+
+def _transaction(netlink: NetlinkSocket, requests: Sequence[Message]) -> None:
+    from ..netlink.transaction import send_transaction
+
+    refusal, request = send_transaction(netlink, n.NFNL_SUBSYS_NFTABLES, requests)
+    if refusal is None:
+        return
+    raise kernel_error(f"copying {_describe(request)}", refusal.errno, refusal.text)
+
+
+def _describe(request: Message | None) -> str:
+    """Return what a request is about, for an error: `the rule 3 in table inet filter`."""
+    if request is None:
+        return "the ruleset"
+    kind = {
+        n.NFT_MSG_NEWTABLE: "a table",
+        n.NFT_MSG_NEWCHAIN: "a chain",
+        n.NFT_MSG_NEWSET: "a set",
+        n.NFT_MSG_NEWSETELEM: "elements of a set",
+        n.NFT_MSG_NEWOBJ: "an object",
+        n.NFT_MSG_NEWRULE: "a rule",
+    }[request.type]
+    parsed = attributes_of(request.payload, _HEADER)
+    table = f"table {FAMILY_NAMES[request.payload[0]]} {_text(parsed[1])}"
+    if request.type == n.NFT_MSG_NEWRULE:
+        names = ", ".join(name for name, _data, _raw_bytes in expressions_of(parsed[n.NFTA_RULE_EXPRESSIONS]))
+        return f"a rule ({names}) of the chain {_text(parsed[n.NFTA_RULE_CHAIN])} of {table}"
+    return f"{kind} of {table}"
+
+
+def _request(kind: int, message: Message, body: bytes) -> Message:
+    return Message(kind, uapi.NLM_F_CREATE, _NFGENMSG.pack(message.payload[0], uapi.NFNETLINK_V1, 0) + body)
+
+
+def _picked(message: Message, numbers: Sequence[int]) -> bytes:
+    return _raw(message.payload, _HEADER, frozenset(numbers))
+
+
+def _raw(data: bytes, start: int, numbers: frozenset[int]) -> bytes:
+    """Return some attributes with their headers, as they are."""
+    return b"".join(
+        data[begin - 4 : end + 3 & ~3] if end + 3 & ~3 <= len(data) else data[begin - 4 : end] + bytes(-end % 4)
+        for number, begin, end in attributes(data, start, len(data))
+        if number in numbers
+    )
+
+
+def _compat(family: int, expressions: bytes) -> bytes:
+    """Return the attribute for the protocol of a rule with matches of x_tables, which the kernel does not dump.
+
+    They check it: `multiport` and `REJECT --reject-with tcp-reset` are refused without it.
+    """
+    listed = list(expressions_of(expressions))
+    if not any(name in ("match", "target") for name, _data, _raw_bytes in listed):
+        return b""
+    protocol, inverted, loaded = 0, False, False
+    for name, data, _raw_bytes in listed:
+        if name == "meta" and n.NFTA_META_KEY in data:
+            loaded = _number(data[n.NFTA_META_KEY]) == n.NFT_META_L4PROTO
+        elif name == "payload" and n.NFTA_PAYLOAD_BASE in data:
+            keys = (n.NFTA_PAYLOAD_BASE, n.NFTA_PAYLOAD_OFFSET, n.NFTA_PAYLOAD_LEN)
+            loaded = tuple(_number(data[key]) for key in keys) == (
+                n.NFT_PAYLOAD_NETWORK_HEADER,
+                9 if family == n.NFPROTO_IPV4 else 6,
+                1,
+            )
+        elif name == "cmp" and loaded:
+            value = attributes_of(data[n.NFTA_CMP_DATA], 0).get(n.NFTA_DATA_VALUE, b"\0")
+            protocol, inverted = value[0], _number(data[n.NFTA_CMP_OP]) == n.NFT_CMP_NEQ
+            break
+        else:
+            loaded = False
+    body = u32(n.NFTA_RULE_COMPAT_PROTO, protocol) + u32(n.NFTA_RULE_COMPAT_FLAGS, 2 if inverted else 0)
+    return nested(n.NFTA_RULE_COMPAT, body)
+
+
+def comment_of(userdata: bytes) -> str:
+    """Return the comment in the user data of a rule, "" if there is none. The format is that of libnftnl."""
+    position = 0
+    while position + 2 <= len(userdata):
+        kind, size = userdata[position], userdata[position + 1]
+        if kind == n.NFTNL_UDATA_RULE_COMMENT:
+            return _text(userdata[position + 2 : position + 2 + size])
+        position += 2 + size
+    return ""
+
+
+def _name(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape") + b"\0"
+
+
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
+def _number(data: bytes | None) -> int:
+    number: int = _U32.unpack(data)[0] if data else 0
+    return number

@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Stale flows: what the current rules would do with the entries of a gateway, by modules on a real kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.lab import Host, Lab
+
+from .test_modules import run
+
+CLIENT, BLOCKED, OUTSIDE, SERVER = "10.1.0.2", "10.1.0.66", "203.0.113.1", "198.51.100.7"
+RULES = """
+table inet filter {
+    set blocked { type ipv4_addr; elements = { 10.1.0.66 }; }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        tcp dport 23 reject with tcp reset
+    }
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        ip saddr @blocked counter drop comment "blocked hosts"
+        iifname "lan" oifname "wan" accept
+        iifname "wan" ct status dnat accept
+        tcp dport 2222 limit rate 5/second accept comment "slowly"
+    }
+}
+table ip raw {
+    chain prerouting {
+        type filter hook prerouting priority -300; policy accept;
+        udp dport 6081 notrack
+    }
+}
+table ip nat {
+    map services { type inet_service : ipv4_addr . inet_service; elements = { 8080 : 10.1.0.80 . 80 }; }
+    chain prerouting {
+        type nat hook prerouting priority -100; policy accept;
+        ip daddr 203.0.113.1 dnat to tcp dport map @services
+    }
+    chain postrouting {
+        type nat hook postrouting priority 100; policy accept;
+        oifname "wan" ip saddr 10.1.0.0/24 masquerade comment "to the internet"
+    }
+}
+"""
+HANDSHAKE = {"flags": ["window_scale", "sack_permitted"], "window_scale": 7}
+
+
+@pytest.fixture
+def gateway(lab: Lab) -> Host:
+    """A router between `lan` and `wan`, with RULES, and with no flows."""
+    gateway, lan, wan = lab.host("gateway", forwarding=True), lab.host("lan"), lab.host("wan")
+    lab.link(gateway, lan, ["10.1.0.1/24", "2001:db8:1::1/64"])
+    lab.link(gateway, wan, [f"{OUTSIDE}/24", "2001:db8:2::1/64"])
+    gateway.route("default", "203.0.113.254")
+    gateway.route("default", "2001:db8:2::ff")
+    gateway.nft(RULES)
+    return gateway
+
+
+def tcp(source: str, port: int, destination: str, destination_port: int, **more: Any) -> dict[str, Any]:
+    """An established connection whose handshake was seen."""
+    ends = {"source": source, "source_port": port, "destination": destination, "destination_port": destination_port}
+    state = {"state": "established", "original": HANDSHAKE, "reply": HANDSHAKE}
+    status = ["seen_reply", "assured"]
+    return {"protocol": "tcp", "original": ends, "tcp": state, "status": status, "timeout": 600, **more}
+
+
+def from_wan(address: str, port: int | None = None) -> dict[str, Any]:
+    return {"nat": {"destination": {"address": address, **({} if port is None else {"port": port})}}}
+
+
+def to_wan(address: str = OUTSIDE) -> dict[str, Any]:
+    return {"nat": {"source": {"address": address}}}
+
+
+def load(gateway: Host, *entries: dict[str, Any]) -> None:
+    assert run(gateway, "conntrack_entries", entries=list(entries))["counts"]["created"] == len(entries)
+
+
+def judged(gateway: Host, **options: Any) -> dict[tuple[str, int], dict[str, Any]]:
+    """The stale entries by source and destination port."""
+    result = run(gateway, "conntrack_info", stale=True, **options)
+    return {(one["original"]["source"], one["original"]["destination_port"]): one for one in result["entries"]}
+
+
+CURRENT = [
+    tcp(CLIENT, 4000, SERVER, 443, **to_wan()),
+    tcp(SERVER, 4001, OUTSIDE, 8080, **from_wan("10.1.0.80", 80)),
+    tcp(SERVER, 4002, OUTSIDE, 22),
+    tcp(OUTSIDE, 4003, SERVER, 80),
+    tcp("2001:db8:1::2", 4004, "2001:db8:9::1", 443),
+    tcp("127.0.0.1", 4005, "127.0.0.1", 80),
+]
+STALE = [
+    tcp(CLIENT, 5000, SERVER, 8443, **to_wan("203.0.113.9")),
+    tcp(CLIENT, 5001, SERVER, 8444),
+    tcp(SERVER, 5002, OUTSIDE, 8080, **from_wan("10.1.0.81", 80)),
+    tcp(BLOCKED, 5003, SERVER, 443, **to_wan()),
+    tcp(SERVER, 5004, OUTSIDE, 23),
+    tcp("127.0.0.1", 5005, "127.0.0.1", 23),
+]
+
+
+def test_flows_that_the_rules_would_treat_alike_are_unchanged(gateway: Host) -> None:
+    load(gateway, *CURRENT)
+    result = run(gateway, "conntrack_info", stale=True)
+    assert result["entries"] == []
+    assert result["verdicts"] == {
+        "unchanged": len(CURRENT),
+        "nat_changed": 0,
+        "refused": 0,
+        "untracked": 0,
+        "uncertain": 0,
+    }
+
+
+def test_each_stale_flow_has_its_verdict_and_the_rule_that_decides(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    found = judged(gateway)
+    assert {key: one["verdict"] for key, one in found.items()} == {
+        (CLIENT, 8443): "nat_changed",
+        (CLIENT, 8444): "nat_changed",
+        (SERVER, 8080): "nat_changed",
+        (BLOCKED, 443): "refused",
+        (SERVER, 23): "refused",
+        ("127.0.0.1", 23): "refused",
+    }
+    masqueraded = found[CLIENT, 8443]
+    assert masqueraded["expected"] == {"source": {"address": OUTSIDE, "port": 5000}}
+    assert {**masqueraded["rule"], "handle": 0} == {
+        "family": "ip",
+        "table": "nat",
+        "chain": "postrouting",
+        "handle": 0,
+        "comment": "to the internet",
+    }
+    handle = masqueraded["rule"]["handle"]
+    assert f'comment "to the internet" # handle {handle}' in gateway.run(["nft", "-a", "list", "ruleset"]).stdout
+    assert found[SERVER, 8080]["expected"] == {"destination": {"address": "10.1.0.80", "port": 80}}
+    assert found[BLOCKED, 443]["rule"]["comment"] == "blocked hosts"
+    assert found[BLOCKED, 443]["expected"] is None
+
+
+def test_flush_removes_the_stale_flows_and_no_other(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    checked = run(gateway, "conntrack_flush", stale=True, keep_ssh=False, check_mode=True)
+    assert (checked["changed"], checked["flushed"], gateway.count()) == (True, len(STALE), len(CURRENT + STALE))
+    flushed = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
+    assert {**checked, "entries": 0} == {**flushed, "entries": 0}
+    assert flushed["verdicts"]["unchanged"] == len(CURRENT)
+    ports = {flow["original"]["source_port"] for flow in gateway.table()}
+    assert ports == {one["original"]["source_port"] for one in CURRENT}
+    again = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
+    assert (again["changed"], again["flushed"]) == (False, 0)
+
+
+def test_only_some_verdicts_and_only_what_matches(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    refused = run(gateway, "conntrack_flush", stale=["refused"], match={"source": "10.1.0.0/24"}, keep_ssh=False)
+    assert refused["flushed"] == 1
+    assert refused["verdicts"] == {"unchanged": 1, "nat_changed": 2, "refused": 1, "untracked": 0, "uncertain": 0}
+
+
+def test_a_limit_keeps_all(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    failed = run(gateway, "conntrack_flush", stale=True, limit=2, keep_ssh=False)
+    assert failed["failed"]
+    assert f"{len(STALE)} entries match, more than the limit of 2" in failed["msg"]
+    assert gateway.count() == len(CURRENT + STALE)
+
+
+def test_what_cannot_be_decided_is_uncertain_and_stays(gateway: Host) -> None:
+    """A rate limit decides; nobody knows whether it is reached when the next packet comes."""
+    load(gateway, tcp(CLIENT, 6000, "10.1.0.9", 2222))
+    result = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
+    assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, 1)
+    facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
+    (decided,) = facts["rules"]
+    assert (decided["verdict"], decided["entries"], decided["rule"]["comment"]) == ("uncertain", 1, "slowly")
+
+
+def test_untracked(gateway: Host) -> None:
+    flow = {"source": CLIENT, "source_port": 6000, "destination": OUTSIDE, "destination_port": 6081}
+    load(gateway, {"protocol": "udp", "original": flow, "timeout": 600})
+    (one,) = judged(gateway).values()
+    assert (one["verdict"], one["rule"]["table"]) == ("untracked", "raw")
+
+
+def test_nothing_of_the_host_changes(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+
+    def state() -> list[str]:
+        commands = (["nft", "-a", "list", "ruleset"], ["ip", "address"], ["ip", "route", "show", "table", "all"])
+        return [gateway.run(command).stdout for command in commands] + [gateway.sysctl("net.ipv4.ip_forward")]
+
+    def flows() -> list[str]:
+        return sorted(str({**flow, "timeout": 0}) for flow in gateway.table())
+
+    before, flows_before = state(), flows()
+    with gateway.events() as events:
+        assert judged(gateway)
+    assert state() == before
+    assert flows() == flows_before
+    assert len(events) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("sometimes", "stale: 'sometimes' is no verdict; write one or more of nat_changed, refused, untracked"),
+        ([], "stale: [] is no list; write true, or a list of nat_changed, refused, untracked"),
+        (["uncertain"], "stale: 'uncertain' is no verdict"),
+    ],
+)
+def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:
+    failed = run(gateway, "conntrack_flush", stale=value)
+    assert failed["failed"]
+    assert said in failed["msg"]
+
+
+def test_of_expectations_none_is_stale(gateway: Host) -> None:
+    failed = run(gateway, "conntrack_info", stale=True, table="expect")
+    assert failed["failed"]
+    assert "stale: is for the table conntrack" in failed["msg"]

@@ -14,7 +14,8 @@ from ..client.entry.labels import LabelMap
 from ..client.errors import NotFound
 from ..client.host.ssh_session import TcpConnection
 from ..client.match.match import Match
-from ..client.reevaluate.evaluator import VERDICTS, Judgement, Reevaluation
+from ..client.reevaluate.evaluator import Reevaluation
+from ..client.reevaluate.judgement import VERDICTS, Judgement
 from ..client.table import UNLIMITED, Table
 from .flush import DeletionPlan
 from .resource import ENTRIES, Resource

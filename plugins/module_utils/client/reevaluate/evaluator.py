@@ -12,126 +12,61 @@ Not looked at: rules that concern packets of the reply direction alone (`ct dire
 
 from __future__ import annotations
 
-from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from .. import uapi
-from ..dump.scan import DumpDecoder, Entries
 from ..entry.entry import Entry
-from ..entry.tuple import protocol_keys, tuple_of, with_tuple
-from ..errors import kernel_error
-from ..netlink.message import parse
+from ..entry.tuple import tuple_of, with_tuple
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .expressions import ALWAYS, TRACED
-from .network import Network, path_to, read_network, route_socket
-from .packets import first_packet
-from .ruleset import Marker, RuleId, load_ruleset, read_ruleset
+from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
+from .network import Network, read_network, route_socket
+from .replay import FROM_HOST, Outcome, Replay, original_of, reply_of
+from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
-from .trace import Step, parse_step
-
-UNCHANGED = "unchanged"
-NAT_CHANGED = "nat_changed"
-REFUSED = "refused"
-UNTRACKED = "untracked"
-UNCERTAIN = "uncertain"
-#: All verdicts, and those of flows that are stale.
-VERDICTS = (UNCHANGED, NAT_CHANGED, REFUSED, UNTRACKED, UNCERTAIN)
-STALE = (NAT_CHANGED, REFUSED, UNTRACKED)
 
 #: Flows that are replayed before their events are read.
 BATCH = 128
-#: Flows after which the scratch table is emptied.
-_FLUSH_AFTER = 32768
-_MOST_CACHED = 65536
 #: How often a packet is replayed to find out whether its port is chosen at random.
 _PORT_ATTEMPTS = 3
+#: Reasons for which a rule matches by chance, whoever sends the packet.
 _CHANCE = frozenset({"statistic", "numgen", "hash with a random seed"})
-_BE_LIBERAL = 0x08
-
-_ADDRESSES = ("reply.source", "reply.destination")
-
-
-@lru_cache(maxsize=None)
-def _key_of(protocol: int, direction: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Return the function that makes a key of a tuple."""
-    names = ("source", "destination", *protocol_keys(protocol))
-    return itemgetter("family", *(f"{direction}.{name}" for name in names))
-
-
-def _original(entry: Mapping[str, Any]) -> Any:
-    protocol = entry["original.protocol"]
-    return protocol, _key_of(protocol, "original")(entry)
-
-
-def _reply(entry: Mapping[str, Any] | None) -> Any:
-    return None if entry is None else _key_of(entry["original.protocol"], "reply")(entry)
-
-
-class Judgement(NamedTuple):
-    """What the kernel would do today with a flow.
-
-    `verdict` is one of `VERDICTS`. `expected` is the entry that the kernel would make, None if it would make none.
-    `rule` is the rule that decides, None if none does. `reason` says why a flow is uncertain, "" if it is not.
-    """
-
-    verdict: str
-    expected: Entry | None = None
-    rule: RuleId | None = None
-    reason: str = ""
-
-
-_UNCHANGED = Judgement(UNCHANGED)
-
-
-def _uncertain(reason: str, rule: RuleId | None = None) -> Judgement:
-    return Judgement(UNCERTAIN, None, rule, reason)
-
-
-class _Way(NamedTuple):
-    """How a packet enters: by a link, or from a socket of the host (0)."""
-
-    link: int
-
-
-class _Outcome(NamedTuple):
-    """What became of one traced packet."""
-
-    event: Entry | None
-    steps: tuple[Step, ...]
+#: IP_CT_TCP_FLAG_BE_LIBERAL: the kernel sets it if a connection was picked up in the middle.
+_PICKED_UP = 0x08
+#: The ends of the reply tuple that the kernel changes if they are taken, and those of the original tuple.
+_MOVABLE = {
+    "reply.destination_port": "original.source_port",
+    "reply.icmp_id": "original.icmp_id",
+    "reply.destination_key": "original.source_key",
+}
+#: Lists of the tables of legacy iptables.
+_LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 
 
 class Reevaluation:
     """A copy of the network namespace of this thread, in which flows are judged. Close it after use.
 
-    Raises `NotPermitted` without CAP_NET_ADMIN or CAP_SYS_ADMIN, and `CannotReevaluate` if the namespace cannot be
-    copied whole.
+    Raises `NotPermitted` without CAP_NET_ADMIN or CAP_SYS_ADMIN, `CannotReevaluate` if the namespace cannot be copied
+    whole, and `KernelError` if the kernel refuses a part of the copy.
 
-    :param find: returns the entry in the table that has the tuple of the `master` of an entry, None if there is none.
+    :param find_master: returns the entry in the table that has the tuple of the `master` of an entry, None if there is
+        none.
     """
 
-    def __init__(self, find: Callable[[Mapping[str, Any]], Entry | None] | None = None) -> None:
-        self._find = find
+    def __init__(self, find_master: Callable[[Mapping[str, Any]], Entry | None] | None = None) -> None:
+        self._find_master = find_master or (lambda _entry: None)
         with route_socket() as routes, NetlinkSocket() as netlink:
-            self._network = read_network(routes)
+            network = read_network(routes)
             ruleset = read_ruleset(netlink)
-        _check_copyable(self._network)
-        names = [link.name for link in self._network.ingress_links()]
-        self._scratch = Scratch(self._network, Settings().read(names))
+        _check_copyable(network)
+        self._is_multipath = network.has_multipath()
+        self._scratch = Scratch(network, Settings().read([link.name for link in network.ingress_links()]))
         try:
             self._rules = load_ruleset(self._scratch.ruleset, ruleset)
-            self._events = self._scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
-            self._traces = self._scratch.listen(n.NFNLGRP_NFTRACE)
+            self._replay = Replay(self._scratch, network)
         except BaseException:
             self._scratch.close()
             raise
-        self._local = self._network.local_addresses()
-        self._multipath = self._network.has_multipath()
-        self._ways: dict[Any, tuple[_Way, ...]] = {}
-        self._found = Entries()
-        self._decoder = DumpDecoder(self._found)
-        self._replayed = 0
 
     def __enter__(self) -> Reevaluation:
         return self
@@ -144,286 +79,179 @@ class Reevaluation:
         self._scratch.close()
 
     def judge(self, entries: Sequence[Entry]) -> list[Judgement]:
-        """Judge entries, and return a judgement for each in the same order."""
+        """Judge entries as the kernel returns them. Returns a judgement for each, in the same order."""
         judgements: list[Judgement] = []
         for start in range(0, len(entries), BATCH):
             judgements += self._judge_batch(entries[start : start + BATCH])
         return judgements
 
-    # many flows
-
     def _judge_batch(self, entries: Sequence[Entry]) -> list[Judgement]:
+        """Judge entries together. Those that are not clearly unchanged are judged again one by one."""
         sent: dict[Any, int] = {}
-        close: list[int] = []
+        doubtful: list[int] = []
         for position, entry in enumerate(entries):
-            ways = self._ways_of(entry)
-            key = _original(entry)
-            if (
-                len(ways) != 1
-                or key in sent
-                or self._needs_trace(entry, ways[0])
-                or not self._replay(entry, ways[0], ALWAYS)
-            ):
-                close.append(position)
-                continue
-            if self._rules.markers and any(True for _step in self._steps()):
-                close.append(position)
-                continue
-            sent[key] = position
-        judgements = [_UNCHANGED] * len(entries)
-        events = {_original(event): event for event in self._new_entries()}
+            key = original_of(entry)
+            if key not in sent and self._send(entry):
+                sent[key] = position
+            else:
+                doubtful.append(position)
+        made = {original_of(entry): entry for entry in self._replay.new_entries()}
         for key, position in sent.items():
-            event = events.get(key)
-            if event is None or not _same(event, entries[position]):
-                close.append(position)
-        for position in close:
-            judgements[position] = self._judge_closely(entries[position])
+            if key not in made or not _same(made[key], entries[position]):
+                doubtful.append(position)
+        judgements = [SAME] * len(entries)
+        for position in doubtful:
+            judgements[position] = self._judge_one(entries[position])
         return judgements
 
-    def _needs_trace(self, entry: Entry, way: _Way) -> bool:
-        """Whether an event does not say all of a flow: a packet to the host itself passes more rules after it."""
-        return "master.source" in entry or (way.link == 0 and entry["original.destination"] in self._local)
-
-    def _replay(self, entry: Entry, way: _Way, control: int) -> bool:
-        """Send the first packet of a flow. Return False if it cannot be sent."""
-        self._replayed += 1
-        if self._replayed >= _FLUSH_AFTER:
-            self._empty()
-        packet = first_packet(entry, control)
-        try:
-            if way.link:
-                return self._scratch.receive_on(way.link, packet)
-            self._scratch.send_from_host(entry["original.source"], entry["original.destination"], packet)
-        except PermissionError:  # a rule refused it
-            return True
-        except OSError:
+    def _send(self, entry: Entry) -> bool:
+        """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
+        ways = self._replay.ways_of(entry)
+        if len(ways) != 1 or "master.source" in entry or self._is_by_loopback(entry, ways[0]):
             return False
-        return True
+        return self._replay.send(entry, ways[0]) and not (self._rules.markers and self._replay.is_traced())
 
-    def _empty(self) -> None:
-        """Delete all entries of the scratch namespace."""
-        from ..ctnetlink.messages import nfgenmsg
-        from ..netlink.message import Message
+    def _is_by_loopback(self, entry: Entry, way: int) -> bool:
+        """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
+        return way == FROM_HOST and self._replay.is_local(entry["original.destination"])
 
-        self._replayed = 0
-        self._scratch.ruleset.request(Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg()))
-
-    def _new_entries(self) -> list[Entry]:
-        """Return the entries that were made since the last call."""
-        try:
-            for datagram in self._events.pending():
-                self._decoder.feed(datagram)
-        except OSError as error:
-            raise kernel_error("reading the events of the scratch namespace", error.errno or 0) from error
-        found = self._found.found[:]
-        self._found.found.clear()
-        return found
-
-    def _steps(self) -> Iterator[Step]:
-        """Yield the steps that were traced since the last call."""
-        try:
-            for datagram in self._traces.pending():
-                for _sequence, message in parse(datagram):
-                    step = parse_step(message)
-                    if step is not None:
-                        yield step
-        except OSError as error:
-            raise kernel_error("reading the trace of the scratch namespace", error.errno or 0) from error
-
-    # the way in
-
-    def _ways_of(self, entry: Entry) -> tuple[_Way, ...]:
-        """Return the ways by which the first packet of a flow can have come in. Empty if there is none."""
-        key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"], entry.get("mark", 0))
-        found = self._ways.get(key)
-        if found is None:
-            if len(self._ways) >= _MOST_CACHED:
-                self._ways.clear()
-            found = self._ways[key] = tuple(dict.fromkeys(self._find_ways(entry)))
-        return found
-
-    def _find_ways(self, entry: Entry) -> Iterator[_Way]:
-        source, destination = entry["original.source"], entry["original.destination"]
-        routes = self._scratch.routes
-        back = path_to(routes, source)
-        if back is not None and back.type == n.RTN_LOCAL:
-            yield _Way(0)
-            return
-        answering = entry.get("reply.source", destination)
-        if answering in self._local:
-            back = path_to(routes, source, answering) or back
-        if back is not None and back.type == n.RTN_UNICAST:
-            yield _Way(back.link)
-        held_by = self._local.get(destination)
-        if held_by is not None and held_by in {link.number for link in self._network.ingress_links()}:
-            yield _Way(held_by)
-
-    # one flow
-
-    def _judge_closely(self, entry: Entry) -> Judgement:
-        """Judge a flow that is not clearly unchanged, packet by packet and with a trace."""
+    def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
             return self._judge_by_master(entry)
-        ways = self._ways_of(entry)
-        if not ways:
-            return _uncertain("there is no route back to its source")
-        judgements = [self._judge_way(entry, way) for way in ways]
-        if len({(one.verdict, _reply(one.expected)) for one in judgements}) > 1:
-            return _uncertain("it depends on the link by which it comes in", judgements[0].rule)
+        judgements = [self._judge_way(entry, way) for way in self._replay.ways_of(entry)]
+        if not judgements:
+            return uncertain("there is no route back to its source")
         judgement = judgements[0]
-        if judgement.verdict == REFUSED and self._may_be_reversed(entry):
-            turned = {
-                **entry,
-                **with_tuple("original", tuple_of(entry, "reply")),
-                **with_tuple("reply", tuple_of(entry, "original")),
-            }
-            if any(self._trace(turned, way).event is not None for way in self._ways_of(turned)):
-                return _uncertain(
-                    "it would be refused in this direction, and accepted in the other one", judgement.rule
-                )
-        if judgement.verdict == NAT_CHANGED and self._multipath:
-            return _uncertain("a route with several next hops decides", judgement.rule)
+        if len({(one.verdict, one.expected and reply_of(one.expected)) for one in judgements}) > 1:
+            return uncertain("it depends on the link by which it comes in", judgement.rule)
+        if judgement.verdict == REFUSED and _may_be_reversed(entry):
+            turned = _reversed(entry)
+            if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(turned)):
+                return uncertain("it would be refused in this direction and accepted in the other one", judgement.rule)
+        if judgement.verdict == NAT_CHANGED and self._is_multipath:
+            return uncertain("a route with several next hops decides", judgement.rule)
         return judgement
 
     def _judge_by_master(self, entry: Entry) -> Judgement:
-        master = self._find(entry) if self._find is not None else None
-        if master is None:
-            return _uncertain("it has no rule of its own, and its master is gone")
-        judgement = (
-            self._judge_closely(master) if "master.source" not in master else _uncertain("its master has a master")
-        )
-        return judgement._replace(expected=None)
+        """Judge a flow that its master announced. It has no rule of its own."""
+        master = self._find_master(entry)
+        if master is None or "master.source" in master:
+            return uncertain("its master is gone" if master is None else "its master has a master")
+        return self._judge_one(master)._replace(expected=None)
 
-    def _may_be_reversed(self, entry: Entry) -> bool:
-        """Whether the entry may have been made by a packet of the reply direction."""
-        if entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT):
-            return False
-        protocol = entry["original.protocol"]
-        if protocol == uapi.IPPROTO_TCP:
-            return bool(entry.get("tcp.original.flags", _BE_LIBERAL) & _BE_LIBERAL)
-        return protocol not in (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
-
-    def _judge_way(self, entry: Entry, way: _Way) -> Judgement:
-        outcome = self._trace(entry, way)
+    def _judge_way(self, entry: Entry, way: int) -> Judgement:
+        """Judge a flow whose first packet comes in this way, with every outcome of the undecidable rules it reaches."""
+        outcome = self._replay.trace(entry, way)
         judgement = self._compare(entry, way, outcome)
         markers = self._markers(outcome)
         if not markers:
             return judgement
-        judgements = [judgement]
-        complete = True
+        verdicts, is_complete = {judgement.verdict}, True
         for marker in markers:
             if marker.outcome_is_unknown:
-                return _uncertain(marker.reason, marker.rule)
-            forced = self._trace(entry, way, marker.number)
-            judgements.append(self._compare(entry, way, forced))
-            complete = complete and set(self._markers(forced)) <= set(markers)
-        verdicts = {one.verdict for one in judgements}
-        first = markers[0]
-        if len(verdicts) == 1 and (complete or verdicts == {UNCHANGED}):
+                return uncertain(marker.reason, marker.rule)
+            forced = self._replay.trace(entry, way, marker.number)
+            verdicts.add(self._compare(entry, way, forced).verdict)
+            is_complete = is_complete and set(self._markers(forced)) <= set(markers)
+        if len(verdicts) == 1 and is_complete:
             return judgement
-        by_chance = all(marker.reason in _CHANCE for marker in markers)
-        if by_chance and UNCHANGED in verdicts and verdicts <= {UNCHANGED, NAT_CHANGED}:
-            return _UNCHANGED
-        return _uncertain(first.reason, first.rule)
+        if UNCHANGED in verdicts <= {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):
+            return SAME  # one of several translations by chance, and the flow has one of them
+        return uncertain(markers[0].reason, markers[0].rule)
 
-    def _markers(self, outcome: _Outcome) -> list[Marker]:
+    def _markers(self, outcome: Outcome) -> list[Marker]:
         found = (self._rules.markers.get(step.rule) for step in outcome.steps)
         return list(dict.fromkeys(marker for marker in found if marker is not None))
 
-    def _trace(self, entry: Entry, way: _Way, number: int = 0) -> _Outcome:
-        """Replay one packet with a trace."""
-        sent = self._replay(entry, way, ALWAYS | TRACED | number)
-        key = _original(entry)
-        event = next((one for one in self._new_entries() if _original(one) == key), None)
-        steps = tuple(self._steps())
-        return _Outcome(event if sent else None, steps)
-
-    def _compare(self, entry: Entry, way: _Way, outcome: _Outcome) -> Judgement:
-        event = outcome.event
-        by_loopback = way.link == 0 and entry["original.destination"] in self._local
-        if by_loopback and not self._reached(outcome, "delivered"):
+    def _compare(self, entry: Entry, way: int, outcome: Outcome) -> Judgement:
+        """Return the judgement of a flow by the outcome of its replay."""
+        made = outcome.entry
+        if self._is_by_loopback(entry, way) and not self._reached(outcome, "delivered"):
             return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
-        if event is None:
-            return self._without_event(outcome)
-        if event.get("zone", 0) != entry.get("zone", 0):
-            return _uncertain("it would be tracked in another zone")
-        if _same(event, entry):
-            return _UNCHANGED
-        rule = self._deciding(outcome)
-        if all(event[key] == entry[key] for key in _ADDRESSES):
-            return self._compare_ports(entry, way, event, rule)
-        return Judgement(NAT_CHANGED, event, rule)
+        if made is None:
+            if self._reached(outcome, "delivered") or self._reached(outcome, "left"):
+                return Judgement(UNTRACKED, None, self._last_rule(outcome, n.NFT_CONTINUE, n.NF_ACCEPT))
+            return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+        if made.get("zone", 0) != entry.get("zone", 0):
+            return uncertain("it would be tracked in another zone")
+        if _same(made, entry):
+            return SAME
+        rule = self._translating_rule(outcome)
+        if any(made[key] != entry[key] for key in ("reply.source", "reply.destination")):
+            return Judgement(NAT_CHANGED, made, rule)
+        return self._compare_ports(entry, way, made, rule)
 
-    def _compare_ports(self, entry: Entry, way: _Way, event: Entry, rule: RuleId | None) -> Judgement:
-        """Compare a flow whose ports alone are translated otherwise.
+    def _compare_ports(self, entry: Entry, way: int, made: Entry, rule: RuleId | None) -> Judgement:
+        """Compare a flow whose ports alone are translated in another way.
 
-        The kernel moves a source port that is taken. So the ports count only if today's rule sets them.
+        The kernel changes a source port that is taken. So source ports count only if the current rule sets them.
         """
-        replies = {_reply(event)}
-        for _attempt in range(1, _PORT_ATTEMPTS):
-            again = self._trace(entry, way).event
-            if again is None:
-                return _uncertain("its replay has different results", rule)
-            replies.add(_reply(again))
-        if len(replies) > 1:
-            return _uncertain("the rule chooses one of several ports", rule)
-        ends = [("reply.destination_port", "original.source_port"), ("reply.icmp_id", "original.icmp_id")]
-        ends += [("reply.destination_key", "original.source_key")]
-        differing = {key for key in _reply_keys(event) if event.get(key) != entry.get(key)}
-        moved = {reply for reply, original in ends if reply in differing and event[reply] == entry.get(original)}
-        if differing <= moved:
-            return _UNCHANGED
-        return Judgement(NAT_CHANGED, event, rule)
+        again = [self._replay.trace(entry, way).entry for _attempt in range(1, _PORT_ATTEMPTS)]
+        if any(one is None or reply_of(one) != reply_of(made) for one in again):
+            return uncertain("the rule chooses one of several ports", rule)
+        differing = {key for key in made if key.startswith("reply.") and made[key] != entry.get(key)}
+        if all(key in _MOVABLE and made[key] == entry.get(_MOVABLE[key]) for key in differing):
+            return SAME
+        return Judgement(NAT_CHANGED, made, rule)
 
-    def _without_event(self, outcome: _Outcome) -> Judgement:
-        if self._reached(outcome, "delivered") or self._reached(outcome, "left"):
-            return Judgement(UNTRACKED, None, self._last_rule(outcome, n.NFT_CONTINUE, n.NF_ACCEPT))
-        return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
-
-    def _reached(self, outcome: _Outcome, chain: str) -> bool:
+    def _reached(self, outcome: Outcome, chain: str) -> bool:
         return any(step.rule[1] == self._rules.own_table and step.chain == chain for step in outcome.steps)
 
-    def _last_rule(self, outcome: _Outcome, *verdicts: int) -> RuleId | None:
+    def _last_rule(self, outcome: Outcome, *verdicts: int) -> RuleId | None:
+        """Return the last rule, or the chain with the policy, whose verdict is one of these."""
         for step in reversed(outcome.steps):
-            rule = self._rules.rules.get(step.rule)
-            if rule is not None and step.verdict in verdicts:
-                return rule
-            if step.is_policy and step.verdict == n.NF_DROP and n.NF_DROP in verdicts:
-                family = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}[step.rule[0]]
-                return RuleId(family, step.rule[1], step.chain, 0)
+            if step.verdict not in verdicts:
+                continue
+            if step.rule in self._rules.rules:
+                return self._rules.rules[step.rule]
+            if step.is_policy and step.verdict == n.NF_DROP:
+                return RuleId(FAMILY_NAMES[step.rule[0]], step.rule[1], step.chain, 0)
         return None
 
-    def _deciding(self, outcome: _Outcome) -> RuleId | None:
-        """Return the last rule in a chain of NAT that took the packet."""
-        for step in reversed(outcome.steps):
-            rule = self._rules.rules.get(step.rule)
-            if rule is not None and step.rule in self._rules.translating and step.verdict == n.NF_ACCEPT:
-                return rule
-        return None
+    def _translating_rule(self, outcome: Outcome) -> RuleId | None:
+        """Return the last rule that translates addresses."""
+        found = [step.rule for step in outcome.steps if step.rule in self._rules.translating]
+        return self._rules.rules[found[-1]] if found else None
 
 
-def _reply_keys(entry: Entry) -> list[str]:
-    return [key for key in entry if key.startswith("reply.") and key != "reply.zone"]
-
-
-def _same(event: Entry, entry: Entry) -> bool:
-    """Whether an event shows the zone and the reply tuple of an entry."""
-    alike: bool = _reply(event) == _reply(entry) and event.get("zone", 0) == entry.get("zone", 0)
+def _same(made: Entry, entry: Entry) -> bool:
+    """Whether the kernel made an entry with the same zone and reply tuple."""
+    alike: bool = reply_of(made) == reply_of(entry) and made.get("zone", 0) == entry.get("zone", 0)
     return alike
+
+
+def _may_be_reversed(entry: Entry) -> bool:
+    """Whether a packet of the reply direction may have made the entry.
+
+    NAT is set up for the first packet, and an ICMP query has its type. TCP has a flag for connections that were picked
+    up in the middle.
+    """
+    if entry.get("status", 0) & (uapi.IPS_SRC_NAT | uapi.IPS_DST_NAT):
+        return False
+    protocol = entry["original.protocol"]
+    if protocol == uapi.IPPROTO_TCP:
+        return bool(entry.get("tcp.original.flags", _PICKED_UP) & _PICKED_UP)
+    return protocol not in (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
+
+
+def _reversed(entry: Entry) -> Entry:
+    """Return an entry as if a packet of the reply direction had made it."""
+    ends = {**with_tuple("original", tuple_of(entry, "reply")), **with_tuple("reply", tuple_of(entry, "original"))}
+    return {**entry, **ends}
 
 
 def _check_copyable(network: Network) -> None:
     """Raise `CannotReevaluate` for a host whose rules or routes cannot be copied."""
-    for name in ("ip_tables_names", "ip6_tables_names"):
+    for path in _LEGACY_TABLES:
         try:
-            with open(f"/proc/net/{name}", encoding="ascii") as file:
+            with open(path, encoding="ascii") as file:
                 tables = file.read().split()
-        except OSError:
+        except OSError:  # the kernel does not have it
             continue
         if tables:
             raise CannotReevaluate(
-                f"stale flows cannot be found here: there are rules of the legacy iptables (tables {', '.join(tables)}), "
-                "which the kernel does not show; use iptables-nft or nft"
+                f"stale flows cannot be found here: legacy iptables has rules ({', '.join(tables)}), which the kernel "
+                "does not show; use iptables-nft or nft"
             )
     for link in network.links:
         if link.kind == "vrf":

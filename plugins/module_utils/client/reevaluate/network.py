@@ -35,7 +35,10 @@ _IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n
 
 
 class Link(NamedTuple):
-    """A link: its number (the kernel's index), name and kind ("" if it is hardware), the index of its master (0: none), and its group."""
+    """A link. `number` is the kernel's index of it, and `master` that of its master, 0 if it has none.
+
+    `kind` is "" for hardware.
+    """
 
     number: int
     name: str

@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Replay the first packet of a flow in the scratch namespace, and read what the kernel made of it.
+
+All of a packet's way happens within the system call that sends it. Its event and its trace are there when that returns.
+"""
+
+from __future__ import annotations
+
+import errno
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
+
+from .. import uapi
+from ..ctnetlink.messages import nfgenmsg
+from ..dump.scan import DumpDecoder, Entries
+from ..entry.entry import Entry
+from ..entry.tuple import protocol_keys
+from ..errors import kernel_error
+from ..netlink.message import Message, parse
+from . import numbers as n
+from .expressions import ALWAYS, TRACED
+from .network import Network, path_to
+from .packets import first_packet
+from .scratch import Scratch
+from .trace import Step, parse_step
+
+#: The way of packets that a socket of the host sends. Other ways are numbers of links.
+FROM_HOST = 0
+#: Packets after which the scratch table is emptied. Its entries have expired, but they count.
+_EMPTY_AFTER = 32768
+#: Ways that are kept.
+_MOST_WAYS = 65536
+
+
+class Outcome(NamedTuple):
+    """What became of one packet: the entry that the kernel made (None: none), and the way through the rules."""
+
+    entry: Entry | None
+    steps: tuple[Step, ...]
+
+
+@lru_cache(maxsize=None)
+def _getter(protocol: int, direction: str) -> Callable[[Mapping[str, Any]], Any]:
+    names = ("source", "destination", *protocol_keys(protocol))
+    return itemgetter("family", *(f"{direction}.{name}" for name in names))
+
+
+def original_of(entry: Mapping[str, Any]) -> Any:
+    """Return the original tuple of an entry of the kernel without its zone, as a key."""
+    protocol = entry["original.protocol"]
+    return protocol, _getter(protocol, "original")(entry)
+
+
+def reply_of(entry: Mapping[str, Any]) -> Any:
+    """Return the reply tuple of an entry of the kernel without its zone, as a key."""
+    return _getter(entry["original.protocol"], "reply")(entry)
+
+
+class Replay:
+    """Sends packets into the scratch namespace, and reads events and traces."""
+
+    def __init__(self, scratch: Scratch, network: Network) -> None:
+        self._scratch = scratch
+        self._events = scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
+        self._traces = scratch.listen(n.NFNLGRP_NFTRACE)
+        self._local = network.local_addresses()
+        self._ingress = {link.number for link in network.ingress_links()}
+        self._ways: dict[Any, tuple[int, ...]] = {}
+        self._found = Entries()
+        self._decoder = DumpDecoder(self._found)
+        self._sent = 0
+
+    def is_local(self, address: bytes) -> bool:
+        """Whether an address is one of the host."""
+        return address in self._local
+
+    def ways_of(self, entry: Entry) -> tuple[int, ...]:
+        """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
+
+        That is the link of the route back to its source. If another link has the destination address, it may have come
+        in by that one.
+        """
+        key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"])
+        found = self._ways.get(key)
+        if found is None:
+            if len(self._ways) >= _MOST_WAYS:
+                self._ways.clear()
+            found = self._ways[key] = tuple(dict.fromkeys(self._find_ways(entry)))
+        return found
+
+    def _find_ways(self, entry: Entry) -> Iterator[int]:
+        source, destination = entry["original.source"], entry["original.destination"]
+        back = path_to(self._scratch.routes, source)
+        if back is not None and back.type == n.RTN_LOCAL:
+            yield FROM_HOST
+            return
+        answering = entry.get("reply.source", destination)
+        if answering in self._local:
+            back = path_to(self._scratch.routes, source, answering) or back
+        if back is not None and back.type == n.RTN_UNICAST:
+            yield back.link
+        if self._local.get(destination) in self._ingress:
+            yield self._local[destination]
+
+    def send(self, entry: Entry, way: int, control: int = 0) -> bool:
+        """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""
+        self._sent += 1
+        if self._sent >= _EMPTY_AFTER:
+            self._empty()
+        packet = first_packet(entry, ALWAYS | control)
+        if way != FROM_HOST:
+            return self._scratch.receive_on(way, packet)
+        try:
+            self._scratch.send_from_host(entry["original.source"], entry["original.destination"], packet)
+        except PermissionError:  # a rule refused it
+            return True
+        except OSError:
+            return False
+        return True
+
+    def trace(self, entry: Entry, way: int, number: int = 0) -> Outcome:
+        """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
+        self.send(entry, way, TRACED | number)
+        made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
+        return Outcome(made, tuple(self.steps()))
+
+    def new_entries(self) -> list[Entry]:
+        """Return the entries that were made since the last call."""
+        try:
+            for datagram in self._events.pending():
+                self._decoder.feed(datagram)
+        except OSError as error:
+            raise kernel_error("reading the events of the scratch namespace", error.errno or errno.EIO) from error
+        found = self._found.found[:]
+        self._found.found.clear()
+        return found
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps that were traced since the last call."""
+        try:
+            for datagram in self._traces.pending():
+                for _sequence, message in parse(datagram):
+                    step = parse_step(message)
+                    if step is not None:
+                        yield step
+        except OSError as error:
+            raise kernel_error("reading the trace of the scratch namespace", error.errno or errno.EIO) from error
+
+    def is_traced(self) -> bool:
+        """Whether a packet was traced since the last call."""
+        return bool(list(self.steps()))
+
+    def _empty(self) -> None:
+        """Delete all entries of the scratch namespace."""
+        self._sent = 0
+        self._scratch.ruleset.request(Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg()))

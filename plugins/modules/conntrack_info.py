@@ -234,8 +234,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.stale import STALE, stale_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
+    MATCH,
+    STALE,
+    match_of,
+    stale_of,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options that select entries: `match`, `except` and, if the module has it, `all`."""
+"""The options that select entries: `match`, `except` and, if the module has them, `all` and `stale`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ MATCH: dict[str, Any] = {"match": {"type": "raw", "default": _ALL}, "except": _E
 REQUIRED_MATCH: dict[str, Any] = {"match": {"type": "raw", "fallback": absent(_ALL)}, "except": _EXCEPT}
 #: The maximum number of entries to change. A table never has more than the value of an absent limit.
 LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)}}
+#: What the current rules would do with the entries to select.
+STALE: dict[str, Any] = {"stale": {"type": "raw"}}
+_VERDICTS = ("nat_changed", "refused", "untracked")
 
 
 def match_of(
@@ -74,3 +77,25 @@ def recorded(match: Match, key: str) -> Match:
 
         check_recorded(match.needs, key)
     return match
+
+
+def stale_of(module: AnsibleModule) -> tuple[str, ...]:
+    """Return the verdicts that the option `stale` selects. Empty if it is absent or false. Raises `InvalidValue`."""
+    from ..client.errors import InvalidValue, quoted
+
+    value = module.params["stale"]
+    if isinstance(value, str) and value.lower() in ("true", "yes", "false", "no"):  # of a template or a command line
+        value = value.lower() in ("true", "yes")
+    if value is None or value is False:
+        return ()
+    if module.params["table"] != "conntrack":
+        raise InvalidValue("stale", f"is for the table conntrack; leave it out with table: {module.params['table']}")
+    if value is True:
+        return _VERDICTS
+    named = value.split(",") if isinstance(value, str) else value
+    if not isinstance(named, list) or not named:
+        raise InvalidValue("stale", f"{quoted(value)} is no list; write true, or a list of {', '.join(_VERDICTS)}")
+    for verdict in named:
+        if verdict not in _VERDICTS:
+            raise InvalidValue("stale", f"{quoted(verdict)} is no verdict; write one or more of {', '.join(_VERDICTS)}")
+    return tuple(dict.fromkeys(named))

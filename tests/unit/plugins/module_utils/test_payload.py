@@ -46,6 +46,13 @@ SHAPE = "client/entry/nested client/entry/document client/entry/nat"
 #: What reconciles one entry.
 RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff"
 EXPECTATION = "client/entry/nested client/expectation/expectation"
+#: What finds stale flows.
+STALE = """
+    client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/judgement client/reevaluate/network
+    client/reevaluate/numbers client/reevaluate/packets client/reevaluate/replay client/reevaluate/ruleset
+    client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction client/host/ssh_session
+    _operations/flush _operations/resource _operations/stale
+"""
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
 FILES = {
@@ -103,16 +110,17 @@ FILES = {
             MANY,
             KEYS,
             EXPECTATION,
+            STALE,
             "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
         ),
     ),
     "conntrack_flush": (
         (TABLE, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
-        (MANY, KEYS, EXPECTATION),
+        (MANY, KEYS, EXPECTATION, STALE),
     ),
     "conntrack_info": (
         (TABLE, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
-        (MANY, KEYS, EXPECTATION),
+        (MANY, KEYS, EXPECTATION, STALE),
     ),
     "conntrack_settings": (
         (MODULE, "client/host/sysctl client/uapi client/codec/types _argspec/settings _reconcile/settings"),

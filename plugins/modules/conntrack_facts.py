@@ -25,10 +25,12 @@ options:
   gather_subset:
     description:
       - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
-        V(timeout_policies) and V(capabilities). A leading V(!) excludes a subset.
+        V(timeout_policies), V(capabilities) and V(stale). A leading V(!) excludes a subset.
       - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
       - V(summary) and V(top) read the whole table, once. All other subsets take negligible time.
       - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
+      - V(stale) is gathered only if it is named. It judges every entry by the current rules, addresses and routes, see
+        O(netops.conntrack.conntrack_flush#module:stale).
     type: list
     elements: str
     default: [all]
@@ -156,6 +158,17 @@ ansible_facts:
           description: Subset V(timeout_policies). The named timeout policies. Null if the kernel does not support any.
           type: list
           elements: dict
+        stale:
+          description:
+            - Subset V(stale). C(verdicts) has the number of entries by verdict. C(rules) has the O(top) rules that decide
+              about entries that are not unchanged, each with C(verdict), C(rule) and the number of C(entries).
+          type: dict
+          sample:
+            verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
+            rules:
+              - verdict: refused
+                rule: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
+                entries: 31
         capabilities:
           description:
             - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace

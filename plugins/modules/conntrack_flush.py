@@ -18,7 +18,7 @@ description:
   - The module reads the table on the target, compares every entry with the match, and deletes each matching entry by
     its tuple, zone and id. It never touches an entry that does not match, on any kernel. If another entry has replaced
     a matching one in the meantime, the new entry is kept.
-  - The module removes nothing unless O(match) or O(all) is set. It is not an error if nothing matches.
+  - The module removes nothing unless O(match), O(all) or O(stale) is set. It is not an error if nothing matches.
   - Removing an entry does not end the connection. For its next packet, NAT is decided again, and rules that drop
     packets of unknown connections drop it.
 extends_documentation_fragment:
@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - netops.conntrack._attributes.changes
   - netops.conntrack._match.changing
   - netops.conntrack._labels
+  - netops.conntrack._stale
 options:
   table:
     description:
@@ -38,7 +39,7 @@ options:
   all:
     description:
       - Whether to remove every entry of the table, except those that O(except) and O(keep_ssh) exclude.
-      - Exactly one of O(match) and O(all) is required.
+      - Exactly one of O(match) and O(all) is required, unless O(stale) is set.
     type: bool
     default: false
   keep_ssh:
@@ -115,6 +116,12 @@ EXAMPLES = r"""
         source: 10.1.0.2
   become: true
 
+- name: Remove what the current rules would translate in another way or refuse
+  netops.conntrack.conntrack_flush:
+    stale: [nat_changed, refused]
+    limit: 10000
+  become: true
+
 - name: Empty the table, and keep the SSH connection that runs this task
   netops.conntrack.conntrack_flush:
     all: true
@@ -152,6 +159,11 @@ entries:
   type: list
   elements: dict
   returned: always
+verdicts:
+  description: Number of entries by verdict, of all that match. Only with O(stale).
+  type: dict
+  returned: with O(stale)
+  sample: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
 method:
   description: How the entries were removed. V(delete) means one by one.
   type: str

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - netops.conntrack._attributes.read_only
   - netops.conntrack._match
   - netops.conntrack._labels
+  - netops.conntrack._stale
 options:
   table:
     description:
@@ -108,6 +109,12 @@ EXAMPLES = r"""
   register: masters
   become: true
 
+- name: Read the connections that the current rules would refuse, and the rule that refuses each
+  netops.conntrack.conntrack_info:
+    stale: [refused]
+  register: stale
+  become: true
+
 - name: Read connections that have a master
   netops.conntrack.conntrack_info:
     match:
@@ -186,6 +193,19 @@ entries:
     security_context:
       description: Security context, if a security module sets one.
       type: str
+    verdict:
+      description: What the current rules would do with the connection. Only with O(stale).
+      type: str
+    expected:
+      description: The translation that the current rules would give, in the form of C(nat). Empty if they would not
+        translate, null if they would not let the connection begin. Only with O(stale).
+      type: dict
+    rule:
+      description:
+        - The rule that decides, with C(family), C(table), C(chain), C(handle) and C(comment). C(handle) is 0 for the
+          policy of a chain. Null if no rule decides, for example if there is no route. Only with O(stale).
+      type: dict
+      sample: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
     id:
       description: ID of the entry in the kernel.
       type: int
@@ -217,6 +237,11 @@ entries:
       status: [seen_reply, assured, confirmed, src_nat, src_nat_done, dst_nat_done]
       id: 3327681709
       use: 1
+verdicts:
+  description: Number of entries by verdict, of all that match. Only with O(stale).
+  type: dict
+  returned: with O(stale)
+  sample: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
 matched:
   description: Number of all matching entries.
   type: int

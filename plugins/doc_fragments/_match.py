@@ -17,7 +17,7 @@ options:
       - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
         them must match.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
-      - Required unless O(all=true), or another option selects entries, such as O(stale).
+      - Required unless O(all=true).
       - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
         of both directions, the others are that of one direction. Protocols are numbers, or names as in
         C(/etc/protocols), such as V(tcp) and V(esp).

@@ -12,7 +12,7 @@ options:
   stale:
     description:
       - Of the entries that match, select only those that the current rules, addresses and routes would treat in another
-        way. V(true) selects all three kinds, and a list selects some of them.
+        way. V(true) selects all three kinds, and a list selects some of them. Without O(match), all entries match.
       - V(nat_changed) - the kernel would translate addresses or ports in another way, or no longer.
       - V(refused) - it would drop or reject the first packet, or has no route for it.
       - V(untracked) - it would let the packet pass without tracking it.

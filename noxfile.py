@@ -177,7 +177,11 @@ def pytest(session: nox.Session, paths: list[str], *options: str) -> None:
     named = any(Path(argument.partition("::")[0]).exists() for argument in session.posargs)
     junit = f"--junitxml={results(session) / 'pytest.xml'}"
     selection = [] if STRICT or named else ["-m", "not thorough"]
-    session.run("python", "-m", "pytest", junit, *selection, *options, *([] if named else paths), *session.posargs)
+    command = ["python", "-m", "pytest", junit, *selection, *options, *([] if named else paths), *session.posargs]
+    # Sessions that end together would remove each other's old folders, of which pytest warns
+    with TemporaryDirectory(prefix="conntrack-") as folder:
+        Path(folder).chmod(0o755)  # tests run as other users, too
+        session.run(*command, env={"PYTEST_DEBUG_TEMPROOT": folder})
 
 
 def own_home(session: nox.Session) -> None:

@@ -160,8 +160,9 @@ ansible_facts:
           elements: dict
         stale:
           description:
-            - Subset V(stale). C(verdicts) has the number of entries by verdict. C(rules) has the O(top) rules that decide
-              about entries that are not unchanged, each with C(verdict), C(rule) and the number of C(entries).
+            - Subset V(stale). C(verdicts) has the number of entries by verdict.
+            - C(rules) has the O(top) rules that decide about entries that are not unchanged, each with C(verdict),
+              C(rule) and the number of C(entries).
           type: dict
           sample:
             verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}

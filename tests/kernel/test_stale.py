@@ -228,3 +228,24 @@ def test_of_expectations_none_is_stale(gateway: Host) -> None:
     failed = run(gateway, "conntrack_info", stale=True, table="expect")
     assert failed["failed"]
     assert "stale: is for the table conntrack" in failed["msg"]
+
+
+BALANCED = """
+table ip balance {
+    chain prerouting {
+        type nat hook prerouting priority -110; policy accept;
+        ip daddr 203.0.113.1 tcp dport 9000 dnat to CHOICE map { 0 : 10.1.0.80, 1 : 10.1.0.81, 2 : 10.1.0.82 }
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("choice", ["numgen random mod 3", "numgen inc mod 3", "jhash ip saddr mod 3"])
+def test_a_translation_by_chance_is_unchanged_if_it_is_one_of_several(gateway: Host, choice: str) -> None:
+    gateway.nft(BALANCED.replace("CHOICE", choice))
+    backends = ["10.1.0.80", "10.1.0.81", "10.1.0.82", "10.1.0.83"]
+    load(gateway, *(tcp(SERVER, 7000 + i, OUTSIDE, 9000, **from_wan(to, 9000)) for i, to in enumerate(backends)))
+    result = run(gateway, "conntrack_info", stale=True)
+    assert result["verdicts"]["unchanged"] == 3
+    (stale,) = result["entries"]
+    assert (stale["nat"]["destination"]["address"], stale["verdict"]) == ("10.1.0.83", "nat_changed")

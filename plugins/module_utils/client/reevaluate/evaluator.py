@@ -148,11 +148,12 @@ class Reevaluation:
             return judgement
         verdicts, is_complete = {judgement.verdict}, True
         for marker in markers:
-            if marker.outcome_is_unknown:
+            if not marker.numbers:
                 return uncertain(marker.reason, marker.rule)
-            forced = self._replay.trace(entry, way, marker.number)
-            verdicts.add(self._compare(entry, way, forced).verdict)
-            is_complete = is_complete and set(self._markers(forced)) <= set(markers)
+            for number in marker.numbers:
+                forced = self._replay.trace(entry, way, number)
+                verdicts.add(self._compare(entry, way, forced).verdict)
+                is_complete = is_complete and set(self._markers(forced)) <= set(markers)
         if len(verdicts) == 1 and is_complete:
             return judgement
         if UNCHANGED in verdicts <= {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):

@@ -9,6 +9,7 @@ Rules are copied as the kernel dumps them, with three kinds of exceptions:
   a rate limit, a user id, a MAC address. Such a condition becomes a test of the packet's control word: it holds if the
   word has the number of the rule. In front of the rule comes a marker, with the other conditions of the rule, that
   switches tracing on. So the trace shows which packets get there, and both outcomes can be replayed.
+- A number that is chosen by chance becomes a constant, in one copy of the rule for each possible number.
 - Some effects are unknown, such as the verdict of a program that a queue asks. Such a rule becomes a marker alone.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nft_*.c, net/netfilter/xt_*.c, nft(8).
@@ -24,17 +25,20 @@ from . import numbers as n
 from .network import attributes_of
 
 _U32 = struct.Struct(">I")
+_HOST_U32 = struct.Struct("=I")
 _CONTROL = struct.Struct("=H")
 
 #: Bits of the control word. `ALWAYS` is always set, because the kernel replaces an IPv4 identification of 0.
 TRACED, ALWAYS, NUMBER = 0x8000, 0x4000, 0x3FFF
-#: The highest number of a rule that is replayed with both outcomes.
+#: The highest number of a rule that is replayed with all outcomes.
 MAX_NUMBER = NUMBER
+#: The highest number of outcomes of a rule that are replayed.
+_MOST_OUTCOMES = 64
 
 #: Expressions that continue with the next one whatever they do.
 _WITHOUT_INFLUENCE = frozenset({"counter", "log", "last", "flow_offload", "dup"})
 #: Conditions that depend on the moment, on the sender or on chance.
-_UNDECIDABLE = frozenset({"limit", "quota", "connlimit", "socket", "osf", "numgen", "xfrm", "tunnel", "inner"})
+_UNDECIDABLE = frozenset({"limit", "quota", "connlimit", "socket", "osf", "xfrm", "tunnel", "inner"})
 #: Effects whose outcome cannot be known.
 _UNKNOWN = frozenset({"queue", "synproxy", "tproxy", "fwd"})
 _EFFECTS = frozenset({"reject", "notrack"})
@@ -76,14 +80,15 @@ _KNOWN_TARGETS = frozenset(
 class Rewritten(NamedTuple):
     """The rules that stand for one rule: each is its expressions as the kernel takes them.
 
-    `marker` is None if the rule is decidable. `reason` says why it is not. `rules` are the rules themselves; they are
-    empty if the rule has no influence or if its effect is unknown.
+    `rules` are the rules themselves; they are empty if the rule has no influence or if its effect is unknown. `marker`
+    is empty if the rule is decidable. `reason` says why it is not. Packets whose control word has the number of the
+    rule, or one of the `outcomes` - 1 numbers behind it, have another outcome than packets without a number.
     """
 
     rules: tuple[bytes, ...]
-    markers: tuple[bytes, ...] = ()
+    marker: bytes = b""
     reason: str = ""
-    outcome_is_unknown: bool = False
+    outcomes: int = 0
 
 
 class _Expression(NamedTuple):
@@ -119,8 +124,17 @@ def load_control(family: int, register: int) -> bytes:
     )
 
 
-def control_test(family: int, mask: int, expected: int) -> bytes:
-    """Return the expressions of a test that the control word has these bits under a mask."""
+def control_test(family: int, mask: int, *values: int, equal: bool = True) -> bytes:
+    """Return the expressions of a test that the control word has a value under a mask, or that it has none of some."""
+    tests = b"".join(
+        expression(
+            "cmp",
+            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
+            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ if equal else n.NFT_CMP_NEQ),
+            value(n.NFTA_CMP_DATA, _CONTROL.pack(each)),
+        )
+        for each in values
+    )
     return (
         load_control(family, n.NFT_REG_1)
         + expression(
@@ -131,12 +145,7 @@ def control_test(family: int, mask: int, expected: int) -> bytes:
             value(n.NFTA_BITWISE_MASK, _CONTROL.pack(mask)),
             value(n.NFTA_BITWISE_XOR, bytes(_CONTROL.size)),
         )
-        + expression(
-            "cmp",
-            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
-            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
-            value(n.NFTA_CMP_DATA, _CONTROL.pack(expected)),
-        )
+        + tests
     )
 
 
@@ -180,21 +189,30 @@ class Rewriter:
         for name, parsed, raw in expressions_of(data):
             reader.read(_Expression(name, parsed, raw))
         if not reader.reasons:
-            return Rewritten((b"".join(raw for raw, _effect in reader.kept),) if reader.has_effect() else ())
+            return Rewritten((reader.rule(),) if reader.has_effect() else ())
         if not reader.outcome_is_unknown and not reader.has_effect():
             return Rewritten(())
         reason = ", ".join(dict.fromkeys(reader.reasons))
-        conditions = b"".join(raw for raw, effect in reader.kept if not effect)
+        marker = reader.rule(conditions_only=True) + trace_on()
         families = (n.NFPROTO_IPV4, n.NFPROTO_IPV6) if family == n.NFPROTO_INET else (family,)
-        if families[0] not in (n.NFPROTO_IPV4, n.NFPROTO_IPV6) or number > MAX_NUMBER or reader.outcome_is_unknown:
-            return Rewritten((), (conditions + trace_on(),), reason, True)
-        rules = tuple(
-            (family_test(each) if len(families) > 1 else b"")
-            + control_test(each, NUMBER, number)
-            + b"".join(raw for raw, _effect in reader.kept)
+        has_control = families[0] in (n.NFPROTO_IPV4, n.NFPROTO_IPV6)
+        outcomes = reader.outcomes()
+        if not has_control or reader.outcome_is_unknown or number + outcomes > MAX_NUMBER + 1:
+            return Rewritten((), marker, reason)
+        rules = [
+            (family_test(each) if len(families) > 1 else b"") + condition + reader.rule(outcome)
             for each in families
-        )
-        return Rewritten(rules, (conditions + trace_on(),), reason)
+            for outcome, condition in self._conditions(each, number, outcomes, reader.chooses)
+        ]
+        return Rewritten(tuple(rules), marker, reason, outcomes)
+
+    def _conditions(self, family: int, number: int, outcomes: int, chooses: bool) -> Iterator[tuple[int, bytes]]:
+        """Yield each outcome of a rule with the test of the control word for it."""
+        numbers = range(number, number + outcomes)
+        for outcome, each in enumerate(numbers, 1 if chooses else 0):
+            yield outcome, control_test(family, NUMBER, each)
+        if chooses:  # the first number, for packets without a number
+            yield 0, control_test(family, NUMBER, *numbers, equal=False)
 
 
 class _Reader:
@@ -205,13 +223,33 @@ class _Reader:
         self._table = table
         self._limiting_sets = limiting_sets
         self._unknown: set[int] = set()
-        #: The expressions that stay, and whether each has an effect.
-        self.kept: list[tuple[bytes, bool]] = []
+        #: The expressions that stay, and whether each has an effect. An empty one is the number chosen by chance.
+        self._kept: list[tuple[bytes, bool]] = []
+        self._chosen: tuple[bytes, int, int] | None = None  # register, how many numbers, the first of them
         self.reasons: list[str] = []
         self.outcome_is_unknown = False
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the rule chooses a number by chance, and everything else in it is decidable."""
+        return self._chosen is not None
+
+    def outcomes(self) -> int:
+        """Return how many outcomes the rule can have besides that of packets without a number."""
+        return 1 if self._chosen is None else self._chosen[1] - 1
+
     def has_effect(self) -> bool:
-        return any(effect for _raw, effect in self.kept)
+        return any(effect for _raw, effect in self._kept)
+
+    def rule(self, outcome: int = 0, conditions_only: bool = False) -> bytes:
+        """Return the expressions that stay, with the number that is chosen in an outcome."""
+        return b"".join(raw or self._number(outcome) for raw, effect in self._kept if not (effect and conditions_only))
+
+    def _number(self, outcome: int) -> bytes:
+        assert self._chosen is not None
+        register, _count, first = self._chosen
+        data = value(n.NFTA_IMMEDIATE_DATA, _HOST_U32.pack(first + outcome))
+        return expression("immediate", attribute(n.NFTA_IMMEDIATE_DREG, register), data)
 
     def read(self, one: _Expression) -> None:
         if one.name in _WITHOUT_INFLUENCE:
@@ -219,18 +257,19 @@ class _Reader:
         if one.name in _UNKNOWN:
             self._unknown_effect(one.name)
         elif one.name in _UNDECIDABLE:
-            self._condition_unknown(one.name, one.data.get(n.NFTA_NG_DREG) if one.name == "numgen" else None)
+            self._condition_unknown(one.name)
         else:
             getattr(self, f"_read_{one.name}", self._read_other)(one)
 
     def _keep(self, one: _Expression, effect: bool = False) -> None:
-        self.kept.append((one.raw, effect))
+        self._kept.append((one.raw, effect))
 
     def _unknown_effect(self, reason: str) -> None:
         self.reasons.append(reason)
         self.outcome_is_unknown = True
 
     def _condition_unknown(self, reason: str, register: bytes | None = None) -> None:
+        self.outcome_is_unknown = self.outcome_is_unknown or self._chosen is not None
         self.reasons.append(reason)
         if register is not None:
             self._unknown |= _registers(register)
@@ -314,7 +353,22 @@ class _Reader:
         if kind == n.NFT_HASH_JENKINS and n.NFTA_HASH_SEED in one.data and not self._is_unknown(one, n.NFTA_HASH_SREG):
             self._loaded(one, n.NFTA_HASH_DREG)
         else:
-            self._condition_unknown("hash with a random seed", one.data[n.NFTA_HASH_DREG])
+            self._choose("hash with a random seed", one, n.NFTA_HASH_DREG, n.NFTA_HASH_MODULUS, n.NFTA_HASH_OFFSET)
+
+    def _read_numgen(self, one: _Expression) -> None:
+        self._choose("numgen", one, n.NFTA_NG_DREG, n.NFTA_NG_MODULUS, n.NFTA_NG_OFFSET)
+
+    def _choose(self, reason: str, one: _Expression, register: int, modulus: int, offset: int) -> None:
+        """Keep the place of a number that is chosen by chance, if it is the only undecidable part of the rule."""
+        count = _U32.unpack(one.data[modulus])[0]
+        if self.reasons or not 1 < count <= _MOST_OUTCOMES:
+            self._condition_unknown(reason, one.data[register])
+            return
+        first = _U32.unpack(one.data[offset])[0] if offset in one.data else 0
+        self.reasons.append(reason)
+        self._chosen = (one.data[register], count, first)
+        self._unknown -= _registers(one.data[register])
+        self._kept.append((b"", False))
 
     def _read_rt(self, one: _Expression) -> None:
         self._loaded(one, n.NFTA_RT_DREG)

@@ -82,14 +82,13 @@ class Ruleset(NamedTuple):
 class Marker(NamedTuple):
     """A rule in front of an undecidable one.
 
-    `number` is what a packet's control word must have to pass the undecidable condition. `reason` names it. With
-    `outcome_is_unknown`, the rule cannot be replayed.
+    Packets whose control word has one of the `numbers` have another outcome than those without a number. If there are
+    no numbers, the rule cannot be replayed. `reason` names what is undecidable.
     """
 
-    number: int
+    numbers: range
     rule: RuleId
     reason: str
-    outcome_is_unknown: bool
 
 
 class LoadedRules(NamedTuple):
@@ -251,7 +250,7 @@ class _Loader:
 
     def _rules(self) -> Iterator[Message]:
         rewriter = Rewriter(frozenset(self._limiting_sets()))
-        markers = 0
+        number = 1
         for message in self._ruleset.rules:
             family = message.payload[0]
             parsed = attributes_of(message.payload, _HEADER)
@@ -265,13 +264,12 @@ class _Loader:
             )
             expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
             compat = _compat(family, expressions)
-            rewritten = rewriter.rewrite(family, table, expressions, markers + 1)
-            if rewritten.markers:
-                markers += 1
-                marker = Marker(markers, rule, rewritten.reason, rewritten.outcome_is_unknown)
-                for each in rewritten.markers:
-                    self._loaded.append(marker)
-                    yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)
+            rewritten = rewriter.rewrite(family, table, expressions, number)
+            if rewritten.marker:
+                numbers = range(number, number + rewritten.outcomes)
+                number = numbers.stop
+                self._loaded.append(Marker(numbers, rule, rewritten.reason))
+                yield self._rule(family, table, chain, rewritten.marker, compat, len(self._loaded) - 1)
             for each in rewritten.rules:
                 self._loaded.append(rule)
                 yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)

@@ -39,6 +39,10 @@ options:
       - Maximum number of zones, of marks, and of items in each ranking to return.
     type: int
     default: 10
+  ruleset:
+    description:
+      - For the subset V(stale), see O(netops.conntrack.conntrack_info#module:ruleset).
+    type: path
 seealso:
   - module: netops.conntrack.conntrack_info
 """
@@ -186,7 +190,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
+    MATCH,
+    RULESET,
+    match_of,
+    ruleset_of,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
 
 
@@ -197,12 +206,13 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     check_not_negative(module, "top")
     subsets = chosen(params["gather_subset"])
+    ruleset = ruleset_of(module, "stale" in subsets, "gather_subset: stale")
     match = match_of(module, labels_of(module))
     warning = warning_of(subsets)
     if warning:
         module.warn(warning)
     with Table() as table:
-        return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"])}}
+        return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset)}}
 
 
 def main() -> None:
@@ -211,6 +221,7 @@ def main() -> None:
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
             **MATCH,
             "top": {"type": "int", "default": 10},
+            **RULESET,
             **LABEL_MAP,
             **NETNS,
         },

@@ -62,6 +62,13 @@ options:
         you need them.
     type: int
     default: 1000
+  ruleset:
+    description:
+      - Path on the target of a file for C(nft -f) that is not loaded yet. With O(stale), the entries are judged as if
+        it were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or a change to the current one.
+      - The program C(nft) loads the file in the copy of the network namespace only. The ruleset of the host does not
+        change. In RV(entries[].rule), the handles of rules from the file are those of the copy.
+    type: path
 seealso:
   - module: netops.conntrack.conntrack_expectation
   - module: netops.conntrack.conntrack_facts
@@ -261,8 +268,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
     MATCH,
+    RULESET,
     STALE,
     match_of,
+    ruleset_of,
     stale_of,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
@@ -284,6 +293,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     match = match_of(module, labels, resource.parse_match)
     check_order(params["sort_by"], resource)
     stale = stale_of(module)
+    ruleset = ruleset_of(module, bool(stale), "stale")
     with Table() as table:
         entries = TABLES[params["table"]](table, match)
         order = params["sort_by"], params["reverse"], params["limit"]
@@ -293,7 +303,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
                 StaleFilter,
             )
 
-            with StaleFilter(table, stale) as judge:
+            with StaleFilter(table, stale, ruleset) as judge:
                 found = collect(judge.iterate(entries), *order, labels, JUDGED_ENTRIES)
             return {**found, "verdicts": judge.counts()}
         return collect(entries, *order, labels, resource)
@@ -312,6 +322,7 @@ def main() -> None:
             "reverse": {"type": "bool", "default": False},
             "limit": {"type": "int", "default": 1000},
             **STALE,
+            **RULESET,
             **LABEL_MAP,
             **NETNS,
         },

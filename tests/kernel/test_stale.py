@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,3 +250,55 @@ def test_a_translation_by_chance_is_unchanged_if_it_is_one_of_several(gateway: H
     assert result["verdicts"]["unchanged"] == 3
     (stale,) = result["entries"]
     assert (stale["nat"]["destination"]["address"], stale["verdict"]) == ("10.1.0.83", "nat_changed")
+
+
+WITHOUT_MASQUERADE = RULES.replace('oifname "wan" ip saddr 10.1.0.0/24 masquerade comment "to the internet"', "")
+CHANGE = 'insert rule inet filter forward tcp dport 443 drop comment "no HTTPS"'
+
+
+@pytest.mark.parametrize(
+    ("file", "verdicts", "comment"),
+    [
+        (f"flush ruleset\n{WITHOUT_MASQUERADE}", {(CLIENT, 443): "nat_changed"}, None),
+        (CHANGE, {(CLIENT, 443): "refused", ("2001:db8:1::2", 443): "refused"}, "no HTTPS"),
+        (
+            "flush ruleset",
+            {(flow["original"]["source"], flow["original"]["destination_port"]): "untracked" for flow in CURRENT},
+            None,
+        ),
+    ],
+    ids=["whole", "change", "none"],
+)
+def test_a_ruleset_that_is_not_loaded(
+    gateway: Host, tmp_path: Path, file: str, verdicts: dict[tuple[str, int], str], comment: str | None
+) -> None:
+    load(gateway, *CURRENT)
+    (tmp_path / "new.nft").write_text(file + "\n")
+    before = gateway.run(["nft", "-a", "list", "ruleset"]).stdout
+    found = judged(gateway, ruleset=str(tmp_path / "new.nft"))
+    assert {key: one["verdict"] for key, one in found.items()} == verdicts
+    assert {(one["rule"] or {}).get("comment") for one in found.values()} == {comment}
+    assert gateway.run(["nft", "-a", "list", "ruleset"]).stdout == before
+    assert judged(gateway) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("table inet", "ruleset: nft refuses "),
+        (None, "cannot be read: No such file or directory; name a file for nft -f"),
+    ],
+)
+def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "new.nft").write_text(content)
+    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"))
+    assert failed["failed"]
+    assert said in failed["msg"]
+
+
+def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
+    for module in ("conntrack_info", "conntrack_facts"):
+        failed = run(gateway, module, ruleset="/nowhere")
+        assert failed["failed"]
+        assert failed["msg"].startswith("ruleset: goes with ")

@@ -30,6 +30,8 @@ REQUIRED_MATCH: dict[str, Any] = {"match": {"type": "raw", "fallback": absent(_A
 LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)}}
 #: What the current rules would do with the entries to select.
 STALE: dict[str, Any] = {"stale": {"type": "raw"}}
+#: A file of a ruleset that is not loaded yet.
+RULESET: dict[str, Any] = {"ruleset": {"type": "path"}}
 _VERDICTS = ("nat_changed", "refused", "untracked")
 
 
@@ -99,3 +101,13 @@ def stale_of(module: AnsibleModule) -> tuple[str, ...]:
         if verdict not in _VERDICTS:
             raise InvalidValue("stale", f"{quoted(verdict)} is no verdict; write one or more of {', '.join(_VERDICTS)}")
     return tuple(dict.fromkeys(named))
+
+
+def ruleset_of(module: AnsibleModule, judges: bool, judging: str) -> str | None:
+    """Return the path of the option `ruleset`. Raises `InvalidValue` if the task does not judge entries."""
+    path: str | None = module.params["ruleset"]
+    if path is not None and not judges:
+        from ..client.errors import InvalidValue
+
+        raise InvalidValue("ruleset", f"goes with {judging} only; write that, too")
+    return path

@@ -56,8 +56,10 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
     return ((wanted or set(SUBSETS)) | {"min"}) - (unwanted - named)
 
 
-def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10) -> Document:
-    """Return the requested subsets in one document."""
+def gather(
+    table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10, ruleset: str | None = None
+) -> Document:
+    """Return the requested subsets in one document. `ruleset` is a file for `nft -f`, for the subset `stale`."""
     facts: Document = {}
     if "min" in subsets:
         facts.update(_fill(table))
@@ -80,7 +82,7 @@ def gather(table: Table, subsets: set[str], match: Match = EVERYTHING, most: int
 
         facts["capabilities"] = probe()
     if "stale" in subsets:
-        facts["stale"] = _stale(table, match, most)
+        facts["stale"] = _stale(table, match, most, ruleset)
     return facts
 
 
@@ -156,10 +158,10 @@ def _expectations(table: Table) -> Document:
     }
 
 
-def _stale(table: Table, match: Match, most: int) -> Document:
+def _stale(table: Table, match: Match, most: int, ruleset: str | None) -> Document:
     from .stale import StaleFilter
 
-    with StaleFilter(table, ()) as judge:
+    with StaleFilter(table, (), ruleset) as judge:
         for _selected in judge.iterate(table.dump(where=match.where)):
             pass
     return {"verdicts": judge.counts(), "rules": judge.counts_by_rule(most)}

@@ -38,15 +38,15 @@ class StaleFilter:
     """Judges the entries of a table. `select` returns those whose verdict is one of `wanted`.
 
     `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by rule. Raises the errors
-    of `Reevaluation`.
+    of `Reevaluation`. With `ruleset`, the ruleset after loading this file decides.
     """
 
-    def __init__(self, table: Table, wanted: Sequence[str]) -> None:
+    def __init__(self, table: Table, wanted: Sequence[str], ruleset: str | None = None) -> None:
         self._table = table
         self._wanted = frozenset(wanted)
         self.verdicts: Counter[str] = Counter()
         self.rules: Counter[tuple[str, Any]] = Counter()
-        self._reevaluation = Reevaluation(self._master)
+        self._reevaluation = Reevaluation(self._master, ruleset)
 
     def __enter__(self) -> StaleFilter:
         return self

@@ -21,6 +21,7 @@ from ..netlink.socket import NetlinkSocket
 from . import numbers as n
 from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
+from .preview import changed_ruleset
 from .replay import FROM_HOST, Outcome, Replay, original_of, reply_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
@@ -51,9 +52,15 @@ class Reevaluation:
 
     :param find_master: returns the entry in the table that has the tuple of the `master` of an entry, None if there is
         none.
+    :param ruleset_file: a file for `nft -f`, which is loaded in the copy, and whose ruleset decides. The program nft
+        runs for this, and only for this. Raises `InvalidValue` if it refuses the file.
     """
 
-    def __init__(self, find_master: Callable[[Mapping[str, Any]], Entry | None] | None = None) -> None:
+    def __init__(
+        self,
+        find_master: Callable[[Mapping[str, Any]], Entry | None] | None = None,
+        ruleset_file: str | None = None,
+    ) -> None:
         self._find_master = find_master or (lambda _entry: None)
         with route_socket() as routes, NetlinkSocket() as netlink:
             network = read_network(routes)
@@ -62,6 +69,8 @@ class Reevaluation:
         self._is_multipath = network.has_multipath()
         self._scratch = Scratch(network, Settings().read([link.name for link in network.ingress_links()]))
         try:
+            if ruleset_file is not None:
+                ruleset = changed_ruleset(self._scratch, ruleset, ruleset_file)
             self._rules = load_ruleset(self._scratch.ruleset, ruleset)
             self._replay = Replay(self._scratch, network)
         except BaseException:

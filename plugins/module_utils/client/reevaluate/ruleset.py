@@ -166,10 +166,21 @@ def _generation(netlink: NetlinkSocket) -> int:
     return 0
 
 
-def load_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> LoadedRules:
-    """Load a copy of a ruleset in the namespace of a socket, and chains at both ends of a packet's way.
+def copy_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> None:
+    """Load a copy of a ruleset in the namespace of a socket, as it is. Raises the errors of `load_ruleset`."""
+    send(netlink, _Loader(ruleset).requests(rewrite=False))
 
-    Raises `KernelError` if the kernel refuses a part of it.
+
+def delete_ruleset(netlink: NetlinkSocket) -> None:
+    """Delete all tables in the namespace of a socket."""
+    send(netlink, iter([Message(n.NFT_MSG_DELTABLE, 0, _NFGENMSG.pack(0, uapi.NFNETLINK_V1, 0))]))
+
+
+def load_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> LoadedRules:
+    """Load a copy of a ruleset in the namespace of a socket, for packets that are replayed.
+
+    The expressions are rewritten, and there are chains at both ends of a packet's way. Raises `KernelError` if the
+    kernel refuses a part of it.
     """
     loader = _Loader(ruleset)
     send(netlink, loader.requests())
@@ -186,7 +197,8 @@ class _Loader:
         names = {_text(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
         self.own_table = next(name for name in _own_names() if name not in names)
 
-    def requests(self) -> Iterator[Message]:
+    def requests(self, rewrite: bool = True) -> Iterator[Message]:
+        """Yield the requests, in the order in which the objects need each other."""
         ruleset = self._ruleset
         for message in ruleset.tables:
             parsed = attributes_of(message.payload, _HEADER)
@@ -205,8 +217,11 @@ class _Loader:
             elements = self._elements(message)
             if elements:
                 yield _request(n.NFT_MSG_NEWSETELEM, message, elements)
-        yield from self._own_chains()
-        yield from self._rules()
+        if rewrite:
+            yield from self._own_chains()
+            yield from self._rewritten_rules()
+        else:
+            yield from self._rules()
 
     def _elements(self, message: Message) -> bytes:
         """Return the attributes of a request for the elements of a set, without their statements."""
@@ -249,6 +264,15 @@ class _Loader:
         return Message(n.NFT_MSG_NEWRULE, uapi.NLM_F_CREATE | n.NLM_F_APPEND, head + body)
 
     def _rules(self) -> Iterator[Message]:
+        """Yield the rules as they are, with their comments."""
+        for message in self._ruleset.rules:
+            picked = _picked(message, (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS))
+            picked += _picked(message, (n.NFTA_RULE_USERDATA,))
+            expressions = attributes_of(message.payload, _HEADER).get(n.NFTA_RULE_EXPRESSIONS, b"")
+            request = _request(n.NFT_MSG_NEWRULE, message, picked + _compat(message.payload[0], expressions))
+            yield request._replace(flags=uapi.NLM_F_CREATE | n.NLM_F_APPEND)
+
+    def _rewritten_rules(self) -> Iterator[Message]:
         rewriter = Rewriter(frozenset(self._limiting_sets()))
         number = 1
         for message in self._ruleset.rules:

@@ -50,8 +50,8 @@ EXPECTATION = "client/entry/nested client/expectation/expectation"
 STALE = """
     client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/judgement client/reevaluate/network
     client/reevaluate/numbers client/reevaluate/packets client/reevaluate/replay client/reevaluate/ruleset
-    client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction client/host/ssh_session
-    _operations/flush _operations/resource _operations/stale
+    client/reevaluate/preview client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction
+    client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
 
 #: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.

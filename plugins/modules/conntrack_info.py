@@ -65,7 +65,8 @@ options:
   ruleset:
     description:
       - Path on the target of a file for C(nft -f) that is not loaded yet. With O(stale), the entries are judged as if
-        it were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or a change to the current one.
+        it were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or a change to the current
+        one.
       - The program C(nft) loads the file in the copy of the network namespace only. The ruleset of the host does not
         change. In RV(entries[].rule), the handles of rules from the file are those of the copy.
     type: path

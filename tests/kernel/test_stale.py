@@ -5,14 +5,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotPermitted
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate import ruleset, scratch
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
 from tests.lab import Host, Lab
 
 from .test_modules import run
+
+pytestmark = pytest.mark.every_kernel
 
 CLIENT, BLOCKED, OUTSIDE, SERVER = "10.1.0.2", "10.1.0.66", "203.0.113.1", "198.51.100.7"
 RULES = """
@@ -302,3 +310,115 @@ def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
         failed = run(gateway, module, ruleset="/nowhere")
         assert failed["failed"]
         assert failed["msg"].startswith("ruleset: goes with ")
+
+
+REEVALUATE = """
+import sys, time
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+with Table() as table, Reevaluation() as reevaluation:
+    entries = list(table.dump())
+    reevaluation.judge(entries)
+    print("judging", flush=True)
+    while True:
+        reevaluation.judge(entries)
+"""
+
+
+def namespaces() -> set[str]:
+    """The network namespaces of all processes."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        for thread in process.glob("task/*/ns/net"):
+            try:
+                found.add(os.readlink(thread))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_killed_process_leaves_nothing(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    before = gateway.run(["nft", "-a", "list", "ruleset"]).stdout, gateway.run(["ip", "-o", "link"]).stdout
+    existing = namespaces()
+    process = gateway.start(
+        [sys.executable, "-c", REEVALUATE], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "judging\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (gateway.run(["nft", "-a", "list", "ruleset"]).stdout, gateway.run(["ip", "-o", "link"]).stdout) == before
+    assert namespaces() <= existing
+    assert gateway.count() == len(CURRENT + STALE)
+
+
+def judge_nothing() -> None:
+    with Reevaluation():
+        pass
+
+
+def test_without_the_capability(gateway: Host) -> None:
+    """A process in a user namespace of its own may not make a network namespace that sees the gateway's rules."""
+
+    def judge() -> str:
+        drop_sys_admin()
+        with pytest.raises(NotPermitted) as refused:
+            judge_nothing()
+        return str(refused.value)
+
+    said = gateway.call(judge)
+    assert "CAP_SYS_ADMIN" in said
+
+
+def drop_sys_admin() -> None:
+    """Take CAP_SYS_ADMIN from this process."""
+    import ctypes
+    import struct
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
+    data = ctypes.create_string_buffer(24)
+    assert libc.capget(header, data) == 0
+    words = list(struct.unpack("=6I", data.raw))
+    for word in range(3):
+        words[word] &= ~(1 << 21)
+    assert libc.capset(header, ctypes.create_string_buffer(struct.pack("=6I", *words))) == 0
+
+
+def test_without_the_tun_device(gateway: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scratch, "TUN", str(tmp_path / "tun"))
+    with pytest.raises(scratch.CannotReevaluate, match="cannot be opened .No such file or directory.; load the kernel"):
+        gateway.call(judge_nothing)
+
+
+TCP_RESET = [
+    "iptables-nft",
+    "-A",
+    "FORWARD",
+    "-p",
+    "tcp",
+    "--dport",
+    "25",
+    "-j",
+    "REJECT",
+    "--reject-with",
+    "tcp-reset",
+]
+
+
+def test_a_target_of_iptables_that_checks_the_protocol(gateway: Host) -> None:
+    gateway.run(TCP_RESET)
+    load(gateway, *CURRENT, tcp(CLIENT, 8000, SERVER, 25, **to_wan()))
+    ((key, refused),) = judged(gateway).items()
+    assert (key, refused["verdict"], refused["rule"]["chain"]) == ((CLIENT, 25), "refused", "FORWARD")
+
+
+def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel does not dump the protocol of such a rule, and refuses the rule without it."""
+    gateway.run(TCP_RESET)
+    monkeypatch.setattr(ruleset, "_compat", lambda family, expressions: b"")
+    with pytest.raises(
+        scratch.CannotReevaluate, match="a rule .*target.* of the chain FORWARD of table ip filter: Inval"
+    ):
+        gateway.call(judge_nothing)

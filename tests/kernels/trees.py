@@ -33,7 +33,7 @@ ANSIBLE_CORE = "ansible-core ~=2.19.0"
 WHEELS_FOR = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
 
 #: Of a kernel's modules, those that have to do with networks, and what these may need
-MODULES = ("arch", "crypto", "lib", "net", "drivers/net/veth.*")
+MODULES = ("arch", "crypto", "lib", "net", "drivers/net/veth.*", "drivers/net/tun.*")
 
 #: Not the machine's own: before QEMU 8.1, a kernel that patches its code while it is interrupted crashes now and then,
 #: in two of three boots of Linux 6.12 (QEMU's commit deba78709a)

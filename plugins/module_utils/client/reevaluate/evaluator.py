@@ -12,11 +12,13 @@ Not looked at: rules that concern packets of the reply direction alone (`ct dire
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+import contextlib
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from .. import uapi
 from ..entry.entry import Entry
 from ..entry.tuple import tuple_of, with_tuple
+from ..errors import KernelError, NotPermitted
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
 from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
@@ -47,8 +49,8 @@ _LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/ne
 class Reevaluation:
     """A copy of the network namespace of this thread, in which flows are judged. Close it after use.
 
-    Raises `NotPermitted` without CAP_NET_ADMIN or CAP_SYS_ADMIN, `CannotReevaluate` if the namespace cannot be copied
-    whole, and `KernelError` if the kernel refuses a part of the copy.
+    Raises `NotPermitted` without CAP_NET_ADMIN or CAP_SYS_ADMIN, and `CannotReevaluate` if the namespace cannot be
+    copied as a whole.
 
     :param find_master: returns the entry in the table that has the tuple of the `master` of an entry, None if there is
         none.
@@ -62,20 +64,19 @@ class Reevaluation:
         ruleset_file: str | None = None,
     ) -> None:
         self._find_master = find_master or (lambda _entry: None)
-        with route_socket() as routes, NetlinkSocket() as netlink:
-            network = read_network(routes)
-            ruleset = read_ruleset(netlink)
-        _check_copyable(network)
-        self._is_multipath = network.has_multipath()
-        self._scratch = Scratch(network, Settings().read([link.name for link in network.ingress_links()]))
-        try:
+        with _copying(), contextlib.ExitStack() as closing:
+            with route_socket() as routes, NetlinkSocket() as netlink:
+                network = read_network(routes)
+                ruleset = read_ruleset(netlink)
+            _check_copyable(network)
+            settings = Settings().read([link.name for link in network.ingress_links()])
+            scratch = closing.enter_context(Scratch(network, settings))
             if ruleset_file is not None:
-                ruleset = changed_ruleset(self._scratch, ruleset, ruleset_file)
-            self._rules = load_ruleset(self._scratch.ruleset, ruleset)
-            self._replay = Replay(self._scratch, network)
-        except BaseException:
-            self._scratch.close()
-            raise
+                ruleset = changed_ruleset(scratch, ruleset, ruleset_file)
+            self._rules = load_ruleset(scratch.ruleset, ruleset)
+            self._replay = Replay(scratch, network)
+            self._is_multipath = network.has_multipath()
+            self._closing = closing.pop_all()
 
     def __enter__(self) -> Reevaluation:
         return self
@@ -85,7 +86,7 @@ class Reevaluation:
 
     def close(self) -> None:
         """Let go of the copy."""
-        self._scratch.close()
+        self._closing.close()
 
     def judge(self, entries: Sequence[Entry]) -> list[Judgement]:
         """Judge entries as the kernel returns them. Returns a judgement for each, in the same order."""
@@ -248,6 +249,17 @@ def _reversed(entry: Entry) -> Entry:
     """Return an entry as if a packet of the reply direction had made it."""
     ends = {**with_tuple("original", tuple_of(entry, "reply")), **with_tuple("reply", tuple_of(entry, "original"))}
     return {**entry, **ends}
+
+
+@contextlib.contextmanager
+def _copying() -> Iterator[None]:
+    """Raise `CannotReevaluate` if the kernel refuses a part of the copy."""
+    try:
+        yield
+    except NotPermitted:
+        raise
+    except KernelError as error:
+        raise CannotReevaluate(f"stale flows cannot be found here: {error}") from error
 
 
 def _check_copyable(network: Network) -> None:

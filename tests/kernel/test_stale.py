@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -325,31 +326,28 @@ with Table() as table, Reevaluation() as reevaluation:
 """
 
 
-def namespaces() -> set[str]:
-    """The network namespaces of all processes."""
+def namespaces(of: str = "[0-9]*") -> set[str]:
+    """The network namespaces that processes are in, or hold open."""
     found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        for thread in process.glob("task/*/ns/net"):
-            try:
-                found.add(os.readlink(thread))
-            except OSError:
-                continue
-    return found
+    for path in (*Path("/proc").glob(f"{of}/task/*/ns/net"), *Path("/proc").glob(f"{of}/fd/*")):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(path))
+    return {name for name in found if name.startswith("net:")}
 
 
 def test_a_killed_process_leaves_nothing(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     before = gateway.run(["nft", "-a", "list", "ruleset"]).stdout, gateway.run(["ip", "-o", "link"]).stdout
-    existing = namespaces()
     process = gateway.start(
         [sys.executable, "-c", REEVALUATE], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "judging\n"
+    (scratch_namespace,) = namespaces(str(process.pid)) - {os.readlink(gateway.path)}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (gateway.run(["nft", "-a", "list", "ruleset"]).stdout, gateway.run(["ip", "-o", "link"]).stdout) == before
-    assert namespaces() <= existing
+    assert scratch_namespace not in namespaces()
     assert gateway.count() == len(CURRENT + STALE)
 
 

@@ -189,7 +189,10 @@ def target(address: str = IPV4, **variables: Any) -> dict[str, Any]:
     [
         pytest.param(
             {"become": True, "name": "flush", "ansible.builtin.command": f"{CONNTRACK} -F"},
-            marks=pytest.mark.skipif(not CONNTRACK, reason="the conntrack program is absent"),
+            marks=[
+                pytest.mark.thorough,
+                pytest.mark.skipif(not CONNTRACK, reason="the conntrack program is absent"),
+            ],
         ),
         flush(all=True, keep_ssh=False),
     ],

@@ -137,6 +137,7 @@ def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Ca
     assert site.old.conntrack("-C").strip() == "1"
 
 
+@pytest.mark.thorough
 def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:

@@ -142,6 +142,7 @@ def test_every_row_is_there(bench: Bench) -> None:
     assert not bench.found["failures"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "others"), {**ROWS, **TASKS}.items())
 def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[str]) -> None:
     if name in TASKS and not HAS_CONNTRACK:
@@ -159,6 +160,7 @@ def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[s
         assert side["ratios"] == [pytest.approx(per_entry[0] / per_entry[1], rel=0.01)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "limits"), LIMITS.items())
 def test_a_row_is_held_against_what_is_promised(
     bench: Bench, name: str, limits: list[tuple[float, str | None]]
@@ -173,6 +175,7 @@ def test_a_row_is_held_against_what_is_promised(
             assert holds == (measured <= limit["at_most"]) or measured == pytest.approx(limit["at_most"], rel=0.001)
 
 
+@pytest.mark.thorough
 def test_the_curves_have_every_size(bench: Bench) -> None:
     curves = {curve["name"]: curve for curve in bench.found["curves"]}
     assert curves.keys() == {"bare sending", "create", "bare receive loop", "read", "facts", "flush"}
@@ -182,6 +185,7 @@ def test_the_curves_have_every_size(bench: Bench) -> None:
         assert all(seconds > 0 for seconds in curve["seconds"][0])
 
 
+@pytest.mark.thorough
 def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
     machine = bench.found["machine"]
     assert machine["kernel"].split(".")[0] == os.uname().release.split(".")[0]
@@ -193,12 +197,14 @@ def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
             assert not re.search(rf"(?<![\w/]){re.escape(name)}(?!\w)", text)
 
 
+@pytest.mark.thorough
 def test_it_shows_what_it_does_and_what_it_found(bench: Bench) -> None:
     assert all(f"run 1 of 1: {step}" in bench.progress for step in ("read", "flush", "create", "scaling", "tasks"))
     for row in bench.rows().values():
         assert row["work"] in bench.shown
 
 
+@pytest.mark.thorough
 def test_the_drawing_is_well_formed_and_says_all(bench: Bench) -> None:
     names = {"": "http://www.w3.org/2000/svg"}
     drawing = ET.fromstring(bench.svg)

@@ -24,7 +24,7 @@ from . import numbers as n
 from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import FROM_HOST, Outcome, Replay, original_of, reply_of
+from .replay import FROM_HOST, Outcome, Replay, reply_of, tuples_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -95,31 +95,31 @@ class Reevaluation:
             judgements += self._judge_batch(entries[start : start + BATCH])
         return judgements
 
-    def _judge_batch(self, entries: Sequence[Entry]) -> list[Judgement]:
-        """Judge entries together. Those that are not clearly unchanged are judged again one by one."""
-        sent: dict[Any, int] = {}
+    def _judge_batch(self, entries: Sequence[Entry], traced: bool = False) -> list[Judgement]:
+        """Judge entries together. Those that are not clearly unchanged are judged again one by one.
+
+        With `traced`, the trace is read after each packet. This is needed if a packet of the batch was traced.
+        """
+        sent: list[int] = []
         doubtful: list[int] = []
         for position, entry in enumerate(entries):
-            key = original_of(entry)
-            if key not in sent and self._send(entry):
-                sent[key] = position
-            else:
-                doubtful.append(position)
-        made = {original_of(entry): entry for entry in self._replay.new_entries()}
-        for key, position in sent.items():
-            if key not in made or not _same(made[key], entries[position]):
-                doubtful.append(position)
+            (sent if self._send(entry, traced) else doubtful).append(position)
+        if self._rules.markers and not traced and self._replay.is_traced():
+            self._replay.new_entries()
+            return self._judge_batch(entries, traced=True)
+        made = set(map(tuples_of, self._replay.new_entries()))
+        doubtful += [position for position in sent if tuples_of(entries[position]) not in made]
         judgements = [SAME] * len(entries)
         for position in doubtful:
             judgements[position] = self._judge_one(entries[position])
         return judgements
 
-    def _send(self, entry: Entry) -> bool:
+    def _send(self, entry: Entry, traced: bool) -> bool:
         """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
         ways = self._replay.ways_of(entry)
         if len(ways) != 1 or "master.source" in entry or self._is_by_loopback(entry, ways[0]):
             return False
-        return self._replay.send(entry, ways[0]) and not (self._rules.markers and self._replay.is_traced())
+        return self._replay.send(entry, ways[0]) and not (traced and self._replay.is_traced())
 
     def _is_by_loopback(self, entry: Entry, way: int) -> bool:
         """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
@@ -185,7 +185,7 @@ class Reevaluation:
             return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
         if made.get("zone", 0) != entry.get("zone", 0):
             return uncertain("it would be tracked in another zone")
-        if _same(made, entry):
+        if tuples_of(made) == tuples_of(entry):
             return SAME
         rule = self._translating_rule(outcome)
         if any(made[key] != entry[key] for key in ("reply.source", "reply.destination")):
@@ -223,12 +223,6 @@ class Reevaluation:
         """Return the last rule that translates addresses."""
         found = [step.rule for step in outcome.steps if step.rule in self._rules.translating]
         return self._rules.rules[found[-1]] if found else None
-
-
-def _same(made: Entry, entry: Entry) -> bool:
-    """Whether the kernel made an entry with the same zone and reply tuple."""
-    alike: bool = reply_of(made) == reply_of(entry) and made.get("zone", 0) == entry.get("zone", 0)
-    return alike
 
 
 def _may_be_reversed(entry: Entry) -> bool:

@@ -42,18 +42,22 @@ class Outcome(NamedTuple):
 
 
 @lru_cache(maxsize=None)
-def _getter(protocol: int, direction: str) -> Callable[[Mapping[str, Any]], Any]:
+def _getter(protocol: int, *directions: str) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     names = ("source", "destination", *protocol_keys(protocol))
-    return itemgetter("family", *(f"{direction}.{name}" for name in names))
+    return itemgetter("family", "original.protocol", *(f"{each}.{name}" for each in directions for name in names))
 
 
-def original_of(entry: Mapping[str, Any]) -> Any:
+def tuples_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return both tuples of an entry of the kernel and its zone, as a key."""
+    return _getter(entry["original.protocol"], "original", "reply")(entry), entry.get("zone", 0)
+
+
+def original_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the original tuple of an entry of the kernel without its zone, as a key."""
-    protocol = entry["original.protocol"]
-    return protocol, _getter(protocol, "original")(entry)
+    return _getter(entry["original.protocol"], "original")(entry)
 
 
-def reply_of(entry: Mapping[str, Any]) -> Any:
+def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the reply tuple of an entry of the kernel without its zone, as a key."""
     return _getter(entry["original.protocol"], "reply")(entry)
 

@@ -36,8 +36,8 @@ _OF_RULES = [
     changed(
         "a rule for replies only", "insert rule inet filter forward ct direction reply tcp dport 80 accept comment \"x\""
     ),
-    changed("addresses of the original direction", "insert rule inet filter forward ct original ip daddr 203.0.113.1 drop"),
-    changed("destination NAT is refused", "insert rule inet filter forward ct status dnat ct original proto-dst 443 drop"),
+    changed("addresses of the original direction", "insert rule inet filter forward ct original ip daddr 203.0.113.1 tcp dport 8443 drop"),
+    changed("destination NAT is refused", "insert rule inet filter forward ct status dnat tcp dport 8443 drop"),
     changed("the input policy accepts", "chain inet filter input { policy accept; }"),
     changed("the forward policy accepts", "chain inet filter forward { policy accept; }"),
     changed("input is closed", "insert rule inet filter input iifname != \"lo\" tcp dport { 22, 80 } drop"),

@@ -124,7 +124,10 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
 
     Raises `KernelError` if the kernel refuses one of them.
     """
-    _request_all(netlink, "copying an address", network.addresses)
+    # The kernel prefers the IPv6 address that was added last, and lists it first
+    ipv4 = [one for one in network.addresses if one.payload[0] == socket.AF_INET]
+    ipv6 = [one for one in network.addresses if one.payload[0] == socket.AF_INET6]
+    _request_all(netlink, "copying an address", [*ipv4, *reversed(ipv6)])
     singles = [one for one in network.nexthops if n.NHA_GROUP not in attributes_of(one.payload, _NEXTHOP.size)]
     groups = [one for one in network.nexthops if one not in singles]
     _request_all(netlink, "copying a nexthop", [*singles, *groups])

@@ -206,7 +206,9 @@ class Reevaluation:
         return Judgement(NAT_CHANGED, made, rule)
 
     def _reached(self, outcome: Outcome, chain: str) -> bool:
-        return any(step.rule[1] == self._rules.own_table and step.chain == chain for step in outcome.steps)
+        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
+        own_table = self._rules.own_table
+        return any(step.rule[1] == own_table and step.chain == chain and not step.is_policy for step in outcome.steps)
 
     def _last_rule(self, outcome: Outcome, *verdicts: int) -> RuleId | None:
         """Return the last rule, or the chain with the policy, whose verdict is one of these."""

@@ -21,6 +21,7 @@ _IPV6 = struct.Struct(">BBHHBB16s16s")
 _PORTS = struct.Struct(">HH")
 _CONTROL = struct.Struct("=H")
 _NETWORK_ORDER = struct.Struct(">H")
+#: Below 128: the scratch namespace sends its own packets with more.
 _HOP_LIMIT = 64
 
 #: What follows the ports of a TCP segment with SYN.

@@ -19,7 +19,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .expressions import TRACED, Rewriter, control_test, expressions_of, trace_on, u32
+from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32
 from .network import attributes_of
 
 _NFGENMSG = struct.Struct(">BBH")
@@ -248,9 +248,10 @@ class _Loader:
                 body += attribute(n.NFTA_CHAIN_NAME, _name(chain)) + nested(n.NFTA_CHAIN_HOOK, hooked)
                 body += u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT) + attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
                 yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + body)
+                expressions = replayed_test(family)
                 if priority < 0:
-                    expressions = control_test(family, TRACED, TRACED) + trace_on()
-                    yield self._rule(family, self.own_table, chain, expressions)
+                    expressions += control_test(family, TRACED, TRACED) + trace_on()
+                yield self._rule(family, self.own_table, chain, expressions)
 
     def _rule(
         self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None

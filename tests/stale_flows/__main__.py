@@ -24,7 +24,11 @@ def main(word: str = "", number: str = "100") -> None:
         if word not in case.name:
             continue
         begin = time.monotonic()
-        result = compare(case, int(number))
+        try:
+            result = compare(case, int(number))
+        except Exception as error:
+            print(f"{case.name}: {error!r} {getattr(error, '__notes__', '')}")
+            continue
         total += result.verdicts
         differing += len(result.disagreements)
         print(f"{case.name}: {time.monotonic() - begin:.2f} s {dict(result.verdicts)} {dict(result.reasons)}")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotFound
-from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import (
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.judgement import (
     NAT_CHANGED,
     REFUSED,
     STALE,
@@ -21,7 +22,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
     UNCHANGED,
     UNTRACKED,
     Judgement,
-    Reevaluation,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests.lab import table as other_eyes

@@ -160,22 +160,34 @@ class Path(NamedTuple):
 
 def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mark: int = 0) -> Path | None:
     """Return the path to an address in the namespace of a socket, or None if there is no route to it."""
+    answer = _find_route(netlink, destination, source, mark)
+    if answer is None:
+        return None
+    kind = _ROUTE.unpack_from(answer.payload)[7]
+    link = attributes_of(answer.payload, _ROUTE.size).get(n.RTA_OIF)
+    return Path(kind, _U32.unpack(link)[0]) if link else None
+
+
+def has_default_route(netlink: NetlinkSocket, destination: bytes, source: bytes = b"") -> bool:
+    """Whether a default route leads to an address."""
+    answer = _find_route(netlink, destination, source, 0, n.RTM_F_FIB_MATCH)
+    return answer is not None and _ROUTE.unpack_from(answer.payload)[1] == 0
+
+
+def _find_route(
+    netlink: NetlinkSocket, destination: bytes, source: bytes, mark: int, flags: int = 0
+) -> Message | None:
     bits = len(destination) * 8
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
-    payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, 0) + attribute(n.RTA_DST, destination)
+    payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attribute(n.RTA_DST, destination)
     if source:
         payload += attribute(n.RTA_SRC, source)
     if mark:
         payload += attribute(n.RTA_MARK, _U32.pack(mark))
     try:
-        answers = netlink.request(Message(n.RTM_GETROUTE, 0, payload))
+        return next(iter(netlink.request(Message(n.RTM_GETROUTE, 0, payload))), None)
     except RequestRejected:  # unreachable, prohibited, no route
         return None
-    for answer in answers:
-        kind = _ROUTE.unpack_from(answer.payload)[7]
-        link = attributes_of(answer.payload, _ROUTE.size).get(n.RTA_OIF)
-        return Path(kind, _U32.unpack(link)[0]) if link else None
-    return None
 
 
 def _dump(netlink: NetlinkSocket, what: str, kind: int, payload: bytes) -> list[Message]:

@@ -21,7 +21,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, parse
 from . import numbers as n
 from .expressions import ALWAYS, TRACED
-from .network import Network, path_to
+from .network import Network, has_default_route, path_to
 from .packets import first_packet
 from .scratch import Scratch
 from .trace import Step, parse_step
@@ -83,8 +83,8 @@ class Replay:
     def ways_of(self, entry: Entry) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
 
-        That is the link of the route back to its source. If another link has the destination address, it may have come
-        in by that one.
+        That is the link of the route back to its source. If that is a default route, and another link has the
+        destination address, it may have come in by that one.
         """
         key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"])
         found = self._ways.get(key)
@@ -100,12 +100,12 @@ class Replay:
         if back is not None and back.type == n.RTN_LOCAL:
             yield FROM_HOST
             return
-        answering = entry.get("reply.source", destination)
-        if answering in self._local:
-            back = path_to(self._scratch.routes, source, answering) or back
+        own = next((each for each in (destination, entry.get("reply.source")) if each in self._local), b"")
+        if own:
+            back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
             yield back.link
-        if self._local.get(destination) in self._ingress:
+        if self._local.get(destination) in self._ingress and has_default_route(self._scratch.routes, source, own):
             yield self._local[destination]
 
     def send(self, entry: Entry, way: int, control: int = 0) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from ..errors import KernelError, kernel_error
@@ -29,6 +30,10 @@ _U32 = struct.Struct("=I")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Kinds of links whose ports have no addresses of their own: packets come in by the master.
 _AGGREGATES = ("bridge", "bond", "team")
+#: The first bytes of the link-local addresses that Linux makes.
+_LINK_LOCAL = b"\xfe\x80"
+#: Seconds to wait at most for the routes of addresses.
+_MOST_SECONDS = 2.0
 _NOT_COPIED_OF_ROUTES = frozenset({n.RTA_CACHEINFO})
 #: What a route with a nexthop object has besides it, and must not have in a request.
 _IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n.RTA_ENCAP, n.RTA_ENCAP_TYPE})
@@ -141,6 +146,19 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
     _request_all(netlink, "copying a policy rule", [rule for rule in network.rules if rule.payload not in here])
     surplus = [Message(n.RTM_DELRULE, 0, payload) for payload in here if payload not in there]
     _request_all(netlink, "removing a policy rule", surplus)
+    _wait_for_addresses(netlink, network)
+
+
+def _wait_for_addresses(netlink: NetlinkSocket, network: Network) -> None:
+    """Wait until packets to IPv6 addresses are local. The kernel makes their routes in the background."""
+    end = time.monotonic() + _MOST_SECONDS
+    for address in network.local_addresses():
+        if len(address) == 16 and not address.startswith(_LINK_LOCAL):
+            while time.monotonic() < end:
+                path = path_to(netlink, address)
+                if path is not None and path.type == n.RTN_LOCAL:
+                    break
+                time.sleep(0.001)
 
 
 def set_up(netlink: NetlinkSocket, index: int, group: int = 0) -> None:

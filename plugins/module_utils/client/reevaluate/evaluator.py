@@ -123,7 +123,8 @@ class Reevaluation:
 
     def _is_by_loopback(self, entry: Entry, way: int) -> bool:
         """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
-        return way == FROM_HOST and self._replay.is_local(entry["original.destination"])
+        ends = (entry["original.destination"], entry["reply.source"])
+        return way == FROM_HOST and any(self._replay.is_local(end) for end in ends)
 
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
@@ -177,7 +178,9 @@ class Reevaluation:
     def _compare(self, entry: Entry, way: int, outcome: Outcome) -> Judgement:
         """Return the judgement of a flow by the outcome of its replay."""
         made = outcome.entry
-        if self._is_by_loopback(entry, way) and not self._reached(outcome, "delivered"):
+        # The entry of a packet to the host itself is made before the packet comes in
+        receiver = entry["original.destination"] if made is None else made["reply.source"]
+        if way == FROM_HOST and self._replay.is_local(receiver) and not self._reached(outcome, "delivered"):
             return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
         if made is None:
             if self._reached(outcome, "delivered") or self._reached(outcome, "left"):

@@ -77,8 +77,8 @@ class Replay:
         self._sent = 0
 
     def is_local(self, address: bytes) -> bool:
-        """Whether an address is one of the host."""
-        return address in self._local
+        """Whether an address is one of the host, also by the network of the loopback."""
+        return address in self._local or (len(address) == 4 and address[0] == 127)
 
     def ways_of(self, entry: Entry) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.

@@ -65,8 +65,7 @@ class Network(NamedTuple):
 
     def ingress_links(self) -> list[Link]:
         """Return the links, without the loopback, by which packets enter the network layer."""
-        masters = {link.number for link in self.links if link.kind in _AGGREGATES}
-        return [link for link in self.links if link.is_up and link.name != "lo" and link.master not in masters]
+        return _ingress_links(self.links)
 
     def local_addresses(self) -> dict[bytes, int]:
         """Return the index of the link of each address."""
@@ -114,12 +113,13 @@ def read_network(netlink: NetlinkSocket) -> Network:
         for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             routes += _route_request(message)
         rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-    up = {link.number for link in links if link.is_up}
+    # Ports of a bridge have link-local addresses, and routes to them
+    copied = {n.LOOPBACK, *(link.number for link in _ingress_links(links))}
     return Network(
         links,
-        tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in up),
+        tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in copied),
         tuple(Message(n.RTM_NEWNEXTHOP, 0, message.payload) for message in nexthops),
-        tuple(routes),
+        tuple(message for message in routes if _link_of_route(message) in (0, *copied)),
         tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
     )
 
@@ -268,6 +268,16 @@ def _link(message: Message) -> Link:
         bool(flags & n.IFF_UP),
         bool(xdp.get(n.IFLA_XDP_ATTACHED, b"\0")[0]),
     )
+
+
+def _ingress_links(links: Sequence[Link]) -> list[Link]:
+    masters = {link.number for link in links if link.kind in _AGGREGATES}
+    return [link for link in links if link.is_up and link.name != "lo" and link.master not in masters]
+
+
+def _link_of_route(request: Message) -> int:
+    """Return the index of the link of a route, 0 if it has none or several."""
+    return _number(attributes_of(request.payload, _ROUTE.size).get(n.RTA_OIF))
 
 
 def _number(value: bytes | None) -> int:

@@ -15,9 +15,12 @@ from typing import Protocol
 
 from tests.lab import Namespace
 from tests.lab.delay import DEVICE, IFF_NO_PI, IFF_TUN, LARGEST, TUNSETIFF
+from tests.lab.lab import IFA_F_NODAD
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 PACKET_OUTGOING = 4
+#: The address of the bridge.
+ADDRESS = "02:00:00:00:00:02"
 #: Seconds to wait until the kernel has a packet that was sent by Ethernet.
 TIMEOUT = 5.0
 
@@ -64,21 +67,24 @@ class Tun:
 
 
 class Ethernet:
-    """An Ethernet device whose peer is in a namespace of its own; a VLAN if the name is `device.number`."""
+    """A bridge with an Ethernet device whose peer is in a namespace of its own."""
 
     def __init__(self, gateway: Namespace, name: str) -> None:
         self.name = name
         self._closing = contextlib.ExitStack()
         far = self._closing.enter_context(Namespace("far"))
-        for namespace in (gateway, far):
-            namespace.sysctl("net/ipv6/conf/default/addr_gen_mode", 1)
+        far.sysctl("net/ipv6/conf/default/addr_gen_mode", 1)
         with gateway.rtnetlink() as rtnetlink, open(far.path, "rb") as there:
-            rtnetlink.link("add", kind="veth", ifname=name, peer={"ifname": "far", "net_ns_fd": there.fileno()})
-            near_address = rtnetlink.link("get", ifname=name)[0].get_attr("IFLA_ADDRESS")
-            rtnetlink.link("set", index=rtnetlink.link_lookup(ifname=name)[0], state="up")
+            port = f"{name}-port"
+            rtnetlink.link("add", kind="bridge", ifname=name, address=ADDRESS)
+            rtnetlink.link("add", kind="veth", ifname=port, peer={"ifname": "far", "net_ns_fd": there.fileno()})
+            bridge, index = (rtnetlink.link_lookup(ifname=each)[0] for each in (name, port))
+            rtnetlink.link("set", index=index, master=bridge, state="up")
+            rtnetlink.link("set", index=bridge, state="up")
+            rtnetlink.addr("add", index=index, address="fe80::1", prefixlen=64, flags=IFA_F_NODAD)
         with far.rtnetlink() as rtnetlink:
             rtnetlink.link("set", index=rtnetlink.link_lookup(ifname="far")[0], state="up")
-        self._header = bytes.fromhex(near_address.replace(":", "")) + bytes.fromhex("020000000001")
+        self._header = bytes.fromhex(ADDRESS.replace(":", "")) + bytes.fromhex("020000000001")
         with far.entered():
             self._far = self._socket("far", ETH_P_ALL)
             self._far.setblocking(False)

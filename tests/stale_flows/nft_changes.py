@@ -160,6 +160,8 @@ _OF_NAT = [
     changed("a network keeps its addresses", "insert rule ip nat srcnat ip saddr 10.1.0.0/29 accept"),
     changed("NAT to oneself at output", "insert rule ip nat output ip daddr 203.0.113.1 tcp dport 80 dnat to 10.30.0.80:8080"),
     changed("NAT of local flows to another host", "insert rule ip nat output tcp dport { 443, 8080, 8443 } fib daddr type local dnat to 10.1.0.81:443"),
+    changed("a redirect at output", "insert rule ip nat output meta l4proto { tcp, udp } th dport { 53, 80 } redirect"),
+    changed("a redirect at output that is refused", 'insert rule inet filter input iif "lo" tcp dport 3128 drop', first="insert rule ip nat output tcp dport { 80, 443 } redirect to :3128"),
     changed("NAT at input", "insert rule ip nat input ip saddr 10.1.0.0/24 snat to 10.1.0.1"),
     changed("a static port", "insert rule ip nat srcnat udp dport 5060 oifname \"wan\" masquerade to :5060-5061", any_port=True),
     changed("a range of ports", "insert rule ip nat srcnat ip saddr 10.1.0.0/28 meta l4proto { tcp, udp } oifname \"wan\" masquerade to :40000-41000", any_port=True),

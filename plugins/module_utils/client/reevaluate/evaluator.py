@@ -193,17 +193,20 @@ class Reevaluation:
         rule = self._translating_rule(outcome)
         if any(made[key] != entry[key] for key in ("reply.source", "reply.destination")):
             return Judgement(NAT_CHANGED, made, rule)
-        return self._compare_ports(entry, way, made, rule)
+        return self._compare_ports(entry, way, outcome, made)
 
-    def _compare_ports(self, entry: Entry, way: int, made: Entry, rule: RuleId | None) -> Judgement:
+    def _compare_ports(self, entry: Entry, way: int, outcome: Outcome, made: Entry) -> Judgement:
         """Compare a flow whose ports alone are translated in another way.
 
         The kernel changes a source port that is taken. So source ports count only if the current rule sets them.
         """
+        rule = self._translating_rule(outcome)
         again = [self._replay.trace(entry, way).entry for _attempt in range(1, _PORT_ATTEMPTS)]
-        if any(one is None or reply_of(one) != reply_of(made) for one in again):
-            return uncertain("the rule chooses one of several ports", rule)
         differing = {key for key in made if key.startswith("reply.") and made[key] != entry.get(key)}
+        if any(one is None or reply_of(one) != reply_of(made) for one in again):
+            if differing <= set(_MOVABLE) and not any(step.rule in self._rules.setting_ports for step in outcome.steps):
+                return SAME  # any port at random
+            return uncertain("the rule chooses one of several ports", rule)
         if all(key in _MOVABLE and made[key] == entry.get(_MOVABLE[key]) for key in differing):
             return SAME
         return Judgement(NAT_CHANGED, made, rule)

@@ -26,6 +26,9 @@ _IFADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEXTHOP = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
+#: Seconds for which an address is preferred, seconds for which it is valid, and two times that the kernel sets.
+_CACHEINFO = struct.Struct("=IIII")
+_FOREVER = 0xFFFFFFFF
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Kinds of links whose ports have no addresses of their own: packets come in by the master.
@@ -300,6 +303,8 @@ def _address_request(message: Message) -> list[Message]:
     flags |= n.IFA_F_NOPREFIXROUTE | (n.IFA_F_NODAD if family == socket.AF_INET6 else 0)
     parsed[n.IFA_FLAGS] = _U32.pack(flags)
     payload = _joined(_IFADDR.pack(family, bits, 0, scope, index), parsed, (n.IFA_CACHEINFO, n.IFA_TARGET_NETNSID))
+    if flags & n.IFA_F_DEPRECATED:  # the kernel avoids it as a source
+        payload += attribute(n.IFA_CACHEINFO, _CACHEINFO.pack(0, _FOREVER, 0, 0))
     return [Message(n.RTM_NEWADDR, 0, payload)]
 
 

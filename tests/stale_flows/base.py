@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from .comparison import Case, Step
 
+#: The kernel chooses any source port.
+ANY_PORT = range(1 << 16)
+
 
 def nft(text: str) -> Step:
     """Commands of nft(8)."""
@@ -161,14 +164,14 @@ table ip6 nat {
 RULES = FILTER + MARKS + NAT
 
 
-def changed(name: str, commands: str, *, undecidable: bool = False, any_port: bool = False, first: str = "") -> Case:
+def changed(name: str, commands: str, *, undecidable: bool = False, ports: range = range(0), first: str = "") -> Case:
     """A case that begins with RULES, and changes them by commands of nft(8).
 
     :param first: Commands before the flows begin.
     """
-    return Case(name, [instead(RULES + first)], [nft(commands)], undecidable, any_port)
+    return Case(name, [instead(RULES + first)], [nft(commands)], undecidable, ports)
 
 
-def replaced(name: str, before: str, after: str, *, undecidable: bool = False, any_port: bool = False) -> Case:
+def replaced(name: str, before: str, after: str, *, undecidable: bool = False, ports: range = range(0)) -> Case:
     """A case with one ruleset of nft(8) in place of another one."""
-    return Case(name, [instead(before)], [instead(after)], undecidable, any_port)
+    return Case(name, [instead(before)], [instead(after)], undecidable, ports)

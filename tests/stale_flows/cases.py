@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from . import nft_changes
+from . import iptables_changes, network_changes, nft_changes
 
-CASES = [*nft_changes.CASES]
+CASES = [*nft_changes.CASES, *iptables_changes.CASES, *network_changes.CASES]

@@ -12,27 +12,33 @@ from .packets import GRE, ICMP, ICMPV6, OTHER, SCTP, TCP, UDP, UDPLITE, Tuple
 
 Flow = tuple[str, Tuple]
 
-TCP_PORTS = (22, 25, 53, 80, 443, 3128, 3306, 5432, 6443, 8000, 8080, 8081, 8443, 9000, 30080, 113)
-UDP_PORTS = (53, 69, 123, 161, 443, 500, 1194, 4500, 5060, 8080)
+#: Ports, the frequent ones first.
+TCP_PORTS = (80, 443, 8080, 22, 8443, 53, 3128, 8000, 25, 3306, 5432, 6443, 8081, 9000, 30080, 2222, 113)
+UDP_PORTS = (53, 5060, 123, 443, 1194, 69, 500, 161, 4500, 8080)
 OUTSIDE4, OUTSIDE6 = "203.0.113", "2001:db8:100:"
 #: The number of a network on the inside by its link.
 INSIDE = {"lan": 1, "vlan10": 10, "vlan20": 20, "dmz": 30}
 
 
 class Mix:
-    """Generates flows. The same seed gives the same ones."""
+    """Generates flows. The same seed gives the same ones.
 
-    def __init__(self, seed: str) -> None:
+    :param versions: The versions of IP, the more frequent one several times.
+    :param published: The weight of flows from the internet to addresses of the gateway; all others together have 76.
+    """
+
+    def __init__(self, seed: str, versions: tuple[int, ...] = (4, 4, 6), published: int = 20) -> None:
+        self._versions = versions
         self._random = random.Random(seed)
         self._port = 20_000 + self._random.randrange(2000)
         self._kinds: list[tuple[int, Callable[[int], Flow | None]]] = [
-            (30, self._to_internet),
-            (10, self._between),
-            (14, self._published),
+            (32, self._to_internet),
+            (12, self._between),
+            (published, self._published),
             (8, self._to_gateway),
-            (5, self._hairpin),
-            (6, self._from_gateway),
-            (4, self._loopback),
+            (6, self._hairpin),
+            (8, self._from_gateway),
+            (6, self._loopback),
             (4, self._by_second_uplink),
         ]
 
@@ -50,7 +56,7 @@ class Mix:
         weights, kinds = zip(*self._kinds, strict=True)
         while True:
             make = self._random.choices(kinds, weights)[0]
-            flow = make(self._random.choice((4, 4, 6)))
+            flow = make(self._random.choice(self._versions))
             if flow is not None:
                 yield flow
 
@@ -75,7 +81,8 @@ class Mix:
         self._port += self._random.randrange(1, 9)
         if protocol == ICMP:
             return Tuple(ICMPV6 if ":" in source else ICMP, source, destination, self._port)
-        port = self._random.choice(TCP_PORTS if protocol in (TCP, SCTP) else UDP_PORTS)
+        ports = TCP_PORTS if protocol in (TCP, SCTP) else UDP_PORTS
+        port = self._random.choice(ports if self._random.random() < 0.5 else ports[:5])
         return Tuple(protocol, source, destination, self._port, port)
 
     def _to_internet(self, version: int) -> Flow:

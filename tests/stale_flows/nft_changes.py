@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .base import changed
+from .base import ANY_PORT, changed
 
 _OF_SETS = [
     changed("nothing changes", ""),
@@ -163,11 +163,11 @@ _OF_NAT = [
     changed("a redirect at output", "insert rule ip nat output meta l4proto { tcp, udp } th dport { 53, 80 } redirect"),
     changed("a redirect at output that is refused", 'insert rule inet filter input iif "lo" tcp dport 3128 drop', first="insert rule ip nat output tcp dport { 80, 443 } redirect to :3128"),
     changed("NAT at input", "insert rule ip nat input ip saddr 10.1.0.0/24 snat to 10.1.0.1"),
-    changed("a static port", "insert rule ip nat srcnat udp dport 5060 oifname \"wan\" masquerade to :5060-5061", any_port=True),
-    changed("a range of ports", "insert rule ip nat srcnat ip saddr 10.1.0.0/28 meta l4proto { tcp, udp } oifname \"wan\" masquerade to :40000-41000", any_port=True),
-    changed("random ports", "insert rule ip nat srcnat oifname \"wan\" masquerade random", any_port=True),
-    changed("random ports stay random", "", any_port=True, first="insert rule ip nat srcnat oifname \"wan\" masquerade fully-random"),
-    changed("destination ports in a range", "insert rule ip nat dstnat ip daddr 203.0.113.3 tcp dport 8000 dnat to 10.30.0.82:9000-9010", any_port=True),
+    changed("a static port", "insert rule ip nat srcnat udp dport 5060 oifname \"wan\" masquerade to :5060-5061", ports=range(5060, 5062)),
+    changed("a range of ports", "insert rule ip nat srcnat ip saddr 10.1.0.0/28 meta l4proto { tcp, udp } oifname \"wan\" masquerade to :40000-41000", ports=range(40000, 41001)),
+    changed("random ports", "insert rule ip nat srcnat oifname \"wan\" masquerade random", ports=ANY_PORT),
+    changed("random ports stay random", "", ports=ANY_PORT, first="insert rule ip nat srcnat oifname \"wan\" masquerade fully-random"),
+    changed("destination ports in a range", "insert rule ip nat dstnat ip daddr 203.0.113.3 tcp dport 8000 dnat to 10.30.0.82:9000-9010"),
     changed("NAT for both families", "table inet both { chain dstnat { type nat hook prerouting priority -110; tcp dport 443 meta nfproto vmap { ipv4 : continue, ipv6 : accept }; fib daddr type local tcp dport 443 dnat ip to 10.30.0.82:443; }; }"),
     changed("a loop through the gateway", "insert rule ip nat srcnat oifname \"lan\" masquerade; insert rule ip nat dstnat ip daddr 203.0.113.1 udp dport 53 dnat to 10.1.0.80"),
 ]

@@ -121,7 +121,7 @@ def read_network(netlink: NetlinkSocket) -> Network:
     return Network(
         links,
         tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in copied),
-        tuple(Message(n.RTM_NEWNEXTHOP, 0, message.payload) for message in nexthops),
+        tuple(map(_nexthop_request, nexthops)),
         tuple(message for message in routes if _link_of_route(message) in (0, *copied)),
         tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
     )
@@ -306,6 +306,13 @@ def _address_request(message: Message) -> list[Message]:
     if flags & n.IFA_F_DEPRECATED:  # the kernel avoids it as a source
         payload += attribute(n.IFA_CACHEINFO, _CACHEINFO.pack(0, _FOREVER, 0, 0))
     return [Message(n.RTM_NEWADDR, 0, payload)]
+
+
+def _nexthop_request(message: Message) -> Message:
+    """Return the request for a nexthop object, without the scope, which the kernel finds out."""
+    family, _scope, protocol, _reserved, flags = _NEXTHOP.unpack_from(message.payload)
+    header = _NEXTHOP.pack(family, 0, protocol, 0, flags & n.RTNH_F_ONLINK)
+    return Message(n.RTM_NEWNEXTHOP, 0, header + message.payload[_NEXTHOP.size :])
 
 
 def _route_request(message: Message) -> list[Message]:

@@ -53,7 +53,8 @@ class Tun:
             fcntl.ioctl(self._end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
 
     def inject(self, packet: bytes) -> None:
-        os.write(self._end, packet)
+        with contextlib.suppress(OSError):  # the link is down
+            os.write(self._end, packet)
 
     def captured(self) -> list[bytes]:
         packets: list[bytes] = []

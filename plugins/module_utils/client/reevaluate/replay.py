@@ -83,8 +83,8 @@ class Replay:
     def ways_of(self, entry: Entry) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
 
-        That is the link of the route back to its source. If that is a default route, and another link has the
-        destination address, it may have come in by that one.
+        That is the link of the route back to its source. If there is none or that is a default route, and another
+        link has the destination address, it may have come in by that one.
         """
         key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"])
         found = self._ways.get(key)
@@ -105,8 +105,9 @@ class Replay:
             back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
             yield back.link
-        if self._local.get(destination) in self._ingress and has_default_route(self._scratch.routes, source, own):
-            yield self._local[destination]
+        if self._local.get(destination) in self._ingress:
+            if back is None or has_default_route(self._scratch.routes, source, own):
+                yield self._local[destination]
 
     def send(self, entry: Entry, way: int, control: int = 0) -> bool:
         """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""

@@ -136,10 +136,12 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
     ipv4 = [one for one in network.addresses if one.payload[0] == socket.AF_INET]
     ipv6 = [one for one in network.addresses if one.payload[0] == socket.AF_INET6]
     _request_all(netlink, "copying an address", [*ipv4, *reversed(ipv6)])
+    by_object = [one for one in network.routes if n.RTA_NH_ID in attributes_of(one.payload, _ROUTE.size)]
+    _request_all(netlink, "copying a route", [one for one in network.routes if one not in by_object])
     singles = [one for one in network.nexthops if n.NHA_GROUP not in attributes_of(one.payload, _NEXTHOP.size)]
     groups = [one for one in network.nexthops if one not in singles]
     _request_all(netlink, "copying a nexthop", [*singles, *groups])
-    _request_all(netlink, "copying a route", network.routes)
+    _request_all(netlink, "copying a route", by_object)
     here = [
         message.payload
         for family in _FAMILIES

@@ -118,9 +118,14 @@ def read_network(netlink: NetlinkSocket) -> Network:
         rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
     # Ports of a bridge have link-local addresses, and routes to them
     copied = {n.LOOPBACK, *(link.number for link in _ingress_links(links))}
+    down = {link.number for link in links if not link.is_up}
     return Network(
         links,
-        tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in copied),
+        tuple(
+            message if _IFADDR.unpack_from(message.payload)[4] in copied else _moved_to_loopback(message)
+            for message in addresses
+            if _IFADDR.unpack_from(message.payload)[4] in (*copied, *down)
+        ),
         tuple(map(_nexthop_request, nexthops)),
         tuple(message for message in routes if _link_of_route(message) in (0, *copied)),
         tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
@@ -315,6 +320,13 @@ def _nexthop_request(message: Message) -> Message:
     family, _scope, protocol, _reserved, flags = _NEXTHOP.unpack_from(message.payload)
     header = _NEXTHOP.pack(family, 0, protocol, 0, flags & n.RTNH_F_ONLINK)
     return Message(n.RTM_NEWNEXTHOP, 0, header + message.payload[_NEXTHOP.size :])
+
+
+def _moved_to_loopback(request: Message) -> Message:
+    """Return the request for an address of a link that is down. Packets to it are local all the same."""
+    family, bits, flags, scope, _index = _IFADDR.unpack_from(request.payload)
+    header = _IFADDR.pack(family, bits, flags, scope, n.LOOPBACK)
+    return request._replace(payload=header + request.payload[_IFADDR.size :])
 
 
 def _route_request(message: Message) -> list[Message]:

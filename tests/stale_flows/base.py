@@ -22,8 +22,8 @@ def instead(text: str) -> Step:
 
 
 def ip(text: str, version: int = 4) -> Step:
-    """Commands of ip(8)."""
-    return Step(("ip", f"-{version}", "-batch", "-"), text)
+    """Commands of ip(8) for a version of IP, 0 for both."""
+    return Step(("ip", *([f"-{version}"] if version else []), "-batch", "-"), text)
 
 
 def iptables(text: str, version: int = 4) -> Step:

@@ -104,6 +104,8 @@ def compare(case: Case, number: int) -> Result:
     result = Result(case)
     for entry, judgement in zip(entries, judgements, strict=True):
         key = tuple_of(entry, "original")
+        if key not in real:
+            continue
         result.verdicts[judgement.verdict] += 1
         if judgement.verdict == UNCERTAIN:
             result.reasons[judgement.reason] += 1
@@ -131,7 +133,11 @@ def _reality(gateway: Gateway, flows: Sequence[Flow], entries: Sequence[Entry]) 
     now = {_seen(flow, "original"): flow for flow in gateway.table()}
     before = {tuple_of(entry, "original"): entry for entry in entries}
     own = gateway.own_addresses()
-    return {flow: _real(flow, entry, now.get(flow), passed, own) for flow, entry in before.items()}
+    return {
+        flow: _real(flow, entry, now.get(flow), passed, own)
+        for flow, entry in before.items()
+        if flow not in passed.lost
+    }
 
 
 def _real(flow: Tuple, before: Entry, now: Mapping[str, Any] | None, passed: Passed, own: frozenset[str]) -> Real:

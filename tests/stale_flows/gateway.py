@@ -84,12 +84,13 @@ class Gateway(Host):
         """
         self._sockets.renew()
         self._drain()
+        lost = set()
         for name, flow in flows:
-            if name:
-                self.links[name].inject(first_packet(flow))
-            else:
+            if not name:
                 self._sockets.send(flow)
-        return Passed(self._drain(), self._sockets.delivered())
+            elif not self.links[name].inject(first_packet(flow)):
+                lost.add(flow)
+        return Passed(self._drain(), self._sockets.delivered(), lost)
 
     def answer(self, flows: list[tuple[str, Tuple]], passed: Passed) -> None:
         """Let the receivers of forwarded flows answer, and those that opened a TCP connection acknowledge it."""
@@ -113,11 +114,15 @@ class Gateway(Host):
 
 
 class Passed:
-    """The packets that the gateway sent (by link), and the tuples of those that it delivered to itself."""
+    """The packets that the gateway sent (by link), and the tuples of those that it delivered to itself.
 
-    def __init__(self, left: dict[str, list[bytes]], delivered: set[Tuple]) -> None:
+    `lost` are flows whose link is down, so that no packet can come.
+    """
+
+    def __init__(self, left: dict[str, list[bytes]], delivered: set[Tuple], lost: set[Tuple]) -> None:
         self.left = left
         self.delivered = delivered
+        self.lost = lost
         found = {parse(packet) for packets in left.values() for packet in packets}
         self.forwarded: set[Tuple] = {one for one in found if one is not None}
 

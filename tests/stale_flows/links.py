@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -30,8 +31,8 @@ class Link(Protocol):
 
     name: str
 
-    def inject(self, packet: bytes) -> None:
-        """Let the gateway receive a packet. When this returns, the kernel has processed it."""
+    def inject(self, packet: bytes) -> bool:
+        """Let the gateway receive a packet. When this returns, the kernel has processed it. False: the link is down."""
 
     def captured(self) -> list[bytes]:
         """Return the packets that the gateway sent by this link since the last call."""
@@ -52,9 +53,14 @@ class Tun:
                 raise unittest.SkipTest(f"{DEVICE} cannot be opened: {error.strerror}") from None
             fcntl.ioctl(self._end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
 
-    def inject(self, packet: bytes) -> None:
-        with contextlib.suppress(OSError):  # the link is down
+    def inject(self, packet: bytes) -> bool:
+        try:
             os.write(self._end, packet)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
+        return True
 
     def captured(self) -> list[bytes]:
         packets: list[bytes] = []
@@ -102,12 +108,13 @@ class Ethernet:
         sock.bind((name, protocol))
         return sock
 
-    def inject(self, packet: bytes) -> None:
+    def inject(self, packet: bytes) -> bool:
         version = packet[0] >> 4
         kind = struct.pack("!H", ETH_P_IP if version == 4 else ETH_P_IPV6)
         self._far.send(self._header + kind + packet)
         while self._near[version].recv(LARGEST)[14:] != packet:  # the kernel hands it to this socket and to IP at once
             pass
+        return True
 
     def captured(self) -> list[bytes]:
         packets: list[bytes] = []

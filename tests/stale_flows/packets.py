@@ -17,6 +17,9 @@ TCP, UDP, ICMP, ICMPV6, GRE, SCTP, UDPLITE, OTHER = 6, 17, 1, 58, 47, 132, 136, 
 WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 SYN, RST, ACK = 0x02, 0x04, 0x10
+#: The sequence numbers of a handshake, by the flags of the packet.
+_SEQUENCE = {SYN: 1000, SYN | ACK: 5000, ACK: 1001}
+_ACKNOWLEDGED = {SYN: 0, SYN | ACK: 1001, ACK: 5001}
 #: The polynomial of CRC-32C, reflected
 _CRC32C = 0x82F63B78
 
@@ -57,13 +60,15 @@ def acknowledgement(flow: Tuple) -> bytes:
 
 
 def answer(packet: bytes) -> bytes | None:
-    """Return what the receiver of a first packet sends back, None if that is not simply data the other way round."""
+    """Return what the receiver of a packet of `first_packet` sends back, None if it is none of those."""
     seen = parse(packet)
     if seen is None:
         return None
     back = seen.reversed()
     if seen.protocol == TCP:
-        return _packet(back, _tcp(back, SYN | ACK))
+        start = 40 if seen.version == 6 else 20
+        is_own = packet[start + 4 : start + 8] == struct.pack("!I", _SEQUENCE[SYN])
+        return _packet(back, _tcp(back, SYN | ACK)) if is_own else None
     if seen.protocol in ECHO_REQUEST:
         return _packet(back, _icmp(back, reply=True))
     if seen.protocol == SCTP:
@@ -130,11 +135,8 @@ def _with_checksum(flow: Tuple, segment: bytes, place: int, pseudo: bool = True)
 
 
 def _tcp(flow: Tuple, flags: int) -> bytes:
-    # The sequence numbers of a handshake: the client starts with 1000, the server with 5000
-    sequence = {SYN: 1000, SYN | ACK: 5000, ACK: 1001}[flags]
-    acknowledged = {SYN: 0, SYN | ACK: 1001, ACK: 5001}[flags]
-    ports = flow.source_port, flow.destination_port
-    head = struct.pack("!HHIIBBHHH", *ports, sequence, acknowledged, 6 << 4, flags, 29200, 0, 0)
+    ports, numbers = (flow.source_port, flow.destination_port), (_SEQUENCE[flags], _ACKNOWLEDGED[flags])
+    head = struct.pack("!HHIIBBHHH", *ports, *numbers, 6 << 4, flags, 29200, 0, 0)
     return _with_checksum(flow, head + struct.pack("!BBH", 2, 4, 1400), 16)
 
 

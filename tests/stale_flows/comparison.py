@@ -132,20 +132,22 @@ def _reality(gateway: Gateway, flows: Sequence[Flow], entries: Sequence[Entry]) 
     passed = gateway.send(list(flows))
     now = {_seen(flow, "original"): flow for flow in gateway.table()}
     before = {tuple_of(entry, "original"): entry for entry in entries}
-    own = gateway.own_addresses()
+    from_gateway = {flow for link, flow in flows if not link}
     return {
-        flow: _real(flow, entry, now.get(flow), passed, own)
+        flow: _real(flow, entry, now.get(flow), passed, flow in from_gateway)
         for flow, entry in before.items()
         if flow not in passed.lost
     }
 
 
-def _real(flow: Tuple, before: Entry, now: Mapping[str, Any] | None, passed: Passed, own: frozenset[str]) -> Real:
+def _real(
+    flow: Tuple, before: Entry, now: Mapping[str, Any] | None, passed: Passed, is_from_gateway: bool
+) -> Real:
     arrived = passed.delivered | passed.forwarded
     if now is None:
         return Real(UNTRACKED if flow in arrived else REFUSED)
     reply = _seen(now, "reply")
-    if flow.source in own and reply.reversed() not in arrived:
+    if is_from_gateway and reply.reversed() not in arrived:
         # The entry of a flow to itself is confirmed before the packet reaches INPUT
         return Real(REFUSED)
     same = reply == tuple_of(before, "reply") and now.get("zone", 0) == before.get("zone", 0)

@@ -104,11 +104,6 @@ class Gateway(Host):
                 self.links[name].inject(acknowledgement(flow))
         self._drain()
 
-    def own_addresses(self) -> frozenset[str]:
-        """Return the addresses that the gateway has now."""
-        with self.rtnetlink() as rtnetlink:
-            return frozenset(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in rtnetlink.get_addr())
-
     def _drain(self) -> dict[str, list[bytes]]:
         return {name: link.captured() for name, link in self.links.items()}
 

@@ -18,6 +18,7 @@ from tests.lab import Namespace
 from tests.lab.delay import DEVICE, IFF_NO_PI, IFF_TUN, LARGEST, TUNSETIFF
 from tests.lab.lab import IFA_F_NODAD
 
+TUNSETPERSIST = 0x400454CB
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 PACKET_OUTGOING = 4
 #: The address of the bridge.
@@ -52,6 +53,8 @@ class Tun:
             except OSError as error:
                 raise unittest.SkipTest(f"{DEVICE} cannot be opened: {error.strerror}") from None
             fcntl.ioctl(self._end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+            # The device goes with its namespace, which the kernel does in the background
+            fcntl.ioctl(self._end, TUNSETPERSIST, 1)
 
     def inject(self, packet: bytes) -> bool:
         try:

@@ -123,7 +123,11 @@ class Mix:
         return "", self.tuple(source, self.internet(version))
 
     def _loopback(self, version: int) -> Flow:
-        own = ("127.0.0.1", "203.0.113.1", "10.1.0.1", "127.0.0.53") if version == 4 else ("::1", "2001:db8:100::1", "2001:db8:1::1")
+        own = (
+            ("127.0.0.1", "203.0.113.1", "10.1.0.1", "127.0.0.53")
+            if version == 4
+            else ("::1", "2001:db8:100::1", "2001:db8:1::1")
+        )
         address = self._random.choice(own)
         destination = self._random.choice(own[1:3])
         if address in ("127.0.0.1", "127.0.0.53", "::1"):

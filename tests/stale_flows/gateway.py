@@ -120,5 +120,3 @@ class Passed:
         self.lost = lost
         found = {parse(packet) for packets in left.values() for packet in packets}
         self.forwarded: set[Tuple] = {one for one in found if one is not None}
-
-

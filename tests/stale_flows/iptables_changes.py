@@ -105,31 +105,76 @@ _OF_ROUTER = [
     _changed("another address", address="203.0.113.3"),
     _changed("a range of addresses", address="203.0.113.1-203.0.113.3"),
     _changed("the policy accepts", policy="ACCEPT"),
-    _changed("a reset for some ports", filter="-A FORWARD -p tcp -m multiport --dports 22,80,8000:8090 -j REJECT --reject-with tcp-reset"),
+    _changed(
+        "a reset for some ports",
+        filter="-A FORWARD -p tcp -m multiport --dports 22,80,8000:8090 -j REJECT --reject-with tcp-reset",
+    ),
     _changed("an ICMP error", filter="-A FORWARD -d 198.51.100.0/25 -j REJECT --reject-with icmp-host-prohibited"),
     _changed("destination NAT is refused", filter="-A FORWARD -m conntrack --ctstate DNAT --ctorigdstport 443 -j DROP"),
     _changed("no protocol but TCP", filter="-A FORWARD ! -p tcp -j REFUSED"),
-    _changed("source and destination ports", filter="-A FORWARD -p udp -m multiport --ports 53,123 -j DROP\n-A INPUT -p udp -m udp --sport 1024: --dport 53 -j DROP"),
-    _changed("local addresses", filter="-A INPUT -m addrtype --dst-type LOCAL --limit-iface-in -p tcp --dport 22 -j DROP"),
+    _changed(
+        "source and destination ports",
+        filter="-A FORWARD -p udp -m multiport --ports 53,123 -j DROP\n-A INPUT -p udp -m udp --sport 1024: --dport 53 -j DROP",
+    ),
+    _changed(
+        "local addresses", filter="-A INPUT -m addrtype --dst-type LOCAL --limit-iface-in -p tcp --dport 22 -j DROP"
+    ),
     _changed("reverse path", raw="-A PREROUTING -m rpfilter --invert -j DROP", filter="-A INPUT -p icmp -j DROP"),
-    _changed("untracked", raw="-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack\n-A OUTPUT -p udp --dport 123 -j NOTRACK", filter="-A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT"),
-    _changed("a helper", raw="-A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp", filter="-A FORWARD -p udp -m helper --helper tftp -j DROP"),
-    _changed("marks", mangle="-A PREROUTING -i lan -p tcp -m tcp --dport 443 -j MARK --set-mark 0x2\n-A FORWARD -m mark --mark 0x2 -d 198.51.100.128/25 -j DROP"),
-    _changed("marks of connections", mangle="-A PREROUTING -i lan -p udp -j CONNMARK --set-mark 7\n-A PREROUTING -m connmark --mark 7 -j CONNMARK --restore-mark", filter="-A FORWARD -m mark --mark 7 -j REFUSED"),
+    _changed(
+        "untracked",
+        raw="-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack\n-A OUTPUT -p udp --dport 123 -j NOTRACK",
+        filter="-A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT",
+    ),
+    _changed(
+        "a helper",
+        raw="-A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp",
+        filter="-A FORWARD -p udp -m helper --helper tftp -j DROP",
+    ),
+    _changed(
+        "marks",
+        mangle="-A PREROUTING -i lan -p tcp -m tcp --dport 443 -j MARK --set-mark 0x2\n-A FORWARD -m mark --mark 0x2 -d 198.51.100.128/25 -j DROP",
+    ),
+    _changed(
+        "marks of connections",
+        mangle="-A PREROUTING -i lan -p udp -j CONNMARK --set-mark 7\n-A PREROUTING -m connmark --mark 7 -j CONNMARK --restore-mark",
+        filter="-A FORWARD -m mark --mark 7 -j REFUSED",
+    ),
     _changed("no redirect", nat="-A PREROUTING -i vlan10 -j ACCEPT"),
-    _changed("a redirect", nat="-A PREROUTING -i lan -p tcp -m multiport --dports 80,8080 -j REDIRECT --to-ports 3128\n-A OUTPUT -p udp --dport 53 -j REDIRECT"),
+    _changed(
+        "a redirect",
+        nat="-A PREROUTING -i lan -p tcp -m multiport --dports 80,8080 -j REDIRECT --to-ports 3128\n-A OUTPUT -p udp --dport 53 -j REDIRECT",
+    ),
     _changed("a mapped network", nat="-A POSTROUTING -s 10.1.0.0/28 -o wan -j NETMAP --to 203.0.113.16/28"),
     _changed("random ports", nat="-A POSTROUTING -o wan -j MASQUERADE --random-fully", ports=ANY_PORT),
-    _changed("ports in a range", nat="-A POSTROUTING -o wan -p udp -j MASQUERADE --to-ports 20000-20500", ports=range(20000, 20501)),
+    _changed(
+        "ports in a range",
+        nat="-A POSTROUTING -o wan -p udp -j MASQUERADE --to-ports 20000-20500",
+        ports=range(20000, 20501),
+    ),
     _changed("no source NAT", nat="-A POSTROUTING -j RETURN"),
-    _changed("a comment and a counter", filter='-A FORWARD -m comment --comment "no names" -p udp --dport 53 -j LOG\n-A FORWARD -p udp --dport 53 -m comment --comment "x" -j DROP'),
+    _changed(
+        "a comment and a counter",
+        filter='-A FORWARD -m comment --comment "no names" -p udp --dport 53 -j LOG\n-A FORWARD -p udp --dport 53 -m comment --comment "x" -j DROP',
+    ),
     _changed("a limit", filter="-A FORWARD -p tcp -m limit --limit 1/min -j DROP", undecidable=True),
-    _changed("a share", filter="-A FORWARD -p tcp -m statistic --mode random --probability 0.5 -j DROP", undecidable=True),
+    _changed(
+        "a share", filter="-A FORWARD -p tcp -m statistic --mode random --probability 0.5 -j DROP", undecidable=True
+    ),
     _changed("an owner", filter="-A OUTPUT -m owner --uid-owner 0 -p tcp -j DROP", undecidable=True),
-    _changed("recent", filter="-A FORWARD -p tcp -m recent --set --name seen\n-A FORWARD -p tcp -m recent --update --hitcount 2 --name seen -j DROP", undecidable=True),
+    _changed(
+        "recent",
+        filter="-A FORWARD -p tcp -m recent --set --name seen\n-A FORWARD -p tcp -m recent --update --hitcount 2 --name seen -j DROP",
+        undecidable=True,
+    ),
     _changed("a length", filter="-A FORWARD -p udp -m length --length 0:50 -j DROP", undecidable=True),
-    _changed("legacy connection limit", filter="-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP", undecidable=True),
-    Case("iptables and nft", [_router()], [nft("table ip own { chain forward { type filter hook forward priority 10; tcp dport { 80, 443 } drop; }; }")]),
+    _changed(
+        "legacy connection limit", filter="-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP", undecidable=True
+    ),
+    Case(
+        "iptables and nft",
+        [_router()],
+        [nft("table ip own { chain forward { type filter hook forward priority 10; tcp dport { 80, 443 } drop; }; }")],
+    ),
 ]
 
 
@@ -141,7 +186,10 @@ def _ipv6(name: str, web: str = "2001:db8:30::80", rules: str = "") -> Case:
 _OF_IPV6 = [
     _ipv6("a service moves", web="2001:db8:30::81"),
     _ipv6("an ICMP type", rules="-A FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type 128 -j DROP"),
-    _ipv6("a reset", rules="-A FORWARD -p tcp -m tcp --dport 443 -j REJECT --reject-with tcp-reset\n-A INPUT -p tcp -m multiport --dports 22,80 -j REJECT"),
+    _ipv6(
+        "a reset",
+        rules="-A FORWARD -p tcp -m tcp --dport 443 -j REJECT --reject-with tcp-reset\n-A INPUT -p tcp -m multiport --dports 22,80 -j REJECT",
+    ),
     _ipv6("a network", rules="-A FORWARD -s 2001:db8:1::/125 -j REJECT --reject-with icmp6-adm-prohibited"),
     _ipv6("an extension", rules="-A FORWARD -p udp -m multiport --dports 53,123,443 -j DROP"),
 ]
@@ -221,11 +269,20 @@ _OF_SERVICES = [
     Case(
         "services: a backend is gone",
         [_node(SERVICES)],
-        [_node({**SERVICES, "203.0.113.1:80": ["10.30.0.80:8080"], "203.0.113.1:8080": ["10.1.0.80:80", "10.1.0.82:80"]})],
+        [
+            _node(
+                {
+                    **SERVICES,
+                    "203.0.113.1:80": ["10.30.0.80:8080"],
+                    "203.0.113.1:8080": ["10.1.0.80:80", "10.1.0.82:80"],
+                }
+            )
+        ],
         True,
         ANY_PORT,
         (4,),
         150,
+        frozenset({"10.30.0.81", "10.1.0.81"}),
     ),
     Case(
         "services: single backends move",
@@ -246,7 +303,12 @@ _OF_SERVICES = [
     Case(
         "services: traffic policy",
         [_node({service: backends[:1] for service, backends in SERVICES.items()})],
-        [_node({service: backends[:1] for service, backends in SERVICES.items()}, "-I KUBE-SERVICES ! -s 10.1.0.0/24 -d 203.0.113.1/32 -p tcp -j KUBE-MARK-MASQ")],
+        [
+            _node(
+                {service: backends[:1] for service, backends in SERVICES.items()},
+                "-I KUBE-SERVICES ! -s 10.1.0.0/24 -d 203.0.113.1/32 -p tcp -j KUBE-MARK-MASQ",
+            )
+        ],
         ports=ANY_PORT,
         versions=(4,),
         published=150,

@@ -99,9 +99,7 @@ class Ethernet:
             self._far = self._socket("far", ETH_P_ALL)
             self._far.setblocking(False)
         with gateway.entered():
-            self._near = {
-                version: self._socket(name, number) for version, number in ((4, ETH_P_IP), (6, ETH_P_IPV6))
-            }
+            self._near = {version: self._socket(name, number) for version, number in ((4, ETH_P_IP), (6, ETH_P_IPV6))}
 
     def _socket(self, name: str, protocol: int) -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))

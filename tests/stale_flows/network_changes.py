@@ -9,7 +9,9 @@ from .base import RULES, instead, ip, nft, sysctl
 from .comparison import Case, Step
 
 
-def _network(name: str, *steps: Step, undecidable: bool = False, before: tuple[Step, ...] = (), rules: str = "") -> Case:
+def _network(
+    name: str, *steps: Step, undecidable: bool = False, before: tuple[Step, ...] = (), rules: str = ""
+) -> Case:
     return Case(name, [*before, instead(RULES + rules)], list(steps), undecidable)
 
 
@@ -39,13 +41,22 @@ _OF_ROUTES = [
     _network("the other uplink for IPv6", ip("route replace default via 2001:db8:200::fe dev wan2", 6)),
     _network("some networks by the other uplink", ip("route add 198.51.100.128/25 via 192.0.2.254 dev wan2")),
     _network("no default route", ip("route del default"), ip("route del default", 6)),
-    _network("an unreachable network", ip("route add unreachable 198.51.100.0/28\nroute add prohibit 198.51.100.70/32")),
+    _network(
+        "an unreachable network", ip("route add unreachable 198.51.100.0/28\nroute add prohibit 198.51.100.70/32")
+    ),
     _network("a blackhole", ip("route add blackhole 198.51.100.0/28"), ip("route add blackhole 2001:db8:9::/122", 6)),
     _network("a host by another link", ip("route add 10.10.0.80/32 dev lan")),
     _network("a policy rule by source", ip("rule add from 10.10.0.0/24 lookup 102 priority 900")),
-    _network("a policy rule by link", ip("rule add iif lan lookup 102 priority 900"), ip("rule add iif lan lookup 102 priority 900", 6)),
+    _network(
+        "a policy rule by link",
+        ip("rule add iif lan lookup 102 priority 900"),
+        ip("rule add iif lan lookup 102 priority 900", 6),
+    ),
     _network("no policy rule for marks", ip("rule del fwmark 2 lookup 102"), ip("rule del fwmark 2 lookup 102", 6)),
-    _network("a rule that refuses", ip("rule add from 10.1.0.8/29 prohibit priority 800\nrule add to 198.51.100.9 blackhole priority 801")),
+    _network(
+        "a rule that refuses",
+        ip("rule add from 10.1.0.8/29 prohibit priority 800\nrule add to 198.51.100.9 blackhole priority 801"),
+    ),
     _network("an uplink is down", ip("link set wan2 down")),
     _network("nexthop objects", ip("nexthop add id 7 via 192.0.2.254 dev wan2\nroute add 198.51.100.0/28 nhid 7")),
     _network(
@@ -83,7 +94,7 @@ _OF_ZONES = [
     ),
     _network(
         "zones of one direction stay",
-        nft("insert rule inet filter forward iifname \"vlan10\" tcp dport 443 reject with tcp reset"),
+        nft('insert rule inet filter forward iifname "vlan10" tcp dport 443 reject with tcp reset'),
         rules=_ZONES.replace("ct zone", "ct original zone"),
     ),
     _network("a link gets a zone", nft(_ZONES.replace("vlan10", "vlan20"))),

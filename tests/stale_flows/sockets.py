@@ -102,5 +102,3 @@ def _received(family: int, protocol: int, raw: socket.socket) -> Tuple | None:
     information = next(value for _level, kind, value in ancillary if kind == IPV6_PKTINFO)
     source, destination = sender[0].partition("%")[0], socket.inet_ntop(socket.AF_INET6, information[:16])
     return parse_transport(protocol, source, destination, data)
-
-

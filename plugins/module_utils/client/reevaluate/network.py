@@ -202,9 +202,7 @@ def has_default_route(netlink: NetlinkSocket, destination: bytes, source: bytes 
     return answer is not None and _ROUTE.unpack_from(answer.payload)[1] == 0
 
 
-def _find_route(
-    netlink: NetlinkSocket, destination: bytes, source: bytes, mark: int, flags: int = 0
-) -> Message | None:
+def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, mark: int, flags: int = 0) -> Message | None:
     bits = len(destination) * 8
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
     payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attribute(n.RTA_DST, destination)

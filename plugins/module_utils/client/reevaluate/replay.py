@@ -105,9 +105,9 @@ class Replay:
             back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
             yield back.link
-        if self._local.get(destination) in self._ingress:
-            if back is None or has_default_route(self._scratch.routes, source, own):
-                yield self._local[destination]
+        other = self._local.get(destination)
+        if other in self._ingress and (back is None or has_default_route(self._scratch.routes, source, own)):
+            yield other
 
     def send(self, entry: Entry, way: int, control: int = 0) -> bool:
         """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""

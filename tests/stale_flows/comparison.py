@@ -170,7 +170,8 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
     if case.undecidable:
         return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
     if judgement.verdict != verdict:
-        return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: was {_text(before)}, is {_text(real.reply)}"
+        translation = f"was {_text(before)}, is {_text(real.reply)}"
+        return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: {translation}"
     if verdict == NAT_CHANGED and real.reply is not None:
         if judgement.expected is None:
             return f"no translation is expected, but really {_text(real.reply)}"

@@ -133,8 +133,7 @@ class Replay:
     def new_entries(self) -> list[Entry]:
         """Return the entries that were made since the last call."""
         try:
-            for datagram in self._events.pending():
-                self._decoder.feed(datagram)
+            self._decoder.feed(self._events.pending())
         except OSError as error:
             raise kernel_error("reading the events of the scratch namespace", error.errno or errno.EIO) from error
         found = self._found.found[:]
@@ -144,17 +143,16 @@ class Replay:
     def steps(self) -> Iterator[Step]:
         """Yield the steps that were traced since the last call."""
         try:
-            for datagram in self._traces.pending():
-                for _sequence, message in parse(datagram):
-                    step = parse_step(message)
-                    if step is not None:
-                        yield step
+            for _sequence, message in parse(self._traces.pending()):
+                step = parse_step(message)
+                if step is not None:
+                    yield step
         except OSError as error:
             raise kernel_error("reading the trace of the scratch namespace", error.errno or errno.EIO) from error
 
     def is_traced(self) -> bool:
         """Whether a packet was traced since the last call."""
-        return bool(list(self.steps()))
+        return bool(self._traces.pending())
 
     def _empty(self) -> None:
         """Delete all entries of the scratch namespace."""

@@ -24,7 +24,7 @@ from . import numbers as n
 from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import FROM_HOST, Outcome, Replay, reply_of, tuples_of
+from .replay import Outcome, Replay, reply_of, tuples_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -74,7 +74,7 @@ class Reevaluation:
             if ruleset_file is not None:
                 ruleset = changed_ruleset(scratch, ruleset, ruleset_file)
             self._rules = load_ruleset(scratch.ruleset, ruleset)
-            self._replay = Replay(scratch, network)
+            self._replay = Replay(scratch, network, self._rules.own_table)
             self._is_multipath = network.has_multipath()
             self._closing = closing.pop_all()
 
@@ -117,13 +117,9 @@ class Reevaluation:
     def _send(self, entry: Entry, traced: bool) -> bool:
         """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
         ways = self._replay.ways_of(entry)
-        if len(ways) != 1 or "master.source" in entry or self._is_by_loopback(entry, ways[0]):
+        if len(ways) != 1 or "master.source" in entry or self._replay.is_by_loopback(entry, ways[0]):
             return False
         return self._replay.send(entry, ways[0]) and not (traced and self._replay.is_traced())
-
-    def _is_by_loopback(self, entry: Entry, way: int) -> bool:
-        """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
-        return way == FROM_HOST and self._replay.is_local(entry["original.destination"])
 
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
@@ -166,7 +162,7 @@ class Reevaluation:
                 is_complete = is_complete and set(self._markers(forced)) <= set(markers)
         if len(verdicts) == 1 and is_complete:
             return judgement
-        if UNCHANGED in verdicts <= {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):
+        if verdicts == {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):
             return SAME  # one of several translations by chance, and the flow has one of them
         return uncertain(markers[0].reason, markers[0].rule)
 
@@ -176,13 +172,14 @@ class Reevaluation:
 
     def _compare(self, entry: Entry, way: int, outcome: Outcome) -> Judgement:
         """Return the judgement of a flow by the outcome of its replay."""
-        made = outcome.entry
-        if self._is_by_loopback(entry, way) and not self._reached(outcome, "delivered"):
-            return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+        made, is_delivered = outcome.entry, self._replay.is_delivered(outcome.steps)
+        refused = Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+        if self._replay.is_by_loopback(entry, way) and not is_delivered:
+            return refused if refused.rule else uncertain("its first packet did not come in by the loopback")
         if made is None:
-            if self._reached(outcome, "delivered") or self._reached(outcome, "left"):
+            if is_delivered or self._replay.has_left(outcome.steps):
                 return Judgement(UNTRACKED, None, self._last_rule(outcome, n.NFT_CONTINUE, n.NF_ACCEPT))
-            return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+            return refused
         if made.get("zone", 0) != entry.get("zone", 0):
             return uncertain("it would be tracked in another zone")
         if tuples_of(made) == tuples_of(entry):
@@ -204,9 +201,6 @@ class Reevaluation:
         if all(key in _MOVABLE and made[key] == entry.get(_MOVABLE[key]) for key in differing):
             return SAME
         return Judgement(NAT_CHANGED, made, rule)
-
-    def _reached(self, outcome: Outcome, chain: str) -> bool:
-        return any(step.rule[1] == self._rules.own_table and step.chain == chain for step in outcome.steps)
 
     def _last_rule(self, outcome: Outcome, *verdicts: int) -> RuleId | None:
         """Return the last rule, or the chain with the policy, whose verdict is one of these."""

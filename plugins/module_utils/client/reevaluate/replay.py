@@ -3,14 +3,16 @@
 """Replay the first packet of a flow in the scratch namespace, and read what the kernel made of it.
 
 All of a packet's way happens within the system call that sends it. Its event and its trace are there when that returns.
+Only what comes in again by the loopback may wait for the kernel's thread for network packets (ksoftirqd).
 """
 
 from __future__ import annotations
 
 import errno
+import time
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from .. import uapi
 from ..ctnetlink.messages import nfgenmsg
@@ -23,6 +25,7 @@ from . import numbers as n
 from .expressions import ALWAYS, TRACED
 from .network import Network, path_to
 from .packets import first_packet
+from .ruleset import DELIVERED, LEFT
 from .scratch import Scratch
 from .trace import Step, parse_step
 
@@ -30,6 +33,8 @@ from .trace import Step, parse_step
 FROM_HOST = 0
 #: Packets after which the scratch table is emptied. Its entries have expired, but they count.
 _EMPTY_AFTER = 32768
+#: Seconds to wait for a packet that comes in by the loopback, and between two looks.
+_LOOPBACK_TIMEOUT, _LOOPBACK_PAUSE = 1.0, 0.001
 #: Ways that are kept.
 _MOST_WAYS = 65536
 
@@ -65,8 +70,9 @@ def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
 class Replay:
     """Sends packets into the scratch namespace, and reads events and traces."""
 
-    def __init__(self, scratch: Scratch, network: Network) -> None:
+    def __init__(self, scratch: Scratch, network: Network, own_table: str) -> None:
         self._scratch = scratch
+        self._own_table = own_table
         self._events = scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
         self._traces = scratch.listen(n.NFNLGRP_NFTRACE)
         self._local = network.local_addresses()
@@ -75,10 +81,6 @@ class Replay:
         self._found = Entries()
         self._decoder = DumpDecoder(self._found)
         self._sent = 0
-
-    def is_local(self, address: bytes) -> bool:
-        """Whether an address is one of the host."""
-        return address in self._local
 
     def ways_of(self, entry: Entry) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
@@ -128,7 +130,28 @@ class Replay:
         """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
         self.send(entry, way, TRACED | number)
         made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
-        return Outcome(made, tuple(self.steps()))
+        steps = list(self.steps())
+        if self.is_by_loopback(entry, way):
+            until = time.monotonic() + _LOOPBACK_TIMEOUT
+            while not self._has_ended(steps) and time.monotonic() < until:
+                time.sleep(_LOOPBACK_PAUSE)
+                steps += self.steps()
+        return Outcome(made, tuple(steps))
+
+    def is_by_loopback(self, entry: Entry, way: int) -> bool:
+        """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
+        return way == FROM_HOST and entry["original.destination"] in self._local
+
+    def is_delivered(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet has passed all rules to the host itself."""
+        return any(step.chain == DELIVERED and step.rule[1] == self._own_table for step in steps)
+
+    def has_left(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet has passed all rules out of the host."""
+        return any(step.chain == LEFT and step.rule[1] == self._own_table for step in steps)
+
+    def _has_ended(self, steps: Iterable[Step]) -> bool:
+        return self.is_delivered(steps) or any(step.verdict == n.NF_DROP for step in steps)
 
     def new_entries(self) -> list[Entry]:
         """Return the entries that were made since the last call."""

@@ -76,7 +76,7 @@ def _has_ipsec_policies() -> bool:
 
 
 def _has_netlink_protocol(protocol: int) -> bool:
-    """Whether the kernel listens to a netlink protocol. The list has a header, and the protocol in its second column."""
+    """Whether the kernel listens to a netlink protocol, which is the second column of its list of sockets."""
     with contextlib.suppress(OSError), open(_NETLINK, encoding="ascii") as file:
         return any(line.split()[1] == str(protocol) for line in file.readlines()[1:])
     return True

@@ -21,10 +21,11 @@ from ..entry.tuple import tuple_of, with_tuple
 from ..errors import KernelError, NotPermitted
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
+from .environment import read_environment
+from .judgement import NAT_CHANGED, REFUSED, SAME, STALE, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import Outcome, Replay, reply_of, tuples_of
+from .replay import Outcome, Replay, receiver_of, reply_of, tuples_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -67,6 +68,7 @@ class Reevaluation:
         with _copying(), contextlib.ExitStack() as closing:
             with route_socket() as routes, NetlinkSocket() as netlink:
                 network = read_network(routes)
+                self._environment = read_environment(routes, network)
                 ruleset = read_ruleset(netlink)
             _check_copyable(network)
             settings = Settings().read([link.name for link in network.ingress_links()])
@@ -117,7 +119,11 @@ class Reevaluation:
     def _send(self, entry: Entry, traced: bool) -> bool:
         """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
         ways = self._replay.ways_of(entry)
-        if len(ways) != 1 or "master.source" in entry or self._replay.is_by_loopback(entry, ways[0]):
+        if (
+            len(ways) != 1
+            or "master.source" in entry
+            or self._replay.is_by_loopback(ways[0], entry["original.destination"], entry["reply.source"])
+        ):
             return False
         return self._replay.send(entry, ways[0]) and not (traced and self._replay.is_traced())
 
@@ -130,6 +136,11 @@ class Reevaluation:
         judgement = judgements[0]
         if len({(one.verdict, one.expected and reply_of(one.expected)) for one in judgements}) > 1:
             return uncertain("it depends on the link by which it comes in", judgement.rule)
+        if judgement.verdict in STALE:
+            for way in self._replay.ways_of(entry):
+                reason = self._environment.reason(way, self._replay.way_out(entry))
+                if reason:
+                    return uncertain(reason, judgement.rule)
         if judgement.verdict == REFUSED and _may_be_reversed(entry):
             turned = _reversed(entry)
             if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(turned)):
@@ -174,7 +185,7 @@ class Reevaluation:
         """Return the judgement of a flow by the outcome of its replay."""
         made, is_delivered = outcome.entry, self._replay.is_delivered(outcome.steps)
         refused = Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
-        if self._replay.is_by_loopback(entry, way) and not is_delivered:
+        if not is_delivered and self._replay.is_by_loopback(way, receiver_of(entry, made)):
             return refused if refused.rule else uncertain("its first packet did not come in by the loopback")
         if made is None:
             if is_delivered or self._replay.has_left(outcome.steps):
@@ -187,17 +198,20 @@ class Reevaluation:
         rule = self._translating_rule(outcome)
         if any(made[key] != entry[key] for key in ("reply.source", "reply.destination")):
             return Judgement(NAT_CHANGED, made, rule)
-        return self._compare_ports(entry, way, made, rule)
+        return self._compare_ports(entry, way, outcome, made)
 
-    def _compare_ports(self, entry: Entry, way: int, made: Entry, rule: RuleId | None) -> Judgement:
+    def _compare_ports(self, entry: Entry, way: int, outcome: Outcome, made: Entry) -> Judgement:
         """Compare a flow whose ports alone are translated in another way.
 
         The kernel changes a source port that is taken. So source ports count only if the current rule sets them.
         """
+        rule = self._translating_rule(outcome)
         again = [self._replay.trace(entry, way).entry for _attempt in range(1, _PORT_ATTEMPTS)]
-        if any(one is None or reply_of(one) != reply_of(made) for one in again):
-            return uncertain("the rule chooses one of several ports", rule)
         differing = {key for key in made if key.startswith("reply.") and made[key] != entry.get(key)}
+        if any(one is None or reply_of(one) != reply_of(made) for one in again):
+            if differing <= set(_MOVABLE) and not any(step.rule in self._rules.setting_ports for step in outcome.steps):
+                return SAME  # any port at random
+            return uncertain("the rule chooses one of several ports", rule)
         if all(key in _MOVABLE and made[key] == entry.get(_MOVABLE[key]) for key in differing):
             return SAME
         return Judgement(NAT_CHANGED, made, rule)

@@ -149,6 +149,36 @@ def control_test(family: int, mask: int, *values: int, equal: bool = True) -> by
     )
 
 
+def replayed_test(family: int) -> bytes:
+    """Return the expressions of a test that a packet is a replayed one, by its hop limit (see `packets.py`).
+
+    The kernel sends packets too: resets, and ICMP errors for packets that a rule rejects.
+    """
+    return (
+        expression(
+            "payload",
+            u32(n.NFTA_PAYLOAD_DREG, n.NFT_REG_1),
+            u32(n.NFTA_PAYLOAD_BASE, n.NFT_PAYLOAD_NETWORK_HEADER),
+            u32(n.NFTA_PAYLOAD_OFFSET, 8 if family == n.NFPROTO_IPV4 else 7),
+            u32(n.NFTA_PAYLOAD_LEN, 1),
+        )
+        + expression(
+            "bitwise",
+            u32(n.NFTA_BITWISE_SREG, n.NFT_REG_1),
+            u32(n.NFTA_BITWISE_DREG, n.NFT_REG_1),
+            u32(n.NFTA_BITWISE_LEN, 1),
+            value(n.NFTA_BITWISE_MASK, b"\x80"),
+            value(n.NFTA_BITWISE_XOR, b"\0"),
+        )
+        + expression(
+            "cmp",
+            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
+            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
+            value(n.NFTA_CMP_DATA, b"\0"),
+        )
+    )
+
+
 def family_test(family: int) -> bytes:
     """Return the expressions of a test that a packet of an inet table is of IPv4 or IPv6."""
     return expression(

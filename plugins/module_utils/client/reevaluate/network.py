@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from ..errors import KernelError, kernel_error
@@ -25,10 +26,17 @@ _IFADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEXTHOP = struct.Struct("=BBBBI")
 _U32 = struct.Struct("=I")
+#: Seconds for which an address is preferred, seconds for which it is valid, and two times that the kernel sets.
+_CACHEINFO = struct.Struct("=IIII")
+_FOREVER = 0xFFFFFFFF
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Kinds of links whose ports have no addresses of their own: packets come in by the master.
 _AGGREGATES = ("bridge", "bond", "team")
+#: The first bytes of the link-local addresses that Linux makes.
+_LINK_LOCAL = b"\xfe\x80"
+#: Seconds to wait at most for the routes of addresses.
+_MOST_SECONDS = 2.0
 _NOT_COPIED_OF_ROUTES = frozenset({n.RTA_CACHEINFO})
 #: What a route with a nexthop object has besides it, and must not have in a request.
 _IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n.RTA_ENCAP, n.RTA_ENCAP_TYPE})
@@ -60,8 +68,7 @@ class Network(NamedTuple):
 
     def ingress_links(self) -> list[Link]:
         """Return the links, without the loopback, by which packets enter the network layer."""
-        masters = {link.number for link in self.links if link.kind in _AGGREGATES}
-        return [link for link in self.links if link.is_up and link.name != "lo" and link.master not in masters]
+        return _ingress_links(self.links)
 
     def local_addresses(self) -> dict[bytes, int]:
         """Return the index of the link of each address."""
@@ -109,12 +116,18 @@ def read_network(netlink: NetlinkSocket) -> Network:
         for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             routes += _route_request(message)
         rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-    up = {link.number for link in links if link.is_up}
+    # Ports of a bridge have link-local addresses, and routes to them
+    copied = {n.LOOPBACK, *(link.number for link in _ingress_links(links))}
+    down = {link.number for link in links if not link.is_up}
     return Network(
         links,
-        tuple(message for message in addresses if _IFADDR.unpack_from(message.payload)[4] in up),
-        tuple(Message(n.RTM_NEWNEXTHOP, 0, message.payload) for message in nexthops),
-        tuple(routes),
+        tuple(
+            message if _IFADDR.unpack_from(message.payload)[4] in copied else _moved_to_loopback(message)
+            for message in addresses
+            if _IFADDR.unpack_from(message.payload)[4] in (*copied, *down)
+        ),
+        tuple(map(_nexthop_request, nexthops)),
+        tuple(message for message in routes if _link_of_route(message) in (0, *copied)),
         tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
     )
 
@@ -124,11 +137,16 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
 
     Raises `KernelError` if the kernel refuses one of them.
     """
-    _request_all(netlink, "copying an address", network.addresses)
+    # The kernel prefers the IPv6 address that was added last, and lists it first
+    ipv4 = [one for one in network.addresses if one.payload[0] == socket.AF_INET]
+    ipv6 = [one for one in network.addresses if one.payload[0] == socket.AF_INET6]
+    _request_all(netlink, "copying an address", [*ipv4, *reversed(ipv6)])
+    by_object = [one for one in network.routes if n.RTA_NH_ID in attributes_of(one.payload, _ROUTE.size)]
+    _request_all(netlink, "copying a route", [one for one in network.routes if one not in by_object])
     singles = [one for one in network.nexthops if n.NHA_GROUP not in attributes_of(one.payload, _NEXTHOP.size)]
     groups = [one for one in network.nexthops if one not in singles]
     _request_all(netlink, "copying a nexthop", [*singles, *groups])
-    _request_all(netlink, "copying a route", network.routes)
+    _request_all(netlink, "copying a route", by_object)
     here = [
         message.payload
         for family in _FAMILIES
@@ -138,6 +156,19 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
     _request_all(netlink, "copying a policy rule", [rule for rule in network.rules if rule.payload not in here])
     surplus = [Message(n.RTM_DELRULE, 0, payload) for payload in here if payload not in there]
     _request_all(netlink, "removing a policy rule", surplus)
+    _wait_for_addresses(netlink, network)
+
+
+def _wait_for_addresses(netlink: NetlinkSocket, network: Network) -> None:
+    """Wait until packets to IPv6 addresses are local. The kernel makes their routes in the background."""
+    end = time.monotonic() + _MOST_SECONDS
+    for address in network.local_addresses():
+        if len(address) == 16 and not address.startswith(_LINK_LOCAL):
+            while time.monotonic() < end:
+                path = path_to(netlink, address)
+                if path is not None and path.type == n.RTN_LOCAL:
+                    break
+                time.sleep(0.001)
 
 
 def set_up(netlink: NetlinkSocket, index: int, group: int = 0) -> None:
@@ -157,22 +188,32 @@ class Path(NamedTuple):
 
 def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mark: int = 0) -> Path | None:
     """Return the path to an address in the namespace of a socket, or None if there is no route to it."""
+    answer = _find_route(netlink, destination, source, mark)
+    if answer is None:
+        return None
+    kind = _ROUTE.unpack_from(answer.payload)[7]
+    link = attributes_of(answer.payload, _ROUTE.size).get(n.RTA_OIF)
+    return Path(kind, _U32.unpack(link)[0]) if link else None
+
+
+def has_default_route(netlink: NetlinkSocket, destination: bytes, source: bytes = b"") -> bool:
+    """Whether a default route leads to an address."""
+    answer = _find_route(netlink, destination, source, 0, n.RTM_F_FIB_MATCH)
+    return answer is not None and _ROUTE.unpack_from(answer.payload)[1] == 0
+
+
+def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, mark: int, flags: int = 0) -> Message | None:
     bits = len(destination) * 8
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
-    payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, 0) + attribute(n.RTA_DST, destination)
+    payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attribute(n.RTA_DST, destination)
     if source:
         payload += attribute(n.RTA_SRC, source)
     if mark:
         payload += attribute(n.RTA_MARK, _U32.pack(mark))
     try:
-        answers = netlink.request(Message(n.RTM_GETROUTE, 0, payload))
+        return next(iter(netlink.request(Message(n.RTM_GETROUTE, 0, payload))), None)
     except RequestRejected:  # unreachable, prohibited, no route
         return None
-    for answer in answers:
-        kind = _ROUTE.unpack_from(answer.payload)[7]
-        link = attributes_of(answer.payload, _ROUTE.size).get(n.RTA_OIF)
-        return Path(kind, _U32.unpack(link)[0]) if link else None
-    return None
 
 
 def _dump(netlink: NetlinkSocket, what: str, kind: int, payload: bytes) -> list[Message]:
@@ -237,6 +278,16 @@ def _link(message: Message) -> Link:
     )
 
 
+def _ingress_links(links: Sequence[Link]) -> list[Link]:
+    masters = {link.number for link in links if link.kind in _AGGREGATES}
+    return [link for link in links if link.is_up and link.name != "lo" and link.master not in masters]
+
+
+def _link_of_route(request: Message) -> int:
+    """Return the index of the link of a route, 0 if it has none or several."""
+    return _number(attributes_of(request.payload, _ROUTE.size).get(n.RTA_OIF))
+
+
 def _number(value: bytes | None) -> int:
     number: int = _U32.unpack(value)[0] if value else 0
     return number
@@ -257,7 +308,23 @@ def _address_request(message: Message) -> list[Message]:
     flags |= n.IFA_F_NOPREFIXROUTE | (n.IFA_F_NODAD if family == socket.AF_INET6 else 0)
     parsed[n.IFA_FLAGS] = _U32.pack(flags)
     payload = _joined(_IFADDR.pack(family, bits, 0, scope, index), parsed, (n.IFA_CACHEINFO, n.IFA_TARGET_NETNSID))
+    if flags & n.IFA_F_DEPRECATED:  # the kernel avoids it as a source
+        payload += attribute(n.IFA_CACHEINFO, _CACHEINFO.pack(0, _FOREVER, 0, 0))
     return [Message(n.RTM_NEWADDR, 0, payload)]
+
+
+def _nexthop_request(message: Message) -> Message:
+    """Return the request for a nexthop object, without the scope, which the kernel finds out."""
+    family, _scope, protocol, _reserved, flags = _NEXTHOP.unpack_from(message.payload)
+    header = _NEXTHOP.pack(family, 0, protocol, 0, flags & n.RTNH_F_ONLINK)
+    return Message(n.RTM_NEWNEXTHOP, 0, header + message.payload[_NEXTHOP.size :])
+
+
+def _moved_to_loopback(request: Message) -> Message:
+    """Return the request for an address of a link that is down. Packets to it are local all the same."""
+    family, bits, flags, scope, _index = _IFADDR.unpack_from(request.payload)
+    header = _IFADDR.pack(family, bits, flags, scope, n.LOOPBACK)
+    return request._replace(payload=header + request.payload[_IFADDR.size :])
 
 
 def _route_request(message: Message) -> list[Message]:

@@ -21,11 +21,14 @@ _IPV6 = struct.Struct(">BBHHBB16s16s")
 _PORTS = struct.Struct(">HH")
 _CONTROL = struct.Struct("=H")
 _NETWORK_ORDER = struct.Struct(">H")
+#: Below 128: the scratch namespace sends its own packets with more.
 _HOP_LIMIT = 64
 
 #: What follows the ports of a TCP segment with SYN.
 _SYN = struct.pack(">IIBBHHH", 1, 0, 5 << 4, 0x02, 64240, 0, 0)
 _UDP = struct.pack(">HH", 8, 0)
+#: The kernel refuses UDP-Lite without a checksum, whatever its value is.
+_UDPLITE = struct.pack(">HH", 8, 0xFFFF)
 #: An INIT chunk, in a packet with the verification tag 0.
 _SCTP_INIT = struct.pack(">II", 0, 0) + struct.pack(">BBHIIHHI", 1, 0, 20, 1, 0xFFFF, 1, 1, 1)
 #: The rest of a DCCP-Request: data offset, checksum, type with 48-bit sequence numbers, service code.
@@ -33,7 +36,7 @@ _DCCP_REQUEST = struct.pack(">BBHBBHII", 5, 0, 0, 1, 0, 0, 1, 0)
 _BEHIND_PORTS = {
     uapi.IPPROTO_TCP: _SYN,
     uapi.IPPROTO_UDP: _UDP,
-    uapi.IPPROTO_UDPLITE: _UDP,
+    uapi.IPPROTO_UDPLITE: _UDPLITE,
     uapi.IPPROTO_SCTP: _SCTP_INIT,
     uapi.IPPROTO_DCCP: _DCCP_REQUEST,
 }

@@ -23,7 +23,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, parse
 from . import numbers as n
 from .expressions import ALWAYS, TRACED
-from .network import Network, path_to
+from .network import Network, has_default_route, path_to
 from .packets import first_packet
 from .ruleset import DELIVERED, LEFT
 from .scratch import Scratch
@@ -67,6 +67,12 @@ def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return _getter(entry["original.protocol"], "reply")(entry)
 
 
+def receiver_of(entry: Entry, made: Entry | None) -> bytes:
+    """Return the address to which the first packet of a flow goes after NAT, if the kernel made an entry for it."""
+    receiver: bytes = entry["original.destination"] if made is None else made["reply.source"]
+    return receiver
+
+
 class Replay:
     """Sends packets into the scratch namespace, and reads events and traces."""
 
@@ -82,11 +88,15 @@ class Replay:
         self._decoder = DumpDecoder(self._found)
         self._sent = 0
 
+    def is_local(self, address: bytes) -> bool:
+        """Whether an address is one of the host, also by the network of the loopback."""
+        return address in self._local or (len(address) == 4 and address[0] == 127)
+
     def ways_of(self, entry: Entry) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
 
-        That is the link of the route back to its source. If another link has the destination address, it may have come
-        in by that one.
+        That is the link of the route back to its source. If there is none or that is a default route, and another
+        link has the destination address, it may have come in by that one.
         """
         key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"])
         found = self._ways.get(key)
@@ -102,13 +112,19 @@ class Replay:
         if back is not None and back.type == n.RTN_LOCAL:
             yield FROM_HOST
             return
-        answering = entry.get("reply.source", destination)
-        if answering in self._local:
-            back = path_to(self._scratch.routes, source, answering) or back
+        own = next((each for each in (destination, entry.get("reply.source")) if each in self._local), b"")
+        if own:
+            back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
             yield back.link
-        if self._local.get(destination) in self._ingress:
+        is_far = back is None or has_default_route(self._scratch.routes, source, own)
+        if is_far and self._local.get(destination) in self._ingress:
             yield self._local[destination]
+
+    def way_out(self, entry: Entry) -> int | None:
+        """Return the link by which packets of a flow leave, None if they do not."""
+        path = path_to(self._scratch.routes, entry["reply.source"])
+        return path.link if path is not None and path.type == n.RTN_UNICAST else None
 
     def send(self, entry: Entry, way: int, control: int = 0) -> bool:
         """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""
@@ -131,24 +147,28 @@ class Replay:
         self.send(entry, way, TRACED | number)
         made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
         steps = list(self.steps())
-        if self.is_by_loopback(entry, way):
+        if self.is_by_loopback(way, receiver_of(entry, made)):
             until = time.monotonic() + _LOOPBACK_TIMEOUT
             while not self._has_ended(steps) and time.monotonic() < until:
                 time.sleep(_LOOPBACK_PAUSE)
                 steps += self.steps()
         return Outcome(made, tuple(steps))
 
-    def is_by_loopback(self, entry: Entry, way: int) -> bool:
+    def is_by_loopback(self, way: int, *receivers: bytes) -> bool:
         """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
-        return way == FROM_HOST and entry["original.destination"] in self._local
+        return way == FROM_HOST and any(map(self.is_local, receivers))
 
     def is_delivered(self, steps: Iterable[Step]) -> bool:
         """Whether a packet has passed all rules to the host itself."""
-        return any(step.chain == DELIVERED and step.rule[1] == self._own_table for step in steps)
+        return self._reached(DELIVERED, steps)
 
     def has_left(self, steps: Iterable[Step]) -> bool:
         """Whether a packet has passed all rules out of the host."""
-        return any(step.chain == LEFT and step.rule[1] == self._own_table for step in steps)
+        return self._reached(LEFT, steps)
+
+    def _reached(self, chain: str, steps: Iterable[Step]) -> bool:
+        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
+        return any(step.chain == chain and step.rule[1] == self._own_table and not step.is_policy for step in steps)
 
     def _has_ended(self, steps: Iterable[Step]) -> bool:
         return self.is_delivered(steps) or any(step.verdict == n.NF_DROP for step in steps)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from .. import uapi
@@ -19,7 +20,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .expressions import TRACED, Rewriter, control_test, expressions_of, trace_on, u32
+from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32
 from .network import attributes_of
 
 _NFGENMSG = struct.Struct(">BBH")
@@ -98,6 +99,8 @@ class LoadedRules(NamedTuple):
     markers: dict[tuple[int, str, int], Marker]
     #: The rules that translate addresses.
     translating: frozenset[tuple[int, str, int]]
+    #: Those that set ports too.
+    setting_ports: frozenset[tuple[int, str, int]]
     #: The table of the chains at both ends of a packet's way.
     own_table: str
 
@@ -248,9 +251,10 @@ class _Loader:
                 body += attribute(n.NFTA_CHAIN_NAME, _name(chain)) + nested(n.NFTA_CHAIN_HOOK, hooked)
                 body += u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT) + attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
                 yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + body)
+                expressions = replayed_test(family)
                 if priority < 0:
-                    expressions = control_test(family, TRACED, TRACED) + trace_on()
-                    yield self._rule(family, self.own_table, chain, expressions)
+                    expressions += control_test(family, TRACED, TRACED) + trace_on()
+                yield self._rule(family, self.own_table, chain, expressions)
 
     def _rule(
         self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None
@@ -310,6 +314,7 @@ class _Loader:
         found: dict[tuple[int, str, int], RuleId] = {}
         markers: dict[tuple[int, str, int], Marker] = {}
         translating: set[tuple[int, str, int]] = set()
+        setting_ports: set[tuple[int, str, int]] = set()
         for message in rules:
             parsed = attributes_of(message.payload, _HEADER)
             if n.NFTA_RULE_USERDATA not in parsed:
@@ -320,9 +325,12 @@ class _Loader:
                 markers[key] = loaded
             else:
                 found[key] = loaded
-                if _TRANSLATING & _effects(parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")):
+                expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
+                if _TRANSLATING & _effects(expressions):
                     translating.add(key)
-        return LoadedRules(found, markers, frozenset(translating), self.own_table)
+                if _sets_ports(key[0], expressions):
+                    setting_ports.add(key)
+        return LoadedRules(found, markers, frozenset(translating), frozenset(setting_ports), self.own_table)
 
 
 #: Expressions and targets that translate addresses.
@@ -335,6 +343,20 @@ def _effects(expressions: bytes) -> set[str]:
     for name, data, _raw_bytes in expressions_of(expressions):
         found.add(_text(data[n.NFTA_TARGET_NAME]) if name == "target" else name)
     return found
+
+
+def _sets_ports(family: int, expressions: bytes) -> bool:
+    """Whether a rule translates ports to those that it names."""
+    for name, data, _raw_bytes in expressions_of(expressions):
+        if n.NFTA_REG_PROTO_MIN.get(name) in data:
+            return True
+        if name == "target" and _text(data[n.NFTA_TARGET_NAME]) in _TRANSLATING:
+            # struct nf_nat_range, or in revision 0 for IPv4 nf_nat_ipv4_multi_range_compat: its flags, in host order
+            start = 4 if family == n.NFPROTO_IPV4 and not _number(data.get(n.NFTA_TARGET_REV)) else 0
+            flags = int.from_bytes(data[n.NFTA_TARGET_INFO][start : start + 4], sys.byteorder)
+            if flags & n.NF_NAT_RANGE_PROTO_SPECIFIED:
+                return True
+    return False
 
 
 #: The chains that packets reach if all rules let them pass to the host itself, and out of it.

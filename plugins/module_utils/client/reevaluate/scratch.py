@@ -48,6 +48,9 @@ _QUIET = {
     "ipv6/conf/default/accept_ra": "0",
     "ipv6/conf/default/router_solicitations": "0",
     "ipv6/conf/default/dad_transmits": "0",
+    # So that packets that the kernel sends differ from replayed ones, whose hop limit is lower
+    "ipv4/ip_default_ttl": "200",
+    **{f"ipv6/conf/{name}/hop_limit": "200" for name in ("all", "default", "lo")},
     "netfilter/nf_conntrack_checksum": "0",
     "netfilter/nf_conntrack_log_invalid": "0",
     "netfilter/nf_conntrack_events": "1",
@@ -228,6 +231,8 @@ def _tun(index: int, name: str) -> int:
     try:
         fcntl.ioctl(device, n.TUNSETIFINDEX, _INDEX.pack(index))
         fcntl.ioctl(device, n.TUNSETIFF, _IFREQ.pack(os.fsencode(name), n.IFF_TUN | n.IFF_NO_PI))
+        # To remove a device takes some 30 ms. The kernel removes those of a namespace together, in the background
+        fcntl.ioctl(device, n.TUNSETPERSIST, 1)
     except OSError as error:
         os.close(device)
         raise CannotReevaluate(f"stale flows cannot be found here: no TUN device {name} ({error.strerror})") from error

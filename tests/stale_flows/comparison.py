@@ -1,0 +1,217 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Compare the verdicts about the flows of one case with what the kernel makes of them after the change."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotFound
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.judgement import (
+    NAT_CHANGED,
+    REFUSED,
+    STALE,
+    UNCERTAIN,
+    UNCHANGED,
+    UNTRACKED,
+    Judgement,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests.lab import table as other_eyes
+
+from .flows import Flow, Mix
+from .gateway import Gateway, Passed
+from .packets import ECHO_REQUEST, Tuple
+
+Entry = Mapping[str, Any]
+NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
+
+
+class Step(NamedTuple):
+    """A program with its input, by which a ruleset or the network is configured."""
+
+    program: tuple[str, ...]
+    input: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change.
+
+    :ivar before: How the gateway is configured when the flows begin.
+    :ivar change: What is changed then.
+    :ivar undecidable: The outcome depends on the moment, on chance, or on what the table does not have.
+    :ivar ports: The source ports of which the kernel chooses one by chance.
+    :ivar versions: The versions of IP of the flows, the more frequent one several times.
+    :ivar published: The weight of flows to published services.
+    """
+
+    name: str
+    before: Sequence[Step]
+    change: Sequence[Step]
+    undecidable: bool = False
+    ports: range = range(0)
+    versions: tuple[int, ...] = (4, 4, 6)
+    published: int = 20
+
+
+class Real(NamedTuple):
+    """What the kernel made of a flow: the verdict, and the reply tuple if there is an entry."""
+
+    verdict: str
+    reply: Tuple | None = None
+
+
+@dataclass
+class Result:
+    """The result of a case: how many flows there were by verdict, and what differs."""
+
+    case: Case
+    verdicts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    disagreements: list[str] = field(default_factory=list)
+
+
+def compare(case: Case, number: int) -> Result:
+    """Carry out a case with so many flows on a gateway of its own."""
+    with Gateway() as gateway:
+        flows = Mix(case.name, case.versions, case.published).flows(number)
+        known = {flow for _link, flow in flows}
+        configure(gateway, case.before)
+        gateway.answer(flows, gateway.send(flows))
+        configure(gateway, case.change)
+        with gateway.entered(), Table() as table:
+            entries = list(table.dump())
+            entries = [entry for entry in entries if tuple_of(entry, "original") in known]
+            _check_reader(entries, [flow for flow in gateway.table() if _seen(flow, "original") in known])
+
+            def master(entry: Entry) -> Any:
+                try:
+                    return table.find_by_tuple(entry, "master")
+                except NotFound:
+                    return None
+
+            with Reevaluation(master) as reevaluation:
+                judgements = reevaluation.judge(entries)
+        real = _reality(gateway, flows, entries)
+    result = Result(case)
+    for entry, judgement in zip(entries, judgements, strict=True):
+        key = tuple_of(entry, "original")
+        if key not in real:
+            continue
+        result.verdicts[judgement.verdict] += 1
+        if judgement.verdict == UNCERTAIN:
+            result.reasons[judgement.reason] += 1
+        difference = _difference(case, entry, judgement, real[key])
+        if difference:
+            result.disagreements.append(f"{case.name}: {_text(key)}: {difference}")
+    return result
+
+
+def configure(gateway: Gateway, steps: Sequence[Step]) -> None:
+    """Run the programs of a change in the gateway."""
+    for step in steps:
+        try:
+            gateway.run(list(step.program), input=step.input)
+        except subprocess.CalledProcessError as error:
+            error.add_note(step.input)
+            raise
+
+
+def _reality(gateway: Gateway, flows: Sequence[Flow], entries: Sequence[Entry]) -> dict[Tuple, Real]:
+    """Delete all entries, send the first packet of each flow again, and return what became of those with an entry."""
+    gateway.send([])
+    gateway.conntrack("-F")
+    passed = gateway.send(list(flows))
+    now = {_seen(flow, "original"): flow for flow in gateway.table()}
+    before = {tuple_of(entry, "original"): entry for entry in entries}
+    from_gateway = {flow for link, flow in flows if not link}
+    return {
+        flow: _real(flow, entry, now.get(flow), passed, flow in from_gateway)
+        for flow, entry in before.items()
+        if flow not in passed.lost
+    }
+
+
+def _real(flow: Tuple, before: Entry, now: Mapping[str, Any] | None, passed: Passed, is_from_gateway: bool) -> Real:
+    arrived = passed.delivered | passed.forwarded
+    if now is None:
+        return Real(UNTRACKED if flow in arrived else REFUSED)
+    reply = _seen(now, "reply")
+    if is_from_gateway and reply.reversed() not in arrived:
+        # The entry of a flow to itself is confirmed before the packet reaches INPUT
+        return Real(REFUSED)
+    same = reply == tuple_of(before, "reply") and now.get("zone", 0) == before.get("zone", 0)
+    return Real(UNCHANGED if same else NAT_CHANGED, reply)
+
+
+def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> str:
+    """Return how a verdict differs from the reality, "" if it does not."""
+    if judgement.verdict == UNCERTAIN:
+        return ""
+    before = tuple_of(entry, "reply")
+    verdict = real.verdict
+    if real.reply is not None and _port(before) in case.ports and _equal_but_for_port(real.reply, before):
+        verdict = UNCHANGED
+    if case.undecidable:
+        return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
+    if judgement.verdict != verdict:
+        return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: was {_text(before)}, is {_text(real.reply)}"
+    if verdict == NAT_CHANGED and real.reply is not None:
+        if judgement.expected is None:
+            return f"no translation is expected, but really {_text(real.reply)}"
+        expected = tuple_of(judgement.expected, "reply")
+        same = expected == real.reply or (case.ports and _equal_but_for_port(expected, real.reply))
+        return "" if same else f"expected {_text(expected)}, but really {_text(real.reply)}"
+    return ""
+
+
+def _check_reader(entries: Sequence[Entry], flows: Sequence[Mapping[str, Any]]) -> None:
+    ours = {(tuple_of(entry, "original"), tuple_of(entry, "reply")) for entry in entries}
+    others = {(_seen(flow, "original"), _seen(flow, "reply")) for flow in flows}
+    assert ours == others, f"the readers of the table differ: {ours ^ others}"
+
+
+def tuple_of(entry: Entry, direction: str) -> Tuple:
+    """Return one direction of an entry of the collection."""
+    ends = (_address(entry[f"{direction}.{end}"]) for end in ("source", "destination"))
+    ports = (entry.get(f"{direction}.{end}_port", 0) for end in ("source", "destination"))
+    if f"{direction}.icmp_id" in entry:
+        ports = iter((entry[f"{direction}.icmp_id"], 0))
+    return Tuple(entry["original.protocol"], *ends, *ports)
+
+
+def _address(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def _seen(flow: Mapping[str, Any], direction: str) -> Tuple:
+    """Return one direction of an entry of the other reader."""
+    one = flow[direction]
+    protocol = flow["protocol"] if isinstance(flow["protocol"], int) else NUMBERS[flow["protocol"]]
+    first = one.get("icmp_id", one.get("source_port", 0))
+    return Tuple(protocol, one["source"], one["destination"], first, one.get("destination_port", 0))
+
+
+def _equal_but_for_port(one: Tuple, other: Tuple) -> bool:
+    """Whether two reply tuples differ at most in the port (or the identifier) that source NAT changes."""
+    if one.protocol in ECHO_REQUEST:
+        return one._replace(source_port=0) == other._replace(source_port=0)
+    return one._replace(destination_port=0) == other._replace(destination_port=0)
+
+
+def _port(reply: Tuple) -> int:
+    return reply.source_port if reply.protocol in ECHO_REQUEST else reply.destination_port
+
+
+def _text(one: Tuple | None) -> str:
+    if one is None:
+        return "none"
+    return f"{one.protocol} {one.source}.{one.source_port} > {one.destination}.{one.destination_port}"

@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The gateway's own sockets: those that start flows, TCP listeners, and raw ones that see what is delivered."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+from .packets import GRE, ICMP, ICMPV6, OTHER, SCTP, TCP, UDP, UDPLITE, Tuple, parse_transport, transport
+
+Entered = Callable[[], contextlib.AbstractContextManager[None]]
+
+#: Ports on which the gateway accepts TCP connections. To a port without a listener, a reset would end the flow.
+LISTENING = (22, 25, 53, 80, 113, 443, 2222, 3128, 3306, 5432, 6443, 8000, 8080, 8081, 8443, 9000, 30080)
+IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_RAW = {
+    socket.AF_INET: (TCP, UDP, ICMP, GRE, SCTP, UDPLITE, OTHER),
+    socket.AF_INET6: (TCP, UDP, ICMPV6, GRE, SCTP, UDPLITE, OTHER),
+}
+
+
+class Sockets:
+    """Sockets in the gateway's namespace."""
+
+    def __init__(self, entered: Entered) -> None:
+        self._entered = entered
+        self._closing = contextlib.ExitStack()
+        self._of_flows = contextlib.ExitStack()
+        self._raw: dict[tuple[int, int], socket.socket] = {}
+        with entered():
+            for family, protocols in _RAW.items():
+                for protocol in protocols:
+                    raw = self._closing.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                    raw.setblocking(False)
+                    if family == socket.AF_INET6:
+                        raw.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+                    self._raw[family, protocol] = raw
+
+    def __enter__(self) -> Sockets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._of_flows.close()
+        self._closing.close()
+
+    def renew(self) -> None:
+        """End all flows of before, and listen."""
+        self._of_flows.close()
+        self.delivered()
+        with self._entered():
+            for family in _RAW:
+                for port in LISTENING:
+                    listener = self._of_flows.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    listener.bind(("", port))
+                    listener.listen(1024)
+
+    def send(self, flow: Tuple) -> None:
+        """Send the first packet of a flow from the gateway itself. A rule or a missing route may prevent it."""
+        family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
+        with self._entered(), contextlib.suppress(OSError):
+            if flow.protocol == TCP:
+                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                sock.setblocking(False)
+                sock.bind((flow.source, flow.source_port))
+                sock.connect((flow.destination, flow.destination_port))
+            elif flow.protocol == UDP:
+                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((flow.source, flow.source_port))
+                sock.sendto(b"data of the flow", (flow.destination, flow.destination_port))
+            else:
+                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_RAW, flow.protocol))
+                sock.bind((flow.source, 0))
+                sock.sendto(transport(flow), (flow.destination, 0))
+
+    def delivered(self) -> set[Tuple]:
+        """Return the tuples of the first packets that were delivered to the gateway itself since the last call."""
+        found: set[Tuple | None] = set()
+        for (family, protocol), raw in self._raw.items():
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    found.add(_received(family, protocol, raw))
+        return {one for one in found if one is not None}
+
+
+def _received(family: int, protocol: int, raw: socket.socket) -> Tuple | None:
+    data, ancillary, _flags, sender = raw.recvmsg(4096, 256)
+    if family == socket.AF_INET:
+        source, destination = (socket.inet_ntoa(data[at : at + 4]) for at in (12, 16))
+        return parse_transport(protocol, source, destination, data[(data[0] & 15) * 4 :])
+    information = next(value for _level, kind, value in ancillary if kind == IPV6_PKTINFO)
+    source, destination = sender[0].partition("%")[0], socket.inet_ntop(socket.AF_INET6, information[:16])
+    return parse_transport(protocol, source, destination, data)

@@ -420,3 +420,21 @@ def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch
         scratch.CannotReevaluate, match="a rule .*target.* of the chain FORWARD of table ip filter: Inval"
     ):
         gateway.call(judge_nothing)
+
+
+def test_what_an_ipsec_policy_may_decide_is_uncertain(gateway: Host) -> None:
+    ends = ["src", "10.1.0.0/24", "dst", "192.0.2.0/24", "dir", "out"]
+    tunnel = ["tmpl", "src", OUTSIDE, "dst", "198.51.100.1", "proto", "esp", "mode", "tunnel"]
+    load(gateway, *CURRENT, *STALE)
+    gateway.run(["ip", "xfrm", "policy", "add", *ends, *tunnel])
+    result = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
+    assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(STALE))
+
+
+def test_what_traffic_control_may_decide_is_uncertain(gateway: Host) -> None:
+    load(gateway, *CURRENT, *STALE)
+    gateway.run(["tc", "qdisc", "add", "dev", "lan", "clsact"])
+    verdicts = run(gateway, "conntrack_info", stale=True)["verdicts"]
+    from_lan = [flow for flow in STALE if flow["original"]["source"].startswith("10.1.")]
+    assert verdicts["uncertain"] == len(from_lan)
+    assert verdicts["nat_changed"] + verdicts["refused"] == len(STALE) - len(from_lan)

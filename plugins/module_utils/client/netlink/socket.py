@@ -166,15 +166,15 @@ class NetlinkTransport:
             if sender[0] == 0:
                 return bytes(memoryview(self._buffer)[:size])
 
-    def pending(self) -> Iterator[bytes]:
-        """Yield the datagrams that have arrived, without waiting. Raises `OSError` as `receive` does."""
-        receive, buffer, dont_wait = self._socket.recv_into, self._buffer, int(socket.MSG_DONTWAIT)
-        while True:
-            try:
-                size = receive(buffer, 0, dont_wait)
-            except BlockingIOError:
-                return
-            yield bytes(memoryview(buffer)[:size])
+    def pending(self) -> bytes:
+        """Return the messages that have arrived, without waiting. Raises `OSError` if some were lost."""
+        receive, dont_wait = self._socket.recv, int(socket.MSG_DONTWAIT)
+        datagrams = []
+        try:
+            while True:
+                datagrams.append(receive(_BUFFER_SIZE, dont_wait))
+        except BlockingIOError:
+            return b"".join(datagrams)
 
     def _discard(self) -> None:
         """Empty the receive buffer. Until it is empty, the kernel silently drops messages."""

@@ -21,10 +21,11 @@ from ..entry.tuple import tuple_of, with_tuple
 from ..errors import KernelError, NotPermitted
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .judgement import NAT_CHANGED, REFUSED, SAME, UNCHANGED, UNTRACKED, Judgement, uncertain
+from .environment import read_environment
+from .judgement import NAT_CHANGED, REFUSED, SAME, STALE, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import FROM_HOST, Outcome, Replay, reply_of, tuples_of
+from .replay import Outcome, Replay, receiver_of, reply_of, tuples_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -67,6 +68,7 @@ class Reevaluation:
         with _copying(), contextlib.ExitStack() as closing:
             with route_socket() as routes, NetlinkSocket() as netlink:
                 network = read_network(routes)
+                self._environment = read_environment(routes, network)
                 ruleset = read_ruleset(netlink)
             _check_copyable(network)
             settings = Settings().read([link.name for link in network.ingress_links()])
@@ -74,7 +76,7 @@ class Reevaluation:
             if ruleset_file is not None:
                 ruleset = changed_ruleset(scratch, ruleset, ruleset_file)
             self._rules = load_ruleset(scratch.ruleset, ruleset)
-            self._replay = Replay(scratch, network)
+            self._replay = Replay(scratch, network, self._rules.own_table)
             self._is_multipath = network.has_multipath()
             self._closing = closing.pop_all()
 
@@ -117,14 +119,13 @@ class Reevaluation:
     def _send(self, entry: Entry, traced: bool) -> bool:
         """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
         ways = self._replay.ways_of(entry)
-        if len(ways) != 1 or "master.source" in entry or self._is_by_loopback(entry, ways[0]):
+        if (
+            len(ways) != 1
+            or "master.source" in entry
+            or self._replay.is_by_loopback(ways[0], entry["original.destination"], entry["reply.source"])
+        ):
             return False
         return self._replay.send(entry, ways[0]) and not (traced and self._replay.is_traced())
-
-    def _is_by_loopback(self, entry: Entry, way: int) -> bool:
-        """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
-        ends = (entry["original.destination"], entry["reply.source"])
-        return way == FROM_HOST and any(self._replay.is_local(end) for end in ends)
 
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
@@ -135,6 +136,11 @@ class Reevaluation:
         judgement = judgements[0]
         if len({(one.verdict, one.expected and reply_of(one.expected)) for one in judgements}) > 1:
             return uncertain("it depends on the link by which it comes in", judgement.rule)
+        if judgement.verdict in STALE:
+            for way in self._replay.ways_of(entry):
+                reason = self._environment.reason(way, self._replay.way_out(entry))
+                if reason:
+                    return uncertain(reason, judgement.rule)
         if judgement.verdict == REFUSED and _may_be_reversed(entry):
             turned = _reversed(entry)
             if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(turned)):
@@ -167,7 +173,7 @@ class Reevaluation:
                 is_complete = is_complete and set(self._markers(forced)) <= set(markers)
         if len(verdicts) == 1 and is_complete:
             return judgement
-        if UNCHANGED in verdicts <= {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):
+        if verdicts == {UNCHANGED, NAT_CHANGED} and all(each.reason in _CHANCE for each in markers):
             return SAME  # one of several translations by chance, and the flow has one of them
         return uncertain(markers[0].reason, markers[0].rule)
 
@@ -177,15 +183,14 @@ class Reevaluation:
 
     def _compare(self, entry: Entry, way: int, outcome: Outcome) -> Judgement:
         """Return the judgement of a flow by the outcome of its replay."""
-        made = outcome.entry
-        # The entry of a packet to the host itself is made before the packet comes in
-        receiver = entry["original.destination"] if made is None else made["reply.source"]
-        if way == FROM_HOST and self._replay.is_local(receiver) and not self._reached(outcome, "delivered"):
-            return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+        made, is_delivered = outcome.entry, self._replay.is_delivered(outcome.steps)
+        refused = Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+        if not is_delivered and self._replay.is_by_loopback(way, receiver_of(entry, made)):
+            return refused if refused.rule else uncertain("its first packet did not come in by the loopback")
         if made is None:
-            if self._reached(outcome, "delivered") or self._reached(outcome, "left"):
+            if is_delivered or self._replay.has_left(outcome.steps):
                 return Judgement(UNTRACKED, None, self._last_rule(outcome, n.NFT_CONTINUE, n.NF_ACCEPT))
-            return Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
+            return refused
         if made.get("zone", 0) != entry.get("zone", 0):
             return uncertain("it would be tracked in another zone")
         if tuples_of(made) == tuples_of(entry):
@@ -210,11 +215,6 @@ class Reevaluation:
         if all(key in _MOVABLE and made[key] == entry.get(_MOVABLE[key]) for key in differing):
             return SAME
         return Judgement(NAT_CHANGED, made, rule)
-
-    def _reached(self, outcome: Outcome, chain: str) -> bool:
-        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
-        own_table = self._rules.own_table
-        return any(step.rule[1] == own_table and step.chain == chain and not step.is_policy for step in outcome.steps)
 
     def _last_rule(self, outcome: Outcome, *verdicts: int) -> RuleId | None:
         """Return the last rule, or the chain with the policy, whose verdict is one of these."""

@@ -273,13 +273,12 @@ class _Reader:
 
     def rule(self, outcome: int = 0, conditions_only: bool = False) -> bytes:
         """Return the expressions that stay, with the number that is chosen in an outcome."""
-        return b"".join(raw or self._number(outcome) for raw, effect in self._kept if not (effect and conditions_only))
-
-    def _number(self, outcome: int) -> bytes:
-        assert self._chosen is not None
-        register, _count, first = self._chosen
-        data = value(n.NFTA_IMMEDIATE_DATA, _HOST_U32.pack(first + outcome))
-        return expression("immediate", attribute(n.NFTA_IMMEDIATE_DREG, register), data)
+        chosen = b""
+        if self._chosen is not None:
+            register, _count, first = self._chosen
+            data = value(n.NFTA_IMMEDIATE_DATA, _HOST_U32.pack(first + outcome))
+            chosen = expression("immediate", attribute(n.NFTA_IMMEDIATE_DREG, register), data)
+        return b"".join(raw or chosen for raw, effect in self._kept if not (effect and conditions_only))
 
     def read(self, one: _Expression) -> None:
         if one.name in _WITHOUT_INFLUENCE:

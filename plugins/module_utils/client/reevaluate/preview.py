@@ -33,7 +33,7 @@ def changed_ruleset(scratch: Scratch, ruleset: Ruleset, path: str) -> Ruleset:
     try:
         os.close(input_file.descriptor(path))
         done = scratch.inside(
-            lambda: subprocess.run(
+            lambda: subprocess.run(  # pylint: disable=ansible-bad-function  # there may be no Ansible
                 [program, "-f", path],
                 check=False,
                 stdin=subprocess.DEVNULL,

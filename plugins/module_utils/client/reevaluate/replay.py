@@ -3,14 +3,16 @@
 """Replay the first packet of a flow in the scratch namespace, and read what the kernel made of it.
 
 All of a packet's way happens within the system call that sends it. Its event and its trace are there when that returns.
+Only what comes in again by the loopback may wait for the kernel's thread for network packets (ksoftirqd).
 """
 
 from __future__ import annotations
 
 import errno
+import time
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from .. import uapi
 from ..ctnetlink.messages import nfgenmsg
@@ -23,6 +25,7 @@ from . import numbers as n
 from .expressions import ALWAYS, TRACED
 from .network import Network, has_default_route, path_to
 from .packets import first_packet
+from .ruleset import DELIVERED, LEFT
 from .scratch import Scratch
 from .trace import Step, parse_step
 
@@ -30,6 +33,8 @@ from .trace import Step, parse_step
 FROM_HOST = 0
 #: Packets after which the scratch table is emptied. Its entries have expired, but they count.
 _EMPTY_AFTER = 32768
+#: Seconds to wait for a packet that comes in by the loopback, and between two looks.
+_LOOPBACK_TIMEOUT, _LOOPBACK_PAUSE = 1.0, 0.001
 #: Ways that are kept.
 _MOST_WAYS = 65536
 
@@ -62,11 +67,18 @@ def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return _getter(entry["original.protocol"], "reply")(entry)
 
 
+def receiver_of(entry: Entry, made: Entry | None) -> bytes:
+    """Return the address to which the first packet of a flow goes after NAT, if the kernel made an entry for it."""
+    receiver: bytes = entry["original.destination"] if made is None else made["reply.source"]
+    return receiver
+
+
 class Replay:
     """Sends packets into the scratch namespace, and reads events and traces."""
 
-    def __init__(self, scratch: Scratch, network: Network) -> None:
+    def __init__(self, scratch: Scratch, network: Network, own_table: str) -> None:
         self._scratch = scratch
+        self._own_table = own_table
         self._events = scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
         self._traces = scratch.listen(n.NFNLGRP_NFTRACE)
         self._local = network.local_addresses()
@@ -109,6 +121,11 @@ class Replay:
         if other in self._ingress and (back is None or has_default_route(self._scratch.routes, source, own)):
             yield other
 
+    def way_out(self, entry: Entry) -> int | None:
+        """Return the link by which packets of a flow leave, None if they do not."""
+        path = path_to(self._scratch.routes, entry["reply.source"])
+        return path.link if path is not None and path.type == n.RTN_UNICAST else None
+
     def send(self, entry: Entry, way: int, control: int = 0) -> bool:
         """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""
         self._sent += 1
@@ -129,13 +146,37 @@ class Replay:
         """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
         self.send(entry, way, TRACED | number)
         made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
-        return Outcome(made, tuple(self.steps()))
+        steps = list(self.steps())
+        if self.is_by_loopback(way, receiver_of(entry, made)):
+            until = time.monotonic() + _LOOPBACK_TIMEOUT
+            while not self._has_ended(steps) and time.monotonic() < until:
+                time.sleep(_LOOPBACK_PAUSE)
+                steps += self.steps()
+        return Outcome(made, tuple(steps))
+
+    def is_by_loopback(self, way: int, *receivers: bytes) -> bool:
+        """Whether a packet goes from the host to itself. It comes in again after its entry was made."""
+        return way == FROM_HOST and any(map(self.is_local, receivers))
+
+    def is_delivered(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet has passed all rules to the host itself."""
+        return self._reached(DELIVERED, steps)
+
+    def has_left(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet has passed all rules out of the host."""
+        return self._reached(LEFT, steps)
+
+    def _reached(self, chain: str, steps: Iterable[Step]) -> bool:
+        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
+        return any(step.chain == chain and step.rule[1] == self._own_table and not step.is_policy for step in steps)
+
+    def _has_ended(self, steps: Iterable[Step]) -> bool:
+        return self.is_delivered(steps) or any(step.verdict == n.NF_DROP for step in steps)
 
     def new_entries(self) -> list[Entry]:
         """Return the entries that were made since the last call."""
         try:
-            for datagram in self._events.pending():
-                self._decoder.feed(datagram)
+            self._decoder.feed(self._events.pending())
         except OSError as error:
             raise kernel_error("reading the events of the scratch namespace", error.errno or errno.EIO) from error
         found = self._found.found[:]
@@ -145,17 +186,16 @@ class Replay:
     def steps(self) -> Iterator[Step]:
         """Yield the steps that were traced since the last call."""
         try:
-            for datagram in self._traces.pending():
-                for _sequence, message in parse(datagram):
-                    step = parse_step(message)
-                    if step is not None:
-                        yield step
+            for _sequence, message in parse(self._traces.pending()):
+                step = parse_step(message)
+                if step is not None:
+                    yield step
         except OSError as error:
             raise kernel_error("reading the trace of the scratch namespace", error.errno or errno.EIO) from error
 
     def is_traced(self) -> bool:
         """Whether a packet was traced since the last call."""
-        return bool(list(self.steps()))
+        return bool(self._traces.pending())
 
     def _empty(self) -> None:
         """Delete all entries of the scratch namespace."""

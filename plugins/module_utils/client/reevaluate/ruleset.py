@@ -359,12 +359,14 @@ def _sets_ports(family: int, expressions: bytes) -> bool:
     return False
 
 
+#: The chains that packets reach if all rules let them pass to the host itself, and out of it.
+DELIVERED, LEFT = "delivered", "left"
 #: The chains of the own table: hook, priority, name. The last ones come directly before the entry is confirmed.
 _OWN_CHAINS = (
     (n.NF_INET_PRE_ROUTING, -350, "received"),
     (n.NF_INET_LOCAL_OUT, -350, "sent"),
-    (n.NF_INET_LOCAL_IN, 0x7FFFFFFE, "delivered"),
-    (n.NF_INET_POST_ROUTING, 0x7FFFFFFE, "left"),
+    (n.NF_INET_LOCAL_IN, 0x7FFFFFFE, DELIVERED),
+    (n.NF_INET_POST_ROUTING, 0x7FFFFFFE, LEFT),
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from .packets import ECHO_REQUEST, Tuple
 __all__ = ["UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
 
 Entry = Mapping[str, Any]
+#: How often the readers of the table are asked until they agree.
+ATTEMPTS = 20
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
 
 
@@ -93,9 +96,7 @@ def compare(case: Case, number: int) -> Result:
         gateway.answer(flows, gateway.send(flows))
         configure(gateway, case.change)
         with gateway.entered(), Table() as table:
-            entries = list(table.dump())
-            entries = [entry for entry in entries if tuple_of(entry, "original") in known]
-            _check_reader(entries, [flow for flow in gateway.table() if _seen(flow, "original") in known])
+            entries = _read(gateway, table, known)
 
             def master(entry: Entry) -> Any:
                 try:
@@ -181,10 +182,20 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
     return ""
 
 
-def _check_reader(entries: Sequence[Entry], flows: Sequence[Mapping[str, Any]]) -> None:
-    ours = {(tuple_of(entry, "original"), tuple_of(entry, "reply")) for entry in entries}
-    others = {(_seen(flow, "original"), _seen(flow, "reply")) for flow in flows}
-    assert ours == others, f"the readers of the table differ: {ours ^ others}"
+def _read(gateway: Gateway, table: Table, flows: set[Tuple]) -> list[Entry]:
+    """Return the entries of flows. Another reader must see the same.
+
+    The kernel may still delete some in the background: those of masquerading when an address or a link is gone.
+    """
+    for _attempt in range(ATTEMPTS):
+        entries = [entry for entry in table.dump() if tuple_of(entry, "original") in flows]
+        ours = {(tuple_of(entry, "original"), tuple_of(entry, "reply")) for entry in entries}
+        others = {(_seen(flow, "original"), _seen(flow, "reply")) for flow in gateway.table()}
+        others = {(original, reply) for original, reply in others if original in flows}
+        if ours == others:
+            return entries
+        time.sleep(0.05)
+    raise AssertionError(f"the readers of the table differ: {ours ^ others}")
 
 
 def tuple_of(entry: Entry, direction: str) -> Tuple:

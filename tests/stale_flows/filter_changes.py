@@ -63,7 +63,9 @@ _OF_RULES = [
         "a chain gets rules",
         "insert rule inet filter from_lan ip daddr 198.51.100.0/24 tcp dport != { 80, 443 } goto rejected",
     ),
-    changed("a chain returns", "insert rule inet filter from_vlan10 th dport 1024-65535 return"),
+    changed(
+        "a chain returns", "insert rule inet filter from_vlan10 meta l4proto { tcp, udp } th dport 1024-65535 return"
+    ),
     changed("the rejecting chain accepts", "insert rule inet filter rejected tcp dport 3306 accept"),
     changed(
         "a route is required",

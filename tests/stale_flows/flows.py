@@ -43,11 +43,21 @@ class Mix:
         ]
 
     def flows(self, number: int) -> list[Flow]:
-        """Return so many flows, no two of them with the same tuple in either direction."""
+        """Return so many flows.
+
+        No two of them have the same tuple in either direction. Of the protocols without ports, no two go to the same
+        address: if source NAT gave both the same source, the kernel would drop the second one.
+        """
         chosen: dict[Tuple, Flow] = {}
-        for flow in self._all():
-            if flow[1] not in chosen and flow[1].reversed() not in chosen:
-                chosen[flow[1]] = flow
+        without_ports: set[tuple[int, str]] = set()
+        for link, flow in self._all():
+            if flow in chosen or flow.reversed() in chosen:
+                continue
+            if flow.protocol in (GRE, OTHER):
+                if (flow.protocol, flow.destination) in without_ports:
+                    continue
+                without_ports.add((flow.protocol, flow.destination))
+            chosen[flow] = link, flow
             if len(chosen) == number:
                 break
         return list(chosen.values())
@@ -69,12 +79,12 @@ class Mix:
 
     def internet(self, version: int) -> str:
         """Return a host of the internet."""
-        host = self._random.choice((5, 7, 9, 70, 130, 200))
+        host = self._random.choice((5, 7, 9, 70, 71, 130, 131, 200))
         return f"198.51.100.{host}" if version == 4 else f"2001:db8:9::{host}"
 
     def tuple(self, source: str, destination: str, protocols: tuple[int, ...] = ()) -> Tuple:
         """Return a flow between two hosts."""
-        everything = (TCP,) * 9 + (UDP,) * 7 + (ICMP,) * 2 + (SCTP, UDPLITE, GRE, OTHER)
+        everything = (TCP,) * 11 + (UDP,) * 6 + (ICMP,) * 2 + (SCTP, UDPLITE, GRE, OTHER)
         protocol = self._random.choice(protocols or everything)
         if protocol in (GRE, OTHER):
             return Tuple(protocol, source, destination)
@@ -82,7 +92,7 @@ class Mix:
         if protocol == ICMP:
             return Tuple(ICMPV6 if ":" in source else ICMP, source, destination, self._port)
         ports = TCP_PORTS if protocol in (TCP, SCTP) else UDP_PORTS
-        port = self._random.choice(ports if self._random.random() < 0.5 else ports[:5])
+        port = self._random.choice(ports if self._random.random() < 0.4 else ports[:4])
         return Tuple(protocol, source, destination, self._port, port)
 
     def _to_internet(self, version: int) -> Flow:

@@ -89,9 +89,7 @@ class Gateway(Host):
         self._drain()
         lost = set()
         for name, flow in flows:
-            if not name:
-                self._sockets.send(flow)
-            elif not self.links[name].inject(first_packet(flow)):
+            if not (self.links[name].inject(first_packet(flow)) if name else self._sockets.send(flow)):
                 lost.add(flow)
         return Passed(self._drain(), self._sockets.delivered(), lost)
 
@@ -114,7 +112,7 @@ class Gateway(Host):
 class Passed:
     """The packets that the gateway sent (by link), and the tuples of those that it delivered to itself.
 
-    `lost` are flows whose link is down, so that no packet can come.
+    `lost` are flows of which no packet can come: their link is down, or the gateway has lost their source address.
     """
 
     def __init__(self, left: dict[str, list[bytes]], delivered: set[Tuple], lost: set[Tuple]) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 import unittest
 from typing import Protocol
 
@@ -100,6 +101,20 @@ class Ethernet:
             self._far.setblocking(False)
         with gateway.entered():
             self._near = {version: self._socket(name, number) for version, number in ((4, ETH_P_IP), (6, ETH_P_IPV6))}
+        self._wait_for_bridge()
+
+    def _wait_for_bridge(self) -> None:
+        """Return once the bridge forwards what its port receives. A packet without a header goes no further."""
+        near = self._near[4]
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end:
+            self._far.send(self._header + struct.pack("!H", ETH_P_IP) + bytes(46))
+            near.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                near.recv(LARGEST)
+                near.settimeout(TIMEOUT)
+                return
+        raise TimeoutError(f"{self.name} does not forward")
 
     def _socket(self, name: str, protocol: int) -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))

@@ -23,7 +23,7 @@ _OF_ADDRESSES = [
         before=(sysctl("ipv4/conf/wan/promote_secondaries", 1),),
     ),
     _network("an inside address is gone", ip("address del 10.1.0.1/24 dev lan\naddress add 10.1.0.250/24 dev lan")),
-    _network("a new address", ip("address add 203.0.113.9/24 dev wan\naddress add 198.51.100.70/32 dev lo")),
+    _network("a new address", ip("address add 203.0.113.9/24 dev wan\naddress add 10.30.0.80/32 dev lo")),
     _network(
         "another first address",
         ip("address del 203.0.113.1/24 dev wan\naddress add 203.0.113.1/24 dev wan"),

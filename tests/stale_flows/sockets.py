@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Callable
@@ -63,26 +64,32 @@ class Sockets:
                     listener.bind(("", port))
                     listener.listen(1024)
 
-    def send(self, flow: Tuple) -> None:
-        """Send the first packet of a flow from the gateway itself. A rule or a missing route may prevent it."""
+    def send(self, flow: Tuple) -> bool:
+        """Send the first packet of a flow from the gateway itself. A rule or a missing route may prevent it.
+
+        Return False if the gateway does not have the source address any more.
+        """
         family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
-        with self._entered(), contextlib.suppress(OSError):
-            if flow.protocol == TCP:
-                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                sock.setblocking(False)
-                sock.bind((flow.source, flow.source_port))
-                sock.connect((flow.destination, flow.destination_port))
-            elif flow.protocol == UDP:
-                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((flow.source, flow.source_port))
-                sock.sendto(b"data of the flow", (flow.destination, flow.destination_port))
-            else:
-                sock = self._of_flows.enter_context(socket.socket(family, socket.SOCK_RAW, flow.protocol))
-                sock.bind((flow.source, 0))
-                sock.sendto(transport(flow), (flow.destination, 0))
+        kind = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}.get(flow.protocol, socket.SOCK_RAW)
+        with self._entered():
+            sock = self._of_flows.enter_context(socket.socket(family, kind, flow.protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            sock.setblocking(False)
+            try:
+                sock.bind((flow.source, flow.source_port if kind != socket.SOCK_RAW else 0))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                return False
+            with contextlib.suppress(OSError):
+                if kind == socket.SOCK_STREAM:
+                    sock.connect((flow.destination, flow.destination_port))
+                elif kind == socket.SOCK_DGRAM:
+                    sock.sendto(b"data of the flow", (flow.destination, flow.destination_port))
+                else:
+                    sock.sendto(transport(flow), (flow.destination, 0))
+        return True
 
     def delivered(self) -> set[Tuple]:
         """Return the tuples of the first packets that were delivered to the gateway itself since the last call."""

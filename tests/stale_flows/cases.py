@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
-from . import iptables_changes, network_changes, nft_changes
+from . import filter_changes, iptables_changes, nat_changes, network_changes, undecidable_changes
 
-CASES = [*nft_changes.CASES, *iptables_changes.CASES, *network_changes.CASES]
+CASES = [
+    *filter_changes.CASES,
+    *nat_changes.CASES,
+    *undecidable_changes.CASES,
+    *iptables_changes.CASES,
+    *network_changes.CASES,
+]

@@ -21,6 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
     UNCERTAIN,
     UNCHANGED,
     UNTRACKED,
+    VERDICTS,
     Judgement,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
@@ -29,6 +30,8 @@ from tests.lab import table as other_eyes
 from .flows import Flow, Mix
 from .gateway import Gateway, Passed
 from .packets import ECHO_REQUEST, Tuple
+
+__all__ = ["UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
 
 Entry = Mapping[str, Any]
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
@@ -49,6 +52,7 @@ class Case:
     :ivar change: What is changed then.
     :ivar undecidable: The outcome depends on the moment, on chance, or on what the table does not have.
     :ivar ports: The source ports of which the kernel chooses one by chance.
+    :ivar gone: Addresses that no rule translates to any more: a flow to one of them cannot be unchanged.
     :ivar versions: The versions of IP of the flows, the more frequent one several times.
     :ivar published: The weight of flows to published services.
     """
@@ -60,6 +64,7 @@ class Case:
     ports: range = range(0)
     versions: tuple[int, ...] = (4, 4, 6)
     published: int = 20
+    gone: frozenset[str] = frozenset()
 
 
 class Real(NamedTuple):
@@ -160,6 +165,8 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
     verdict = real.verdict
     if real.reply is not None and _port(before) in case.ports and _equal_but_for_port(real.reply, before):
         verdict = UNCHANGED
+    if judgement.verdict == UNCHANGED and before.source in case.gone and real.verdict != UNCHANGED:
+        return f"unchanged, but really {verdict}: {before.source} is gone"
     if case.undecidable:
         return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
     if judgement.verdict != verdict:

@@ -282,6 +282,7 @@ _OF_SERVICES = [
         ANY_PORT,
         (4,),
         150,
+        frozenset({"10.30.0.81", "10.1.0.81"}),
     ),
     Case(
         "services: single backends move",

@@ -317,7 +317,9 @@ def _nexthop_request(message: Message) -> Message:
     """Return the request for a nexthop object, without the scope, which the kernel finds out."""
     family, _scope, protocol, _reserved, flags = _NEXTHOP.unpack_from(message.payload)
     header = _NEXTHOP.pack(family, 0, protocol, 0, flags & n.RTNH_F_ONLINK)
-    return Message(n.RTM_NEWNEXTHOP, 0, header + message.payload[_NEXTHOP.size :])
+    parsed = attributes_of(message.payload, _NEXTHOP.size)
+    without = [number for number in parsed if number >= n.NHA_RES_GROUP]  # buckets, flags of the dump, statistics
+    return Message(n.RTM_NEWNEXTHOP, 0, _joined(header, parsed, without))
 
 
 def _moved_to_loopback(request: Message) -> Message:

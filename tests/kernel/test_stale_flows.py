@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Verdicts about stale flows, compared with the kernel: delete the entries, send the first packets again.
+
+The cases, and the gateway that carries them out, are in `tests/stale_flows`. `python -m tests.stale_flows WORD` shows
+the results of those whose names contain a word.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from tests.lab.namespace import SYSTEM_PATH
+from tests.stale_flows.cases import CASES
+from tests.stale_flows.comparison import UNCERTAIN, VERDICTS, Case, Result, compare
+
+PROGRAMS = ("conntrack", "ip", "nft", "iptables-nft-restore", "ip6tables-nft-restore")
+#: The entries of a case are fewer: the rules that it begins with refuse some flows.
+FLOWS = 90
+#: Cases of every kind, for the test that always runs.
+SOME = CASES[::10]
+
+
+@pytest.fixture(autouse=True)
+def programs(root: None) -> None:
+    """The programs that configure the gateway; skipped without them."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+
+
+def compared(cases: Iterable[Case]) -> list[Result]:
+    """Carry out cases. The verdicts must agree with the kernel, and few flows may be uncertain without need."""
+    results = [compare(case, FLOWS) for case in cases]
+    disagreements = [line for result in results for line in result.disagreements]
+    assert not disagreements, "\n".join([f"{len(disagreements)} verdicts are wrong:", *disagreements])
+    decidable = sum((result.verdicts for result in results if not result.case.undecidable), Counter[str]())
+    reasons = sum((result.reasons for result in results if not result.case.undecidable), Counter[str]())
+    assert decidable[UNCERTAIN] < 0.02 * decidable.total(), f"of {decidable.total()} flows are uncertain: {reasons}"
+    return results
+
+
+def test_some_changes() -> None:
+    results = compared(SOME)
+    assert sum(result.verdicts.total() for result in results) > 50 * len(SOME)
+
+
+@pytest.mark.thorough
+def test_all_changes() -> None:
+    results = compared(CASES)
+    total = sum((result.verdicts for result in results), Counter[str]())
+    assert len({result.case.name for result in results}) >= 60
+    assert total.total() >= 5000
+    assert set(total) == set(VERDICTS)

@@ -1,7 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Compare the cases whose names contain a word, and print the results: `python -m tests.stale_flows [WORD] [NUMBER]`."""
+"""Compare the cases whose names contain a word, and print the results.
+
+`python -m tests.stale_flows [WORD] [NUMBER OF FLOWS IN EACH CASE]`
+"""
 
 from __future__ import annotations
 

@@ -170,7 +170,8 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
     if case.undecidable:
         return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
     if judgement.verdict != verdict:
-        return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: was {_text(before)}, is {_text(real.reply)}"
+        translation = f"was {_text(before)}, is {_text(real.reply)}"
+        return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: {translation}"
     if verdict == NAT_CHANGED and real.reply is not None:
         if judgement.expected is None:
             return f"no translation is expected, but really {_text(real.reply)}"
@@ -188,11 +189,10 @@ def _check_reader(entries: Sequence[Entry], flows: Sequence[Mapping[str, Any]]) 
 
 def tuple_of(entry: Entry, direction: str) -> Tuple:
     """Return one direction of an entry of the collection."""
-    ends = (_address(entry[f"{direction}.{end}"]) for end in ("source", "destination"))
-    ports = (entry.get(f"{direction}.{end}_port", 0) for end in ("source", "destination"))
-    if f"{direction}.icmp_id" in entry:
-        ports = iter((entry[f"{direction}.icmp_id"], 0))
-    return Tuple(entry["original.protocol"], *ends, *ports)
+    source, destination = (_address(entry[f"{direction}.{end}"]) for end in ("source", "destination"))
+    source_port = entry.get(f"{direction}.source_port", entry.get(f"{direction}.icmp_id", 0))
+    destination_port = entry.get(f"{direction}.destination_port", 0)
+    return Tuple(entry["original.protocol"], source, destination, source_port, destination_port)
 
 
 def _address(packed: bytes) -> str:

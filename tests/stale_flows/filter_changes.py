@@ -80,27 +80,32 @@ _OF_RULES = [
     ),
     changed(
         "a filter of the postrouting hook",
-        'table inet late { chain late { type filter hook postrouting priority 300; oifname "wan" ip saddr 203.0.113.3 drop; }; }',
+        "table inet late { chain late { type filter hook postrouting priority 300; "
+        'oifname "wan" ip saddr 203.0.113.3 drop; }; }',
     ),
     changed("a dormant table", "table inet filter { flags dormant; }"),
     changed(
         "a second filter at another priority",
-        "table ip second { chain forward { type filter hook forward priority 10; policy drop; ip daddr 198.51.100.0/24 accept; }; }",
+        "table ip second { chain forward { type filter hook forward priority 10; policy drop; "
+        "ip daddr 198.51.100.0/24 accept; }; }",
     ),
     changed(
         "untracked protocols",
-        "table inet raw { chain prerouting { type filter hook prerouting priority raw; udp dport { 53, 123 } notrack; }\n"
+        "table inet raw { chain prerouting { type filter hook prerouting priority raw; "
+        "udp dport { 53, 123 } notrack; }\n"
         "chain output { type filter hook output priority raw; udp dport { 53, 123 } notrack; }; }\n"
         "insert rule inet filter forward ct state untracked accept\n"
         "insert rule inet filter input ct state untracked accept",
     ),
     changed(
         "untracked and refused",
-        "table inet raw { chain prerouting { type filter hook prerouting priority raw; ip saddr 10.1.0.0/28 tcp dport 443 notrack; }; }",
+        "table inet raw { chain prerouting { type filter hook prerouting priority raw; "
+        "ip saddr 10.1.0.0/28 tcp dport 443 notrack; }; }",
     ),
     changed(
         "a filter at a link's ingress",
-        'table netdev early { chain lan { type filter hook ingress device "lan" priority 0; ip daddr 198.51.100.5 drop; }; }',
+        'table netdev early { chain lan { type filter hook ingress device "lan" priority 0; '
+        "ip daddr 198.51.100.5 drop; }; }",
     ),
     changed(
         "helper and timeout objects",

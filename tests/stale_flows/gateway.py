@@ -77,6 +77,9 @@ class Gateway(Host):
             self.close()
             raise
 
+    def __enter__(self) -> Gateway:
+        return self
+
     def send(self, flows: list[tuple[str, Tuple]]) -> Passed:
         """Send the first packet of each flow: by a link, or from a socket if the name of the link is "".
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of rulesets of iptables-nft: those of a router, and of a node with published services as kube-proxy has them."""
+"""Changes of rulesets of iptables-nft: a router, and a node with services in chains like those of kube-proxy."""
 
 from __future__ import annotations
 
@@ -114,7 +114,10 @@ _OF_ROUTER = [
     _changed("no protocol but TCP", filter="-A FORWARD ! -p tcp -j REFUSED"),
     _changed(
         "source and destination ports",
-        filter="-A FORWARD -p udp -m multiport --ports 53,123 -j DROP\n-A INPUT -p udp -m udp --sport 1024: --dport 53 -j DROP",
+        filter=(
+            "-A FORWARD -p udp -m multiport --ports 53,123 -j DROP\n"
+            "-A INPUT -p udp -m udp --sport 1024: --dport 53 -j DROP"
+        ),
     ),
     _changed(
         "local addresses", filter="-A INPUT -m addrtype --dst-type LOCAL --limit-iface-in -p tcp --dport 22 -j DROP"
@@ -132,17 +135,26 @@ _OF_ROUTER = [
     ),
     _changed(
         "marks",
-        mangle="-A PREROUTING -i lan -p tcp -m tcp --dport 443 -j MARK --set-mark 0x2\n-A FORWARD -m mark --mark 0x2 -d 198.51.100.128/25 -j DROP",
+        mangle=(
+            "-A PREROUTING -i lan -p tcp -m tcp --dport 443 -j MARK --set-mark 0x2\n"
+            "-A FORWARD -m mark --mark 0x2 -d 198.51.100.128/25 -j DROP"
+        ),
     ),
     _changed(
         "marks of connections",
-        mangle="-A PREROUTING -i lan -p udp -j CONNMARK --set-mark 7\n-A PREROUTING -m connmark --mark 7 -j CONNMARK --restore-mark",
+        mangle=(
+            "-A PREROUTING -i lan -p udp -j CONNMARK --set-mark 7\n"
+            "-A PREROUTING -m connmark --mark 7 -j CONNMARK --restore-mark"
+        ),
         filter="-A FORWARD -m mark --mark 7 -j REFUSED",
     ),
     _changed("no redirect", nat="-A PREROUTING -i vlan10 -j ACCEPT"),
     _changed(
         "a redirect",
-        nat="-A PREROUTING -i lan -p tcp -m multiport --dports 80,8080 -j REDIRECT --to-ports 3128\n-A OUTPUT -p udp --dport 53 -j REDIRECT",
+        nat=(
+            "-A PREROUTING -i lan -p tcp -m multiport --dports 80,8080 -j REDIRECT --to-ports 3128\n"
+            "-A OUTPUT -p udp --dport 53 -j REDIRECT"
+        ),
     ),
     _changed("a mapped network", nat="-A POSTROUTING -s 10.1.0.0/28 -o wan -j NETMAP --to 203.0.113.16/28"),
     _changed("random ports", nat="-A POSTROUTING -o wan -j MASQUERADE --random-fully", ports=ANY_PORT),
@@ -154,7 +166,10 @@ _OF_ROUTER = [
     _changed("no source NAT", nat="-A POSTROUTING -j RETURN"),
     _changed(
         "a comment and a counter",
-        filter='-A FORWARD -m comment --comment "no names" -p udp --dport 53 -j LOG\n-A FORWARD -p udp --dport 53 -m comment --comment "x" -j DROP',
+        filter=(
+            '-A FORWARD -m comment --comment "no names" -p udp --dport 53 -j LOG\n'
+            '-A FORWARD -p udp --dport 53 -m comment --comment "x" -j DROP'
+        ),
     ),
     _changed("a limit", filter="-A FORWARD -p tcp -m limit --limit 1/min -j DROP", undecidable=True),
     _changed(
@@ -163,7 +178,10 @@ _OF_ROUTER = [
     _changed("an owner", filter="-A OUTPUT -m owner --uid-owner 0 -p tcp -j DROP", undecidable=True),
     _changed(
         "recent",
-        filter="-A FORWARD -p tcp -m recent --set --name seen\n-A FORWARD -p tcp -m recent --update --hitcount 2 --name seen -j DROP",
+        filter=(
+            "-A FORWARD -p tcp -m recent --set --name seen\n"
+            "-A FORWARD -p tcp -m recent --update --hitcount 2 --name seen -j DROP"
+        ),
         undecidable=True,
     ),
     _changed("a length", filter="-A FORWARD -p udp -m length --length 0:50 -j DROP", undecidable=True),
@@ -188,7 +206,10 @@ _OF_IPV6 = [
     _ipv6("an ICMP type", rules="-A FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type 128 -j DROP"),
     _ipv6(
         "a reset",
-        rules="-A FORWARD -p tcp -m tcp --dport 443 -j REJECT --reject-with tcp-reset\n-A INPUT -p tcp -m multiport --dports 22,80 -j REJECT",
+        rules=(
+            "-A FORWARD -p tcp -m tcp --dport 443 -j REJECT --reject-with tcp-reset\n"
+            "-A INPUT -p tcp -m multiport --dports 22,80 -j REJECT"
+        ),
     ),
     _ipv6("a network", rules="-A FORWARD -s 2001:db8:1::/125 -j REJECT --reject-with icmp6-adm-prohibited"),
     _ipv6("an extension", rules="-A FORWARD -p udp -m multiport --dports 53,123,443 -j DROP"),

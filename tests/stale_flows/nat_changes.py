@@ -19,7 +19,8 @@ CASES = [
     ),
     changed(
         "an address and port move",
-        "delete element ip nat by_address { 203.0.113.2 . 443 }; add element ip nat by_address { 203.0.113.2 . 443 : 10.30.0.80 }",
+        "delete element ip nat by_address { 203.0.113.2 . 443 }; "
+        "add element ip nat by_address { 203.0.113.2 . 443 : 10.30.0.80 }",
     ),
     changed("addresses by source are closed", "flush map ip nat by_address"),
     changed(
@@ -76,7 +77,8 @@ CASES = [
     ),
     changed(
         "a range of ports",
-        'insert rule ip nat srcnat ip saddr 10.1.0.0/28 meta l4proto { tcp, udp } oifname "wan" masquerade to :40000-41000',
+        'insert rule ip nat srcnat ip saddr 10.1.0.0/28 meta l4proto { tcp, udp } oifname "wan" masquerade '
+        "to :40000-41000",
         ports=range(40000, 41001),
     ),
     changed("random ports", 'insert rule ip nat srcnat oifname "wan" masquerade random', ports=ANY_PORT),
@@ -92,10 +94,13 @@ CASES = [
     ),
     changed(
         "NAT for both families",
-        "table inet both { chain dstnat { type nat hook prerouting priority -110; tcp dport 443 meta nfproto vmap { ipv4 : continue, ipv6 : accept }; fib daddr type local tcp dport 443 dnat ip to 10.30.0.82:443; }; }",
+        "table inet both { chain dstnat { type nat hook prerouting priority -110; "
+        "tcp dport 443 meta nfproto vmap { ipv4 : continue, ipv6 : accept }; "
+        "fib daddr type local tcp dport 443 dnat ip to 10.30.0.82:443; }; }",
     ),
     changed(
         "a loop through the gateway",
-        'insert rule ip nat srcnat oifname "lan" masquerade; insert rule ip nat dstnat ip daddr 203.0.113.1 udp dport 53 dnat to 10.1.0.80',
+        'insert rule ip nat srcnat oifname "lan" masquerade; '
+        "insert rule ip nat dstnat ip daddr 203.0.113.1 udp dport 53 dnat to 10.1.0.80",
     ),
 ]

@@ -119,7 +119,7 @@ def _addresses(flow: Tuple) -> tuple[bytes, bytes]:
 
 def checksum(data: bytes) -> int:
     """Return the checksum of the internet protocols."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -15,21 +15,25 @@ CASES = [
     ),
     changed(
         "random backends",
-        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to numgen random mod 2 map { 0 : 10.30.0.80, 1 : 10.30.0.81 }",
+        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to numgen random mod 2 map { 0 : "
+        "10.30.0.80, 1 : 10.30.0.81 }",
         undecidable=True,
     ),
     changed(
         "backends in turn",
-        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 443 dnat to numgen inc mod 2 map { 0 : 10.30.0.80, 1 : 10.30.0.82 }",
+        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 443 dnat to numgen inc mod 2 map { 0 : "
+        "10.30.0.80, 1 : 10.30.0.82 }",
         undecidable=True,
     ),
     changed(
         "backends by a hash",
-        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to jhash ip saddr mod 2 seed 0xdead map { 0 : 10.30.0.80, 1 : 10.30.0.81 }",
+        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to jhash ip saddr mod 2 seed "
+        "0xdead map { 0 : 10.30.0.80, 1 : 10.30.0.81 }",
     ),
     changed(
         "backends by a random hash",
-        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to jhash ip saddr mod 2 map { 0 : 10.30.0.80, 1 : 10.30.0.81 }",
+        "insert rule ip nat dstnat ip daddr 203.0.113.1 tcp dport 80 dnat to jhash ip saddr mod 2 map { 0 : "
+        "10.30.0.80, 1 : 10.30.0.81 }",
         undecidable=True,
     ),
     changed("a user", "insert rule inet filter output meta skuid 0 tcp dport 443 drop", undecidable=True),
@@ -41,27 +45,33 @@ CASES = [
     changed("a quota", "insert rule inet filter forward tcp dport 443 quota over 100 bytes drop", undecidable=True),
     changed(
         "a meter",
-        "add set inet filter senders { type ipv4_addr; flags dynamic; timeout 1m; }\ninsert rule inet filter forward add @senders { ip saddr limit rate over 1/minute } drop",
+        "add set inet filter senders { type ipv4_addr; flags dynamic; timeout 1m; }\n"
+        "insert rule inet filter forward add @senders { ip saddr limit rate over 1/minute } drop",
         undecidable=True,
     ),
     changed(
         "a limit object",
-        'add limit inet filter slow { rate over 1/minute; }\ninsert rule inet filter forward udp dport 53-123 limit name "slow" drop',
+        "add limit inet filter slow { rate over 1/minute; }\n"
+        'insert rule inet filter forward udp dport 53-123 limit name "slow" drop',
         undecidable=True,
     ),
     changed(
         "a set that packets fill",
-        "add set inet filter seen { type ipv4_addr; flags dynamic; timeout 1m; }\ninsert rule inet filter forward add @seen { ip daddr }\ninsert rule inet filter forward ip daddr @seen drop",
+        "add set inet filter seen { type ipv4_addr; flags dynamic; timeout 1m; }\n"
+        "insert rule inet filter forward add @seen { ip daddr }\n"
+        "insert rule inet filter forward ip daddr @seen drop",
         undecidable=True,
     ),
     changed(
         "a transparent proxy",
-        "table ip proxy { chain prerouting { type filter hook prerouting priority mangle; tcp dport 80 tproxy to 127.0.0.1:3128; }; }",
+        "table ip proxy { chain prerouting { type filter hook prerouting priority mangle; "
+        "tcp dport 80 tproxy to 127.0.0.1:3128; }; }",
         undecidable=True,
     ),
     changed(
         "a transparent socket",
-        "table ip proxy { chain prerouting { type filter hook prerouting priority mangle; tcp dport 443 socket transparent 0 drop; }; }",
+        "table ip proxy { chain prerouting { type filter hook prerouting priority mangle; "
+        "tcp dport 443 socket transparent 0 drop; }; }",
         undecidable=True,
     ),
     changed(
@@ -71,7 +81,8 @@ CASES = [
     ),
     changed(
         "a type of service",
-        "insert rule inet filter forward ip dscp != 0 accept; insert rule inet filter forward ip ttl < 65 tcp dport 443 drop",
+        "insert rule inet filter forward ip dscp != 0 accept; "
+        "insert rule inet filter forward ip ttl < 65 tcp dport 443 drop",
         undecidable=True,
     ),
     changed(
@@ -85,12 +96,14 @@ CASES = [
     changed("a type of link", "insert rule inet filter forward meta iiftype 65534 tcp dport 22 drop", undecidable=True),
     changed(
         "a share of ports",
-        'insert rule ip nat srcnat oifname "wan" tcp dport 443 snat to numgen inc mod 3 map { 0 : 203.0.113.1, 1 : 203.0.113.2, 2 : 203.0.113.3 }',
+        'insert rule ip nat srcnat oifname "wan" tcp dport 443 snat to numgen inc mod 3 map { 0 : '
+        "203.0.113.1, 1 : 203.0.113.2, 2 : 203.0.113.3 }",
         undecidable=True,
     ),
     changed(
         "a symmetric hash",
-        'insert rule ip nat srcnat oifname "wan" snat to symhash mod 3 map { 0 : 203.0.113.1, 1 : 203.0.113.2, 2 : 203.0.113.3 }',
+        'insert rule ip nat srcnat oifname "wan" snat to symhash mod 3 map { 0 : 203.0.113.1, 1 : '
+        "203.0.113.2, 2 : 203.0.113.3 }",
         undecidable=True,
     ),
     changed(

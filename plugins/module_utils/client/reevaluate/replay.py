@@ -116,9 +116,9 @@ class Replay:
             back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
             yield back.link
-        is_far = back is None or has_default_route(self._scratch.routes, source, own)
-        if is_far and self._local.get(destination) in self._ingress:
-            yield self._local[destination]
+        other = self._local.get(destination)
+        if other in self._ingress and (back is None or has_default_route(self._scratch.routes, source, own)):
+            yield other
 
     def way_out(self, entry: Entry) -> int | None:
         """Return the link by which packets of a flow leave, None if they do not."""

@@ -82,6 +82,7 @@ class Replay:
         self._events = scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
         self._traces = scratch.listen(n.NFNLGRP_NFTRACE)
         self._local = network.local_addresses()
+        self._divided, self._is_multipath = network.divided_networks(), network.has_multipath()
         self._ingress = {link.number for link in network.ingress_links()}
         self._ways: dict[Any, tuple[int, ...]] = {}
         self._entries, self._keys = Entries(), FlowKeys()
@@ -98,12 +99,18 @@ class Replay:
         That is the link of the route back to its source. If there is none or that is a default route, and another
         link has the destination address, it may have come in by that one.
         """
-        addresses = flow.layout.addresses(flow.values)
-        found = self._ways.get(addresses)
+        source, answering, destination = flow.layout.addresses(flow.values)
+        network = source[:3] if len(source) == 4 else source[:8]
+        key = (
+            source if self._is_multipath or network in self._divided else network,
+            answering if answering in self._local else b"",
+            destination if destination in self._local else b"",
+        )
+        found = self._ways.get(key)
         if found is None:
             if len(self._ways) >= _MOST_WAYS:
                 self._ways.clear()
-            found = self._ways[addresses] = tuple(dict.fromkeys(self._find_ways(*addresses)))
+            found = self._ways[key] = tuple(dict.fromkeys(self._find_ways(source, answering, destination)))
         return found
 
     def _find_ways(self, source: bytes, answering: bytes, destination: bytes) -> Iterator[int]:

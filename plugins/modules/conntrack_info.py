@@ -295,9 +295,8 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     check_order(params["sort_by"], resource)
     stale = stale_of(module)
     ruleset = ruleset_of(module, bool(stale), "stale")
+    order = params["sort_by"], params["reverse"], params["limit"]
     with Table() as table:
-        entries = TABLES[params["table"]](table, match)
-        order = params["sort_by"], params["reverse"], params["limit"]
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
                 JUDGED_ENTRIES,
@@ -305,9 +304,9 @@ def read(module: AnsibleModule) -> dict[str, Any]:
             )
 
             with StaleFilter(table, stale, ruleset) as judge:
-                found = collect(judge.iterate(entries), *order, labels, JUDGED_ENTRIES)
+                found = collect(judge.scan(match), *order, labels, JUDGED_ENTRIES)
             return {**found, "verdicts": judge.counts()}
-        return collect(entries, *order, labels, resource)
+        return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 
 
 def main() -> None:

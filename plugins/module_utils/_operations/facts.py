@@ -162,7 +162,7 @@ def _stale(table: Table, match: Match, most: int, ruleset: str | None) -> Docume
     from .stale import StaleFilter
 
     with StaleFilter(table, (), ruleset) as judge:
-        for _selected in judge.iterate(table.dump(where=match.where)):
+        for _selected in judge.scan(match):
             pass
     return {"verdicts": judge.counts(), "rules": judge.counts_by_rule(most)}
 

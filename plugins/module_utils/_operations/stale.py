@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Sequence
 
 from ..client.codec.codec import Values
 from ..client.dump.scan import Action
@@ -14,8 +14,9 @@ from ..client.entry.labels import LabelMap
 from ..client.errors import NotFound
 from ..client.host.ssh_session import TcpConnection
 from ..client.match.match import Match
-from ..client.reevaluate.evaluator import Reevaluation
-from ..client.reevaluate.judgement import VERDICTS, Judgement
+from ..client.reevaluate.evaluator import BATCH, Reevaluation
+from ..client.reevaluate.flow import Flow, Flows
+from ..client.reevaluate.judgement import UNCHANGED, VERDICTS, Judgement
 from ..client.table import UNLIMITED, Table
 from .flush import DeletionPlan
 from .resource import ENTRIES, Resource
@@ -23,9 +24,6 @@ from .resource import ENTRIES, Resource
 if TYPE_CHECKING:
     from ..client.codec.layout import MessageLayout
     from ..client.entry.nested import Document
-
-#: Entries that are judged together.
-_BATCH = 2048
 
 
 class JudgedEntry(Dict[str, Any]):
@@ -60,10 +58,12 @@ class StaleFilter:
         except NotFound:
             return None
 
-    def select(self, entries: Sequence[Entry]) -> list[JudgedEntry]:
-        """Judge entries, and return those that are wanted."""
+    def select(self, flows: Sequence[Flow]) -> list[JudgedEntry]:
+        """Judge flows, and return the entries that are wanted."""
         selected: list[JudgedEntry] = []
-        for entry, judgement in zip(entries, self._reevaluation.judge(entries)):
+        self.verdicts[UNCHANGED] += len(flows)
+        for _position, entry, judgement in self._reevaluation.judge_flows(flows):
+            self.verdicts[UNCHANGED] -= 1
             self.verdicts[judgement.verdict] += 1
             if judgement.rule is not None or judgement.reason:
                 self.rules[judgement.verdict, judgement.rule] += 1
@@ -73,12 +73,12 @@ class StaleFilter:
                 selected.append(judged)
         return selected
 
-    def iterate(self, entries: Iterable[Entry]) -> Iterator[JudgedEntry]:
-        """Yield the entries that are wanted. Reads some thousand entries ahead."""
-        batch: list[Entry] = []
-        for entry in entries:
-            batch.append(entry)
-            if len(batch) >= _BATCH:
+    def scan(self, match: Match) -> Iterator[JudgedEntry]:
+        """Judge the matching entries of the table, and yield those that are wanted."""
+        batch: list[Flow] = []
+        for flow in self._table.scan_each(Flows(), match.where):
+            batch.append(flow)
+            if len(batch) >= BATCH:
                 yield from self.select(batch)
                 batch.clear()
         yield from self.select(batch)
@@ -134,7 +134,7 @@ class StaleDeletionPlan(DeletionPlan):
     ) -> None:
         super().__init__(table, match, keep, report_limit, limit)
         self._stale = stale
-        self._waiting: list[Entry] = []
+        self._flows = Flows()
 
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
         """Find the entries, and call `between` after each batch that was judged."""
@@ -142,28 +142,33 @@ class StaleDeletionPlan(DeletionPlan):
         self._requests = self._table.delete_requests()
 
         def judge() -> None:
-            if len(self._waiting) >= _BATCH:
-                self._judge()
-                if between is not None:
-                    between()
+            for entry in self._stale.select(self._flows.found):
+                super(StaleDeletionPlan, self).add(entry)
+            self._flows.found.clear()
+            if between is not None:
+                between()
 
         self._table.scan(self, self.match.where, between=judge)
-        self._judge()
-
-    def _judge(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for entry in self._stale.select(waiting):
-            super().add(entry)
+        judge()
 
     def on(self, layout: MessageLayout) -> Action:
-        entry = layout.entry
-        return lambda datagram, start, message: self.add(entry(datagram, start))
+        from ..client.match.message_filter import compile_for_layout
+
+        kept, collect = compile_for_layout(self._kept, layout), self._flows.on(layout)
+
+        def act(datagram: bytes, start: int, message: int) -> None:
+            if not kept.never and kept.holds(layout, datagram, start, message):
+                self.kept += 1
+            else:
+                collect(datagram, start, message)
+
+        return act
 
     def add(self, entry: Values) -> None:
         if self._is_kept(entry):
             self.kept += 1
         else:
-            self._waiting.append(entry)
+            self._flows.add(entry)
 
     def resource(self) -> Resource:
         return JUDGED_ENTRIES

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .bulk.columns import ColumnTransform
     from .ctnetlink.requests import Request
     from .dump.deletions import DeleteRequests
-    from .dump.scan import Entries, Row, Rows, Visitor
+    from .dump.scan import Row, Visitor
     from .match.expression import Term
 
 _Thing = TypeVar("_Thing")
@@ -375,7 +375,7 @@ class Table:
         """
         from .dump.scan import Entries
 
-        return self._found(Entries(), where, family, zero)
+        return self.scan_each(Entries(), where, family, zero)
 
     def rows(self, where: Term | None = None, family: int = 0) -> Iterator[Row]:
         """Do the same as `dump`, but yield the keys and the values of an entry instead of a mapping.
@@ -384,11 +384,12 @@ class Table:
         """
         from .dump.scan import Rows
 
-        return self._found(Rows(), where, family)
+        return self.scan_each(Rows(), where, family)
 
-    def _found(
-        self, visitor: Entries | Rows, where: Term | None, family: int, zero: bool = False
+    def scan_each(
+        self, visitor: Any, where: Term | None = None, family: int = 0, zero: bool = False
     ) -> Generator[Any, None, None]:
+        """Yield what a visitor collects in its list `found`, which is emptied after each datagram."""
         for _datagram in self._scan(visitor, where, family, zero):
             yield from visitor.found
             visitor.found.clear()

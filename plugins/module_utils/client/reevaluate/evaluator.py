@@ -22,10 +22,11 @@ from ..errors import KernelError, NotPermitted
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
 from .environment import read_environment
+from .flow import Flow, flow_of
 from .judgement import NAT_CHANGED, REFUSED, SAME, STALE, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import Outcome, Replay, receiver_of, reply_of, tuples_of
+from .replay import FROM_HOST, Outcome, Replay, receiver_of, reply_of, tuples_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -92,58 +93,64 @@ class Reevaluation:
 
     def judge(self, entries: Sequence[Entry]) -> list[Judgement]:
         """Judge entries as the kernel returns them. Returns a judgement for each, in the same order."""
-        judgements: list[Judgement] = []
-        for start in range(0, len(entries), BATCH):
-            judgements += self._judge_batch(entries[start : start + BATCH])
+        judgements = [SAME] * len(entries)
+        for position, _entry, judgement in self.judge_flows(list(map(flow_of, entries))):
+            judgements[position] = judgement
         return judgements
 
-    def _judge_batch(self, entries: Sequence[Entry], traced: bool = False) -> list[Judgement]:
-        """Judge entries together. Those that are not clearly unchanged are judged again one by one.
+    def judge_flows(self, flows: Sequence[Flow]) -> Iterator[tuple[int, Entry, Judgement]]:
+        """Judge flows. Yields the position, the entry and the judgement of those that are not clearly unchanged."""
+        for start in range(0, len(flows), BATCH):
+            batch = flows[start : start + BATCH]
+            for position in self._doubtful(batch):
+                entry = batch[position].entry()
+                yield start + position, entry, self._judge_one(entry)
+
+    def _doubtful(self, flows: Sequence[Flow], traced: bool = False) -> list[int]:
+        """Replay flows together. Return the positions of those that are to be judged one by one.
 
         With `traced`, the trace is read after each packet. This is needed if a packet of the batch was traced.
         """
-        sent: list[int] = []
-        doubtful: list[int] = []
-        for position, entry in enumerate(entries):
-            (sent if self._send(entry, traced) else doubtful).append(position)
+        decided = [self._send(flow, traced) for flow in flows]
         if self._rules.markers and not traced and self._replay.is_traced():
-            self._replay.new_entries()
-            return self._judge_batch(entries, traced=True)
-        made = set(map(tuples_of, self._replay.new_entries()))
-        doubtful += [position for position in sent if tuples_of(entries[position]) not in made]
-        judgements = [SAME] * len(entries)
-        for position in doubtful:
-            judgements[position] = self._judge_one(entries[position])
-        return judgements
+            self._replay.new_flows()
+            return self._doubtful(flows, traced=True)
+        made = self._replay.new_flows()
+        return [
+            position
+            for position, (flow, is_decided) in enumerate(zip(flows, decided))
+            if not is_decided or flow[:2] not in made
+        ]
 
-    def _send(self, entry: Entry, traced: bool) -> bool:
+    def _send(self, flow: Flow, traced: bool) -> bool:
         """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
-        ways = self._replay.ways_of(entry)
-        if (
-            len(ways) != 1
-            or "master.source" in entry
-            or self._replay.is_by_loopback(ways[0], entry["original.destination"], entry["reply.source"])
-        ):
+        ways = self._replay.ways_of(flow)
+        if len(ways) != 1 or flow.has_master:
             return False
-        return self._replay.send(entry, ways[0]) and not (traced and self._replay.is_traced())
+        if ways[0] == FROM_HOST:
+            _source, answering, destination = flow.layout.addresses(flow.values)
+            if self._replay.is_by_loopback(FROM_HOST, answering, destination):
+                return False
+        return self._replay.send(flow, ways[0]) and not (traced and self._replay.is_traced())
 
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
             return self._judge_by_master(entry)
-        judgements = [self._judge_way(entry, way) for way in self._replay.ways_of(entry)]
+        ways = self._replay.ways_of(flow_of(entry))
+        judgements = [self._judge_way(entry, way) for way in ways]
         if not judgements:
             return uncertain("there is no route back to its source")
         judgement = judgements[0]
         if len({(one.verdict, one.expected and reply_of(one.expected)) for one in judgements}) > 1:
             return uncertain("it depends on the link by which it comes in", judgement.rule)
         if judgement.verdict in STALE:
-            for way in self._replay.ways_of(entry):
+            for way in ways:
                 reason = self._environment.reason(way, self._replay.way_out(entry))
                 if reason:
                     return uncertain(reason, judgement.rule)
         if judgement.verdict == REFUSED and _may_be_reversed(entry):
             turned = _reversed(entry)
-            if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(turned)):
+            if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(flow_of(turned))):
                 return uncertain("it would be refused in this direction and accepted in the other one", judgement.rule)
         if judgement.verdict == NAT_CHANGED and self._is_multipath:
             return uncertain("a route with several next hops decides", judgement.rule)

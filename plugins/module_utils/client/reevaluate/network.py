@@ -30,6 +30,8 @@ _U32 = struct.Struct("=I")
 _CACHEINFO = struct.Struct("=IIII")
 _FOREVER = 0xFFFFFFFF
 
+#: Bytes of the networks whose addresses are looked up once, by the bytes of an address.
+_PREFIX = {4: 3, 16: 8}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Kinds of links whose ports have no addresses of their own: packets come in by the master.
 _AGGREGATES = ("bridge", "bond", "team")
@@ -80,6 +82,19 @@ class Network(NamedTuple):
             if local:
                 found.setdefault(local, index)
         return found
+
+    def divided_networks(self) -> frozenset[bytes]:
+        """Return the networks of /24 in IPv4 and /64 in IPv6 whose addresses do not all have the same routes and rules.
+
+        Each is the bytes of its prefix.
+        """
+        found = {address[: _PREFIX[len(address)]] for address in self.local_addresses()}
+        for message in (*self.routes, *self.rules):
+            family, bits = _ROUTE.unpack_from(message.payload)[:2]
+            size = _PREFIX[4 if family == socket.AF_INET else 16]
+            if bits > size * 8:
+                found.add(attributes_of(message.payload, _ROUTE.size)[n.RTA_DST][:size])
+        return frozenset(found)
 
     def has_multipath(self) -> bool:
         """Whether a route has several next hops, of which the kernel chooses one by a hash."""

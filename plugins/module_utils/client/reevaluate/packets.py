@@ -11,9 +11,10 @@ Source: RFC 791, 8200, 9293, 768, 792, 4443, 9260, 2784, 4340.
 from __future__ import annotations
 
 import struct
-from typing import Any, Mapping
+from functools import lru_cache
 
 from .. import uapi
+from ..codec.types import AF_INET6
 
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _IPV4_AND_PORTS = struct.Struct(">BBHHHBBH4s4sHH")
@@ -45,33 +46,46 @@ _ICMP = (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
 _BARE = bytes(8)
 
 
-def first_packet(entry: Mapping[str, Any], control: int) -> bytes:
-    """Return the packet that would start a flow with the original tuple of an entry, from its IP header on."""
-    source, destination = entry["original.source"], entry["original.destination"]
-    protocol = entry["original.protocol"]
+@lru_cache(maxsize=None)
+def _in_network_order(control: int) -> int:
+    """Return the number that has the bytes of a control word in host order, read in network order."""
     (word,) = _NETWORK_ORDER.unpack(_CONTROL.pack(control))
-    behind = _BEHIND_PORTS.get(protocol)
-    if len(source) == 16:
-        payload = _payload(entry, protocol) if behind is None else _PORTS.pack(*_ports(entry)) + behind
-        return _IPV6.pack(0x60, 0, word, len(payload), protocol, _HOP_LIMIT, source, destination) + payload
-    payload = _payload(entry, protocol) if behind is None else behind
-    size = len(payload) + (20 if behind is None else 24)
-    # The sum of 16-bit words in ones' complement is the number modulo 0xFFFF
-    total = 0x4500 + size + word + (_HOP_LIMIT << 8) + protocol + int.from_bytes(source + destination, "big")
-    head = (0x45, 0, size, word, 0, _HOP_LIMIT, protocol, -total % 0xFFFF, source, destination)
-    if behind is None:
-        return _IPV4.pack(*head) + payload
-    return _IPV4_AND_PORTS.pack(*head, *_ports(entry)) + payload
+    return word  # type: ignore[no-any-return]
 
 
-def _ports(entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the ports of a tuple. The kernel no longer tracks those of some protocols."""
-    return entry.get("original.source_port", 0), entry.get("original.destination_port", 0)
+class FirstPackets:
+    """Builds the packets that would start flows of one family and protocol, from their IP header on."""
 
+    def __init__(self, family: int, protocol: int) -> None:
+        self._protocol = protocol
+        self._behind = _BEHIND_PORTS.get(protocol)
+        self.build = self._build_ipv6 if family == AF_INET6 else self._build_ipv4
+        self._size = 20 + (8 if self._behind is None else 4 + len(self._behind))
+        # What is the same in the header of all packets
+        self._sum = 0x4500 + self._size + (_HOP_LIMIT << 8) + protocol
 
-def _payload(entry: Mapping[str, Any], protocol: int) -> bytes:
-    """Return what follows the IP header in the first packet of a protocol without ports."""
-    if protocol not in _ICMP:
+    def _build_ipv4(self, source: bytes, destination: bytes, ends: tuple[int, ...], control: int) -> bytes:
+        word = _in_network_order(control)
+        # The sum of 16-bit words in ones' complement is the number modulo 0xFFFF
+        checksum = -(self._sum + word + int.from_bytes(source + destination, "big")) % 0xFFFF
+        head = (0x45, 0, self._size, word, 0, _HOP_LIMIT, self._protocol, checksum, source, destination)
+        if self._behind is not None and ends:
+            return _IPV4_AND_PORTS.pack(*head, *ends) + self._behind
+        return _IPV4.pack(*head) + self._payload(ends)
+
+    def _build_ipv6(self, source: bytes, destination: bytes, ends: tuple[int, ...], control: int) -> bytes:
+        payload = self._payload(ends)
+        word = _in_network_order(control)
+        return _IPV6.pack(0x60, 0, word, len(payload), self._protocol, _HOP_LIMIT, source, destination) + payload
+
+    def _payload(self, ends: tuple[int, ...]) -> bytes:
+        """Return what follows the IP header. `ends` are the ports, or the type, code and id of ICMP, if there are any.
+
+        The kernel no longer tracks the ports of some protocols.
+        """
+        if self._behind is not None:
+            return _PORTS.pack(*(ends or (0, 0))) + self._behind
+        if self._protocol in _ICMP and ends:
+            kind, code, number = ends
+            return struct.pack(">BBHHH", kind, code, 0, number, 1)
         return _BARE
-    kind, code = entry.get("original.icmp_type", 0), entry.get("original.icmp_code", 0)
-    return struct.pack(">BBHHH", kind, code, 0, entry.get("original.icmp_id", 0), 1)

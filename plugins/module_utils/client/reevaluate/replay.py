@@ -23,8 +23,8 @@ from ..errors import kernel_error
 from ..netlink.message import Message, parse
 from . import numbers as n
 from .expressions import ALWAYS, TRACED
+from .flow import Flow, FlowKeys, flow_of
 from .network import Network, has_default_route, path_to
-from .packets import first_packet
 from .ruleset import DELIVERED, LEFT
 from .scratch import Scratch
 from .trace import Step, parse_step
@@ -82,37 +82,43 @@ class Replay:
         self._events = scratch.listen(uapi.NFNLGRP_CONNTRACK_NEW)
         self._traces = scratch.listen(n.NFNLGRP_NFTRACE)
         self._local = network.local_addresses()
+        self._divided, self._is_multipath = network.divided_networks(), network.has_multipath()
         self._ingress = {link.number for link in network.ingress_links()}
         self._ways: dict[Any, tuple[int, ...]] = {}
-        self._found = Entries()
-        self._decoder = DumpDecoder(self._found)
+        self._entries, self._keys = Entries(), FlowKeys()
+        self._decoder, self._key_decoder = DumpDecoder(self._entries), DumpDecoder(self._keys)
         self._sent = 0
 
     def is_local(self, address: bytes) -> bool:
         """Whether an address is one of the host, also by the network of the loopback."""
         return address in self._local or (len(address) == 4 and address[0] == 127)
 
-    def ways_of(self, entry: Entry) -> tuple[int, ...]:
+    def ways_of(self, flow: Flow) -> tuple[int, ...]:
         """Return the ways by which the first packet of a flow can have come in. Empty if there is none.
 
         That is the link of the route back to its source. If there is none or that is a default route, and another
         link has the destination address, it may have come in by that one.
         """
-        key = (entry["original.source"], entry.get("reply.source"), entry["original.destination"])
+        source, answering, destination = flow.layout.addresses(flow.values)
+        network = source[:3] if len(source) == 4 else source[:8]
+        key = (
+            source if self._is_multipath or network in self._divided else network,
+            answering if answering in self._local else b"",
+            destination if destination in self._local else b"",
+        )
         found = self._ways.get(key)
         if found is None:
             if len(self._ways) >= _MOST_WAYS:
                 self._ways.clear()
-            found = self._ways[key] = tuple(dict.fromkeys(self._find_ways(entry)))
+            found = self._ways[key] = tuple(dict.fromkeys(self._find_ways(source, answering, destination)))
         return found
 
-    def _find_ways(self, entry: Entry) -> Iterator[int]:
-        source, destination = entry["original.source"], entry["original.destination"]
+    def _find_ways(self, source: bytes, answering: bytes, destination: bytes) -> Iterator[int]:
         back = path_to(self._scratch.routes, source)
         if back is not None and back.type == n.RTN_LOCAL:
             yield FROM_HOST
             return
-        own = next((each for each in (destination, entry.get("reply.source")) if each in self._local), b"")
+        own = next((each for each in (destination, answering) if each in self._local), b"")
         if own:
             back = path_to(self._scratch.routes, source, own) or back
         if back is not None and back.type == n.RTN_UNICAST:
@@ -126,16 +132,17 @@ class Replay:
         path = path_to(self._scratch.routes, entry["reply.source"])
         return path.link if path is not None and path.type == n.RTN_UNICAST else None
 
-    def send(self, entry: Entry, way: int, control: int = 0) -> bool:
+    def send(self, flow: Flow, way: int, control: int = 0) -> bool:
         """Send the first packet of a flow with some bits of the control word. Return False if it cannot be sent."""
         self._sent += 1
         if self._sent >= _EMPTY_AFTER:
             self._empty()
-        packet = first_packet(entry, ALWAYS | control)
+        packet = flow.layout.packet(flow.values, ALWAYS | control)
         if way != FROM_HOST:
             return self._scratch.receive_on(way, packet)
+        source, _answering, destination = flow.layout.addresses(flow.values)
         try:
-            self._scratch.send_from_host(entry["original.source"], entry["original.destination"], packet)
+            self._scratch.send_from_host(source, destination, packet)
         except PermissionError:  # a rule refused it
             return True
         except OSError:
@@ -144,7 +151,7 @@ class Replay:
 
     def trace(self, entry: Entry, way: int, number: int = 0) -> Outcome:
         """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
-        self.send(entry, way, TRACED | number)
+        self.send(flow_of(entry), way, TRACED | number)
         made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
         steps = list(self.steps())
         if self.is_by_loopback(way, receiver_of(entry, made)):
@@ -175,13 +182,23 @@ class Replay:
 
     def new_entries(self) -> list[Entry]:
         """Return the entries that were made since the last call."""
+        self._decoder.feed(self._new_events())
+        found = self._entries.found[:]
+        self._entries.found.clear()
+        return found
+
+    def new_flows(self) -> set[tuple[Any, ...]]:
+        """Return the first two fields of the flows whose entries were made since the last call."""
+        self._key_decoder.feed(self._new_events())
+        found = self._keys.found.copy()
+        self._keys.found.clear()
+        return found
+
+    def _new_events(self) -> bytes:
         try:
-            self._decoder.feed(self._events.pending())
+            return self._events.pending()
         except OSError as error:
             raise kernel_error("reading the events of the scratch namespace", error.errno or errno.EIO) from error
-        found = self._found.found[:]
-        self._found.found.clear()
-        return found
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps that were traced since the last call."""

@@ -48,7 +48,8 @@ RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry
 EXPECTATION = "client/entry/nested client/expectation/expectation"
 #: What finds stale flows.
 STALE = """
-    client/reevaluate/environment client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/judgement client/reevaluate/network
+    client/reevaluate/environment client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/flow
+    client/reevaluate/judgement client/reevaluate/network
     client/reevaluate/numbers client/reevaluate/packets client/reevaluate/replay client/reevaluate/ruleset
     client/reevaluate/preview client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction
     client/host/ssh_session _operations/flush _operations/resource _operations/stale

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.packets import first_packet
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.flow import flow_of
 
 TCP, UDP, ICMP, ICMPV6, GRE, SCTP, ESP = 6, 17, 1, 58, 47, 132, 50
 CONTROL = 0x4123
@@ -18,13 +18,18 @@ CONTROL = 0x4123
 
 def entry(source: str, destination: str, protocol: int, **more: int) -> dict[str, Any]:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    ends = {"source": socket.inet_pton(family, source), "destination": socket.inet_pton(family, destination)}
     return {
         "family": int(family),
-        "original.source": socket.inet_pton(family, source),
-        "original.destination": socket.inet_pton(family, destination),
         "original.protocol": protocol,
-        **{f"original.{key}": value for key, value in more.items()},
+        **{f"original.{key}": value for key, value in {**ends, **more}.items()},
+        "reply.source": ends["destination"],
     }
+
+
+def first_packet(entry: dict[str, Any], control: int) -> bytes:
+    flow = flow_of(entry)
+    return flow.layout.packet(flow.values, control)
 
 
 def ports(protocol: int, source: str = "10.0.0.1", destination: str = "192.0.2.9") -> dict[str, Any]:

@@ -32,7 +32,7 @@ from .flows import Flow, Mix
 from .gateway import Gateway, Passed
 from .packets import ECHO_REQUEST, Tuple
 
-__all__ = ["UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
+__all__ = ["STALE", "UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
 
 Entry = Mapping[str, Any]
 #: How often the readers of the table are asked until they agree.

@@ -137,6 +137,7 @@ PLAYBOOKS = {
             "vpn_translated": Variable("text", "203.0.113.10"),
             "stale_flow": RAW,
             "stale_flow_successor": TEXT,
+            "remove_stale": Variable("flag", False),
             "report": TEXT,
         },
         hosts={"target_hosts": "all"},

@@ -14,21 +14,12 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from .display_names import COUNTERS_MEAN
 from .sanitize import counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
 
-#: The kernel's counters that the report shows, the most serious first.
-COUNTERS = (
-    "drop",
-    "early_drop",
-    "chain_toolong",
-    "insert_failed",
-    "error",
-    "invalid",
-    "clash_resolve",
-    "search_restart",
-)
+COUNTERS = tuple(COUNTERS_MEAN)
 SETTINGS = (
     "max",
     "buckets",
@@ -139,10 +130,9 @@ def _states(found: Any) -> dict[str, dict[str, int]]:
 
 
 def _sum(maps: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for one in maps:
-        for name, count in one.items():
-            total[name] = total.get(name, 0) + count
+        total.update(one)
     return counts(total, NAMES)
 
 

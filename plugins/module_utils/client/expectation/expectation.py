@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Collection, Hashable, Iterable, Iterator, Mapping
 
 from .. import uapi
 from ..codec import types
@@ -398,7 +398,7 @@ def as_entry(expectation: Mapping[str, Any]) -> Entry:
 # Messages
 
 
-def _about(expectation: Mapping[str, Any], keys: Any) -> bytes:
+def _about(expectation: Mapping[str, Any], keys: Collection[str]) -> bytes:
     if "tuple.destination" not in expectation or "tuple.protocol" not in expectation:
         raise InvalidValue("tuple", "is missing: such a message would be about every expectation")
     return nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, keys)
@@ -427,25 +427,6 @@ def delete_message(expectation: Mapping[str, Any]) -> Message:
     return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, _about(expectation, _DELETED))
 
 
-def flush_message() -> Message:
-    """Build the request to delete every expectation. The kernel ignores the family here."""
-    return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg())
-
-
-def dump_message(family: int = 0) -> Message:
-    """Build the request for all expectations of a family, or of both."""
-    return Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family))
-
-
-def dump_of_master_message(expectation: Mapping[str, Any]) -> Message:
-    """Build the request for all expectations that have the master of this one.
-
-    It has NLM_F_ACK: otherwise the kernel sends nothing at all if the master has no helper.
-    """
-    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
-    return Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload)
-
-
 def parse_expectation(message: Message) -> Expectation:
     """Return the expectation in a message. Raises `MalformedMessage`."""
     expectation = _EXPECTATIONS.decode(*payload_of(message))
@@ -462,9 +443,8 @@ def create(table: Table, expectation: Mapping[str, Any]) -> None:
     Raises `Exists` if its tuple is taken, `NotFound` without its master, `Unsupported` if the master has no helper, and
     `TableFull`. If the helper has its maximum number of expectations, the kernel deletes the oldest one.
     """
-    doing = f"creating the {describe(expectation)}"
     try:
-        table.ask(doing, create_message(_with_helper(table, creation(expectation))), EXPECTATION)
+        _ask(table, "creating", expectation, create_message(_with_helper(table, creation(expectation))))
     except KernelError as error:
         raise _explained(error, expectation) from None
 
@@ -485,9 +465,14 @@ def _with_helper(table: Table, expectation: Expectation) -> Expectation:
     return {**others, **{key: master[key] for key in ("helper",) if key in master}}
 
 
+def _ask(table: Table, doing: str, expectation: Mapping[str, Any], message: Message) -> list[Message]:
+    """Send a request about an expectation, and return the answers."""
+    return table.ask(f"{doing} the {describe(expectation)}", message, EXPECTATION)
+
+
 def update(table: Table, expectation: Mapping[str, Any]) -> None:
     """Set the timeout of an expectation that was read. Raises `NotFound`."""
-    table.ask(f"updating the {describe(expectation)}", update_message(creation_of(expectation)), EXPECTATION)
+    _ask(table, "updating", expectation, update_message(creation_of(expectation)))
 
 
 def creation_of(expectation: Mapping[str, Any]) -> Expectation:
@@ -506,7 +491,7 @@ def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
 def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
     """Return the expectation whose tuple and mask match this tuple. Raises `NotFound`."""
     doing = f"reading the {describe(expectation)}"
-    answers = table.ask(doing, get_message(expectation), EXPECTATION)
+    answers = _ask(table, "reading", expectation, get_message(expectation))
     if not answers:
         raise NotFound(doing, errno.ENOENT)
     return {**_zone_item(expectation), **parse_answer(doing, parse_expectation, answers[0])}
@@ -518,30 +503,31 @@ def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
 
 def delete(table: Table, expectation: Mapping[str, Any]) -> None:
     """Delete an expectation; with `id`, only if it is still the one that was read. Raises `NotFound`."""
-    doing = f"deleting the {describe(expectation)}"
     try:
-        table.ask(doing, delete_message(expectation), EXPECTATION)
+        _ask(table, "deleting", expectation, delete_message(expectation))
     except NotFound:
         # Before Linux 6.11, the kernel compares the id with another number than it reports
         if "id" not in expectation or find_by_tuple(table, expectation).get("id") != expectation["id"]:
             raise
         without = {key: value for key, value in expectation.items() if key != "id"}
-        table.ask(doing, delete_message(without), EXPECTATION)
+        _ask(table, "deleting", expectation, delete_message(without))
 
 
 def flush(table: Table) -> None:
     """Delete every expectation of the table's namespace."""
-    table.ask("deleting every expectation", flush_message())
+    table.ask("deleting every expectation", Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg()))
 
 
 def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
     """Yield the expectations of the table's namespace, of one family or of both, without their zones."""
-    return table.read(dump_message(family), parse_expectation)
+    return table.read(Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family)), parse_expectation)
 
 
 def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
     """Yield the expectations that have the master of this one. Raises `NotFound` without the master."""
-    for found in table.read(dump_of_master_message(expectation), parse_expectation):
+    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
+    # Without NLM_F_ACK, the kernel sends nothing at all if the master has no helper
+    for found in table.read(Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload), parse_expectation):
         yield {**_zone_item(expectation), **found}
 
 

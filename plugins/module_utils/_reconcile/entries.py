@@ -26,7 +26,6 @@ from ..client.errors import (
     ConntrackError,
     InvalidValue,
     KernelError,
-    NotFound,
     NotPermitted,
     PartialFailure,
     ResultUnknown,
@@ -40,8 +39,8 @@ from .plan import (
     check,
     desired_entry,
     expected_reply,
+    found_in,
     plan_of,
-    read_back,
 )
 from .purge import deletions
 from .reconciler import CannotReconcile, Plan, Policy, diff_of
@@ -252,7 +251,7 @@ def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: Labe
     """Return the outcome of an entry that the kernel accepted, from the answer to reading it back."""
     try:
         try:
-            found = read_back(table, plan.declared) if isinstance(answer, ResultUnknown) else _entry_or_none(answer)
+            found = found_in(answer, table, plan.declared)
         except KernelError as unread:
             done = f"{describe(plan.declared)} was {plan.operation}"
             raise CannotReconcile(f"{done}, but not read back. {unread}", plan.operation, plan.changes) from unread
@@ -264,14 +263,6 @@ def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: Labe
     except CannotReconcile as failure:
         return Outcome(plan, failure.operation, failure.done, failure)
     return Outcome(plan, plan.operation, plan.changes)
-
-
-def _entry_or_none(answer: Entry | KernelError) -> Entry | None:
-    if isinstance(answer, NotFound):
-        return None
-    if isinstance(answer, KernelError):
-        raise answer
-    return answer
 
 
 # The report

@@ -14,6 +14,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from ...module_utils.client.host.sysctl import flat
 from .display_names import COUNTERS_MEAN
 from .sanitize import counts, mapping, number, percentage, rows, text
 
@@ -95,12 +96,6 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
         "statistics": {name: told for name in COUNTERS if (told := _counter(name, hosts)) is not None},
         "settings": _common_settings([flat(one["settings"]) for one in every]),
     }
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Settings in one dictionary, with names such as `timeouts.udp`."""
-    timeouts = {f"timeouts.{name}": value for name, value in settings["timeouts"].items()}
-    return {**{name: value for name, value in settings.items() if name != "timeouts"}, **timeouts}
 
 
 def _common_settings(every: Sequence[Mapping[str, int]]) -> dict[str, Any]:

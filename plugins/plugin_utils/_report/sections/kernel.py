@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ....module_utils.client.host.sysctl import flat
 from ..components import definitions, empty, folded, quantity, section, table
 from ..display_names import COUNTERS_MEAN, SWITCHES
 from ..formatting import UNKNOWN, seconds, whole
 from ..html import Content, Markup, element, joined
-from ..metrics import flat
 
 Document = Mapping[str, Any]
 

@@ -48,24 +48,17 @@ _UNSEEN = (
 _NEEDS = {"bytes": "accounting", "packets": "accounting", "counters": "accounting", "timestamps": "timestamps"}
 
 
-def _total(what: str) -> Callable[[Entry], Any]:
-    keys = (f"counters.original.{what}", f"counters.reply.{what}")
-    return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
-
-
-def _translation(end: str, what: str) -> Callable[[Entry], Any]:
-    return lambda entry: getattr(translations(entry).get(end), what, None)
-
-
 def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
     """Return the sort function for a key of an entry, or for `bytes` or `packets` of both directions.
 
     Raises `InvalidValue` for any other name.
     """
     if name in ("bytes", "packets") and resource.rows is ENTRIES.rows:
-        return _total(name)
+        keys = (f"counters.original.{name}", f"counters.reply.{name}")
+        return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
     if resource.rows is ENTRIES.rows and name in _TRANSLATED:
-        return _translation(*name.split(".")[1:])
+        _nat, end, what = name.split(".")
+        return lambda entry: getattr(translations(entry).get(end), what, None)
     key = f"{resource.prefix}.protocol" if name == "protocol" else name
     if key != "family" and (key in _UNSEEN or all(row.key != key for row in resource.rows)):
         more = ", mark, bytes or packets" if resource.rows is ENTRIES.rows else " or helper"

@@ -173,8 +173,5 @@ _ATTEMPTS: dict[str, Callable[[Table], bool | None]] = {
     "flush_by_tuple": _flush_honours(_BY_SOURCE, 1),
     "events_on_demand": _sends_events_on_demand,
     "helper_removal": _removes_helpers,
-    "tracks_sctp": _tracks("sctp"),
-    "tracks_dccp": _tracks("dccp"),
-    "tracks_udplite": _tracks("udplite"),
-    "tracks_gre": _tracks("gre"),
+    **{f"tracks_{protocol}": _tracks(protocol) for protocol in ("sctp", "dccp", "udplite", "gre")},
 }

@@ -88,14 +88,11 @@ def from_document(document: Mapping[str, Any]) -> Policy:
     Raises `InvalidValue` with the key of the first error.
     """
     policy: Policy = {}
-    if document.get("name") is not None:
-        policy["name"] = NAME.parse(document["name"], "name")
-        if not policy["name"]:
-            raise InvalidValue("name", "is empty; write one of up to 31 bytes")
-    if document.get("protocol") is not None:
-        policy["protocol"] = PROTOCOL.parse(document["protocol"], "protocol")
-    if document.get("family") is not None:
-        policy["family"] = FAMILY.parse(document["family"], "family")
+    if document.get("name") == "":
+        raise InvalidValue("name", "is empty; write one of up to 31 bytes")
+    for key, kind in (("name", NAME), ("protocol", PROTOCOL), ("family", FAMILY)):
+        if document.get(key) is not None:
+            policy[key] = kind.parse(document[key], key)
     declared = document.get("timeouts")
     if declared is not None:
         policy.update(_parse_timeouts(declared, policy.get("protocol")))

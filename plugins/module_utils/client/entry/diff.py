@@ -152,13 +152,9 @@ def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iter
             pass
         elif ports is None or (port is not None and ports[0] <= port <= ports[1]):
             continue
-        asked = present_translation(declared)[end]
-        yield Change(f"nat.{end}", present_translation(actual_only(actual)).get(end), asked)
-
-
-def actual_only(actual: Mapping[str, Any]) -> Entry:
-    """Return an entry without its request for NAT."""
-    return {key: value for key, value in actual.items() if not key.startswith("nat.")}
+        in_force = {key: value for key, value in actual.items() if not key.startswith("nat.")}
+        before = present_translation(in_force).get(end)
+        yield Change(f"nat.{end}", before, present_translation(declared)[end])
 
 
 def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:

@@ -500,11 +500,7 @@ def _sum(what: str) -> Callable[[Entry, str], int | None]:
         try:
             there: int = entry[f"counters.original.{what}"] + entry[f"counters.reply.{what}"]
         except KeyError:
-            raise InvalidValue(
-                key,
-                "cannot be told: an entry has no counters, because accounting was off when it "
-                "began; set net.netfilter.nf_conntrack_acct=1 and wait until older flows are gone",
-            ) from None
+            raise _not_recorded(key, "counters", "accounting was", "acct") from None
         return there
 
     return measure
@@ -514,12 +510,16 @@ def _age(entry: Entry, key: str) -> int | None:
     try:
         started: int = entry["timestamps.start"]
     except KeyError:
-        raise InvalidValue(
-            key,
-            "cannot be told: an entry has no timestamps, because they were off when it began; "
-            "set net.netfilter.nf_conntrack_timestamp=1 and wait until older flows are gone",
-        ) from None
+        raise _not_recorded(key, "timestamps", "they were", "timestamp") from None
     return (time.time_ns() - started) // 1_000_000_000
+
+
+def _not_recorded(key: str, what: str, were: str, sysctl: str) -> InvalidValue:
+    return InvalidValue(
+        key,
+        f"cannot be told: an entry has no {what}, because {were} off when it began; set "
+        f"net.netfilter.nf_conntrack_{sysctl}=1 and wait until older flows are gone",
+    )
 
 
 def _timeout(entry: Entry, key: str) -> int | None:

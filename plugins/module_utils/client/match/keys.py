@@ -401,12 +401,9 @@ def _nat(raw: Any, key: str, labels: LabelMap) -> Term:
     return MaskEquals("status", tuple(value for name in wanted for value in _TRANSLATIONS[name]))
 
 
-def _all_set(where: str, wanted: int) -> Term:
-    return MaskEquals(where, ((wanted, wanted),))
-
-
-def _none_set(where: str, unwanted: int) -> Term:
-    return MaskEquals(where, ((0, unwanted),))
+def _status(raw: Any, key: str, labels: LabelMap) -> Term:
+    wanted = STATUS.parse(raw, key)
+    return MaskEquals("status", ((wanted, wanted),))
 
 
 _UNDER_MASK = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*/\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*")
@@ -438,7 +435,7 @@ def _labels(raw: Any, key: str, labels: LabelMap) -> Term:
 
 def _labels_not(raw: Any, key: str, labels: LabelMap) -> Term:
     bits, masked = _label_values(raw, key, labels)
-    terms: list[Term] = [_none_set("labels", bits)] if bits else []
+    terms: list[Term] = [MaskEquals("labels", ((0, bits),))] if bits else []
     terms.extend(Not(MaskEquals("labels", (value,))) for value in masked)
     return terms[0] if len(terms) == 1 else And(tuple(terms))
 
@@ -446,7 +443,8 @@ def _labels_not(raw: Any, key: str, labels: LabelMap) -> Term:
 def _expected(raw: Any, key: str, labels: LabelMap) -> Term:
     if not isinstance(raw, bool):
         raise InvalidValue(key, f"{quoted(raw)} is neither; write true or false")
-    has_master = Or((_all_set("status", uapi.IPS_EXPECTED), InRanges(("master.protocol",), ((0, 0xFF),))))
+    is_expected = MaskEquals("status", ((uapi.IPS_EXPECTED, uapi.IPS_EXPECTED),))
+    has_master = Or((is_expected, InRanges(("master.protocol",), ((0, 0xFF),))))
     return has_master if raw else Not(has_master)
 
 
@@ -567,8 +565,8 @@ _PARSERS: dict[str, Parser] = {
     **{name: _number_parser(name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
-    "status": lambda raw, key, labels: _all_set("status", STATUS.parse(raw, key)),
-    "status_not": lambda raw, key, labels: _none_set("status", STATUS.parse(raw, key)),
+    "status": _status,
+    "status_not": lambda raw, key, labels: MaskEquals("status", ((0, STATUS.parse(raw, key)),)),
     "labels": _labels,
     "labels_not": _labels_not,
     "helper": _helper,

@@ -21,22 +21,16 @@ def overview(document: Document) -> Markup:
     fleet = document["fleet"]
     usage = fleet["usage_percent"]["highest"]
     statistics = fleet["statistics"]
+    fullest = quantity(percent(usage["value"] if usage else None))
     tiles: list[tuple[str, Content, Content]] = []
     if fleet["hosts"] > 1:
         missing = fleet["without_facts"]
-        tiles.append(
-            ("Hosts", whole(fleet["hosts"]), f"{whole(missing)} without facts" if missing else "all have answered")
-        )
-        tiles.append(
-            (
-                "Fullest table",
-                quantity(percent(usage["value"] if usage else None)),
-                usage["host"] if usage else "not known",
-            )
-        )
+        answered = f"{whole(missing)} without facts" if missing else "all have answered"
+        tiles.append(("Hosts", whole(fleet["hosts"]), answered))
+        tiles.append(("Fullest table", fullest, usage["host"] if usage else "not known"))
     else:
         figures = document["hosts"][0]["figures"] or {}
-        tiles.append(("Fill", quantity(percent(usage["value"] if usage else None)), f"of {whole(figures.get('max'))}"))
+        tiles.append(("Fill", fullest, f"of {whole(figures.get('max'))}"))
     tiles.append(("Entries", quantity(short(fleet["count"])), _median(fleet)))
     tiles.append(_counter_tile("Dropped packets", "drop", statistics))
     tiles.append(_counter_tile("Failed inserts", "insert_failed", statistics))

@@ -355,12 +355,10 @@ class Table:
             if isinstance(answer, ErrorReply):
                 yield to_kernel_error(f"{doing} {describe(about)}", answer)
             elif answer:
-                found: Entry | KernelError
                 try:
-                    found = parse_answer(doing, messages.parse_entry, answer[0], about)
+                    yield parse_answer(doing, messages.parse_entry, answer[0], about)
                 except ResultUnknown as error:
-                    found = error
-                yield found
+                    yield error
             else:
                 yield NotFound(f"{doing} {describe(about)}", errno.ENOENT)
 

@@ -195,10 +195,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={**EXPECTATION, **PRESENT, **NETNS},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**EXPECTATION, **PRESENT, **NETNS}, supports_check_mode=True)
     nothing_done = {"operation": "unchanged", "before": {}, "expectation": {}, "changes": [], "evicted": []}
     run(module, declare, nothing_done)
 

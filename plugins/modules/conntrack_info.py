@@ -279,11 +279,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import NE
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import (
-        TABLES,
-        check_order,
-        collect,
-    )
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, check_order, collect
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 

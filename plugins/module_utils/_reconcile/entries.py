@@ -33,15 +33,7 @@ from ..client.errors import (
 )
 from ..client.table import Table
 from .entry import EntryReconciler, settle_created, settle_updated
-from .plan import (
-    OF_THE_MOMENT,
-    ProjectedTable,
-    check,
-    desired_entry,
-    expected_reply,
-    found_in,
-    plan_of,
-)
+from .plan import OF_THE_MOMENT, ProjectedTable, check, desired_entry, expected_reply, found_in, plan_of
 from .purge import deletions
 from .reconciler import CannotReconcile, Plan, Policy, diff_of
 

@@ -12,14 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable, Hashable, Iterable, Mapping
 
 from ..client import uapi
-from ..client.entry.diff import (
-    differences,
-    fill_groups,
-    forces_replacement,
-    merged_value,
-    patch,
-    unsupported_on_create,
-)
+from ..client.entry.diff import differences, fill_groups, forces_replacement, merged_value, patch, unsupported_on_create
 from ..client.entry.document import as_declaration
 from ..client.entry.entry import (
     DEFAULT_TIMEOUT,

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ....module_utils.client.host.sysctl import flat
-from ..components import definitions, empty, folded, quantity, section, table
+from ..components import Document, definitions, empty, folded, quantity, section, table
 from ..display_names import COUNTERS_MEAN, SWITCHES
 from ..formatting import UNKNOWN, seconds, whole
 from ..html import Content, Markup, element, joined
-
-Document = Mapping[str, Any]
 
 _TIMEOUT = "timeouts."
 

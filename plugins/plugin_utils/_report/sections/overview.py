@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .. import svg
-from ..components import LISTED, URGENT, badge, empty, host_link, listing, quantity, section, table
+from ..components import LISTED, URGENT, Document, badge, empty, host_link, listing, quantity, section, table
 from ..formatting import UNKNOWN, percent, plural, short, whole
 from ..html import Content, Markup, element, joined
 from ..thresholds import OF_HOSTS, shown
-
-Document = Mapping[str, Any]
 
 
 def overview(document: Document) -> Markup:

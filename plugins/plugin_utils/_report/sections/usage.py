@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import svg
-from ..components import LISTED, URGENT, empty, host_link, listing, quantity, section, share_cell, table
+from ..components import LISTED, URGENT, Document, empty, host_link, listing, quantity, section, share_cell, table
 from ..formatting import UNKNOWN, percent, span, whole
 from ..html import Content, Markup, element, joined
 from ..severity import FILLING, NEARLY_FULL
 
 #: Minimum number of hosts for a histogram instead of bars.
 HISTOGRAM = 10
-
-Document = Mapping[str, Any]
 
 
 def fill(document: Document) -> Markup | None:

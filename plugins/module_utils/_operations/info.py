@@ -37,12 +37,8 @@ TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
 _ABSENT_IS_ZERO = ("zone", "mark", "labels")
 #: Keys of the address translation, which are derived from other keys.
 _TRANSLATED = tuple(f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
-#: Keys that no document contains. They are not sort keys.
-_UNSEEN = (
-    *("mark_mask", "status_mask", "labels_mask"),
-    *(f"{key}_{bound}" for key in _TRANSLATED for bound in ("min", "max")),
-)
-
+#: The ends of keys that no document contains. They are not sort keys.
+_UNSEEN = ("_mask", "_min", "_max")
 
 #: The recording (`accounting` or `timestamps`) that a sort key needs, by the first part of the key.
 _NEEDS = {"bytes": "accounting", "packets": "accounting", "counters": "accounting", "timestamps": "timestamps"}
@@ -60,7 +56,7 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
         _nat, end, what = name.split(".")
         return lambda entry: getattr(translations(entry).get(end), what, None)
     key = f"{resource.prefix}.protocol" if name == "protocol" else name
-    if key != "family" and (key in _UNSEEN or all(row.key != key for row in resource.rows)):
+    if key != "family" and (key.endswith(_UNSEEN) or all(row.key != key for row in resource.rows)):
         more = ", mark, bytes or packets" if resource.rows is ENTRIES.rows else " or helper"
         raise InvalidValue(
             "sort_by",

@@ -176,11 +176,6 @@ class Listener:
             self._came.clear()
             return math.inf
 
-    def catch_up(self) -> None:
-        """Read up to `COUNTED` waiting events, if this listener reads events."""
-        if self.reads:
-            self.skip(COUNTED)
-
     def _read(self, subscription: Subscription, most: int) -> int:
         number = 0
         while number < most and subscription.wait(0):
@@ -227,7 +222,8 @@ class Waiting:
 
     def look(self) -> Sight:
         """Read the table. An interrupted dump or a lost answer is retried, up to `ATTEMPTS` reads."""
-        self._listener.catch_up()
+        if self._listener.reads:
+            self._listener.skip(COUNTED)
         for attempt in range(1, ATTEMPTS + 1):
             needed = self._goal.witnesses
             sample = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)

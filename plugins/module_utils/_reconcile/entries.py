@@ -12,7 +12,7 @@ applied again by `EntryReconciler`, which handles each of these cases.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Hashable, Iterable, Iterator, NamedTuple, Sequence
 
 from .._operations.flush import DeletionProgress
 from ..client.codec.attributes import Change
@@ -21,7 +21,8 @@ from ..client.entry.document import to_document
 from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.entry.nested import Document
-from ..client.entry.tuple import tuple_of
+from ..client.entry.tuple import tuple_key
+from ..client.entry.zone import zone_of
 from ..client.errors import (
     ConntrackError,
     InvalidValue,
@@ -155,7 +156,7 @@ def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
         outcomes[place] = Outcome(None, "unchanged", (), error)
 
 
-def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
+def masters_first(declared: Sequence[Entry]) -> list[int]:
     """Return the positions of the entries in an order in which each entry follows its master."""
     if not any("master.source" in entry for entry in declared):
         return list(range(len(declared)))
@@ -172,10 +173,9 @@ def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
     return list(order)
 
 
-def _end(entry: Mapping[str, Any], direction: str) -> Any:
+def _end(entry: Entry, direction: str) -> Hashable:
     """Return a key for the original tuple of an entry, or of its master, which is in the same zone."""
-    zone = entry.get("zone") or entry.get("original.zone") or 0
-    return entry["family"], zone, frozenset(tuple_of(entry, direction).items())
+    return zone_of(entry, "original"), tuple_key(entry, direction)
 
 
 # Its application

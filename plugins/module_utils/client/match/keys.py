@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from functools import partial
 from typing import Any, Callable, Collection, Mapping, Tuple, cast
 
 from .. import uapi
@@ -254,13 +255,10 @@ def _address_range(raw: Any, key: str) -> AddressRange:
     return low, (number | host).to_bytes(len(low), "big")
 
 
-def _address_parser(name: str) -> Parser:
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        if name not in _UNSPECIFIED:
-            _check_specified(raw, key)
-        return InRanges(_ADDRESSES[name], tuple(parse_addresses(raw, key)))
-
-    return parser
+def _address(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    if name not in _UNSPECIFIED:
+        _check_specified(raw, key)
+    return InRanges(_ADDRESSES[name], tuple(parse_addresses(raw, key)))
 
 
 def _check_specified(raw: Any, key: str) -> None:
@@ -300,17 +298,13 @@ def _port(raw: Any, key: str) -> list[types.Range]:
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _port_parser(name: str) -> Parser:
-    return lambda raw, key, labels: InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
+def _ports(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    return InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
 
 
-def _number_parser(name: str) -> Parser:
+def _number(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
     where, highest = _NUMBERS[name]
-
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        return InRanges((where,), tuple(parse_integer_range(item, key, 0, highest) for item in as_list(raw)))
-
-    return parser
+    return InRanges((where,), tuple(parse_integer_range(item, key, 0, highest) for item in as_list(raw)))
 
 
 # What an entry is
@@ -353,18 +347,14 @@ def _zone(raw: Any, key: str, labels: LabelMap) -> Term:
     return And((wanted, MaskEquals("original.zone", _ZERO), MaskEquals("reply.zone", _ZERO)))
 
 
-def _zone_parser(name: str) -> Parser:
+def _zone_of(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    """The zone of one direction is its own, or that of both, or 0."""
     own, both = _ZONES[name]
-
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        """The zone of one direction is its own, or that of both, or 0."""
-        wanted = _zone_set(raw, key)
-        terms: list[Term] = [InRanges((own, both), points(wanted - {0}))]
-        if 0 in wanted:
-            terms.append(And((MaskEquals(own, _ZERO), MaskEquals(both, _ZERO))))
-        return Or(tuple(terms))
-
-    return parser
+    wanted = _zone_set(raw, key)
+    terms: list[Term] = [InRanges((own, both), points(wanted - {0}))]
+    if 0 in wanted:
+        terms.append(And((MaskEquals(own, _ZERO), MaskEquals(both, _ZERO))))
+    return Or(tuple(terms))
 
 
 def _helper(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -532,22 +522,18 @@ _MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
 }
 
 
-def _bound_parser(name: str) -> Parser:
+def _bound(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
     what, side = name.split("_")
     measure = _MEASURES[what]
+    bound = parse_integer(raw, key, 0, (1 << 64) - 1)
 
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        bound = parse_integer(raw, key, 0, (1 << 64) - 1)
+    def matches(entry: Entry) -> bool:
+        value = measure(entry, key)
+        if value is None:
+            return False
+        return value < bound if side == "below" else value > bound
 
-        def matches(entry: Entry) -> bool:
-            value = measure(entry, key)
-            if value is None:
-                return False
-            return value < bound if side == "below" else value > bound
-
-        return Predicate(matches)
-
-    return parser
+    return Predicate(matches)
 
 
 _NEEDS: dict[str, str] = {
@@ -559,10 +545,10 @@ _PARSERS: dict[str, Parser] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,
-    **{name: _zone_parser(name) for name in _ZONES},
-    **{name: _port_parser(name) for name in _PORTS},
-    **{name: _address_parser(name) for name in _ADDRESSES},
-    **{name: _number_parser(name) for name in _NUMBERS},
+    **{name: partial(_zone_of, name) for name in _ZONES},
+    **{name: partial(_ports, name) for name in _PORTS},
+    **{name: partial(_address, name) for name in _ADDRESSES},
+    **{name: partial(_number, name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
     "status": _status,
@@ -573,5 +559,5 @@ _PARSERS: dict[str, Parser] = {
     "nat": _nat,
     "expected": _expected,
     "master": _master,
-    **{name: _bound_parser(name) for name in _BOUNDS},
+    **{name: partial(_bound, name) for name in _BOUNDS},
 }

@@ -127,21 +127,13 @@ def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
     return 0 <= actual - declared < page
 
 
-def is_mounted(directory: str = DIRECTORY) -> bool:
-    """Whether /proc/sys exists."""
-    return os.path.isdir(_root(directory))
-
-
 def check_mounted(directory: str = DIRECTORY) -> None:
     """Raise `CannotSet` if no setting can be read because /proc is not mounted."""
-    if not is_mounted(directory):
+    root = os.path.dirname(os.path.dirname(directory))
+    if not os.path.isdir(root):
         raise CannotSet(
-            f"{_root(directory)} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
+            f"{root} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
         )
-
-
-def _root(directory: str) -> str:
-    return os.path.dirname(os.path.dirname(directory))
 
 
 def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> None:

@@ -279,12 +279,8 @@ def _check_specified(raw: Any, key: str) -> None:
 # Ports and other numbers
 
 
-def parse_ports(raw: Any, key: str) -> list[types.Range]:
-    """Parse port numbers, `a-b` ranges, service names, or a list of these to inclusive ranges."""
-    return [port for item in as_list(raw) for port in _port(item, key)]
-
-
 def _port(raw: Any, key: str) -> list[types.Range]:
+    """Parse a port number, an `a-b` range or a service name to inclusive ranges."""
     if isinstance(raw, str) and any(letter.isalpha() for letter in raw):
         found = set()
         for protocol in ("tcp", "udp", "sctp", "dccp"):
@@ -299,7 +295,7 @@ def _port(raw: Any, key: str) -> list[types.Range]:
 
 
 def _ports(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
-    return InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
+    return InRanges(_PORTS[name], tuple(port for item in as_list(raw) for port in _port(item, key)))
 
 
 def _number(name: str, raw: Any, key: str, labels: LabelMap) -> Term:

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .host import namespace
 from .netlink.message import ErrorReply, Message, RequestBatch, RequestRejected, parse
-from .netlink.socket import NetlinkSocket
+from .netlink.socket import Closing, NetlinkSocket
 
 if TYPE_CHECKING:
     from .bulk.columns import ColumnTransform
@@ -123,7 +123,7 @@ def parse_answer(
         ) from error
 
 
-class Table:
+class Table(Closing):
     """The table of the network namespace in which the object is created. Close it after use.
 
     Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without ctnetlink. Operations on many
@@ -136,12 +136,6 @@ class Table:
         self._socket = connect()
         #: The sockets of dumps in progress.
         self._readers: list[NetlinkSocket] = []
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the table. Unfinished iterators then raise `ConntrackError`."""

@@ -283,9 +283,11 @@ class Waiting:
             count = needed - len(there)
             asked, unasked = unasked[:count], unasked[count:]
             for witness, found in zip(asked, self._table.find_by_tuples(witness.entry for witness in asked)):
-                # An entry that has the tuple of the witness as its reply tuple is another one
-                is_it = not isinstance(found, KernelError) and identity(found) == identity(witness.entry)
-                if is_it and self._match(found):
+                if (
+                    not isinstance(found, KernelError)
+                    and identity(found) == identity(witness.entry)  # and not an entry with this tuple as its reply
+                    and self._match(found)
+                ):
                     there.append(_witness(found, asked_at))
                 elif not heard and witness.deadline > asked_at and not self._listener.listen(asked_at):
                     self._listener.complete = False  # it ended before its deadline, without an event

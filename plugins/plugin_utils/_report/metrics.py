@@ -22,18 +22,8 @@ Figures = dict[str, Any]
 
 COUNTERS = tuple(COUNTERS_MEAN)
 SETTINGS = (
-    "max",
-    "buckets",
-    "expect_max",
-    "accounting",
-    "timestamps",
-    "events",
-    "checksum",
-    "log_invalid",
-    "tcp_loose",
-    "tcp_be_liberal",
-    "tcp_max_retrans",
-    "tcp_ignore_invalid_rst",
+    *("max", "buckets", "expect_max", "accounting", "timestamps", "events", "checksum", "log_invalid"),
+    *("tcp_loose", "tcp_be_liberal", "tcp_max_retrans", "tcp_ignore_invalid_rst"),
 )
 #: Maps that count each entry under exactly one key.
 PARTITIONS = ("by_family", "by_protocol", "by_zone", "by_mark")

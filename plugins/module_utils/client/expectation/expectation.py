@@ -175,25 +175,9 @@ def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
 
 #: The keys of a match that apply to expectations.
 MATCH_KEYS = (
-    "family",
-    "protocol",
-    "zone",
-    "helper",
-    "source",
-    "destination",
-    "address",
-    "source_port",
-    "destination_port",
-    "port",
-    "icmp_type",
-    "icmp_code",
-    "icmp_id",
-    "source_key",
-    "destination_key",
-    "timeout_below",
-    "timeout_above",
-    "master",
-    "except",
+    *("family", "protocol", "zone", "helper", "source", "destination", "address"),
+    *("source_port", "destination_port", "port", "icmp_type", "icmp_code", "icmp_id", "source_key", "destination_key"),
+    *("timeout_below", "timeout_above", "master", "except"),
 )
 
 

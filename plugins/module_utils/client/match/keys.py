@@ -106,37 +106,12 @@ _PROTOCOLS_WITH: dict[str, frozenset[int]] = {
 _BOUNDS = tuple(f"{what}_{side}" for what in ("timeout", "bytes", "packets", "age") for side in ("below", "above"))
 
 #: The keys of a master, about its original tuple.
-MASTER_KEYS: tuple[str, ...] = (
-    "protocol",
-    "source",
-    "destination",
-    "address",
-    "source_port",
-    "destination_port",
-    "port",
-    *_NUMBERS,
-)
+MASTER_KEYS = ("protocol", "source", "destination", "address", "source_port", "destination_port", "port", *_NUMBERS)
 
 KEYS: tuple[str, ...] = (
-    "family",
-    "protocol",
-    "zone",
-    *_ZONES,
-    "helper",
-    *_ADDRESSES,
-    *_PORTS,
-    *_NUMBERS,
-    "mark",
-    "state",
-    "nat",
-    "status",
-    "status_not",
-    "labels",
-    "labels_not",
-    *_BOUNDS,
-    "expected",
-    "master",
-    "except",
+    *("family", "protocol", "zone", *_ZONES, "helper", *_ADDRESSES, *_PORTS, *_NUMBERS),
+    *("mark", "state", "nat", "status", "status_not", "labels", "labels_not", *_BOUNDS),
+    *("expected", "master", "except"),
 )
 
 

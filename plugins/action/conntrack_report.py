@@ -17,12 +17,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.netops.conntrack.plugins.module_utils._atomic_file import Place, Replacement
 from ansible_collections.netops.conntrack.plugins.module_utils.client import input_file
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nested import no_such_key
-from ansible_collections.netops.conntrack.plugins.plugin_utils._report import (
-    formatting,
-    junit,
-    page,
-    thresholds,
-)
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import formatting, junit, page, thresholds
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 
 OPTIONS: dict[str, dict[str, Any]] = {

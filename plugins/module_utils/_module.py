@@ -77,7 +77,7 @@ def _enter_namespace(module: AnsibleModule) -> None:
     enter_asked(name, "run as root (become: true)")
 
 
-def check_not_negative(module: AnsibleModule, *options: str) -> None:
+def check_numbers(module: AnsibleModule, *options: str) -> None:
     """Raise `InvalidValue` for an option that is null, negative, or larger than any table."""
     for option in options:
         value = module.params[option]

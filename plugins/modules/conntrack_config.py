@@ -264,19 +264,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import config_of, outline
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.config import Context, reconcile
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
 
-    check_not_negative(module, "report_limit")
+    check_numbers(module, "report_limit")
     labels = labels_of(module)
     declaration = config_of(module, labels)
     removes = bool(declaration.absent) or declaration.scope is not None

@@ -117,19 +117,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 #: The result where nothing was done.
 NOTHING = {
-    "matched": 0,
-    "zeroed": 0,
-    "gone": 0,
-    "uncounted": 0,
+    **dict.fromkeys(("matched", "zeroed", "gone", "uncounted"), 0),
     "total": {"original": {"packets": 0, "bytes": 0}, "reply": {"packets": 0, "bytes": 0}},
     "entries": [],
 }
@@ -144,7 +136,7 @@ def reset(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "report_limit")
+    check_numbers(module, "report_limit")
     labels = labels_of(module)
     match = match_of(module, labels)
     check_accounting()

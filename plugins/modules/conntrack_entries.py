@@ -199,7 +199,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import (
     NETNS,
     PRESENT,
     REPORT_LIMIT,
-    check_not_negative,
+    check_numbers,
     run,
 )
 
@@ -217,7 +217,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "timeout_min", "report_limit")
+    check_numbers(module, "timeout_min", "report_limit")
     labels = labels_of(module)
     scope = scope_of(module, labels)
     if params["src"] is not None:

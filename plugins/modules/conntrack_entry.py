@@ -191,7 +191,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.entry import ENTRY, declared_entry
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "timeout_min")
+    check_numbers(module, "timeout_min")
     labels = labels_of(module)
     declared = from_document(declared_entry(params), labels, params["state"] == "absent")
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])

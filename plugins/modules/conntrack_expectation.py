@@ -174,7 +174,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.expectat
     EXPECTATION,
     declared_expectation,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "timeout_min")
+    check_numbers(module, "timeout_min")
     declared = from_document(declared_expectation(params))
     policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
     with Table() as table:
@@ -195,10 +195,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={**EXPECTATION, **PRESENT, **NETNS},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**EXPECTATION, **PRESENT, **NETNS}, supports_check_mode=True)
     nothing_done = {"operation": "unchanged", "before": {}, "expectation": {}, "changes": [], "evicted": []}
     run(module, declare, nothing_done)
 

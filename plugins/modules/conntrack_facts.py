@@ -196,7 +196,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     ruleset_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "top")
+    check_numbers(module, "top")
     subsets = chosen(params["gather_subset"])
     ruleset = ruleset_of(module, "stale" in subsets, "gather_subset: stale")
     match = match_of(module, labels_of(module))

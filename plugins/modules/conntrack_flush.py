@@ -183,12 +183,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
@@ -198,7 +193,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "limit", "report_limit")
+    check_numbers(module, "limit", "report_limit")
     labels = labels_of(module)
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match)

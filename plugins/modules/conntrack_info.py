@@ -275,20 +275,16 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     ruleset_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_not_negative, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import (
-        TABLES,
-        check_order,
-        collect,
-    )
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, check_order, collect
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "limit")
+    check_numbers(module, "limit")
     labels = labels_of(module)
     resource = resource_of(params["table"])
     match = match_of(module, labels, resource.parse_match)

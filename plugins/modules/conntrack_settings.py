@@ -246,14 +246,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **SETTINGS,
-            **PERSISTENCE,
-            **NETNS,
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**SETTINGS, **PERSISTENCE, **NETNS}, supports_check_mode=True)
     run(module, declare, {"before": {}, "settings": {}, "changes": []})
 
 

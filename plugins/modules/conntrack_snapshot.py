@@ -241,12 +241,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.purge import SCOPE, scope_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 if TYPE_CHECKING:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -270,7 +265,7 @@ def save_or_restore(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "report_limit")
+    check_numbers(module, "report_limit")
     labels = labels_of(module)
     match = match_of(module, labels)
     scope = scope_of(module, labels)

@@ -174,10 +174,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={**TIMEOUT_POLICY, **NETNS},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**TIMEOUT_POLICY, **NETNS}, supports_check_mode=True)
     run(module, declare, {"operation": "unchanged", "before": {}, "policy": {}, "changes": []})
 
 

@@ -238,20 +238,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import LIMIT, REQUIRED_MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.update import SET
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 #: The result where nothing was done.
 NOTHING = {
-    "matched": 0,
-    "updated": 0,
-    "unchanged": 0,
-    "gone": 0,
-    "refused": 0,
+    **dict.fromkeys(("matched", "updated", "unchanged", "gone", "refused"), 0),
     "failed_entries": [],
     "changes": [],
 }
@@ -262,7 +253,7 @@ def change(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
-    check_not_negative(module, "limit", "report_limit", "timeout_min")
+    check_numbers(module, "limit", "report_limit", "timeout_min")
     labels = labels_of(module)
     match = match_of(module, labels)
     wanted = parse_wanted(params["set"], params["timeout_min"], labels)

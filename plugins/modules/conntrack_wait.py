@@ -161,19 +161,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import REQUIRED_MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.wait import WAIT, goal_of, seconds_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    REPORT_LIMIT,
-    check_not_negative,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
 
 
 def look_until(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import wait
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
-    check_not_negative(module, "report_limit")
+    check_numbers(module, "report_limit")
     goal, seconds = goal_of(module), seconds_of(module)
     labels = labels_of(module)
     match = match_of(module, labels)
@@ -185,8 +180,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **REQUIRED_MATCH,
-            "all": {"type": "bool", "default": False},
             **WAIT,
+            "all": {"type": "bool", "default": False},
             **REPORT_LIMIT,
             **LABEL_MAP,
             **NETNS,
@@ -195,12 +190,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     nothing_done = {
-        "elapsed": 0,
-        "initial": 0,
-        "remaining": 0,
-        "ended": 0,
-        "reached": False,
-        "timed_out": False,
+        **dict.fromkeys(("elapsed", "initial", "remaining", "ended"), 0),
+        **dict.fromkeys(("reached", "timed_out"), False),
         "entries": [],
     }
     run(module, look_until, nothing_done, reads_only=True)

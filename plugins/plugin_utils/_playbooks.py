@@ -63,6 +63,8 @@ RAW, TEXT, PATH, FLAG, INTEGER, NUMBER, DICTIONARY, LIST = (
 )
 BATCHES = Variable("batches", [1, "25%", "100%"])
 MATCH = {"match": RAW, "except": RAW}
+#: The verdicts of flows that can be removed.
+STALE = ("nat_changed", "refused", "untracked")
 
 PLAYBOOKS = {
     "apply": Playbook(
@@ -80,6 +82,19 @@ PLAYBOOKS = {
             "batches": BATCHES,
         },
         one_of=(("match", "all"),),
+    ),
+    "refresh": Playbook(
+        {
+            **MATCH,
+            "verdicts": Variable("verdicts", [*STALE]),
+            "remove_stale": Variable("flag", False),
+            "limit": INTEGER,
+            "max_share": Variable("number", 50),
+            "max_share_floor": Variable("integer", 100),
+            "top": INTEGER,
+            "keep_ssh": FLAG,
+            "batches": BATCHES,
+        },
     ),
     "drain": Playbook(
         {
@@ -122,6 +137,7 @@ PLAYBOOKS = {
             "vpn_translated": Variable("text", "203.0.113.10"),
             "stale_flow": RAW,
             "stale_flow_successor": TEXT,
+            "remove_stale": Variable("flag", False),
             "report": TEXT,
         },
         hosts={"target_hosts": "all"},
@@ -260,6 +276,13 @@ def _batches(value: Any) -> Any:
     return value
 
 
+def _verdicts(value: Any) -> list[str]:
+    verdicts: list[str] = check_type_list(value)
+    if not verdicts or not set(verdicts) <= set(STALE):
+        raise ValueError
+    return verdicts
+
+
 KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "raw": (lambda value: value, ""),
     "text": (check_type_str, "text"),
@@ -269,5 +292,6 @@ KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "number": (check_type_float, "a number"),
     "dictionary": (check_type_dict, "a dictionary"),
     "list": (check_type_list, "a list"),
+    "verdicts": (_verdicts, f"one or more of {', '.join(STALE)}"),
     "batches": (_batches, 'numbers of hosts or percentages, such as [1, "25%", "100%"]'),
 }

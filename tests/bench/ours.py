@@ -98,6 +98,20 @@ def info(limit: str) -> Work:
     return work
 
 
+def judge() -> Work:
+    """What conntrack_facts does to judge every entry by the current rules; none of them is stale."""
+    stale, match = _of("_operations.stale"), _of("client.match.match")
+    table = _table()
+    judging = stale.StaleFilter(table, ("nat_changed", "refused", "untracked"))
+
+    def work() -> int:
+        assert not list(judging.scan(match.EVERYTHING))
+        unchanged: int = judging.verdicts["unchanged"]
+        return unchanged
+
+    return work
+
+
 def wait() -> Work:
     """What conntrack_wait does when it looks, and everything matches."""
     module, match, labels = _of("_operations.wait"), _of("client.match.match"), _of("client.entry.labels")

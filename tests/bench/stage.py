@@ -22,6 +22,7 @@ from .sizes import Sizes
 CONNTRACK = "conntrack"
 PYROUTE2 = "pyroute2"
 BARE = "bare receive loop"
+REPLAY = "bare replay"
 #: conntrack -D says so where nothing was there to be removed
 NOTHING_REMOVED = 1
 

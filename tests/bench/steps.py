@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +15,10 @@ from dataclasses import replace
 from tests.lab import Namespace
 
 from . import mix, payload, tasks
+from .bare_replay import CLIENTS, SERVERS
 from .process import Sample
 from .rows import Curve, Limit, Results, Row, Side
-from .stage import BARE, CONNTRACK, OURS, PYROUTE2, Stage
+from .stage import BARE, CONNTRACK, OURS, PYROUTE2, REPLAY, Stage
 
 #: What works that go over the whole table may take beyond the bare interpreter, in MB.
 MEMORY = 64.0
@@ -155,6 +157,38 @@ def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
     work = f"conntrack_wait, one look at {entries:,} entries that match"
     results.add(Row("wait", work, sides, entries=entries))
     results.add(_memory(stage, "wait: memory", work, sides[0]))
+
+
+def judge(stage: Stage, results: Results) -> None:
+    """Judging every entry by the current rules, of which none makes an entry stale."""
+    entries = stage.sizes.table
+    with stage.table(entries) as namespace:
+        _link_both_sides(namespace)
+        stage.say(f"judging {entries:,} entries by the current rules")
+        sides = stage.compete(
+            {
+                OURS: lambda: stage.ours(namespace, "judge", done=entries),
+                REPLAY: lambda: stage.work(namespace, "bare_replay", "replay", entries, done=entries),
+            }
+        )
+        work = f"judge {entries:,} entries by the current rules, addresses and routes"
+        results.add(Row("judge", work, sides, [Limit(1.5, REPLAY)], entries=entries))
+        results.add(_memory(stage, "judge: memory", work, sides[0]))
+
+
+def _link_both_sides(namespace: Namespace) -> None:
+    """Make a router of a namespace, with a link to the clients and one to the servers of the mix."""
+    namespace.sysctl("net.ipv4.ip_forward", 1)
+    namespace.sysctl("net.ipv6.conf.all.forwarding", 1)
+    namespace.firewall.track()
+    with namespace.rtnetlink() as rtnetlink:
+        for name, networks in (("lan", CLIENTS), ("wan", SERVERS)):
+            rtnetlink.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}-peer"})
+            for each in (f"{name}-peer", name):
+                rtnetlink.link("set", index=rtnetlink.link_lookup(ifname=each)[0], state="up")
+            for network in networks:
+                family = socket.AF_INET6 if ":" in network else socket.AF_INET
+                rtnetlink.route("add", dst=network, oif=rtnetlink.link_lookup(ifname=name)[0], family=family)
 
 
 def _memory(stage: Stage, name: str, work: str, side: Side, at_most: float = MEMORY) -> Row:
@@ -363,6 +397,7 @@ def _scale(stage: Stage, entries: int) -> Iterator[tuple[str, float]]:
 STEPS: dict[str, Callable[[Stage, Results], None]] = {
     "read": read,
     "flush": flush,
+    "judge": judge,
     "create": create,
     "snapshot": snapshot,
     "single": single,

@@ -18,11 +18,17 @@ from .steady import Steady
 VPN_PORT = 51820
 VPN_TRANSLATED_PORT = 40000
 VPN_MARK = 0x51
+#: Comments of the rules that change.
+NAT_RULE, FILTER_RULE = "second address", "no TCP of client2"
 
 SCENE = """
   client1 ──┐
          gateway ── server      The gateway translates both clients' addresses to {0}.
   client2 ──┘
+"""
+CHANGE = """\
+The rules change, while all connections go on: addresses of IPv4 are translated to {0},
+and client2 may no longer open TCP connections to the server.
 """
 
 Key = tuple[Any, ...]
@@ -39,6 +45,7 @@ class Story:
         for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
             # Nothing expires while the story is told.
             scene.gateway.sysctl(f"nf_conntrack_{protocol}_timeout", 120)
+        scene.gateway.firewall.accept("forward", "established")  # as most firewalls do
         scene.server.mirror(VPN_PORT)
 
     def __enter__(self) -> Story:
@@ -50,13 +57,13 @@ class Story:
     def tell(self) -> None:
         """Let all of it happen."""
         print(SCENE.format(self.old))
-        self.bystanders = self._talk_of_all_kinds()
+        self.flows = self._talk_of_all_kinds()
         self.steady = Steady(self.scene.client1.udp(self.scene.SERVER, self.scene.PORT))
         self._flows.callback(self.steady.stop)
         self.steady.go_on()
 
-        print(f"The rule changes to {self.new}, while all connections go on.\n", flush=True)
-        self.scene.translate_to(1)
+        print(CHANGE.format(self.new), flush=True)
+        self._change_rules()
         self.newcomer = self._keep(self.scene.client2.udp(self.scene.SERVER, self.scene.PORT)).seen_as()
         self.steady.go_on()
         self.under_way = self.steady.addresses()
@@ -86,6 +93,7 @@ class Story:
         yield from self._declaration()
         yield from self._staleness()
         yield from self._flush()
+        yield from self._refresh()
         yield from self._rest()
 
     def _facts(self) -> Iterator[tuple[str, bool]]:
@@ -129,27 +137,72 @@ class Story:
         # An answer that is on its way while its entry is flushed finds no way back.
         yield f"Of its {len(self.steady.seen)} packets {self.steady.lost} were lost.", self.steady.lost <= 1
 
-    def _rest(self) -> Iterator[tuple[str, bool]]:
-        rest = self.before.keys() - {_key_of(self.steady.flow)}
+    def _refresh(self) -> Iterator[tuple[str, bool]]:
+        refreshed = self.report["refreshed"]
+        if "msg" in refreshed:  # for example without /dev/net/tun
+            yield f"Nothing was removed without a match, because {refreshed['msg']}.", True
+            return
+        found = {_end_of(entry): (entry["verdict"], entry["rule"]["comment"]) for entry in refreshed["entries"]}
+        decided = Counter(found.values())
+        named = ", ".join(f"{number} {verdict} by {rule!r}" for (verdict, rule), number in sorted(decided.items()))
         yield (
-            f"The {len(rest)} other entries stayed as they were, and their connections still answer.",
-            all(self.before[key] == self.after.get(key) for key in rest)
-            and all(flow.seen_as() == seen_as for flow, seen_as in self.bystanders),
+            f"Without a match, the second flush found {len(found)} flows: {named}.",
+            found == self._stale() and refreshed["flushed"] == len(found),
+        )
+        changed, refused = self.flows["udp2"][0], self.flows["tcp2"][0]
+        yield (
+            f"Of these, UDP of client2 now leaves by {self.new}, and TCP of client2 is not answered any more.",
+            changed.seen_as().address == self.new and not _is_answered(refused),
         )
 
-    def _talk_of_all_kinds(self) -> list[tuple[Flow, Endpoint]]:
+    def _stale(self) -> dict[Key, tuple[str, str]]:
+        """The flows that the change of rules affects, with verdict and comment of the rule, but for the steady one."""
+        stale = {
+            _end_of(entry): ("nat_changed", NAT_RULE)
+            for key, entry in self.before.items()
+            if entry["reply"]["destination"] == self.old and key != _key_of(self.steady.flow)
+        }
+        blocked = self.flows["tcp2"][0].local
+        stale["tcp", blocked.address, blocked.port] = ("refused", FILTER_RULE)
+        return stale
+
+    def _rest(self) -> Iterator[tuple[str, bool]]:
+        removed = self.report["refreshed"].get("entries", [])
+        gone = {_end_of(entry) for entry in removed} | {_end_of(self.before[_key_of(self.steady.flow)])}
+        rest = {key: entry for key, entry in self.before.items() if _end_of(entry) not in gone}
+        yield (
+            f"The {len(rest)} other entries stayed as they were, and their connections still answer.",
+            all(self.after.get(key) == entry for key, entry in rest.items())
+            and all(
+                flow.seen_as() == seen_as
+                for flow, seen_as in self.flows.values()
+                if not any(flow.local == end[1:] for end in gone)
+            ),
+        )
+
+    def _change_rules(self) -> None:
+        firewall = self.scene.gateway.firewall
+        firewall.clear("snat")
+        firewall.snat(self.new, out_interface="server", comment=NAT_RULE)
+        if has_ipv6():
+            firewall.snat(self.scene.OUTSIDE_IPV6[0], out_interface="server")
+        firewall.drop(
+            "forward", comment=FILTER_RULE, source=self.scene.CLIENTS[1], protocol="tcp", port=self.scene.PORT
+        )
+
+    def _talk_of_all_kinds(self) -> dict[str, tuple[Flow, Endpoint]]:
         """Connections of both clients, each with what the server saw as its source."""
         scene = self.scene
-        flows = [
-            scene.client1.tcp(scene.SERVER, scene.PORT),
-            scene.client2.tcp(scene.SERVER, scene.PORT),
-            scene.client2.udp(scene.SERVER, scene.PORT),
-        ]
+        flows = {
+            "tcp1": scene.client1.tcp(scene.SERVER, scene.PORT),
+            "tcp2": scene.client2.tcp(scene.SERVER, scene.PORT),
+            "udp2": scene.client2.udp(scene.SERVER, scene.PORT),
+        }
         scene.client1.ping(scene.SERVER)
         if has_ipv6():
-            flows.append(scene.client1.tcp(scene.SERVER_IPV6, scene.PORT))
+            flows["tcp1 of IPv6"] = scene.client1.tcp(scene.SERVER_IPV6, scene.PORT)
             scene.client2.ping(scene.SERVER_IPV6)
-        return [(self._keep(flow), flow.seen_as()) for flow in flows]
+        return {name: (self._keep(flow), flow.seen_as()) for name, flow in flows.items()}
 
     def _keep(self, flow: Flow) -> Flow:
         return self._flows.enter_context(flow)
@@ -178,6 +231,7 @@ class Story:
                 "destination_port": flow.remote.port,
             },
             "conntrack_stale_flow_successor": self.new,
+            "conntrack_remove_stale": True,
         }
 
 
@@ -194,3 +248,17 @@ def _key_of(flow: Flow) -> Key:
         destination=flow.remote.address,
         destination_port=flow.remote.port,
     )
+
+
+def _end_of(entry: dict[str, Any]) -> Key:
+    """Protocol, source and source port of an entry, which are enough here."""
+    original = entry["original"]
+    return (entry["protocol"], original["source"], original.get("source_port", 0))
+
+
+def _is_answered(flow: Flow) -> bool:
+    try:
+        flow.seen_as(timeout=0.5)
+    except OSError:
+        return False
+    return True

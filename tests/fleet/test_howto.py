@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.fleet.pages import FOLDER, Page, Reader
-from tests.lab import Gateway, Lab, Namespace
+from tests.lab import Flow, Gateway, Lab, Namespace
 from tests.lab.handover import PORT, SERVER, Site
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
@@ -48,42 +48,92 @@ def test_every_page_is_followed() -> None:
 
 def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
     """The flows that were left behind take the new address and the new server with their next packets."""
-    gateway, client, outside = gateway_lab.gateway, gateway_lab.client1, gateway_lab.server
+    if not shutil.which("iptables-nft", path=SYSTEM_PATH):
+        pytest.skip("the iptables-nft program is absent")
+    gateway, clients, outside = gateway_lab.gateway, (gateway_lab.client1, gateway_lab.client2), gateway_lab.server
     gateway.firewall.clear("snat")
     rules = """
         table ip nat
         delete table ip nat
         table ip nat {{
+            map services {{
+                type inet_service : ipv4_addr
+                elements = {{ 514 : {server} }}
+            }}
             chain prerouting {{
                 type nat hook prerouting priority dstnat; policy accept;
-                ip daddr 203.0.113.1 udp dport 514 dnat to {server}
+                ip daddr 203.0.113.1 dnat to udp dport map @services
             }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat; policy accept;
-                ip saddr 10.0.0.0/8 snat to {address}
+                ip saddr 10.0.0.0/8 oifname "server" snat to {address} comment "to the internet"
             }}
         }}
     """
-    gateway.nft(rules.format(server="10.1.0.2", address=OLD))
+    before, after = rules.format(server="10.1.0.2", address=OLD), rules.format(server="10.1.0.2", address=NEW)
+    gateway.nft(before)
+    gateway.nft(
+        """
+        table inet filter {
+            chain forward {
+                type filter hook forward priority filter; policy accept;
+                ct state established,related accept
+            }
+        }
+        """
+    )
     outside.mirror(5060)
-    for server in (gateway_lab.client1, gateway_lab.client2):
+    for server in clients:
         server.mirror(514)
+        server.mirror(8125)
     with (
-        client.udp(gateway_lab.SERVER, 5060, source_port=5060) as trunk,
-        client.tcp(gateway_lab.SERVER, gateway_lab.PORT, source_port=40001) as connection,
+        clients[0].udp(gateway_lab.SERVER, 5060, source_port=5060) as trunk,
+        clients[0].tcp(gateway_lab.SERVER, gateway_lab.PORT, source_port=40001) as connection,
+        clients[0].udp(gateway_lab.SERVER, 5060, source_port=5061) as phone,
+        clients[1].udp(gateway_lab.SERVER, 5060, source_port=5060) as blocked,
         outside.udp(OLD, 514, source_port=40514) as log,
+        outside.udp(OLD, 8125, source_port=48125) as metrics,
     ):
         log.seen_as()
         assert [flow.seen_as().address for flow in (trunk, connection)] == [OLD, OLD]
-        gateway.nft(rules.format(server="10.2.0.2", address=NEW))
+        gateway.nft(after)
         assert trunk.seen_as().address == OLD, "that is what the page is about"
-        log.seen_as()
         with follow({"gw1": gateway}) as reader:
             reader.go_on(to="--reply-dst 203.0.113.2")
             assert trunk.seen_as().address == NEW
+            assert connection.seen_as().address == OLD, "TCP was left alone"
+            reader.go_on(to="8125")
+            with pytest.raises(ConnectionRefusedError):
+                metrics.seen_as()  # by the gateway itself, where nobody listens
+            reader.go_on(to="--orig-port-src 5061")
+            gateway.nft("flush chain ip nat postrouting")
+            phone.send()  # nobody knows the way back to an address that was not translated
+            gateway.nft(
+                f"add rule ip nat postrouting ip saddr 10.0.0.0/8 oifname server snat to {NEW} comment "
+                '"to the internet"'
+            )
+            blocked.seen_as()
+            reader.go_on(to="netops.conntrack.flush")
+            assert phone.seen_as().address == NEW
+            metrics.seen_as()
+            for flow in (connection, blocked):
+                with pytest.raises((TimeoutError, ConnectionError)):
+                    flow.seen_as(timeout=1)
+            follow_again(gateway, before, trunk, log)
+            gateway.nft(rules.format(server="10.2.0.2", address=NEW))
+            reader.go_on(to="--reply-src 10.2.0.2")
+            assert trunk.seen_as().address == NEW
             log.seen_as()
             reader.go_on()
-        assert connection.seen_as().address == OLD, "TCP was left alone"
+
+
+def follow_again(gateway: Namespace, rules: str, *flows: Flow) -> None:
+    """Let flows begin by these rules, and one more that no match of the page is about."""
+    gateway.nft(rules)
+    gateway.empty()
+    for flow in flows:
+        flow.seen_as()
+    gateway.conntrack("-I", *"-p tcp -s 10.1.0.2 -d 203.0.113.80 --sport 1 --dport 2 -t 60 --state ESTABLISHED".split())
 
 
 def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:

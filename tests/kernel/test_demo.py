@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -27,3 +29,20 @@ def test_forbidden_namespaces_are_told_in_one_sentence() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "user.max_user_namespaces" in done.stderr
+
+
+@pytest.mark.thorough
+def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
+    """It says why no flow is found without a match, and all the rest is shown."""
+    script = 'mount --bind /dev/null /dev/net/tun && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-m", "tests.demo"],
+        check=False,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Nothing was removed without a match, because stale flows cannot be found here: no TUN device" in done.stdout
+    assert "other entries stayed as they were" in done.stdout

@@ -438,3 +438,17 @@ def test_what_traffic_control_may_decide_is_uncertain(gateway: Host) -> None:
     from_lan = [flow for flow in STALE if flow["original"]["source"].startswith("10.1.")]
     assert verdicts["uncertain"] == len(from_lan)
     assert verdicts["nat_changed"] + verdicts["refused"] == len(STALE) - len(from_lan)
+
+
+def test_a_rule_without_an_effect_lets_the_kernel_track(lab: Lab) -> None:
+    """It is left out of the copy, which must track packets all the same."""
+    host = lab.host("host")
+    host.nft("add table inet t; add chain inet t c; add rule inet t c ct state new counter")
+    load(host, tcp("127.0.0.1", 4005, "127.0.0.1", 80))
+    assert run(host, "conntrack_info", stale=True)["verdicts"]["unchanged"] == 1
+
+
+def test_without_rules_nothing_is_tracked(lab: Lab) -> None:
+    host = lab.host("host")
+    load(host, tcp("127.0.0.1", 4005, "127.0.0.1", 80))
+    assert run(host, "conntrack_info", stale=True)["verdicts"]["untracked"] == 1

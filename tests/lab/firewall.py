@@ -76,17 +76,17 @@ class Firewall:
         """Track matching packets in a zone: those that arrive, or with chain="raw_output" those made here."""
         self.add(chain, match(**packet), set_ct(CT_ZONE, struct.pack("=H", zone)))
 
-    def drop(self, chain: str = "input", state: str | None = None, **packet: Any) -> None:
+    def drop(self, chain: str = "input", state: str | None = None, comment: str = "", **packet: Any) -> None:
         """Drop matching packets; state is one of conntrack's, such as invalid or new."""
-        self.add(chain, match(**packet), ct_state(state) if state else [], verdict(DROP))
+        self.add(chain, match(**packet), ct_state(state) if state else [], verdict(DROP), comment=comment)
 
     def accept(self, chain: str = "input", state: str | None = None, **packet: Any) -> None:
         """Accept matching packets; state is one of conntrack's, such as established."""
         self.add(chain, match(**packet), ct_state(state) if state else [], verdict(ACCEPT))
 
-    def snat(self, to: str, to_port: int | None = None, **packet: Any) -> None:
+    def snat(self, to: str, to_port: int | None = None, comment: str = "", **packet: Any) -> None:
         """Translate the source of new connections that leave to this address, and port."""
-        self.add("snat", match(family=to, **packet), nat(SNAT, to, to_port))
+        self.add("snat", match(family=to, **packet), nat(SNAT, to, to_port), comment=comment)
 
     def masquerade(self, **packet: Any) -> None:
         """Translate the source of new connections that leave to an address of the interface they take."""
@@ -96,14 +96,15 @@ class Firewall:
         """Translate the destination of new connections that arrive to this address, and port."""
         self.add("dnat", match(family=to, **packet), nat(DNAT, to, to_port))
 
-    def add(self, chain: str, *parts: list[Expression]) -> None:
+    def add(self, chain: str, *parts: list[Expression], comment: str = "") -> None:
         """Append a rule of these expressions to one of the CHAINS."""
         with self._entered(), contextlib.closing(NFTables(nfgen_family=NFPROTO_INET)) as nftables:
             if chain not in self._chains:
                 nftables.table("add", name=TABLE)
                 nftables.chain("add", table=TABLE, name=chain, **_hook(chain))
                 self._chains.add(chain)
-            nftables.rule("add", table=TABLE, chain=chain, expressions=parts)
+            more = {"userdata": {"value": comment}} if comment else {}
+            nftables.rule("add", table=TABLE, chain=chain, expressions=parts, **more)
 
     def clear(self, chain: str) -> None:
         """Remove the rules of one of the CHAINS, if it has any."""

@@ -198,9 +198,6 @@ def _settings(options: dict[str, Any], faults: ValidationErrors) -> dict[str, in
     return declared
 
 
-_NO_POLICY = dict.fromkeys(TIMEOUT_POLICY)
-
-
 def _policies(items: Any, faults: ValidationErrors) -> list[DeclaredPolicy]:
     from .._reconcile.desired_config import DeclaredPolicy
     from .._reconcile.timeout_policy import examined
@@ -210,7 +207,7 @@ def _policies(items: Any, faults: ValidationErrors) -> list[DeclaredPolicy]:
         key = f"timeout_policies[{place}]"
         options = _given(raw, TIMEOUT_POLICY, key, faults)
         if isinstance(raw, Mapping):
-            declared, problems = examined({**_NO_POLICY, **options})
+            declared, problems = examined(options)
             known = {fault.key for fault in faults.found}
             found_here = (problem.under(key) for problem in problems)
             faults.found += [fault for fault in found_here if fault.key not in known]

@@ -6,57 +6,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tuple import TUPLE, group
+from .tuple import DICTIONARY, NUMBER, TEXT, TEXTS, TUPLE, group
 
-_DIRECTED_TUPLE: dict[str, Any] = {**TUPLE, "zone": {"type": "int"}}
-_NAT_END: dict[str, Any] = {"address": {"type": "str"}, "port": {"type": "str"}}
-_TCP_PEER: dict[str, Any] = {
-    "window_scale": {"type": "int"},
-    "flags": {"type": "list", "elements": "str"},
-}
-_ADJUSTMENT: dict[str, Any] = {
-    "position": {"type": "int"},
-    "before": {"type": "int"},
-    "after": {"type": "int"},
-}
+_DIRECTED_TUPLE = {**TUPLE, "zone": NUMBER}
+_NAT_END = {"address": TEXT, "port": TEXT}
+_TCP_PEER = {"window_scale": NUMBER, "flags": TEXTS}
+_ADJUSTMENT = dict.fromkeys(("position", "before", "after"), NUMBER)
 
 #: The keys of an entry as options.
 ENTRY: dict[str, Any] = {
-    "family": {"type": "str", "choices": ["ipv4", "ipv6"]},
-    "protocol": {"type": "str", "required": True},
-    "zone": {"type": "int", "default": 0},
+    "family": {**TEXT, "choices": ["ipv4", "ipv6"]},
+    "protocol": {**TEXT, "required": True},
+    "zone": {**NUMBER, "default": 0},
     "original": group(_DIRECTED_TUPLE),
     "reply": group(_DIRECTED_TUPLE),
     "nat": group({"source": group(_NAT_END), "destination": group(_NAT_END)}),
-    "timeout": {"type": "int"},
-    "mark": {"type": "str"},
-    "labels": {"type": "list", "elements": "str"},
-    "status": {"type": "list", "elements": "str"},
-    "tcp": group({"state": {"type": "str"}, "original": group(_TCP_PEER), "reply": group(_TCP_PEER)}),
-    "sctp": group(
-        {
-            "state": {"type": "str"},
-            "original_vtag": {"type": "int"},
-            "reply_vtag": {"type": "int"},
-        }
-    ),
-    "dccp": group(
-        {
-            "state": {"type": "str"},
-            "role": {"type": "str"},
-            "handshake_sequence": {"type": "int"},
-        }
-    ),
-    "helper": {"type": "str"},
-    "master": group({**TUPLE, "protocol": {"type": "str"}}),
+    "timeout": NUMBER,
+    "mark": TEXT,
+    "labels": TEXTS,
+    "status": TEXTS,
+    "tcp": group({"state": TEXT, "original": group(_TCP_PEER), "reply": group(_TCP_PEER)}),
+    "sctp": group({"state": TEXT, "original_vtag": NUMBER, "reply_vtag": NUMBER}),
+    "dccp": group({"state": TEXT, "role": TEXT, "handshake_sequence": NUMBER}),
+    "helper": TEXT,
+    "master": group({**TUPLE, "protocol": TEXT}),
     "sequence_adjustment": group({"original": group(_ADJUSTMENT), "reply": group(_ADJUSTMENT)}),
-    "synproxy": group({"isn": {"type": "int"}, "its": {"type": "int"}, "tsoff": {"type": "int"}}),
-    "counters": {"type": "dict"},
-    "timestamps": {"type": "dict"},
-    "security_context": {"type": "str"},
-    "id": {"type": "int"},
-    "use": {"type": "int"},
-    "extra": {"type": "dict"},
+    "synproxy": group(dict.fromkeys(("isn", "its", "tsoff"), NUMBER)),
+    "counters": DICTIONARY,
+    "timestamps": DICTIONARY,
+    "security_context": TEXT,
+    "id": NUMBER,
+    "use": NUMBER,
+    "extra": DICTIONARY,
 }
 
 

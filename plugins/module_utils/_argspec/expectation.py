@@ -6,25 +6,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tuple import TUPLE, group
+from .tuple import DICTIONARY, NUMBER, TEXT, TEXTS, TUPLE, group
 
-_OWN_TUPLE: dict[str, Any] = {"protocol": {"type": "str"}, **TUPLE}
+_OWN_TUPLE = {"protocol": TEXT, **TUPLE}
 
 #: The keys of an expectation as options.
 EXPECTATION: dict[str, Any] = {
-    "family": {"type": "str", "choices": ["ipv4", "ipv6"]},
-    "zone": {"type": "int"},
+    "family": {**TEXT, "choices": ["ipv4", "ipv6"]},
+    "zone": NUMBER,
     "tuple": {**group(_OWN_TUPLE), "required": True},
     "mask": group(_OWN_TUPLE),
     "master": group(_OWN_TUPLE),
-    "class": {"type": "int"},
-    "flags": {"type": "list", "elements": "str"},
-    "function": {"type": "str"},
-    "nat": group({"direction": {"type": "str", "choices": ["original", "reply"]}, "tuple": group(_OWN_TUPLE)}),
-    "timeout": {"type": "int"},
-    "helper": {"type": "str"},
-    "id": {"type": "int"},
-    "extra": {"type": "dict"},
+    "class": NUMBER,
+    "flags": TEXTS,
+    "function": TEXT,
+    "nat": group({"direction": {**TEXT, "choices": ["original", "reply"]}, "tuple": group(_OWN_TUPLE)}),
+    "timeout": NUMBER,
+    "helper": TEXT,
+    "id": NUMBER,
+    "extra": DICTIONARY,
 }
 
 

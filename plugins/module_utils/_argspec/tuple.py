@@ -1,21 +1,20 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options that describe a tuple. Entries and expectations share them."""
+"""The options that describe a tuple, and types of options, which entries and expectations share."""
 
 from __future__ import annotations
 
 from typing import Any
 
+TEXT = {"type": "str"}
+NUMBER = {"type": "int"}
+TEXTS = {"type": "list", "elements": "str"}
+DICTIONARY = {"type": "dict"}
+
 TUPLE: dict[str, Any] = {
-    "source": {"type": "str"},
-    "destination": {"type": "str"},
-    "source_port": {"type": "int"},
-    "destination_port": {"type": "int"},
-    "icmp_type": {"type": "int"},
-    "icmp_code": {"type": "int"},
-    "icmp_id": {"type": "int"},
-    "source_key": {"type": "int", "no_log": False},
-    "destination_key": {"type": "int", "no_log": False},
+    **dict.fromkeys(("source", "destination"), TEXT),
+    **dict.fromkeys(("source_port", "destination_port", "icmp_type", "icmp_code", "icmp_id"), NUMBER),
+    **{key: {**NUMBER, "no_log": False} for key in ("source_key", "destination_key")},
 }
 
 

@@ -6,24 +6,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tuple import group
+from .tuple import NUMBER, TEXT, TEXTS, group
 
-_LIST = {"type": "list", "elements": "str"}
-
+_CHANGES = {
+    "mark": TEXT,
+    "labels_add": TEXTS,
+    "labels_remove": TEXTS,
+    "timeout": NUMBER,
+    "status": TEXTS,
+    "helper": TEXT,
+}
 #: The options `set` and `timeout_min`.
 SET: dict[str, Any] = {
-    "set": {
-        **group(
-            {
-                "mark": {"type": "str"},
-                "labels_add": _LIST,
-                "labels_remove": _LIST,
-                "timeout": {"type": "int"},
-                "status": _LIST,
-                "helper": {"type": "str"},
-            }
-        ),
-        "required": True,
-    },
-    "timeout_min": {"type": "int", "default": 0},
+    "set": {**group(_CHANGES), "required": True},
+    "timeout_min": {**NUMBER, "default": 0},
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._module import check_not_negative
+from .._module import check_numbers
 
 if TYPE_CHECKING:
     from .._operations.wait import Goal
@@ -30,7 +30,7 @@ def goal_of(module: AnsibleModule) -> Goal:
     for option in ("max_count", "min_count"):
         number = module.params[option]
         if number is not None:
-            check_not_negative(module, option)
+            check_numbers(module, option)
             return Goal(number, rising=option == "min_count")
     return Goal(0)
 

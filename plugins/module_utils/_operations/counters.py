@@ -116,7 +116,9 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
             lost = ". The counts of other entries may be zeroed and lost" if result["changed"] else ""
             raise ZeroingFailed(f"{error}. What had been zeroed until then is in the result{lost}", result) from error
     else:
-        failures = _zero_each(table, [_key_of(entry) for entry in _counted(found, tally)], tally)
+        # Only the keys that a request contains, to save memory: there may be a million entries
+        keys = [{key: entry[key] for key in _KEYS if key in entry} for entry in _counted(found, tally)]
+        failures = _zero_each(table, keys, tally)
     result = tally.as_document(labels)
     if failures:
         unknown = sum(isinstance(error, ResultUnknown) for error in failures)
@@ -155,11 +157,6 @@ def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
             yield entry
         elif _COUNTERS[0] not in entry:
             tally.uncounted += 1
-
-
-def _key_of(entry: Entry) -> Entry:
-    """Return only the keys of an entry that a request contains, to save memory: there may be a million entries."""
-    return {key: entry[key] for key in _KEYS if key in entry}
 
 
 def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> list[KernelError]:

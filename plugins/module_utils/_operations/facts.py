@@ -17,16 +17,7 @@ from ..client.table import Table
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
-SUBSETS = (
-    "min",
-    "summary",
-    "top",
-    "statistics",
-    "settings",
-    "expectations",
-    "timeout_policies",
-    "capabilities",
-)
+SUBSETS = ("min", "summary", "top", "statistics", "settings", "expectations", "timeout_policies", "capabilities")
 #: Subsets that only their own name selects.
 ON_REQUEST = ("stale",)
 

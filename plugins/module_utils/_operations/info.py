@@ -37,24 +37,11 @@ TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
 _ABSENT_IS_ZERO = ("zone", "mark", "labels")
 #: Keys of the address translation, which are derived from other keys.
 _TRANSLATED = tuple(f"nat.{end}.{what}" for end in ("source", "destination") for what in ("address", "port"))
-#: Keys that no document contains. They are not sort keys.
-_UNSEEN = (
-    *("mark_mask", "status_mask", "labels_mask"),
-    *(f"{key}_{bound}" for key in _TRANSLATED for bound in ("min", "max")),
-)
-
+#: The ends of keys that no document contains. They are not sort keys.
+_UNSEEN = ("_mask", "_min", "_max")
 
 #: The recording (`accounting` or `timestamps`) that a sort key needs, by the first part of the key.
 _NEEDS = {"bytes": "accounting", "packets": "accounting", "counters": "accounting", "timestamps": "timestamps"}
-
-
-def _total(what: str) -> Callable[[Entry], Any]:
-    keys = (f"counters.original.{what}", f"counters.reply.{what}")
-    return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
-
-
-def _translation(end: str, what: str) -> Callable[[Entry], Any]:
-    return lambda entry: getattr(translations(entry).get(end), what, None)
 
 
 def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
@@ -63,11 +50,13 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
     Raises `InvalidValue` for any other name.
     """
     if name in ("bytes", "packets") and resource.rows is ENTRIES.rows:
-        return _total(name)
+        keys = (f"counters.original.{name}", f"counters.reply.{name}")
+        return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
     if resource.rows is ENTRIES.rows and name in _TRANSLATED:
-        return _translation(*name.split(".")[1:])
+        _nat, end, what = name.split(".")
+        return lambda entry: getattr(translations(entry).get(end), what, None)
     key = f"{resource.prefix}.protocol" if name == "protocol" else name
-    if key != "family" and (key in _UNSEEN or all(row.key != key for row in resource.rows)):
+    if key != "family" and (key.endswith(_UNSEEN) or all(row.key != key for row in resource.rows)):
         more = ", mark, bytes or packets" if resource.rows is ENTRIES.rows else " or helper"
         raise InvalidValue(
             "sort_by",

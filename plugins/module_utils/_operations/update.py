@@ -30,6 +30,7 @@ from ..client.errors import (
     PartialFailure,
     ResultUnknown,
     named,
+    read_again_if_lost,
 )
 from ..client.match.match import Match
 from ..client.table import UNLIMITED, Table
@@ -253,7 +254,7 @@ class _Updating:
         reasons: dict[str, str] = {}
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                found = self._read_back(plan.actual)
+                found = read_again_if_lost(lambda: self._table.get(plan.actual))
             except KernelError as unread:
                 self.changed = True  # it may have been changed
                 self._fail(plan.actual, f"{error}. It may be changed in part, but it was not read back. {unread}", plan)
@@ -270,28 +271,12 @@ class _Updating:
                 reasons.update(dict.fromkeys((change.key for change in tried.changes), str(error)))
             if not tried.changes or not attempts_left:
                 break
-            another = self._send(tried)
-            if another is None:
-                break
-            error = another
-        self._conclude(plan, reasons)
-
-    def _send(self, plan: PlannedUpdate) -> KernelError | None:
-        try:
-            self._table.update(plan.request)
-        except KernelError as error:
-            return error
-        return None
-
-    def _read_back(self, entry: Entry) -> Entry | None:
-        """Return the entry that now has this tuple and zone, or None. Retry once if the answer is lost."""
-        try:
             try:
-                return self._table.get(entry)
-            except ResultUnknown:
-                return self._table.get(entry)
-        except NotFound:
-            return None
+                self._table.update(tried.request)
+                break
+            except KernelError as another:
+                error = another
+        self._conclude(plan, reasons)
 
     # the result for an entry
 

@@ -176,11 +176,6 @@ class Listener:
             self._came.clear()
             return math.inf
 
-    def catch_up(self) -> None:
-        """Read up to `COUNTED` waiting events, if this listener reads events."""
-        if self.reads:
-            self.skip(COUNTED)
-
     def _read(self, subscription: Subscription, most: int) -> int:
         number = 0
         while number < most and subscription.wait(0):
@@ -227,7 +222,8 @@ class Waiting:
 
     def look(self) -> Sight:
         """Read the table. An interrupted dump or a lost answer is retried, up to `ATTEMPTS` reads."""
-        self._listener.catch_up()
+        if self._listener.reads:
+            self._listener.skip(COUNTED)
         for attempt in range(1, ATTEMPTS + 1):
             needed = self._goal.witnesses
             sample = EntrySample(max(self._report_limit, NAMED), needed and needed + RESERVE)
@@ -287,15 +283,15 @@ class Waiting:
             count = needed - len(there)
             asked, unasked = unasked[:count], unasked[count:]
             for witness, found in zip(asked, self._table.find_by_tuples(witness.entry for witness in asked)):
-                if not isinstance(found, KernelError) and self._is(witness, found):
+                if (
+                    not isinstance(found, KernelError)
+                    and identity(found) == identity(witness.entry)  # and not an entry with this tuple as its reply
+                    and self._match(found)
+                ):
                     there.append(_witness(found, asked_at))
                 elif not heard and witness.deadline > asked_at and not self._listener.listen(asked_at):
                     self._listener.complete = False  # it ended before its deadline, without an event
         return sorted(there + unasked, key=lambda witness: -witness.deadline)
-
-    def _is(self, witness: Witness, found: Entry) -> bool:
-        """Return whether the entry found is the witness, not one with its tuple as reply, and still matches."""
-        return identity(found) == identity(witness.entry) and self._match(found)
 
     # without witnesses
 

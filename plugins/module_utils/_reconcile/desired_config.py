@@ -10,7 +10,7 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 from ..client import uapi
 from ..client.codec.codec import Values
 from ..client.entry.entry import Entry, Identity, creation, describe
-from ..client.entry.nat import requested_ranges
+from ..client.entry.nat import NAT_ENDS, requested_ranges
 from ..client.entry.tuple import protocol_keys
 from ..client.errors import InvalidValue
 from ..client.match.match import Match
@@ -144,12 +144,10 @@ def as_created(declared: Entry) -> Entry:
     Raises `InvalidValue` if it cannot be created.
     """
     entry = creation(desired_entry(Plan("created", declared, None, [])))
-    for end, bit, answered_by in (
-        ("source", uapi.IPS_SRC_NAT, "destination"),
-        ("destination", uapi.IPS_DST_NAT, "source"),
-    ):
+    names = protocol_keys(declared["original.protocol"])
+    for end, answered_by, bit in NAT_ENDS:
         addresses, ports = requested_ranges(declared, end)
-        port = next((f"{end}_{name}" for name in ("port", "key") if f"{end}_{name}" in _named(declared)), "")
+        port = next((f"{end}_{name}" for name in ("port", "key") if f"{end}_{name}" in names), "")
         for found, key in ((addresses, answered_by), (ports, port.replace(end, answered_by))):
             if found is None or not key:
                 continue
@@ -164,7 +162,3 @@ def as_created(declared: Entry) -> Entry:
         entry["status"] |= uapi.IPS_EXPECTED
     counters = (f"counters.{way}.{what}" for way in ("original", "reply") for what in ("packets", "bytes"))
     return {**entry, **dict.fromkeys(counters, 0), "timestamps.start": time.time_ns()}
-
-
-def _named(declared: Entry) -> tuple[str, ...]:
-    return protocol_keys(declared["original.protocol"])

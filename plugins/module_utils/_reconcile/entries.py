@@ -12,7 +12,7 @@ applied again by `EntryReconciler`, which handles each of these cases.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Hashable, Iterable, Iterator, NamedTuple, Sequence
 
 from .._operations.flush import DeletionProgress
 from ..client.codec.attributes import Change
@@ -21,12 +21,12 @@ from ..client.entry.document import to_document
 from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.entry.nested import Document
-from ..client.entry.tuple import tuple_of
+from ..client.entry.tuple import tuple_key
+from ..client.entry.zone import zone_of
 from ..client.errors import (
     ConntrackError,
     InvalidValue,
     KernelError,
-    NotFound,
     NotPermitted,
     PartialFailure,
     ResultUnknown,
@@ -34,15 +34,7 @@ from ..client.errors import (
 )
 from ..client.table import Table
 from .entry import EntryReconciler, settle_created, settle_updated
-from .plan import (
-    OF_THE_MOMENT,
-    ProjectedTable,
-    check,
-    desired_entry,
-    expected_reply,
-    plan_of,
-    read_back,
-)
+from .plan import OF_THE_MOMENT, ProjectedTable, check, desired_entry, expected_reply, found_in, plan_of
 from .purge import deletions
 from .reconciler import CannotReconcile, Plan, Policy, diff_of
 
@@ -164,7 +156,7 @@ def _failures_to(outcomes: dict[int, Outcome], place: int) -> Iterator[None]:
         outcomes[place] = Outcome(None, "unchanged", (), error)
 
 
-def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
+def masters_first(declared: Sequence[Entry]) -> list[int]:
     """Return the positions of the entries in an order in which each entry follows its master."""
     if not any("master.source" in entry for entry in declared):
         return list(range(len(declared)))
@@ -181,10 +173,9 @@ def masters_first(declared: Sequence[Mapping[str, Any]]) -> list[int]:
     return list(order)
 
 
-def _end(entry: Mapping[str, Any], direction: str) -> Any:
+def _end(entry: Entry, direction: str) -> Hashable:
     """Return a key for the original tuple of an entry, or of its master, which is in the same zone."""
-    zone = entry.get("zone") or entry.get("original.zone") or 0
-    return entry["family"], zone, frozenset(tuple_of(entry, direction).items())
+    return zone_of(entry, "original"), tuple_key(entry, direction)
 
 
 # Its application
@@ -252,7 +243,7 @@ def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: Labe
     """Return the outcome of an entry that the kernel accepted, from the answer to reading it back."""
     try:
         try:
-            found = read_back(table, plan.declared) if isinstance(answer, ResultUnknown) else _entry_or_none(answer)
+            found = found_in(answer, table, plan.declared)
         except KernelError as unread:
             done = f"{describe(plan.declared)} was {plan.operation}"
             raise CannotReconcile(f"{done}, but not read back. {unread}", plan.operation, plan.changes) from unread
@@ -264,14 +255,6 @@ def _settled(table: Table, plan: Plan, answer: Entry | KernelError, labels: Labe
     except CannotReconcile as failure:
         return Outcome(plan, failure.operation, failure.done, failure)
     return Outcome(plan, plan.operation, plan.changes)
-
-
-def _entry_or_none(answer: Entry | KernelError) -> Entry | None:
-    if isinstance(answer, NotFound):
-        return None
-    if isinstance(answer, KernelError):
-        raise answer
-    return answer
 
 
 # The report

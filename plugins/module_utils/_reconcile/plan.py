@@ -12,14 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable, Hashable, Iterable, Mapping
 
 from ..client import uapi
-from ..client.entry.diff import (
-    differences,
-    fill_groups,
-    forces_replacement,
-    merged_value,
-    patch,
-    unsupported_on_create,
-)
+from ..client.entry.diff import differences, fill_groups, forces_replacement, merged_value, patch, unsupported_on_create
 from ..client.entry.document import as_declaration
 from ..client.entry.entry import (
     DEFAULT_TIMEOUT,
@@ -38,7 +31,7 @@ from ..client.entry.entry import (
 from ..client.entry.labels import LabelMap
 from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple
 from ..client.entry.zone import zone_of
-from ..client.errors import KernelError, NotFound, ResultUnknown
+from ..client.errors import KernelError, NotFound, ResultUnknown, read_again_if_lost
 from ..client.table import Table
 from .reconciler import CannotReconcile, Plan, Policy
 
@@ -172,13 +165,18 @@ def read_back(table: Table, entry: Entry) -> Entry | None:
 
     If the answer is lost, the request is repeated once.
     """
-    try:
-        try:
-            return table.find_by_tuple(entry)
-        except ResultUnknown:
-            return table.find_by_tuple(entry)
-    except NotFound:
+    return read_again_if_lost(lambda: table.find_by_tuple(entry))
+
+
+def found_in(answer: Entry | KernelError, table: Table, entry: Entry) -> Entry | None:
+    """Return the entry in an answer of `Table.find_by_tuples`, or None. If the answer was lost, read `entry` back."""
+    if isinstance(answer, NotFound):
         return None
+    if isinstance(answer, ResultUnknown):
+        return read_back(table, entry)
+    if isinstance(answer, KernelError):
+        raise answer
+    return answer
 
 
 def plan_of(view: ProjectedTable, declared: Entry, policy: Policy, labels: LabelMap) -> Plan:

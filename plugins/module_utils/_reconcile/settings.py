@@ -53,9 +53,14 @@ def reconcile(
     sysctl.check_mounted(directory)
     before = sysctl.read_all(directory)
     result: Document = {"changed": False, "before": before, "settings": before, "changes": []}
+    edits: list[Edit] = []
     try:
         files = _files(declared, directory)
-        edits = [] if persist_in is None else _plan_files(files, persist_in)
+        if persist_in is not None:
+            from . import sysctl_files  # imported here because most tasks persist nothing
+
+            sysctl_files.check_directory(persist_in)
+            edits = sysctl_files.plan(files, persist_in)
         there = sysctl.flat(before)
         differing = {
             name: value for name, value in declared.items() if not sysctl.is_as_declared(name, value, there.get(name))
@@ -78,7 +83,7 @@ def reconcile(
         result["settings"] = sysctl.read_all(directory)
     result["changed"] = bool(changes)
     result["changes"] = changes
-    result["overridden"] = [] if persist_in is None else _overriding(files, persist_in)
+    result["overridden"] = [] if persist_in is None else sysctl_files.overriding(files, persist_in)
     result["diff"] = [_diff(declared, there, differing)] + [
         {"before": edit.before, "after": edit.after, "before_header": edit.path, "after_header": edit.path}
         for edit in edits
@@ -118,7 +123,9 @@ def _write(
             if not sysctl.is_as_declared(name, value, now.get(name)):
                 raise sysctl.CannotSet(f"{name}: the kernel made {now.get(name)} of {value}")
         for edit in edits:
-            _write_file(edit)
+            from . import sysctl_files
+
+            sysctl_files.write(edit)
             done += [_change(where=edit.path, **change) for change in edit.changes]
     except ConntrackError as error:
         written = ", ".join(f"{change['key']} ({change['where']})" for change in done) or "nothing"
@@ -127,28 +134,6 @@ def _write(
             {**result, "changed": bool(done), "changes": done, "settings": sysctl.read_all(directory)},
         ) from error
     return done
-
-
-# The files: imported only if settings are persisted
-
-
-def _plan_files(files: Mapping[str, int], directory: str) -> list[Edit]:
-    from . import sysctl_files
-
-    sysctl_files.check_directory(directory)
-    return sysctl_files.plan(files, directory)
-
-
-def _write_file(edit: Edit) -> None:
-    from . import sysctl_files
-
-    sysctl_files.write(edit)
-
-
-def _overriding(files: Mapping[str, int], directory: str) -> list[str]:
-    from . import sysctl_files
-
-    return sysctl_files.overriding(files, directory)
 
 
 # The result

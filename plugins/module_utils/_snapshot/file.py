@@ -293,19 +293,16 @@ class Snapshot:
     def __init__(self, path: str) -> None:
         _check_named(path)
         self._path = path
-        self._opened = contextlib.ExitStack()
         #: All keys of the records, by their kind.
         self.keys: dict[str, set[str]] = {of: set() for of in KINDS}
-        try:
-            self._file = self._opened.enter_context(_opened(path))
+        #: The digest after each verified piece, to verify the pieces again when the records are read.
+        self._digests: list[bytes] = []
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(_opened(path))
             self._line = _first_line(self._file, path)
             self.header = _header_of(self._line, path)
-            #: The digest after each verified piece, to verify the pieces again when the records are read.
-            self._digests: list[bytes] = []
             self._verify()
-        except BaseException:
-            self._opened.close()
-            raise
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Snapshot:
         return self

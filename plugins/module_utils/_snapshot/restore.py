@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Hashable, Iterable, 
 from .._operations.flush import DeletionPlan, DeletionProgress
 from .._reconcile.entries import Outcome, apply_all, plan_all
 from .._reconcile.entry import settle_created
-from .._reconcile.plan import ProjectedTable, read_back
+from .._reconcile.plan import ProjectedTable, found_in
 from .._reconcile.purge import undeclared
 from .._reconcile.reconciler import CannotReconcile, Policy
 from ..client.bulk.columns import batches
@@ -337,14 +337,8 @@ class _Restoration:
 
         It is deleted only if it is `certain` that this restore created it. Otherwise it may belong to live traffic.
         """
-        found: Entry | None = None
         try:
-            if isinstance(answer, ResultUnknown):
-                found = read_back(self._table, entry)
-            elif not isinstance(answer, KernelError):
-                found = answer
-            elif not isinstance(answer, NotFound):
-                raise answer
+            found = found_in(answer, self._table, entry)
         except KernelError as error:
             raise CannotReconcile(f"{describe(entry)} was created, but not read back. {error}", "created") from error
         if found is None:

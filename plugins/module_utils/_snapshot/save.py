@@ -44,7 +44,8 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
     before = check_place(path)
     here = os.uname()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    header = Header(_readable(here.nodename), _readable(here.release), now, _readable_names(labels))
+    names = {name: bit for name, bit in labels.bits.items() if is_readable(name)}
+    header = Header(_readable(here.nodename), _readable(here.release), now, names)
     if check_mode:
         counter = Counter()
         _write(table, match, counter, records(table.rows(match.where)))
@@ -63,10 +64,6 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
 def _readable(text: str) -> str:
     """Replace characters of a host name that a header cannot contain. The kernel accepts any bytes as a name."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _readable_names(labels: LabelMap) -> dict[str, int]:
-    return {name: bit for name, bit in labels.bits.items() if is_readable(name)}
 
 
 def _write(table: Table, match: Match, writer: Counter, entries: Iterable[Columns]) -> None:

@@ -96,12 +96,12 @@ def parse(data: bytes, name: str) -> list[Any]:
     ending = os.path.splitext(name)[1].lower()
     try:
         if ending in _LINE_BY_LINE or _has_json_in_its_first_line(text):
-            return _json_lines(text, name)
+            return [_json(line, name, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if ending == ".json":
-            return _json(text, name)
+            return [_json(text, name)]
         if text.lstrip()[:1] in ("{", "["):
             try:
-                return _json(text, name)
+                return [_json(text, name)]
             except SourceFault:
                 return _yaml(text, name)  # YAML in flow style
         return _yaml(text, name)
@@ -112,7 +112,11 @@ def parse(data: bytes, name: str) -> list[Any]:
 # JSON
 
 
-class _Twice(ValueError):
+class _Refused(ValueError):
+    """What Python's decoder accepts, and a declaration must not have. The message is the problem."""
+
+
+class _Twice(_Refused):
     """A key occurs twice in an object."""
 
 
@@ -120,34 +124,34 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _value in pairs]
-        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Twice(f"the key {twice!r} is there twice; write it once")
     return found
 
 
-class _NoNumber(ValueError):
-    """A constant that is valid in JavaScript but not in JSON, such as NaN."""
-
-
 def _no_number(name: str) -> Any:
-    raise _NoNumber(f"{name} is no number")
+    """Refuse a constant that is valid in JavaScript but not in JSON, such as NaN."""
+    raise _Refused(f"{name} is no number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
 
 
-def _json(text: str, name: str) -> list[Any]:
+def _json(text: str, name: str, line: int | None = None) -> Any:
+    """Return the document in a file, or in a `line` of a file."""
+    where = name if line is None else f"{name} line {line}"
     try:
-        return [_DECODER.decode(text)]
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _no_json(name, error.lineno, error) from None
-    except _Twice as twice:
-        with contextlib.suppress(ImportError):
-            _yaml_by_its_reader(text, name)  # its error contains the line
-        raise SourceFault(f"{name}: {_twice(str(twice))}") from None
-    except _NoNumber as error:
-        raise SourceFault(f"{name}: {error}") from None
+        where = f"{name} line {line or error.lineno}"
+        raise SourceFault(f"{where}: is no JSON, column {error.colno}: {error.msg}") from None
+    except _Refused as refusal:
+        if line is None and isinstance(refusal, _Twice):
+            with contextlib.suppress(ImportError):
+                _yaml_by_its_reader(text, name)  # its error contains the line
+        raise SourceFault(f"{where}: {refusal}") from None
     except ValueError:
-        raise SourceFault(f"{name}: has {TOO_LONG}; no value is longer than 128 bits") from None
+        raise SourceFault(f"{where}: has {TOO_LONG}; no value is longer than 128 bits") from None
 
 
 def _has_json_in_its_first_line(text: str) -> bool:
@@ -159,32 +163,6 @@ def _has_json_in_its_first_line(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _json_lines(text: str, name: str) -> list[Any]:
-    found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(_DECODER.decode(line))
-        except json.JSONDecodeError as error:
-            raise _no_json(name, number, error) from None
-        except _Twice as twice:
-            raise SourceFault(f"{name} line {number}: {_twice(str(twice))}") from None
-        except _NoNumber as error:
-            raise SourceFault(f"{name} line {number}: {error}") from None
-        except ValueError:
-            raise SourceFault(f"{name} line {number}: has {TOO_LONG}; no value is longer than 128 bits") from None
-    return found
-
-
-def _no_json(name: str, line: int, error: json.JSONDecodeError) -> SourceFault:
-    return SourceFault(f"{name} line {line}: is no JSON, column {error.colno}: {error.msg}")
-
-
-def _twice(key: str) -> str:
-    return f"the key {key!r} is there twice; write it once"
 
 
 def _yaml(text: str, name: str) -> list[Any]:

@@ -29,6 +29,7 @@ from .errors import ConntrackError, KernelError, NotFound, PartialFailure, Resul
 from .events.subscription import ENTRY_GROUPS, Event, Subscription
 from .expectation import expectation
 from .match.match import EVERYTHING, Match, parse_match
+from .netlink.socket import Closing
 from .table import Table
 
 #: A resource in the format of the modules: nested dictionaries with strings, numbers, booleans and lists.
@@ -37,7 +38,7 @@ Document = Dict[str, Any]
 MatchLike = Any
 
 
-class Conntrack:
+class Conntrack(Closing):
     """The connection tracking of the network namespace in which the object is created. Close it after use.
 
     Creating the object raises `NotPermitted` without CAP_NET_ADMIN in the namespace, and `Unavailable` if the kernel
@@ -53,12 +54,6 @@ class Conntrack:
         self.table = Table()
         self.expectations = Expectations(self.table, self.labels)
         self.timeout_policies = TimeoutPolicies(self.table)
-
-    def __enter__(self) -> Conntrack:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the sockets. Unfinished iterators raise an error when they are continued."""
@@ -199,7 +194,7 @@ class TimeoutPolicies:
         return _each(lambda name: timeout_policy.delete(self._table, name), names)
 
 
-class Events:
+class Events(Closing):
     """Events for `for` and `async for`, with documents as their entries. Close it after use.
 
     Iterating raises `Overrun` when events were lost; iterate again to continue. `subscription` has the receive buffer,
@@ -209,12 +204,6 @@ class Events:
     def __init__(self, subscription: Subscription, labels: LabelMap) -> None:
         self.subscription = subscription
         self._labels = labels
-
-    def __enter__(self) -> Events:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the subscription, and with it every iteration."""

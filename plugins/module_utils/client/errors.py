@@ -17,6 +17,7 @@ import os
 from typing import Any, Callable, Sequence, TypeVar
 
 _Error = TypeVar("_Error", bound="KernelError")
+_Thing = TypeVar("_Thing")
 
 #: Characters of a message. Callers may add context, up to 2,000 characters in all.
 LONGEST_MESSAGE = 1900
@@ -276,6 +277,17 @@ def retry_if_unknown(change: Callable[[], object], carried_out: Callable[[], boo
                 raise
             return False
     return True
+
+
+def read_again_if_lost(read: Callable[[], _Thing]) -> _Thing | None:
+    """Return what `read` returns, or None if it raises `NotFound`. If the answer is lost, read once more."""
+    try:
+        try:
+            return read()
+        except ResultUnknown:
+            return read()
+    except NotFound:
+        return None
 
 
 def _looked(carried_out: Callable[[], bool], lost: ResultUnknown) -> bool:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from typing import Any, Callable, Mapping
+from functools import partial
+from typing import Any, Callable
 
 from . import uapi
 from .codec.types import AF_INET
@@ -93,41 +94,30 @@ def _filtered(kind: int, term: Term) -> Message:
     return Message(kind, 0, messages.nfgenmsg(AF_INET) + narrow(term).attributes)
 
 
-def _dump_honours(term: Term) -> Callable[[Table], bool]:
-    def attempt(table: Table) -> bool:
-        table.create(_ONE)
-        table.create(_OTHER)
-        request = _filtered(uapi.IPCTNL_MSG_CT_GET, term)
-        return len(list(table.read(request, messages.parse_entry))) == 1
-
-    return attempt
+def _dump_honours(term: Term, table: Table) -> bool:
+    table.create(_ONE)
+    table.create(_OTHER)
+    request = _filtered(uapi.IPCTNL_MSG_CT_GET, term)
+    return len(list(table.read(request, messages.parse_entry))) == 1
 
 
-def _flush_honours(term: Term, left: int) -> Callable[[Table], bool]:
-    def attempt(table: Table) -> bool:
-        table.create(_ONE)
-        table.create(_OTHER)
-        request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, term)
-        for error in table.send_all("flushing", [request]):
-            if error is not None:
-                return False
-        return table.count() == left
-
-    return attempt
+def _flush_honours(term: Term, left: int, table: Table) -> bool:
+    table.create(_ONE)
+    table.create(_OTHER)
+    request = _filtered(uapi.IPCTNL_MSG_CT_DELETE, term)
+    for error in table.send_all("flushing", [request]):
+        if error is not None:
+            return False
+    return table.count() == left
 
 
-def _tracks(protocol: str) -> Callable[[Table], bool]:
+def _tracks(protocol: str, table: Table) -> bool:
     """Whether the kernel tracks a protocol. It stores entries of others without ports."""
     tuple_ = {"source": "192.0.2.2", "destination": "192.0.2.1"}
     names = ("source_key", "destination_key") if protocol == "gre" else ("source_port", "destination_port")
     wanted = creation(from_document({"protocol": protocol, "original": {**tuple_, names[0]: 1, names[1]: 2}}))
-
-    def attempt(table: Table) -> bool:
-        table.create(wanted)
-        found: Mapping[str, Any] = table.find_by_tuple(wanted)
-        return f"original.{names[0]}" in found
-
-    return attempt
+    table.create(wanted)
+    return f"original.{names[0]}" in table.find_by_tuple(wanted)
 
 
 def _removes_helpers(table: Table) -> bool | None:
@@ -163,18 +153,15 @@ def _by_zone(number: int) -> Term:
 
 
 _ATTEMPTS: dict[str, Callable[[Table], bool | None]] = {
-    "dump_by_mark": _dump_honours(_BY_MARK),
-    "dump_by_status": _dump_honours(_BY_STATUS),
-    "dump_by_zone": _dump_honours(_by_zone(5)),
-    "dump_by_tuple": _dump_honours(_BY_SOURCE),
-    "flush_by_mark": _flush_honours(_BY_MARK, 1),
-    "flush_by_status": _flush_honours(_BY_STATUS, 1),
-    "flush_by_zone": _flush_honours(_by_zone(_EMPTY_ZONE), 2),
-    "flush_by_tuple": _flush_honours(_BY_SOURCE, 1),
+    "dump_by_mark": partial(_dump_honours, _BY_MARK),
+    "dump_by_status": partial(_dump_honours, _BY_STATUS),
+    "dump_by_zone": partial(_dump_honours, _by_zone(5)),
+    "dump_by_tuple": partial(_dump_honours, _BY_SOURCE),
+    "flush_by_mark": partial(_flush_honours, _BY_MARK, 1),
+    "flush_by_status": partial(_flush_honours, _BY_STATUS, 1),
+    "flush_by_zone": partial(_flush_honours, _by_zone(_EMPTY_ZONE), 2),
+    "flush_by_tuple": partial(_flush_honours, _BY_SOURCE, 1),
     "events_on_demand": _sends_events_on_demand,
     "helper_removal": _removes_helpers,
-    "tracks_sctp": _tracks("sctp"),
-    "tracks_dccp": _tracks("dccp"),
-    "tracks_udplite": _tracks("udplite"),
-    "tracks_gre": _tracks("gre"),
+    **{f"tracks_{protocol}": partial(_tracks, protocol) for protocol in ("sctp", "dccp", "udplite", "gre")},
 }

@@ -8,38 +8,22 @@ include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
-from . import uapi
 from .codec.attributes import Attribute
 from .codec.codec import Codec
-from .codec.types import U32
+from .codec.types import U32, constants
 from .ctnetlink.messages import payload_of, resource
 from .errors import MalformedMessage
 from .netlink.message import Message
 
-PER_CPU: tuple[Attribute, ...] = tuple(
-    Attribute(name, (number,), U32)
-    for name, number in (
-        ("found", uapi.CTA_STATS_FOUND),
-        ("invalid", uapi.CTA_STATS_INVALID),
-        ("insert", uapi.CTA_STATS_INSERT),
-        ("insert_failed", uapi.CTA_STATS_INSERT_FAILED),
-        ("drop", uapi.CTA_STATS_DROP),
-        ("early_drop", uapi.CTA_STATS_EARLY_DROP),
-        ("error", uapi.CTA_STATS_ERROR),
-        ("search_restart", uapi.CTA_STATS_SEARCH_RESTART),
-        ("clash_resolve", uapi.CTA_STATS_CLASH_RESOLVE),
-        ("chain_toolong", uapi.CTA_STATS_CHAIN_TOOLONG),
-    )
-)
-GLOBAL: tuple[Attribute, ...] = (
-    Attribute("entries", (uapi.CTA_STATS_GLOBAL_ENTRIES,), U32),
-    Attribute("max_entries", (uapi.CTA_STATS_GLOBAL_MAX_ENTRIES,), U32),
-)
-EXPECTATIONS_PER_CPU: tuple[Attribute, ...] = (
-    Attribute("new", (uapi.CTA_STATS_EXP_NEW,), U32),
-    Attribute("create", (uapi.CTA_STATS_EXP_CREATE,), U32),
-    Attribute("delete", (uapi.CTA_STATS_EXP_DELETE,), U32),
-)
+
+def _rows(prefix: str) -> tuple[Attribute, ...]:
+    """Return the attribute table of the numbers whose constants have this prefix."""
+    return tuple(Attribute(name, (number,), U32) for name, number in constants(prefix).items())
+
+
+PER_CPU = tuple(row for row in _rows("CTA_STATS_") if not row.key.startswith(("global_", "exp_")))
+GLOBAL = _rows("CTA_STATS_GLOBAL_")
+EXPECTATIONS_PER_CPU = _rows("CTA_STATS_EXP_")
 
 _PER_CPU = Codec(PER_CPU)
 _GLOBAL = Codec(GLOBAL)

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .host import namespace
 from .netlink.message import ErrorReply, Message, RequestBatch, RequestRejected, parse
-from .netlink.socket import NetlinkSocket
+from .netlink.socket import Closing, NetlinkSocket
 
 if TYPE_CHECKING:
     from .bulk.columns import ColumnTransform
@@ -123,7 +123,7 @@ def parse_answer(
         ) from error
 
 
-class Table:
+class Table(Closing):
     """The table of the network namespace in which the object is created. Close it after use.
 
     Every operation raises `NotPermitted` without CAP_NET_ADMIN and `Unavailable` without ctnetlink. Operations on many
@@ -136,12 +136,6 @@ class Table:
         self._socket = connect()
         #: The sockets of dumps in progress.
         self._readers: list[NetlinkSocket] = []
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the table. Unfinished iterators then raise `ConntrackError`."""
@@ -355,12 +349,10 @@ class Table:
             if isinstance(answer, ErrorReply):
                 yield to_kernel_error(f"{doing} {describe(about)}", answer)
             elif answer:
-                found: Entry | KernelError
                 try:
-                    found = parse_answer(doing, messages.parse_entry, answer[0], about)
+                    yield parse_answer(doing, messages.parse_entry, answer[0], about)
                 except ResultUnknown as error:
-                    found = error
-                yield found
+                    yield error
             else:
                 yield NotFound(f"{doing} {describe(about)}", errno.ENOENT)
 

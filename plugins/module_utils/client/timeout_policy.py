@@ -29,56 +29,19 @@ Policy = Values
 #: The longest timeout in seconds. The kernel counts 32-bit ticks, up to 1000 per second.
 LONGEST = 0xFFFFFFFF // 1000
 
+_TCP_STATES = types.constants("CTA_TIMEOUT_TCP_")
+_TCP_STATES["unacknowledged"] = _TCP_STATES.pop("unack")
 #: The states of each protocol for which a policy can have timeouts, with their attribute numbers.
 STATES: dict[int, Mapping[str, int]] = {
-    uapi.IPPROTO_TCP: {
-        "syn_sent": uapi.CTA_TIMEOUT_TCP_SYN_SENT,
-        "syn_recv": uapi.CTA_TIMEOUT_TCP_SYN_RECV,
-        "established": uapi.CTA_TIMEOUT_TCP_ESTABLISHED,
-        "fin_wait": uapi.CTA_TIMEOUT_TCP_FIN_WAIT,
-        "close_wait": uapi.CTA_TIMEOUT_TCP_CLOSE_WAIT,
-        "last_ack": uapi.CTA_TIMEOUT_TCP_LAST_ACK,
-        "time_wait": uapi.CTA_TIMEOUT_TCP_TIME_WAIT,
-        "close": uapi.CTA_TIMEOUT_TCP_CLOSE,
-        "syn_sent2": uapi.CTA_TIMEOUT_TCP_SYN_SENT2,
-        "retrans": uapi.CTA_TIMEOUT_TCP_RETRANS,
-        "unacknowledged": uapi.CTA_TIMEOUT_TCP_UNACK,
-    },
-    uapi.IPPROTO_UDP: {
-        "unreplied": uapi.CTA_TIMEOUT_UDP_UNREPLIED,
-        "replied": uapi.CTA_TIMEOUT_UDP_REPLIED,
-    },
-    uapi.IPPROTO_UDPLITE: {
-        "unreplied": uapi.CTA_TIMEOUT_UDPLITE_UNREPLIED,
-        "replied": uapi.CTA_TIMEOUT_UDPLITE_REPLIED,
-    },
-    uapi.IPPROTO_GRE: {
-        "unreplied": uapi.CTA_TIMEOUT_GRE_UNREPLIED,
-        "replied": uapi.CTA_TIMEOUT_GRE_REPLIED,
-    },
-    uapi.IPPROTO_ICMP: {"timeout": uapi.CTA_TIMEOUT_ICMP_TIMEOUT},
-    uapi.IPPROTO_ICMPV6: {"timeout": uapi.CTA_TIMEOUT_ICMPV6_TIMEOUT},
-    uapi.IPPROTO_SCTP: {
-        "closed": uapi.CTA_TIMEOUT_SCTP_CLOSED,
-        "cookie_wait": uapi.CTA_TIMEOUT_SCTP_COOKIE_WAIT,
-        "cookie_echoed": uapi.CTA_TIMEOUT_SCTP_COOKIE_ECHOED,
-        "established": uapi.CTA_TIMEOUT_SCTP_ESTABLISHED,
-        "shutdown_sent": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_SENT,
-        "shutdown_recd": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_RECD,
-        "shutdown_ack_sent": uapi.CTA_TIMEOUT_SCTP_SHUTDOWN_ACK_SENT,
-        "heartbeat_sent": uapi.CTA_TIMEOUT_SCTP_HEARTBEAT_SENT,
-        "heartbeat_acked": uapi.CTA_TIMEOUT_SCTP_HEARTBEAT_ACKED,
-    },
-    uapi.IPPROTO_DCCP: {
-        "request": uapi.CTA_TIMEOUT_DCCP_REQUEST,
-        "respond": uapi.CTA_TIMEOUT_DCCP_RESPOND,
-        "partopen": uapi.CTA_TIMEOUT_DCCP_PARTOPEN,
-        "open": uapi.CTA_TIMEOUT_DCCP_OPEN,
-        "closereq": uapi.CTA_TIMEOUT_DCCP_CLOSEREQ,
-        "closing": uapi.CTA_TIMEOUT_DCCP_CLOSING,
-        "timewait": uapi.CTA_TIMEOUT_DCCP_TIMEWAIT,
-    },
-    uapi.IPPROTO_GENERIC: {"timeout": uapi.CTA_TIMEOUT_GENERIC_TIMEOUT},
+    uapi.IPPROTO_TCP: _TCP_STATES,
+    uapi.IPPROTO_UDP: types.constants("CTA_TIMEOUT_UDP_"),
+    uapi.IPPROTO_UDPLITE: types.constants("CTA_TIMEOUT_UDPLITE_"),
+    uapi.IPPROTO_GRE: types.constants("CTA_TIMEOUT_GRE_"),
+    uapi.IPPROTO_ICMP: types.constants("CTA_TIMEOUT_ICMP_"),
+    uapi.IPPROTO_ICMPV6: types.constants("CTA_TIMEOUT_ICMPV6_"),
+    uapi.IPPROTO_SCTP: types.constants("CTA_TIMEOUT_SCTP_"),
+    uapi.IPPROTO_DCCP: types.constants("CTA_TIMEOUT_DCCP_"),
+    uapi.IPPROTO_GENERIC: types.constants("CTA_TIMEOUT_GENERIC_"),
 }
 
 NAME = types.Text(31)
@@ -125,14 +88,11 @@ def from_document(document: Mapping[str, Any]) -> Policy:
     Raises `InvalidValue` with the key of the first error.
     """
     policy: Policy = {}
-    if document.get("name") is not None:
-        policy["name"] = NAME.parse(document["name"], "name")
-        if not policy["name"]:
-            raise InvalidValue("name", "is empty; write one of up to 31 bytes")
-    if document.get("protocol") is not None:
-        policy["protocol"] = PROTOCOL.parse(document["protocol"], "protocol")
-    if document.get("family") is not None:
-        policy["family"] = FAMILY.parse(document["family"], "family")
+    if document.get("name") == "":
+        raise InvalidValue("name", "is empty; write one of up to 31 bytes")
+    for key, kind in (("name", NAME), ("protocol", PROTOCOL), ("family", FAMILY)):
+        if document.get(key) is not None:
+            policy[key] = kind.parse(document[key], key)
     declared = document.get("timeouts")
     if declared is not None:
         policy.update(_parse_timeouts(declared, policy.get("protocol")))

@@ -10,6 +10,7 @@ events therefore needs no more memory than the buffer.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import select
 import time
@@ -46,7 +47,7 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
         tally = Tally(options.aggregate) if options.aggregate else None
         fill = None
         if options.threshold is not None:
-            fill = Fill(options.threshold, _Measure(opened.enter_context(Table())))
+            fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
         clocks = [each for each in (tally, fill) if each is not None]
         poll = select.poll()
         for descriptor in (wake, *(stream.fileno() for stream in streams)):
@@ -71,27 +72,24 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
 
 
 def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
+    """Open the sources of events, which `opened` closes."""
     streams: list[Stream] = []
-    if options.entry_groups and options.resync:
-        streams.append(FollowerStream(options.entry_groups, options.match, options.receive_buffer, options.existing))
-    elif options.entry_groups:
-        streams.append(SubscriptionStream(options.entry_groups, options.match, options.receive_buffer))
-    for stream in streams:
+
+    def add(stream: Stream) -> None:
         opened.callback(stream.close)
+        streams.append(stream)
+
+    if options.entry_groups and options.resync:
+        add(FollowerStream(options.entry_groups, options.match, options.receive_buffer, options.existing))
+    elif options.entry_groups:
+        add(SubscriptionStream(options.entry_groups, options.match, options.receive_buffer))
     if options.expectation_groups:
-        heard = SubscriptionStream(options.expectation_groups, EVERYTHING, options.receive_buffer)
-        opened.callback(heard.close)
-        streams.append(heard)
+        add(SubscriptionStream(options.expectation_groups, EVERYTHING, options.receive_buffer))
     return streams
 
 
-class _Measure:
-    """Reads the number of entries of a table and its maximum."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __call__(self) -> tuple[int, int | None]:
-        found = self._table.statistics()
-        # Netlink returns the maximum since Linux 4.18
-        return found["entries"], found.get("max_entries", sysctl.read("max"))
+def _usage(table: Table) -> tuple[int, int | None]:
+    """The number of entries of a table and its maximum."""
+    found = table.statistics()
+    # Netlink returns the maximum since Linux 4.18
+    return found["entries"], found.get("max_entries", sysctl.read("max"))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ...module_utils.client.codec.types import as_list, parse_integer
@@ -90,7 +90,7 @@ def parse_options(args: Mapping[str, Any]) -> Options:
     if "except" in given:
         match = match.but_not(parse_match(given["except"], labels, "except"))
     options = Options(
-        groups=_groups(given["groups"]) if "groups" in given else ENTRY_GROUPS,
+        groups=_names(given["groups"], "groups", GROUPS, "is no group") if "groups" in given else ENTRY_GROUPS,
         match=match,
         netns=_text(given, "netns"),
         labels=labels,
@@ -131,24 +131,22 @@ def _check_together(options: Options) -> None:
         )
 
 
-def _groups(raw: Any) -> tuple[str, ...]:
+def _names(raw: Any, key: str, known: Collection[str], problem: str) -> tuple[str, ...]:
+    """The different names in a list of known names, or a single one."""
     names = as_list(raw)
     for name in names:
-        if not isinstance(name, str) or name not in GROUPS:
-            raise InvalidValue("groups", f"{quoted(name)} is no group; write some of {', '.join(GROUPS)}")
+        if not isinstance(name, str) or name not in known:
+            raise InvalidValue(key, f"{quoted(name)} {problem}; write some of {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 
 
 def _aggregate(raw: Any) -> Aggregate:
     given = _known(raw, "aggregate", Aggregate._fields)
-    names = as_list(given.get("by", []))
-    for name in names:
-        if not isinstance(name, str) or name not in BY:
-            raise InvalidValue("aggregate.by", f"{quoted(name)} cannot be counted by; write some of {', '.join(BY)}")
+    by = _names(given.get("by", []), "aggregate.by", BY, "cannot be counted by")
     default = Aggregate()
     return Aggregate(
         _number(given.get("window", default.window), "aggregate.window", 0.1, _DAY),
-        tuple(dict.fromkeys(names)),
+        by,
         parse_integer(given.get("limit", default.limit), "aggregate.limit", 1, 10_000),
     )
 

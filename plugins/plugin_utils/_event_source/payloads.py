@@ -10,7 +10,7 @@ from typing import Any
 from ...module_utils.client.entry.document import to_document
 from ...module_utils.client.entry.labels import LabelMap
 from ...module_utils.client.entry.nested import Document
-from ...module_utils.client.events.subscription import ENTRY_GROUPS, Event
+from ...module_utils.client.events.subscription import ENTRY_GROUPS
 from ...module_utils.client.expectation import expectation
 from .streams import EventLoss, StreamItem
 
@@ -21,32 +21,21 @@ _OPENINGS = re.compile(r"\{(?=[{%#])|^#(?=jinja2:)")
 def document_of(told: StreamItem, labels: LabelMap) -> Document:
     """The document for an event or a loss of events."""
     if isinstance(told, EventLoss):
-        return _loss(told)
-    return _event(told, labels)
-
-
-def _event(event: Event, labels: LabelMap) -> Document:
-    by_process = {"port_id": event.port_id} if event.port_id else {}
-    if event.kind not in ENTRY_GROUPS:
-        return {
-            "type": event.kind,
-            "expectation": neutralize_templates(expectation.to_document(event.entry)),
-            **by_process,
-        }
+        document: Document = {"type": "overrun", "table": told.table, "overruns": told.overruns}
+        if told.resync is not None:
+            document["resync"] = {kind: getattr(told.resync, kind) for kind in ENTRY_GROUPS}
+        return document
+    by_process = {"port_id": told.port_id} if told.port_id else {}
+    if told.kind not in ENTRY_GROUPS:
+        shown = neutralize_templates(expectation.to_document(told.entry))
+        return {"type": told.kind, "expectation": shown, **by_process}
     return {
-        "type": event.kind,
-        "entry": neutralize_templates(to_document(event.entry, labels)),
-        "missed": event.missed,
-        "by_update": event.by_update,
+        "type": told.kind,
+        "entry": neutralize_templates(to_document(told.entry, labels)),
+        "missed": told.missed,
+        "by_update": told.by_update,
         **by_process,
     }
-
-
-def _loss(loss: EventLoss) -> Document:
-    document: Document = {"type": "overrun", "table": loss.table, "overruns": loss.overruns}
-    if loss.resync is not None:
-        document["resync"] = {kind: getattr(loss.resync, kind) for kind in ENTRY_GROUPS}
-    return document
 
 
 def neutralize_templates(value: Any) -> Any:

@@ -8,7 +8,7 @@ Both return the available events and never wait.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ...module_utils.client.errors import Overrun
 from ...module_utils.client.events.follower import Follower
@@ -34,29 +34,32 @@ class EventLoss(NamedTuple):
 StreamItem = Event | EventLoss
 
 
-class Stream(Protocol):
-    """A source of events."""
+class Stream:
+    """A source of events. Close it after use."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
 
     def fileno(self) -> int:
         """The file descriptor, readable when events are available."""
+        return self._subscription.fileno()
 
     def take(self) -> list[StreamItem]:
         """The available events."""
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Close the source."""
+        self._subscription.close()
 
 
-class FollowerStream:
+class FollowerStream(Stream):
     """Events of entries that match completely, and after an overrun the changes that the table shows."""
 
     def __init__(self, groups: Iterable[str], match: Match, receive_buffer: int, existing: bool) -> None:
         self._groups = frozenset(groups)
         self._follower = Follower(match, receive_buffer)
         self._existing = existing
-
-    def fileno(self) -> int:
-        return self._follower.subscription.fileno()
+        super().__init__(self._follower.subscription)
 
     def close(self) -> None:
         self._follower.close()
@@ -72,25 +75,19 @@ class FollowerStream:
                     if each.kind in self._groups:
                         told.append(each)
                 elif each.overrun:  # otherwise, it only found changes without events, and no event was lost
-                    told.append(EventLoss("conntrack", self._follower.subscription.overruns, each))
-            if not self._follower.subscription.wait(0):
+                    told.append(EventLoss("conntrack", self._subscription.overruns, each))
+            if not self._subscription.wait(0):
                 break
         return told
 
 
-class SubscriptionStream:
+class SubscriptionStream(Stream):
     """Events of entries or expectations, as received from the kernel."""
 
     def __init__(self, groups: Iterable[str], match: Match, receive_buffer: int) -> None:
         groups = tuple(groups)
         self._table = "conntrack" if groups[0] in ENTRY_GROUPS else "expect"
-        self._subscription = Subscription(groups, match, receive_buffer)
-
-    def fileno(self) -> int:
-        return self._subscription.fileno()
-
-    def close(self) -> None:
-        self._subscription.close()
+        super().__init__(Subscription(groups, match, receive_buffer))
 
     def take(self) -> list[StreamItem]:
         told: list[StreamItem] = []

@@ -149,14 +149,13 @@ class Endpoint:
         }
 
 
-class _Alike:
+class _Alike(NamedTuple):
     """Numbers of flows and bytes by values of `keys`, for flows of one layout with the same values in `same`."""
 
-    def __init__(self, same: Entry, keys: tuple[str, ...], accounted: bool) -> None:
-        self.same = same
-        self.keys = keys
-        self.accounted = accounted
-        self.rows: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+    same: Entry
+    keys: tuple[str, ...]
+    accounted: bool
+    rows: defaultdict[tuple[Any, ...], list[int]]
 
 
 class Endpoints(Visitor):
@@ -202,7 +201,7 @@ class Endpoints(Visitor):
             return lambda datagram, start, message: self.add(layout.entry(datagram, start))
         keys, unpack = layout.part(("zone", "mark", self._port, *self._ends.values(), *self._zones.values()))
         accounted, unpack_counters = layout.part(_COUNTERS)
-        alike = _Alike(layout.constants, keys, bool(accounted))
+        alike = _Alike(layout.constants, keys, bool(accounted), defaultdict(lambda: [0, 0]))
         self._pending.append(alike)
         rows = alike.rows
 

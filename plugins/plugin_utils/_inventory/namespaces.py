@@ -24,18 +24,9 @@ CONNECTION = "netops.conntrack.netns"
 _TABLES = {253: "default", 254: "main"}
 _LOCAL = 255
 #: Route types from linux/rtnetlink.h.
-_TYPES = {
-    1: "unicast",
-    2: "local",
-    3: "broadcast",
-    4: "anycast",
-    5: "multicast",
-    6: "blackhole",
-    7: "unreachable",
-    8: "prohibit",
-    9: "throw",
-    10: "nat",
-}
+_TYPES = dict(
+    enumerate("unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split(), 1)
+)
 #: Errors of a deleted namespace: its file is missing, or its mount is gone.
 _GONE = (errno.ENOENT, errno.EINVAL, errno.ENXIO)
 

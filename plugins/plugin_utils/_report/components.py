@@ -12,6 +12,8 @@ from .formatting import THIN, UNKNOWN, percent, whole
 from .html import Content, Markup, element, joined
 from .metrics import share
 
+#: The report, or a part of it.
+Document = Mapping[str, Any]
 #: A column: its heading, and the class of its cells ("n" is a number).
 Column = tuple[str, "str | None"]
 

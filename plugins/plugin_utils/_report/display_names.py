@@ -18,7 +18,7 @@ STATUS_NAMES = {
 #: Statuses that are shown even if their count is 0.
 ALWAYS_TOLD = ("seen_reply", "assured")
 NAT_NAMES = {"source": "source translated", "destination": "destination translated", "none": "not translated"}
-#: Descriptions of the kernel's counters.
+#: Descriptions of the kernel's counters that the report shows, the most serious first.
 COUNTERS_MEAN = {
     "drop": "packets dropped, for there was no entry to be had for them",
     "early_drop": "entries removed to make room in a full table",

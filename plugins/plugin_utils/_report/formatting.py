@@ -22,16 +22,14 @@ def span(first: int, last: int) -> str:
 
 def whole(value: int | None) -> str:
     """A count: `18,233`; with three digits and a prefix from a billion on, `12.4 G`."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:,}" if value < 10**9 else short(value)
+    return short(value, 10**9)
 
 
-def short(value: int | None) -> str:
-    """A count for large type: `18,233`, `1.24 M`."""
+def short(value: int | None, most: int = 10**6) -> str:
+    """A count for large type: `18,233`; with three digits and a prefix from `most` on, `1.24 M`."""
     if value is None:
         return UNKNOWN
-    return f"{value:,}" if value < 10**6 else scaled(value)
+    return f"{value:,}" if value < most else scaled(value)
 
 
 def volume(value: int | None) -> str:

@@ -14,34 +14,16 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from ...module_utils.client.host.sysctl import flat
+from .display_names import COUNTERS_MEAN
 from .sanitize import counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
 
-#: The kernel's counters that the report shows, the most serious first.
-COUNTERS = (
-    "drop",
-    "early_drop",
-    "chain_toolong",
-    "insert_failed",
-    "error",
-    "invalid",
-    "clash_resolve",
-    "search_restart",
-)
+COUNTERS = tuple(COUNTERS_MEAN)
 SETTINGS = (
-    "max",
-    "buckets",
-    "expect_max",
-    "accounting",
-    "timestamps",
-    "events",
-    "checksum",
-    "log_invalid",
-    "tcp_loose",
-    "tcp_be_liberal",
-    "tcp_max_retrans",
-    "tcp_ignore_invalid_rst",
+    *("max", "buckets", "expect_max", "accounting", "timestamps", "events", "checksum", "log_invalid"),
+    *("tcp_loose", "tcp_be_liberal", "tcp_max_retrans", "tcp_ignore_invalid_rst"),
 )
 #: Maps that count each entry under exactly one key.
 PARTITIONS = ("by_family", "by_protocol", "by_zone", "by_mark")
@@ -106,12 +88,6 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
     }
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Settings in one dictionary, with names such as `timeouts.udp`."""
-    timeouts = {f"timeouts.{name}": value for name, value in settings["timeouts"].items()}
-    return {**{name: value for name, value in settings.items() if name != "timeouts"}, **timeouts}
-
-
 def _common_settings(every: Sequence[Mapping[str, int]]) -> dict[str, Any]:
     """The most frequent value of each setting, and the numbers of hosts with this value and with others."""
     names = dict.fromkeys(name for one in every for name in one)
@@ -139,10 +115,9 @@ def _states(found: Any) -> dict[str, dict[str, int]]:
 
 
 def _sum(maps: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for one in maps:
-        for name, count in one.items():
-            total[name] = total.get(name, 0) + count
+        total.update(one)
     return counts(total, NAMES)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .formatting import percent, plural, whole
@@ -72,21 +72,17 @@ def _of_fill(figures: Figures) -> list[Reason]:
 
 
 def _of_statistics(statistics: dict[str, int]) -> list[Reason]:
-    problems: tuple[tuple[str, str, Callable[[int], str]], ...] = (
-        ("drop", "warning", lambda n: f"{plural(n, 'packet')} dropped for want of an entry."),
-        (
-            "early_drop",
-            "warning",
-            lambda n: f"{plural(n, 'entry', 'entries')} removed early to make room: the table was full.",
-        ),
-        (
-            "chain_toolong",
-            "warning",
-            lambda n: f"{plural(n, 'entry', 'entries')} refused, for their hash chain was too long.",
-        ),
-        ("insert_failed", "notice", lambda n: f"{plural(n, 'entry', 'entries')} not inserted."),
+    problems = (
+        ("drop", "warning", ("packet",), "dropped for want of an entry"),
+        ("early_drop", "warning", ("entry", "entries"), "removed early to make room: the table was full"),
+        ("chain_toolong", "warning", ("entry", "entries"), "refused, for their hash chain was too long"),
+        ("insert_failed", "notice", ("entry", "entries"), "not inserted"),
     )
-    return [_reason(urgency, name, say(statistics[name])) for name, urgency, say in problems if statistics.get(name)]
+    return [
+        _reason(urgency, name, f"{plural(statistics[name], *nouns)} {what}.")
+        for name, urgency, nouns, what in problems
+        if statistics.get(name)
+    ]
 
 
 def _of_expectations(expectations: dict[str, int]) -> list[Reason]:

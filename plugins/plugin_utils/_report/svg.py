@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .formatting import percent
-from .html import Markup, element, joined
+from .html import Content, Markup, element, joined
 from .severity import FILLING, NEARLY_FULL
 
 #: Number of shades of a strip. The first is for the largest part, the last for all remaining parts.
@@ -22,23 +22,20 @@ def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> M
     if value is None:
         return Markup("")
     width = _bounded(value)
-    return element(
-        "svg",
+    return _image(
+        "bar",
+        "100 8",
         element("rect", class_="track", width=100, height=8, rx=1),
         element("rect", class_=f"fill {urgency}", width=_number(width), height=8) if width else None,
         [_mark(at, 8) for at in (FILLING, NEARLY_FULL)] if marks else None,
-        class_="bar",
-        viewBox="0 0 100 8",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-        focusable="false",
     )
 
 
 def gauge(value: float, urgency: str, told: str) -> Markup:
     """The usage of a table as a large bar."""
-    return element(
-        "svg",
+    return _image(
+        "gauge",
+        "100 10",
         element("title", told),
         element("desc", f"Marks are at {percent(FILLING)}, filling up, and {percent(NEARLY_FULL)}, nearly full."),
         element("rect", class_="track", width=100, height=10),
@@ -46,11 +43,7 @@ def gauge(value: float, urgency: str, told: str) -> Markup:
         if value
         else None,
         [_mark(at, 10) for at in (FILLING, NEARLY_FULL)],
-        class_="gauge",
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=told,
+        told=told,
     )
 
 
@@ -58,15 +51,8 @@ def column(value: int, highest: int, urgency: str) -> Markup:
     """A count as a column of a histogram."""
     height = 100 * value / highest if highest else 0
     height = max(height, 1.5) if value else 0
-    return element(
-        "svg",
-        element("rect", class_=f"fill {urgency}", y=_number(100 - height), width=10, height=_number(height)),
-        class_="column",
-        viewBox="0 0 10 100",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-        focusable="false",
-    )
+    rect = element("rect", class_=f"fill {urgency}", y=_number(100 - height), width=10, height=_number(height))
+    return _image("column", "10 100", rect)
 
 
 def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
@@ -87,29 +73,13 @@ def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
         )
         at += width
     listed = ", ".join(f"{name} {percent(100 * count / total)}" for name, count in parts)
-    return element(
-        "svg",
-        element("title", told),
-        element("desc", listed),
-        pieces,
-        class_="strip",
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"{told}: {listed}",
-    )
+    return _image("strip", "100 10", element("title", told), element("desc", listed), pieces, told=f"{told}: {listed}")
 
 
 def key(place: int) -> Markup:
     """The legend symbol for a part of a strip."""
-    return element(
-        "svg",
-        element("rect", class_=f"shade-{shade(place)}", width=10, height=10, rx=2),
-        class_="key",
-        viewBox="0 0 10 10",
-        aria_hidden="true",
-        focusable="false",
-    )
+    rect = element("rect", class_=f"shade-{shade(place)}", width=10, height=10, rx=2)
+    return _image("key", "10 10", rect, stretches=False)
 
 
 def shade(place: int) -> int:
@@ -126,13 +96,21 @@ _SIGNS = {
 
 
 def sign(urgency: str) -> Markup:
+    return _image(f"sign {urgency}", "12 12", _SIGNS[urgency], stretches=False)
+
+
+def _image(class_: str, size: str, *content: Content, told: str | None = None, stretches: bool = True) -> Markup:
+    """An image with its description, or without one hidden from screen readers. `size` is its width and height."""
     return element(
         "svg",
-        _SIGNS[urgency],
-        class_=f"sign {urgency}",
-        viewBox="0 0 12 12",
-        aria_hidden="true",
-        focusable="false",
+        *content,
+        class_=class_,
+        viewBox=f"0 0 {size}",
+        preserveAspectRatio="none" if stretches else None,
+        role="img" if told else None,
+        aria_label=told,
+        aria_hidden=None if told else "true",
+        focusable=None if told else "false",
     )
 
 

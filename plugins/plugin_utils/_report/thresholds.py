@@ -11,17 +11,10 @@ from typing import Any
 from ...module_utils.client.errors import quoted
 from .formatting import UNKNOWN, percent, whole
 
-#: The figure that each threshold limits, in the order of the report.
-OF_HOSTS: dict[str, str] = {
-    "usage_percent_above": "usage_percent",
-    "count_above": "count",
-    "drop_above": "drop",
-    "early_drop_above": "early_drop",
-    "chain_toolong_above": "chain_toolong",
-    "insert_failed_above": "insert_failed",
-    "error_above": "error",
-    "invalid_above": "invalid",
-}
+#: The figures that can have a threshold, in the order of the report.
+_LIMITED = ("usage_percent", "count", "drop", "early_drop", "chain_toolong", "insert_failed", "error", "invalid")
+#: The figure that each threshold limits.
+OF_HOSTS = {f"{figure}_above": figure for figure in _LIMITED}
 #: Maximum number of hosts without facts. It is not known whether these would exceed a threshold.
 WITHOUT_FACTS = "hosts_without_facts_above"
 NAMES = (*OF_HOSTS, WITHOUT_FACTS)

@@ -56,10 +56,7 @@ def tuple_rows(prefix: str, number: int, use: int) -> Iterator[Attribute]:
     """Yield the rows of a tuple: addresses, keys of protocols, and the zone of the direction."""
 
     def address(name: str, ipv4: int, ipv6: int) -> Iterator[Attribute]:
-        for family, kind, last in (
-            (AF_INET, types.IPV4_ADDRESS, ipv4),
-            (AF_INET6, types.IPV6_ADDRESS, ipv6),
-        ):
+        for family, kind, last in ((AF_INET, types.IPV4_ADDRESS, ipv4), (AF_INET6, types.IPV6_ADDRESS, ipv6)):
             path = (number, uapi.CTA_TUPLE_IP, last)
             yield Attribute(f"{prefix}.{name}", path, kind, use, family)
 
@@ -143,25 +140,15 @@ def _entry() -> Iterator[Attribute]:
     yield Attribute("mark", (uapi.CTA_MARK,), types.U32, both)
     yield Attribute("mark_mask", (uapi.CTA_MARK_MASK,), types.U32, UPDATE)
     yield from tuple_rows("master", uapi.CTA_TUPLE_MASTER, CREATE | FIXED)
-    for direction, number in (
-        ("original", uapi.CTA_SEQ_ADJ_ORIG),
-        ("reply", uapi.CTA_SEQ_ADJ_REPLY),
-    ):
+    for direction, number in (("original", uapi.CTA_SEQ_ADJ_ORIG), ("reply", uapi.CTA_SEQ_ADJ_REPLY)):
         prefix = f"sequence_adjustment.{direction}"
         position = (number, uapi.CTA_SEQADJ_CORRECTION_POS)
         yield Attribute(f"{prefix}.position", position, types.U32, both)
-        members = (
-            ("before", uapi.CTA_SEQADJ_OFFSET_BEFORE),
-            ("after", uapi.CTA_SEQADJ_OFFSET_AFTER),
-        )
-        yield from _numbers(prefix, (number,), types.S32, both, members)
+        offsets = (("before", uapi.CTA_SEQADJ_OFFSET_BEFORE), ("after", uapi.CTA_SEQADJ_OFFSET_AFTER))
+        yield from _numbers(prefix, (number,), types.S32, both, offsets)
     yield Attribute("labels", (uapi.CTA_LABELS,), types.LABELS, both)
     yield Attribute("labels_mask", (uapi.CTA_LABELS_MASK,), types.LABELS, UPDATE)
-    synproxy = (
-        ("isn", uapi.CTA_SYNPROXY_ISN),
-        ("its", uapi.CTA_SYNPROXY_ITS),
-        ("tsoff", uapi.CTA_SYNPROXY_TSOFF),
-    )
+    synproxy = (("isn", uapi.CTA_SYNPROXY_ISN), ("its", uapi.CTA_SYNPROXY_ITS), ("tsoff", uapi.CTA_SYNPROXY_TSOFF))
     yield from _numbers("synproxy", (uapi.CTA_SYNPROXY,), types.U32, both, synproxy)
 
     yield from _numbers("counters.original", (uapi.CTA_COUNTERS_ORIG,), types.U64, 0, counters)

@@ -100,7 +100,8 @@ class Codec:
 
     def encode(self, values: Mapping[str, Any], keys: Collection[str] | None = None) -> bytes:
         """Return the attributes of `values`, or of those of its keys that are in `keys`."""
-        return _encode(self._nest(values, keys), values)
+        parts = _template_parts(self._nest(values, keys), values)
+        return b"".join(part if isinstance(part, bytes) else part.kind.encode(values[part.key]) for part in parts)
 
     def template_parts(self, values: Mapping[str, Any], keys: Collection[str]) -> list[bytes | Attribute]:
         """Return the parts of what `encode` returns: constant bytes, and the row of each value of constant size.
@@ -139,11 +140,6 @@ def _decode_each(nest: _AttributeTree, data: bytes, start: int, end: int, path: 
             if row.key == nest.protocol_key:
                 protocol = row.kind.decode(data[first:last])
         yield DecodedAttribute(row, here, first, last)
-
-
-def _encode(nest: _AttributeTree, values: Mapping[str, Any]) -> bytes:
-    parts = _template_parts(nest, values)
-    return b"".join(part if isinstance(part, bytes) else part.kind.encode(values[part.key]) for part in parts)
 
 
 def _template_parts(nest: _AttributeTree, values: Mapping[str, Any]) -> list[bytes | Attribute]:

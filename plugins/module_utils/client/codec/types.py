@@ -88,67 +88,29 @@ OTHER_PROTOCOLS: dict[str, int] = {
 
 PORT_PROTOCOLS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "dccp", "udplite"))
 
-TCP_STATES: dict[str, int] = {
-    "none": 0,
-    "syn_sent": 1,
-    "syn_recv": 2,
-    "established": 3,
-    "fin_wait": 4,
-    "close_wait": 5,
-    "last_ack": 6,
-    "time_wait": 7,
-    "close": 8,
-    "syn_sent2": 9,
-}
+
+def _numbered(names: str) -> dict[str, int]:
+    """Return the names of an enumeration of the kernel, which begins with 0, and their numbers."""
+    return {name: number for number, name in enumerate(names.split())}
+
+
+def constants(prefix: str) -> dict[str, int]:
+    """Return the constants of `uapi` with this prefix, by the rest of their names in lower case."""
+    return {name[len(prefix) :].lower(): number for name, number in vars(uapi).items() if name.startswith(prefix)}
+
+
+#: The states of each protocol: enum tcp_conntrack in nf_conntrack_tcp.h, and the same for the other protocols.
+TCP_STATES = _numbered("none syn_sent syn_recv established fin_wait close_wait last_ack time_wait close syn_sent2")
 #: Older names, which are read and never shown.
 OLDER_TCP_STATES: dict[str, int] = {"listen": 9}
+SCTP_STATES = _numbered(
+    "none closed cookie_wait cookie_echoed established shutdown_sent shutdown_recd shutdown_ack_sent heartbeat_sent "
+    "heartbeat_acked"
+)
+DCCP_STATES = _numbered("none request respond partopen open closereq closing timewait ignore invalid")
+DCCP_ROLES = _numbered("client server")
 
-SCTP_STATES: dict[str, int] = {
-    "none": 0,
-    "closed": 1,
-    "cookie_wait": 2,
-    "cookie_echoed": 3,
-    "established": 4,
-    "shutdown_sent": 5,
-    "shutdown_recd": 6,
-    "shutdown_ack_sent": 7,
-    "heartbeat_sent": 8,
-    "heartbeat_acked": 9,
-}
-
-DCCP_STATES: dict[str, int] = {
-    "none": 0,
-    "request": 1,
-    "respond": 2,
-    "partopen": 3,
-    "open": 4,
-    "closereq": 5,
-    "closing": 6,
-    "timewait": 7,
-    "ignore": 8,
-    "invalid": 9,
-}
-
-DCCP_ROLES: dict[str, int] = {"client": 0, "server": 1}
-
-STATUS_BITS: dict[str, int] = {
-    "expected": uapi.IPS_EXPECTED,
-    "seen_reply": uapi.IPS_SEEN_REPLY,
-    "assured": uapi.IPS_ASSURED,
-    "confirmed": uapi.IPS_CONFIRMED,
-    "src_nat": uapi.IPS_SRC_NAT,
-    "dst_nat": uapi.IPS_DST_NAT,
-    "seq_adjust": uapi.IPS_SEQ_ADJUST,
-    "src_nat_done": uapi.IPS_SRC_NAT_DONE,
-    "dst_nat_done": uapi.IPS_DST_NAT_DONE,
-    "dying": uapi.IPS_DYING,
-    "fixed_timeout": uapi.IPS_FIXED_TIMEOUT,
-    "template": uapi.IPS_TEMPLATE,
-    "nat_clash": uapi.IPS_NAT_CLASH,
-    "helper": uapi.IPS_HELPER,
-    "offload": uapi.IPS_OFFLOAD,
-    "hw_offload": uapi.IPS_HW_OFFLOAD,
-}
+STATUS_BITS = constants("IPS_")
 
 TCP_FLAG_BITS: dict[str, int] = {
     "window_scale": uapi.IP_CT_TCP_FLAG_WINDOW_SCALE,

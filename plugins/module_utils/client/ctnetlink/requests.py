@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from itertools import repeat
-from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from .. import uapi
 from ..bulk.columns import FALLBACK, Columns, ColumnTransform, NotVectorizable, batches
@@ -195,34 +195,28 @@ def request_batches(
     """
     for batch in batches(things):
         first = numbers(len(batch))
-        yield from _Batch(batch, request, first, bulk).request_batches(size)
+        packed = _packed(batch, request, first, bulk)
+        for start in range(0, len(batch), size):
+            frames = [
+                frame(request.message(bulk.scalar(batch[place])), first + place) if part is None else part
+                for place, part in enumerate(packed[start : start + size], start)
+            ]
+            yield request_batch(frames, first + start)
 
 
-class _Batch(NamedTuple):
-    things: list[Any]
-    request: Request
-    first: int
-    bulk: ColumnTransform
-
-    def request_batches(self, size: int) -> Iterator[RequestBatch]:
-        count = len(self.things)
-        packed: list[bytes | None] = [None] * count
-        numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(self.first, self.first + count)))
-        for places, columns in self.bulk.groups(self.things):
-            try:
-                messages = self.request.template(columns).pack(map(numbers.__getitem__, places), columns)
-            except FALLBACK:
-                continue
-            if len(messages) == count:
-                packed[:] = messages
-            else:
-                for place, message in zip(places, messages):
-                    packed[place] = message
-        for start in range(0, count, size):
-            some = enumerate(packed[start : start + size], start)
-            yield request_batch(
-                [self._framed(place) if part is None else part for place, part in some], self.first + start
-            )
-
-    def _framed(self, place: int) -> bytes:
-        return frame(self.request.message(self.bulk.scalar(self.things[place])), self.first + place)
+def _packed(things: list[Any], request: Request, first: int, bulk: ColumnTransform) -> list[bytes | None]:
+    """Return the messages about things, numbered from `first` on. None stands for one that has no template."""
+    count = len(things)
+    packed: list[bytes | None] = [None] * count
+    numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(first, first + count)))
+    for places, columns in bulk.groups(things):
+        try:
+            messages = request.template(columns).pack(map(numbers.__getitem__, places), columns)
+        except FALLBACK:
+            continue
+        if len(messages) == count:
+            packed[:] = messages
+        else:
+            for place, message in zip(places, messages):
+                packed[place] = message
+    return packed

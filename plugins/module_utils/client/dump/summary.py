@@ -9,7 +9,7 @@ counted.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, NamedTuple
 
 from ..codec.codec import Values
 from ..codec.layout import MessageLayout
@@ -49,7 +49,7 @@ class Summary(Visitor):
     def on(self, layout: MessageLayout) -> Action:
         keys, unpack = layout.part(_COUNTED)
         same = {**layout.constants, **dict.fromkeys((key for key in _ENDS if layout.column(key)), b"")}
-        combinations = _Combinations(same, keys)
+        combinations = _Combinations(same, keys, defaultdict(int))
         self._pending.append(combinations)
         counts = combinations.counts
 
@@ -120,13 +120,12 @@ class Summary(Visitor):
         return shown
 
 
-class _Combinations:
+class _Combinations(NamedTuple):
     """The number of messages of one layout by the values of `keys`. All of them have the values in `same`."""
 
-    def __init__(self, same: Values, keys: tuple[str, ...]) -> None:
-        self.same = same
-        self.keys = keys
-        self.counts: defaultdict[tuple[Any, ...], int] = defaultdict(int)
+    same: Values
+    keys: tuple[str, ...]
+    counts: defaultdict[tuple[Any, ...], int]
 
 
 def _order(counts: Mapping[Any, int]) -> list[Any]:

@@ -18,8 +18,7 @@ from ..errors import InvalidValue
 from .document import present_translation
 from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry, inseparable_groups
 from .labels import NO_LABELS, LabelMap
-from .nat import requested_ranges, translations
-from .tuple import protocol_keys
+from .nat import port_key, requested_ranges, translations
 
 _COMPARED = {
     row.key: row
@@ -144,7 +143,7 @@ def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iter
             continue
         shown = found.get(end)
         address = actual.get(f"original.{end}")
-        port = _flow_id(actual, end)
+        port = actual.get(port_key(actual, "original", end) or "")
         if shown is not None:
             address = shown.address
             port = port if shown.port is None else shown.port
@@ -152,21 +151,9 @@ def _translation(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> Iter
             pass
         elif ports is None or (port is not None and ports[0] <= port <= ports[1]):
             continue
-        asked = present_translation(declared)[end]
-        yield Change(f"nat.{end}", present_translation(actual_only(actual)).get(end), asked)
-
-
-def actual_only(actual: Mapping[str, Any]) -> Entry:
-    """Return an entry without its request for NAT."""
-    return {key: value for key, value in actual.items() if not key.startswith("nat.")}
-
-
-def _flow_id(entry: Mapping[str, Any], end: str) -> int | None:
-    for name in protocol_keys(entry["original.protocol"]):
-        if name in (f"{end}_port", f"{end}_key", "icmp_id"):
-            value: int | None = entry.get(f"original.{name}")
-            return value
-    return None
+        in_force = {key: value for key, value in actual.items() if not key.startswith("nat.")}
+        before = present_translation(in_force).get(end)
+        yield Change(f"nat.{end}", before, present_translation(declared)[end])
 
 
 def equal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> bool:

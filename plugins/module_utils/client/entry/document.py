@@ -41,11 +41,9 @@ from .zone import check_zones
 
 #: Rows of the table that a document shows in another way.
 _ELSEWHERE = frozenset(
-    {"original.protocol", "reply.protocol", "mark", "mark_mask", "labels", "labels_mask"}
-    | {"status_mask"}
-    | {f"nat.{end}.{what}_{bound}" for end in ("source", "destination")
-       for what in ("address", "port") for bound in ("min", "max")}
-)  # fmt: skip
+    {"original.protocol", "reply.protocol", "mark", "labels"}
+    | {row.key for row in ENTRY if row.key.startswith("nat.") or row.key.endswith("_mask")}
+)
 
 #: The original tuple without its zone.
 _ORIGINAL = frozenset(row.key for row in ENTRY if row.key.startswith("original.")) - {"original.zone"}

@@ -49,14 +49,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence, Tuple
 from .. import uapi
 from ..codec.attributes import ENTRY, INSEPARABLE, Change
 from ..codec.codec import Values
-from ..codec.types import (
-    AF_INET6,
-    DCCP_ROLES,
-    DCCP_STATES,
-    SCTP_STATES,
-    TCP_STATES,
-    listing,
-)
+from ..codec.types import AF_INET6, DCCP_ROLES, DCCP_STATES, SCTP_STATES, TCP_STATES, listing
 from ..errors import InvalidValue
 from .tuple import ENDPOINT_KEYS, default_reply, describe_tuple, reversed_tuple, tuple_of, with_tuple
 from .zone import ZONE_KEYS, zone_keys_of

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple
 
 from .. import uapi
+from .tuple import protocol_keys
 
 #: For source and destination NAT: the end that is translated, the end of the reply tuple that shows to what, and the
 #: status bit.
@@ -47,6 +48,13 @@ def translations(entry: Mapping[str, Any]) -> dict[str, Translation]:
             port = None if port == was else port
         found[end] = Translation(entry[f"reply.{answered_by}"], port)
     return found
+
+
+def port_key(entry: Mapping[str, Any], direction: str, end: str) -> str | None:
+    """Return the key of the number that NAT translates with an address: port, GRE key or ICMP id."""
+    names = protocol_keys(entry["original.protocol"])
+    name = next((name for name in (f"{end}_port", f"{end}_key", "icmp_id") if name in names), None)
+    return name and f"{direction}.{name}"
 
 
 def requested_ends(entry: Mapping[str, Any]) -> list[str]:

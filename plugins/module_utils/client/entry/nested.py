@@ -42,23 +42,19 @@ def declared_keys(document: Any, known: Collection[str]) -> Document:
     return given
 
 
+def _in_tuple(name: str) -> tuple[str, ...]:
+    """Return the keys of a match, of an entry and of an expectation for a key of the original tuple."""
+    return name, f"original.{name}", f"tuple.{name}"
+
+
 #: Words of conntrack(8), iptables and nftables, and their keys here, of which a message names the first that exists.
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("src saddr ip_saddr ip6_saddr orig_src ctorigsrc src_ip", ("source", "original.source", "tuple.source")),
-    (
-        "dst daddr ip_daddr ip6_daddr orig_dst ctorigdst dst_ip",
-        ("destination", "original.destination", "tuple.destination"),
-    ),
+    ("src saddr ip_saddr ip6_saddr orig_src ctorigsrc src_ip", _in_tuple("source")),
+    ("dst daddr ip_daddr ip6_daddr orig_dst ctorigdst dst_ip", _in_tuple("destination")),
     ("reply_src reply_saddr ctreplsrc", ("reply_source", "reply.source")),
     ("reply_dst reply_daddr ctrepldst", ("reply_destination", "reply.destination")),
-    (
-        "sport src_port orig_port_src ctorigsrcport tcp_sport udp_sport th_sport",
-        ("source_port", "original.source_port", "tuple.source_port"),
-    ),
-    (
-        "dport dst_port orig_port_dst ctorigdstport tcp_dport udp_dport th_dport",
-        ("destination_port", "original.destination_port", "tuple.destination_port"),
-    ),
+    ("sport src_port orig_port_src ctorigsrcport tcp_sport udp_sport th_sport", _in_tuple("source_port")),
+    ("dport dst_port orig_port_dst ctorigdstport tcp_dport udp_dport th_dport", _in_tuple("destination_port")),
     ("reply_port_src reply_sport ctreplsrcport", ("reply_source_port", "reply.source_port")),
     ("reply_port_dst reply_dport ctrepldstport", ("reply_destination_port", "reply.destination_port")),
     ("proto prot protonum l4proto ctproto ip_protocol nexthdr", ("protocol", "tuple.protocol")),

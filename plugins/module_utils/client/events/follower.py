@@ -14,7 +14,7 @@ from ..entry.entry import Entry, Identity, identity
 from ..errors import NotFound, Overrun
 from ..match.expression import immutable_part, is_time_dependent
 from ..match.match import EVERYTHING, Match
-from ..netlink.socket import NetlinkTransport
+from ..netlink.socket import Closing, NetlinkTransport
 from ..table import Table
 from .overrun import Resync, ResyncSchedule, is_same_entry, is_updated, missed_events
 from .subscription import CHECK, EVENTS_AUTO, RECEIVE_BUFFER, Event, Subscription
@@ -25,7 +25,7 @@ _STRIDE = 512
 _ALWAYS_SENT = ("mark", "helper")
 
 
-class Follower:
+class Follower(Closing):
     """The matching entries, from now on, and every event that changes them. Close it after use.
 
     The follower subscribes before it reads the table, so that no change is missed. `entries` has the matching entries
@@ -79,12 +79,6 @@ class Follower:
             self.subscription.close()
             raise
         self.unannounced: set[Identity] = set(self.entries)
-
-    def __enter__(self) -> Follower:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the subscription and the table. Iterations end."""

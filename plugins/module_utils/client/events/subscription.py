@@ -26,7 +26,7 @@ from ..match.bpf import ProgramTooLong, compile_filter
 from ..match.expression import And, Term
 from ..match.match import EVERYTHING, Match
 from ..netlink.message import Message, parse
-from ..netlink.socket import NetlinkTransport
+from ..netlink.socket import Closing, NetlinkTransport
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,7 +73,7 @@ class EventsOff(ConntrackError):
     """The kernel sends no events in this namespace: nf_conntrack_events is 0."""
 
 
-class Subscription:
+class Subscription(Closing):
     """The events of some groups in the current network namespace that match. Close it after use.
 
     Iterate it with `for` or `async for`, or use `fileno` with another event loop. The match is evaluated for the keys
@@ -135,12 +135,6 @@ class Subscription:
             # A long program may exceed net.core.optmem_max; the match is then evaluated here for all events.
             self._datagrams = listen(b"")
             self.filtered = False
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the subscription. Iterations end."""

@@ -20,6 +20,8 @@ An expectation is a flat mapping, as an entry is (entry/entry.py):
 A connection is expected if its original tuple equals `tuple` in the bits that are set in `mask`. The kernel always
 compares the destination in full. It never reports the zone of an expectation: `located` determines it.
 
+`attributes.py` has the attribute table, and `document.py` converts an expectation to and from its document.
+
 The functions that take a `Table` raise `NotPermitted`, `Unavailable` and `ResultUnknown` as its methods do.
 
 Source: ctattr_expect and ctattr_expect_nat in include/uapi/linux/netfilter/nfnetlink_conntrack.h, and
@@ -30,79 +32,30 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Hashable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Collection, Hashable, Iterable, Iterator, Mapping
 
 from .. import uapi
-from ..codec import types
-from ..codec.attributes import CREATE, FIXED, KEY, UPDATE, Attribute, Change, tuple_rows
-from ..codec.codec import Codec, Values
-from ..codec.types import PROTOCOL
+from ..codec.attributes import CREATE, FIXED, KEY, Change
+from ..codec.codec import Codec
 from ..ctnetlink.messages import family_of, nfgenmsg, payload_of
-from ..entry.entry import UNTRACKED, Entry, Identity, check_family
-from ..entry.nested import (
-    Document,
-    address_keys,
-    check_tuple,
-    declared_keys,
-    present_family,
-    put,
-    read,
-    read_extra,
-    resolve_family,
-    tree,
-)
-from ..entry.tuple import describe_tuple, protocol_keys, tuple_key, tuple_of, with_tuple
+from ..entry.entry import Entry, Identity
+from ..entry.tuple import describe_tuple, tuple_key, tuple_of, with_tuple
 from ..entry.zone import any_zone
 from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
 from ..netlink.message import Message
 from ..table import Table, parse_answer
+from .attributes import EXPECTATION as EXPECTATION
+from .attributes import FLAGS as FLAGS
+from .attributes import OF_SOURCE, SETTABLE_FLAGS, full_mask, is_zero, zero
+from .attributes import Expectation as Expectation
+from .document import from_document as from_document
+from .document import to_document as to_document
 
 if TYPE_CHECKING:
     from ..entry.labels import LabelMap
     from ..match.match import Match
 
-Expectation = Values
-
-DIRECTIONS: dict[str, int] = {"original": 0, "reply": 1}
-FLAGS: dict[str, int] = {
-    "permanent": uapi.NF_CT_EXPECT_PERMANENT,
-    "inactive": uapi.NF_CT_EXPECT_INACTIVE,
-    "userspace": uapi.NF_CT_EXPECT_USERSPACE,
-}
-#: Flags that a request can set. The kernel clears `userspace` if the master has a helper.
-SETTABLE_FLAGS = uapi.NF_CT_EXPECT_PERMANENT | uapi.NF_CT_EXPECT_INACTIVE
-
-
-def _tuple(prefix: str, number: int, use: int) -> Iterator[Attribute]:
-    """Return the rows of a tuple. Tuples of an expectation have no zone of their own."""
-    return (row for row in tuple_rows(prefix, number, use) if not row.key.endswith(".zone"))
-
-
-def _expectation() -> Iterator[Attribute]:
-    fixed = CREATE | FIXED
-    yield Attribute("zone", (uapi.CTA_EXPECT_ZONE,), types.U16, KEY | CREATE)
-    yield from _tuple("tuple", uapi.CTA_EXPECT_TUPLE, KEY | CREATE)
-    yield from _tuple("mask", uapi.CTA_EXPECT_MASK, fixed)
-    yield from _tuple("master", uapi.CTA_EXPECT_MASTER, fixed)
-    yield Attribute("class", (uapi.CTA_EXPECT_CLASS,), types.U32, fixed)
-    yield Attribute("flags", (uapi.CTA_EXPECT_FLAGS,), types.Flags("I", FLAGS, "expectation flag"), fixed)
-    yield Attribute("function", (uapi.CTA_EXPECT_FN,), types.Text(63), fixed)
-    direction = types.Enum("I", DIRECTIONS, "direction")
-    yield Attribute("nat.direction", (uapi.CTA_EXPECT_NAT, uapi.CTA_EXPECT_NAT_DIR), direction, fixed)
-    for row in _tuple("nat.tuple", uapi.CTA_EXPECT_NAT_TUPLE, fixed):
-        yield row._replace(path=(uapi.CTA_EXPECT_NAT, *row.path))
-    yield Attribute("timeout", (uapi.CTA_EXPECT_TIMEOUT,), types.U32, UPDATE)
-    yield Attribute("helper", (uapi.CTA_EXPECT_HELP_NAME,), types.HELPER_NAME)
-    yield Attribute("id", (uapi.CTA_EXPECT_ID,), types.U32)
-
-
-#: The attribute table of expectations, in the order in which one is presented.
-EXPECTATION: tuple[Attribute, ...] = tuple(_expectation())
-
 _EXPECTATIONS = Codec(EXPECTATION)
-_TREE = tree(EXPECTATION)
-_TOP = ("family", *_TREE, "extra")
-_ADDRESSES = address_keys(EXPECTATION)
 _TUPLE = tuple(dict.fromkeys(row.key for row in EXPECTATION if row.key.startswith("tuple.")))
 
 _KEYS = frozenset(row.key for row in EXPECTATION if row.use & KEY)
@@ -113,9 +66,6 @@ _SENT = _CREATED | {"helper"}
 _UPDATED = frozenset(key for key in _CREATED if key.startswith(("zone", "tuple.", "mask.", "master."))) | {"timeout"}
 _DELETED = _KEYS | {"id"}
 _OF_MASTER = frozenset(key for key in _CREATED if key.startswith(("zone", "master.")))
-
-#: The keys of a tuple to which a mask applies, and which NAT stores; all others belong to the destination.
-_OF_SOURCE = ("source", "source_port", "source_key", "icmp_id")
 
 
 # What it is
@@ -132,7 +82,7 @@ def describe(expectation: Mapping[str, Any]) -> str:
     shown = {
         name: value
         for name, value in tuple_of(expectation, "tuple").items()
-        if not (name in _OF_SOURCE and _is_zero(expectation.get(f"mask.{name}", value)))
+        if not (name in OF_SOURCE and is_zero(expectation.get(f"mask.{name}", value)))
     }
     zone = expectation.get("zone")
     return f"expectation of {describe_tuple(shown)}" + (f" (zone {zone})" if zone else "")
@@ -151,7 +101,7 @@ def overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     for key in _TUPLE:
         name = key.partition(".")[2]
         here, there = one.get(key), other.get(key)
-        if name in _OF_SOURCE and here is not None and there is not None:
+        if name in OF_SOURCE and here is not None and there is not None:
             mask = _as_integer(one.get(f"mask.{name}", 0)) & _as_integer(other.get(f"mask.{name}", 0))
             if (_as_integer(here) ^ _as_integer(there)) & mask:
                 return False
@@ -164,17 +114,6 @@ def _as_integer(value: Any) -> int:
     return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)
 
 
-def _is_zero(value: Any) -> bool:
-    return not any(value) if isinstance(value, bytes) else not value
-
-
-def _full(name: str, value: Any) -> Any:
-    """Return the mask by which all bits of a value count."""
-    if isinstance(value, bytes):
-        return b"\xff" * len(value)
-    return 0xFF if name in ("icmp_type", "icmp_code") else 0xFFFF
-
-
 def creation(declared: Mapping[str, Any]) -> Expectation:
     """Return a complete expectation, as a request to create it must have it.
 
@@ -185,7 +124,7 @@ def creation(declared: Mapping[str, Any]) -> Expectation:
     expectation = with_whole_mask({key: value for key, value in declared.items() if key != "timeout"})
     if "nat.direction" in declared:
         for name, value in tuple_of(declared, "master").items():
-            own = value if name in ("protocol", "icmp_type", "icmp_code") else _zero(value)
+            own = value if name in ("protocol", "icmp_type", "icmp_code") else zero(value)
             expectation.setdefault(f"nat.tuple.{name}", own)
     if not expectation.get("function"):
         expectation.pop("function", None)
@@ -200,17 +139,13 @@ def with_whole_mask(declared: Mapping[str, Any]) -> Expectation:
     expectation = dict(declared)
     for name, value in tuple_of(declared, "tuple").items():
         key = f"mask.{name}"
-        if name in _OF_SOURCE:
-            expectation.setdefault(key, _zero(value) if _is_zero(value) else _full(name, value))
+        if name in OF_SOURCE:
+            expectation.setdefault(key, zero(value) if is_zero(value) else full_mask(name, value))
         elif name in ("protocol", "icmp_type", "icmp_code"):
             expectation[key] = value  # ignored, but checked as in any tuple
         else:
-            expectation[key] = _full(name, value)
+            expectation[key] = full_mask(name, value)
     return expectation
-
-
-def _zero(value: Any) -> Any:
-    return bytes(len(value)) if isinstance(value, bytes) else 0
 
 
 def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[Change]:
@@ -223,144 +158,26 @@ def differences(declared: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
         key, name = row.key, row.key.rpartition(".")[2]
         if not row.use & FIXED or key not in declared:
             continue
-        if key.startswith(("mask.", "nat.tuple.")) and name not in _OF_SOURCE:
+        if key.startswith(("mask.", "nat.tuple.")) and name not in OF_SOURCE:
             continue
         wanted, there = declared[key], actual.get(key)
         if key == "flags":
             same = not ((there or 0) ^ wanted) & SETTABLE_FLAGS
         else:
-            same = _is_zero(wanted) if there is None else there == wanted
+            same = is_zero(wanted) if there is None else there == wanted
         if not same:
             before = None if there is None else row.kind.present(there)
             changes[key] = Change(key, before, row.kind.present(wanted))
     return list(changes.values())
 
 
-# The document
-
-
-def from_document(document: Mapping[str, Any]) -> Expectation:
-    """Convert the document of an expectation to the expectation. A key that is None counts as absent.
-
-    A document has the same keys as nested dictionaries, with addresses and names as strings: `{"tuple": {"protocol":
-    "tcp", "destination": "192.0.2.1", "destination_port": 2000}, "master": {…}}`. The result has a family and a
-    complete tuple, with 0 for a source that was left out. Read-only keys are converted and have no effect in requests.
-    Raises `InvalidValue` with the path of the first fault.
-    """
-    given = declared_keys(document, _TOP)
-    expectation: Expectation = {}
-    for key, branch in _TREE.items():
-        if key in given:
-            read(branch, given[key], key, expectation)
-    if "extra" in given:
-        expectation["extra"] = read_extra(given["extra"])
-    for key, cure in (
-        ("tuple.protocol", "a name such as tcp, or a number"),
-        ("tuple.destination", "where the connection is expected to go"),
-    ):
-        if key not in expectation:
-            raise InvalidValue(key, f"is missing; write {cure}")
-    expectation["family"] = resolve_family(given, expectation, _ADDRESSES, "tuple.destination")
-    _complete_tuple(expectation)
-    _complete_mask(expectation)
-    if tuple_of(expectation, "master"):
-        expectation.setdefault("master.protocol", expectation["tuple.protocol"])
-        check_tuple(expectation, "master")
-        check_family(expectation["master.protocol"], expectation["family"])
-    if "nat" in given:
-        _complete_nat(expectation)
-    return expectation
-
-
-def _complete_tuple(expectation: Expectation) -> None:
-    protocol = expectation["tuple.protocol"]
-    expectation.setdefault("tuple.source", bytes(len(expectation["tuple.destination"])))
-    named = protocol_keys(protocol)
-    if protocol not in UNTRACKED or any(f"tuple.{name}" in expectation for name in named):
-        for name in named:
-            if name in _OF_SOURCE:
-                expectation.setdefault(f"tuple.{name}", 0)
-    check_tuple(expectation, "tuple")
-    check_family(protocol, expectation["family"])
-
-
-def _complete_mask(expectation: Expectation) -> None:
-    there = tuple_of(expectation, "tuple")
-    for name, value in tuple_of(expectation, "mask").items():
-        key = f"mask.{name}"
-        if name not in there:
-            raise InvalidValue(key, f"the tuple has no {name}; leave it out")
-        if name == "protocol" and value != there[name]:
-            raise InvalidValue(key, f"it is {PROTOCOL.present(there[name])} in the tuple; leave it out")
-        if name not in (*_OF_SOURCE, "protocol") and value != _full(name, value):
-            raise InvalidValue(key, "the kernel compares it in full; a mask is of the source alone, leave it out")
-
-
-def _complete_nat(expectation: Expectation) -> None:
-    there = tuple_of(expectation, "nat.tuple")
-    if "nat.direction" not in expectation:
-        raise InvalidValue("nat.direction", f"is missing; write {' or '.join(DIRECTIONS)}")
-    if expectation["nat.direction"] not in DIRECTIONS.values():
-        raise InvalidValue("nat.direction", f"is neither; write {' or '.join(DIRECTIONS)}")
-    # The kernel stores no protocol for it, and reports that of the master
-    protocol = expectation["master.protocol" if "master.protocol" in expectation else "tuple.protocol"]
-    if there.get("protocol", protocol) != protocol:
-        raise InvalidValue(
-            "nat.tuple.protocol", f"it is that of the master, {PROTOCOL.present(protocol)}; leave it out"
-        )
-    named = [name for name in protocol_keys(protocol) if name in _OF_SOURCE]
-    for name, value in there.items():
-        if name in ("protocol", "source", *named):
-            continue
-        if name not in ("destination", *protocol_keys(protocol)) or not _is_zero(value):
-            cure = ", ".join(("source", *named))
-            raise InvalidValue(f"nat.tuple.{name}", f"the kernel keeps none; write {cure}")
-    if all(_is_zero(there.get(name, 0)) for name in ("source", *named)):
-        raise InvalidValue("nat.tuple", f"says nothing; write {', '.join(('source', *named))} or some of them")
-
-
-def to_document(expectation: Mapping[str, Any]) -> Document:
-    """Convert an expectation to its document."""
-    document: Document = {}
-    if "family" in expectation:
-        document["family"] = present_family(expectation["family"])
-    for row in EXPECTATION:
-        if row.key not in expectation:
-            continue
-        value, name = expectation[row.key], row.key.rpartition(".")[2]
-        if row.key == "zone" and not value:
-            continue
-        if row.key.startswith("nat.tuple.") and name.startswith("destination") and _is_zero(value):
-            continue  # without a meaning there, and always 0
-        put(document, row.key, row.kind.present(value))
-    if expectation.get("extra"):
-        document["extra"] = {path: data.hex() for path, data in expectation["extra"].items()}
-    return document
-
-
 # Which expectations
 
 #: The keys of a match that apply to expectations.
 MATCH_KEYS = (
-    "family",
-    "protocol",
-    "zone",
-    "helper",
-    "source",
-    "destination",
-    "address",
-    "source_port",
-    "destination_port",
-    "port",
-    "icmp_type",
-    "icmp_code",
-    "icmp_id",
-    "source_key",
-    "destination_key",
-    "timeout_below",
-    "timeout_above",
-    "master",
-    "except",
+    *("family", "protocol", "zone", "helper", "source", "destination", "address"),
+    *("source_port", "destination_port", "port", "icmp_type", "icmp_code", "icmp_id", "source_key", "destination_key"),
+    *("timeout_below", "timeout_above", "master", "except"),
 )
 
 
@@ -398,7 +215,7 @@ def as_entry(expectation: Mapping[str, Any]) -> Entry:
 # Messages
 
 
-def _about(expectation: Mapping[str, Any], keys: Any) -> bytes:
+def _about(expectation: Mapping[str, Any], keys: Collection[str]) -> bytes:
     if "tuple.destination" not in expectation or "tuple.protocol" not in expectation:
         raise InvalidValue("tuple", "is missing: such a message would be about every expectation")
     return nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, keys)
@@ -427,25 +244,6 @@ def delete_message(expectation: Mapping[str, Any]) -> Message:
     return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, _about(expectation, _DELETED))
 
 
-def flush_message() -> Message:
-    """Build the request to delete every expectation. The kernel ignores the family here."""
-    return Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg())
-
-
-def dump_message(family: int = 0) -> Message:
-    """Build the request for all expectations of a family, or of both."""
-    return Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family))
-
-
-def dump_of_master_message(expectation: Mapping[str, Any]) -> Message:
-    """Build the request for all expectations that have the master of this one.
-
-    It has NLM_F_ACK: otherwise the kernel sends nothing at all if the master has no helper.
-    """
-    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
-    return Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload)
-
-
 def parse_expectation(message: Message) -> Expectation:
     """Return the expectation in a message. Raises `MalformedMessage`."""
     expectation = _EXPECTATIONS.decode(*payload_of(message))
@@ -462,9 +260,8 @@ def create(table: Table, expectation: Mapping[str, Any]) -> None:
     Raises `Exists` if its tuple is taken, `NotFound` without its master, `Unsupported` if the master has no helper, and
     `TableFull`. If the helper has its maximum number of expectations, the kernel deletes the oldest one.
     """
-    doing = f"creating the {describe(expectation)}"
     try:
-        table.ask(doing, create_message(_with_helper(table, creation(expectation))), EXPECTATION)
+        _ask(table, "creating", expectation, create_message(_with_helper(table, creation(expectation))))
     except KernelError as error:
         raise _explained(error, expectation) from None
 
@@ -485,9 +282,14 @@ def _with_helper(table: Table, expectation: Expectation) -> Expectation:
     return {**others, **{key: master[key] for key in ("helper",) if key in master}}
 
 
+def _ask(table: Table, doing: str, expectation: Mapping[str, Any], message: Message) -> list[Message]:
+    """Send a request about an expectation, and return the answers."""
+    return table.ask(f"{doing} the {describe(expectation)}", message, EXPECTATION)
+
+
 def update(table: Table, expectation: Mapping[str, Any]) -> None:
     """Set the timeout of an expectation that was read. Raises `NotFound`."""
-    table.ask(f"updating the {describe(expectation)}", update_message(creation_of(expectation)), EXPECTATION)
+    _ask(table, "updating", expectation, update_message(creation_of(expectation)))
 
 
 def creation_of(expectation: Mapping[str, Any]) -> Expectation:
@@ -506,7 +308,7 @@ def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
 def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
     """Return the expectation whose tuple and mask match this tuple. Raises `NotFound`."""
     doing = f"reading the {describe(expectation)}"
-    answers = table.ask(doing, get_message(expectation), EXPECTATION)
+    answers = _ask(table, "reading", expectation, get_message(expectation))
     if not answers:
         raise NotFound(doing, errno.ENOENT)
     return {**_zone_item(expectation), **parse_answer(doing, parse_expectation, answers[0])}
@@ -518,30 +320,31 @@ def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
 
 def delete(table: Table, expectation: Mapping[str, Any]) -> None:
     """Delete an expectation; with `id`, only if it is still the one that was read. Raises `NotFound`."""
-    doing = f"deleting the {describe(expectation)}"
     try:
-        table.ask(doing, delete_message(expectation), EXPECTATION)
+        _ask(table, "deleting", expectation, delete_message(expectation))
     except NotFound:
         # Before Linux 6.11, the kernel compares the id with another number than it reports
         if "id" not in expectation or find_by_tuple(table, expectation).get("id") != expectation["id"]:
             raise
         without = {key: value for key, value in expectation.items() if key != "id"}
-        table.ask(doing, delete_message(without), EXPECTATION)
+        _ask(table, "deleting", expectation, delete_message(without))
 
 
 def flush(table: Table) -> None:
     """Delete every expectation of the table's namespace."""
-    table.ask("deleting every expectation", flush_message())
+    table.ask("deleting every expectation", Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg()))
 
 
 def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
     """Yield the expectations of the table's namespace, of one family or of both, without their zones."""
-    return table.read(dump_message(family), parse_expectation)
+    return table.read(Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family)), parse_expectation)
 
 
 def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
     """Yield the expectations that have the master of this one. Raises `NotFound` without the master."""
-    for found in table.read(dump_of_master_message(expectation), parse_expectation):
+    payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
+    # Without NLM_F_ACK, the kernel sends nothing at all if the master has no helper
+    for found in table.read(Message(uapi.IPCTNL_MSG_EXP_GET, uapi.NLM_F_ACK, payload), parse_expectation):
         yield {**_zone_item(expectation), **found}
 
 

@@ -239,11 +239,17 @@ def ancestors(proc: str, pid: int) -> Iterator[int]:
         yield pid
         seen.add(pid)
         try:
-            with open(os.path.join(proc, str(pid), "stat"), "rb") as file:
-                # The name, in parentheses, may contain spaces and parentheses
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
+            # The name, in parentheses, may contain spaces and parentheses
+            pid = int(_read(proc, pid, "stat").rpartition(b")")[2].split()[1])
+        except (ValueError, IndexError):
             return
+
+
+def _read(proc: str, pid: int, file_name: str) -> bytes:
+    """Return the content of a file of a process, empty if it cannot be read."""
+    with contextlib.suppress(OSError), open(os.path.join(proc, str(pid), file_name), "rb") as file:
+        return file.read()
+    return b""
 
 
 def _to_servers(proc: str) -> Iterator[TcpConnection]:
@@ -266,11 +272,7 @@ def _processes(proc: str) -> list[int]:
 
 
 def _is_server(proc: str, pid: int) -> bool:
-    try:
-        with open(os.path.join(proc, str(pid), "comm"), "rb") as file:
-            return os.fsdecode(file.read()).startswith(_SERVERS)
-    except OSError:
-        return False
+    return os.fsdecode(_read(proc, pid, "comm")).startswith(_SERVERS)
 
 
 def _is_local(address: bytes) -> bool:
@@ -288,12 +290,7 @@ def _is_local(address: bytes) -> bool:
 
 
 def _from_environment(proc: str, pid: int) -> list[TcpConnection]:
-    try:
-        with open(os.path.join(proc, str(pid), "environ"), "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return []
-    for variable in variables:
+    for variable in _read(proc, pid, "environ").split(b"\0"):
         name, _equals, value = variable.partition(b"=")
         if name == b"SSH_CONNECTION":
             return _parsed(value.decode("ascii", "replace"))
@@ -364,17 +361,12 @@ def _listed(folders: list[str], file_name: str) -> Iterator[tuple[str, str, str,
 def _socket_inodes(proc: str, pid: int) -> set[str]:
     folder = os.path.join(proc, str(pid), "fd")
     inodes: set[str] = set()
-    try:
-        descriptors = os.listdir(folder)
-    except OSError:
-        return inodes
-    for descriptor in descriptors:
-        try:
-            target = os.readlink(os.path.join(folder, descriptor))
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[len("socket:[") : -1])
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(folder):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                target = os.readlink(os.path.join(folder, descriptor))
+                if target.startswith("socket:["):
+                    inodes.add(target[len("socket:[") : -1])
     return inodes
 
 

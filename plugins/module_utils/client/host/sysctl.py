@@ -69,23 +69,18 @@ def read(name: str, directory: str = DIRECTORY) -> int | None:
 
 def read_all(directory: str = DIRECTORY) -> dict[str, Any]:
     """Return all existing settings by the names in `NAMES`, and `timeouts` (see `read_timeouts`)."""
-    found: dict[str, Any] = {}
-    for name in NAMES:
-        value = read(name, directory)
-        if value is not None:
-            found[name] = value
+    found: dict[str, Any] = {name: value for name in NAMES if (value := read(name, directory)) is not None}
     found["timeouts"] = read_timeouts(directory)
     return found
 
 
 def read_timeouts(directory: str = DIRECTORY) -> dict[str, int]:
     """Return the timeouts in seconds: `{"tcp_established": 432000, "udp": 30, "udp_stream": 120, …}`."""
-    timeouts: dict[str, int] = {}
-    for name, file in _timeout_files(directory).items():
-        value = _read_number(os.path.join(directory, file))
-        if value is not None:
-            timeouts[name] = value
-    return timeouts
+    return {
+        name: value
+        for name, file in _timeout_files(directory).items()
+        if (value := _read_number(os.path.join(directory, file))) is not None
+    }
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,21 +127,13 @@ def is_as_declared(name: str, declared: int, actual: int | None) -> bool:
     return 0 <= actual - declared < page
 
 
-def is_mounted(directory: str = DIRECTORY) -> bool:
-    """Whether /proc/sys exists."""
-    return os.path.isdir(_root(directory))
-
-
 def check_mounted(directory: str = DIRECTORY) -> None:
     """Raise `CannotSet` if no setting can be read because /proc is not mounted."""
-    if not is_mounted(directory):
+    root = os.path.dirname(os.path.dirname(directory))
+    if not os.path.isdir(root):
         raise CannotSet(
-            f"{_root(directory)} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
+            f"{root} does not exist, so the settings cannot be read; mount /proc (mount -t proc proc /proc)"
         )
-
-
-def _root(directory: str) -> str:
-    return os.path.dirname(os.path.dirname(directory))
 
 
 def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> None:

@@ -208,7 +208,7 @@ def immutable_part(term: Term, if_unknown: bool = True) -> Term:
     keys = term.keys if isinstance(term, InRanges) else (term.key,) if isinstance(term, MaskEquals) else ("",)
     if all(key in _IMMUTABLE or key.startswith(_TUPLES) for key in keys):
         return term
-    return ALWAYS if if_unknown else Or(())
+    return ALWAYS if if_unknown else NEVER
 
 
 def is_time_dependent(term: Term) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from functools import partial
 from typing import Any, Callable, Collection, Mapping, Tuple, cast
 
 from .. import uapi
@@ -105,37 +106,12 @@ _PROTOCOLS_WITH: dict[str, frozenset[int]] = {
 _BOUNDS = tuple(f"{what}_{side}" for what in ("timeout", "bytes", "packets", "age") for side in ("below", "above"))
 
 #: The keys of a master, about its original tuple.
-MASTER_KEYS: tuple[str, ...] = (
-    "protocol",
-    "source",
-    "destination",
-    "address",
-    "source_port",
-    "destination_port",
-    "port",
-    *_NUMBERS,
-)
+MASTER_KEYS = ("protocol", "source", "destination", "address", "source_port", "destination_port", "port", *_NUMBERS)
 
 KEYS: tuple[str, ...] = (
-    "family",
-    "protocol",
-    "zone",
-    *_ZONES,
-    "helper",
-    *_ADDRESSES,
-    *_PORTS,
-    *_NUMBERS,
-    "mark",
-    "state",
-    "nat",
-    "status",
-    "status_not",
-    "labels",
-    "labels_not",
-    *_BOUNDS,
-    "expected",
-    "master",
-    "except",
+    *("family", "protocol", "zone", *_ZONES, "helper", *_ADDRESSES, *_PORTS, *_NUMBERS),
+    *("mark", "state", "nat", "status", "status_not", "labels", "labels_not", *_BOUNDS),
+    *("expected", "master", "except"),
 )
 
 
@@ -254,13 +230,10 @@ def _address_range(raw: Any, key: str) -> AddressRange:
     return low, (number | host).to_bytes(len(low), "big")
 
 
-def _address_parser(name: str) -> Parser:
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        if name not in _UNSPECIFIED:
-            _check_specified(raw, key)
-        return InRanges(_ADDRESSES[name], tuple(parse_addresses(raw, key)))
-
-    return parser
+def _address(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    if name not in _UNSPECIFIED:
+        _check_specified(raw, key)
+    return InRanges(_ADDRESSES[name], tuple(parse_addresses(raw, key)))
 
 
 def _check_specified(raw: Any, key: str) -> None:
@@ -281,12 +254,8 @@ def _check_specified(raw: Any, key: str) -> None:
 # Ports and other numbers
 
 
-def parse_ports(raw: Any, key: str) -> list[types.Range]:
-    """Parse port numbers, `a-b` ranges, service names, or a list of these to inclusive ranges."""
-    return [port for item in as_list(raw) for port in _port(item, key)]
-
-
 def _port(raw: Any, key: str) -> list[types.Range]:
+    """Parse a port number, an `a-b` range or a service name to inclusive ranges."""
     if isinstance(raw, str) and any(letter.isalpha() for letter in raw):
         found = set()
         for protocol in ("tcp", "udp", "sctp", "dccp"):
@@ -300,17 +269,13 @@ def _port(raw: Any, key: str) -> list[types.Range]:
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 
 
-def _port_parser(name: str) -> Parser:
-    return lambda raw, key, labels: InRanges(_PORTS[name], tuple(parse_ports(raw, key)))
+def _ports(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    return InRanges(_PORTS[name], tuple(port for item in as_list(raw) for port in _port(item, key)))
 
 
-def _number_parser(name: str) -> Parser:
+def _number(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
     where, highest = _NUMBERS[name]
-
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        return InRanges((where,), tuple(parse_integer_range(item, key, 0, highest) for item in as_list(raw)))
-
-    return parser
+    return InRanges((where,), tuple(parse_integer_range(item, key, 0, highest) for item in as_list(raw)))
 
 
 # What an entry is
@@ -353,18 +318,14 @@ def _zone(raw: Any, key: str, labels: LabelMap) -> Term:
     return And((wanted, MaskEquals("original.zone", _ZERO), MaskEquals("reply.zone", _ZERO)))
 
 
-def _zone_parser(name: str) -> Parser:
+def _zone_of(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
+    """The zone of one direction is its own, or that of both, or 0."""
     own, both = _ZONES[name]
-
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        """The zone of one direction is its own, or that of both, or 0."""
-        wanted = _zone_set(raw, key)
-        terms: list[Term] = [InRanges((own, both), points(wanted - {0}))]
-        if 0 in wanted:
-            terms.append(And((MaskEquals(own, _ZERO), MaskEquals(both, _ZERO))))
-        return Or(tuple(terms))
-
-    return parser
+    wanted = _zone_set(raw, key)
+    terms: list[Term] = [InRanges((own, both), points(wanted - {0}))]
+    if 0 in wanted:
+        terms.append(And((MaskEquals(own, _ZERO), MaskEquals(both, _ZERO))))
+    return Or(tuple(terms))
 
 
 def _helper(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -401,12 +362,9 @@ def _nat(raw: Any, key: str, labels: LabelMap) -> Term:
     return MaskEquals("status", tuple(value for name in wanted for value in _TRANSLATIONS[name]))
 
 
-def _all_set(where: str, wanted: int) -> Term:
-    return MaskEquals(where, ((wanted, wanted),))
-
-
-def _none_set(where: str, unwanted: int) -> Term:
-    return MaskEquals(where, ((0, unwanted),))
+def _status(raw: Any, key: str, labels: LabelMap) -> Term:
+    wanted = STATUS.parse(raw, key)
+    return MaskEquals("status", ((wanted, wanted),))
 
 
 _UNDER_MASK = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*/\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*")
@@ -438,7 +396,7 @@ def _labels(raw: Any, key: str, labels: LabelMap) -> Term:
 
 def _labels_not(raw: Any, key: str, labels: LabelMap) -> Term:
     bits, masked = _label_values(raw, key, labels)
-    terms: list[Term] = [_none_set("labels", bits)] if bits else []
+    terms: list[Term] = [MaskEquals("labels", ((0, bits),))] if bits else []
     terms.extend(Not(MaskEquals("labels", (value,))) for value in masked)
     return terms[0] if len(terms) == 1 else And(tuple(terms))
 
@@ -446,7 +404,8 @@ def _labels_not(raw: Any, key: str, labels: LabelMap) -> Term:
 def _expected(raw: Any, key: str, labels: LabelMap) -> Term:
     if not isinstance(raw, bool):
         raise InvalidValue(key, f"{quoted(raw)} is neither; write true or false")
-    has_master = Or((_all_set("status", uapi.IPS_EXPECTED), InRanges(("master.protocol",), ((0, 0xFF),))))
+    is_expected = MaskEquals("status", ((uapi.IPS_EXPECTED, uapi.IPS_EXPECTED),))
+    has_master = Or((is_expected, InRanges(("master.protocol",), ((0, 0xFF),))))
     return has_master if raw else Not(has_master)
 
 
@@ -500,11 +459,7 @@ def _sum(what: str) -> Callable[[Entry, str], int | None]:
         try:
             there: int = entry[f"counters.original.{what}"] + entry[f"counters.reply.{what}"]
         except KeyError:
-            raise InvalidValue(
-                key,
-                "cannot be told: an entry has no counters, because accounting was off when it "
-                "began; set net.netfilter.nf_conntrack_acct=1 and wait until older flows are gone",
-            ) from None
+            raise _not_recorded(key, "counters", "accounting was", "acct") from None
         return there
 
     return measure
@@ -514,12 +469,16 @@ def _age(entry: Entry, key: str) -> int | None:
     try:
         started: int = entry["timestamps.start"]
     except KeyError:
-        raise InvalidValue(
-            key,
-            "cannot be told: an entry has no timestamps, because they were off when it began; "
-            "set net.netfilter.nf_conntrack_timestamp=1 and wait until older flows are gone",
-        ) from None
+        raise _not_recorded(key, "timestamps", "they were", "timestamp") from None
     return (time.time_ns() - started) // 1_000_000_000
+
+
+def _not_recorded(key: str, what: str, were: str, sysctl: str) -> InvalidValue:
+    return InvalidValue(
+        key,
+        f"cannot be told: an entry has no {what}, because {were} off when it began; set "
+        f"net.netfilter.nf_conntrack_{sysctl}=1 and wait until older flows are gone",
+    )
 
 
 def _timeout(entry: Entry, key: str) -> int | None:
@@ -534,22 +493,18 @@ _MEASURES: dict[str, Callable[[Entry, str], int | None]] = {
 }
 
 
-def _bound_parser(name: str) -> Parser:
+def _bound(name: str, raw: Any, key: str, labels: LabelMap) -> Term:
     what, side = name.split("_")
     measure = _MEASURES[what]
+    bound = parse_integer(raw, key, 0, (1 << 64) - 1)
 
-    def parser(raw: Any, key: str, labels: LabelMap) -> Term:
-        bound = parse_integer(raw, key, 0, (1 << 64) - 1)
+    def matches(entry: Entry) -> bool:
+        value = measure(entry, key)
+        if value is None:
+            return False
+        return value < bound if side == "below" else value > bound
 
-        def matches(entry: Entry) -> bool:
-            value = measure(entry, key)
-            if value is None:
-                return False
-            return value < bound if side == "below" else value > bound
-
-        return Predicate(matches)
-
-    return parser
+    return Predicate(matches)
 
 
 _NEEDS: dict[str, str] = {
@@ -561,19 +516,19 @@ _PARSERS: dict[str, Parser] = {
     "family": _family,
     "protocol": _protocol,
     "zone": _zone,
-    **{name: _zone_parser(name) for name in _ZONES},
-    **{name: _port_parser(name) for name in _PORTS},
-    **{name: _address_parser(name) for name in _ADDRESSES},
-    **{name: _number_parser(name) for name in _NUMBERS},
+    **{name: partial(_zone_of, name) for name in _ZONES},
+    **{name: partial(_ports, name) for name in _PORTS},
+    **{name: partial(_address, name) for name in _ADDRESSES},
+    **{name: partial(_number, name) for name in _NUMBERS},
     "mark": _mark,
     "state": _state,
-    "status": lambda raw, key, labels: _all_set("status", STATUS.parse(raw, key)),
-    "status_not": lambda raw, key, labels: _none_set("status", STATUS.parse(raw, key)),
+    "status": _status,
+    "status_not": lambda raw, key, labels: MaskEquals("status", ((0, STATUS.parse(raw, key)),)),
     "labels": _labels,
     "labels_not": _labels_not,
     "helper": _helper,
     "nat": _nat,
     "expected": _expected,
     "master": _master,
-    **{name: _bound_parser(name) for name in _BOUNDS},
+    **{name: partial(_bound, name) for name in _BOUNDS},
 }

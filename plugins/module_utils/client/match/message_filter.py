@@ -75,9 +75,8 @@ def compile_for_layout(term: Term, layout: MessageLayout) -> CompiledFilter:
     if conjunction is None:
         return CompiledFilter(never=True)
     predicates = tuple(part for part in terms if has_predicate(part))
-    return CompiledFilter(
-        False, conjunction.bits, _all(conjunction.tests), And(predicates).compile() if predicates else None
-    )
+    test = _joined(conjunction.tests, all) if conjunction.tests else None
+    return CompiledFilter(False, conjunction.bits, test, And(predicates).compile() if predicates else None)
 
 
 def _condition(term: Term, layout: MessageLayout, if_unknown: bool) -> Condition:
@@ -158,13 +157,16 @@ def _conjunction(conditions: Iterable[Condition]) -> _Conjunction | None:
     return _Conjunction(bits, tests)
 
 
-def _all(tests: list[Callable[[int], bool]]) -> Callable[[int], bool] | None:
-    if len(tests) < 2:
-        return tests[0] if tests else None
-    if len(tests) == 2:
-        one, other = tests
+def _joined(tests: list[Callable[[int], bool]], join: Callable[[Iterable[bool]], bool]) -> Callable[[int], bool]:
+    """Return one test for several. `join` is `all` or `any`."""
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) > 2:
+        return lambda message: join(test(message) for test in tests)
+    one, other = tests
+    if join is all:
         return lambda message: one(message) and other(message)
-    return lambda message: all(test(message) for test in tests)
+    return lambda message: one(message) or other(message)
 
 
 def _and(conditions: Iterable[Condition]) -> Condition:
@@ -175,7 +177,7 @@ def _and(conditions: Iterable[Condition]) -> Condition:
         return conjunction.bits if conjunction.bits.mask else True
     if conjunction.bits.mask:
         conjunction.tests.insert(0, _compares(conjunction.bits.mask, {conjunction.bits.value}))
-    return _all(conjunction.tests) or True
+    return _joined(conjunction.tests, all)
 
 
 def _or(conditions: Iterable[Condition]) -> Condition:
@@ -194,12 +196,7 @@ def _or(conditions: Iterable[Condition]) -> Condition:
         if len(wanted) == 1:
             return MaskedCompare(mask, wanted.pop())
     tests[:0] = [_compares(mask, wanted) for mask, wanted in values.items()]
-    if len(tests) < 2:
-        return tests[0] if tests else False
-    if len(tests) == 2:
-        one, other = tests
-        return lambda message: one(message) or other(message)
-    return lambda message: any(test(message) for test in tests)
+    return _joined(tests, any) if tests else False
 
 
 def _not(condition: Condition) -> Condition:

@@ -36,6 +36,7 @@ from .message import (
 from .pipeline import overlap, prefetch
 
 _Thing = TypeVar("_Thing")
+_Closing = TypeVar("_Closing", bound="Closing")
 
 _SOCK_FILTER_SIZE = 8
 _TIMEVAL = struct.Struct("@ll")
@@ -59,6 +60,19 @@ TIMEOUT = 10.0
 
 class DumpInterrupted(ConntrackError):
     """The table changed during a dump, and entries may be missing. Dump again."""
+
+
+class Closing:
+    """Closes itself at the end of a `with` block."""
+
+    def __enter__(self: _Closing) -> _Closing:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
 
 
 _OPENING = "opening a netlink socket"
@@ -191,7 +205,7 @@ class NetlinkTransport:
         self._socket.close()
 
 
-class NetlinkSocket:
+class NetlinkSocket(Closing):
     """Sends requests and receives their answers over one netlink socket. It can run one dump at a time."""
 
     def __init__(self, datagrams: NetlinkTransport | None = None) -> None:
@@ -203,12 +217,6 @@ class NetlinkSocket:
         #: Iterators that use threads, until they end or the socket is closed.
         self._running: list[Generator[Any, None, None]] = []
         self._is_closed = False
-
-    def __enter__(self) -> NetlinkSocket:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket, and end its unfinished iterators, which then raise `ConntrackError`."""

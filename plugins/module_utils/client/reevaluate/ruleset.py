@@ -20,7 +20,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32
+from .expressions import TRACED, Rewriter, control_test, expression, expressions_of, replayed_test, trace_on, u32
 from .network import attributes_of
 
 _NFGENMSG = struct.Struct(">BBH")
@@ -279,6 +279,7 @@ class _Loader:
     def _rewritten_rules(self) -> Iterator[Message]:
         rewriter = Rewriter(frozenset(self._limiting_sets()))
         number = 1
+        tracking: set[int] = set()
         for message in self._ruleset.rules:
             family = message.payload[0]
             parsed = attributes_of(message.payload, _HEADER)
@@ -291,6 +292,8 @@ class _Loader:
                 comment_of(parsed.get(n.NFTA_RULE_USERDATA, b"")),
             )
             expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
+            if _TRACKING & _names_in(expressions):
+                tracking.add(family)
             compat = _compat(family, expressions)
             rewritten = rewriter.rewrite(family, table, expressions, number)
             if rewritten.marker:
@@ -301,6 +304,21 @@ class _Loader:
             for each in rewritten.rules:
                 self._loaded.append(rule)
                 yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)
+        yield from self._tracking_rules(tracking)
+
+    def _tracking_rules(self, families: set[int]) -> Iterator[Message]:
+        """Yield a rule that no packet reaches, for each family of packets that rules have the kernel track.
+
+        The kernel tracks packets as soon as a rule asks for it, also if that rule has no influence and is left out.
+        """
+        for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
+            if families & {family, n.NFPROTO_INET}:
+                head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
+                names = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table))
+                names += attribute(n.NFTA_CHAIN_NAME, _name("track"))
+                yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + names)
+                state = expression("ct", u32(n.NFTA_CT_DREG, n.NFT_REG_1), u32(n.NFTA_CT_KEY, n.NFT_CT_STATE))
+                yield self._rule(family, self.own_table, "track", state)
 
     def _limiting_sets(self) -> Iterator[tuple[int, str, str]]:
         """Yield the sets whose elements have statements that can fail, such as a limit."""
@@ -326,7 +344,7 @@ class _Loader:
             else:
                 found[key] = loaded
                 expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
-                if _TRANSLATING & _effects(expressions):
+                if _TRANSLATING & _names_in(expressions):
                     translating.add(key)
                 if _sets_ports(key[0], expressions):
                     setting_ports.add(key)
@@ -337,11 +355,18 @@ class _Loader:
 _TRANSLATING = frozenset({"nat", "masq", "redir", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})
 
 
-def _effects(expressions: bytes) -> set[str]:
-    """Return the names of the expressions of a rule, and of the targets in them."""
+#: Those, and others, for which the kernel tracks packets.
+_TRACKING = _TRANSLATING | frozenset(
+    "ct notrack connlimit flow_offload synproxy objref conntrack state connmark connlabel connbytes helper cluster CT "
+    "NOTRACK CONNMARK CONNSECMARK SYNPROXY".split()
+)
+
+
+def _names_in(expressions: bytes) -> set[str]:
+    """Return the names of the expressions of a rule, and of the matches and targets of x_tables in them."""
     found = set()
     for name, data, _raw_bytes in expressions_of(expressions):
-        found.add(_text(data[n.NFTA_TARGET_NAME]) if name == "target" else name)
+        found.add(_text(data[n.NFTA_TARGET_NAME]) if name in ("match", "target") else name)
     return found
 
 

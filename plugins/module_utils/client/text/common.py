@@ -13,8 +13,8 @@ from ..codec.attributes import ENTRY
 from ..entry.document import from_document, to_document
 from ..entry.entry import UNTRACKED, Entry
 from ..entry.labels import LabelMap
-from ..entry.nat import NAT_ENDS, NAT_STATUS
-from ..entry.tuple import default_reply, protocol_keys
+from ..entry.nat import NAT_ENDS, NAT_STATUS, port_key
+from ..entry.tuple import default_reply
 from ..errors import InvalidValue, quoted
 
 _Source = TypeVar("_Source")
@@ -253,13 +253,6 @@ def read_state(text: str, protocol: int) -> Entry:
         raise InvalidValue("state", f"protocol {protocol_name(protocol)} has no states; leave {text} out")
     key = STATE_KEYS[protocol]
     return {key: KINDS[key].parse(text, "state")}
-
-
-def port_key(entry: Mapping[str, Any], direction: str, end: str) -> str | None:
-    """Return the key of the number that NAT translates with an address: port, GRE key or ICMP id."""
-    names = protocol_keys(entry["original.protocol"])
-    name = next((name for name in (f"{end}_port", f"{end}_key", "icmp_id") if name in names), None)
-    return name and f"{direction}.{name}"
 
 
 def as_listed(entry: Mapping[str, Any]) -> Entry:

@@ -24,7 +24,7 @@ from ..expectation import expectation as expectations
 from ..expectation.expectation import EXPECTATION, Expectation
 from .commands import COMMAND, COMMON, CREATE_OPTIONS, from_octal, read_command, table_of
 from .common import TUPLE, TUPLE_WORDS, NoEntry, Show, Unknown, printable, read_lines, word
-from .xml import element, escaped, layer3, layer4, read_flows, text_of, tuple_elements, unknown_element
+from .xml import document, element, escaped, layer3, layer4, read_flows, text_of, tuple_elements, unknown_element
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -230,8 +230,6 @@ def _command(line: str, unknown: Unknown) -> Expectation:
 
 # XML
 
-_BEGIN = '<?xml version="1.0" encoding="utf-8"?>\n<expect>\n'
-_END = "</expect>\n"
 #: The tuples by the names of their elements.
 _ELEMENTS = {"expected": "tuple", "mask": "mask", "master": "master"}
 _META = {"helper-name": "helper", "timeout": "timeout", "class": "class", "zone": "zone"}
@@ -239,7 +237,7 @@ _META = {"helper-name": "helper", "timeout": "timeout", "class": "class", "zone"
 
 def write_xml(wanted: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
     """Return the XML, with one line for each expectation."""
-    return _BEGIN + "".join(_flow(_listed(expectation)) + "\n" for expectation in wanted) + _END
+    return document("expect", (_flow(_listed(expectation)) for expectation in wanted))
 
 
 def _flow(expectation: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from .. import uapi
 from ..codec import types
 from ..entry.entry import DEFAULT_TIMEOUT, OFFLOADED, Entry
 from ..entry.labels import LabelMap
-from ..entry.nat import NAT_ENDS
+from ..entry.nat import NAT_ENDS, port_key
 from ..entry.tuple import default_reply, reversed_tuple, tuple_of, with_tuple
 from ..errors import InvalidValue
 from .commands import COMMAND, COMMON, UPDATE_OPTIONS, Given, from_octal, in_quotes, read_command, table_of
@@ -28,7 +28,6 @@ from .common import (
     Unknown,
     as_listed,
     checked,
-    port_key,
     printable,
     read_labels,
     read_lines,

@@ -41,10 +41,6 @@ from .common import (
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_BEGIN = '<?xml version="1.0" encoding="utf-8"?>\n<conntrack>\n'
-_END = "</conntrack>\n"
-
-
 #: Elements of the whole entry that have a number or a text.
 _PLAIN = {
     "timeout": "timeout",
@@ -64,7 +60,13 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def write(entries: Iterable[Mapping[str, Any]], show: Show, labels: LabelMap, now: float) -> str:
     """Return the XML, with one line for each entry. `now` is the UNIX time for ages."""
-    return _BEGIN + "".join(_flow(as_listed(entry), show, labels, now) + "\n" for entry in entries) + _END
+    return document("conntrack", (_flow(as_listed(entry), show, labels, now) for entry in entries))
+
+
+def document(tag: str, flows: Iterable[str]) -> str:
+    """Return a document of flows, with one line for each."""
+    content = "".join(f"{flow}\n" for flow in flows)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n<{tag}>\n{content}</{tag}>\n'
 
 
 def element(tag: str, content: str) -> str:

@@ -4,17 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ..components import DETAILED, badge, definitions, folded, quantity, section, shares
+from ..components import DETAILED, Document, badge, definitions, folded, quantity, section, shares
 from ..formatting import percent, whole
 from ..html import Content, Markup, element, joined
 from .kernel import peculiar
 from .top import rankings_of_one
 from .traffic import nat_rows, state_rows
-
-Document = Mapping[str, Any]
 
 
 def hosts(document: Document) -> Markup | None:

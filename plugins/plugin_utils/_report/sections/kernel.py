@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from ..components import definitions, empty, folded, quantity, section, table
+from ....module_utils.client.host.sysctl import flat
+from ..components import Document, definitions, empty, folded, quantity, section, table
 from ..display_names import COUNTERS_MEAN, SWITCHES
 from ..formatting import UNKNOWN, seconds, whole
 from ..html import Content, Markup, element, joined
-from ..metrics import flat
-
-Document = Mapping[str, Any]
 
 _TIMEOUT = "timeouts."
 
@@ -56,24 +53,19 @@ def settings(document: Document) -> Markup | None:
     if not common:
         return None
     heading = "How they are set up" if fleet["with_facts"] > 1 else "How it is set up"
-    shown, timeouts = _parted(common)
-    if fleet["with_facts"] == 1:
-        return section("settings", heading, _setup(((name, told["value"]) for name, told in shown.items())), [
-            folded("Timeouts", _setup((name, told["value"]) for name, told in timeouts.items())) if timeouts else None
-        ])  # fmt: skip
+    one = fleet["with_facts"] == 1
+    shown = {name: told for name, told in common.items() if not name.startswith(_TIMEOUT)}
+    timeouts = {name: told for name, told in common.items() if name not in shown}
+
+    def listed(caption: str, part: Document) -> Markup:
+        return _setup((name, told["value"]) for name, told in part.items()) if one else _agreement(caption, part)
+
     return section(
         "settings",
         heading,
-        _agreement("Settings", shown) if shown else None,
-        folded("Timeouts", _agreement("Timeouts", timeouts)) if timeouts else None,
+        listed("Settings", shown) if one or shown else None,
+        folded("Timeouts", listed("Timeouts", timeouts)) if timeouts else None,
     )
-
-
-def _parted(common: Document) -> tuple[dict[str, Any], dict[str, Any]]:
-    parted: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for name, told in common.items():
-        parted[name.startswith(_TIMEOUT)][name] = told
-    return parted
 
 
 def _agreement(caption: str, common: Document) -> Markup:

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .. import svg
-from ..components import LISTED, URGENT, badge, empty, host_link, listing, quantity, section, table
+from ..components import LISTED, URGENT, Document, badge, empty, host_link, listing, quantity, section, table
 from ..formatting import UNKNOWN, percent, plural, short, whole
 from ..html import Content, Markup, element, joined
 from ..thresholds import OF_HOSTS, shown
-
-Document = Mapping[str, Any]
 
 
 def overview(document: Document) -> Markup:
@@ -21,22 +18,16 @@ def overview(document: Document) -> Markup:
     fleet = document["fleet"]
     usage = fleet["usage_percent"]["highest"]
     statistics = fleet["statistics"]
+    fullest = quantity(percent(usage["value"] if usage else None))
     tiles: list[tuple[str, Content, Content]] = []
     if fleet["hosts"] > 1:
         missing = fleet["without_facts"]
-        tiles.append(
-            ("Hosts", whole(fleet["hosts"]), f"{whole(missing)} without facts" if missing else "all have answered")
-        )
-        tiles.append(
-            (
-                "Fullest table",
-                quantity(percent(usage["value"] if usage else None)),
-                usage["host"] if usage else "not known",
-            )
-        )
+        answered = f"{whole(missing)} without facts" if missing else "all have answered"
+        tiles.append(("Hosts", whole(fleet["hosts"]), answered))
+        tiles.append(("Fullest table", fullest, usage["host"] if usage else "not known"))
     else:
         figures = document["hosts"][0]["figures"] or {}
-        tiles.append(("Fill", quantity(percent(usage["value"] if usage else None)), f"of {whole(figures.get('max'))}"))
+        tiles.append(("Fill", fullest, f"of {whole(figures.get('max'))}"))
     tiles.append(("Entries", quantity(short(fleet["count"])), _median(fleet)))
     tiles.append(_counter_tile("Dropped packets", "drop", statistics))
     tiles.append(_counter_tile("Failed inserts", "insert_failed", statistics))

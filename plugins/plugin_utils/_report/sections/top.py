@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ..components import empty, quantity, section, table
+from ..components import Document, empty, quantity, section, table
 from ..display_names import RANKING_NAMES, SERVICES
 from ..formatting import percent, plural, volume, whole
 from ..html import Content, Markup, element, joined
 from ..metrics import RANKINGS, share
-
-Document = Mapping[str, Any]
 
 #: Maximum number of rows of a ranking: of all hosts, and of one of several hosts.
 ROWS, ROWS_OF_ONE = 10, 5

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from .. import svg
-from ..components import empty, section, shares
+from ..components import Document, empty, section, shares
 from ..display_names import ALWAYS_TOLD, NAT_NAMES, STATUS_NAMES, words
 from ..formatting import plural
 from ..html import Content, Markup, element, joined
-
-Document = Mapping[str, Any]
 
 
 def traffic(document: Document) -> Markup | None:

@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import svg
-from ..components import LISTED, URGENT, empty, host_link, listing, quantity, section, share_cell, table
+from ..components import LISTED, URGENT, Document, empty, host_link, listing, quantity, section, share_cell, table
 from ..formatting import UNKNOWN, percent, span, whole
 from ..html import Content, Markup, element, joined
 from ..severity import FILLING, NEARLY_FULL
 
 #: Minimum number of hosts for a histogram instead of bars.
 HISTOGRAM = 10
-
-Document = Mapping[str, Any]
 
 
 def fill(document: Document) -> Markup | None:
@@ -94,14 +92,8 @@ def _fullest(document: Document) -> Markup:
 
     def listed(part: Sequence[tuple[int, Document]]) -> Markup:
         caption = "Hosts, the fullest first" if part[0] == hosts[0] else "The other hosts"
-        columns = [
-            ("Host", None),
-            ("Fill", "n share"),
-            ("Entries", "n"),
-            ("Maximum", "n"),
-            ("Dropped", "n"),
-            ("Failed inserts", "n"),
-        ]
+        numbers = [(name, "n") for name in ("Entries", "Maximum", "Dropped", "Failed inserts")]
+        columns = [("Host", None), ("Fill", "n share"), *numbers]
         return table(caption, columns, [_host_row(place, host) for place, host in part], "hosts", stacks=True)
 
     return listing(hosts, LISTED, listed, "{} more hosts")
@@ -121,13 +113,6 @@ def _host_row(place: int, host: Document) -> Sequence[Content]:
     )
     if figures is None:
         return name, element("span", "no facts", class_="none"), *[quantity(UNKNOWN)] * 4
-    usage = figures["usage_percent"]
-    statistics = figures["statistics"]
-    return (
-        name,
-        share_cell(usage, _urgency(usage), marks=True),
-        quantity(whole(figures["count"])),
-        quantity(whole(figures["max"])),
-        quantity(whole(statistics.get("drop"))),
-        quantity(whole(statistics.get("insert_failed"))),
-    )
+    usage, statistics = figures["usage_percent"], figures["statistics"]
+    numbers = (figures["count"], figures["max"], statistics.get("drop"), statistics.get("insert_failed"))
+    return name, share_cell(usage, _urgency(usage), marks=True), *(quantity(whole(number)) for number in numbers)

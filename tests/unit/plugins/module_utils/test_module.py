@@ -137,16 +137,16 @@ def test_options_of_the_policy_default_to_what_is_safe() -> None:
 
 
 def test_limits_are_not_negative() -> None:
-    _module.check_not_negative(FakeModule(limit=1, top=0), "limit", "top")  # type: ignore[arg-type]
+    _module.check_numbers(FakeModule(limit=1, top=0), "limit", "top")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="top: -1 is negative"):
-        _module.check_not_negative(FakeModule(top=-1), "top")  # type: ignore[arg-type]
+        _module.check_numbers(FakeModule(top=-1), "top")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="top: 4294967296 is out of range; write a number from 0 to 4294967295"):
-        _module.check_not_negative(FakeModule(top=1 << 32), "top")  # type: ignore[arg-type]
+        _module.check_numbers(FakeModule(top=1 << 32), "top")  # type: ignore[arg-type]
     for number in (1 << 20000, -1 << 20000):
         with pytest.raises(InvalidValue, match="top: an integer of 2000[01] bits is"):
-            _module.check_not_negative(FakeModule(top=number), "top")  # type: ignore[arg-type]
+            _module.check_numbers(FakeModule(top=number), "top")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="top: is null"):
-        _module.check_not_negative(FakeModule(top=None), "top")  # type: ignore[arg-type]
+        _module.check_numbers(FakeModule(top=None), "top")  # type: ignore[arg-type]
 
 
 # the namespace

@@ -45,7 +45,9 @@ KEYS = "client/host/sysctl client/match/keys"
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
 #: What reconciles one entry.
 RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff"
-EXPECTATION = "client/entry/nested client/expectation/expectation"
+EXPECTATION = """
+    client/entry/nested client/expectation/attributes client/expectation/document client/expectation/expectation
+"""
 #: What finds stale flows.
 STALE = """
     client/reevaluate/environment client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/flow
@@ -100,7 +102,8 @@ FILES = {
             TABLE,
             MODULE,
             SHAPE,
-            "client/expectation/expectation client/entry/diff _reconcile/plan",
+            EXPECTATION,
+            "client/entry/diff _reconcile/plan",
             "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
         ),
         (MANY, "client/match/match client/match/keys _signals"),

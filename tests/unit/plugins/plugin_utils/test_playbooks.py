@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from jinja2 import Environment, nodes
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.judgement import STALE
 from ansible_collections.netops.conntrack.plugins.plugin_utils._playbooks import (
     PLAYBOOKS,
     BadVariables,
@@ -71,6 +73,9 @@ def test_names_of_others_are_accepted() -> None:
         ("flush", {"all": True, "match": {}}, "conntrack_match and conntrack_all: only one of them can be set"),
         ("flush", {"all": False}, "conntrack_match or conntrack_all: is required"),
         ("drain", {}, "conntrack_match: is required. Nothing was changed."),
+        ("refresh", {"verdicts": ["refused", "uncertain"]}, "conntrack_verdicts: .* use one or more of nat_changed, "),
+        ("refresh", {"verdicts": []}, r"conntrack_verdicts: \[\] is not valid"),
+        ("refresh", {"remove_stale": "maybe"}, "conntrack_remove_stale: 'maybe' is not valid; use true or false."),
         ("apply", {"src": ""}, "conntrack_src: '' is not valid; use the path of a file."),
         ("apply", {"src": 5}, "conntrack_src: 5 is not valid"),
         ("report", {"fail_when": "x"}, "conntrack_fail_when: 'x' is not valid; use a dictionary."),
@@ -91,6 +96,12 @@ def test_values_are_converted() -> None:
         "max_share_floor": 100,
         "batches": [1, "25%", "100%"],
     }
+
+
+def test_refresh_removes_every_kind_of_stale_flow_if_that_is_confirmed() -> None:
+    values = check_values("refresh", {"verdicts": "refused,untracked"})
+    assert (values["verdicts"], values["remove_stale"]) == (["refused", "untracked"], False)
+    assert tuple(check_values("refresh", {})["verdicts"]) == STALE
 
 
 @pytest.mark.parametrize(
@@ -130,6 +141,19 @@ def test_every_variable_is_read() -> None:
     for name, playbook in PLAYBOOKS.items():
         unread = [each for each in [*playbook.variables, *playbook.hosts] if f"_conntrack.{each}" not in text[name]]
         assert unread == [], name
+
+
+@pytest.mark.parametrize("name", sorted(PLAYBOOKS.keys() - {"demo"}))
+def test_every_variable_is_documented(name: str) -> None:
+    """The demo has no page."""
+    page = (CHECKOUT / f"docs/docsite/rst/playbook_{name}.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^ {4}\* - (``.*)\n {6}- ?(.*)$", page, re.MULTILINE)
+    defaults = {variable: default for names, default in rows for variable in re.findall(r"``(\w+)``", names)}
+    playbook = PLAYBOOKS[name]
+    assert defaults.keys() == {f"conntrack_{one}" for one in playbook.variables} | playbook.hosts.keys()
+    for variable, option in playbook.variables.items():
+        if type(option.default) in (int, float):
+            assert int(re.sub(r"\D", "", defaults[f"conntrack_{variable}"])) == option.default, variable
 
 
 CONDITIONS = {"when", "that", "failed_when", "changed_when", "until"}

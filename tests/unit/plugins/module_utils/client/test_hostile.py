@@ -36,6 +36,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     Unsupported,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import parse_event
+from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import (
+    document as expectation_document,
+)
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match import keys as vocabulary
@@ -199,7 +202,7 @@ def test_what_a_socket_refuses_is_one_sentence(call: str, code: int, monkeypatch
 HUGE = 1 << 20_000
 READERS: dict[str, tuple[Callable[[Any], Any], Iterable[str]]] = {
     "entry": (from_document, _TOP),
-    "expectation": (expectation.from_document, expectation._TOP),
+    "expectation": (expectation.from_document, expectation_document._TOP),
     "match": (parse_match, vocabulary.KEYS),
     "settings": (sysctl.parse, [*sysctl.NAMES, "timeouts"]),
 }

@@ -34,7 +34,7 @@ from .packets import ECHO_REQUEST, Tuple
 
 __all__ = ["STALE", "UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
 
-Entry = Mapping[str, Any]
+Entry = dict[str, Any]
 #: How often the readers of the table are asked until they agree.
 ATTEMPTS = 20
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
@@ -89,10 +89,10 @@ class Result:
     disagreements: list[str] = field(default_factory=list)
 
 
-def compare(case: Case, number: int) -> Result:
-    """Carry out a case with so many flows on a gateway of its own."""
+def compare(case: Case, number: int, seed: str = "") -> Result:
+    """Carry out a case with so many flows on a gateway of its own. Another seed gives other flows."""
     with Gateway() as gateway:
-        flows = list(case.flows) + Mix(case.name, case.versions, case.published).flows(number)
+        flows = list(case.flows) + Mix(case.name + seed, case.versions, case.published).flows(number)
         known = {flow for _link, flow in flows}
         configure(gateway, case.before)
         gateway.answer(flows, gateway.send(flows))

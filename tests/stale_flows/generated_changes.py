@@ -64,7 +64,7 @@ _EARLY = (
     ),
     "fib saddr . iif oif exists",
 )
-_LATE = ('oifname "{link}"', 'oifname != {{ "{link}", "{other}" }}', 'oif "{other}"', "rt ip nexthop 192.0.2.254")
+_LATE = ('oifname "{link}"', 'oifname != {{ "{link}", "{other}" }}', 'oif "{other}"')
 _FILTER = (
     *("drop", "accept", "counter drop", "reject", "reject with icmpx admin-prohibited", "jump rejected"),
     *("goto rejected", "return"),
@@ -141,7 +141,7 @@ class _Rules:
                 f"inet early prerouting {self._rule((4, 4, 6), _EARLY, _MARK, ())}",
                 f"ip nat dstnat {self._rule((4,), _EARLY, _DNAT, _DNAT_BY_PROTOCOL)}",
                 f"ip nat srcnat {self._rule((4,), _LATE, _SNAT, ())}",
-                f"ip6 nat srcnat {self._rule((6,), _LATE[:3], _SNAT6, ())}",
+                f"ip6 nat srcnat {self._rule((6,), _LATE, _SNAT6, ())}",
             )
         )
 

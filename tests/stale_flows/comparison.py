@@ -100,7 +100,7 @@ def compare(case: Case, number: int, seed: str = "") -> Result:
         with gateway.entered(), Table() as table:
             entries = _read(gateway, table, known)
 
-            def master(entry: Entry) -> Any:
+            def master(entry: Mapping[str, Any]) -> Entry | None:
                 try:
                     return table.find_by_tuple(entry, "master")
                 except NotFound:
@@ -213,7 +213,7 @@ def _translation(entry: Entry, judgement: Judgement) -> Tuple:
 def tuple_of(entry: Entry, direction: str) -> Tuple:
     """Return one direction of an entry of the collection."""
     source, destination = (_address(entry[f"{direction}.{end}"]) for end in ("source", "destination"))
-    source_port = entry.get(f"{direction}.source_port", entry.get(f"{direction}.icmp_id", 0))
+    source_port = entry.get(f"{direction}.source_port") or entry.get(f"{direction}.icmp_id") or 0
     destination_port = entry.get(f"{direction}.destination_port", 0)
     return Tuple(entry["original.protocol"], source, destination, source_port, destination_port)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from .base import RULES, instead, ip, nft, sysctl
 from .comparison import Case, Step
+from .flows import Flow
+from .packets import TCP, Tuple
 
 
 def _network(
@@ -105,4 +107,42 @@ _OF_ZONES = [
     ),
 ]
 
-CASES = [*_OF_ADDRESSES, *_OF_ROUTES, *_OF_SETTINGS, *_OF_ZONES]
+_UPLINKS = """
+table ip uplinks {
+    chain prerouting {
+        type filter hook prerouting priority mangle - 5; policy accept;
+        iifname "wan2" ct mark set 2
+        iifname "dmz" ct mark 2 meta mark set ct mark
+    }
+    chain output { type route hook output priority mangle - 5; policy accept; ct mark 2 meta mark set ct mark; }
+}
+"""
+
+
+def _overlapping() -> list[Flow]:
+    """Return flows of two hosts that have the same address in two VLANs."""
+    server = "198.51.100.7"
+    ports = (22, 80, 443, 8080)
+    ten = [("vlan10", Tuple(TCP, "10.50.0.5", server, 30_000 + port, port)) for port in ports]
+    return ten + [("vlan20", Tuple(TCP, "10.50.0.5", server, 40_000 + port, port)) for port in ports]
+
+
+_OF_WAYS_IN = [
+    _network(
+        "uplinks by the mark of the connection",
+        nft("insert rule inet filter forward tcp dport 8443 drop"),
+        before=(ip("rule del from 192.0.2.1 lookup 102"),),
+        rules=_UPLINKS,
+    ),
+    Case(
+        "zones for equal addresses",
+        [
+            ip("address add 10.50.0.1/24 dev vlan10\naddress add 10.50.0.2/24 dev vlan20"),
+            instead(RULES + _ZONES.replace('"dmz"', '"vlan20"')),
+        ],
+        [nft("insert rule inet filter forward tcp dport { 80, 443 } ip saddr 10.50.0.0/24 drop")],
+        flows=_overlapping(),
+    ),
+]
+
+CASES = [*_OF_ADDRESSES, *_OF_ROUTES, *_OF_SETTINGS, *_OF_ZONES, *_OF_WAYS_IN]

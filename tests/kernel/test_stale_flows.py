@@ -21,7 +21,7 @@ from tests.stale_flows.comparison import STALE, UNCERTAIN, VERDICTS, Case, Resul
 
 PROGRAMS = ("conntrack", "ip", "nft", "iptables-nft-restore", "ip6tables-nft-restore")
 #: Flows that begin in each case. The rules let most of them pass.
-FEW, MANY = 100, 250
+FEW, MANY = 100, 160
 #: Cases of every kind, for the test that always runs.
 SOME = CASES[::8]
 

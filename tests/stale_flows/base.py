@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .comparison import Case, Step
 
 #: The kernel chooses any source port.
@@ -29,6 +31,13 @@ def ip(text: str, version: int = 4) -> Step:
 def iptables(text: str, version: int = 4) -> Step:
     """A ruleset of iptables-nft in place of the current one of the same tables."""
     return Step(("iptables-nft-restore" if version == 4 else "ip6tables-nft-restore",), text)
+
+
+def ip_set(name: str, *addresses: str) -> Step:
+    """A set of addresses of ipset, in place of the current one. pyroute2 does without the program."""
+    lines = ["from pyroute2 import IPSet", "with IPSet() as sets:", f"    sets.create({name!r}, exclusive=False)"]
+    lines += [f"    sets.flush({name!r})", *(f"    sets.add({name!r}, {address!r})" for address in addresses)]
+    return Step((sys.executable, "-"), "\n".join(lines) + "\n")
 
 
 def sysctl(name: str, value: int) -> Step:

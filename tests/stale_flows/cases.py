@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import filter_changes, iptables_changes, nat_changes, network_changes, undecidable_changes
+from . import filter_changes, iptables_changes, nat_changes, network_changes, related_changes, undecidable_changes
 
 CASES = [
     *filter_changes.CASES,
@@ -13,4 +13,5 @@ CASES = [
     *undecidable_changes.CASES,
     *iptables_changes.CASES,
     *network_changes.CASES,
+    *related_changes.CASES,
 ]

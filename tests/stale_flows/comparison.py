@@ -56,6 +56,7 @@ class Case:
     :ivar undecidable: The outcome depends on the moment, on chance, or on what the table does not have.
     :ivar ports: The source ports of which the kernel chooses one by chance.
     :ivar gone: Addresses that no rule translates to any more: a flow to one of them cannot be unchanged.
+    :ivar flows: The first flows, before the usual mix.
     :ivar versions: The versions of IP of the flows, the more frequent one several times.
     :ivar published: The weight of flows to published services.
     """
@@ -68,6 +69,7 @@ class Case:
     versions: tuple[int, ...] = (4, 4, 6)
     published: int = 20
     gone: frozenset[str] = frozenset()
+    flows: Sequence[Flow] = ()
 
 
 class Real(NamedTuple):
@@ -90,7 +92,7 @@ class Result:
 def compare(case: Case, number: int) -> Result:
     """Carry out a case with so many flows on a gateway of its own."""
     with Gateway() as gateway:
-        flows = Mix(case.name, case.versions, case.published).flows(number)
+        flows = list(case.flows) + Mix(case.name, case.versions, case.published).flows(number)
         known = {flow for _link, flow in flows}
         configure(gateway, case.before)
         gateway.answer(flows, gateway.send(flows))
@@ -170,6 +172,11 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
         return f"unchanged, but really {verdict}: {before.source} is gone"
     if case.undecidable:
         return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
+    if "master.source" in entry:
+        # The verdict is that of its master. If that is stale, this one is not announced any more
+        return (
+            "" if (judgement.verdict in STALE) == (verdict in STALE) else f"{judgement.verdict}, but really {verdict}"
+        )
     if judgement.verdict != verdict:
         translation = f"was {_text(before)}, is {_text(real.reply)}"
         return f"{judgement.verdict} (rule {judgement.rule}), but really {verdict}: {translation}"

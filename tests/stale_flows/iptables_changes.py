@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .base import ANY_PORT, iptables, nft
+from .base import ANY_PORT, ip_set, iptables, nft
 from .comparison import Case, Step
 
 ROUTER = """
@@ -187,6 +187,12 @@ _OF_ROUTER = [
     _changed("a length", filter="-A FORWARD -p udp -m length --length 0:50 -j DROP", undecidable=True),
     _changed(
         "legacy connection limit", filter="-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP", undecidable=True
+    ),
+    Case(
+        "iptables: ipset",
+        [ip_set("blocked", "10.1.0.5"), _router(filter="-A FORWARD -m set --match-set blocked src -j DROP")],
+        [ip_set("blocked", "10.1.0.6", "10.1.0.7", "198.51.100.7")],
+        undecidable=True,
     ),
     Case(
         "iptables and nft",

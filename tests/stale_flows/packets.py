@@ -17,6 +17,8 @@ TCP, UDP, ICMP, ICMPV6, GRE, SCTP, UDPLITE, OTHER = 6, 17, 1, 58, 47, 132, 136, 
 WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 SYN, RST, ACK = 0x02, 0x04, 0x10
+#: What a client of TFTP sends first.
+READ_REQUEST = b"\0\1file\0octet\0"
 #: The sequence numbers of a handshake, by the flags of the packet.
 _SEQUENCE = {SYN: 1000, SYN | ACK: 5000, ACK: 1001}
 _ACKNOWLEDGED = {SYN: 0, SYN | ACK: 1001, ACK: 5001}
@@ -141,7 +143,7 @@ def _tcp(flow: Tuple, flags: int) -> bytes:
 
 
 def _udp(flow: Tuple, _flags: int) -> bytes:
-    data = b"data of the flow"
+    data = READ_REQUEST if flow.destination_port == 69 else b"data of the flow"
     # UDP-Lite has the number of bytes that its checksum covers, which may be 0 for all, in place of the length
     size = 8 + len(data) if flow.protocol == UDP else 0
     return _with_checksum(flow, struct.pack("!HHHH", flow.source_port, flow.destination_port, size, 0) + data, 6)

@@ -3,7 +3,7 @@
 
 """Compare the cases whose names contain a word, and print the results.
 
-`python -m tests.stale_flows [WORD] [NUMBER OF FLOWS IN EACH CASE]`
+`python -m tests.stale_flows [WORD] [NUMBER OF FLOWS IN EACH CASE] [SEED]`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .cases import CASES  # noqa: E402
 from .comparison import compare  # noqa: E402
 
 
-def main(word: str = "", number: str = "100") -> None:
+def main(word: str = "", number: str = "100", seed: str = "") -> None:
     total: Counter[str] = Counter()
     differing = 0
     for case in CASES:
@@ -28,7 +28,7 @@ def main(word: str = "", number: str = "100") -> None:
             continue
         begin = time.monotonic()
         try:
-            result = compare(case, int(number))
+            result = compare(case, int(number), seed)
         except Exception as error:
             print(f"{case.name}: {error!r} {getattr(error, '__notes__', '')}")
             continue

@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
-from . import filter_changes, iptables_changes, nat_changes, network_changes, related_changes, undecidable_changes
+from . import (
+    filter_changes,
+    generated_changes,
+    iptables_changes,
+    nat_changes,
+    network_changes,
+    related_changes,
+    undecidable_changes,
+)
 
 CASES = [
     *filter_changes.CASES,
@@ -14,4 +22,5 @@ CASES = [
     *iptables_changes.CASES,
     *network_changes.CASES,
     *related_changes.CASES,
+    *generated_changes.CASES,
 ]

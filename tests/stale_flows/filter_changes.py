@@ -166,6 +166,7 @@ _OF_RULES = [
         "insert rule inet filter forward ip saddr & 0.0.0.3 == 2 drop\n"
         "insert rule inet filter forward tcp flags & (fin | syn | rst | ack) != syn drop",
     ),
+    changed("a next hop", "insert rule inet filter forward rt ip nexthop 192.0.2.254 tcp dport { 80, 443 } drop"),
     changed("flags of packets", "insert rule inet filter forward tcp flags syn / fin,syn,rst,ack tcp dport 22 drop"),
 ]
 

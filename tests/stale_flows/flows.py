@@ -45,8 +45,9 @@ class Mix:
     def flows(self, number: int) -> list[Flow]:
         """Return so many flows.
 
-        No two of them have the same tuple in either direction. Of the protocols without ports, no two go to the same
-        address: if source NAT gave both the same source, the kernel would drop the second one.
+        No two of them have the same tuple in either direction. Of the protocols without ports, no two have an end in
+        common: with the same destination, source NAT could make them equal, and the kernel would drop the second one;
+        with the same source, the kernel would choose the same address of a range for both.
         """
         chosen: dict[Tuple, Flow] = {}
         without_ports: set[tuple[int, str]] = set()
@@ -54,9 +55,10 @@ class Mix:
             if flow in chosen or flow.reversed() in chosen:
                 continue
             if flow.protocol in (GRE, OTHER):
-                if (flow.protocol, flow.destination) in without_ports:
+                ends = {(flow.protocol, flow.source), (flow.protocol, flow.destination)}
+                if ends & without_ports:
                     continue
-                without_ports.add((flow.protocol, flow.destination))
+                without_ports |= ends
             chosen[flow] = link, flow
             if len(chosen) == number:
                 break

@@ -5,12 +5,6 @@
 
 from __future__ import annotations
 
-_RETURNS_FACTS = """attributes:
-  facts:
-    description: Action returns an C(ansible_facts) dictionary that will update existing host facts.
-    support: full
-"""
-
 
 class ModuleDocFragment:
     DOCUMENTATION = r"""
@@ -63,7 +57,32 @@ attributes:
     platforms: linux
 """
 
-    FACTS = READ_ONLY.replace("attributes:\n", _RETURNS_FACTS)
+    FACTS = r"""
+options: {}
+attributes:
+  facts:
+    description: Action returns an C(ansible_facts) dictionary that will update existing host facts.
+    support: full
+  check_mode:
+    support: full
+    details:
+      - This action does not modify state.
+  diff_mode:
+    support: N/A
+    details:
+      - This action does not modify state.
+  idempotent:
+    support: full
+    details:
+      - This action does not modify state.
+  action_group:
+    support: full
+    membership:
+      - netops.conntrack.conntrack
+  platform:
+    support: full
+    platforms: linux
+"""
 
     CHANGES = r"""
 options: {}

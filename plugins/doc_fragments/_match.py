@@ -1,9 +1,14 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The options that select entries."""
 
 from __future__ import annotations
 
-_OPTIONS = r"""
+
+class ModuleDocFragment:
+    #: For modules that change entries or wait for them
+    CHANGING = r"""
 options:
   match:
     description:
@@ -12,7 +17,7 @@ options:
       - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
         them must match.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
-      - DEFAULT_MATCH
+      - Required unless O(all=true).
       - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
         of both directions, the others are that of one direction. Protocols are numbers, or names as in
         C(/etc/protocols), such as V(tcp) and V(esp).
@@ -49,11 +54,50 @@ options:
     type: raw
 """
 
-
-class ModuleDocFragment:
-    #: For modules that change entries or wait for them
-    CHANGING = _OPTIONS.replace("DEFAULT_MATCH", "Required unless O(all=true).")
     #: For modules that read
-    DOCUMENTATION = _OPTIONS.replace("DEFAULT_MATCH", "By default, every entry is selected.").replace(
-        "    type: raw\n", "    type: raw\n    default: everything\n", 1
-    )
+    DOCUMENTATION = r"""
+options:
+  match:
+    description:
+      - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
+        accepted, too, for ad-hoc commands.
+      - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
+        them must match.
+      - An empty dictionary, an empty list and a null are errors. They never select everything.
+      - By default, every entry is selected.
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
+        of both directions, the others are that of one direction. Protocols are numbers, or names as in
+        C(/etc/protocols), such as V(tcp) and V(esp).
+      - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
+        V(10.0.0.0/8), a range V(a-b), or a list of these. V(address) is any of the four, V(reply_address)
+        either of the reply direction. For any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in
+        V(source) and V(reply_destination), where DHCP clients have V(0.0.0.0). In the other keys, V(0.0.0.0/32) is this
+        address alone, and V(0.0.0.0/0) any IPv4 address.
+      - V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port) - a number, a range
+        V(a-b), the name of a service, or a list of these. V(port) is any of the four. Entries of protocols without
+        ports never match.
+      - V(icmp_type), V(icmp_code), V(icmp_id), V(source_key), V(destination_key) - a number or a list.
+      - V(mark) - V(value), V(value/mask), or a list of these.
+      - V(state) - one or a list of the states of TCP, SCTP and DCCP, such as V(established).
+      - V(nat) - V(source), V(destination), V(any), V(none), or a list of these.
+      - V(status), V(labels) - a list, all of which must be set. V(status_not), V(labels_not) - a list, none of which
+        may be set.
+      - V(labels) and V(labels_not) take V(value/mask) as well, which compares all 128 bits of the labels under the
+        mask.
+      - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
+        the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
+        together. Ages need C(net.netfilter.nf_conntrack_timestamp), bytes and packets
+        C(net.netfilter.nf_conntrack_acct); if these were off when an entry began, the module fails.
+      - V(expected) - V(true) for connections that belong to another, V(false) for all others.
+      - V(master) - a dictionary, or a list of them, with keys of the original tuple of the connection that announced
+        this one, such as the control connection of an FTP data connection. Keys are V(protocol), V(source),
+        V(destination), V(address), V(source_port), V(destination_port), V(port), and those of ICMP and GRE. NAT does
+        not change this tuple.
+      - V(except) - a match, or a list of them. Entries that match it are not selected.
+    type: raw
+    default: everything
+  except:
+    description:
+      - Entries to exclude, in the form of O(match). By default, none is excluded. A null is an error.
+    type: raw
+"""

@@ -166,13 +166,14 @@ ansible_facts:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.
             - C(rules) has the O(top) rules that decide about entries that are not unchanged, each with C(verdict),
-              C(rule) and the number of C(entries).
+              C(rule), the number of C(entries), and for uncertain entries the C(reason).
           type: dict
           sample:
             verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
             rules:
               - verdict: refused
                 rule: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
+                reason: null
                 entries: 31
         capabilities:
           description:

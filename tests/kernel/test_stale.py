@@ -193,6 +193,7 @@ def test_what_cannot_be_decided_is_uncertain_and_stays(gateway: Host) -> None:
     facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
     (decided,) = facts["rules"]
     assert (decided["verdict"], decided["entries"], decided["rule"]["comment"]) == ("uncertain", 1, "slowly")
+    assert decided["reason"] == "limit"
 
 
 def test_untracked(gateway: Host) -> None:
@@ -390,31 +391,20 @@ def test_without_the_tun_device(gateway: Host, monkeypatch: pytest.MonkeyPatch, 
         gateway.call(judge_nothing)
 
 
-TCP_RESET = [
-    "iptables-nft",
-    "-A",
-    "FORWARD",
-    "-p",
-    "tcp",
-    "--dport",
-    "25",
-    "-j",
-    "REJECT",
-    "--reject-with",
-    "tcp-reset",
-]
+TCP_RESET = "-A FORWARD -p tcp --dport 25 -m comment --comment no_mail -j REJECT --reject-with tcp-reset".split()
 
 
 def test_a_target_of_iptables_that_checks_the_protocol(gateway: Host) -> None:
-    gateway.run(TCP_RESET)
+    gateway.run(["iptables-nft", *TCP_RESET])
     load(gateway, *CURRENT, tcp(CLIENT, 8000, SERVER, 25, **to_wan()))
     ((key, refused),) = judged(gateway).items()
     assert (key, refused["verdict"], refused["rule"]["chain"]) == ((CLIENT, 25), "refused", "FORWARD")
+    assert refused["rule"]["comment"] == "no_mail"
 
 
 def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel does not dump the protocol of such a rule, and refuses the rule without it."""
-    gateway.run(TCP_RESET)
+    gateway.run(["iptables-nft", *TCP_RESET])
     monkeypatch.setattr(ruleset, "_compat", lambda family, expressions: b"")
     with pytest.raises(
         scratch.CannotReevaluate, match="a rule .*target.* of the chain FORWARD of table ip filter: Inval"

@@ -35,15 +35,15 @@ class JudgedEntry(Dict[str, Any]):
 class StaleFilter:
     """Judges the entries of a table. `select` returns those whose verdict is one of `wanted`.
 
-    `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by rule. Raises the errors
-    of `Reevaluation`. With `ruleset`, the ruleset after loading this file decides.
+    `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by verdict, rule and
+    reason. With `ruleset`, the ruleset after loading this file decides. Raises the errors of `Reevaluation`.
     """
 
     def __init__(self, table: Table, wanted: Sequence[str], ruleset: str | None = None) -> None:
         self._table = table
         self._wanted = frozenset(wanted)
         self.verdicts: Counter[str] = Counter()
-        self.rules: Counter[tuple[str, Any]] = Counter()
+        self.rules: Counter[tuple[str, Any, str]] = Counter()
         self._reevaluation = Reevaluation(self._master, ruleset)
 
     def __enter__(self) -> StaleFilter:
@@ -66,7 +66,7 @@ class StaleFilter:
             self.verdicts[UNCHANGED] -= 1
             self.verdicts[judgement.verdict] += 1
             if judgement.rule is not None or judgement.reason:
-                self.rules[judgement.verdict, judgement.rule] += 1
+                self.rules[judgement.verdict, judgement.rule, judgement.reason] += 1
             if judgement.verdict in self._wanted:
                 judged = JudgedEntry(entry)
                 judged.judgement = judgement
@@ -91,8 +91,13 @@ class StaleFilter:
         """Return the rules that decide, with the number of entries, the highest first."""
         ranked = sorted(self.rules.items(), key=lambda item: (-item[1], str(item[0])))
         return [
-            {"verdict": verdict, "rule": None if rule is None else rule.document(), "entries": number}
-            for (verdict, rule), number in ranked[:most]
+            {
+                "verdict": verdict,
+                "rule": None if rule is None else rule.document(),
+                "reason": reason or None,
+                "entries": number,
+            }
+            for (verdict, rule, reason), number in ranked[:most]
         ]
 
 

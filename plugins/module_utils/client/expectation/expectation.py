@@ -44,16 +44,48 @@ from ..entry.zone import any_zone
 from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
 from ..netlink.message import Message
 from ..table import Table, parse_answer
-from .attributes import EXPECTATION as EXPECTATION
-from .attributes import FLAGS as FLAGS
-from .attributes import OF_SOURCE, SETTABLE_FLAGS, full_mask, is_zero, zero
-from .attributes import Expectation as Expectation
-from .document import from_document as from_document
-from .document import to_document as to_document
+from .attributes import EXPECTATION, FLAGS, OF_SOURCE, SETTABLE_FLAGS, Expectation, full_mask, is_zero, zero
+from .document import from_document, to_document
 
 if TYPE_CHECKING:
     from ..entry.labels import LabelMap
     from ..match.match import Match
+
+__all__ = [
+    "EXPECTATION",
+    "FLAGS",
+    "MATCH_KEYS",
+    "NO_HELPER",
+    "NO_MASTER",
+    "Expectation",
+    "as_entry",
+    "create",
+    "create_message",
+    "creation",
+    "creation_of",
+    "delete",
+    "delete_message",
+    "describe",
+    "differences",
+    "dump",
+    "find_by_tuple",
+    "flush",
+    "from_document",
+    "get",
+    "get_message",
+    "identity",
+    "located",
+    "master_of",
+    "overlap",
+    "parse_expectation",
+    "parse_match",
+    "read_all",
+    "read_of_master",
+    "to_document",
+    "update",
+    "update_message",
+    "with_whole_mask",
+]
 
 _EXPECTATIONS = Codec(EXPECTATION)
 _TUPLE = tuple(dict.fromkeys(row.key for row in EXPECTATION if row.key.startswith("tuple.")))

@@ -105,7 +105,8 @@ NFTA_MASQ_REGISTERS = (2, 3)
 NFTA_REDIR_REGISTERS = (1, 2)
 #: The attributes above with the lowest port, by expression
 NFTA_REG_PROTO_MIN = {"nat": 5, "masq": 2, "redir": 1}
-NFTA_MATCH_NAME, NFTA_TARGET_NAME, NFTA_TARGET_REV, NFTA_TARGET_INFO = 1, 1, 2, 3
+NFTA_MATCH_NAME, NFTA_MATCH_INFO = 1, 3
+NFTA_TARGET_NAME, NFTA_TARGET_REV, NFTA_TARGET_INFO = 1, 2, 3
 #: A flag of struct nf_nat_range
 NF_NAT_RANGE_PROTO_SPECIFIED = 2
 

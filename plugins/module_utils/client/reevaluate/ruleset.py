@@ -284,14 +284,14 @@ class _Loader:
             family = message.payload[0]
             parsed = attributes_of(message.payload, _HEADER)
             table, chain = _text(parsed[n.NFTA_RULE_TABLE]), _text(parsed[n.NFTA_RULE_CHAIN])
+            expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
             rule = RuleId(
                 FAMILY_NAMES[family],
                 table,
                 chain,
                 _U64.unpack(parsed[n.NFTA_RULE_HANDLE])[0],
-                comment_of(parsed.get(n.NFTA_RULE_USERDATA, b"")),
+                comment_of(parsed.get(n.NFTA_RULE_USERDATA, b"")) or _matched_comment(expressions),
             )
-            expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
             if _TRACKING & _names_in(expressions):
                 tracking.add(family)
             compat = _compat(family, expressions)
@@ -500,6 +500,14 @@ def comment_of(userdata: bytes) -> str:
         if kind == n.NFTNL_UDATA_RULE_COMMENT:
             return _text(userdata[position + 2 : position + 2 + size])
         position += 2 + size
+    return ""
+
+
+def _matched_comment(expressions: bytes) -> str:
+    """Return the comment of a rule of iptables-nft, which is a match, "" if there is none."""
+    for name, data, _raw_bytes in expressions_of(expressions):
+        if name == "match" and _text(data[n.NFTA_MATCH_NAME]) == "comment":
+            return _text(data[n.NFTA_MATCH_INFO].partition(b"\0")[0])
     return ""
 
 

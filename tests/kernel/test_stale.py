@@ -442,3 +442,17 @@ def test_without_rules_nothing_is_tracked(lab: Lab) -> None:
     host = lab.host("host")
     load(host, tcp("127.0.0.1", 4005, "127.0.0.1", 80))
     assert run(host, "conntrack_info", stale=True)["verdicts"]["untracked"] == 1
+
+
+SCOPED = [
+    {"source": CLIENT, "source_port": 5353, "destination": "224.0.0.251", "destination_port": 5353},
+    {"source": "fe80::1", "source_port": 5353, "destination": "ff02::fb", "destination_port": 5353},
+    {"source": "fe80::1", "source_port": 546, "destination": "fe80::2", "destination_port": 547},
+]
+
+
+def test_multicast_and_link_local_flows_are_uncertain(gateway: Host) -> None:
+    """Only the host's programs know the groups that they have joined, and only the packet its link."""
+    load(gateway, *({"protocol": "udp", "original": ends, "timeout": 600} for ends in SCOPED))
+    result = run(gateway, "conntrack_flush", stale=True)
+    assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(SCOPED))

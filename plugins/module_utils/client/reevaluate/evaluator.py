@@ -136,6 +136,8 @@ class Reevaluation:
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
             return self._judge_by_master(entry)
+        if _has_scoped_address(entry):
+            return uncertain("its addresses do not say by which link it comes in")
         ways = self._replay.ways_of(flow_of(entry))
         judgements = [self._judge_way(entry, way) for way in ways]
         if not judgements:
@@ -190,6 +192,8 @@ class Reevaluation:
 
     def _compare(self, entry: Entry, way: int, outcome: Outcome) -> Judgement:
         """Return the judgement of a flow by the outcome of its replay."""
+        if not outcome.is_sent:
+            return uncertain("its first packet cannot be sent")
         made, is_delivered = outcome.entry, self._replay.is_delivered(outcome.steps)
         refused = Judgement(REFUSED, None, self._last_rule(outcome, n.NF_DROP))
         if not is_delivered and self._replay.is_by_loopback(way, receiver_of(entry, made)):
@@ -252,6 +256,18 @@ def _may_be_reversed(entry: Entry) -> bool:
     if protocol == uapi.IPPROTO_TCP:
         return bool(entry.get("tcp.original.flags", _PICKED_UP) & _PICKED_UP)
     return protocol not in (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
+
+
+def _has_scoped_address(entry: Entry) -> bool:
+    """Whether an address of a flow is a multicast address, or a link-local one of IPv6, which every link has."""
+    for key in ("original.source", "original.destination", "reply.source"):
+        address = entry[key]
+        if len(address) == 4:
+            if 224 <= address[0] < 240:
+                return True
+        elif address[0] == 0xFF or (address[0] == 0xFE and address[1] & 0xC0 == 0x80):
+            return True
+    return False
 
 
 def _reversed(entry: Entry) -> Entry:

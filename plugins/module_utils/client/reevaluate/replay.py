@@ -35,15 +35,21 @@ FROM_HOST = 0
 _EMPTY_AFTER = 32768
 #: Seconds to wait for a packet that comes in by the loopback, and between two looks.
 _LOOPBACK_TIMEOUT, _LOOPBACK_PAUSE = 1.0, 0.001
+#: Errors of a packet that a rule or a route refuses: EPERM, and those of unreachable, prohibited and blackhole routes.
+_REFUSED = (errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 #: Ways that are kept.
 _MOST_WAYS = 65536
 
 
 class Outcome(NamedTuple):
-    """What became of one packet: the entry that the kernel made (None: none), and the way through the rules."""
+    """What became of one packet: the entry that the kernel made (None: none), and the way through the rules.
+
+    `is_sent` is False if the packet could not be sent, which says nothing about the flow.
+    """
 
     entry: Entry | None
     steps: tuple[Step, ...]
+    is_sent: bool = True
 
 
 @lru_cache(maxsize=None)
@@ -143,15 +149,13 @@ class Replay:
         source, _answering, destination = flow.layout.addresses(flow.values)
         try:
             self._scratch.send_from_host(source, destination, packet)
-        except PermissionError:  # a rule refused it
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in _REFUSED
         return True
 
     def trace(self, entry: Entry, way: int, number: int = 0) -> Outcome:
         """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
-        self.send(flow_of(entry), way, TRACED | number)
+        is_sent = self.send(flow_of(entry), way, TRACED | number)
         made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
         steps = list(self.steps())
         if self.is_by_loopback(way, receiver_of(entry, made)):
@@ -159,7 +163,7 @@ class Replay:
             while not self._has_ended(steps) and time.monotonic() < until:
                 time.sleep(_LOOPBACK_PAUSE)
                 steps += self.steps()
-        return Outcome(made, tuple(steps))
+        return Outcome(made, tuple(steps), is_sent)
 
     def is_by_loopback(self, way: int, *receivers: bytes) -> bool:
         """Whether a packet goes from the host to itself. It comes in again after its entry was made."""

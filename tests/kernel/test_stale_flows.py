@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab.namespace import SYSTEM_PATH
 from tests.stale_flows.cases import CASES
-from tests.stale_flows.comparison import STALE, UNCERTAIN, VERDICTS, Case, Result, compare
+from tests.stale_flows.comparison import STALE, UNCERTAIN, VERDICTS, Case, Result, compare_all
 
 PROGRAMS = ("conntrack", "ip", "nft", "iptables-nft-restore", "ip6tables-nft-restore")
 #: Flows that begin in each case. The rules let most of them pass.
@@ -36,7 +36,7 @@ def programs(root: None) -> None:
 
 def compared(cases: Iterable[Case], flows: int) -> list[Result]:
     """Carry out cases. The verdicts must agree with the kernel, and few flows may be uncertain without need."""
-    results = [compare(case, flows) for case in cases]
+    results = list(compare_all(cases, flows))
     disagreements = [line for result in results for line in result.disagreements]
     assert not disagreements, "\n".join([f"{len(disagreements)} verdicts are wrong:", *disagreements])
     decidable = sum((result.verdicts for result in results if not result.case.undecidable), Counter[str]())

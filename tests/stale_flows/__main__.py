@@ -17,27 +17,21 @@ from tests import collection_tree
 collection_tree.use()
 
 from .cases import CASES  # noqa: E402
-from .comparison import compare  # noqa: E402
+from .comparison import compare_all  # noqa: E402
 
 
 def main(word: str = "", number: str = "100", seed: str = "") -> None:
     total: Counter[str] = Counter()
     differing = 0
-    for case in CASES:
-        if word not in case.name:
-            continue
-        begin = time.monotonic()
-        try:
-            result = compare(case, int(number), seed)
-        except Exception as error:
-            print(f"{case.name}: {error!r} {getattr(error, '__notes__', '')}")
-            continue
+    begin = time.monotonic()
+    for result in compare_all((case for case in CASES if word in case.name), int(number), seed):
         total += result.verdicts
         differing += len(result.disagreements)
-        print(f"{case.name}: {time.monotonic() - begin:.2f} s {dict(result.verdicts)} {dict(result.reasons)}")
+        print(f"{result.case.name}: {dict(result.verdicts)} {dict(result.reasons)}")
         for line in result.disagreements:
             print("   ", line)
-    print(f"{sum(total.values())} flows: {dict(total)}; {differing} differ")
+    seconds = time.monotonic() - begin
+    print(f"{total.total()} flows in {seconds:.1f} s: {dict(total)}; {differing} differ")
 
 
 main(*sys.argv[1:])

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,9 +32,11 @@ from .flows import Flow, Mix
 from .gateway import Gateway, Passed
 from .packets import ECHO_REQUEST, GRE, OTHER, Tuple
 
-__all__ = ["STALE", "UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare", "configure"]
+__all__ = ["STALE", "UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare_all"]
 
 Entry = dict[str, Any]
+#: Programs that change rules and nothing else.
+RULES_ONLY = ("nft", "iptables-nft-restore", "ip6tables-nft-restore")
 #: How often the readers of the table are asked until they agree.
 ATTEMPTS = 20
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
@@ -89,27 +91,41 @@ class Result:
     disagreements: list[str] = field(default_factory=list)
 
 
-def compare(case: Case, number: int, seed: str = "") -> Result:
-    """Carry out a case with so many flows on a gateway of its own. Another seed gives other flows."""
-    with Gateway() as gateway:
-        flows = list(case.flows) + Mix(case.name + seed, case.versions, case.published).flows(number)
-        known = {flow for _link, flow in flows}
-        configure(gateway, case.before)
-        gateway.answer(flows, gateway.send(flows))
-        configure(gateway, case.change)
-        with gateway.entered(), Table() as table:
-            entries = _read(gateway, table, known)
+def compare_all(cases: Iterable[Case], number: int, seed: str = "") -> Iterator[Result]:
+    """Carry out cases with so many flows each. Another seed gives other flows.
 
-            def master(entry: Mapping[str, Any]) -> Entry | None:
-                try:
-                    found: Entry = table.find_by_tuple(entry, "master")
-                    return found
-                except NotFound:
-                    return None
+    A case that changes more than rules has a gateway of its own.
+    """
+    with Gateway() as shared:
+        for case in cases:
+            if all(step.program[0] in RULES_ONLY for step in (*case.before, *case.change)):
+                yield compare(case, shared, number, seed)
+            else:
+                with Gateway() as own:
+                    yield compare(case, own, number, seed)
 
-            with Reevaluation(master) as reevaluation:
-                judgements = reevaluation.judge(entries)
-        real = _reality(gateway, flows, entries)
+
+def compare(case: Case, gateway: Gateway, number: int, seed: str = "") -> Result:
+    """Carry out a case with so many flows."""
+    flows = list(case.flows) + Mix(case.name + seed, case.versions, case.published).flows(number)
+    known = {flow for _link, flow in flows}
+    gateway.forget()
+    configure(gateway, case.before)
+    gateway.answer(flows, gateway.send(flows))
+    configure(gateway, case.change)
+    with gateway.entered(), Table() as table:
+        entries = _read(gateway, table, known)
+
+        def master(entry: Mapping[str, Any]) -> Entry | None:
+            try:
+                found: Entry = table.find_by_tuple(entry, "master")
+                return found
+            except NotFound:
+                return None
+
+        with Reevaluation(master) as reevaluation:
+            judgements = reevaluation.judge(entries)
+    real = _reality(gateway, flows, entries)
     taken = {one.reply for one in real.values() if one.reply is not None and one.reply.protocol in (GRE, OTHER)}
     result = Result(case)
     for entry, judgement in zip(entries, judgements, strict=True):

@@ -80,6 +80,12 @@ class Gateway(Host):
     def __enter__(self) -> Gateway:
         return self
 
+    def forget(self) -> None:
+        """Remove all rules, flows of the gateway itself, and entries."""
+        self.nft("flush ruleset")
+        self.send([])
+        self.conntrack("-F")
+
     def send(self, flows: list[tuple[str, Tuple]]) -> Passed:
         """Send the first packet of each flow: by a link, or from a socket if the name of the link is "".
 

@@ -178,8 +178,11 @@ class Replay:
         return self._reached(LEFT, steps)
 
     def _reached(self, chain: str, steps: Iterable[Step]) -> bool:
-        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
-        return any(step.chain == chain and step.rule[1] == self._own_table and not step.is_policy for step in steps)
+        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet.
+
+        The ends of the chain, which have no handle, are those of any packet.
+        """
+        return any(step.chain == chain and step.rule[1] == self._own_table and step.rule[2] for step in steps)
 
     def _has_ended(self, steps: Iterable[Step]) -> bool:
         return self.is_delivered(steps) or any(step.verdict == n.NF_DROP for step in steps)

@@ -102,7 +102,8 @@ def compare(case: Case, number: int, seed: str = "") -> Result:
 
             def master(entry: Mapping[str, Any]) -> Entry | None:
                 try:
-                    return table.find_by_tuple(entry, "master")
+                    found: Entry = table.find_by_tuple(entry, "master")
+                    return found
                 except NotFound:
                     return None
 

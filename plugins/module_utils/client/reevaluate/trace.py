@@ -23,8 +23,8 @@ _U64 = struct.Struct(">Q")
 class Step(NamedTuple):
     """One step: a rule that matched, or the policy of a base chain.
 
-    `rule` has family, table name and handle. The handle is 0 for a policy. `verdict` is NF_ACCEPT, NF_DROP, or one of
-    the negative codes of nf_tables.
+    `rule` has family, table name and handle. The handle is 0 for a policy and for the end of a chain. `verdict` is
+    NF_ACCEPT, NF_DROP, or one of the negative codes of nf_tables.
     """
 
     rule: tuple[int, str, int]

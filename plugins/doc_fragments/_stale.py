@@ -11,9 +11,9 @@ class ModuleDocFragment:
 options:
   stale:
     description:
-      - Select only matching entries that are stale, which means that the current rules, addresses and routes would treat
-        them differently. V(true) selects stale entries of every kind, a list only some kinds. Without O(match), all
-        entries match.
+      - Select only matching entries that are stale, which means that the current rules, addresses and routes would
+        treat them differently. V(true) selects stale entries of every kind, a list only some kinds. Without O(match),
+        all entries match.
       - V(nat_changed) - the kernel would translate addresses or ports in another way, or no longer.
       - V(refused) - the kernel would drop or reject the first packet, or does not have a route.
       - V(untracked) - the kernel would let the packet pass without tracking it.

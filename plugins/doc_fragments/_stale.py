@@ -11,11 +11,12 @@ class ModuleDocFragment:
 options:
   stale:
     description:
-      - Of the entries that match, select only those that the current rules, addresses and routes would treat in another
-        way. V(true) selects all three kinds, and a list selects some of them. Without O(match), all entries match.
+      - Select only matching entries that are stale, which means that the current rules, addresses and routes would
+        treat them differently. V(true) selects stale entries of every kind, a list only some kinds. Without O(match),
+        all entries match.
       - V(nat_changed) - the kernel would translate addresses or ports in another way, or no longer.
-      - V(refused) - it would drop or reject the first packet, or has no route for it.
-      - V(untracked) - it would let the packet pass without tracking it.
+      - V(refused) - the kernel would drop or reject the first packet, or does not have a route.
+      - V(untracked) - the kernel would let the packet pass without tracking it.
       - The module copies the nftables ruleset (also that of iptables-nft), links, addresses, routes and policy rules
         into a network namespace of its own, replays the first packet of each flow there, and compares the entry that
         the kernel makes with the one in the table. Nothing of the host changes, and no packet leaves the namespace. The
@@ -23,7 +24,9 @@ options:
       - An entry is uncertain if the outcome depends on what the table does not show, for example on a rate limit, a
         user id, a MAC address, or a hash with a random seed. Uncertain entries are counted in RV(verdicts) and never
         selected.
-      - Rules that concern packets of the reply direction alone are not evaluated.
+      - An entry that was declared with its own NAT, for example by M(netops.conntrack.conntrack_entry), does not follow
+        the rules and is stale. Exclude it with O(except), for example by its mark.
+      - Rules for packets of the reply direction alone are not evaluated.
       - This needs C(CAP_SYS_ADMIN) besides C(CAP_NET_ADMIN), and C(/dev/net/tun). The task fails and changes nothing if
         the ruleset cannot be copied as a whole, which is the case for rules of the legacy iptables.
     type: raw

@@ -43,8 +43,8 @@ FLOWS = (
     ("-p udp --sport 4 --dport 5353", NEW),
     ("-p udp --sport 5 --dport 53", NEW),
 )
-#: A namespace without TUN devices.
-WITHOUT_TUN = "unshare --mount sh -c 'mount --bind /dev/null /dev/net/tun && exec nsenter \"$@\"' sh"
+#: Enter a namespace in which another file has the place of the TUN device.
+WITHOUT_TUN = "unshare --mount sh -c 'mount --bind {} /dev/net/tun && exec nsenter \"$@\"' sh"
 
 Refresh = Callable[..., tuple[int, str]]
 
@@ -168,10 +168,13 @@ def test_refresh_of_too_much_on_one_host_removes_nothing_on_any(
     assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5]] * 3
 
 
-def test_refresh_reports_a_host_that_cannot_be_judged(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_reports_a_host_that_cannot_be_judged(
+    gateways: dict[str, Host], refresh: Refresh, tmp_path: Path
+) -> None:
     """One without TUN devices, and one that does not answer. The third host is not affected."""
+    (tmp_path / "no-tun").touch()
     of_hosts = {
-        "gateway-a": {"ansible_netns_nsenter": WITHOUT_TUN},
+        "gateway-a": {"ansible_netns_nsenter": WITHOUT_TUN.format(tmp_path / "no-tun")},
         "gateway-b": {"ansible_netns_nsenter": "false"},
     }
     status, printed = refresh(conntrack_remove_stale=True, of_hosts=of_hosts)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What decides about packets besides rules and routes, and is not copied.
+"""Parts of a host that are not copied and can decide about packets, such as IPVS and IPsec policies.
 
 A flow that would be stale is uncertain if one of these may decide about it.
 

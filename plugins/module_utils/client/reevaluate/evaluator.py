@@ -34,7 +34,7 @@ from .scratch import CannotReevaluate, Scratch, Settings
 BATCH = 128
 #: How often a packet is replayed to find out whether its port is chosen at random.
 _PORT_ATTEMPTS = 3
-#: Reasons for which a rule matches by chance, whoever sends the packet.
+#: The reasons of rules that match at random.
 _CHANCE = frozenset({"statistic", "numgen", "hash with a random seed"})
 #: IP_CT_TCP_FLAG_BE_LIBERAL: the kernel sets it if a connection was picked up in the middle.
 _PICKED_UP = 0x08
@@ -107,7 +107,7 @@ class Reevaluation:
                 yield start + position, entry, self._judge_one(entry)
 
     def _doubtful(self, flows: Sequence[Flow], traced: bool = False) -> list[int]:
-        """Replay flows together. Return the positions of those that are to be judged one by one.
+        """Replay flows together. Return the positions of the flows to judge one by one.
 
         With `traced`, the trace is read after each packet. This is needed if a packet of the batch was traced.
         """
@@ -228,7 +228,7 @@ class Reevaluation:
         return Judgement(NAT_CHANGED, made, rule)
 
     def _last_rule(self, outcome: Outcome, *verdicts: int) -> RuleId | None:
-        """Return the last rule, or the chain with the policy, whose verdict is one of these."""
+        """Return the last rule with one of these verdicts, or the chain whose policy is the verdict."""
         for step in reversed(outcome.steps):
             if step.verdict not in verdicts:
                 continue

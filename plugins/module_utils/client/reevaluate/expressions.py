@@ -237,7 +237,7 @@ class Rewriter:
         return Rewritten(tuple(rules), marker, reason, outcomes)
 
     def _conditions(self, family: int, number: int, outcomes: int, chooses: bool) -> Iterator[tuple[int, bytes]]:
-        """Yield each outcome of a rule with the test of the control word for it."""
+        """Yield the outcomes of a rule, each with its test of the control word."""
         numbers = range(number, number + outcomes)
         for outcome, each in enumerate(numbers, 1 if chooses else 0):
             yield outcome, control_test(family, NUMBER, each)

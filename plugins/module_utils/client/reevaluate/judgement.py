@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the kernel would do today with a flow: the verdict, the translation and the rule that decides."""
+"""Judgements of flows: verdict, expected translation and the deciding rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .ruleset import RuleId
 UNCHANGED = "unchanged"
 #: It would translate addresses or ports in another way.
 NAT_CHANGED = "nat_changed"
-#: It would drop or reject the first packet, or has no route for it.
+#: The kernel would drop or reject the first packet, or does not have a route.
 REFUSED = "refused"
 #: It would let the packet pass without an entry.
 UNTRACKED = "untracked"

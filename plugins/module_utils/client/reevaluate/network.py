@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Links, addresses, routes and policy rules of a network namespace: read them, and make the same in another one.
 
-Attributes are copied as bytes. What they mean is left to the kernel, with the few exceptions that are named below.
+Attributes are copied as bytes, with few exceptions.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, net/ipv4/fib_frontend.c, net/ipv6/route.c, net/core/fib_rules.c.
 """
@@ -40,12 +40,12 @@ _LINK_LOCAL = b"\xfe\x80"
 #: Seconds to wait at most for the routes of addresses.
 _MOST_SECONDS = 2.0
 _NOT_COPIED_OF_ROUTES = frozenset({n.RTA_CACHEINFO})
-#: What a route with a nexthop object has besides it, and must not have in a request.
+#: Attributes of a dumped route that the kernel refuses in a request with a nexthop object.
 _IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n.RTA_ENCAP, n.RTA_ENCAP_TYPE})
 
 
 class Link(NamedTuple):
-    """A link. `number` is the kernel's index of it, and `master` that of its master, 0 if it has none.
+    """A link. `number` is the index in the kernel, and `master` the index of the master, or 0.
 
     `kind` is "" for hardware.
     """
@@ -202,7 +202,7 @@ class Path(NamedTuple):
 
 
 def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mark: int = 0) -> Path | None:
-    """Return the path to an address in the namespace of a socket, or None if there is no route to it."""
+    """Return the path to an address in the namespace of a socket, None without a route."""
     answer = _find_route(netlink, destination, source, mark)
     if answer is None:
         return None
@@ -246,7 +246,7 @@ def _request(netlink: NetlinkSocket, doing: str, message: Message) -> None:
 
 
 def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]) -> None:
-    """Send requests to create something. What exists is as it should be.
+    """Send requests to create objects. Objects that exist already are skipped.
 
     A route whose gateway can be reached by a later one only is sent again.
     """
@@ -338,7 +338,7 @@ def _nexthop_request(message: Message) -> Message:
 
 
 def _moved_to_loopback(request: Message) -> Message:
-    """Return the request for an address of a link that is down. Packets to it are local all the same."""
+    """Return the request for an address of a link that is down. The host still accepts packets to it."""
     family, bits, flags, scope, _index = _IFADDR.unpack_from(request.payload)
     header = _IFADDR.pack(family, bits, flags, scope, n.LOOPBACK)
     return request._replace(payload=header + request.payload[_IFADDR.size :])

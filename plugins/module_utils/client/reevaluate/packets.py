@@ -25,7 +25,7 @@ _NETWORK_ORDER = struct.Struct(">H")
 #: Below 128: the scratch namespace sends its own packets with more.
 _HOP_LIMIT = 64
 
-#: What follows the ports of a TCP segment with SYN.
+#: A TCP segment with SYN, without its ports.
 _SYN = struct.pack(">IIBBHHH", 1, 0, 5 << 4, 0x02, 64240, 0, 0)
 _UDP = struct.pack(">HH", 8, 0)
 #: The kernel refuses UDP-Lite without a checksum, whatever its value is.
@@ -61,7 +61,7 @@ class FirstPackets:
         self._behind = _BEHIND_PORTS.get(protocol)
         self.build = self._build_ipv6 if family == AF_INET6 else self._build_ipv4
         self._size = 20 + (8 if self._behind is None else 4 + len(self._behind))
-        # What is the same in the header of all packets
+        # The constant part of the checksum
         self._sum = 0x4500 + self._size + (_HOP_LIMIT << 8) + protocol
 
     def _build_ipv4(self, source: bytes, destination: bytes, ends: tuple[int, ...], control: int) -> bytes:

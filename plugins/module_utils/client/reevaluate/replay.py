@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Replay the first packet of a flow in the scratch namespace, and read what the kernel made of it.
+"""Replay the first packet of a flow in the scratch namespace, and read the resulting entry and trace.
 
 All of a packet's way happens within the system call that sends it. Its event and its trace are there when that returns.
 Only what comes in again by the loopback may wait for the kernel's thread for network packets (ksoftirqd).
@@ -42,7 +42,7 @@ _MOST_WAYS = 65536
 
 
 class Outcome(NamedTuple):
-    """What became of one packet: the entry that the kernel made (None: none), and the way through the rules.
+    """The result of one replayed packet: the entry that the kernel made, or None, and the steps of the trace.
 
     `is_sent` is False if the packet could not be sent, which says nothing about the flow.
     """
@@ -74,7 +74,7 @@ def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def receiver_of(entry: Entry, made: Entry | None) -> bytes:
-    """Return the address to which the first packet of a flow goes after NAT, if the kernel made an entry for it."""
+    """Return the destination address of the first packet after NAT. `made` is the entry that the kernel made."""
     receiver: bytes = entry["original.destination"] if made is None else made["reply.source"]
     return receiver
 
@@ -178,7 +178,10 @@ class Replay:
         return self._reached(LEFT, steps)
 
     def _reached(self, chain: str, steps: Iterable[Step]) -> bool:
-        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet."""
+        """Whether the packet came to a chain of the own table. The chain's rule matches no other packet.
+
+        The ends of the chain, which have no handle, are those of any packet.
+        """
         return any(step.chain == chain and step.rule[1] == self._own_table and step.rule[2] for step in steps)
 
     def _has_ended(self, steps: Iterable[Step]) -> bool:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The nftables ruleset of a network namespace, also that of iptables-nft: read it, and load a copy elsewhere.
 
-What the kernel dumps is sent back to it. Handles, counters and sets without a name become those of the copy, and the
-expressions of rules are rewritten (see `expressions.py`).
+The dumped objects are sent back to the kernel. Handles, counters and sets without a name become those of the copy, and
+the expressions of rules are rewritten (see `expressions.py`).
 
 Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nf_tables_api.c.
 """
@@ -83,8 +83,8 @@ class Ruleset(NamedTuple):
 class Marker(NamedTuple):
     """A rule in front of an undecidable one.
 
-    Packets whose control word has one of the `numbers` have another outcome than those without a number. If there are
-    no numbers, the rule cannot be replayed. `reason` names what is undecidable.
+    Packets whose control word has one of the `numbers` have another outcome than those without a number. Without
+    numbers, the rule cannot be replayed. `reason` names what is undecidable.
     """
 
     numbers: range
@@ -195,7 +195,7 @@ class _Loader:
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._ruleset = ruleset
-        #: What each rule of the copy is, in the order of the numbers that are their comments.
+        #: The original rules and the markers. The comment of a rule in the copy is its position here.
         self._loaded: list[RuleId | Marker] = []
         names = {_text(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
         self.own_table = next(name for name in _own_names() if name not in names)
@@ -240,7 +240,7 @@ class _Loader:
         return _picked(message, names) + nested(n.NFTA_SET_ELEM_LIST_ELEMENTS, elements)
 
     def _own_chains(self) -> Iterator[Message]:
-        """Yield chains before and behind all others: the first switches tracing on where the packet asks for it."""
+        """Yield the first and the last chains of each hook. The first ones enable tracing for packets with that bit."""
         for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
             head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
             table = attribute(n.NFTA_TABLE_NAME, _name(self.own_table))
@@ -309,7 +309,7 @@ class _Loader:
     def _tracking_rules(self, families: set[int]) -> Iterator[Message]:
         """Yield a rule that no packet reaches, for each family of packets that rules have the kernel track.
 
-        The kernel tracks packets as soon as a rule asks for it, also if that rule has no influence and is left out.
+        A rule that uses conntrack enables tracking, even if the copy leaves it out because it has no effect.
         """
         for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
             if families & {family, n.NFPROTO_INET}:
@@ -384,7 +384,7 @@ def _sets_ports(family: int, expressions: bytes) -> bool:
     return False
 
 
-#: The chains that packets reach if all rules let them pass to the host itself, and out of it.
+#: The chains for packets that pass all rules: to the host itself, and out of it.
 DELIVERED, LEFT = "delivered", "left"
 #: The chains of the own table: hook, priority, name. The last ones come directly before the entry is confirmed.
 _OWN_CHAINS = (

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A network namespace of its own, without a name and without a way out, in which packets can be replayed.
 
-A thread makes the namespace and opens its sockets; then the thread ends. The sockets and the TUN devices keep the
-namespace, and it is gone with them, however the process ends. The namespace of the caller does not change.
+A thread makes the namespace and opens its sockets; then the thread ends. The namespace exists as long as
+its sockets and TUN devices, so it ends with the process. The namespace of the caller does not change.
 
 Source: network_namespaces(7), Documentation/networking/tuntap.rst.
 """
@@ -191,7 +191,7 @@ class Scratch:
     def send_from_host(self, source: bytes, destination: bytes, packet: bytes) -> None:
         """Send a packet from an address of the host. When it returns, the kernel is done.
 
-        Raises `OSError`: EPERM if a rule refused it, ENETUNREACH and others if there is no route.
+        Raises `OSError`: EPERM if a rule refuses it, ENETUNREACH and others without a route.
         """
         family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
         sender = self._senders.get(source)

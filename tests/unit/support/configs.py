@@ -151,8 +151,11 @@ def wrong_configs(draw: Any) -> tuple[Document, str]:
         return config, named(path)
     if kind == "type" and values:
         path, value, _option = draw(st.sampled_from(values))
-        nested = isinstance(value, (dict, list))
-        put(config, path, draw(st.sampled_from(["x y", 3.7] if nested else [[[]], {"x": 1}, [{"x": 1}], 1 << 70])))
+        wrong: list[Any] = [[[]], {"x": 1}, [{"x": 1}], 1 << 70]
+        if isinstance(value, (dict, list)):
+            # One label is a list with one name, which the map of the target may have
+            wrong = [3.7] if path[-1] == "labels" else ["x y", 3.7]
+        put(config, path, draw(st.sampled_from(wrong)))
         return config, named(path)
     path = draw(st.sampled_from(sorted(groups, key=repr)))
     put(config, (*path, "nonesuch"), draw(st.sampled_from([1, "x", {}, []])))

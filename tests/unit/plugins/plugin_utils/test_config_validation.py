@@ -47,7 +47,7 @@ def test_what_is_right_passes(config: Document) -> None:
     assert config == given
 
 
-@examples(200)
+@examples(400)
 @given(wrong_configs())
 def test_what_is_wrong_is_refused_by_its_path(wrong: tuple[Document, str]) -> None:
     config, path = wrong

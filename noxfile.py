@@ -178,10 +178,10 @@ def pytest(session: nox.Session, paths: list[str], *options: str) -> None:
     junit = f"--junitxml={results(session) / 'pytest.xml'}"
     selection = [] if STRICT or named else ["-m", "not thorough"]
     command = ["python", "-m", "pytest", junit, *selection, *options, *([] if named else paths), *session.posargs]
-    # Sessions that end together would remove each other's old folders, of which pytest warns
+    # Sessions that end together would remove each other's old folders, of which pytest warns. Ansible makes sockets in
+    # such a folder, so its path is short
     with TemporaryDirectory(prefix="conntrack-") as folder:
-        Path(folder).chmod(0o755)  # tests run as other users, too
-        session.run(*command, env={"PYTEST_DEBUG_TEMPROOT": folder})
+        session.run(*command, f"--basetemp={folder}/t")
 
 
 def own_home(session: nox.Session) -> None:

@@ -196,7 +196,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     check_numbers(module, "limit", "report_limit")
     labels = labels_of(module)
     stale = stale_of(module)
-    match = match_of(module, labels, resource_of(params["table"]).parse_match)
+    match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
     keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with Table() as table:
         if stale:

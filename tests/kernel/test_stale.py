@@ -235,6 +235,23 @@ def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:
     assert said in failed["msg"]
 
 
+@pytest.mark.parametrize("value", [False, "false", "False", "no", None])
+def test_without_a_verdict_a_match_is_required(gateway: Host, value: Any) -> None:
+    """Otherwise, a template that gives a text would empty the table."""
+    load(gateway, *CURRENT)
+    failed = run(gateway, "conntrack_flush", stale=value, keep_ssh=False)
+    assert failed["failed"]
+    assert ("stale: is null" if value is None else "match: is missing") in failed["msg"]
+    assert gateway.count() == len(CURRENT)
+
+
+def test_null_is_not_every_verdict(gateway: Host) -> None:
+    load(gateway, *CURRENT)
+    failed = run(gateway, "conntrack_flush", stale=None, match={"protocol": "tcp"}, keep_ssh=False)
+    assert failed["failed"]
+    assert gateway.count() == len(CURRENT)
+
+
 def test_of_expectations_none_is_stale(gateway: Host) -> None:
     failed = run(gateway, "conntrack_info", stale=True, table="expect")
     assert failed["failed"]

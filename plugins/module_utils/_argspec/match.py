@@ -29,29 +29,35 @@ REQUIRED_MATCH: dict[str, Any] = {"match": {"type": "raw", "fallback": absent(_A
 #: The maximum number of entries to change. A table never has more than the value of an absent limit.
 LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)}}
 #: What the current rules would do with the entries to select.
-STALE: dict[str, Any] = {"stale": {"type": "raw"}}
+STALE: dict[str, Any] = {"stale": {"type": "raw", "fallback": absent(False)}}
 #: A file of a ruleset that is not loaded yet.
 RULESET: dict[str, Any] = {"ruleset": {"type": "path"}}
 _VERDICTS = ("nat_changed", "refused", "untracked")
 
 
 def match_of(
-    module: AnsibleModule, labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
+    module: AnsibleModule,
+    labels: LabelMap,
+    parse: Callable[[Any, LabelMap, str], Match] | None = None,
+    optional: bool = False,
 ) -> Match:
-    """Return the match of a module's options `match` and `except`.
+    """Return the match of a module's options `match` and `except`. See `asked_for`.
 
     Raises `InvalidValue`, also if the match needs values that the kernel does not record in this namespace.
     """
-    return recorded(asked_for(module.params, labels, parse), "match or except")
+    return recorded(asked_for(module.params, labels, parse, optional), "match or except")
 
 
 def asked_for(
-    params: dict[str, Any], labels: LabelMap, parse: Callable[[Any, LabelMap, str], Match] | None = None
+    params: dict[str, Any],
+    labels: LabelMap,
+    parse: Callable[[Any, LabelMap, str], Match] | None = None,
+    optional: bool = False,
 ) -> Match:
     """Return the match of the options `match` and `except`. Without both, it matches everything.
 
-    If there is an option `all`, either `match` or `all` is required, unless `stale` selects entries. `parse` parses a
-    match; by default, one of entries. Raises `InvalidValue`.
+    If there is an option `all`, either `match` or `all` is required, unless `optional` is set. `parse` parses a match;
+    by default, one of entries. Raises `InvalidValue`.
     """
     from ..client.errors import InvalidValue
     from ..client.match.match import EVERYTHING, parse_match
@@ -64,7 +70,7 @@ def asked_for(
     if "all" in params:
         if params["all"] and not everything:
             raise InvalidValue("all", "match is given too; write one of them")
-        if everything and not params["all"] and not params.get("stale"):
+        if everything and not params["all"] and not optional:
             raise InvalidValue("match", "is missing; write which entries, or all: true for every one")
     match = EVERYTHING if everything else parse(params["match"], labels, "match")
     if params["except"] != _NONE:
@@ -86,9 +92,11 @@ def stale_of(module: AnsibleModule) -> tuple[str, ...]:
     from ..client.errors import InvalidValue, quoted
 
     value = module.params["stale"]
+    if value is None:
+        raise InvalidValue("stale", "is null; leave it out or give it a value")
     if isinstance(value, str) and value.lower() in ("true", "yes", "false", "no"):  # of a template or a command line
         value = value.lower() in ("true", "yes")
-    if value is None or value is False:
+    if value is False:
         return ()
     if module.params["table"] != "conntrack":
         raise InvalidValue("stale", f"is for the table conntrack; leave it out with table: {module.params['table']}")

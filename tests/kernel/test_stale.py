@@ -473,3 +473,39 @@ def test_multicast_and_link_local_flows_are_uncertain(gateway: Host) -> None:
     load(gateway, *({"protocol": "udp", "original": ends, "timeout": 600} for ends in SCOPED))
     result = run(gateway, "conntrack_flush", stale=True)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(SCOPED))
+
+
+def test_a_flow_without_an_address_is_uncertain(gateway: Host) -> None:
+    """Such as DHCP: the host would send it from another address in the copy."""
+    ends = {"source": "0.0.0.0", "source_port": 68, "destination": "255.255.255.255", "destination_port": 67}
+    load(gateway, {"protocol": "udp", "original": ends, "timeout": 600})
+    assert run(gateway, "conntrack_info", stale=True)["verdicts"]["uncertain"] == 1
+
+
+def test_flows_whose_events_a_rule_limits_are_tracked(gateway: Host) -> None:
+    """As on a host with conntrackd, which needs no events of new entries."""
+    gateway.run("iptables-nft -t raw -A PREROUTING -j CT --ctevents destroy".split())
+    load(gateway, *CURRENT, *STALE)
+    found = judged(gateway)
+    assert len(found) == len(STALE)
+    assert "untracked" not in {one["verdict"] for one in found.values()}
+
+
+TIMEOUTS = """
+table inet timeouts {
+    ct timeout long { protocol tcp; l3proto ip; policy = { syn_sent : 300, established : 3000 }; }
+    chain prerouting {
+        type filter hook prerouting priority 0; policy accept;
+        meta l4proto tcp ct timeout set "long"
+    }
+}
+"""
+
+
+def test_flows_with_a_timeout_policy(gateway: Host) -> None:
+    """Their entries live longer in the copy, too, if their policy is copied as it is."""
+    gateway.nft(TIMEOUTS)
+    load(gateway, *CURRENT, *STALE)
+    found = judged(gateway)
+    assert len(found) == len(STALE)
+    assert {one["verdict"] for one in found.values()} == {"nat_changed", "refused"}

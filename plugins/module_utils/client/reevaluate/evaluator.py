@@ -44,6 +44,7 @@ _MOVABLE = {
     "reply.icmp_id": "original.icmp_id",
     "reply.destination_key": "original.source_key",
 }
+_BROADCAST = b"\xff" * 4
 #: Lists of the tables of legacy iptables.
 _LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 
@@ -136,8 +137,8 @@ class Reevaluation:
     def _judge_one(self, entry: Entry) -> Judgement:
         if "master.source" in entry:
             return self._judge_by_master(entry)
-        if _has_scoped_address(entry):
-            return uncertain("its addresses do not say by which link it comes in")
+        if _has_ambiguous_address(entry):
+            return uncertain("its addresses do not identify a link or a host")
         ways = self._replay.ways_of(flow_of(entry))
         judgements = [self._judge_way(entry, way) for way in ways]
         if not judgements:
@@ -200,7 +201,11 @@ class Reevaluation:
             return refused if refused.rule else uncertain("its first packet did not come in by the loopback")
         if made is None:
             if is_delivered or self._replay.has_left(outcome.steps):
+                if entry["family"] in self._rules.tracked and not self._replay.is_untracked(outcome.steps):
+                    return uncertain("the kernel made no entry for its first packet")
                 return Judgement(UNTRACKED, None, self._last_rule(outcome, n.NFT_CONTINUE, n.NF_ACCEPT))
+            if way != FROM_HOST and not self._replay.is_received(outcome.steps):
+                return uncertain("its first packet did not come to the rules")
             return refused
         if made.get("zone", 0) != entry.get("zone", 0):
             return uncertain("it would be tracked in another zone")
@@ -258,12 +263,14 @@ def _may_be_reversed(entry: Entry) -> bool:
     return protocol not in (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
 
 
-def _has_scoped_address(entry: Entry) -> bool:
-    """Whether an address of a flow is a multicast address, or a link-local one of IPv6, which every link has."""
+def _has_ambiguous_address(entry: Entry) -> bool:
+    """Whether a flow has a multicast, broadcast or unspecified address, or a link-local one of IPv6."""
     for key in ("original.source", "original.destination", "reply.source"):
         address = entry[key]
+        if not any(address):
+            return True
         if len(address) == 4:
-            if 224 <= address[0] < 240:
+            if 224 <= address[0] < 240 or address == _BROADCAST:
                 return True
         elif address[0] == 0xFF or (address[0] == 0xFE and address[1] & 0xC0 == 0x80):
             return True

@@ -191,6 +191,16 @@ def family_test(family: int) -> bytes:
     )
 
 
+def untracked_test() -> bytes:
+    """Return the expressions of a test that a packet is untracked."""
+    return expression("ct", u32(n.NFTA_CT_DREG, n.NFT_REG_1), u32(n.NFTA_CT_KEY, n.NFT_CT_STATE)) + expression(
+        "cmp",
+        u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
+        u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
+        value(n.NFTA_CMP_DATA, _HOST_U32.pack(n.NF_CT_STATE_UNTRACKED_BIT)),
+    )
+
+
 def trace_on() -> bytes:
     """Return the expressions that switch tracing on for a packet."""
     one = value(n.NFTA_IMMEDIATE_DATA, b"\1")
@@ -497,10 +507,25 @@ class _Reader:
         name = one.data[n.NFTA_TARGET_NAME].rstrip(b"\0").decode("ascii", "replace")
         if name in _TARGETS_WITHOUT_INFLUENCE:
             return
-        if name in _KNOWN_TARGETS:
+        if name == "CT":
+            self._keep(_quiet_ct(one), True)
+        elif name in _KNOWN_TARGETS:
             self._keep(one, True)
         else:
             self._unknown_effect(name)
+
+
+def _quiet_ct(one: _Expression) -> _Expression:
+    """Return the target CT with events of new entries, and without a timeout policy.
+
+    In struct xt_ct_target_info, the masks of events come behind two numbers of 16 bits. Since revision 1, the name of
+    the policy comes behind the helper.
+    """
+    info = one.data[n.NFTA_TARGET_INFO]
+    changed = info[:4] + bytes(8) + info[12:]
+    if _U32.unpack(one.data.get(n.NFTA_TARGET_REV, bytes(4)))[0]:
+        changed = changed[:28] + bytes(32) + changed[60:]
+    return one._replace(raw=one.raw.replace(info, changed, 1))
 
 
 _META_NAMES = {

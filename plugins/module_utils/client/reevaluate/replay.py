@@ -25,7 +25,7 @@ from . import numbers as n
 from .expressions import ALWAYS, TRACED
 from .flow import Flow, FlowKeys, flow_of
 from .network import Network, has_default_route, path_to
-from .ruleset import DELIVERED, LEFT
+from .ruleset import DELIVERED, LEFT, RECEIVED, UNTRACKED_CHAINS
 from .scratch import Scratch
 from .trace import Step, parse_step
 
@@ -172,6 +172,14 @@ class Replay:
     def is_delivered(self, steps: Iterable[Step]) -> bool:
         """Whether a packet has passed all rules to the host itself."""
         return self._reached(DELIVERED, steps)
+
+    def is_untracked(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet has passed all rules, and a rule has excluded it from tracking."""
+        return any(self._reached(chain, steps) for chain in UNTRACKED_CHAINS)
+
+    def is_received(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet of a link has come to the rules."""
+        return any(step.chain == RECEIVED and step.rule[1] == self._own_table for step in steps)
 
     def has_left(self, steps: Iterable[Step]) -> bool:
         """Whether a packet has passed all rules out of the host."""

@@ -20,7 +20,7 @@ from ..errors import kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
-from .expressions import TRACED, Rewriter, control_test, expression, expressions_of, replayed_test, trace_on, u32
+from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32, untracked_test
 from .network import attributes_of
 
 _NFGENMSG = struct.Struct(">BBH")
@@ -101,6 +101,8 @@ class LoadedRules(NamedTuple):
     translating: frozenset[tuple[int, str, int]]
     #: Those that set ports too.
     setting_ports: frozenset[tuple[int, str, int]]
+    #: The families that the kernel tracks: NFPROTO_IPV4 and NFPROTO_IPV6.
+    tracked: frozenset[int]
     #: The table of the chains at both ends of a packet's way.
     own_table: str
 
@@ -197,6 +199,7 @@ class _Loader:
         self._ruleset = ruleset
         #: The original rules and the markers. The comment of a rule in the copy is its position here.
         self._loaded: list[RuleId | Marker] = []
+        self.tracked: set[int] = set()
         names = {_text(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
         self.own_table = next(name for name in _own_names() if name not in names)
 
@@ -209,7 +212,7 @@ class _Loader:
             yield _request(n.NFT_MSG_NEWTABLE, message, _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags))
         for message in ruleset.objects:
             if _number(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
-                yield _request(n.NFT_MSG_NEWOBJ, message, _picked(message, _OBJECT))
+                yield _request(n.NFT_MSG_NEWOBJ, message, _object(message) if rewrite else _picked(message, _OBJECT))
         for number, message in enumerate(ruleset.sets, 1):
             flags = _number(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
             more = u32(n.NFTA_SET_FLAGS, flags) + u32(n.NFTA_SET_ID, number)
@@ -246,15 +249,18 @@ class _Loader:
             table = attribute(n.NFTA_TABLE_NAME, _name(self.own_table))
             yield Message(n.NFT_MSG_NEWTABLE, uapi.NLM_F_CREATE, head + table)
             for hook, priority, chain in _OWN_CHAINS:
-                hooked = u32(n.NFTA_HOOK_HOOKNUM, hook) + u32(n.NFTA_HOOK_PRIORITY, priority)
-                body = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table))
-                body += attribute(n.NFTA_CHAIN_NAME, _name(chain)) + nested(n.NFTA_CHAIN_HOOK, hooked)
-                body += u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT) + attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
-                yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + body)
+                yield self._own_chain(family, hook, priority, chain)
                 expressions = replayed_test(family)
                 if priority < 0:
                     expressions += control_test(family, TRACED, TRACED) + trace_on()
                 yield self._rule(family, self.own_table, chain, expressions)
+
+    def _own_chain(self, family: int, hook: int, priority: int, chain: str) -> Message:
+        hooked = u32(n.NFTA_HOOK_HOOKNUM, hook) + u32(n.NFTA_HOOK_PRIORITY, priority)
+        body = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table)) + attribute(n.NFTA_CHAIN_NAME, _name(chain))
+        body += nested(n.NFTA_CHAIN_HOOK, hooked) + u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT)
+        body += attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
+        return Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0) + body)
 
     def _rule(
         self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None
@@ -304,21 +310,20 @@ class _Loader:
             for each in rewritten.rules:
                 self._loaded.append(rule)
                 yield self._rule(family, table, chain, each, compat, len(self._loaded) - 1)
-        yield from self._tracking_rules(tracking)
+        yield from self._untracked_chains(tracking)
 
-    def _tracking_rules(self, families: set[int]) -> Iterator[Message]:
-        """Yield a rule that no packet reaches, for each family of packets that rules have the kernel track.
+    def _untracked_chains(self, families: set[int]) -> Iterator[Message]:
+        """Yield chains for untracked packets that pass all rules, for each family that rules have the kernel track.
 
-        A rule that uses conntrack enables tracking, even if the copy leaves it out because it has no effect.
+        A rule that uses conntrack enables tracking, even if the copy leaves it out because it has no effect. The rules
+        of these chains enable it, too.
         """
         for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
             if families & {family, n.NFPROTO_INET}:
-                head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
-                names = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table))
-                names += attribute(n.NFTA_CHAIN_NAME, _name("track"))
-                yield Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, head + names)
-                state = expression("ct", u32(n.NFTA_CT_DREG, n.NFT_REG_1), u32(n.NFTA_CT_KEY, n.NFT_CT_STATE))
-                yield self._rule(family, self.own_table, "track", state)
+                self.tracked.add(family)
+                for hook, chain in zip((n.NF_INET_LOCAL_IN, n.NF_INET_POST_ROUTING), UNTRACKED_CHAINS):
+                    yield self._own_chain(family, hook, _LAST, chain)
+                    yield self._rule(family, self.own_table, chain, replayed_test(family) + untracked_test())
 
     def _limiting_sets(self) -> Iterator[tuple[int, str, str]]:
         """Yield the sets whose elements have statements that can fail, such as a limit."""
@@ -348,7 +353,9 @@ class _Loader:
                     translating.add(key)
                 if _sets_ports(key[0], expressions):
                     setting_ports.add(key)
-        return LoadedRules(found, markers, frozenset(translating), frozenset(setting_ports), self.own_table)
+        return LoadedRules(
+            found, markers, frozenset(translating), frozenset(setting_ports), frozenset(self.tracked), self.own_table
+        )
 
 
 #: Expressions and targets that translate addresses.
@@ -386,12 +393,18 @@ def _sets_ports(family: int, expressions: bytes) -> bool:
 
 #: The chains for packets that pass all rules: to the host itself, and out of it.
 DELIVERED, LEFT = "delivered", "left"
+#: The chain that every packet of a link passes first.
+RECEIVED = "received"
+#: The chains for those of them that are untracked.
+UNTRACKED_CHAINS = ("untracked_in", "untracked_out")
+#: The last priority before the kernel confirms an entry.
+_LAST = 0x7FFFFFFE
 #: The chains of the own table: hook, priority, name. The last ones come directly before the entry is confirmed.
 _OWN_CHAINS = (
-    (n.NF_INET_PRE_ROUTING, -350, "received"),
+    (n.NF_INET_PRE_ROUTING, -350, RECEIVED),
     (n.NF_INET_LOCAL_OUT, -350, "sent"),
-    (n.NF_INET_LOCAL_IN, 0x7FFFFFFE, DELIVERED),
-    (n.NF_INET_POST_ROUTING, 0x7FFFFFFE, LEFT),
+    (n.NF_INET_LOCAL_IN, _LAST, DELIVERED),
+    (n.NF_INET_POST_ROUTING, _LAST, LEFT),
 )
 
 
@@ -461,6 +474,19 @@ def _raw(data: bytes, start: int, numbers: frozenset[int]) -> bytes:
         for number, begin, end in attributes(data, start, len(data))
         if number in numbers
     )
+
+
+def _object(message: Message) -> bytes:
+    """Return the attributes of an object. Entries with a timeout policy expire at once, as all others in the copy."""
+    parsed = attributes_of(message.payload, _HEADER)
+    if _number(parsed.get(n.NFTA_OBJ_TYPE)) != n.NFT_OBJECT_CT_TIMEOUT:
+        return _picked(message, _OBJECT)
+    data = parsed[n.NFTA_OBJ_DATA]
+    states = attributes_of(attributes_of(data, 0).get(n.NFTA_CT_TIMEOUT_DATA, b""), 0)
+    policy = nested(n.NFTA_CT_TIMEOUT_DATA, b"".join(attribute(state, bytes(4)) for state in states))
+    protocols = _raw(data, 0, frozenset({n.NFTA_CT_TIMEOUT_L3PROTO, n.NFTA_CT_TIMEOUT_L4PROTO}))
+    names = _picked(message, (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE))
+    return names + nested(n.NFTA_OBJ_DATA, protocols + policy)
 
 
 def _compat(family: int, expressions: bytes) -> bytes:

@@ -51,6 +51,8 @@ _QUIET = {
     # So that packets that the kernel sends differ from replayed ones, whose hop limit is lower
     "ipv4/ip_default_ttl": "200",
     **{f"ipv6/conf/{name}/hop_limit": "200" for name in ("all", "default", "lo")},
+    # Otherwise another processor may handle a packet after the system call that sent it
+    "core/rps_default_mask": "0",
     "netfilter/nf_conntrack_checksum": "0",
     "netfilter/nf_conntrack_log_invalid": "0",
     "netfilter/nf_conntrack_events": "1",

@@ -352,31 +352,25 @@ class _Reader:
 
     def _read_meta(self, one: _Expression) -> None:
         key = _U32.unpack(one.data[n.NFTA_META_KEY])[0]
-        if n.NFTA_META_SREG in one.data:
-            if key in _META_WITHOUT_INFLUENCE:
-                return
-            if self._is_unknown(one, n.NFTA_META_SREG):
-                self._unknown_effect("value of unknown origin")
-            else:
-                self._keep(one, True)
-        elif key in _DECIDABLE_META:
-            self._loaded(one, n.NFTA_META_DREG)
-        else:
-            self._condition_unknown(_META_NAMES.get(key, f"meta key {key}"), one.data[n.NFTA_META_DREG])
+        reason = "" if key in _DECIDABLE_META else _META_NAMES.get(key, f"meta key {key}")
+        self._read_key(one, n.NFTA_META_SREG, n.NFTA_META_DREG, reason, key in _META_WITHOUT_INFLUENCE)
 
     def _read_ct(self, one: _Expression) -> None:
         key = _U32.unpack(one.data[n.NFTA_CT_KEY])[0]
-        if n.NFTA_CT_SREG in one.data:
-            if key in _CT_WITHOUT_INFLUENCE:
-                return
-            if self._is_unknown(one, n.NFTA_CT_SREG):
-                self._unknown_effect("value of unknown origin")
+        reason = "counters of the connection" if key in _UNDECIDABLE_CT else ""
+        self._read_key(one, n.NFTA_CT_SREG, n.NFTA_CT_DREG, reason, key in _CT_WITHOUT_INFLUENCE)
+
+    def _read_key(self, one: _Expression, source: int, register: int, reason: str, has_no_influence: bool) -> None:
+        """Read an expression that sets a key from a source register, or loads it. `reason` says why it is unknown."""
+        if source not in one.data:
+            if reason:
+                self._condition_unknown(reason, one.data[register])
             else:
-                self._keep(one, True)
-        elif key in _UNDECIDABLE_CT:
-            self._condition_unknown("counters of the connection", one.data[n.NFTA_CT_DREG])
-        else:
-            self._loaded(one, n.NFTA_CT_DREG)
+                self._loaded(one, register)
+        elif self._is_unknown(one, source) and not has_no_influence:
+            self._unknown_effect("value of unknown origin")
+        elif not has_no_influence:
+            self._keep(one, True)
 
     def _read_exthdr(self, one: _Expression) -> None:
         operation = _U32.unpack(one.data[n.NFTA_EXTHDR_OP])[0] if n.NFTA_EXTHDR_OP in one.data else 0

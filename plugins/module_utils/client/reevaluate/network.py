@@ -15,6 +15,7 @@ import struct
 import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
+from .. import uapi
 from ..errors import KernelError, kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
@@ -201,9 +202,9 @@ class Path(NamedTuple):
     link: int
 
 
-def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mark: int = 0) -> Path | None:
+def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"") -> Path | None:
     """Return the path to an address in the namespace of a socket, None without a route."""
-    answer = _find_route(netlink, destination, source, mark)
+    answer = _find_route(netlink, destination, source)
     if answer is None:
         return None
     kind = _ROUTE.unpack_from(answer.payload)[7]
@@ -213,18 +214,16 @@ def path_to(netlink: NetlinkSocket, destination: bytes, source: bytes = b"", mar
 
 def has_default_route(netlink: NetlinkSocket, destination: bytes, source: bytes = b"") -> bool:
     """Whether a default route leads to an address."""
-    answer = _find_route(netlink, destination, source, 0, n.RTM_F_FIB_MATCH)
+    answer = _find_route(netlink, destination, source, n.RTM_F_FIB_MATCH)
     return answer is not None and _ROUTE.unpack_from(answer.payload)[1] == 0
 
 
-def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, mark: int, flags: int = 0) -> Message | None:
+def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, flags: int = 0) -> Message | None:
     bits = len(destination) * 8
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
     payload = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attribute(n.RTA_DST, destination)
     if source:
         payload += attribute(n.RTA_SRC, source)
-    if mark:
-        payload += attribute(n.RTA_MARK, _U32.pack(mark))
     try:
         return next(iter(netlink.request(Message(n.RTM_GETROUTE, 0, payload))), None)
     except RequestRejected:  # unreachable, prohibited, no route
@@ -254,7 +253,7 @@ def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]
     while waiting:
         refused: list[tuple[Message, RequestRejected]] = []
         for message in waiting:
-            flags = message.flags or uapi_flags(message.type)
+            flags = _creation_flags(message.type)
             try:
                 netlink.request(message._replace(flags=flags))
             except RequestRejected as error:
@@ -266,10 +265,8 @@ def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]
         waiting = [message for message, _error in refused]
 
 
-def uapi_flags(kind: int) -> int:
-    """Return the flags of a request to create, by its type."""
-    from .. import uapi
-
+def _creation_flags(kind: int) -> int:
+    """Return the flags of a request to create an object, by its type."""
     if kind == n.RTM_DELRULE:
         return 0
     if kind == n.RTM_NEWROUTE:

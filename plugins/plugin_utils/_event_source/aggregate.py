@@ -57,12 +57,12 @@ class Tally:
         for (group, kind), count in self._counts.counts.items():
             groups.setdefault(group, Counter())[kind] += count
         ranked = sorted(groups.items(), key=lambda item: -item[1].total())[: self._aggregate.limit]
-        told = [self._document("aggregate", counts, by=self._shown(group)) for group, counts in ranked]
+        documents = [self._document("aggregate", counts, by=self._shown(group)) for group, counts in ranked]
         rest = self._all - sum((counts for _group, counts in ranked), Counter())
         if rest:
-            told.append(self._document("aggregate_rest", rest))
+            documents.append(self._document("aggregate_rest", rest))
         self._begin()
-        return told
+        return documents
 
     def _shown(self, group: tuple[Any, ...]) -> Document:
         shown = zip(self._aggregate.by, group, strict=True)

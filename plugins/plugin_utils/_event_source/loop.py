@@ -55,11 +55,11 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
         while True:
             batch: list[Document] = []
             for stream in streams:
-                for told in stream.take():
-                    if tally is not None and isinstance(told, Event) and told.kind in options.entry_groups:
-                        tally.add(told, time.monotonic())
+                for item in stream.take():
+                    if tally is not None and isinstance(item, Event) and item.kind in options.entry_groups:
+                        tally.add(item, time.monotonic())
                         continue
-                    batch.append(document_of(told, options.labels))
+                    batch.append(document_of(item, options.labels))
                     if len(batch) == BATCH:
                         yield batch
                         batch = []

@@ -18,22 +18,22 @@ from .streams import EventLoss, StreamItem
 _OPENINGS = re.compile(r"\{(?=[{%#])|^#(?=jinja2:)")
 
 
-def document_of(told: StreamItem, labels: LabelMap) -> Document:
+def document_of(item: StreamItem, labels: LabelMap) -> Document:
     """The document for an event or a loss of events."""
-    if isinstance(told, EventLoss):
-        document: Document = {"type": "overrun", "table": told.table, "overruns": told.overruns}
-        if told.resync is not None:
-            document["resync"] = {kind: getattr(told.resync, kind) for kind in ENTRY_GROUPS}
+    if isinstance(item, EventLoss):
+        document: Document = {"type": "overrun", "table": item.table, "overruns": item.overruns}
+        if item.resync is not None:
+            document["resync"] = {kind: getattr(item.resync, kind) for kind in ENTRY_GROUPS}
         return document
-    by_process = {"port_id": told.port_id} if told.port_id else {}
-    if told.kind not in ENTRY_GROUPS:
-        shown = neutralize_templates(expectation.to_document(told.entry))
-        return {"type": told.kind, "expectation": shown, **by_process}
+    by_process = {"port_id": item.port_id} if item.port_id else {}
+    if item.kind not in ENTRY_GROUPS:
+        shown = neutralize_templates(expectation.to_document(item.entry))
+        return {"type": item.kind, "expectation": shown, **by_process}
     return {
-        "type": told.kind,
-        "entry": neutralize_templates(to_document(told.entry, labels)),
-        "missed": told.missed,
-        "by_update": told.by_update,
+        "type": item.kind,
+        "entry": neutralize_templates(to_document(item.entry, labels)),
+        "missed": item.missed,
+        "by_update": item.by_update,
         **by_process,
     }
 

@@ -68,17 +68,17 @@ class FollowerStream(Stream):
         if self._existing:
             self._existing = False
             return [Event("new", entry, missed=True) for entry in self._follower.entries.values()]
-        told: list[StreamItem] = []
+        items: list[StreamItem] = []
         for _datagram in range(_STRIDE):
             for each in self._follower.receive(0):
                 if isinstance(each, Event):
                     if each.kind in self._groups:
-                        told.append(each)
+                        items.append(each)
                 elif each.overrun:  # otherwise, it only found changes without events, and no event was lost
-                    told.append(EventLoss("conntrack", self._subscription.overruns, each))
+                    items.append(EventLoss("conntrack", self._subscription.overruns, each))
             if not self._subscription.wait(0):
                 break
-        return told
+        return items
 
 
 class SubscriptionStream(Stream):
@@ -90,12 +90,12 @@ class SubscriptionStream(Stream):
         super().__init__(Subscription(groups, match, receive_buffer))
 
     def take(self) -> list[StreamItem]:
-        told: list[StreamItem] = []
+        items: list[StreamItem] = []
         for _datagram in range(_STRIDE):
             if not self._subscription.wait(0):
                 break
             try:
-                told += self._subscription.receive()
+                items += self._subscription.receive()
             except Overrun:
-                told.append(EventLoss(self._table, self._subscription.overruns))
-        return told
+                items.append(EventLoss(self._table, self._subscription.overruns))
+        return items

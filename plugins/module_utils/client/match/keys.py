@@ -476,7 +476,7 @@ def _age(entry: Entry, key: str) -> int | None:
 def _not_recorded(key: str, what: str, were: str, sysctl: str) -> InvalidValue:
     return InvalidValue(
         key,
-        f"cannot be told: an entry has no {what}, because {were} off when it began; set "
+        f"cannot be evaluated: an entry has no {what}, because {were} off when it began; set "
         f"net.netfilter.nf_conntrack_{sysctl}=1 and wait until older flows are gone",
     )
 

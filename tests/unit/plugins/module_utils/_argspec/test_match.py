@@ -16,6 +16,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec import m
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.judgement import STALE
 from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
 
 Document = Dict[str, Any]
@@ -136,3 +137,9 @@ def test_both_documentation_fragments_describe_the_same_keys() -> None:
             "By default, every entry is selected." if match is reading["match"] else "Required unless O(all=true)."
         )
     assert reading == changing
+
+
+def test_stale_selects_every_kind_of_stale_flow() -> None:
+    """The option has its own list, because a task without it does not import the other one."""
+    module: Any = SimpleNamespace(params={"stale": True, "table": "conntrack"})
+    assert options.stale_of(module) == STALE

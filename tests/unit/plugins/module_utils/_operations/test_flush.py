@@ -190,7 +190,7 @@ def counted(connections: list[Connection]) -> list[Connection]:
 def test_an_entry_without_counters_is_found_before_anything_is_removed(raw: Any) -> None:
     kernel = Kernel()
     kernel.connections = counted(many(3 * BATCH_SIZE))
-    with pytest.raises(InvalidValue, match="cannot be told"):
+    with pytest.raises(InvalidValue, match="cannot be evaluated"):
         run(kernel, parse_match(raw))
     assert not kernel.writes
     kernel.connections.pop()

@@ -207,7 +207,7 @@ def test_an_entry_without_counters_is_found_before_anything_is_changed(limit: in
     for there in kernel.connections[:-1]:
         there.packets, there.bytes = (1, 1), (100, 100)
     match = parse_match({"protocol": "udp", "except": {"bytes_below": 9}})
-    with pytest.raises(InvalidValue, match="cannot be told"):
+    with pytest.raises(InvalidValue, match="cannot be evaluated"):
         run(kernel, Asked({"mark": 1}), match, limit=limit)
     assert not kernel.writes
     kernel.connections.pop()
@@ -725,6 +725,6 @@ def test_what_cannot_be_told_of_an_entry_changes_nothing() -> None:
     """A match by bytes, and an entry from before accounting: is it meant?"""
     kernel = Kernel()
     kernel.connections = many(3)
-    with pytest.raises(InvalidValue, match="cannot be told"):
+    with pytest.raises(InvalidValue, match="cannot be evaluated"):
         run(kernel, Asked({"mark": "1"}), parse_match({"bytes_above": 0}))
     assert not kernel.writes

@@ -336,7 +336,7 @@ def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_
     kernel = filled([declared(port) for port in range(2, 2 + 3 * BATCH_SIZE)])
     for there in kernel.connections[:-1]:
         there.packets, there.bytes = (1, 1), (100, 100)
-    with pytest.raises(InvalidValue, match="cannot be told"):
+    with pytest.raises(InvalidValue, match="cannot be evaluated"):
         run(kernel, path, scope={"bytes_above": 1})
     assert not kernel.writes
 

@@ -155,7 +155,7 @@ def test_an_entry_that_cannot_be_is_told_by_its_snapshot(tmp_path: Path) -> None
 
 def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path: Path) -> None:
     save(tmp_path / "gw1")
-    assert "match.bytes_above: cannot be told" in problem(tmp_path, snapshots=["gw1"], match={"bytes_above": 5})
+    assert "match.bytes_above: cannot be evaluated" in problem(tmp_path, snapshots=["gw1"], match={"bytes_above": 5})
 
 
 # options

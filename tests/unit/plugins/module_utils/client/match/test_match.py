@@ -284,7 +284,7 @@ def test_an_entry_without_labels_has_none_of_them_set() -> None:
 def test_what_was_not_recorded_is_an_error_not_an_empty_answer(key: str, need: str) -> None:
     match = parse_match({"except": {key: 1}, "protocol": "tcp"})
     assert match.needs == {need}
-    with pytest.raises(InvalidValue, match="cannot be told.*; set net.netfilter") as caught:
+    with pytest.raises(InvalidValue, match="cannot be evaluated.*; set net.netfilter") as caught:
         match(TCP)
     assert caught.value.key == f"match.except.{key}"
 

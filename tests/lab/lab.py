@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import time
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from .traffic import Endpoint, Flow, Mirror, ping
 
 Kept = TypeVar("Kept", bound=Namespace)
 
+LOCAL_TABLE = 255  # RT_TABLE_LOCAL: the routes to the host's own addresses
 IFA_F_NODAD = 0x02  # an address that is used at once, without asking whether it is taken
 
 
@@ -29,6 +31,8 @@ class Host(Namespace):
             self.sysctl("net.ipv4.ip_forward", 1)
             if has_ipv6():
                 self.sysctl("net.ipv6.conf.all.forwarding", 1)
+        if has_ipv6():
+            self.sysctl("net.ipv6.conf.default.accept_dad", 0)  # link-local addresses are usable at once
 
     # its place in the network
 
@@ -50,6 +54,31 @@ class Host(Namespace):
         family = socket.AF_INET6 if ":" in via else socket.AF_INET
         with self.rtnetlink() as rtnetlink:
             rtnetlink.route("add", dst=destination, gateway=via, family=family)
+
+    def wait_for_links(self, timeout: float = 60.0) -> None:
+        """Wait until each link is up and has its link-local address, both of which the kernel does later.
+
+        :raises TimeoutError: if a link is not up in time.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self.rtnetlink() as rtnetlink:
+                links = [one for one in rtnetlink.get_links() if one.get_attr("IFLA_IFNAME") != "lo"]
+                local = {
+                    route.get_attr("RTA_OIF")
+                    for route in rtnetlink.get_routes(family=socket.AF_INET6, table=LOCAL_TABLE)
+                    if str(route.get_attr("RTA_DST")).startswith("fe80:")
+                }
+            waiting = [
+                one.get_attr("IFLA_IFNAME")
+                for one in links
+                if one.get_attr("IFLA_OPERSTATE") != "UP" or (has_ipv6() and one["index"] not in local)
+            ]
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: not up after {timeout} s: {waiting}")
+            time.sleep(0.05)
 
     def delay(self, other: Host, seconds: float) -> None:
         """Link the two without Ethernet, so that a packet takes so many seconds; see `Lab.slow_link`."""

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
 from tests.lab import Host, Lab
 
-from .test_modules import run
+from .test_modules import MODULES, answer, given, run
 
 pytestmark = pytest.mark.every_kernel
 
@@ -510,3 +513,87 @@ def test_flows_with_a_timeout_policy(gateway: Host) -> None:
     found = judged(gateway)
     assert len(found) == len(STALE)
     assert {one["verdict"] for one in found.values()} == {"nat_changed", "refused"}
+
+
+TAGGED = """
+table inet filter {
+    chain forward {
+        type filter hook forward priority 0; policy accept;
+        iifname "lan.5" tcp dport 25 drop comment "guests send no mail"
+    }
+}
+"""
+
+
+def test_links_of_vlans(gateway: Host) -> None:
+    done = gateway.run(["ip", "link", "add", "link", "lan", "name", "lan.5", "type", "vlan", "id", "5"], check=False)
+    if done.returncode:
+        pytest.skip("this kernel lacks vlan")
+    gateway.run(["ip", "link", "set", "lan.5", "up"])
+    gateway.address("lan.5", "10.5.0.1/24")
+    gateway.nft(TAGGED)
+    load(
+        gateway,
+        tcp("10.5.0.9", 1, SERVER, 25),
+        tcp("10.5.0.9", 2, SERVER, 80),
+        tcp(CLIENT, 3, SERVER, 25, **to_wan()),
+    )
+    ((key, mail),) = judged(gateway, match={"destination_port": 25}).items()
+    assert (key, mail["verdict"]) == (("10.5.0.9", 25), "refused")
+    assert mail["rule"]["comment"] == "guests send no mail"
+
+
+CONTAINER = "unshare --user --map-root-user --net --pid --fork --kill-child --mount-proc sleep 600".split()
+RULES_OF_A_CONTAINER = """
+table inet filter {
+    chain input {
+        type filter hook input priority 0; policy accept;
+        ct state established,related accept
+        tcp dport 9 drop comment "closed"
+    }
+}
+"""
+
+
+@pytest.fixture
+def container() -> Iterator[int]:
+    """The id of a process in user, network, PID and mount namespaces of its own."""
+    with subprocess.Popen(CONTAINER) as process:
+        try:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            while not children.read_text():
+                assert process.poll() is None, "unshare has failed"
+            yield int(children.read_text())
+        finally:
+            process.kill()
+
+
+def test_in_a_container_and_from_its_host(container: int) -> None:
+    inside = ["nsenter", f"--target={container}", "--user", "--preserve-credentials", "--net", "--pid", "--mount"]
+
+    def execute(*command: str, stdin: str = "") -> str:
+        return subprocess.run([*inside, *command], input=stdin, check=True, capture_output=True, text=True).stdout
+
+    def run_module(command: list[str], module: str, **arguments: Any) -> dict[str, Any]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [*command, sys.executable, "-m", f"{MODULES}.{module}"]
+        done = subprocess.run(
+            command, input=given(False, arguments), env=environment, check=False, capture_output=True, text=True
+        )
+        return answer(done.returncode, done.stdout or json.dumps({"failed": True, "msg": done.stderr}))
+
+    execute("ip", "link", "set", "lo", "up")
+    execute("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
+    execute("ip", "address", "add", "10.7.0.1/24", "dev", "eth0")
+    execute("ip", "link", "set", "eth0", "up")
+    execute("nft", "-f", "-", stdin=RULES_OF_A_CONTAINER)
+    entries = [tcp("10.7.0.9", 1, "10.7.0.1", 9), tcp("10.7.0.9", 2, "10.7.0.1", 10)]
+    assert run_module(inside, "conntrack_entries", entries=entries)["counts"]["created"] == 2
+
+    seen_inside = run_module(inside, "conntrack_info", stale=True)
+    seen_from_host = run_module([], "conntrack_info", stale=True, netns=f"/proc/{container}/ns/net")
+    for result in (seen_inside, seen_from_host):
+        (stale,) = result["entries"]
+        assert (stale["original"]["destination_port"], stale["verdict"]) == (9, "refused")
+        assert stale["rule"]["comment"] == "closed"
+    assert seen_inside["verdicts"] == seen_from_host["verdicts"]

@@ -15,11 +15,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ._fast_import import compile_once
 
 NETNS: dict[str, Any] = {"netns": {"type": "str"}}
+#: The options of modules that show entries, and of those that also limit their number.
+TABLE: dict[str, Any] = {"label_map": {"type": "path"}, **NETNS}
+REPORT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}, **TABLE}
 #: The largest value of an option that is a number of entries.
 LARGEST_COUNT = 0xFFFFFFFF
 #: The maximum size in bits of an integer that is shown in full.
 _LONGEST_INTEGER = 1024
-REPORT_LIMIT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}}
 
 PRESENT: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

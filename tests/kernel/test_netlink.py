@@ -23,7 +23,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     Overrun,
     ResultUnknown,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, RequestRejected
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.error import RequestRejected
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     BATCH_SIZE,
     NetlinkSocket,

@@ -32,7 +32,8 @@ from .errors import (
     kernel_error,
 )
 from .host import namespace
-from .netlink.message import ErrorReply, Message, RequestBatch, RequestRejected, parse
+from .netlink.error import ErrorReply, RequestRejected
+from .netlink.message import Message, RequestBatch, parse
 from .netlink.socket import Closing, NetlinkSocket
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _NFGENMSG = struct.Struct(">BBH")
 
 
-def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
+def nfgenmsg(family: int = 0) -> bytes:
     """Return the header of a netfilter message. Only with version 1, a flush is limited to the family."""
-    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
+    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
 
 
 def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = None) -> Message:

@@ -14,7 +14,8 @@ import struct
 from typing import NamedTuple
 
 from ..errors import KernelError
-from ..netlink.message import Message, RequestRejected
+from ..netlink.error import RequestRejected
+from ..netlink.message import Message
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .network import Network, attributes_of

@@ -16,8 +16,9 @@ import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import KernelError, kernel_error
-from ..netlink.message import Message, RequestRejected, attribute, attributes
+from ..errors import KernelError
+from ..netlink.error import RequestRejected, rejections
+from ..netlink.message import Message, attribute, attributes
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .numbers import NETLINK_ROUTE
@@ -192,7 +193,8 @@ def set_up(netlink: NetlinkSocket, index: int, group: int = 0) -> None:
     payload = _IFINFO.pack(0, 0, index, n.IFF_UP, n.IFF_UP)
     if group:
         payload += attribute(n.IFLA_GROUP, _U32.pack(group))
-    _request(netlink, "setting a link up", Message(n.RTM_NEWLINK, 0, payload))
+    with rejections("setting a link up"):
+        netlink.request(Message(n.RTM_NEWLINK, 0, payload))
 
 
 class Path(NamedTuple):
@@ -231,17 +233,8 @@ def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, flags
 
 
 def _dump(netlink: NetlinkSocket, what: str, kind: int, payload: bytes) -> list[Message]:
-    try:
+    with rejections(f"reading {what}"):
         return list(netlink.dump(Message(kind, 0, payload)))
-    except RequestRejected as error:
-        raise kernel_error(f"reading {what}", error.refusal.errno, error.refusal.text) from None
-
-
-def _request(netlink: NetlinkSocket, doing: str, message: Message) -> None:
-    try:
-        netlink.request(message)
-    except RequestRejected as error:
-        raise kernel_error(doing, error.refusal.errno, error.refusal.text) from None
 
 
 def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]) -> None:
@@ -260,8 +253,8 @@ def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]
                 if error.refusal.errno not in (errno.EEXIST, errno.EPERM if message.type == n.RTM_DELRULE else 0):
                     refused.append((message, error))
         if len(refused) == len(waiting):
-            refusal = refused[0][1].refusal
-            raise kernel_error(doing, refusal.errno, refusal.text)
+            with rejections(doing):
+                raise refused[0][1]
         waiting = [message for message, _error in refused]
 
 

@@ -16,15 +16,17 @@ import sys
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import kernel_error
-from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
-from ..netlink.socket import NetlinkSocket
+from ..ctnetlink.messages import nfgenmsg
+from ..errors import NotFound, kernel_error
+from ..netlink.error import rejections
+from ..netlink.message import Message, attribute, attributes, nested
+from ..netlink.socket import DumpInterrupted, NetlinkSocket
+from ..netlink.transaction import send_transaction
 from . import numbers as n
 from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32, untracked_test
 from .network import attributes_of
 
-_NFGENMSG = struct.Struct(">BBH")
-_HEADER = _NFGENMSG.size
+_HEADER = len(nfgenmsg())
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 
@@ -45,6 +47,7 @@ _ELEMENT = frozenset(
         *(n.NFTA_SET_ELEM_EXPIRATION, n.NFTA_SET_ELEM_OBJREF, n.NFTA_SET_ELEM_KEY_END),
     }
 )
+_RULE = (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS, n.NFTA_RULE_USERDATA)
 _OBJECT = (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE, n.NFTA_OBJ_DATA)
 _COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.NFT_OBJECT_CT_EXPECT})
 #: The most bytes in a request, below the default of net.core.wmem_max.
@@ -113,15 +116,11 @@ def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
         before = _generation(netlink)
         try:
             ruleset = _read(netlink)
-        except _Changed:
+        except (DumpInterrupted, NotFound):  # a set is not found if it was deleted meanwhile
             continue
         if _generation(netlink) == before:
             return ruleset
     raise kernel_error("reading the ruleset, which changes all the time", errno.EAGAIN)
-
-
-class _Changed(Exception):
-    """The ruleset changed while it was read."""
 
 
 def _read(netlink: NetlinkSocket) -> Ruleset:
@@ -146,23 +145,13 @@ def _read(netlink: NetlinkSocket) -> Ruleset:
 
 
 def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"") -> list[Message]:
-    from ..netlink.socket import DumpInterrupted
-
-    try:
-        return list(netlink.dump(Message(kind, 0, _NFGENMSG.pack(family, 0, 0) + body)))
-    except DumpInterrupted:
-        raise _Changed from None
-    except RequestRejected as error:
-        if error.refusal.errno == errno.ENOENT:  # the set is gone
-            raise _Changed from None
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+    with rejections("reading the ruleset"):
+        return list(netlink.dump(Message(kind, 0, nfgenmsg(family) + body)))
 
 
 def _generation(netlink: NetlinkSocket) -> int:
-    try:
-        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, _NFGENMSG.pack(0, 0, 0)))
-    except RequestRejected as error:
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+    with rejections("reading the ruleset"):
+        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, nfgenmsg()))
     for answer in answers:
         found = attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)
         if found:
@@ -178,7 +167,7 @@ def copy_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> None:
 
 def delete_ruleset(netlink: NetlinkSocket) -> None:
     """Delete all tables in the namespace of a socket."""
-    send(netlink, iter([Message(n.NFT_MSG_DELTABLE, 0, _NFGENMSG.pack(0, uapi.NFNETLINK_V1, 0))]))
+    send(netlink, iter([_request(n.NFT_MSG_DELTABLE, 0, b"", 0)]))
 
 
 def load_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> LoadedRules:
@@ -209,20 +198,22 @@ class _Loader:
         for message in ruleset.tables:
             parsed = attributes_of(message.payload, _HEADER)
             flags = _number(parsed.get(n.NFTA_TABLE_FLAGS)) & n.NFT_TABLE_F_DORMANT
-            yield _request(n.NFT_MSG_NEWTABLE, message, _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags))
+            body = _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags)
+            yield _request(n.NFT_MSG_NEWTABLE, message.payload[0], body)
         for message in ruleset.objects:
             if _number(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
-                yield _request(n.NFT_MSG_NEWOBJ, message, _object(message) if rewrite else _picked(message, _OBJECT))
+                body = _object(message) if rewrite else _picked(message, _OBJECT)
+                yield _request(n.NFT_MSG_NEWOBJ, message.payload[0], body)
         for number, message in enumerate(ruleset.sets, 1):
             flags = _number(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
             more = u32(n.NFTA_SET_FLAGS, flags) + u32(n.NFTA_SET_ID, number)
-            yield _request(n.NFT_MSG_NEWSET, message, _picked(message, _SET) + more)
+            yield _request(n.NFT_MSG_NEWSET, message.payload[0], _picked(message, _SET) + more)
         for message in ruleset.chains:
-            yield _request(n.NFT_MSG_NEWCHAIN, message, _picked(message, _CHAIN))
+            yield _request(n.NFT_MSG_NEWCHAIN, message.payload[0], _picked(message, _CHAIN))
         for message in ruleset.elements:
             elements = self._elements(message)
             if elements:
-                yield _request(n.NFT_MSG_NEWSETELEM, message, elements)
+                yield _request(n.NFT_MSG_NEWSETELEM, message.payload[0], elements)
         if rewrite:
             yield from self._own_chains()
             yield from self._rewritten_rules()
@@ -245,9 +236,7 @@ class _Loader:
     def _own_chains(self) -> Iterator[Message]:
         """Yield the first and the last chains of each hook. The first ones enable tracing for packets with that bit."""
         for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
-            head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
-            table = attribute(n.NFTA_TABLE_NAME, _name(self.own_table))
-            yield Message(n.NFT_MSG_NEWTABLE, uapi.NLM_F_CREATE, head + table)
+            yield _request(n.NFT_MSG_NEWTABLE, family, attribute(n.NFTA_TABLE_NAME, _name(self.own_table)))
             for hook, priority, chain in _OWN_CHAINS:
                 yield self._own_chain(family, hook, priority, chain)
                 expressions = replayed_test(family)
@@ -260,7 +249,7 @@ class _Loader:
         body = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table)) + attribute(n.NFTA_CHAIN_NAME, _name(chain))
         body += nested(n.NFTA_CHAIN_HOOK, hooked) + u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT)
         body += attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
-        return Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0) + body)
+        return _request(n.NFT_MSG_NEWCHAIN, family, body)
 
     def _rule(
         self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None
@@ -270,17 +259,14 @@ class _Loader:
         if index is not None:
             comment = _name(str(index))
             body += attribute(n.NFTA_RULE_USERDATA, bytes([n.NFTNL_UDATA_RULE_COMMENT, len(comment)]) + comment)
-        head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
-        return Message(n.NFT_MSG_NEWRULE, uapi.NLM_F_CREATE | n.NLM_F_APPEND, head + body)
+        return _request(n.NFT_MSG_NEWRULE, family, body, uapi.NLM_F_CREATE | n.NLM_F_APPEND)
 
     def _rules(self) -> Iterator[Message]:
         """Yield the rules as they are, with their comments."""
         for message in self._ruleset.rules:
-            picked = _picked(message, (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS))
-            picked += _picked(message, (n.NFTA_RULE_USERDATA,))
-            expressions = attributes_of(message.payload, _HEADER).get(n.NFTA_RULE_EXPRESSIONS, b"")
-            request = _request(n.NFT_MSG_NEWRULE, message, picked + _compat(message.payload[0], expressions))
-            yield request._replace(flags=uapi.NLM_F_CREATE | n.NLM_F_APPEND)
+            family, parsed = message.payload[0], attributes_of(message.payload, _HEADER)
+            body = _picked(message, _RULE) + _compat(family, parsed.get(n.NFTA_RULE_EXPRESSIONS, b""))
+            yield _request(n.NFT_MSG_NEWRULE, family, body, uapi.NLM_F_CREATE | n.NLM_F_APPEND)
 
     def _rewritten_rules(self) -> Iterator[Message]:
         rewriter = Rewriter(frozenset(self._limiting_sets()))
@@ -431,12 +417,9 @@ def send(netlink: NetlinkSocket, requests: Iterator[Message]) -> None:
 
 
 def _transaction(netlink: NetlinkSocket, requests: Sequence[Message]) -> None:
-    from ..netlink.transaction import send_transaction
-
     refusal, request = send_transaction(netlink, n.NFNL_SUBSYS_NFTABLES, requests)
-    if refusal is None:
-        return
-    raise kernel_error(f"copying {_describe(request)}", refusal.errno, refusal.text)
+    if refusal is not None:
+        raise kernel_error(f"copying {_describe(request)}", refusal.errno, refusal.text)
 
 
 def _describe(request: Message | None) -> str:
@@ -459,8 +442,8 @@ def _describe(request: Message | None) -> str:
     return f"{kind} of {table}"
 
 
-def _request(kind: int, message: Message, body: bytes) -> Message:
-    return Message(kind, uapi.NLM_F_CREATE, _NFGENMSG.pack(message.payload[0], uapi.NFNETLINK_V1, 0) + body)
+def _request(kind: int, family: int, body: bytes, flags: int = uapi.NLM_F_CREATE) -> Message:
+    return Message(kind, flags, nfgenmsg(family) + body)
 
 
 def _picked(message: Message, numbers: Sequence[int]) -> bytes:

@@ -14,6 +14,7 @@ from ..client.entry.labels import LabelMap
 from ..client.errors import NotFound
 from ..client.host.ssh_session import TcpConnection
 from ..client.match.match import Match
+from ..client.netlink.socket import Closing
 from ..client.reevaluate.evaluator import BATCH, Reevaluation
 from ..client.reevaluate.flow import Flow, Flows
 from ..client.reevaluate.judgement import UNCHANGED, VERDICTS, Judgement
@@ -32,7 +33,7 @@ class JudgedEntry(Dict[str, Any]):
     judgement: Judgement
 
 
-class StaleFilter:
+class StaleFilter(Closing):
     """Judges the entries of a table. `select` returns those whose verdict is one of `wanted`.
 
     `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by verdict, rule and
@@ -46,10 +47,8 @@ class StaleFilter:
         self.rules: Counter[tuple[str, Any, str]] = Counter()
         self._reevaluation = Reevaluation(self._master, ruleset)
 
-    def __enter__(self) -> StaleFilter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Let go of the copy."""
         self._reevaluation.close()
 
     def _master(self, entry: Mapping[str, Any]) -> Entry | None:

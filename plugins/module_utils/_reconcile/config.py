@@ -22,7 +22,7 @@ from ..client.host.ssh_session import TcpConnection, match_connections
 from ..client.host.sysctl import DIRECTORY
 from ..client.match.expression import Or
 from ..client.match.match import Match
-from ..client.netlink.socket import NetlinkSocket
+from ..client.netlink.socket import Closing, NetlinkSocket
 from ..client.table import Table
 from .desired_config import Declaration
 from .entries import NO_COUNTS, EntriesFailed, reconcile_all
@@ -77,7 +77,7 @@ def reconcile(declaration: Declaration, check_mode: bool, context: Context) -> D
         return steps.run(dry_run=False)
 
 
-class _Run:
+class _Run(Closing):
     """One pass through all sections, to predict or to apply them."""
 
     def __init__(self, declaration: Declaration, context: Context) -> None:
@@ -90,10 +90,7 @@ class _Run:
         self._diff: list[Document] = []
         self._warnings: list[str] = []
 
-    def __enter__(self) -> _Run:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         self._table.close()
 
     def run(self, dry_run: bool) -> Document:

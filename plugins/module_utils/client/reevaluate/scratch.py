@@ -19,7 +19,7 @@ from typing import Callable, Iterable, TypeVar
 
 from ..errors import ConntrackError, NotPermitted, kernel_error
 from ..host import namespace
-from ..netlink.socket import NetlinkSocket, NetlinkTransport
+from ..netlink.socket import Closing, NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .network import Network, make_network, route_socket, set_up
 
@@ -108,7 +108,7 @@ class Settings:
             self.write({f"netfilter/{name}": "0" for name in names})
 
 
-class Scratch:
+class Scratch(Closing):
     """The namespace: its links, routes and settings are those of `network` and `settings`.
 
     `ruleset` is a socket for requests to nf_tables, `conntrack` and `trace` have events, and `routes` is for lookups.
@@ -124,12 +124,6 @@ class Scratch:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Scratch:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the namespace."""

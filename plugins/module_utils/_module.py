@@ -88,11 +88,10 @@ def check_numbers(module: AnsibleModule, *options: str) -> None:
 
             if value is None:
                 raise InvalidValue(option, "is null; leave it out or give it a value")
-            if value < 0:
-                raise InvalidValue(option, f"{_shown(module, option)} is negative; write 0 or more")
-            raise InvalidValue(
-                option, f"{_shown(module, option)} is out of range; write a number from 0 to {LARGEST_COUNT}"
+            cure = (
+                "negative; write 0 or more" if value < 0 else f"out of range; write a number from 0 to {LARGEST_COUNT}"
             )
+            raise InvalidValue(option, f"{_shown(module, option)} is {cure}")
 
 
 def _shown(module: AnsibleModule, option: str) -> str:

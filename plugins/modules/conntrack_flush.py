@@ -199,6 +199,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
     keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with Table() as table:
+        options = table, match, keep, params["report_limit"], params["limit"]
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
                 StaleDeletionPlan,
@@ -206,13 +207,8 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
             )
 
             with StaleFilter(table, stale) as judge:
-                return flush(
-                    StaleDeletionPlan(table, judge, match, keep, params["report_limit"], params["limit"]),
-                    labels,
-                    module.check_mode,
-                )
-        plan = PLANS[params["table"]](table, match, keep, params["report_limit"], params["limit"])
-        return flush(plan, labels, module.check_mode)
+                return flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
+        return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 
 def main() -> None:

@@ -150,7 +150,7 @@ class TestAnswers:
 
     def test_dying_needs_a_dump(self, table: Table) -> None:
         with NetlinkSocket() as transport, pytest.raises(RequestRejected) as refusal:
-            transport.request(messages.dump_dying())
+            transport.request(messages.DUMP_DYING)
         assert refusal.value.refusal.errno == errno.EOPNOTSUPP
 
     def test_two_dumps_on_one_socket(self, table: Table) -> None:

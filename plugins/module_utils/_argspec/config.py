@@ -17,7 +17,7 @@ from .._module import PRESENT
 from .entry import ENTRY
 from .expectation import EXPECTATION, declared_expectation
 from .match import recorded
-from .purge import NO_SCOPE, SCOPE
+from .purge import NO_SCOPE, SCOPE, has_scope
 from .settings import PERSISTENCE, SETTINGS
 from .timeout_policy import TIMEOUT_POLICY
 from .tuple import group
@@ -222,11 +222,9 @@ def _absent(items: Any, labels: LabelMap, faults: ValidationErrors) -> list[Matc
 
 
 def _scope(purge: bool, raw: Any, labels: LabelMap, faults: ValidationErrors) -> Match | None:
+    with faults.collect("entries"):
+        has_scope(purge, raw)
     given = raw not in (None, NO_SCOPE)
-    if purge and not given:
-        faults.add("entries.scope", "is missing; write which entries purge may remove if they are not declared")
-    elif not purge and given:
-        faults.add("entries.scope", "is of use only for purge; write purge: true or leave scope out")
     return _match({"entries": {"scope": raw}}, ("entries", "scope"), labels, faults) if given else None
 
 

@@ -221,7 +221,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     else:
         raise InvalidValue("entries", "is null, and so is src; write a list, [] for none, or name a file in src")
     declared = parse_entries(documents, labels, absent=params["state"] == "absent")
-    policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
+    policy = Policy.of(params)
     policy.check_purge(scope)
     limit = params["report_limit"]
     with Table() as table:

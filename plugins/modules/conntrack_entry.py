@@ -204,7 +204,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     check_numbers(module, "timeout_min")
     labels = LabelMap.read(params["label_map"])
     declared = from_document(declared_entry(params), labels, params["state"] == "absent")
-    policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
+    policy = Policy.of(params)
     with Table() as table:
         return reconcile(table, declared, policy, labels, module.check_mode)
 

@@ -215,7 +215,7 @@ class Waiting:
         """Return the number of entries that have to go, or to come, after a read."""
         return self._goal.lacks(sight.matching + self._listener.ended)
 
-    def look(self) -> Sight:
+    def read_table(self) -> Sight:
         """Read the table. An interrupted dump or a lost answer is retried, up to `ATTEMPTS` reads."""
         if self._listener.reads:
             self._listener.skip(COUNTED)
@@ -338,10 +338,10 @@ def wait(
     until = began if check_mode else began + timeout
     with Listener(match, subscribe, goal.rising) as listener:  # before the first read, to receive all events
         waiting = Waiting(table, match, goal, report_limit, listener)
-        sight = first = waiting.look()
+        sight = first = waiting.read_table()
         while waiting.lacks(sight) > 0 and time.monotonic() < until:
             waiting.pause(sight, until)
-            sight = waiting.look()
+            sight = waiting.read_table()
     lacking = waiting.lacks(sight)
     reached = lacking <= 0
     timed_out = not reached and not check_mode

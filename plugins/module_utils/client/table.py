@@ -340,12 +340,12 @@ class Table(Closing):
         sent: deque[Mapping[str, Any]] = deque()
         request = _requests().ZERO if zero else _requests().GET
 
-        def noted() -> Iterator[Message]:
+        def remembered() -> Iterator[Message]:
             for entry in entries:
                 sent.append(entry)
                 yield request.message(entry)
 
-        for answer in self._socket.request_many(noted()):
+        for answer in self._socket.request_many(remembered()):
             about = sent.popleft()
             if isinstance(answer, ErrorReply):
                 yield to_kernel_error(f"{doing} {describe(about)}", answer)

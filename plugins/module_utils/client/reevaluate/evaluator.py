@@ -146,8 +146,10 @@ class Reevaluation(Closing):
                 if reason:
                     return uncertain(reason, judgement.rule)
         if judgement.verdict == REFUSED and _may_be_reversed(entry):
-            turned = _reversed(entry)
-            if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(flow_of(turned))):
+            other_way = _reversed(entry)
+            if any(
+                self._judge_way(other_way, way).verdict != REFUSED for way in self._replay.ways_of(flow_of(other_way))
+            ):
                 return uncertain("it would be refused in this direction and accepted in the other one", judgement.rule)
         if judgement.verdict == NAT_CHANGED and self._is_multipath:
             return uncertain("a route with several next hops decides", judgement.rule)

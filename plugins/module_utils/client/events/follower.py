@@ -7,6 +7,7 @@ Source: net/netfilter/nf_conntrack_ecache.c, Documentation/networking/nf_conntra
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import AsyncIterator, Callable, Iterator
 
@@ -68,17 +69,12 @@ class Follower(Closing):
         #: Whether the table has entries that do not match, have no events, and may match later.
         self._others_may_match = False
         self._schedule = ResyncSchedule(check)
-        try:
-            self._table = table()
-            try:
-                for _step in self._read(self.entries, set()):
-                    pass
-            except BaseException:
-                self._table.close()
-                raise
-        except BaseException:
-            self.subscription.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self.subscription)
+            self._table = opened.enter_context(table())
+            for _step in self._read(self.entries, set()):
+                pass
+            opened.pop_all()
         self.unannounced: set[Identity] = set(self.entries)
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ class Scratch(Closing):
         self._senders: dict[bytes, socket.socket] = {}
         self.links = {link.number: link for link in network.links}
         try:
-            _in_thread(lambda: self._make(network, settings))
+            namespace.run_in_thread(lambda: self._make(network, settings))
         except BaseException:
             self.close()
             raise
@@ -174,7 +174,7 @@ class Scratch(Closing):
             namespace.enter(f"/proc/self/fd/{self._namespace}")
             return function()
 
-        return _in_thread(call)
+        return namespace.run_in_thread(call)
 
     def receive_on(self, link: int, packet: bytes) -> bool:
         """Let a packet come in by a link. Return whether the link exists here. When it returns, the kernel is done."""
@@ -233,24 +233,3 @@ def _tun(index: int, name: str) -> int:
         os.close(device)
         raise CannotReevaluate(f"stale flows cannot be found here: no TUN device {name} ({error.strerror})") from error
     return device
-
-
-def _in_thread(function: Callable[[], _Result]) -> _Result:
-    """Return what a function returns in a thread of its own, or raise what it raises."""
-    import threading
-
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="scratch namespace")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

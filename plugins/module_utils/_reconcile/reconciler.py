@@ -169,13 +169,13 @@ class Reconciler(ABC):
         Raises `CannotReconcile` with the module's result of what was done before the error.
         """
         try:
-            plan, after = self.carry_out(check_mode)
+            plan, after = self.plan_and_apply(check_mode)
         except CannotReconcile as failure:
             failure.result = self._result_of(failure)
             raise
         return {**self.report(plan.operation, plan.actual, after, plan.changes), "diff": self.diff(plan)}
 
-    def carry_out(self, check_mode: bool = False) -> tuple[Plan, Values | None]:
+    def plan_and_apply(self, check_mode: bool = False) -> tuple[Plan, Values | None]:
         """Apply the declaration and return the plan and the resource afterwards.
 
         Raises `CannotReconcile` with what was done before the error, or with the plan if that is unknown.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors of netlink: what the kernel sends besides the errno, and the exception for it."""
+"""Errors of netlink: errno, text and attribute of a reply, and the exception for them."""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ._fast_import import compile_once
 
 NETNS: dict[str, Any] = {"netns": {"type": "str"}}
+#: The options of modules that show entries, and of those that also limit their number.
+TABLE: dict[str, Any] = {"label_map": {"type": "path"}, **NETNS}
+REPORT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}, **TABLE}
 #: The largest value of an option that is a number of entries.
 LARGEST_COUNT = 0xFFFFFFFF
 #: The maximum size in bits of an integer that is shown in full.
 _LONGEST_INTEGER = 1024
-REPORT_LIMIT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}}
 
 PRESENT: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -86,11 +88,10 @@ def check_numbers(module: AnsibleModule, *options: str) -> None:
 
             if value is None:
                 raise InvalidValue(option, "is null; leave it out or give it a value")
-            if value < 0:
-                raise InvalidValue(option, f"{_shown(module, option)} is negative; write 0 or more")
-            raise InvalidValue(
-                option, f"{_shown(module, option)} is out of range; write a number from 0 to {LARGEST_COUNT}"
+            cure = (
+                "negative; write 0 or more" if value < 0 else f"out of range; write a number from 0 to {LARGEST_COUNT}"
             )
+            raise InvalidValue(option, f"{_shown(module, option)} is {cure}")
 
 
 def _shown(module: AnsibleModule, option: str) -> str:

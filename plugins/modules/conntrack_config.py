@@ -263,23 +263,20 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import config_of, outline
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.config import Context, reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
 
     check_numbers(module, "report_limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(module.params["label_map"])
     declaration = config_of(module, labels)
     removes = bool(declaration.absent) or declaration.scope is not None
-    scene = Context(labels, own_connections() if removes else frozenset(), module.params["report_limit"])
-    result = reconcile(declaration, module.check_mode, scene)
-    for sentence in result.pop("warnings"):
-        module.warn(sentence)
-    return result
+    context = Context(labels, own_connections() if removes else frozenset(), module.params["report_limit"])
+    return reconcile(declaration, module.check_mode, context)
 
 
 def main() -> None:
@@ -288,9 +285,7 @@ def main() -> None:
             "config": {"type": "dict", "options": outline()},
             "src": {"type": "path"},
             "remote_src": {"type": "bool", "default": False},
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         required_one_of=[("config", "src")],
         mutually_exclusive=[("config", "src")],

@@ -115,9 +115,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 #: The result where nothing was done.
 NOTHING = {
@@ -133,11 +132,12 @@ def reset(module: AnsibleModule) -> dict[str, Any]:
         warning_of,
         zero,
     )
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "report_limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     match = match_of(module, labels)
     check_accounting()
     with Table() as table:
@@ -153,9 +153,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["zeroed"], "default": "zeroed"},
             **MATCH,
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         supports_check_mode=True,
     )

@@ -193,15 +193,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.purge import SCOPE, scope_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import (
-    NETNS,
-    PRESENT,
-    REPORT_LIMIT,
-    check_numbers,
-    run,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils._module import PRESENT, REPORT, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
@@ -212,13 +205,14 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.purge import purge_of
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils._source.file import entries_in, read
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "timeout_min", "report_limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     scope = scope_of(module, labels)
     if params["src"] is not None:
         documents = entries_in(read(params["src"]), params["src"])
@@ -227,7 +221,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     else:
         raise InvalidValue("entries", "is null, and so is src; write a list, [] for none, or name a file in src")
     declared = parse_entries(documents, labels, absent=params["state"] == "absent")
-    policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
+    policy = Policy.of(params)
     policy.check_purge(scope)
     limit = params["report_limit"]
     with Table() as table:
@@ -246,9 +240,7 @@ def main() -> None:
             "remote_src": {"type": "bool", "default": False},
             **PRESENT,
             **SCOPE,
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         required_one_of=[("entries", "src")],
         mutually_exclusive=[("entries", "src")],

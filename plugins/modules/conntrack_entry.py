@@ -190,28 +190,28 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.entry import ENTRY, declared_entry
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, PRESENT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import PRESENT, TABLE, check_numbers, run
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.entry import reconcile
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "timeout_min")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     declared = from_document(declared_entry(params), labels, params["state"] == "absent")
-    policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
+    policy = Policy.of(params)
     with Table() as table:
         return reconcile(table, declared, policy, labels, module.check_mode)
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**ENTRY, **PRESENT, **LABEL_MAP, **NETNS},
+        argument_spec={**ENTRY, **PRESENT, **TABLE},
         required_one_of=[("original", "reply")],
         supports_check_mode=True,
     )

@@ -186,7 +186,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     check_numbers(module, "timeout_min")
     declared = from_document(declared_expectation(params))
-    policy = Policy(params["state"], params["on_existing"], params["replace"], params["timeout_min"])
+    policy = Policy.of(params)
     with Table() as table:
         result = reconcile(table, declared, policy, module.check_mode)
     if result["evicted"]:

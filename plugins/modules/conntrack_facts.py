@@ -190,25 +190,25 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
     MATCH,
     RULESET,
     match_of,
     ruleset_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen, gather, warning_of
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "top")
     subsets = chosen(params["gather_subset"])
     ruleset = ruleset_of(module, "stale" in subsets, "gather_subset: stale")
-    match = match_of(module, labels_of(module))
+    match = match_of(module, LabelMap.read(params["label_map"]))
     warning = warning_of(subsets)
     if warning:
         module.warn(warning)
@@ -223,8 +223,7 @@ def main() -> None:
             **MATCH,
             "top": {"type": "int", "default": 10},
             **RULESET,
-            **LABEL_MAP,
-            **NETNS,
+            **TABLE,
         },
         supports_check_mode=True,
     )

@@ -175,7 +175,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
     LIMIT,
     REQUIRED_MATCH,
@@ -183,22 +182,24 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import PLANS, flush
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "limit", "report_limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
     keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with Table() as table:
+        options = table, match, keep, params["report_limit"], params["limit"]
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
                 StaleDeletionPlan,
@@ -206,13 +207,8 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
             )
 
             with StaleFilter(table, stale) as judge:
-                return flush(
-                    StaleDeletionPlan(table, judge, match, keep, params["report_limit"], params["limit"]),
-                    labels,
-                    module.check_mode,
-                )
-        plan = PLANS[params["table"]](table, match, keep, params["report_limit"], params["limit"])
-        return flush(plan, labels, module.check_mode)
+                return flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
+        return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 
 def main() -> None:
@@ -224,9 +220,7 @@ def main() -> None:
             "keep_ssh": {"type": "bool", "default": True},
             **STALE,
             **LIMIT,
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         supports_check_mode=True,
     )

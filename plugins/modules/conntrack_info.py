@@ -266,7 +266,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import (
     MATCH,
     RULESET,
@@ -275,17 +274,18 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     ruleset_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, check_order, collect
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     resource = resource_of(params["table"])
     match = match_of(module, labels, resource.parse_match)
     check_order(params["sort_by"], resource)
@@ -319,8 +319,7 @@ def main() -> None:
             "limit": {"type": "int", "default": 1000},
             **STALE,
             **RULESET,
-            **LABEL_MAP,
-            **NETNS,
+            **TABLE,
         },
         supports_check_mode=True,
     )

@@ -239,10 +239,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     declared = declared_settings(params)
     load()
-    result = reconcile(declared, params["persist_in"] if params["persist"] else None, module.check_mode)
-    for sentence in result.pop("overridden"):
-        module.warn(sentence)
-    return result
+    return reconcile(declared, params["persist_in"] if params["persist"] else None, module.check_mode)
 
 
 def main() -> None:

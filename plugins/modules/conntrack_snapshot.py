@@ -238,10 +238,9 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.purge import SCOPE, scope_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 if TYPE_CHECKING:
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -262,11 +261,12 @@ NOTHING = {
 
 
 def save_or_restore(module: AnsibleModule) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "report_limit")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     match = match_of(module, labels)
     scope = scope_of(module, labels)
     with Table() as table:
@@ -306,9 +306,7 @@ def main() -> None:
             "replace": {"type": "bool", "default": False},
             **MATCH,
             **SCOPE,
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         supports_check_mode=True,
     )

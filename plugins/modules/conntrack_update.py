@@ -235,10 +235,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import LIMIT, REQUIRED_MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.update import SET
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 #: The result where nothing was done.
 NOTHING = {
@@ -250,11 +249,12 @@ NOTHING = {
 
 def change(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.update import parse_wanted, update
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     params = module.params
     check_numbers(module, "limit", "report_limit", "timeout_min")
-    labels = labels_of(module)
+    labels = LabelMap.read(params["label_map"])
     match = match_of(module, labels)
     wanted = parse_wanted(params["set"], params["timeout_min"], labels)
     with Table() as table:
@@ -268,9 +268,7 @@ def main() -> None:
             "all": {"type": "bool", "default": False},
             **SET,
             **LIMIT,
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         supports_check_mode=True,
     )

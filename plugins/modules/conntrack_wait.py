@@ -158,19 +158,19 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.label_map import LABEL_MAP, labels_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import REQUIRED_MATCH, match_of
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.wait import WAIT, goal_of, seconds_of
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NETNS, REPORT_LIMIT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
 
 
 def look_until(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import wait
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 
     check_numbers(module, "report_limit")
     goal, seconds = goal_of(module), seconds_of(module)
-    labels = labels_of(module)
+    labels = LabelMap.read(module.params["label_map"])
     match = match_of(module, labels)
     with Table() as table:
         return wait(table, match, goal, seconds, module.params["report_limit"], labels, module.check_mode)
@@ -182,9 +182,7 @@ def main() -> None:
             **REQUIRED_MATCH,
             **WAIT,
             "all": {"type": "bool", "default": False},
-            **REPORT_LIMIT,
-            **LABEL_MAP,
-            **NETNS,
+            **REPORT,
         },
         mutually_exclusive=[("max_count", "min_count")],
         supports_check_mode=True,

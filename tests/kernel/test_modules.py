@@ -32,7 +32,7 @@ Document = dict[str, Any]
 # What the forks would import one after the other
 IMPORTED = (
     *("client.dump.deletions", "client.host.ssh_session", "client.match.keys", "client.match.message_filter"),
-    *("client.probe", "client.table", "_argspec.label_map", "_argspec.match", "_module", "_operations.flush"),
+    *("client.probe", "client.table", "_argspec.match", "_module", "_operations.flush"),
     "_reconcile.entries",
 )
 for name in IMPORTED:

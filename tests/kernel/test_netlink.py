@@ -23,7 +23,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     Overrun,
     ResultUnknown,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, RequestRejected
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.error import RequestRejected
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     BATCH_SIZE,
     NetlinkSocket,
@@ -149,7 +150,7 @@ class TestAnswers:
 
     def test_dying_needs_a_dump(self, table: Table) -> None:
         with NetlinkSocket() as transport, pytest.raises(RequestRejected) as refusal:
-            transport.request(messages.dump_dying())
+            transport.request(messages.DUMP_DYING)
         assert refusal.value.refusal.errno == errno.EOPNOTSUPP
 
     def test_two_dumps_on_one_socket(self, table: Table) -> None:

@@ -17,7 +17,7 @@ from .._module import PRESENT
 from .entry import ENTRY
 from .expectation import EXPECTATION, declared_expectation
 from .match import recorded
-from .purge import NO_SCOPE, SCOPE
+from .purge import NO_SCOPE, SCOPE, has_scope
 from .settings import PERSISTENCE, SETTINGS
 from .timeout_policy import TIMEOUT_POLICY
 from .tuple import group
@@ -74,6 +74,7 @@ WORDS: dict[str, bool] = {
 def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, ValidationErrors]:
     """Parse a document. Return the valid parts of the declaration, and all errors."""
     from .._reconcile.desired_config import Declaration, contradictions
+    from .._reconcile.reconciler import Policy
     from .._source.faults import ValidationErrors
 
     faults = ValidationErrors()
@@ -86,7 +87,7 @@ def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, Validatio
     if "entries" in there and entries["declared"] is None and not told:
         faults.add("entries.declared", "is missing; write the entries that shall be, [] for none")
     settings = _given(given["settings"] or {}, CONFIG["settings"]["options"], "settings", faults)
-    policy = _policy(entries)
+    policy = Policy.of({"state": "present", **entries})
     declaration = Declaration(
         settings=_settings(settings, faults) if "settings" in there else None,
         persist_in=os.path.expanduser(os.path.expandvars(str(settings["persist_in"]))) if settings["persist"] else None,
@@ -177,13 +178,6 @@ _BOUNDS = {"timeout_min": (0, 0xFFFFFFFF), "use": (0, 0xFFFFFFFF)}
 _ANY = (-(1 << 63), (1 << 64) - 1)
 
 
-def _policy(options: Mapping[str, Any]) -> Policy:
-    from .._reconcile.reconciler import Policy
-
-    state = options.get("state", "present")
-    return Policy(state, options["on_existing"], options["replace"], options["timeout_min"])
-
-
 def _settings(options: dict[str, Any], faults: ValidationErrors) -> dict[str, int]:
     from ..client.host import sysctl
 
@@ -222,11 +216,9 @@ def _absent(items: Any, labels: LabelMap, faults: ValidationErrors) -> list[Matc
 
 
 def _scope(purge: bool, raw: Any, labels: LabelMap, faults: ValidationErrors) -> Match | None:
+    with faults.collect("entries"):
+        has_scope(purge, raw)
     given = raw not in (None, NO_SCOPE)
-    if purge and not given:
-        faults.add("entries.scope", "is missing; write which entries purge may remove if they are not declared")
-    elif not purge and given:
-        faults.add("entries.scope", "is of use only for purge; write purge: true or leave scope out")
     return _match({"entries": {"scope": raw}}, ("entries", "scope"), labels, faults) if given else None
 
 
@@ -273,6 +265,7 @@ def _entries(items: Any, policy: Policy, labels: LabelMap, faults: ValidationErr
 
 def _expectations(items: Any, faults: ValidationErrors) -> list[DeclaredExpectation]:
     from .._reconcile.desired_config import DeclaredExpectation
+    from .._reconcile.reconciler import Policy
     from ..client.entry.entry import check_timeout_min
     from ..client.expectation.expectation import from_document
 
@@ -283,7 +276,7 @@ def _expectations(items: Any, faults: ValidationErrors) -> list[DeclaredExpectat
         if isinstance(raw, Mapping):
             declared = faults.parse_collecting(from_document, declared_expectation(options), key)
             if declared is not None:
-                found.append(DeclaredExpectation(declared, _policy(options)))
+                found.append(DeclaredExpectation(declared, Policy.of(options)))
                 with faults.collect(key):
                     check_timeout_min(options["timeout_min"], declared)
     return found

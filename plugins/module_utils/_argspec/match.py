@@ -35,6 +35,15 @@ RULESET: dict[str, Any] = {"ruleset": {"type": "path"}}
 _VERDICTS = ("nat_changed", "refused", "untracked")
 
 
+def check_given(params: dict[str, Any], *options: str) -> None:
+    """Raise `InvalidValue` for an option that is null."""
+    for option in options:
+        if params[option] is None:
+            from ..client.errors import InvalidValue
+
+            raise InvalidValue(option, "is null; leave it out or give it a value")
+
+
 def match_of(
     module: AnsibleModule,
     labels: LabelMap,
@@ -63,9 +72,7 @@ def asked_for(
     from ..client.match.match import EVERYTHING, parse_match
 
     parse = parse or parse_match
-    for key in ("match", "except"):
-        if params[key] is None:
-            raise InvalidValue(key, "is null; leave it out or give it a value")
+    check_given(params, "match", "except")
     everything = params["match"] == _ALL
     if "all" in params:
         if params["all"] and not everything:
@@ -92,8 +99,7 @@ def stale_of(module: AnsibleModule) -> tuple[str, ...]:
     from ..client.errors import InvalidValue, quoted
 
     value = module.params["stale"]
-    if value is None:
-        raise InvalidValue("stale", "is null; leave it out or give it a value")
+    check_given(module.params, "stale")
     if isinstance(value, str) and value.lower() in ("true", "yes", "false", "no"):  # of a template or a command line
         value = value.lower() in ("true", "yes")
     if value is False:

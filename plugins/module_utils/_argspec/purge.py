@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .match import absent, recorded
+from .match import absent, check_given, recorded
 
 if TYPE_CHECKING:
     from ..client.entry.labels import LabelMap
@@ -25,16 +25,21 @@ SCOPE: dict[str, Any] = {
 
 def scope_of(module: AnsibleModule, labels: LabelMap) -> Match | None:
     """Return the match for the entries that a purge may delete, None without a purge. Raises `InvalidValue`."""
-    from ..client.errors import InvalidValue
     from ..client.match.match import parse_match
 
-    purge, scope = module.params["purge"], module.params["scope"]
-    if scope is None:
-        raise InvalidValue("scope", "is null; leave it out or give it a value")
-    if not purge:
-        if scope != NO_SCOPE:
-            raise InvalidValue("scope", "is of use only for purge; write purge: true or leave scope out")
-        return None
-    if scope == NO_SCOPE:
-        raise InvalidValue("scope", "is missing; write which entries purge may remove if they are not declared")
-    return recorded(parse_match(scope, labels, "scope"), "scope")
+    scope = module.params["scope"]
+    check_given(module.params, "scope")
+    return recorded(parse_match(scope, labels, "scope"), "scope") if has_scope(module.params["purge"], scope) else None
+
+
+def has_scope(purge: bool, scope: Any) -> bool:
+    """Return whether there is a scope. Raises `InvalidValue` for a purge without one, and for one without a purge."""
+    given = scope not in (None, NO_SCOPE)
+    if purge != given:
+        from ..client.errors import InvalidValue
+
+        cure = "is of use only for purge; write purge: true or leave scope out"
+        if purge:
+            cure = "is missing; write which entries purge may remove if they are not declared"
+        raise InvalidValue("scope", cure)
+    return given

@@ -101,14 +101,13 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
     everything = match is EVERYTHING
     found = table.dump(zero=everything and not check_mode, where=match.where)
     failures: list[KernelError] = []
-    if check_mode:
-        for entry in _counted(found, tally):
-            tally.add(entry)
-    elif everything:
+    if check_mode or everything:
         try:
             for entry in _counted(found, tally):
                 tally.add(entry)
         except ConntrackError as error:
+            if check_mode:
+                raise
             result = tally.as_document(labels)
             # The kernel may have zeroed entries whose answer was lost, but none if the request was not sent or refused
             refused = isinstance(error, KernelError) and not isinstance(error, ResultUnknown)

@@ -107,7 +107,11 @@ class DeletionPlan(Visitor):
     def add(self, entry: Values) -> None:
         if self._is_kept(entry):
             self.kept += 1
-            return
+        else:
+            self.select(entry)
+
+    def select(self, entry: Values) -> None:
+        """Add an entry that is not kept to the plan."""
         self.count += 1
         if self.count <= self.report_limit:
             self.shown.append(entry)

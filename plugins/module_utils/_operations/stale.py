@@ -12,12 +12,12 @@ from ..client.dump.scan import Action
 from ..client.entry.entry import Entry
 from ..client.entry.labels import LabelMap
 from ..client.errors import NotFound
-from ..client.host.ssh_session import TcpConnection
 from ..client.match.match import Match
+from ..client.netlink.socket import Closing
 from ..client.reevaluate.evaluator import BATCH, Reevaluation
 from ..client.reevaluate.flow import Flow, Flows
 from ..client.reevaluate.judgement import UNCHANGED, VERDICTS, Judgement
-from ..client.table import UNLIMITED, Table
+from ..client.table import Table
 from .flush import DeletionPlan
 from .resource import ENTRIES, Resource
 
@@ -32,7 +32,7 @@ class JudgedEntry(Dict[str, Any]):
     judgement: Judgement
 
 
-class StaleFilter:
+class StaleFilter(Closing):
     """Judges the entries of a table. `select` returns those whose verdict is one of `wanted`.
 
     `verdicts` counts all judged entries by verdict, and `rules` those that are not unchanged by verdict, rule and
@@ -46,10 +46,8 @@ class StaleFilter:
         self.rules: Counter[tuple[str, Any, str]] = Counter()
         self._reevaluation = Reevaluation(self._master, ruleset)
 
-    def __enter__(self) -> StaleFilter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Let go of the copy."""
         self._reevaluation.close()
 
     def _master(self, entry: Mapping[str, Any]) -> Entry | None:
@@ -126,18 +124,10 @@ JUDGED_ENTRIES: Resource = ENTRIES._replace(to_documents=to_documents)
 
 
 class StaleDeletionPlan(DeletionPlan):
-    """The entries to delete: those of a `DeletionPlan` whose verdict is wanted."""
+    """The entries to delete: those of a `DeletionPlan` whose verdict is wanted. `plan` are its arguments."""
 
-    def __init__(
-        self,
-        table: Table,
-        stale: StaleFilter,
-        match: Match,
-        keep: frozenset[TcpConnection] = frozenset(),
-        report_limit: int = 100,
-        limit: int = UNLIMITED,
-    ) -> None:
-        super().__init__(table, match, keep, report_limit, limit)
+    def __init__(self, stale: StaleFilter, *plan: Any) -> None:
+        super().__init__(*plan)
         self._stale = stale
         self._flows = Flows()
 
@@ -148,7 +138,7 @@ class StaleDeletionPlan(DeletionPlan):
 
         def judge() -> None:
             for entry in self._stale.select(self._flows.found):
-                super(StaleDeletionPlan, self).add(entry)
+                super(StaleDeletionPlan, self).select(entry)
             self._flows.found.clear()
             if between is not None:
                 between()
@@ -169,11 +159,8 @@ class StaleDeletionPlan(DeletionPlan):
 
         return act
 
-    def add(self, entry: Values) -> None:
-        if self._is_kept(entry):
-            self.kept += 1
-        else:
-            self._flows.add(entry)
+    def select(self, entry: Values) -> None:
+        self._flows.add(entry)
 
     def resource(self) -> Resource:
         return JUDGED_ENTRIES

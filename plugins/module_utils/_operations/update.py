@@ -232,7 +232,7 @@ class _Updating:
             elif isinstance(error, NotFound):
                 self._lose(plan)
             else:
-                self._go_on(plan, error)
+                self._send_rest(plan, error)
 
     def _plans(self, match: Match, most: int) -> Iterator[PlannedUpdate]:
         """Yield the update of each entry that can be changed, and count the others."""
@@ -248,7 +248,7 @@ class _Updating:
             elif not plan.hindered:
                 self.unchanged += 1
 
-    def _go_on(self, plan: PlannedUpdate, error: KernelError) -> None:
+    def _send_rest(self, plan: PlannedUpdate, error: KernelError) -> None:
         """Read an entry back after an error, and send the remaining keys without the refused ones."""
         wanted, tried = self._wanted.without(*plan.hindered), plan
         reasons: dict[str, str] = {}

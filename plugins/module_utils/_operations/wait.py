@@ -39,9 +39,9 @@ from ..client.entry.entry import Entry, Identity, describe, identity, to_documen
 from ..client.entry.labels import LabelMap
 from ..client.errors import NAMED, KernelError, Overrun, PartialFailure, ResultUnknown, named
 from ..client.events.subscription import CHECK, EVENTS_ON, Event, EventsOff, Subscription
-from ..client.match.expression import MaskEquals, immutable_part, is_time_dependent
+from ..client.match.expression import MaskEquals, has_predicate, immutable_part
 from ..client.match.match import Match
-from ..client.netlink.socket import DumpInterrupted
+from ..client.netlink.socket import Closing, DumpInterrupted
 from ..client.table import Table
 from ..client.uapi import IPS_DYING
 
@@ -125,7 +125,7 @@ class Sight(NamedTuple):
         return self.cost * min(LONGEST_REST, self.cost / HEAVY)
 
 
-class Listener:
+class Listener(Closing):
     """Receives the events of entries that may match. It receives nothing if the kernel sends no events.
 
     If entries have to come (`rising`), it also reads the events, and counts the entries that come, match, and end.
@@ -135,8 +135,9 @@ class Listener:
         self, match: Match, subscribe: Callable[..., Subscription] = Subscription, rising: bool = False
     ) -> None:
         self._match = match
+        is_time_dependent = has_predicate(match.term)
         #: Whether events are read. They do not show keys that change without an event.
-        self.reads = rising and not match.needs and not is_time_dependent(match.term)
+        self.reads = rising and not match.needs and not is_time_dependent
         #: New entries by identity and id: their keys from events until they match, and whether they have matched.
         self._came: dict[tuple[Identity, Any], tuple[Entry, bool]] = {}
         #: The number of entries that came, matched, and ended.
@@ -146,16 +147,10 @@ class Listener:
             self._subscription = subscribe(match=Match(immutable_part(match.term)))
         #: Whether all changes except expiry are known to cause an event. With nf_conntrack_events=1, entries from
         #: before it was set have no events.
-        self.complete = (
-            self._subscription is not None
-            and self._subscription.mode == EVENTS_ON
-            and not is_time_dependent(match.term)
-        )
+        subscribed = self._subscription is not None and self._subscription.mode == EVENTS_ON
+        self.complete = subscribed and not is_time_dependent
 
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         if self._subscription is not None:
             self._subscription.close()
 
@@ -220,7 +215,7 @@ class Waiting:
         """Return the number of entries that have to go, or to come, after a read."""
         return self._goal.lacks(sight.matching + self._listener.ended)
 
-    def look(self) -> Sight:
+    def read_table(self) -> Sight:
         """Read the table. An interrupted dump or a lost answer is retried, up to `ATTEMPTS` reads."""
         if self._listener.reads:
             self._listener.skip(COUNTED)
@@ -343,10 +338,10 @@ def wait(
     until = began if check_mode else began + timeout
     with Listener(match, subscribe, goal.rising) as listener:  # before the first read, to receive all events
         waiting = Waiting(table, match, goal, report_limit, listener)
-        sight = first = waiting.look()
+        sight = first = waiting.read_table()
         while waiting.lacks(sight) > 0 and time.monotonic() < until:
             waiting.pause(sight, until)
-            sight = waiting.look()
+            sight = waiting.read_table()
     lacking = waiting.lacks(sight)
     reached = lacking <= 0
     timed_out = not reached and not check_mode

@@ -22,7 +22,7 @@ from ..client.host.ssh_session import TcpConnection, match_connections
 from ..client.host.sysctl import DIRECTORY
 from ..client.match.expression import Or
 from ..client.match.match import Match
-from ..client.netlink.socket import NetlinkSocket
+from ..client.netlink.socket import Closing, NetlinkSocket
 from ..client.table import Table
 from .desired_config import Declaration
 from .entries import NO_COUNTS, EntriesFailed, reconcile_all
@@ -63,37 +63,34 @@ class Context(NamedTuple):
     directory: str = DIRECTORY
 
 
-def reconcile(declaration: Declaration, check_mode: bool, scene: Context) -> Document:
+def reconcile(declaration: Declaration, check_mode: bool, context: Context) -> Document:
     """Apply a declaration and return the module's result; `warnings` contains the warnings for the user.
 
     Raises `ConfigFailed`. If planning shows that a section cannot be applied, nothing was done. Otherwise the result
     contains what was done and which sections were not reached.
     """
-    with _Run(declaration, scene) as steps:
+    with _Run(declaration, context) as steps:
         predicted = steps.run(dry_run=True)
     if check_mode:
         return predicted
-    with _Run(declaration, scene) as steps:
+    with _Run(declaration, context) as steps:
         return steps.run(dry_run=False)
 
 
-class _Run:
+class _Run(Closing):
     """One pass through all sections, to predict or to apply them."""
 
-    def __init__(self, declaration: Declaration, scene: Context) -> None:
+    def __init__(self, declaration: Declaration, context: Context) -> None:
         self._declaration = declaration
-        self._scene = scene
-        self._table = Table(scene.connect)
-        self._absence = _either(declaration.absent or (), scene.keep)
+        self._context = context
+        self._table = Table(context.connect)
+        self._absence = _either(declaration.absent or (), context.keep)
         #: In a dry run, the table after the sections that were planned so far.
         self._ahead = ProjectedTable(self._table, [self._absence] if declaration.absent else ())
         self._diff: list[Document] = []
         self._warnings: list[str] = []
 
-    def __enter__(self) -> _Run:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         self._table.close()
 
     def run(self, dry_run: bool) -> Document:
@@ -131,7 +128,7 @@ class _Run:
         from ..client.host import sysctl
         from .settings import SettingsFailed, reconcile
 
-        declaration, directory = self._declaration, self._scene.directory
+        declaration, directory = self._declaration, self._context.directory
         declared = declaration.settings or {}
         if sysctl.read("max", directory) is None:
             self._table.count()  # makes the kernel load connection tracking, without which there are no settings
@@ -141,14 +138,14 @@ class _Run:
             sentence = str(failure.__cause__ if dry_run else failure).rstrip(".")
             raise _SectionFailed(f"settings: {sentence}", _of_settings(failure.result, len(declared), 1)) from failure
         self._diff += [diff for diff in done["diff"] if diff["before"] != diff["after"]]
-        self._warnings += done["overridden"]
+        self._warnings += done["warnings"]
         return _of_settings(done, len(declared))
 
     def _policies(self, dry_run: bool) -> Document:
         from ..client.timeout_policy import describe, to_document
         from .timeout_policy import reconcile
 
-        section = _Section("timeout_policies", self._scene.report_limit)
+        section = _Section("timeout_policies", self._context.report_limit)
         for place, (values, state, replace) in enumerate(self._declaration.policies or ()):
             with section.one(place, "policy", to_document(values)) as done:
                 done.update(reconcile(self._table, values, state, replace, dry_run))
@@ -156,14 +153,14 @@ class _Run:
         return section.result()
 
     def _absent(self, dry_run: bool) -> Document:
-        scene = self._scene
+        context = self._context
         self._check_absence()
         match = _either(self._declaration.absent or ())
-        purge = DeletionProgress(DeletionPlan(self._table, match, scene.keep, scene.report_limit))
+        purge = DeletionProgress(DeletionPlan(self._table, match, context.keep, context.report_limit))
 
         def result(failed: int = 0) -> Document:
             counts = {**NO_COUNTS, "deleted": purge.deleted, "failed": purge.failed + failed}
-            changes = deletions(purge.plan, scene.labels)
+            changes = deletions(purge.plan, context.labels)
             return {"changed": purge.changed, "counts": counts, "changes": changes, "kept": purge.plan.kept}
 
         purge.plan.read(dry_run)
@@ -193,15 +190,15 @@ class _Run:
             )
 
     def _entries(self, dry_run: bool) -> Document:
-        declaration, scene = self._declaration, self._scene
-        declared, limit = declaration.entries or (), scene.report_limit
+        declaration, context = self._declaration, self._context
+        declared, limit = declaration.entries or (), context.report_limit
         view = self._ahead if dry_run else None
         purge, scope = None, declaration.scope
         if scope is not None:
             scope = scope.but_not(self._absence) if dry_run else scope
-            purge = purge_of(self._table, scope, declared, scene.keep, limit)
+            purge = purge_of(self._table, scope, declared, context.keep, limit)
         try:
-            done = reconcile_all(self._table, declared, declaration.policy, scene.labels, dry_run, purge, limit, view)
+            done = reconcile_all(self._table, declared, declaration.policy, context.labels, dry_run, purge, limit, view)
         except InvalidValue as fault:
             key = fault.key.replace("entries[", "entries.declared[", 1)
             raise InvalidValue(key, fault.problem) from fault
@@ -215,7 +212,7 @@ class _Run:
         from .expectation import reconcile
 
         view = self._ahead if dry_run else None
-        section = _Section("expectations", self._scene.report_limit)
+        section = _Section("expectations", self._context.report_limit)
         evicted: list[Document] = section.more.setdefault("evicted", [])
         for place, (values, policy) in enumerate(self._declaration.expectations or ()):
             with section.one(place, "expectation", to_document(values)) as done:

@@ -229,7 +229,7 @@ def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error
     """Plan and apply one entry again, after an `error` if there was one, and return its outcome."""
     unknown = isinstance(error, ResultUnknown)
     try:
-        new, _entry = EntryReconciler(table, plan.declared, policy, labels).carry_out()
+        new, _entry = EntryReconciler(table, plan.declared, policy, labels).plan_and_apply()
     except CannotReconcile as failure:
         if unknown and failure.operation == "unchanged":
             return Outcome(plan, plan.operation, plan.changes, failure)

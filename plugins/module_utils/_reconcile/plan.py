@@ -277,14 +277,14 @@ def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) ->
     """
     replied = expected_reply(wanted)
     for direction, entry in (("original", wanted), ("reply", replied)):
-        holder = None if entry is None else view.find_by_tuple(entry, direction)
-        if entry is None or holder is None or (but is not None and identity(holder) == identity(but)):
+        existing = None if entry is None else view.find_by_tuple(entry, direction)
+        if entry is None or existing is None or (but is not None and identity(existing) == identity(but)):
             continue
-        if not _collide(entry, holder, direction):
+        if not _collide(entry, existing, direction):
             continue
         raise CannotReconcile(
             f"{describe(wanted)} cannot be created: its {direction} tuple is taken by "
-            f"{describe(holder)}; delete that entry first if it is stale"
+            f"{describe(existing)}; delete that entry first if it is stale"
         )
     if "master.source" not in wanted:
         return
@@ -296,18 +296,18 @@ def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) ->
         )
 
 
-def _collide(wanted: Entry, holder: Entry, direction: str) -> bool:
+def _collide(wanted: Entry, existing: Entry, direction: str) -> bool:
     """Return whether the tuple of `wanted` and an entry with the same tuple collide: whether their zones are equal."""
-    if not any(key in entry for key in ("original.zone", "reply.zone") for entry in (wanted, holder)):
-        return (wanted.get("zone") or 0) == (holder.get("zone") or 0)
+    if not any(key in entry for key in ("original.zone", "reply.zone") for entry in (wanted, existing)):
+        return (wanted.get("zone") or 0) == (existing.get("zone") or 0)
     # The kernel looks for the original tuple, and for that of a master, in the zones of both directions, and for the
     # reply tuple in the zone of the reply
     own = ("reply",) if direction == "reply" else ("original", "reply")
     zones = {zone_of(wanted, other) for other in own}
     return any(
-        tuple_of(holder, other) == tuple_of(wanted, direction)
-        and zone_of(holder, other) == zone_of(wanted, other)
-        and zone_of(holder, other) in zones
+        tuple_of(existing, other) == tuple_of(wanted, direction)
+        and zone_of(existing, other) == zone_of(wanted, other)
+        and zone_of(existing, other) in zones
         for other in ("original", "reply")
     )
 

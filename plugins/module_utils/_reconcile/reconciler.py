@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Callable, Collection, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, NamedTuple, Sequence
 
 from ..client.codec.attributes import Change
 from ..client.codec.codec import Values
@@ -53,6 +53,11 @@ class Policy(NamedTuple):
     on_existing: str = "update"
     replace: bool = False
     timeout_min: int = 0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Policy:
+        """Return the policy that the options of a module declare."""
+        return cls(*(options[name] for name in cls._fields))
 
     def check_purge(self, scope: object | None) -> None:
         """Raise `InvalidValue` for a purge if the declared entries must be absent."""
@@ -164,13 +169,13 @@ class Reconciler(ABC):
         Raises `CannotReconcile` with the module's result of what was done before the error.
         """
         try:
-            plan, after = self.carry_out(check_mode)
+            plan, after = self.plan_and_apply(check_mode)
         except CannotReconcile as failure:
             failure.result = self._result_of(failure)
             raise
         return {**self.report(plan.operation, plan.actual, after, plan.changes), "diff": self.diff(plan)}
 
-    def carry_out(self, check_mode: bool = False) -> tuple[Plan, Values | None]:
+    def plan_and_apply(self, check_mode: bool = False) -> tuple[Plan, Values | None]:
         """Apply the declaration and return the plan and the resource afterwards.
 
         Raises `CannotReconcile` with what was done before the error, or with the plan if that is unknown.

@@ -46,7 +46,7 @@ def reconcile(
 ) -> Document:
     """Apply the declared settings, with `persist_in` also for the next boot, and return the module's result.
 
-    `overridden` contains the warnings for the user. Everything is checked before anything is written. Raises
+    `warnings` contains the warnings for the user. Everything is checked before anything is written. Raises
     `CannotSet` if /proc is not mounted, `InvalidValue` before any change, and `SettingsFailed` with the changes that
     were made before the error.
     """
@@ -83,7 +83,7 @@ def reconcile(
         result["settings"] = sysctl.read_all(directory)
     result["changed"] = bool(changes)
     result["changes"] = changes
-    result["overridden"] = [] if persist_in is None else sysctl_files.overriding(files, persist_in)
+    result["warnings"] = [] if persist_in is None else sysctl_files.overriding(files, persist_in)
     result["diff"] = [_diff(declared, there, differing)] + [
         {"before": edit.before, "after": edit.after, "before_header": edit.path, "after_header": edit.path}
         for edit in edits

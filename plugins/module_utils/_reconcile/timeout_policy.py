@@ -40,14 +40,14 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
         )
     declared: timeout_policy.Policy = {}
     for key in ("name", "protocol", "family"):
-        with _noted(problems):
+        with _collect(problems):
             declared.update(from_document({key: params[key]}))
     timeouts = params["timeouts"] or {}
     if not isinstance(timeouts, Mapping):
         problem = f"{quoted(timeouts)} is no dictionary; write states and their seconds"
         problems.append(InvalidValue("timeouts", problem))
     for state, seconds in timeouts.items() if isinstance(timeouts, Mapping) else ():
-        with _noted(problems):
+        with _collect(problems):
             if "protocol" in declared:
                 declared.update(from_document({"protocol": params["protocol"], "timeouts": {state: seconds}}))
             else:  # the valid states depend on the protocol
@@ -74,7 +74,7 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
 
 
 @contextlib.contextmanager
-def _noted(problems: list[InvalidValue]) -> Iterator[None]:
+def _collect(problems: list[InvalidValue]) -> Iterator[None]:
     """Add the `InvalidValue` that the block raises to `problems`, unless there is one for the same key."""
     try:
         yield

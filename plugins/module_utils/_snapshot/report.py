@@ -54,7 +54,7 @@ class Report:
         self.entries["created"] += number
         self.changed = self.changed or number > 0
 
-    def answered(self, entry: Entry, was_there: bool | None) -> None:
+    def count_lost(self, entry: Entry, was_there: bool | None) -> None:
         """Count an existing entry whose creation had a lost answer.
 
         `was_there` is whether the entry existed before, None if that is unknown.

@@ -264,7 +264,7 @@ class _Restoration:
         sent = self._sent
         unreadable: list[InvalidValue] = []
 
-        def noted() -> Iterator[Record]:
+        def remembered() -> Iterator[Record]:
             try:
                 for one in wanted:
                     sent.append(one)
@@ -274,7 +274,7 @@ class _Restoration:
 
         while True:
             created, showing = 0, self._report.shows_more
-            answers = self._table.create_made(noted(), self._creations)
+            answers = self._table.create_made(remembered(), self._creations)
             try:
                 for error in answers:
                     one = sent.popleft()
@@ -330,7 +330,7 @@ class _Restoration:
             except CannotReconcile as lost:
                 self._report.fail(place, to_document(entry, self._labels), lost, lost.operation != "unchanged")
             else:
-                self._report.answered(entry, was_there)
+                self._report.count_lost(entry, was_there)
 
     def _check_whole(self, entry: Entry, answer: Entry | KernelError, certain: bool) -> None:
         """Raise `CannotReconcile` if an entry lacks a part of what was created.
@@ -369,7 +369,7 @@ class _Restoration:
             elif one[2]:
                 self._fragile.append((one, True))
             else:
-                self._report.answered(entry, was_there)
+                self._report.count_lost(entry, was_there)
 
     def _plan(self, declared: Sequence[Entry]) -> list[Outcome]:
         return plan_all(ProjectedTable(self._table, self._deleting), declared, self._policy, self._labels)
@@ -399,9 +399,9 @@ class _Restoration:
         for entry, answer in zip(declared, answers):
             if not isinstance(answer, ConntrackError):
                 if identity(answer) == identity(entry):
-                    self._report.answered(entry, self._was_there(entry))
+                    self._report.count_lost(entry, self._was_there(entry))
             elif not isinstance(answer, NotFound):
-                self._report.answered(entry, None)
+                self._report.count_lost(entry, None)
 
     # entries in check mode
 

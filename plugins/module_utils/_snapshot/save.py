@@ -51,8 +51,8 @@ def save(table: Table, path: str, match: Match, labels: LabelMap, check_mode: bo
         _write(table, match, counter, records(table.rows(match.where)))
         header = counter.counted(header)._replace(sha256="")
     else:
-        with cleanup_on_signal(), Writer(path, header) as writer, _MastersFirst(path) as belonging:
-            _write(table, match, writer, belonging.sort(records(table.rows(match.where))))
+        with cleanup_on_signal(), Writer(path, header) as writer, _MastersFirst(path) as masters_first:
+            _write(table, match, writer, masters_first.sort(records(table.rows(match.where))))
         header = writer.header
     return {
         "changed": True,

@@ -32,7 +32,8 @@ from .errors import (
     kernel_error,
 )
 from .host import namespace
-from .netlink.message import ErrorReply, Message, RequestBatch, RequestRejected, parse
+from .netlink.error import ErrorReply, RequestRejected
+from .netlink.message import Message, RequestBatch, parse
 from .netlink.socket import Closing, NetlinkSocket
 
 if TYPE_CHECKING:
@@ -339,12 +340,12 @@ class Table(Closing):
         sent: deque[Mapping[str, Any]] = deque()
         request = _requests().ZERO if zero else _requests().GET
 
-        def noted() -> Iterator[Message]:
+        def remembered() -> Iterator[Message]:
             for entry in entries:
                 sent.append(entry)
                 yield request.message(entry)
 
-        for answer in self._socket.request_many(noted()):
+        for answer in self._socket.request_many(remembered()):
             about = sent.popleft()
             if isinstance(answer, ErrorReply):
                 yield to_kernel_error(f"{doing} {describe(about)}", answer)
@@ -433,11 +434,11 @@ class Table(Closing):
 
     def dying(self) -> Iterator[Entry]:
         """Yield the entries that were removed but whose destroy event is not delivered yet."""
-        return self.read(messages.dump_dying(), messages.parse_entry)
+        return self.read(messages.DUMP_DYING, messages.parse_entry)
 
     def unconfirmed(self) -> Iterator[Entry]:
         """Yield the unconfirmed entries. There are none since Linux 5.19."""
-        return self.read(messages.dump_unconfirmed(), messages.parse_entry)
+        return self.read(messages.DUMP_UNCONFIRMED, messages.parse_entry)
 
     def read(self, message: Message, parse: Callable[[Message], _Thing]) -> Iterator[_Thing]:
         """Yield the parsed answers to a dump request."""
@@ -450,7 +451,7 @@ class Table(Closing):
         from .statistics import parse_global
 
         with self._doing("reading the table"):
-            answers = self._socket.request(messages.statistics())
+            answers = self._socket.request(messages.STATISTICS)
         if not answers:
             raise Unsupported("reading the number of entries", errno.EOPNOTSUPP)
         return parse_global(answers[0])
@@ -463,13 +464,13 @@ class Table(Closing):
         """Return the kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""
         from .statistics import parse_per_cpu
 
-        return dict(self.read(messages.dump_statistics_per_cpu(), parse_per_cpu))
+        return dict(self.read(messages.DUMP_STATISTICS_PER_CPU, parse_per_cpu))
 
     def expectation_statistics_per_cpu(self) -> dict[int, dict[str, int]]:
         """Return the kernel's counters of expectations by CPU: `{0: {"new": …, "create": …, "delete": …}}`."""
         from .statistics import parse_expectations_per_cpu
 
-        return dict(self.read(messages.dump_expectation_statistics_per_cpu(), parse_expectations_per_cpu))
+        return dict(self.read(messages.DUMP_EXPECTATION_STATISTICS_PER_CPU, parse_expectations_per_cpu))
 
     def ask(self, doing: str, message: Message, rows: Iterable[Attribute] = ()) -> list[Message]:
         """Send a request and return the messages that answer it.
@@ -515,7 +516,7 @@ class Table(Closing):
     def _answered(self) -> bool:
         """Return whether the kernel has ctnetlink. Without it, every request is invalid."""
         try:
-            self._socket.request(messages.statistics())
+            self._socket.request(messages.STATISTICS)
         except RequestRejected as error:
             return error.refusal.errno != errno.EINVAL
         return True

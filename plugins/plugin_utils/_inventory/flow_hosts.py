@@ -149,7 +149,7 @@ class Endpoint:
         }
 
 
-class _Alike(NamedTuple):
+class _LayoutCounts(NamedTuple):
     """Numbers of flows and bytes by values of `keys`, for flows of one layout with the same values in `same`."""
 
     same: Entry
@@ -184,7 +184,7 @@ class Endpoints(Visitor):
         #: By the fields of an `Identity`, which is created only at the end because there are many flows.
         self._found: dict[tuple[bytes, int | None, str | None], Endpoint] = {}
         self._gateway, self._labels = "", LabelMap()
-        self._pending: list[_Alike] = []
+        self._pending: list[_LayoutCounts] = []
 
     def set_source(self, gateway: str, labels: LabelMap) -> None:
         """Set the gateway of the flows that are added next, and the names of its labels."""
@@ -201,9 +201,9 @@ class Endpoints(Visitor):
             return lambda datagram, start, message: self.add(layout.entry(datagram, start))
         keys, unpack = layout.part(("zone", "mark", self._port, *self._ends.values(), *self._zones.values()))
         accounted, unpack_counters = layout.part(_COUNTERS)
-        alike = _Alike(layout.constants, keys, bool(accounted), defaultdict(lambda: [0, 0]))
-        self._pending.append(alike)
-        rows = alike.rows
+        counts = _LayoutCounts(layout.constants, keys, bool(accounted), defaultdict(lambda: [0, 0]))
+        self._pending.append(counts)
+        rows = counts.rows
 
         def act(datagram: bytes, start: int, message: int) -> None:
             row = rows[unpack(datagram, start)]
@@ -211,21 +211,21 @@ class Endpoints(Visitor):
             if accounted:
                 row[1] += sum(unpack_counters(datagram, start))
             if len(rows) > _PENDING:
-                self._tell(alike)
+                self._add_counts(counts)
 
         return act
 
     def finish(self) -> None:
         """Add the counts of a scan to the hosts."""
-        for alike in self._pending:
-            self._tell(alike)
+        for counts in self._pending:
+            self._add_counts(counts)
         self._pending.clear()
 
-    def _tell(self, alike: _Alike) -> None:
-        for found, (flows, moved) in alike.rows.items():
-            entry = {**alike.same, **dict(zip(alike.keys, found, strict=True))}
-            self._count(entry, flows, moved if alike.accounted else None)
-        alike.rows.clear()
+    def _add_counts(self, counts: _LayoutCounts) -> None:
+        for found, (flows, moved) in counts.rows.items():
+            entry = {**counts.same, **dict(zip(counts.keys, found, strict=True))}
+            self._count(entry, flows, moved if counts.accounted else None)
+        counts.rows.clear()
 
     def add(self, entry: Entry) -> None:
         counters = [entry[key] for key in _COUNTERS if key in entry]

@@ -18,7 +18,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.flow_hosts import SIDES, Endpoints
-from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.threads import run_in_thread
 
 Options = Mapping[str, Any]
 
@@ -74,7 +73,7 @@ def _read_table(options: Options, folder: str, found: Endpoints) -> None:
         namespace.enter_asked(name)
         _scan(options, folder, options["gateway"] or name, found)
 
-    run_in_thread(work)
+    namespace.run_in_thread(work)
 
 
 def _scan(options: Options, folder: str, gateway: str, found: Endpoints) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
-from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory.threads import run_in_thread
 
 #: The directory in which the connection plugin looks up names.
 FOLDER = "/run/netns"
@@ -63,7 +62,7 @@ def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]
                 found[name] = _variables(name, path, rtnetlink, options["max_routes"])
         return found
 
-    return run_in_thread(work)
+    return namespace.run_in_thread(work)
 
 
 def chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:

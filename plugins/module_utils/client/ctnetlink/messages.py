@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _NFGENMSG = struct.Struct(">BBH")
 
 
-def nfgenmsg(family: int = 0, resource: int = 0) -> bytes:
+def nfgenmsg(family: int = 0) -> bytes:
     """Return the header of a netfilter message. Only with version 1, a flush is limited to the family."""
-    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, resource)
+    return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
 
 
 def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = None) -> Message:
@@ -54,29 +54,13 @@ def flush(narrowing: KernelFilter) -> Message:
     return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
 
 
-def dump_dying() -> Message:
-    """Return the request to read removed entries whose destroy event is not delivered yet."""
-    return Message(uapi.IPCTNL_MSG_CT_GET_DYING, 0, nfgenmsg())
-
-
-def dump_unconfirmed() -> Message:
-    """Return the request to read unconfirmed entries. There are none since Linux 5.19."""
-    return Message(uapi.IPCTNL_MSG_CT_GET_UNCONFIRMED, 0, nfgenmsg())
-
-
-def statistics() -> Message:
-    """Return the request for the number of entries and the maximum number."""
-    return Message(uapi.IPCTNL_MSG_CT_GET_STATS, 0, nfgenmsg())
-
-
-def dump_statistics_per_cpu() -> Message:
-    """Return the request for the counters by CPU."""
-    return Message(uapi.IPCTNL_MSG_CT_GET_STATS_CPU, 0, nfgenmsg())
-
-
-def dump_expectation_statistics_per_cpu() -> Message:
-    """Return the request for the counters of expectations by CPU."""
-    return Message(uapi.IPCTNL_MSG_EXP_GET_STATS_CPU, 0, nfgenmsg())
+#: Requests to read removed entries whose destroy event is not delivered yet, and unconfirmed entries.
+DUMP_DYING = Message(uapi.IPCTNL_MSG_CT_GET_DYING, 0, nfgenmsg())
+DUMP_UNCONFIRMED = Message(uapi.IPCTNL_MSG_CT_GET_UNCONFIRMED, 0, nfgenmsg())
+#: Requests for the number of entries and the maximum number, and for the counters by CPU.
+STATISTICS = Message(uapi.IPCTNL_MSG_CT_GET_STATS, 0, nfgenmsg())
+DUMP_STATISTICS_PER_CPU = Message(uapi.IPCTNL_MSG_CT_GET_STATS_CPU, 0, nfgenmsg())
+DUMP_EXPECTATION_STATISTICS_PER_CPU = Message(uapi.IPCTNL_MSG_EXP_GET_STATS_CPU, 0, nfgenmsg())
 
 
 def parse_entry(message: Message) -> Entry:

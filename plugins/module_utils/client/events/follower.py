@@ -7,12 +7,13 @@ Source: net/netfilter/nf_conntrack_ecache.c, Documentation/networking/nf_conntra
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import AsyncIterator, Callable, Iterator
 
 from ..entry.entry import Entry, Identity, identity
 from ..errors import NotFound, Overrun
-from ..match.expression import immutable_part, is_time_dependent
+from ..match.expression import has_predicate, immutable_part
 from ..match.match import EVERYTHING, Match
 from ..netlink.socket import Closing, NetlinkTransport
 from ..table import Table
@@ -63,21 +64,17 @@ class Follower(Closing):
         self.entries: dict[Identity, Entry] = {}
         self._match = match
         self._match_can_change = enduring != match.term
-        self._is_time_dependent = is_time_dependent(match.term)
+        #: Whether the match depends on timeouts, counters or ages, which change without an event.
+        self._is_time_dependent = has_predicate(match.term)
         #: Whether the table has entries that do not match, have no events, and may match later.
         self._others_may_match = False
         self._schedule = ResyncSchedule(check)
-        try:
-            self._table = table()
-            try:
-                for _step in self._read(self.entries, set()):
-                    pass
-            except BaseException:
-                self._table.close()
-                raise
-        except BaseException:
-            self.subscription.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self.subscription)
+            self._table = opened.enter_context(table())
+            for _step in self._read(self.entries, set()):
+                pass
+            opened.pop_all()
         self.unannounced: set[Identity] = set(self.entries)
 
     def close(self) -> None:

@@ -39,8 +39,8 @@ class Resync(NamedTuple):
 class ResyncSchedule:
     """When to read the table: at once after an overrun, otherwise every `check` seconds (None: never).
 
-    The second applies only while entries may change without events (`silent`). Times are those of the monotonic clock,
-    in seconds.
+    The second applies only while entries may change without events (`unannounced`). Times are those of the monotonic
+    clock, in seconds.
     """
 
     def __init__(self, check: float | None) -> None:
@@ -49,14 +49,14 @@ class ResyncSchedule:
         self._check = check
         self._read_at = self._duration = 0.0
 
-    def is_due(self, silent: bool, before_events: bool = False) -> bool:
+    def is_due(self, unannounced: bool, before_events: bool = False) -> bool:
         """Whether to read the table now. With `before_events`, only if that cannot wait for events to be received."""
         grace = self._duration + (self._check or 0) if before_events and not self.overrun else 0
-        return time.monotonic() >= self._due(silent) + grace
+        return time.monotonic() >= self._due(unannounced) + grace
 
-    def wait_time(self, silent: bool, timeout: float | None) -> float | None:
+    def wait_time(self, unannounced: bool, timeout: float | None) -> float | None:
         """Return the seconds until the table is to be read, and at most `timeout`. None is for ever."""
-        left = min(self._due(silent) - time.monotonic(), math.inf if timeout is None else timeout)
+        left = min(self._due(unannounced) - time.monotonic(), math.inf if timeout is None else timeout)
         return None if left == math.inf else max(0.0, left)
 
     def read_since(self, started: float) -> None:
@@ -64,10 +64,10 @@ class ResyncSchedule:
         self._read_at = time.monotonic()
         self._duration = self._read_at - started
 
-    def _due(self, silent: bool) -> float:
+    def _due(self, unannounced: bool) -> float:
         if self.overrun:
             return 0.0
-        if self._check is None or not silent:
+        if self._check is None or not unannounced:
             return math.inf
         return self._read_at + max(self._check, _SHARE * self._duration)
 

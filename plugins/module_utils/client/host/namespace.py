@@ -11,9 +11,12 @@ Source: namespaces(7), setns(2), unshare(2).
 from __future__ import annotations
 
 import os
+from typing import Callable, TypeVar
 
 from .. import input_file
 from ..errors import ConntrackError, InvalidValue
+
+_Result = TypeVar("_Result")
 
 CLONE_NEWNET = 0x40000000
 
@@ -64,6 +67,14 @@ def enter_asked(name: str, cure: str = "run as root") -> None:
 def leave_for_a_new_one() -> None:
     """Move this thread into a new network namespace. Raises the same errors as `enter`."""
     _call("unshare", CLONE_NEWNET)
+
+
+def run_in_thread(work: Callable[[], _Result]) -> _Result:
+    """Call `work` in a new thread, which may move into other namespaces. Return its result, or raise its exception."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(work).result()
 
 
 def _call(function: str, *arguments: int) -> None:

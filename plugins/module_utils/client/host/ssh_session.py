@@ -45,6 +45,8 @@ _ATTEMPTS = 3
 _NO_INODE = "0"
 _WITHOUT = "or set keep_ssh: false if the module has this option"
 
+#: The keys of both ends in a tuple.
+_ENDS = ("source", "source_port", "destination", "destination_port")
 #: An address and a port.
 _End = Tuple[bytes, int]
 
@@ -75,7 +77,7 @@ def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[Tc
     if pid is None:
         pid = os.getpid()
         # A process with file capabilities may not read its own files in /proc
-        found.update(_parsed(os.environ.get("SSH_CONNECTION", "")))
+        found.update(parse_ssh_connection(os.environ.get("SSH_CONNECTION", "")))
     family = list(ancestors(proc, pid))
     for ancestor in family:
         found.update(_from_environment(proc, ancestor))
@@ -210,18 +212,8 @@ def _either_direction(connections: Iterable[TcpConnection]) -> Iterator[Term]:
                 # The server must be on this host. Connections that are routed to such a port do not match
                 yield And((_is(f"{direction}.source_port", local_port), _answered_here(f"{direction}.source")))
                 continue
-            for source, source_port, destination, destination_port in (
-                (local, local_port, peer, peer_port),
-                (peer, peer_port, local, local_port),
-            ):
-                yield And(
-                    (
-                        _is(f"{direction}.source", source),
-                        _is(f"{direction}.source_port", source_port),
-                        _is(f"{direction}.destination", destination),
-                        _is(f"{direction}.destination_port", destination_port),
-                    )
-                )
+            for values in ((local, local_port, peer, peer_port), (peer, peer_port, local, local_port)):
+                yield And(tuple(_is(f"{direction}.{name}", value) for name, value in zip(_ENDS, values)))
 
 
 def _is(key: str, value: Any) -> Term:
@@ -293,29 +285,22 @@ def _from_environment(proc: str, pid: int) -> list[TcpConnection]:
     for variable in _read(proc, pid, "environ").split(b"\0"):
         name, _equals, value = variable.partition(b"=")
         if name == b"SSH_CONNECTION":
-            return _parsed(value.decode("ascii", "replace"))
+            return parse_ssh_connection(value.decode("ascii", "replace"))
     return []
 
 
-def _parsed(variable: str) -> list[TcpConnection]:
-    endpoints = parse_ssh_connection(variable)
-    return [] if endpoints is None else [endpoints]
-
-
-def parse_ssh_connection(value: str) -> TcpConnection | None:
-    """Parse SSH_CONNECTION: client address and port, server address and port. Returns None if it is malformed."""
-    words = value.split()
+def parse_ssh_connection(value: str) -> list[TcpConnection]:
+    """Parse SSH_CONNECTION: client address and port, server address and port. Returns nothing if it is malformed."""
     try:
-        peer, peer_port, local, local_port = words
-        return TcpConnection(_address(local), int(local_port), _address(peer), int(peer_port))
+        peer, peer_port, local, local_port = value.split()
+        return [TcpConnection(_address(local), int(local_port), _address(peer), int(peer_port))]
     except (OSError, ValueError):
-        return None
+        return []
 
 
 def _address(text: str) -> bytes:
     text = text.partition("%")[0]
-    address = socket.inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    return _unmapped(address)
+    return _unmapped(socket.inet_pton(AF_INET6 if ":" in text else AF_INET, text))
 
 
 def _unmapped(address: bytes) -> bytes:

@@ -69,10 +69,9 @@ class _Instruction(NamedTuple):
 def compile_filter(term: Term) -> bytes:
     """Return the program as an array of struct sock_filter. Raises `ProgramTooLong`."""
     program = _Program()
-    accept, reject, ours = _Label(), _Label(), _Label()
+    accept, reject = _Label(), _Label()
     program.emit(_LD_ABS_B, _SUBSYSTEM)
-    program.branch(_JEQ, uapi.NFNL_SUBSYS_CTNETLINK, ours, accept)  # expectations pass
-    program.place(ours)
+    program.unless(_JEQ, uapi.NFNL_SUBSYS_CTNETLINK, accept)  # expectations pass
     program.test(term, accept, reject, True)
     program.place(accept)
     program.emit(_RET, 0xFFFFFFFF)
@@ -93,6 +92,18 @@ class _Program:
     def branch(self, code: int, operand: int, true: _Label, false: _Label) -> None:
         """Compare what is loaded, and go one way or the other."""
         self._items.append(_Instruction(code, operand, true, false))
+
+    def when(self, code: int, operand: int, label: _Label) -> None:
+        """Compare what is loaded, and go to the label if it holds."""
+        on = _Label()
+        self.branch(code, operand, label, on)
+        self.place(on)
+
+    def unless(self, code: int, operand: int, label: _Label) -> None:
+        """Compare what is loaded, and go to the label if it does not hold."""
+        on = _Label()
+        self.branch(code, operand, on, label)
+        self.place(on)
 
     def jump(self, label: _Label) -> None:
         self._items.append(_Instruction(_JA, 0, label))
@@ -197,12 +208,10 @@ class _Program:
         missing = _Label()
         self._find(row, missing)
         for value, mask in term.values:
-            other = _Label()
             self.emit(_LD_IND[row.kind.format[0]], 4)
             if mask != 0xFFFFFFFF:
                 self.emit(_AND, mask)
-            self.branch(_JEQ, value, true, other)
-            self.place(other)
+            self.when(_JEQ, value, true)
         self.jump(false)
         self.place(missing)
         self.jump(true if any(value == 0 for value, _mask in term.values) else false)
@@ -222,37 +231,29 @@ class _Program:
         self._seek(_PROTOCOLS[row.path[0]].path, missing)
         self.emit(_LD_IND["B"], 4)
         if row.protocol is not None:
-            on = _Label()
-            self.branch(_JEQ, row.protocol, on, missing)
-            self.place(on)
+            self.unless(_JEQ, row.protocol, missing)
             return
         for other in sorted(others):
-            on = _Label()
-            self.branch(_JEQ, other, missing, on)
-            self.place(on)
+            self.when(_JEQ, other, missing)
 
     def _seek(self, path: Path, missing: _Label) -> None:
         self.emit(_LD_IMM, uapi.NFNL_HDRLEN)
         for depth, number in enumerate(path):
-            found = _Label()
             self.emit(_LDX_IMM, number)
             self.emit(_LD_ABS_W, _AD_NLATTR_NEST if depth else _AD_NLATTR)
-            self.branch(_JEQ, 0, missing, found)
-            self.place(found)
+            self.when(_JEQ, 0, missing)
         self.emit(_TAX)
 
     def _ranges(self, ranges: Iterable[tuple[int, int]], true: _Label, false: _Label) -> None:
         """The number in A against each range."""
         for low, high in ranges:
-            other = _Label()
             if low == high:
-                self.branch(_JEQ, low, true, other)
+                self.when(_JEQ, low, true)
             else:
-                enough = _Label()
-                self.branch(_JGE, low, enough, other)
-                self.place(enough)
+                other = _Label()
+                self.unless(_JGE, low, other)
                 self.branch(_JGT, high, other, true)
-            self.place(other)
+                self.place(other)
         self.jump(false)
 
     def _addresses(
@@ -281,13 +282,12 @@ class _Program:
                 return
             self.place(on)
             at += 1
-        enough = _Label()
         if not any(low[at + 1 :]) and all(word == 0xFFFFFFFF for word in high[at + 1 :]):  # a block, say
             self._load_word(at)
-            self.branch(_JGE, low[at], enough, false)
-            self.place(enough)
+            self.unless(_JGE, low[at], false)
             self.branch(_JGT, high[at], false, true)
             return
+        enough = _Label()
         self._bound(low, at, enough, false, above=True)
         self.place(enough)
         self._bound(high, at, true, false, above=False)

@@ -140,7 +140,7 @@ def _has_many(term: Term) -> bool:
 
 
 def has_predicate(term: Term) -> bool:
-    """Whether a part of the term is a `Predicate`."""
+    """Whether a part of the term is a `Predicate`. In a match, that is a condition on timeouts, counters or ages."""
     if isinstance(term, (And, Or)):
         return any(map(has_predicate, term.terms))
     if isinstance(term, Not):
@@ -201,20 +201,9 @@ def immutable_part(term: Term, if_unknown: bool = True) -> Term:
     """Return the term for what never changes about an entry. For the rest, the answer is `if_unknown`."""
     if isinstance(term, Not):
         return Not(immutable_part(term.term, not if_unknown))
-    if isinstance(term, And):
-        return And(tuple(immutable_part(part, if_unknown) for part in term.terms))
-    if isinstance(term, Or):
-        return Or(tuple(immutable_part(part, if_unknown) for part in term.terms))
+    if isinstance(term, (And, Or)):
+        return term._replace(terms=tuple(immutable_part(part, if_unknown) for part in term.terms))
     keys = term.keys if isinstance(term, InRanges) else (term.key,) if isinstance(term, MaskEquals) else ("",)
     if all(key in _IMMUTABLE or key.startswith(_TUPLES) for key in keys):
         return term
     return ALWAYS if if_unknown else NEVER
-
-
-def is_time_dependent(term: Term) -> bool:
-    """Whether the term depends on timeouts, counters or ages, which change without an event."""
-    if isinstance(term, Not):
-        return is_time_dependent(term.term)
-    if isinstance(term, (And, Or)):
-        return any(map(is_time_dependent, term.terms))
-    return not isinstance(term, (InRanges, MaskEquals))

@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from functools import partial
-from typing import Any, Callable, Collection, Mapping, Tuple, cast
+from typing import Any, Callable, Collection, Iterable, Mapping, Tuple, cast
 
 from .. import uapi
 from ..codec import types
@@ -335,11 +335,16 @@ def _helper(raw: Any, key: str, labels: LabelMap) -> Term:
     return InRanges(("helper",), points(names))
 
 
-def _mark(raw: Any, key: str, labels: LabelMap) -> Term:
-    wanted = tuple(parse_masked(item, key) for item in as_list(raw))
+def _masked(items: Iterable[Any], key: str, bits: int = 32) -> tuple[tuple[int, int], ...]:
+    """Parse each `value/mask`. Raises `InvalidValue` for a mask of 0."""
+    wanted = tuple(parse_masked(item, key, bits) for item in items)
     if any(mask == 0 for _value, mask in wanted):
         raise InvalidValue(key, "has a mask of 0, so it would match everything; write the bits that count")
-    return MaskEquals("mark", wanted)
+    return wanted
+
+
+def _mark(raw: Any, key: str, labels: LabelMap) -> Term:
+    return MaskEquals("mark", _masked(as_list(raw), key))
 
 
 def _state(raw: Any, key: str, labels: LabelMap) -> Term:
@@ -370,16 +375,14 @@ def _status(raw: Any, key: str, labels: LabelMap) -> Term:
 _UNDER_MASK = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*/\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*")
 
 
-def _label_values(raw: Any, key: str, labels: LabelMap) -> tuple[int, list[tuple[int, int]]]:
+def _label_values(raw: Any, key: str, labels: LabelMap) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Return the bits of names and numbers, and each `value/mask` of all 128 bits."""
     items = as_list(raw)
     # Names of labels may have a slash
     masked = [
         item for item in items if isinstance(item, str) and _UNDER_MASK.fullmatch(item) and item not in labels.bits
     ]
-    found = [parse_masked(item, key, types.LABEL_BITS) for item in masked]
-    if any(mask == 0 for _value, mask in found):
-        raise InvalidValue(key, "has a mask of 0, so it would match everything; write the bits that count")
+    found = _masked(masked, key, types.LABEL_BITS)
     bits = labels.to_bits([item for item in items if item not in masked], key)
     return types.LABELS.parse(bits, key), found
 

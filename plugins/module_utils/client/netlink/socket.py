@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Netlink over sockets of the standard library: framing, acknowledgements, batches, dumps and errors.
+"""Netlink over sockets of the standard library: requests and acknowledgements, batches, and dumps.
 
 This module is independent of conntrack.
 
@@ -19,21 +19,8 @@ from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar
 
 from .. import uapi
 from ..errors import ConntrackError, KernelError, MalformedMessage, Unavailable, answer_lost, kernel_error
-from .message import (
-    ERRNO,
-    HEADER,
-    ErrorReply,
-    Message,
-    RequestBatch,
-    RequestRejected,
-    errno_of,
-    error_reply,
-    frame,
-    is_control,
-    parse,
-    request_batch,
-)
-from .pipeline import overlap, prefetch
+from .error import ERRNO, ErrorReply, RequestRejected, errno_of, errno_of_failure, error_reply
+from .message import HEADER, Message, RequestBatch, frame, is_control, parse, request_batch
 
 _Thing = TypeVar("_Thing")
 _Closing = TypeVar("_Closing", bound="Closing")
@@ -256,10 +243,8 @@ class NetlinkSocket(Closing):
                             raise RequestRejected(refusal)
                         break
                     answers.append(answer)
-            except OSError as error:
-                raise answer_lost("waiting for an answer", error.errno or errno.EIO) from error
-            except MalformedMessage as error:
-                raise answer_lost("waiting for an answer", errno.EBADMSG) from error
+            except (OSError, MalformedMessage) as error:
+                raise answer_lost("waiting for an answer", errno_of_failure(error)) from error
         return answers
 
     def _send(self, datagram: bytes) -> None:
@@ -284,6 +269,8 @@ class NetlinkSocket(Closing):
         Within a batch, the kernel reports only errors and acknowledges the last request. If an answer is lost, each
         request of the batch without an error gets one that is `lost`: the kernel may have carried it out.
         """
+        from .pipeline import overlap  # as `prefetch`, only for tasks with many entries
+
         with self._threaded(overlap(self._send_and_collect, batches)) as results:
             yield from results
         if self._is_closed:
@@ -347,8 +334,7 @@ class NetlinkSocket(Closing):
                     elif answers is not None:
                         answers.setdefault(sequence - first, []).append(answer)
             except (OSError, MalformedMessage) as error:
-                code = (error.errno or errno.EIO) if isinstance(error, OSError) else errno.EBADMSG
-                unknown = ErrorReply(code, lost=True)
+                unknown = ErrorReply(errno_of_failure(error), lost=True)
                 for position in range(batch.count):
                     refusals.setdefault(position, unknown)
         return refusals
@@ -389,10 +375,12 @@ class NetlinkSocket(Closing):
                         return
             raise ConntrackError("the table was closed before it was read to its end")
         except OSError as error:
-            raise answer_lost("reading the table", error.errno or errno.EIO) from error
+            raise answer_lost("reading the table", errno_of_failure(error)) from error
 
     def _ahead(self, message: Message, sequence: int) -> Generator[bytes, None, None]:
         """Return an endless iterator over the datagrams that answer a dump request."""
+        from .pipeline import prefetch
+
         self._send(frame(message, sequence, uapi.NLM_F_DUMP))
 
         def fetch() -> bytes:

@@ -7,13 +7,13 @@ Source: nfnetlink_rcv_batch in net/netfilter/nfnetlink.c.
 
 from __future__ import annotations
 
-import errno
 import struct
 from typing import Sequence
 
 from .. import uapi
 from ..errors import MalformedMessage, answer_lost
-from .message import ErrorReply, Message, error_reply, frame
+from .error import ErrorReply, errno_of_failure, error_reply
+from .message import Message, frame
 from .socket import NetlinkSocket
 
 _NFGENMSG = struct.Struct(">BBH")
@@ -44,8 +44,6 @@ def send_transaction(
                 failed = refusal, sent.get(sequence)
             if sequence in (first, last):
                 break
-    except OSError as error:
-        raise answer_lost("waiting for an answer", error.errno or errno.EIO) from error
-    except MalformedMessage as error:
-        raise answer_lost("waiting for an answer", errno.EBADMSG) from error
+    except (OSError, MalformedMessage) as error:
+        raise answer_lost("waiting for an answer", errno_of_failure(error)) from error
     return failed

@@ -14,10 +14,11 @@ import struct
 from typing import NamedTuple
 
 from ..errors import KernelError
-from ..netlink.message import Message, RequestRejected
+from ..netlink.error import RequestRejected
+from ..netlink.message import Message
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
 from . import numbers as n
-from .network import Network, attributes_of
+from .network import Network, attributes_of, text_of
 
 _TCMSG = struct.Struct("=BxxxiIII")
 _NETLINK = "/proc/thread-self/net/netlink"
@@ -86,8 +87,7 @@ def _links_with_filters(routes: NetlinkSocket) -> set[int]:
     found = set()
     with contextlib.suppress(RequestRejected):
         for message in routes.dump(Message(n.RTM_GETQDISC, 0, _TCMSG.pack(0, 0, 0, 0, 0))):
-            kind = attributes_of(message.payload, _TCMSG.size).get(n.TCA_KIND, b"").rstrip(b"\0")
-            if kind.decode("ascii", "replace") in _FILTERING:
+            if text_of(attributes_of(message.payload, _TCMSG.size).get(n.TCA_KIND, b"")) in _FILTERING:
                 found.add(_TCMSG.unpack_from(message.payload)[1])
     return found
 

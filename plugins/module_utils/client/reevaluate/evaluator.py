@@ -17,16 +17,16 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from .. import uapi
 from ..entry.entry import Entry
-from ..entry.tuple import tuple_of, with_tuple
+from ..entry.tuple import tuple_key, tuple_of, with_tuple
 from ..errors import KernelError, NotPermitted
-from ..netlink.socket import NetlinkSocket
+from ..netlink.socket import Closing, NetlinkSocket
 from . import numbers as n
 from .environment import read_environment
 from .flow import Flow, flow_of
 from .judgement import NAT_CHANGED, REFUSED, SAME, STALE, UNCHANGED, UNTRACKED, Judgement, uncertain
 from .network import Network, read_network, route_socket
 from .preview import changed_ruleset
-from .replay import FROM_HOST, Outcome, Replay, receiver_of, reply_of, tuples_of
+from .replay import FROM_HOST, Outcome, Replay, receiver_of
 from .ruleset import FAMILY_NAMES, Marker, RuleId, load_ruleset, read_ruleset
 from .scratch import CannotReevaluate, Scratch, Settings
 
@@ -36,8 +36,8 @@ BATCH = 128
 _PORT_ATTEMPTS = 3
 #: The reasons of rules that match at random.
 _CHANCE = frozenset({"statistic", "numgen", "hash with a random seed"})
-#: IP_CT_TCP_FLAG_BE_LIBERAL: the kernel sets it if a connection was picked up in the middle.
-_PICKED_UP = 0x08
+#: The kernel sets it if a connection was picked up in the middle.
+_PICKED_UP = uapi.IP_CT_TCP_FLAG_BE_LIBERAL
 #: The ends of the reply tuple that the kernel changes if they are taken, and those of the original tuple.
 _MOVABLE = {
     "reply.destination_port": "original.source_port",
@@ -49,7 +49,7 @@ _BROADCAST = b"\xff" * 4
 _LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 
 
-class Reevaluation:
+class Reevaluation(Closing):
     """A copy of the network namespace of this thread, in which flows are judged. Close it after use.
 
     Raises `NotPermitted` without CAP_NET_ADMIN or CAP_SYS_ADMIN, and `CannotReevaluate` if the namespace cannot be
@@ -81,12 +81,6 @@ class Reevaluation:
             self._replay = Replay(scratch, network, self._rules.own_table)
             self._is_multipath = network.has_multipath()
             self._closing = closing.pop_all()
-
-    def __enter__(self) -> Reevaluation:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the copy."""
@@ -144,7 +138,7 @@ class Reevaluation:
         if not judgements:
             return uncertain("there is no route back to its source")
         judgement = judgements[0]
-        if len({(one.verdict, one.expected and reply_of(one.expected)) for one in judgements}) > 1:
+        if len({(one.verdict, one.expected and tuple_key(one.expected, "reply")) for one in judgements}) > 1:
             return uncertain("it depends on the link by which it comes in", judgement.rule)
         if judgement.verdict in STALE:
             for way in ways:
@@ -152,8 +146,10 @@ class Reevaluation:
                 if reason:
                     return uncertain(reason, judgement.rule)
         if judgement.verdict == REFUSED and _may_be_reversed(entry):
-            turned = _reversed(entry)
-            if any(self._judge_way(turned, way).verdict != REFUSED for way in self._replay.ways_of(flow_of(turned))):
+            other_way = _reversed(entry)
+            if any(
+                self._judge_way(other_way, way).verdict != REFUSED for way in self._replay.ways_of(flow_of(other_way))
+            ):
                 return uncertain("it would be refused in this direction and accepted in the other one", judgement.rule)
         if judgement.verdict == NAT_CHANGED and self._is_multipath:
             return uncertain("a route with several next hops decides", judgement.rule)
@@ -209,7 +205,7 @@ class Reevaluation:
             return refused
         if made.get("zone", 0) != entry.get("zone", 0):
             return uncertain("it would be tracked in another zone")
-        if tuples_of(made) == tuples_of(entry):
+        if all(tuple_key(made, direction) == tuple_key(entry, direction) for direction in ("original", "reply")):
             return SAME
         rule = self._translating_rule(outcome)
         if any(made[key] != entry[key] for key in ("reply.source", "reply.destination")):
@@ -224,7 +220,7 @@ class Reevaluation:
         rule = self._translating_rule(outcome)
         again = [self._replay.trace(entry, way).entry for _attempt in range(1, _PORT_ATTEMPTS)]
         differing = {key for key in made if key.startswith("reply.") and made[key] != entry.get(key)}
-        if any(one is None or reply_of(one) != reply_of(made) for one in again):
+        if any(one is None or tuple_key(one, "reply") != tuple_key(made, "reply") for one in again):
             if differing <= set(_MOVABLE) and not any(step.rule in self._rules.setting_ports for step in outcome.steps):
                 return SAME  # any port at random
             return uncertain("the rule chooses one of several ports", rule)

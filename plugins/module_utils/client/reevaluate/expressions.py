@@ -18,11 +18,12 @@ Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nft_*.c, net/net
 from __future__ import annotations
 
 import struct
+from functools import partialmethod
 from typing import Iterator, NamedTuple
 
 from ..netlink.message import attribute, attributes, nested
 from . import numbers as n
-from .network import attributes_of
+from .network import attributes_of, text_of
 
 _U32 = struct.Struct(">I")
 _HOST_U32 = struct.Struct("=I")
@@ -96,6 +97,14 @@ class _Expression(NamedTuple):
     data: dict[int, bytes]
     raw: bytes
 
+    def number(self, key: int) -> int:
+        """Return the number in an attribute, 0 if it is absent."""
+        return number_of(self.data.get(key))
+
+    def text(self, key: int) -> str:
+        """Return the text in an attribute."""
+        return text_of(self.data[key])
+
 
 def expression(name: str, *parts: bytes) -> bytes:
     """Return an expression as an element of a rule's list."""
@@ -108,45 +117,50 @@ def u32(number: int, value: int) -> bytes:
     return attribute(number, _U32.pack(value & 0xFFFFFFFF))
 
 
+def number_of(data: bytes | None) -> int:
+    """Return the number in an attribute of 32 bits in network order, 0 without one."""
+    number: int = _U32.unpack(data)[0] if data else 0
+    return number
+
+
 def value(number: int, data: bytes) -> bytes:
     """Return an attribute with a value for a comparison."""
     return nested(number, attribute(n.NFTA_DATA_VALUE, data))
 
 
-def load_control(family: int, register: int) -> bytes:
-    """Return the expression that loads the control word of an IPv4 or IPv6 packet."""
+def _load(offset: int, size: int) -> bytes:
+    """Return the expression that loads bytes of the network header into register 1."""
     return expression(
         "payload",
-        u32(n.NFTA_PAYLOAD_DREG, register),
+        u32(n.NFTA_PAYLOAD_DREG, n.NFT_REG_1),
         u32(n.NFTA_PAYLOAD_BASE, n.NFT_PAYLOAD_NETWORK_HEADER),
-        u32(n.NFTA_PAYLOAD_OFFSET, 4 if family == n.NFPROTO_IPV4 else 2),
-        u32(n.NFTA_PAYLOAD_LEN, _CONTROL.size),
+        u32(n.NFTA_PAYLOAD_OFFSET, offset),
+        u32(n.NFTA_PAYLOAD_LEN, size),
     )
+
+
+def _masked(mask: bytes) -> bytes:
+    """Return the expression that applies a mask to register 1."""
+    return expression(
+        "bitwise",
+        u32(n.NFTA_BITWISE_SREG, n.NFT_REG_1),
+        u32(n.NFTA_BITWISE_DREG, n.NFT_REG_1),
+        u32(n.NFTA_BITWISE_LEN, len(mask)),
+        value(n.NFTA_BITWISE_MASK, mask),
+        value(n.NFTA_BITWISE_XOR, bytes(len(mask))),
+    )
+
+
+def _equals(data: bytes, equal: bool = True) -> bytes:
+    """Return the expression that compares register 1 with a value."""
+    operation = u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ if equal else n.NFT_CMP_NEQ)
+    return expression("cmp", u32(n.NFTA_CMP_SREG, n.NFT_REG_1), operation, value(n.NFTA_CMP_DATA, data))
 
 
 def control_test(family: int, mask: int, *values: int, equal: bool = True) -> bytes:
     """Return the expressions of a test that the control word has a value under a mask, or that it has none of some."""
-    tests = b"".join(
-        expression(
-            "cmp",
-            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
-            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ if equal else n.NFT_CMP_NEQ),
-            value(n.NFTA_CMP_DATA, _CONTROL.pack(each)),
-        )
-        for each in values
-    )
-    return (
-        load_control(family, n.NFT_REG_1)
-        + expression(
-            "bitwise",
-            u32(n.NFTA_BITWISE_SREG, n.NFT_REG_1),
-            u32(n.NFTA_BITWISE_DREG, n.NFT_REG_1),
-            u32(n.NFTA_BITWISE_LEN, _CONTROL.size),
-            value(n.NFTA_BITWISE_MASK, _CONTROL.pack(mask)),
-            value(n.NFTA_BITWISE_XOR, bytes(_CONTROL.size)),
-        )
-        + tests
-    )
+    tests = b"".join(_equals(_CONTROL.pack(each), equal) for each in values)
+    return _load(4 if family == n.NFPROTO_IPV4 else 2, _CONTROL.size) + _masked(_CONTROL.pack(mask)) + tests
 
 
 def replayed_test(family: int) -> bytes:
@@ -154,51 +168,19 @@ def replayed_test(family: int) -> bytes:
 
     The kernel sends packets too: resets, and ICMP errors for packets that a rule rejects.
     """
-    return (
-        expression(
-            "payload",
-            u32(n.NFTA_PAYLOAD_DREG, n.NFT_REG_1),
-            u32(n.NFTA_PAYLOAD_BASE, n.NFT_PAYLOAD_NETWORK_HEADER),
-            u32(n.NFTA_PAYLOAD_OFFSET, 8 if family == n.NFPROTO_IPV4 else 7),
-            u32(n.NFTA_PAYLOAD_LEN, 1),
-        )
-        + expression(
-            "bitwise",
-            u32(n.NFTA_BITWISE_SREG, n.NFT_REG_1),
-            u32(n.NFTA_BITWISE_DREG, n.NFT_REG_1),
-            u32(n.NFTA_BITWISE_LEN, 1),
-            value(n.NFTA_BITWISE_MASK, b"\x80"),
-            value(n.NFTA_BITWISE_XOR, b"\0"),
-        )
-        + expression(
-            "cmp",
-            u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
-            u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
-            value(n.NFTA_CMP_DATA, b"\0"),
-        )
-    )
+    return _load(8 if family == n.NFPROTO_IPV4 else 7, 1) + _masked(b"\x80") + _equals(b"\0")
 
 
 def family_test(family: int) -> bytes:
     """Return the expressions of a test that a packet of an inet table is of IPv4 or IPv6."""
-    return expression(
-        "meta", u32(n.NFTA_META_DREG, n.NFT_REG_1), u32(n.NFTA_META_KEY, n.NFT_META_NFPROTO)
-    ) + expression(
-        "cmp",
-        u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
-        u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
-        value(n.NFTA_CMP_DATA, bytes([family])),
-    )
+    key = u32(n.NFTA_META_KEY, n.NFT_META_NFPROTO)
+    return expression("meta", u32(n.NFTA_META_DREG, n.NFT_REG_1), key) + _equals(bytes([family]))
 
 
 def untracked_test() -> bytes:
     """Return the expressions of a test that a packet is untracked."""
-    return expression("ct", u32(n.NFTA_CT_DREG, n.NFT_REG_1), u32(n.NFTA_CT_KEY, n.NFT_CT_STATE)) + expression(
-        "cmp",
-        u32(n.NFTA_CMP_SREG, n.NFT_REG_1),
-        u32(n.NFTA_CMP_OP, n.NFT_CMP_EQ),
-        value(n.NFTA_CMP_DATA, _HOST_U32.pack(n.NF_CT_STATE_UNTRACKED_BIT)),
-    )
+    state = expression("ct", u32(n.NFTA_CT_DREG, n.NFT_REG_1), u32(n.NFTA_CT_KEY, n.NFT_CT_STATE))
+    return state + _equals(_HOST_U32.pack(n.NF_CT_STATE_UNTRACKED_BIT))
 
 
 def trace_on() -> bytes:
@@ -213,8 +195,8 @@ def expressions_of(data: bytes) -> Iterator[tuple[str, dict[int, bytes], bytes]]
     """Yield name, data and bytes of each expression in the list of a rule. Raises `MalformedMessage`."""
     for _number, start, end in attributes(data, 0, len(data)):
         parsed = attributes_of(data[start:end], 0)
-        name = parsed.get(n.NFTA_EXPR_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
-        yield name, attributes_of(parsed.get(n.NFTA_EXPR_DATA, b""), 0), data[start - 4 : end + 3 & ~3]
+        parts = attributes_of(parsed.get(n.NFTA_EXPR_DATA, b""), 0)
+        yield text_of(parsed.get(n.NFTA_EXPR_NAME, b"")), parts, data[start - 4 : end + 3 & ~3]
 
 
 class Rewriter:
@@ -332,11 +314,8 @@ class _Reader:
         if n.NFTA_PAYLOAD_SREG in one.data:
             self._keep(one, True)
             return
-        base, start, size = (
-            _U32.unpack(one.data[number])[0]
-            for number in (n.NFTA_PAYLOAD_BASE, n.NFTA_PAYLOAD_OFFSET, n.NFTA_PAYLOAD_LEN)
-        )
-        places = set(range(start, start + size))
+        base, start = one.number(n.NFTA_PAYLOAD_BASE), one.number(n.NFTA_PAYLOAD_OFFSET)
+        places = set(range(start, start + one.number(n.NFTA_PAYLOAD_LEN)))
         if base == n.NFT_PAYLOAD_NETWORK_HEADER:
             known = {n.NFPROTO_IPV4: _KNOWN_IPV4, n.NFPROTO_IPV6: _KNOWN_IPV6}.get(self._family)
             decidable = places <= known if known is not None else places <= _KNOWN_IPV4 or places <= _KNOWN_IPV6
@@ -351,12 +330,12 @@ class _Reader:
             self._condition_unknown(what, one.data[n.NFTA_PAYLOAD_DREG])
 
     def _read_meta(self, one: _Expression) -> None:
-        key = _U32.unpack(one.data[n.NFTA_META_KEY])[0]
+        key = one.number(n.NFTA_META_KEY)
         reason = "" if key in _DECIDABLE_META else _META_NAMES.get(key, f"meta key {key}")
         self._read_key(one, n.NFTA_META_SREG, n.NFTA_META_DREG, reason, key in _META_WITHOUT_INFLUENCE)
 
     def _read_ct(self, one: _Expression) -> None:
-        key = _U32.unpack(one.data[n.NFTA_CT_KEY])[0]
+        key = one.number(n.NFTA_CT_KEY)
         reason = "counters of the connection" if key in _UNDECIDABLE_CT else ""
         self._read_key(one, n.NFTA_CT_SREG, n.NFTA_CT_DREG, reason, key in _CT_WITHOUT_INFLUENCE)
 
@@ -373,72 +352,53 @@ class _Reader:
             self._keep(one, True)
 
     def _read_exthdr(self, one: _Expression) -> None:
-        operation = _U32.unpack(one.data[n.NFTA_EXTHDR_OP])[0] if n.NFTA_EXTHDR_OP in one.data else 0
         if n.NFTA_EXTHDR_SREG in one.data:
             return
-        if operation in (n.NFT_EXTHDR_OP_IPV6, n.NFT_EXTHDR_OP_SCTP):
+        if one.number(n.NFTA_EXTHDR_OP) in (n.NFT_EXTHDR_OP_IPV6, n.NFT_EXTHDR_OP_SCTP):
             self._loaded(one, n.NFTA_EXTHDR_DREG)
         else:
             self._condition_unknown("option of the packet", one.data.get(n.NFTA_EXTHDR_DREG))
 
     def _read_hash(self, one: _Expression) -> None:
-        kind = _U32.unpack(one.data[n.NFTA_HASH_TYPE])[0] if n.NFTA_HASH_TYPE in one.data else n.NFT_HASH_JENKINS
+        kind = one.number(n.NFTA_HASH_TYPE)
         if kind == n.NFT_HASH_JENKINS and n.NFTA_HASH_SEED in one.data and not self._is_unknown(one, n.NFTA_HASH_SREG):
             self._loaded(one, n.NFTA_HASH_DREG)
         else:
-            self._choose("hash with a random seed", one, n.NFTA_HASH_DREG, n.NFTA_HASH_MODULUS, n.NFTA_HASH_OFFSET)
+            self._choose(one, "hash with a random seed", n.NFTA_HASH_DREG, n.NFTA_HASH_MODULUS, n.NFTA_HASH_OFFSET)
 
     def _read_numgen(self, one: _Expression) -> None:
-        self._choose("numgen", one, n.NFTA_NG_DREG, n.NFTA_NG_MODULUS, n.NFTA_NG_OFFSET)
+        self._choose(one, "numgen", n.NFTA_NG_DREG, n.NFTA_NG_MODULUS, n.NFTA_NG_OFFSET)
 
-    def _choose(self, reason: str, one: _Expression, register: int, modulus: int, offset: int) -> None:
+    def _choose(self, one: _Expression, reason: str, register: int, modulus: int, offset: int) -> None:
         """Keep the place of a number that is chosen by chance, if it is the only undecidable part of the rule."""
-        count = _U32.unpack(one.data[modulus])[0]
+        count = one.number(modulus)
         if self.reasons or not 1 < count <= _MOST_OUTCOMES:
             self._condition_unknown(reason, one.data[register])
             return
-        first = _U32.unpack(one.data[offset])[0] if offset in one.data else 0
+        first = one.number(offset)
         self.reasons.append(reason)
         self._chosen = (one.data[register], count, first)
         self._unknown -= _registers(one.data[register])
         self._kept.append((b"", False))
-
-    def _read_rt(self, one: _Expression) -> None:
-        self._loaded(one, n.NFTA_RT_DREG)
-
-    def _read_fib(self, one: _Expression) -> None:
-        self._loaded(one, n.NFTA_FIB_DREG)
-
-    def _read_cmp(self, one: _Expression) -> None:
-        self._compare(one, n.NFTA_CMP_SREG)
-
-    def _read_range(self, one: _Expression) -> None:
-        self._compare(one, n.NFTA_RANGE_SREG)
 
     def _compare(self, one: _Expression, register: int) -> None:
         """Keep a comparison of a known value. That of an unknown one is a part of its undecidable condition."""
         if not self._is_unknown(one, register):
             self._keep(one)
 
-    def _read_bitwise(self, one: _Expression) -> None:
-        self._convert(one, (n.NFTA_BITWISE_SREG, n.NFTA_BITWISE_SREG2), n.NFTA_BITWISE_DREG)
-
-    def _read_byteorder(self, one: _Expression) -> None:
-        self._convert(one, (n.NFTA_BYTEORDER_SREG,), n.NFTA_BYTEORDER_DREG)
-
-    def _convert(self, one: _Expression, sources: tuple[int, ...], register: int) -> None:
+    def _convert(self, one: _Expression, register: int, sources: tuple[int, ...]) -> None:
         if self._is_unknown(one, *sources):
             self._unknown |= _registers(one.data[register])
         else:
             self._loaded(one, register)
 
     def _read_immediate(self, one: _Expression) -> None:
-        register = _U32.unpack(one.data[n.NFTA_IMMEDIATE_DREG])[0]
+        register = one.number(n.NFTA_IMMEDIATE_DREG)
         self._unknown -= _registers(one.data[n.NFTA_IMMEDIATE_DREG])
         self._keep(one, register == n.NFT_REG_VERDICT)
 
     def _read_lookup(self, one: _Expression) -> None:
-        name = one.data[n.NFTA_LOOKUP_SET].rstrip(b"\0").decode("utf-8", "surrogateescape")
+        name = one.text(n.NFTA_LOOKUP_SET)
         verdict = n.NFTA_LOOKUP_DREG in one.data and not any(one.data[n.NFTA_LOOKUP_DREG])
         # A key may reach over the registers behind the first one
         if self._unknown and max(self._unknown) >= min(_registers(one.data[n.NFTA_LOOKUP_SREG])):
@@ -463,7 +423,7 @@ class _Reader:
             self._condition_unknown("dynamic set with limits")
 
     def _read_objref(self, one: _Expression) -> None:
-        kind = _U32.unpack(one.data[n.NFTA_OBJREF_IMM_TYPE])[0] if n.NFTA_OBJREF_IMM_TYPE in one.data else None
+        kind = one.number(n.NFTA_OBJREF_IMM_TYPE)
         if kind in (n.NFT_OBJECT_COUNTER, n.NFT_OBJECT_SECMARK):
             return
         if kind in (n.NFT_OBJECT_QUOTA, n.NFT_OBJECT_LIMIT, n.NFT_OBJECT_CONNLIMIT):
@@ -475,30 +435,21 @@ class _Reader:
         else:
             self._keep(one, True)
 
-    def _read_nat(self, one: _Expression) -> None:
-        self._effect(one, n.NFTA_NAT_REGISTERS)
-
-    def _read_masq(self, one: _Expression) -> None:
-        self._effect(one, n.NFTA_MASQ_REGISTERS)
-
-    def _read_redir(self, one: _Expression) -> None:
-        self._effect(one, n.NFTA_REDIR_REGISTERS)
-
-    def _effect(self, one: _Expression, registers: tuple[int, ...]) -> None:
+    def _translate(self, one: _Expression, registers: tuple[int, ...]) -> None:
         if self._is_unknown(one, *registers):
             self._unknown_effect("translation to one of several addresses")
         else:
             self._keep(one, True)
 
     def _read_match(self, one: _Expression) -> None:
-        name = one.data[n.NFTA_MATCH_NAME].rstrip(b"\0").decode("ascii", "replace")
+        name = one.text(n.NFTA_MATCH_NAME)
         if name in _DECIDABLE_MATCHES:
             self._keep(one)
         else:
             self._condition_unknown(name)
 
     def _read_target(self, one: _Expression) -> None:
-        name = one.data[n.NFTA_TARGET_NAME].rstrip(b"\0").decode("ascii", "replace")
+        name = one.text(n.NFTA_TARGET_NAME)
         if name in _TARGETS_WITHOUT_INFLUENCE:
             return
         if name == "CT":
@@ -507,6 +458,18 @@ class _Reader:
             self._keep(one, True)
         else:
             self._unknown_effect(name)
+
+    _read_rt = partialmethod(_loaded, register=n.NFTA_RT_DREG)
+    _read_fib = partialmethod(_loaded, register=n.NFTA_FIB_DREG)
+    _read_cmp = partialmethod(_compare, register=n.NFTA_CMP_SREG)
+    _read_range = partialmethod(_compare, register=n.NFTA_RANGE_SREG)
+    _read_bitwise = partialmethod(
+        _convert, register=n.NFTA_BITWISE_DREG, sources=(n.NFTA_BITWISE_SREG, n.NFTA_BITWISE_SREG2)
+    )
+    _read_byteorder = partialmethod(_convert, register=n.NFTA_BYTEORDER_DREG, sources=(n.NFTA_BYTEORDER_SREG,))
+    _read_nat = partialmethod(_translate, registers=n.NFTA_NAT_REGISTERS)
+    _read_masq = partialmethod(_translate, registers=n.NFTA_MASQ_REGISTERS)
+    _read_redir = partialmethod(_translate, registers=n.NFTA_REDIR_REGISTERS)
 
 
 def _quiet_ct(one: _Expression) -> _Expression:
@@ -517,7 +480,7 @@ def _quiet_ct(one: _Expression) -> _Expression:
     """
     info = one.data[n.NFTA_TARGET_INFO]
     changed = info[:4] + bytes(8) + info[12:]
-    if _U32.unpack(one.data.get(n.NFTA_TARGET_REV, bytes(4)))[0]:
+    if one.number(n.NFTA_TARGET_REV):
         changed = changed[:28] + bytes(32) + changed[60:]
     return one._replace(raw=one.raw.replace(info, changed, 1))
 

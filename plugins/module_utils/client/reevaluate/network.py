@@ -16,8 +16,9 @@ import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import KernelError, kernel_error
-from ..netlink.message import Message, RequestRejected, attribute, attributes
+from ..errors import KernelError
+from ..netlink.error import RequestRejected, rejections
+from ..netlink.message import Message, attribute, attributes
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .numbers import NETLINK_ROUTE
@@ -40,6 +41,8 @@ _AGGREGATES = ("bridge", "bond", "team")
 _LINK_LOCAL = b"\xfe\x80"
 #: Seconds to wait at most for the routes of addresses.
 _MOST_SECONDS = 2.0
+#: The flags of requests that do not create an object, or one of several that may be equal.
+_FLAGS = {n.RTM_DELRULE: 0, n.RTM_NEWROUTE: uapi.NLM_F_CREATE | n.NLM_F_APPEND}
 _NOT_COPIED_OF_ROUTES = frozenset({n.RTA_CACHEINFO})
 #: Attributes of a dumped route that the kernel refuses in a request with a nexthop object.
 _IN_NEXTHOP = frozenset({n.RTA_OIF, n.RTA_GATEWAY, n.RTA_VIA, n.RTA_MULTIPATH, n.RTA_ENCAP, n.RTA_ENCAP_TYPE})
@@ -113,25 +116,30 @@ def attributes_of(payload: bytes, start: int) -> dict[int, bytes]:
     return {number: payload[begin:end] for number, begin, end in attributes(payload, start, len(payload))}
 
 
+def text_of(data: bytes) -> str:
+    """Return the text in an attribute, which ends with a zero byte."""
+    return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
 def read_network(netlink: NetlinkSocket) -> Network:
     """Read the network configuration of the namespace of a socket."""
-    links = tuple(map(_link, _dump(netlink, "links", n.RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))))
+    links = tuple(map(_link, _dump(netlink, "links", n.RTM_GETLINK, _IFINFO)))
     addresses = [
         request
-        for message in _dump(netlink, "addresses", n.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0))
+        for message in _dump(netlink, "addresses", n.RTM_GETADDR, _IFADDR)
         for request in _address_request(message)
     ]
     nexthops: list[Message] = []
     try:
-        nexthops += _dump(netlink, "nexthops", n.RTM_GETNEXTHOP, _NEXTHOP.pack(0, 0, 0, 0, 0))
+        nexthops += _dump(netlink, "nexthops", n.RTM_GETNEXTHOP, _NEXTHOP)
     except KernelError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
     routes, rules = [], []
     for family in _FAMILIES:
-        for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE, family):
             routes += _route_request(message)
-        rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE, family)
     # Ports of a bridge have link-local addresses, and routes to them
     copied = {n.LOOPBACK, *(link.number for link in _ingress_links(links))}
     down = {link.number for link in links if not link.is_up}
@@ -166,7 +174,7 @@ def make_network(netlink: NetlinkSocket, network: Network) -> None:
     here = [
         message.payload
         for family in _FAMILIES
-        for message in _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        for message in _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE, family)
     ]
     there = [rule.payload for rule in network.rules]
     _request_all(netlink, "copying a policy rule", [rule for rule in network.rules if rule.payload not in here])
@@ -192,7 +200,8 @@ def set_up(netlink: NetlinkSocket, index: int, group: int = 0) -> None:
     payload = _IFINFO.pack(0, 0, index, n.IFF_UP, n.IFF_UP)
     if group:
         payload += attribute(n.IFLA_GROUP, _U32.pack(group))
-    _request(netlink, "setting a link up", Message(n.RTM_NEWLINK, 0, payload))
+    with rejections("setting a link up"):
+        netlink.request(Message(n.RTM_NEWLINK, 0, payload))
 
 
 class Path(NamedTuple):
@@ -230,18 +239,9 @@ def _find_route(netlink: NetlinkSocket, destination: bytes, source: bytes, flags
         return None
 
 
-def _dump(netlink: NetlinkSocket, what: str, kind: int, payload: bytes) -> list[Message]:
-    try:
-        return list(netlink.dump(Message(kind, 0, payload)))
-    except RequestRejected as error:
-        raise kernel_error(f"reading {what}", error.refusal.errno, error.refusal.text) from None
-
-
-def _request(netlink: NetlinkSocket, doing: str, message: Message) -> None:
-    try:
-        netlink.request(message)
-    except RequestRejected as error:
-        raise kernel_error(doing, error.refusal.errno, error.refusal.text) from None
+def _dump(netlink: NetlinkSocket, what: str, kind: int, header: struct.Struct, family: int = 0) -> list[Message]:
+    with rejections(f"reading {what}"):
+        return list(netlink.dump(Message(kind, 0, bytes([family]) + bytes(header.size - 1))))
 
 
 def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]) -> None:
@@ -253,25 +253,16 @@ def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]
     while waiting:
         refused: list[tuple[Message, RequestRejected]] = []
         for message in waiting:
-            flags = _creation_flags(message.type)
+            flags = _FLAGS.get(message.type, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL)
             try:
                 netlink.request(message._replace(flags=flags))
             except RequestRejected as error:
                 if error.refusal.errno not in (errno.EEXIST, errno.EPERM if message.type == n.RTM_DELRULE else 0):
                     refused.append((message, error))
         if len(refused) == len(waiting):
-            refusal = refused[0][1].refusal
-            raise kernel_error(doing, refusal.errno, refusal.text)
+            with rejections(doing):
+                raise refused[0][1]
         waiting = [message for message, _error in refused]
-
-
-def _creation_flags(kind: int) -> int:
-    """Return the flags of a request to create an object, by its type."""
-    if kind == n.RTM_DELRULE:
-        return 0
-    if kind == n.RTM_NEWROUTE:
-        return uapi.NLM_F_CREATE | n.NLM_F_APPEND
-    return uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
 
 
 def _link(message: Message) -> Link:
@@ -281,8 +272,8 @@ def _link(message: Message) -> Link:
     xdp = attributes_of(parsed.get(n.IFLA_XDP, b""), 0)
     return Link(
         index,
-        parsed[n.IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "surrogateescape"),
-        info.get(n.IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace"),
+        text_of(parsed[n.IFLA_IFNAME]),
+        text_of(info.get(n.IFLA_INFO_KIND, b"")),
         _number(parsed.get(n.IFLA_MASTER)),
         _number(parsed.get(n.IFLA_GROUP)),
         bool(flags & n.IFF_UP),

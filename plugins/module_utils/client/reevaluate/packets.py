@@ -10,8 +10,8 @@ Source: RFC 791, 8200, 9293, 768, 792, 4443, 9260, 2784, 4340.
 
 from __future__ import annotations
 
+import socket
 import struct
-from functools import lru_cache
 
 from .. import uapi
 from ..codec.types import AF_INET6
@@ -20,8 +20,6 @@ _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _IPV4_AND_PORTS = struct.Struct(">BBHHHBBH4s4sHH")
 _IPV6 = struct.Struct(">BBHHBB16s16s")
 _PORTS = struct.Struct(">HH")
-_CONTROL = struct.Struct("=H")
-_NETWORK_ORDER = struct.Struct(">H")
 #: Below 128: the scratch namespace sends its own packets with more.
 _HOP_LIMIT = 64
 
@@ -46,13 +44,6 @@ _ICMP = (uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6)
 _BARE = bytes(8)
 
 
-@lru_cache(maxsize=None)
-def _in_network_order(control: int) -> int:
-    """Return the number that has the bytes of a control word in host order, read in network order."""
-    (word,) = _NETWORK_ORDER.unpack(_CONTROL.pack(control))
-    return word  # type: ignore[no-any-return]
-
-
 class FirstPackets:
     """Builds the packets that would start flows of one family and protocol, from their IP header on."""
 
@@ -65,7 +56,7 @@ class FirstPackets:
         self._sum = 0x4500 + self._size + (_HOP_LIMIT << 8) + protocol
 
     def _build_ipv4(self, source: bytes, destination: bytes, ends: tuple[int, ...], control: int) -> bytes:
-        word = _in_network_order(control)
+        word = socket.htons(control)
         # The sum of 16-bit words in ones' complement is the number modulo 0xFFFF
         checksum = -(self._sum + word + int.from_bytes(source + destination, "big")) % 0xFFFF
         head = (0x45, 0, self._size, word, 0, _HOP_LIMIT, self._protocol, checksum, source, destination)
@@ -75,7 +66,7 @@ class FirstPackets:
 
     def _build_ipv6(self, source: bytes, destination: bytes, ends: tuple[int, ...], control: int) -> bytes:
         payload = self._payload(ends)
-        word = _in_network_order(control)
+        word = socket.htons(control)
         return _IPV6.pack(0x60, 0, word, len(payload), self._protocol, _HOP_LIMIT, source, destination) + payload
 
     def _payload(self, ends: tuple[int, ...]) -> bytes:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import errno
 import time
-from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 from .. import uapi
 from ..ctnetlink.messages import nfgenmsg
 from ..dump.scan import DumpDecoder, Entries
 from ..entry.entry import Entry
-from ..entry.tuple import protocol_keys
+from ..entry.tuple import tuple_key
 from ..errors import kernel_error
 from ..netlink.message import Message, parse
 from . import numbers as n
@@ -50,27 +48,6 @@ class Outcome(NamedTuple):
     entry: Entry | None
     steps: tuple[Step, ...]
     is_sent: bool = True
-
-
-@lru_cache(maxsize=None)
-def _getter(protocol: int, *directions: str) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    names = ("source", "destination", *protocol_keys(protocol))
-    return itemgetter("family", "original.protocol", *(f"{each}.{name}" for each in directions for name in names))
-
-
-def tuples_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return both tuples of an entry of the kernel and its zone, as a key."""
-    return _getter(entry["original.protocol"], "original", "reply")(entry), entry.get("zone", 0)
-
-
-def original_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the original tuple of an entry of the kernel without its zone, as a key."""
-    return _getter(entry["original.protocol"], "original")(entry)
-
-
-def reply_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the reply tuple of an entry of the kernel without its zone, as a key."""
-    return _getter(entry["original.protocol"], "reply")(entry)
 
 
 def receiver_of(entry: Entry, made: Entry | None) -> bytes:
@@ -156,7 +133,8 @@ class Replay:
     def trace(self, entry: Entry, way: int, number: int = 0) -> Outcome:
         """Send the first packet of a flow, with the number of an undecidable rule that is to match, and trace it."""
         is_sent = self.send(flow_of(entry), way, TRACED | number)
-        made = next((one for one in self.new_entries() if original_of(one) == original_of(entry)), None)
+        key = tuple_key(entry, "original")
+        made = next((one for one in self.new_entries() if tuple_key(one, "original") == key), None)
         steps = list(self.steps())
         if self.is_by_loopback(way, receiver_of(entry, made)):
             until = time.monotonic() + _LOOPBACK_TIMEOUT

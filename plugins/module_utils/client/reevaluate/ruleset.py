@@ -13,19 +13,31 @@ from __future__ import annotations
 import errno
 import struct
 import sys
+from itertools import count
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import kernel_error
-from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
-from ..netlink.socket import NetlinkSocket
+from ..ctnetlink.messages import nfgenmsg
+from ..errors import NotFound, kernel_error
+from ..netlink.error import rejections
+from ..netlink.message import Message, attribute, attributes, nested
+from ..netlink.socket import DumpInterrupted, NetlinkSocket
+from ..netlink.transaction import send_transaction
 from . import numbers as n
-from .expressions import TRACED, Rewriter, control_test, expressions_of, replayed_test, trace_on, u32, untracked_test
-from .network import attributes_of
+from .expressions import (
+    TRACED,
+    Rewriter,
+    control_test,
+    expressions_of,
+    number_of,
+    replayed_test,
+    trace_on,
+    u32,
+    untracked_test,
+)
+from .network import attributes_of, text_of
 
-_NFGENMSG = struct.Struct(">BBH")
-_HEADER = _NFGENMSG.size
-_U32 = struct.Struct(">I")
+_HEADER = len(nfgenmsg())
 _U64 = struct.Struct(">Q")
 
 #: The families whose chains see routed packets. Those of bridges and of ARP do not.
@@ -45,6 +57,7 @@ _ELEMENT = frozenset(
         *(n.NFTA_SET_ELEM_EXPIRATION, n.NFTA_SET_ELEM_OBJREF, n.NFTA_SET_ELEM_KEY_END),
     }
 )
+_RULE = (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS, n.NFTA_RULE_USERDATA)
 _OBJECT = (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE, n.NFTA_OBJ_DATA)
 _COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.NFT_OBJECT_CT_EXPECT})
 #: The most bytes in a request, below the default of net.core.wmem_max.
@@ -75,9 +88,6 @@ class Ruleset(NamedTuple):
     elements: tuple[Message, ...]
     objects: tuple[Message, ...]
     rules: tuple[Message, ...]
-
-    def has_rules(self) -> bool:
-        return bool(self.rules)
 
 
 class Marker(NamedTuple):
@@ -113,15 +123,11 @@ def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
         before = _generation(netlink)
         try:
             ruleset = _read(netlink)
-        except _Changed:
+        except (DumpInterrupted, NotFound):  # a set is not found if it was deleted meanwhile
             continue
         if _generation(netlink) == before:
             return ruleset
     raise kernel_error("reading the ruleset, which changes all the time", errno.EAGAIN)
-
-
-class _Changed(Exception):
-    """The ruleset changed while it was read."""
 
 
 def _read(netlink: NetlinkSocket) -> Ruleset:
@@ -146,29 +152,14 @@ def _read(netlink: NetlinkSocket) -> Ruleset:
 
 
 def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"") -> list[Message]:
-    from ..netlink.socket import DumpInterrupted
-
-    try:
-        return list(netlink.dump(Message(kind, 0, _NFGENMSG.pack(family, 0, 0) + body)))
-    except DumpInterrupted:
-        raise _Changed from None
-    except RequestRejected as error:
-        if error.refusal.errno == errno.ENOENT:  # the set is gone
-            raise _Changed from None
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+    with rejections("reading the ruleset"):
+        return list(netlink.dump(Message(kind, 0, nfgenmsg(family) + body)))
 
 
 def _generation(netlink: NetlinkSocket) -> int:
-    try:
-        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, _NFGENMSG.pack(0, 0, 0)))
-    except RequestRejected as error:
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
-    for answer in answers:
-        found = attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)
-        if found:
-            number: int = _U32.unpack(found)[0]
-            return number
-    return 0
+    with rejections("reading the ruleset"):
+        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, nfgenmsg()))
+    return max((number_of(attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)) for answer in answers), default=0)
 
 
 def copy_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> None:
@@ -178,7 +169,7 @@ def copy_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> None:
 
 def delete_ruleset(netlink: NetlinkSocket) -> None:
     """Delete all tables in the namespace of a socket."""
-    send(netlink, iter([Message(n.NFT_MSG_DELTABLE, 0, _NFGENMSG.pack(0, uapi.NFNETLINK_V1, 0))]))
+    send(netlink, iter([_request(n.NFT_MSG_DELTABLE, 0, b"", 0)]))
 
 
 def load_ruleset(netlink: NetlinkSocket, ruleset: Ruleset) -> LoadedRules:
@@ -200,29 +191,31 @@ class _Loader:
         #: The original rules and the markers. The comment of a rule in the copy is its position here.
         self._loaded: list[RuleId | Marker] = []
         self.tracked: set[int] = set()
-        names = {_text(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
-        self.own_table = next(name for name in _own_names() if name not in names)
+        names = {text_of(attributes_of(message.payload, _HEADER)[n.NFTA_TABLE_NAME]) for message in ruleset.tables}
+        self.own_table = next(name for name in (f"reevaluate{number or ''}" for number in count()) if name not in names)
 
     def requests(self, rewrite: bool = True) -> Iterator[Message]:
         """Yield the requests, in the order in which the objects need each other."""
         ruleset = self._ruleset
         for message in ruleset.tables:
             parsed = attributes_of(message.payload, _HEADER)
-            flags = _number(parsed.get(n.NFTA_TABLE_FLAGS)) & n.NFT_TABLE_F_DORMANT
-            yield _request(n.NFT_MSG_NEWTABLE, message, _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags))
+            flags = number_of(parsed.get(n.NFTA_TABLE_FLAGS)) & n.NFT_TABLE_F_DORMANT
+            body = _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags)
+            yield _request(n.NFT_MSG_NEWTABLE, message.payload[0], body)
         for message in ruleset.objects:
-            if _number(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
-                yield _request(n.NFT_MSG_NEWOBJ, message, _object(message) if rewrite else _picked(message, _OBJECT))
+            if number_of(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
+                body = _object(message) if rewrite else _picked(message, _OBJECT)
+                yield _request(n.NFT_MSG_NEWOBJ, message.payload[0], body)
         for number, message in enumerate(ruleset.sets, 1):
-            flags = _number(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
+            flags = number_of(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
             more = u32(n.NFTA_SET_FLAGS, flags) + u32(n.NFTA_SET_ID, number)
-            yield _request(n.NFT_MSG_NEWSET, message, _picked(message, _SET) + more)
+            yield _request(n.NFT_MSG_NEWSET, message.payload[0], _picked(message, _SET) + more)
         for message in ruleset.chains:
-            yield _request(n.NFT_MSG_NEWCHAIN, message, _picked(message, _CHAIN))
+            yield _request(n.NFT_MSG_NEWCHAIN, message.payload[0], _picked(message, _CHAIN))
         for message in ruleset.elements:
             elements = self._elements(message)
             if elements:
-                yield _request(n.NFT_MSG_NEWSETELEM, message, elements)
+                yield _request(n.NFT_MSG_NEWSETELEM, message.payload[0], elements)
         if rewrite:
             yield from self._own_chains()
             yield from self._rewritten_rules()
@@ -245,9 +238,7 @@ class _Loader:
     def _own_chains(self) -> Iterator[Message]:
         """Yield the first and the last chains of each hook. The first ones enable tracing for packets with that bit."""
         for family in (n.NFPROTO_IPV4, n.NFPROTO_IPV6):
-            head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
-            table = attribute(n.NFTA_TABLE_NAME, _name(self.own_table))
-            yield Message(n.NFT_MSG_NEWTABLE, uapi.NLM_F_CREATE, head + table)
+            yield _request(n.NFT_MSG_NEWTABLE, family, attribute(n.NFTA_TABLE_NAME, _name(self.own_table)))
             for hook, priority, chain in _OWN_CHAINS:
                 yield self._own_chain(family, hook, priority, chain)
                 expressions = replayed_test(family)
@@ -260,7 +251,7 @@ class _Loader:
         body = attribute(n.NFTA_CHAIN_TABLE, _name(self.own_table)) + attribute(n.NFTA_CHAIN_NAME, _name(chain))
         body += nested(n.NFTA_CHAIN_HOOK, hooked) + u32(n.NFTA_CHAIN_POLICY, n.NF_ACCEPT)
         body += attribute(n.NFTA_CHAIN_TYPE, _name("filter"))
-        return Message(n.NFT_MSG_NEWCHAIN, uapi.NLM_F_CREATE, _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0) + body)
+        return _request(n.NFT_MSG_NEWCHAIN, family, body)
 
     def _rule(
         self, family: int, table: str, chain: str, expressions: bytes, compat: bytes = b"", index: int | None = None
@@ -270,17 +261,14 @@ class _Loader:
         if index is not None:
             comment = _name(str(index))
             body += attribute(n.NFTA_RULE_USERDATA, bytes([n.NFTNL_UDATA_RULE_COMMENT, len(comment)]) + comment)
-        head = _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
-        return Message(n.NFT_MSG_NEWRULE, uapi.NLM_F_CREATE | n.NLM_F_APPEND, head + body)
+        return _request(n.NFT_MSG_NEWRULE, family, body, uapi.NLM_F_CREATE | n.NLM_F_APPEND)
 
     def _rules(self) -> Iterator[Message]:
         """Yield the rules as they are, with their comments."""
         for message in self._ruleset.rules:
-            picked = _picked(message, (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS))
-            picked += _picked(message, (n.NFTA_RULE_USERDATA,))
-            expressions = attributes_of(message.payload, _HEADER).get(n.NFTA_RULE_EXPRESSIONS, b"")
-            request = _request(n.NFT_MSG_NEWRULE, message, picked + _compat(message.payload[0], expressions))
-            yield request._replace(flags=uapi.NLM_F_CREATE | n.NLM_F_APPEND)
+            family, parsed = message.payload[0], attributes_of(message.payload, _HEADER)
+            body = _picked(message, _RULE) + _compat(family, parsed.get(n.NFTA_RULE_EXPRESSIONS, b""))
+            yield _request(n.NFT_MSG_NEWRULE, family, body, uapi.NLM_F_CREATE | n.NLM_F_APPEND)
 
     def _rewritten_rules(self) -> Iterator[Message]:
         rewriter = Rewriter(frozenset(self._limiting_sets()))
@@ -289,7 +277,7 @@ class _Loader:
         for message in self._ruleset.rules:
             family = message.payload[0]
             parsed = attributes_of(message.payload, _HEADER)
-            table, chain = _text(parsed[n.NFTA_RULE_TABLE]), _text(parsed[n.NFTA_RULE_CHAIN])
+            table, chain = text_of(parsed[n.NFTA_RULE_TABLE]), text_of(parsed[n.NFTA_RULE_CHAIN])
             expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
             rule = RuleId(
                 FAMILY_NAMES[family],
@@ -331,7 +319,7 @@ class _Loader:
             parsed = attributes_of(message.payload, _HEADER)
             statements = parsed.get(n.NFTA_SET_EXPR, b"") + parsed.get(n.NFTA_SET_EXPRESSIONS, b"")
             if any(name in statements for name in (b"limit\0", b"quota\0")):
-                yield message.payload[0], _text(parsed[n.NFTA_SET_TABLE]), _text(parsed[n.NFTA_SET_NAME])
+                yield message.payload[0], text_of(parsed[n.NFTA_SET_TABLE]), text_of(parsed[n.NFTA_SET_NAME])
 
     def loaded(self, rules: list[Message]) -> LoadedRules:
         found: dict[tuple[int, str, int], RuleId] = {}
@@ -342,7 +330,7 @@ class _Loader:
             parsed = attributes_of(message.payload, _HEADER)
             if n.NFTA_RULE_USERDATA not in parsed:
                 continue
-            key = (message.payload[0], _text(parsed[n.NFTA_RULE_TABLE]), _U64.unpack(parsed[n.NFTA_RULE_HANDLE])[0])
+            key = (message.payload[0], text_of(parsed[n.NFTA_RULE_TABLE]), _U64.unpack(parsed[n.NFTA_RULE_HANDLE])[0])
             loaded = self._loaded[int(comment_of(parsed[n.NFTA_RULE_USERDATA]))]
             if isinstance(loaded, Marker):
                 markers[key] = loaded
@@ -373,7 +361,7 @@ def _names_in(expressions: bytes) -> set[str]:
     """Return the names of the expressions of a rule, and of the matches and targets of x_tables in them."""
     found = set()
     for name, data, _raw_bytes in expressions_of(expressions):
-        found.add(_text(data[n.NFTA_TARGET_NAME]) if name in ("match", "target") else name)
+        found.add(text_of(data[n.NFTA_TARGET_NAME]) if name in ("match", "target") else name)
     return found
 
 
@@ -382,9 +370,9 @@ def _sets_ports(family: int, expressions: bytes) -> bool:
     for name, data, _raw_bytes in expressions_of(expressions):
         if n.NFTA_REG_PROTO_MIN.get(name) in data:
             return True
-        if name == "target" and _text(data[n.NFTA_TARGET_NAME]) in _TRANSLATING:
+        if name == "target" and text_of(data[n.NFTA_TARGET_NAME]) in _TRANSLATING:
             # struct nf_nat_range, or in revision 0 for IPv4 nf_nat_ipv4_multi_range_compat: its flags, in host order
-            start = 4 if family == n.NFPROTO_IPV4 and not _number(data.get(n.NFTA_TARGET_REV)) else 0
+            start = 4 if family == n.NFPROTO_IPV4 and not number_of(data.get(n.NFTA_TARGET_REV)) else 0
             flags = int.from_bytes(data[n.NFTA_TARGET_INFO][start : start + 4], sys.byteorder)
             if flags & n.NF_NAT_RANGE_PROTO_SPECIFIED:
                 return True
@@ -408,14 +396,6 @@ _OWN_CHAINS = (
 )
 
 
-def _own_names() -> Iterator[str]:
-    yield "reevaluate"
-    number = 0
-    while True:
-        number += 1
-        yield f"reevaluate{number}"
-
-
 def send(netlink: NetlinkSocket, requests: Iterator[Message]) -> None:
     """Send requests to nf_tables in transactions. Raises `KernelError` for the first one that the kernel refuses."""
     batch: list[Message] = []
@@ -431,12 +411,9 @@ def send(netlink: NetlinkSocket, requests: Iterator[Message]) -> None:
 
 
 def _transaction(netlink: NetlinkSocket, requests: Sequence[Message]) -> None:
-    from ..netlink.transaction import send_transaction
-
     refusal, request = send_transaction(netlink, n.NFNL_SUBSYS_NFTABLES, requests)
-    if refusal is None:
-        return
-    raise kernel_error(f"copying {_describe(request)}", refusal.errno, refusal.text)
+    if refusal is not None:
+        raise kernel_error(f"copying {_describe(request)}", refusal.errno, refusal.text)
 
 
 def _describe(request: Message | None) -> str:
@@ -452,15 +429,15 @@ def _describe(request: Message | None) -> str:
         n.NFT_MSG_NEWRULE: "a rule",
     }[request.type]
     parsed = attributes_of(request.payload, _HEADER)
-    table = f"table {FAMILY_NAMES[request.payload[0]]} {_text(parsed[1])}"
+    table = f"table {FAMILY_NAMES[request.payload[0]]} {text_of(parsed[1])}"
     if request.type == n.NFT_MSG_NEWRULE:
         names = ", ".join(name for name, _data, _raw_bytes in expressions_of(parsed[n.NFTA_RULE_EXPRESSIONS]))
-        return f"a rule ({names}) of the chain {_text(parsed[n.NFTA_RULE_CHAIN])} of {table}"
+        return f"a rule ({names}) of the chain {text_of(parsed[n.NFTA_RULE_CHAIN])} of {table}"
     return f"{kind} of {table}"
 
 
-def _request(kind: int, message: Message, body: bytes) -> Message:
-    return Message(kind, uapi.NLM_F_CREATE, _NFGENMSG.pack(message.payload[0], uapi.NFNETLINK_V1, 0) + body)
+def _request(kind: int, family: int, body: bytes, flags: int = uapi.NLM_F_CREATE) -> Message:
+    return Message(kind, flags, nfgenmsg(family) + body)
 
 
 def _picked(message: Message, numbers: Sequence[int]) -> bytes:
@@ -479,7 +456,7 @@ def _raw(data: bytes, start: int, numbers: frozenset[int]) -> bytes:
 def _object(message: Message) -> bytes:
     """Return the attributes of an object. Entries with a timeout policy expire at once, as all others in the copy."""
     parsed = attributes_of(message.payload, _HEADER)
-    if _number(parsed.get(n.NFTA_OBJ_TYPE)) != n.NFT_OBJECT_CT_TIMEOUT:
+    if number_of(parsed.get(n.NFTA_OBJ_TYPE)) != n.NFT_OBJECT_CT_TIMEOUT:
         return _picked(message, _OBJECT)
     data = parsed[n.NFTA_OBJ_DATA]
     states = attributes_of(attributes_of(data, 0).get(n.NFTA_CT_TIMEOUT_DATA, b""), 0)
@@ -500,17 +477,17 @@ def _compat(family: int, expressions: bytes) -> bytes:
     protocol, inverted, loaded = 0, False, False
     for name, data, _raw_bytes in listed:
         if name == "meta" and n.NFTA_META_KEY in data:
-            loaded = _number(data[n.NFTA_META_KEY]) == n.NFT_META_L4PROTO
+            loaded = number_of(data[n.NFTA_META_KEY]) == n.NFT_META_L4PROTO
         elif name == "payload" and n.NFTA_PAYLOAD_BASE in data:
             keys = (n.NFTA_PAYLOAD_BASE, n.NFTA_PAYLOAD_OFFSET, n.NFTA_PAYLOAD_LEN)
-            loaded = tuple(_number(data[key]) for key in keys) == (
+            loaded = tuple(number_of(data[key]) for key in keys) == (
                 n.NFT_PAYLOAD_NETWORK_HEADER,
                 9 if family == n.NFPROTO_IPV4 else 6,
                 1,
             )
         elif name == "cmp" and loaded:
             value = attributes_of(data[n.NFTA_CMP_DATA], 0).get(n.NFTA_DATA_VALUE, b"\0")
-            protocol, inverted = value[0], _number(data[n.NFTA_CMP_OP]) == n.NFT_CMP_NEQ
+            protocol, inverted = value[0], number_of(data[n.NFTA_CMP_OP]) == n.NFT_CMP_NEQ
             break
         else:
             loaded = False
@@ -524,7 +501,7 @@ def comment_of(userdata: bytes) -> str:
     while position + 2 <= len(userdata):
         kind, size = userdata[position], userdata[position + 1]
         if kind == n.NFTNL_UDATA_RULE_COMMENT:
-            return _text(userdata[position + 2 : position + 2 + size])
+            return text_of(userdata[position + 2 : position + 2 + size])
         position += 2 + size
     return ""
 
@@ -532,19 +509,10 @@ def comment_of(userdata: bytes) -> str:
 def _matched_comment(expressions: bytes) -> str:
     """Return the comment of a rule of iptables-nft, which is a match, "" if there is none."""
     for name, data, _raw_bytes in expressions_of(expressions):
-        if name == "match" and _text(data[n.NFTA_MATCH_NAME]) == "comment":
-            return _text(data[n.NFTA_MATCH_INFO].partition(b"\0")[0])
+        if name == "match" and text_of(data[n.NFTA_MATCH_NAME]) == "comment":
+            return text_of(data[n.NFTA_MATCH_INFO].partition(b"\0")[0])
     return ""
 
 
 def _name(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape") + b"\0"
-
-
-def _text(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
-def _number(data: bytes | None) -> int:
-    number: int = _U32.unpack(data)[0] if data else 0
-    return number

@@ -19,7 +19,7 @@ from typing import Callable, Iterable, TypeVar
 
 from ..errors import ConntrackError, NotPermitted, kernel_error
 from ..host import namespace
-from ..netlink.socket import NetlinkSocket, NetlinkTransport
+from ..netlink.socket import Closing, NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .network import Network, make_network, route_socket, set_up
 
@@ -108,7 +108,7 @@ class Settings:
             self.write({f"netfilter/{name}": "0" for name in names})
 
 
-class Scratch:
+class Scratch(Closing):
     """The namespace: its links, routes and settings are those of `network` and `settings`.
 
     `ruleset` is a socket for requests to nf_tables, `conntrack` and `trace` have events, and `routes` is for lookups.
@@ -120,16 +120,10 @@ class Scratch:
         self._senders: dict[bytes, socket.socket] = {}
         self.links = {link.number: link for link in network.links}
         try:
-            _in_thread(lambda: self._make(network, settings))
+            namespace.run_in_thread(lambda: self._make(network, settings))
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Scratch:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the namespace."""
@@ -180,7 +174,7 @@ class Scratch:
             namespace.enter(f"/proc/self/fd/{self._namespace}")
             return function()
 
-        return _in_thread(call)
+        return namespace.run_in_thread(call)
 
     def receive_on(self, link: int, packet: bytes) -> bool:
         """Let a packet come in by a link. Return whether the link exists here. When it returns, the kernel is done."""
@@ -239,24 +233,3 @@ def _tun(index: int, name: str) -> int:
         os.close(device)
         raise CannotReevaluate(f"stale flows cannot be found here: no TUN device {name} ({error.strerror})") from error
     return device
-
-
-def _in_thread(function: Callable[[], _Result]) -> _Result:
-    """Return what a function returns in a thread of its own, or raise what it raises."""
-    import threading
-
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="scratch namespace")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from ..netlink.message import Message
 from . import numbers as n
-from .network import attributes_of
+from .expressions import number_of
+from .network import attributes_of, text_of
 
 _HEADER = 4
-_U32 = struct.Struct(">I")
 _I32 = struct.Struct(">i")
 _U64 = struct.Struct(">Q")
 
@@ -38,7 +38,7 @@ def parse_step(message: Message) -> Step | None:
     if message.type != n.NFT_MSG_TRACE:
         return None
     parsed = attributes_of(message.payload, _HEADER)
-    is_policy = _U32.unpack(parsed[n.NFTA_TRACE_TYPE])[0] == n.NFT_TRACETYPE_POLICY
+    is_policy = number_of(parsed[n.NFTA_TRACE_TYPE]) == n.NFT_TRACETYPE_POLICY
     handle = _U64.unpack(parsed[n.NFTA_TRACE_RULE_HANDLE])[0] if n.NFTA_TRACE_RULE_HANDLE in parsed else 0
     if is_policy:
         verdict = _I32.unpack(parsed[n.NFTA_TRACE_POLICY])[0] if n.NFTA_TRACE_POLICY in parsed else n.NF_ACCEPT
@@ -46,12 +46,8 @@ def parse_step(message: Message) -> Step | None:
         code = attributes_of(parsed.get(n.NFTA_TRACE_VERDICT, b""), 0).get(n.NFTA_VERDICT_CODE)
         verdict = _I32.unpack(code)[0] if code else n.NFT_CONTINUE
     return Step(
-        (message.payload[0], _text(parsed[n.NFTA_TRACE_TABLE]), handle),
-        _text(parsed.get(n.NFTA_TRACE_CHAIN, b"")),
+        (message.payload[0], text_of(parsed[n.NFTA_TRACE_TABLE]), handle),
+        text_of(parsed.get(n.NFTA_TRACE_CHAIN, b"")),
         is_policy,
         verdict,
     )
-
-
-def _text(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("utf-8", "surrogateescape")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Tuple, TypeVar
 
 from .. import uapi
 from ..codec import types
@@ -18,6 +18,7 @@ from ..entry.tuple import default_reply
 from ..errors import InvalidValue, quoted
 
 _Source = TypeVar("_Source")
+Heads = Tuple["re.Pattern[str]", "re.Pattern[str]"]
 
 #: The type of each key. Addresses of both families have the same parser.
 KINDS: dict[str, types.AttributeType] = {row.key: row.kind for row in ENTRY}
@@ -168,6 +169,19 @@ def read_one(
         if isinstance(fault, NoEntry) and unknown.skips(skipped):
             return []
         raise Unreadable.at(where, fault) from None
+
+
+def match_head(line: str, heads: Heads, first: str, form: str, entry: Entry, unknown: Unknown) -> re.Match[str]:
+    """Return the match of the first words of an entry, at the beginning of a line or behind words of another program.
+
+    `heads` are the patterns for both. Raises `NoEntry`.
+    """
+    head = heads[0].match(line) or heads[1].search(line)
+    if head is None:
+        raise NoEntry("", f"is not a line of {form}; it begins with {first}")
+    if head.start():
+        unknown.head(entry, line[: head.start()].strip(), form)
+    return head
 
 
 def read_lines(text: str, read: Callable[[str], Entry], unknown: Unknown) -> list[Entry]:

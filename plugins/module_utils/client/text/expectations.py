@@ -23,7 +23,7 @@ from ..errors import InvalidValue
 from ..expectation import expectation as expectations
 from ..expectation.expectation import EXPECTATION, Expectation
 from .commands import COMMAND, COMMON, CREATE_OPTIONS, from_octal, read_command, table_of
-from .common import TUPLE, TUPLE_WORDS, NoEntry, Show, Unknown, printable, read_lines, word
+from .common import TUPLE, TUPLE_WORDS, NoEntry, Show, Unknown, match_head, printable, read_lines, word
 from .xml import document, element, escaped, layer3, layer4, read_flows, text_of, tuple_elements, unknown_element
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _names(expectation: Mapping[str, Any], part: str) -> tuple[str, ...]:
 
 _CORE = r"""
     (?: \[ [0-9]{1,20} \. [0-9]{1,6} \s* \] \s+ )?
-    (?: \[ (?: NEW | UPDATE_OPTIONS | DESTROY ) \] \s+ )?
+    (?: \[ (?: NEW | UPDATE | DESTROY ) \] \s+ )?
     (?: (?P<timeout>[0-9]+) \s+ | - \s+ )?
     (?: (?P<kernel>l3proto) \s = \s [0-9]+ \s )?
     proto= (?P<protocol>[0-9]+) (?! \S )
@@ -119,12 +119,7 @@ def read_text(text: str, labels: LabelMap, unknown: Unknown) -> list[Expectation
 
 def _line(line: str, unknown: Unknown) -> Expectation:
     expectation: Expectation = {}
-    head = _HEAD.match(line)
-    if head is None:
-        head = _INSIDE.search(line)
-        if head is None:
-            raise NoEntry("", f"is not a line of {_LIST}; it begins with a timeout and proto=")
-        unknown.head(expectation, line[: head.start()].strip(), _LIST)
+    head = match_head(line, (_HEAD, _INSIDE), "a timeout and proto=", _LIST, expectation, unknown)
     expectation["tuple.protocol"] = types.parse_integer(head["protocol"], "proto", 0, 255)
     if head["timeout"] is not None:
         expectation["timeout"] = KINDS["timeout"].parse(head["timeout"], "timeout")

@@ -24,11 +24,11 @@ from .common import (
     TIMES,
     TUPLE,
     TUPLE_WORDS,
-    NoEntry,
     Show,
     Unknown,
     as_listed,
     checked,
+    match_head,
     printable,
     protocol_name,
     read_labels,
@@ -155,12 +155,7 @@ def read(text: str, labels: LabelMap, unknown: Unknown) -> list[Entry]:
 
 def _line(line: str, labels: LabelMap, unknown: Unknown) -> Entry:
     entry: Entry = {}
-    head = _HEAD.match(line)
-    if head is None:
-        head = _INSIDE.search(line)
-        if head is None:
-            raise NoEntry("", f"is not a line of {_LIST}; it begins with a protocol's name and number")
-        unknown.head(entry, line[: head.start()].strip(), _LIST)
+    head = match_head(line, (_HEAD, _INSIDE), "a protocol's name and number", _LIST, entry, unknown)
     protocol = types.parse_integer(head["protocol"], "protocol", 0, 255)
     entry["original.protocol"] = protocol
     if head["seconds"] is not None:
@@ -196,8 +191,8 @@ def _words(line: str, start: int) -> list[str]:
     at = line.find(" labels=", start)
     if at < 0:
         return _WORD.findall(line, start)
-    behind = _AFTER_LABELS.search(line, at + 1)
-    end = len(line) if behind is None else behind.start()
+    following = _AFTER_LABELS.search(line, at + 1)
+    end = len(line) if following is None else following.start()
     return [*_WORD.findall(line, start, at), line[at + 1 : end].rstrip(), *_WORD.findall(line, end)]
 
 

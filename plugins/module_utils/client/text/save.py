@@ -9,7 +9,7 @@ Source: the output of conntrack(8) 1.4.7, and the entries that it creates from i
 
 from __future__ import annotations
 
-import sys
+import socket
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from .. import uapi
@@ -147,12 +147,8 @@ def _options(entry: Entry, show: Show, labels: LabelMap) -> Iterator[str]:
 
 def _shown(option: _Option, entry: Entry) -> str:
     value = KINDS[option.key].present(entry.get(option.key, option.default))
-    return f"{option.name} {_swapped(value) if option in _SCTP else value}"
-
-
-def _swapped(tag: int) -> int:
-    """Return a verification tag with its bytes in the order of the machine, as the program writes and reads it."""
-    return int.from_bytes(tag.to_bytes(4, "big"), sys.byteorder)
+    # The program writes and reads verification tags with their bytes in the order of the machine
+    return f"{option.name} {socket.htonl(value) if option in _SCTP else value}"
 
 
 def _addresses(entry: Entry) -> Iterator[str]:
@@ -198,7 +194,7 @@ def _line(line: str, labels: LabelMap, unknown: Unknown) -> Entry:
             entry.update(read_as(raw, option, protocol, labels))
         elif target in KINDS:
             value = KINDS[target].parse(raw, option)
-            entry[target] = _swapped(value) if target.endswith("_vtag") else value
+            entry[target] = socket.ntohl(value) if target.endswith("_vtag") else value
     if given.get("state", ("", ""))[1] == "(null)":
         entry = {key: value for key, value in entry.items() if not key.startswith("sctp.")}
     if given[COMMAND][0] in UPDATE_OPTIONS:

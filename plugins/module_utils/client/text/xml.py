@@ -7,6 +7,7 @@ Source: the output of conntrack(8) 1.4.7 with libnetfilter_conntrack 1.0.9.
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 
@@ -79,9 +80,7 @@ def escaped(entry: Mapping[str, Any], key: str) -> str:
     text = str(entry[key])
     if _ILLEGAL.search(text):
         raise InvalidValue(key, f"{text!r} cannot be written in XML; write the entries as json")
-    for character, reference in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\r", "&#13;")):
-        text = text.replace(character, reference)
-    return text
+    return html.escape(text, quote=False).replace("\r", "&#13;")
 
 
 def _flow(entry: Entry, show: Show, labels: LabelMap, now: float) -> str:

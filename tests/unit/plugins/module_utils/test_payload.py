@@ -26,20 +26,20 @@ ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 
 #: What comes with a `Table`, in the client.
 TABLE = """
-    client/netlink/message client/netlink/pipeline client/codec/attributes client/codec/codec client/entry/entry
+    client/netlink/error client/netlink/message client/codec/attributes client/codec/codec client/entry/entry
     client/input_file client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
     client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple client/entry/zone
 """
 #: What it takes to read many entries, and to send requests.
 MANY = """
-    client/match/alternatives client/bulk/documents client/bulk/columns client/entry/nested
+    client/match/alternatives client/bulk/documents client/bulk/columns client/entry/nested client/netlink/pipeline
     client/match/kernel_filter client/dump/deletions client/dump/scan client/entry/document
     client/ctnetlink/requests client/statistics client/entry/nat client/match/expression client/match/message_filter
 """
 #: What every module has besides.
 MODULE = "client/errors _fast_import _module"
 #: What takes `match` and `except`, and what reads the keys of a match if there is one.
-MATCH = "client/match/match client/match/expression _argspec/label_map _argspec/match"
+MATCH = "client/match/match client/match/expression _argspec/match"
 KEYS = "client/host/sysctl client/match/keys"
 #: What reads and shows a document.
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
@@ -94,7 +94,7 @@ FILES = {
         (MANY, KEYS, EXPECTATION, "_source/yaml _signals"),
     ),
     "conntrack_entry": (
-        (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/label_map _argspec/tuple"),
+        (TABLE, MODULE, SHAPE, RECONCILE, "_argspec/entry _argspec/tuple"),
         (MANY, "_signals"),
     ),
     "conntrack_expectation": (
@@ -170,7 +170,7 @@ FILES = {
 }
 
 #: The functions that import and that a task calls always, besides its own.
-CALLED = ("run", "labels_of", "match_of", "goal_of", "config_of", "read_declaration")
+CALLED = ("run", "match_of", "goal_of", "config_of", "read_declaration")
 
 #: What of a file is looked at.
 AT_ONCE, ALWAYS, EVERYWHERE = range(3)

@@ -184,9 +184,9 @@ def test_a_file_that_cannot_be_written(namespace: Namespace) -> None:
 
 def test_what_overrides_is_told(namespace: Namespace) -> None:
     (namespace.etc / "sysctl.conf").write_text("net.netfilter.nf_conntrack_acct = 0\n")
-    (sentence,) = namespace.declare(accounting=True, persist=True)["overridden"]
+    (sentence,) = namespace.declare(accounting=True, persist=True)["warnings"]
     assert "sysctl.conf sets net.netfilter.nf_conntrack_acct to 0, and is read after" in sentence
-    assert namespace.declare(accounting=True)["overridden"] == []
+    assert namespace.declare(accounting=True)["warnings"] == []
 
 
 def test_nothing_declared() -> None:

@@ -25,7 +25,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     Unsupported,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.expression import And, InRanges, Term
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import ErrorReply, Message
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.error import ErrorReply
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     BATCH_SIZE,
     DumpInterrupted,

@@ -81,10 +81,10 @@ def test_an_entry_without_an_original_tuple_is_refused(build: Build, entry: Any)
         *ABOUT_ONE.values(),
         lambda _: messages.dump(),
         lambda _: messages.dump(2, zero=True),
-        lambda _: messages.dump_dying(),
-        lambda _: messages.dump_unconfirmed(),
-        lambda _: messages.statistics(),
-        lambda _: messages.dump_statistics_per_cpu(),
+        lambda _: messages.DUMP_DYING,
+        lambda _: messages.DUMP_UNCONFIRMED,
+        lambda _: messages.STATISTICS,
+        lambda _: messages.DUMP_STATISTICS_PER_CPU,
     ],
 )
 def test_the_version_is_always_one(build: Build) -> None:

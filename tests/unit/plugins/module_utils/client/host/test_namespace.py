@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 
 import pytest
 
@@ -66,3 +67,19 @@ def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.M
     monkeypatch.setattr(os, "unshare", lambda *arguments: called.append(arguments), raising=False)
     namespace.leave_for_a_new_one()
     assert called == [(namespace.CLONE_NEWNET,)]
+
+
+def test_work_is_done_in_a_thread_that_is_gone_afterwards() -> None:
+    """A namespace is a thread's: one that stayed would be in the wrong one for whatever came next."""
+    before = threading.enumerate()
+    thread = namespace.run_in_thread(threading.current_thread)
+    assert thread is not threading.current_thread()
+    assert threading.enumerate() == before
+
+
+def test_what_went_wrong_in_a_thread_is_raised_here() -> None:
+    def fail() -> None:
+        raise ValueError("no such namespace")
+
+    with pytest.raises(ValueError, match="no such namespace"):
+        namespace.run_in_thread(fail)

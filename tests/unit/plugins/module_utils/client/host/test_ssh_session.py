@@ -464,7 +464,7 @@ def test_a_socket_that_no_process_holds_is_passed_over(proc: Proc) -> None:
     ],
 )
 def test_the_variable_is_understood(value: str, ends: Ends) -> None:
-    assert parse_ssh_connection(value) == endpoints(ends)
+    assert parse_ssh_connection(value) == [endpoints(ends)]
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_the_variable_is_understood(value: str, ends: Ends) -> None:
     ["", "stale", "UNKNOWN 65535 UNKNOWN 65535", "1.2.3.4 x 5.6.7.8 22", "1.2.3.4 1 5.6.7.8", MINE_IN_WORDS + " 1"],
 )
 def test_a_variable_that_says_nothing(value: str) -> None:
-    assert parse_ssh_connection(value) is None
+    assert parse_ssh_connection(value) == []
 
 
 # which entries

@@ -22,13 +22,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     ResultUnknown,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import socket as netlink
-from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import (
-    ErrorReply,
-    Message,
-    RequestRejected,
-    frame,
-    parse,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.error import ErrorReply, RequestRejected
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, frame, parse
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     ANSWERED_BATCH_SIZE,
     BATCH_SIZE,

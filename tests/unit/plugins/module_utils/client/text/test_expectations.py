@@ -85,6 +85,7 @@ def test_a_line() -> None:
     "line",
     [
         "    [NEW] " + FTP,
+        " [UPDATE] " + FTP,
         "[1795920398.67436 ]\t[DESTROY] " + FTP,
         FTP + "\nconntrack v1.4.7 (conntrack-tools): 1 expectations have been shown.",
         "NOTICE: Netlink socket buffer size has been set to 4000000 bytes.\n" + FTP,

@@ -16,7 +16,7 @@ import sys
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import kernel_error
+from ..errors import Unavailable, kernel_error
 from ..netlink.message import Message, RequestRejected, attribute, attributes, nested
 from ..netlink.socket import NetlinkSocket
 from . import numbers as n
@@ -50,6 +50,8 @@ _COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.
 #: The most bytes in a request, below the default of net.core.wmem_max.
 _BATCH = 150_000
 _ATTEMPTS = 5
+_READING = "reading the ruleset"
+_NO_NF_TABLES = "The kernel has no nf_tables: load its module (modprobe nf_tables)"
 
 
 class RuleId(NamedTuple):
@@ -110,12 +112,12 @@ class LoadedRules(NamedTuple):
 def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
     """Read the ruleset of the namespace of a socket. Raises `KernelError` if it changes all the time."""
     for _attempt in range(_ATTEMPTS):
-        before = _generation(netlink)
+        before = generation(netlink)
         try:
             ruleset = _read(netlink)
         except _Changed:
             continue
-        if _generation(netlink) == before:
+        if generation(netlink) == before:
             return ruleset
     raise kernel_error("reading the ruleset, which changes all the time", errno.EAGAIN)
 
@@ -155,14 +157,20 @@ def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"")
     except RequestRejected as error:
         if error.refusal.errno == errno.ENOENT:  # the set is gone
             raise _Changed from None
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+        raise kernel_error(_READING, error.refusal.errno, error.refusal.text) from None
 
 
-def _generation(netlink: NetlinkSocket) -> int:
+def generation(netlink: NetlinkSocket) -> int:
+    """Return the number of the ruleset, which each transaction increases.
+
+    Raises `Unavailable` if the kernel has no nf_tables, and `NotPermitted`.
+    """
     try:
         answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, _NFGENMSG.pack(0, 0, 0)))
     except RequestRejected as error:
-        raise kernel_error("reading the ruleset", error.refusal.errno, error.refusal.text) from None
+        if error.refusal.errno == errno.EINVAL:  # nfnetlink knows no such subsystem
+            raise Unavailable(_READING, errno.EINVAL, error.refusal.text, hint=_NO_NF_TABLES) from None
+        raise kernel_error(_READING, error.refusal.errno, error.refusal.text) from None
     for answer in answers:
         found = attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)
         if found:

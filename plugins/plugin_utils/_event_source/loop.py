@@ -96,9 +96,9 @@ def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
 def _open_changes(changes: Changes, receive_buffer: int, opened: contextlib.ExitStack) -> ChangeWindow:
     """Subscribe to changes, until `opened` ends it."""
     try:
-        return ChangeWindow(changes, opened.enter_context(subscribed(changes.of, receive_buffer)))
+        return ChangeWindow(changes, opened.enter_context(subscribed(changes.kinds, receive_buffer)))
     except Unavailable as error:
-        raise error.with_hint(f"{error.hint}, or leave ruleset out of changes.of") from error
+        raise error.with_hint(f"{error.hint}, or leave ruleset out of changes.kinds") from error
 
 
 def _usage(table: Table) -> tuple[int, int | None]:

@@ -53,7 +53,7 @@ class Threshold(NamedTuple):
 class Changes(NamedTuple):
     """The option `changes`: kinds of changes to report, and seconds of a window."""
 
-    of: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = KINDS
     window: float = 5.0
 
 
@@ -175,10 +175,10 @@ def _threshold(raw: Any) -> Threshold:
 def _changes(raw: Any) -> Changes:
     given = _known(raw, "changes", Changes._fields)
     default = Changes()
-    of = _names(given.get("of", list(default.of)), "changes.of", KINDS, "is no kind of change")
-    if not of:
-        raise InvalidValue("changes.of", f"is empty; write some of {', '.join(KINDS)}, or leave it out")
-    return Changes(of, _number(given.get("window", default.window), "changes.window", 0.1, _DAY))
+    kinds = _names(given.get("kinds", list(default.kinds)), "changes.kinds", KINDS, "is no kind of change")
+    if not kinds:
+        raise InvalidValue("changes.kinds", f"is empty; write some of {', '.join(KINDS)}, or leave it out")
+    return Changes(kinds, _number(given.get("window", default.window), "changes.window", 0.1, _DAY))
 
 
 def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:

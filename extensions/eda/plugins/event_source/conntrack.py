@@ -121,8 +121,8 @@ options:
         stale. A window begins with the first change and ends after O(changes.window) seconds. The plugin then sends an
         event with the number of changes. If changes never stop, it sends an event in each window.
       - Changes that arrive while rules run are not lost. The next event has them.
-      - The plugin does not report packets that fill a set, elements of a set that expire, rules of the legacy iptables,
-        sysctls, and changes before the plugin started.
+      - The plugin does not report packets that fill a set, elements of a set that expire, tables that end with the
+        process that owns them, rules of the legacy iptables, sysctls, and changes before the plugin started.
     type: dict
     suboptions:
       kinds:

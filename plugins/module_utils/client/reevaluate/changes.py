@@ -3,10 +3,11 @@
 """Changes of a network namespace after which existing flows may be stale.
 
 The kernel sends messages about the ruleset, links, addresses, routes and policy rules. A message is a change if it
-changes what a `Reevaluation` reads. For links and addresses, this requires a copy of them: the kernel also sends
-messages about the carrier of a link, the lifetime of an address, and the state of a wireless network.
+changes what a `Reevaluation` reads. The kernel also sends messages about the carrier of a link, the lifetime of an
+address, and wireless networks. A copy of the links and addresses shows which messages are changes.
 
-No message reports packets that fill a set, elements of a set that expire, or sysctls.
+No message reports packets that fill a set, elements of a set that expire, tables that end with the process that owns
+them, or sysctls.
 
 Source: nf_tables_gen_notify in net/netfilter/nf_tables_api.c; rtnetlink(7).
 """
@@ -227,10 +228,10 @@ def subscribed(kinds: Collection[str], receive_buffer: int) -> Iterator[list[Cha
     network = [kind for kind in kinds if kind != RULESET]
     with contextlib.ExitStack() as opened:
         subscriptions: list[ChangeSubscription] = []
-        if RULESET in kinds:
-            subscriptions.append(opened.enter_context(RulesetChanges(receive_buffer)))
         if network:
             subscriptions.append(opened.enter_context(NetworkChanges(network, receive_buffer)))
+        if RULESET in kinds:
+            subscriptions.append(opened.enter_context(RulesetChanges(receive_buffer)))
         yield subscriptions
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changes go through the thread and the queue of the event source, and end with it."""
+"""Changes in the thread and the queue of the event source: their windows, and the end of the source."""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
 
     source = Source()
     monkeypatch.setattr(loop, "subscribed", source.subscribed)
+    monkeypatch.setattr(loop, "_PATIENCE", 3600.0)  # a change has to wake the loop
     for name in ("FollowerStream", "SubscriptionStream", "Table"):
         monkeypatch.setattr(loop, name, nothing)
     yield source

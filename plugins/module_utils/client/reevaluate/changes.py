@@ -20,7 +20,7 @@ import select
 import struct
 from typing import Callable, Collection, Iterable, Iterator, NamedTuple
 
-from ..errors import kernel_error
+from ..errors import ResultUnknown, kernel_error
 from ..netlink.message import Message, parse
 from ..netlink.socket import Closing, DumpInterrupted, NetlinkSocket, NetlinkTransport
 from . import numbers as n
@@ -178,7 +178,7 @@ class NetworkChanges(ChangeSubscription):
         self._known.clear()
         with NetlinkSocket(self._connect(protocol=n.NETLINK_ROUTE)) as netlink:
             for _attempt in range(_ATTEMPTS):
-                with contextlib.suppress(DumpInterrupted):
+                with contextlib.suppress(DumpInterrupted, ResultUnknown):
                     links = dump_links(netlink) if "link" in self._kinds else []
                     addresses = dump_addresses(netlink) if "address" in self._kinds else []
                     for message in (*links, *addresses):

@@ -38,12 +38,15 @@ NFGENMSG = b"\0\0\0\0"
 
 
 class Host:
-    """A fake kernel. `links` and `addresses` are the payloads that it dumps, `refusing` is the errno of nf_tables."""
+    """A fake kernel. `links` and `addresses` are the payloads that it dumps, `refusing` is the errno of nf_tables.
+
+    The next dumps are `interrupted` by changes, or their answers are `lost`.
+    """
 
     def __init__(self, *links: bytes) -> None:
         self.links = list(links)
         self.addresses: list[bytes] = []
-        self.interrupted = 0
+        self.interrupted = self.lost = 0
         self.refusing = 0
         self.sockets: list[Any] = []
 
@@ -67,6 +70,10 @@ class Host:
             n.RTM_GETADDR: (n.RTM_NEWADDR, self.addresses),
         }[request.type]
         self.interrupted, flags = max(0, self.interrupted - 1), MULTI | (INTERRUPTED if self.interrupted else 0)
+        self.lost = max(0, self.lost - 1)
+        if self.lost:
+            yield OSError(errno.ENOBUFS, "lost")
+            return
         for payload in found:
             yield wire.framed(kind, flags, request.sequence, payload)
         yield done(request)
@@ -237,11 +244,12 @@ def test_an_overrun_is_a_change_of_every_kind() -> None:
         assert changes_of_ruleset.receive(10) == [Change("ruleset", lost=True)]
 
 
-@pytest.mark.parametrize(("interrupted", "kinds"), [(4, []), (100, ["link"])], ids=["some times", "each time"])
-def test_links_that_change_while_they_are_read(interrupted: int, kinds: list[str]) -> None:
-    """If they change each time, no message is ignored."""
+@pytest.mark.parametrize("lost", [False, True], ids=["changes", "lost answers"])
+@pytest.mark.parametrize(("times", "kinds"), [(4, []), (100, ["link"])], ids=["some times", "each time"])
+def test_links_that_cannot_be_read(times: int, kinds: list[str], lost: bool) -> None:
+    """If each attempt fails, no message is ignored."""
     host = Host(link())
-    host.interrupted = interrupted
+    host.interrupted, host.lost = (0, times) if lost else (times, 0)
     with NetworkChanges(("link",), 4096, host.connect) as changes:
         assert host.kinds(changes, n.RTM_NEWLINK, link()) == kinds
         assert host.kinds(changes, n.RTM_NEWLINK, link()) == []

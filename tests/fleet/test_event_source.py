@@ -28,6 +28,7 @@ from tests.lab.table import from_program
 
 SOURCE = Path(__file__).parents[2] / "extensions/eda/plugins/event_source/conntrack.py"
 FLOOD = 50_000
+NFNLGRP_NFTABLES = 7
 #: Seconds in which everything comes that will.
 SOON = 120.0
 
@@ -308,6 +309,76 @@ class TestWhatIsTold:
         assert (above["crossed"], above["max"], below["crossed"]) == ("above", most, "below")
         assert 1000 <= above["count"] <= 1010, "it may look while entries are created"
         assert below["count"] <= 500
+
+
+class TestChanges:
+    def test_changes_are_counted_without_events_of_entries(self, namespace: Namespace, ip: str) -> None:
+        """The source reads no table, and subscribes to no events of entries."""
+
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, groups=[], changes={"window": 1}) as rules:
+                assert [mask for mask in namespace.subscriptions() if mask] == [1 << NFNLGRP_NFTABLES - 1]
+                create(namespace, udp(1))
+                await asyncio.to_thread(namespace.firewall.track)
+                commands = "".join(f"address add 10.1.0.{number}/32 dev lo\n" for number in range(1, 11))
+                await asyncio.to_thread(batch, namespace, ip, commands)
+                await rules.take(lambda taken: changes_in(taken, "address") == 10)
+                await asyncio.to_thread(batch, namespace, ip, "route add 192.0.2.0/24 dev lo\nrule add table 5\n")
+                return await rules.take(lambda taken: changes_in(taken, "rule") == 1)
+
+        taken = asyncio.run(scenario())
+        assert {(event["type"], event["window"], event["overrun"]) for event in taken} == {("change", 1, False)}
+        assert 1 <= changes_in(taken, "ruleset") <= 3, "the table, its chain and the rule"
+        assert [changes_in(taken, kind) for kind in ("route", "link")] == [1, 0]
+        assert len(taken) < 10
+
+    def test_a_constant_stream_is_reported_in_each_window(self, namespace: Namespace, ip: str) -> None:
+        """An event comes while the stream goes on. No window has two."""
+        window, made = 0.3, 0
+
+        async def stream() -> None:
+            nonlocal made
+            while True:
+                await asyncio.to_thread(batch, namespace, ip, "rule add table 5\nrule delete table 5\n")
+                made += 2
+
+        async def scenario() -> list[dict[str, Any]]:
+            async with watching(namespace, groups=[], changes={"kinds": "rule", "window": window}) as rules:
+                changes = asyncio.create_task(stream())
+                async with asyncio.timeout(SOON):
+                    while len(rules.taken) < 3:
+                        rules.taken.append(await rules.queue.get())
+                changes.cancel()
+                return rules.taken
+
+        began = time.monotonic()
+        taken = asyncio.run(scenario())
+        assert 3 * window <= time.monotonic() - began
+        assert 3 <= changes_in(taken, "rule") <= made + 2
+
+    def test_an_overrun_is_a_change_of_every_kind(self, namespace: Namespace, ip: str) -> None:
+        async def scenario() -> list[dict[str, Any]]:
+            options = {"groups": [], "changes": {"kinds": ["rule", "link"], "window": 0.1}, "receive_buffer": 1}
+            async with watching(namespace, **options) as rules:
+                for _time in range(50):
+                    commands = "rule add table 5\nrule delete table 5\n" * 200
+                    await asyncio.to_thread(batch, namespace, ip, commands)
+                    await rules.take(lambda taken: changes_in(taken, "rule") > 0)
+                    if any(event["overrun"] for event in rules.taken):
+                        break
+                return rules.taken
+
+        taken = asyncio.run(scenario())
+        assert any(event["overrun"] for event in taken)
+        assert changes_in(taken, "link") > 0
+
+
+def changes_in(events: list[dict[str, Any]], kind: str) -> int:
+    return sum(event["counts"][kind] for event in events)
+
+
+def batch(namespace: Namespace, ip: str, commands: str) -> None:
+    namespace.run([ip, "-batch", "-"], input=commands)
 
 
 class TestWhatCannotBe:

@@ -27,7 +27,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.docu
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples
-from tests.lab import Namespace
+from tests.lab import Gateway, Namespace
 from tests.lab.lab import Lab
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, Controller
@@ -116,8 +116,10 @@ def running(controller: Controller, namespace: Namespace, command: str, files: M
 
 BLOCK = re.compile(r"^\.\. code-block:: (yaml|console)\n\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 BLOCKS = [(language, textwrap.dedent(text)) for language, text in BLOCK.findall(GUIDE.read_text())]
-FORBIDDEN, INVENTORY, FILL, SCANS = (text for language, text in BLOCKS if language == "yaml")
-INSTALL, FLUSH_FORBIDDEN, WARN_BEFORE_FULL, OWN = (text for language, text in BLOCKS if language == "console")
+FORBIDDEN, INVENTORY, STALE, FILL, SCANS = (text for language, text in BLOCKS if language == "yaml")
+INSTALL, FLUSH_FORBIDDEN, FLUSH_STALE, WARN_BEFORE_FULL, OWN = (
+    text for language, text in BLOCKS if language == "console"
+)
 
 
 def udp(port: int, destination: int = 53, **more: Any) -> Entry:
@@ -158,6 +160,84 @@ def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
             assert ports() == {53, 1900}
             book.until(lambda: ports() == {53})
     assert "failed=1" not in book.printed
+
+
+#: Rules of a gateway with one address outside, or another.
+NAT = """
+    table ip nat
+    delete table ip nat
+    table ip nat {{
+        chain postrouting {{
+            type nat hook postrouting priority srcnat; policy accept;
+            udp dport 5061 oifname "server" snat to 203.0.113.1
+            oifname "server" snat to {address}
+        }}
+    }}
+"""
+FILTER = """
+    table inet filter
+    delete table inet filter
+    table inet filter {{
+        chain forward {{
+            type filter hook forward priority filter; policy accept;
+            ct state established,related accept
+            ip saddr 10.2.0.2 udp dport {ports} drop
+        }}
+    }}
+"""
+
+
+def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
+    """Flows that a change leaves behind are gone shortly after it, by one flush for all changes of a window.
+
+    More of them than the limit stay, until a change of the rules leaves fewer.
+    """
+    gateway, client1, client2 = gateway_lab.gateway, gateway_lab.client1, gateway_lab.client2
+    gateway.wait_for_links()
+    gateway.firewall.clear("snat")
+    gateway.nft(NAT.format(address=gateway_lab.OUTSIDE[0]))
+    gateway.mirror(53)
+    for port in (5060, 5061):
+        gateway_lab.server.mirror(port)
+    window = 1
+    variables = {**yaml.safe_load(STALE), "limit": 2, "window": window}
+    assert set(variables) == set(yaml.safe_load(STALE))
+    assert variables["except"] == {"protocol": "tcp"}
+    files = {"stale.yml": json.dumps(variables), "inventory.yml": INVENTORY}
+    with (
+        client1.udp(gateway_lab.SERVER, 5060, source_port=40001) as translated,
+        client2.udp(gateway_lab.SERVER, 5060, source_port=40002) as refused,
+        client2.udp(gateway_lab.SERVER, 5061, source_port=40003) as spared,
+        client1.udp("10.1.0.1", 53, source_port=40004) as local,
+        client1.tcp(gateway_lab.SERVER, gateway_lab.PORT, source_port=40005) as connection,
+        running(controller, gateway, f"{FLUSH_STALE.strip()} --print-events", files) as book,
+    ):
+        for flow in (translated, refused, spared, local, connection):
+            flow.seen_as()
+
+        def ports() -> set[int]:
+            return {flow["original"].get("source_port", 0) for flow in gateway.table()} & everything
+
+        everything = {40001, 40002, 40003, 40004, 40005}
+        assert ports() == everything
+        book.until(lambda: any(gateway.subscriptions()))
+        gateway.nft(NAT.format(address=gateway_lab.OUTSIDE[1]) + FILTER.format(ports="{ 5060, 5061 }"))
+        book.until(lambda: "failed=1" in book.printed)
+        assert "3 entries match, more than the limit of 2" in book.printed
+        assert ports() == everything
+        began = time.monotonic()
+        gateway.nft(FILTER.format(ports="5060"))
+        gateway.address("server", "203.0.113.3/24")
+        gateway.route("192.0.2.0/24", via="203.0.113.254")
+        at_once = time.monotonic() - began < window
+        book.until(lambda: "changed=1" in book.printed)
+        assert ports() == everything - {40001, 40002}
+        assert translated.seen_as().address == gateway_lab.OUTSIDE[1]
+        assert spared.seen_as().address == connection.seen_as().address == gateway_lab.OUTSIDE[0]
+    if at_once:
+        assert received(book, "change") == 2
+        assert book.printed.count("failed=0") == 1, "one flush for three changes"
+    assert "'name': 'nft'" in book.printed
 
 
 def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:

@@ -17,12 +17,15 @@ import time
 from collections.abc import Generator
 
 from ...module_utils.client.entry.nested import Document
+from ...module_utils.client.errors import Unavailable
 from ...module_utils.client.events.subscription import Event
 from ...module_utils.client.host import namespace, sysctl
 from ...module_utils.client.match.match import EVERYTHING
+from ...module_utils.client.reevaluate.changes import subscribed
 from ...module_utils.client.table import Table
 from .aggregate import Tally
-from .options import Options
+from .changes import ChangeWindow
+from .options import Changes, Options
 from .payloads import document_of
 from .streams import FollowerStream, Stream, SubscriptionStream
 from .usage_threshold import Fill
@@ -43,14 +46,16 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
         namespace.enter_asked(options.netns, "run ansible-rulebook as root")
     sysctl.check_recorded(options.match.needs, "match")
     with contextlib.ExitStack() as opened:
+        changes = _open_changes(options.changes, options.receive_buffer, opened) if options.changes else None
         streams = _open(options, opened)
         tally = Tally(options.aggregate) if options.aggregate else None
         fill = None
         if options.threshold is not None:
             fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
-        clocks = [each for each in (tally, fill) if each is not None]
+        clocks = [each for each in (tally, fill, changes) if each is not None]
         poll = select.poll()
-        for descriptor in (wake, *(stream.fileno() for stream in streams)):
+        of_changes = changes.filenos() if changes is not None else ()
+        for descriptor in (wake, *(stream.fileno() for stream in streams), *of_changes):
             poll.register(descriptor, select.POLLIN)
         while True:
             batch: list[Document] = []
@@ -86,6 +91,14 @@ def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
     if options.expectation_groups:
         add(SubscriptionStream(options.expectation_groups, EVERYTHING, options.receive_buffer))
     return streams
+
+
+def _open_changes(changes: Changes, receive_buffer: int, opened: contextlib.ExitStack) -> ChangeWindow:
+    """Subscribe to changes, until `opened` ends it."""
+    try:
+        return ChangeWindow(changes, opened.enter_context(subscribed(changes.kinds, receive_buffer)))
+    except Unavailable as error:
+        raise error.with_hint(f"{error.hint}, or leave ruleset out of changes.kinds") from error
 
 
 def _usage(table: Table) -> tuple[int, int | None]:

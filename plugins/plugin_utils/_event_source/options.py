@@ -14,6 +14,7 @@ from ...module_utils.client.entry.nested import no_such_key
 from ...module_utils.client.errors import InvalidValue, quoted
 from ...module_utils.client.events.subscription import ENTRY_GROUPS, GROUPS, RECEIVE_BUFFER
 from ...module_utils.client.match.match import EVERYTHING, Match, parse_match
+from ...module_utils.client.reevaluate.changes import KINDS
 
 #: Names of keys to count by. For each name, the first of these keys that is in the entry is used.
 BY: dict[str, tuple[str, ...]] = {
@@ -49,6 +50,13 @@ class Threshold(NamedTuple):
     interval: float = 10.0
 
 
+class Changes(NamedTuple):
+    """The option `changes`: kinds of changes to report, and seconds of a window."""
+
+    kinds: tuple[str, ...] = KINDS
+    window: float = 5.0
+
+
 class Options(NamedTuple):
     """The options of the event source."""
 
@@ -58,6 +66,7 @@ class Options(NamedTuple):
     labels: LabelMap = LabelMap()
     aggregate: Aggregate | None = None
     threshold: Threshold | None = None
+    changes: Changes | None = None
     resync: bool = True
     existing: bool = False
     receive_buffer: int = RECEIVE_BUFFER
@@ -73,7 +82,7 @@ class Options(NamedTuple):
 
 #: The names of the options.
 NAMES = (
-    *("groups", "match", "except", "netns", "label_map", "aggregate", "threshold"),
+    *("groups", "match", "except", "netns", "label_map", "aggregate", "threshold", "changes"),
     *("resync", "existing", "receive_buffer"),
 )
 
@@ -96,6 +105,7 @@ def parse_options(args: Mapping[str, Any]) -> Options:
         labels=labels,
         aggregate=_aggregate(given["aggregate"]) if "aggregate" in given else None,
         threshold=_threshold(given["threshold"]) if "threshold" in given else None,
+        changes=_changes(given["changes"]) if "changes" in given else None,
         resync=_switch(given.get("resync", True), "resync"),
         existing=_switch(given.get("existing", False), "existing"),
         receive_buffer=parse_integer(given.get("receive_buffer", RECEIVE_BUFFER), "receive_buffer", 1, _LARGEST_BUFFER),
@@ -118,8 +128,8 @@ def _check_variables(value: Any, key: str) -> None:
 
 
 def _check_together(options: Options) -> None:
-    if not options.groups and options.threshold is None:
-        raise InvalidValue("groups", "is empty, and without a threshold there is nothing to tell; write one of both")
+    if not options.groups and options.threshold is None and options.changes is None:
+        raise InvalidValue("groups", "is empty, and there is nothing else to report; set groups, threshold or changes")
     if options.existing and not options.resync:
         raise InvalidValue("existing", "needs the table to be read, which resync: false forbids; leave one of them out")
     if options.aggregate is not None and not options.entry_groups:
@@ -160,6 +170,15 @@ def _threshold(raw: Any) -> Threshold:
     if not 0 < below <= percent:
         raise InvalidValue("threshold.below", f"{below:g} is not between 0 and percent, {percent:g}; write less")
     return Threshold(percent, below, _number(given.get("interval", 10.0), "threshold.interval", 0.1, _DAY))
+
+
+def _changes(raw: Any) -> Changes:
+    given = _known(raw, "changes", Changes._fields)
+    default = Changes()
+    kinds = _names(given.get("kinds", list(default.kinds)), "changes.kinds", KINDS, "is no kind of change")
+    if not kinds:
+        raise InvalidValue("changes.kinds", f"is empty; write some of {', '.join(KINDS)}, or leave it out")
+    return Changes(kinds, _number(given.get("window", default.window), "changes.window", 0.1, _DAY))
 
 
 def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:

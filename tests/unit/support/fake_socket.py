@@ -8,9 +8,10 @@ What is sent is counted, so that a test can say how many system calls a piece of
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections import deque
-from typing import Callable, Iterable, Union
+from typing import Any, Callable, Iterable, Union
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import (
     NetlinkSocket,
@@ -65,6 +66,49 @@ class FakeDatagrams(NetlinkTransport):
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeMulticast(NetlinkTransport):
+    """The kernel's end of a socket in multicast groups: what was sent waits here, behind a real file descriptor."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.waiting: deque[Reply] = deque()
+        self._read, self._written = os.pipe()
+        self.closed = False
+
+    def put(self, datagram: Reply) -> None:
+        self.waiting.append(datagram)
+        os.write(self._written, b"!")
+
+    def overrun(self) -> None:
+        """Everything that waits is lost, and more."""
+        while self.waiting:
+            self.waiting.popleft()
+            os.read(self._read, 1)
+        self.put(OSError(errno.ENOBUFS, "lost"))
+
+    def fileno(self) -> int:
+        return self._read
+
+    @property
+    def receive_buffer(self) -> int:
+        return 2 * int(self.options["receive_buffer"])
+
+    def receive(self) -> bytes:
+        if not self.waiting:
+            raise OSError(errno.ETIMEDOUT, "no answer")
+        os.read(self._read, 1)
+        datagram = self.waiting.popleft()
+        if isinstance(datagram, OSError):
+            raise datagram
+        return datagram
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._read)
+            os.close(self._written)
 
 
 def refusal(request: wire.Framed, code: int) -> bytes:

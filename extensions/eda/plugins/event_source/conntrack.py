@@ -21,8 +21,9 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Receives events about new, changed and destroyed entries of the connection tracking table, and about the usage of
-    the table. Watches the table of the machine that runs ansible-rulebook, or of one of its network namespaces.
+  - Receives events about new, changed and destroyed entries of the connection tracking table, about the usage of the
+    table, and about changes after which entries may be stale. Watches the table of the machine that runs
+    ansible-rulebook, or of one of its network namespaces.
   - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
   - Lost events are always reported. If rules are slower than events arrive, the receive buffer fills up, and the kernel
     drops events. The plugin then sends an event of the type V(overrun). With O(resync), it also reads the table and
@@ -32,7 +33,7 @@ options:
   groups:
     description:
       - Kinds of events to report. V(new), V(update) and V(destroy) are events of entries, the others of expectations.
-      - Use an empty list to report O(threshold) only.
+      - Use an empty list to report O(threshold) or O(changes) only.
     type: list
     elements: str
     choices: [new, update, destroy, expectation_new, expectation_destroy]
@@ -114,6 +115,36 @@ options:
         description: Seconds between checks. A check takes some microseconds, independent of the size of the table.
         type: float
         default: 10
+  changes:
+    description:
+      - Report changes of the ruleset, addresses, routes, policy routing rules and links, after which entries may be
+        stale. A window begins with the first change and ends after O(changes.window) seconds. The plugin then sends an
+        event with the number of changes. If changes never stop, it sends an event in each window.
+      - Changes that arrive while rules run are not lost. The next event has them.
+      - The plugin does not report packets that fill a set, elements of a set that expire, tables that end with the
+        process that owns them, rules of the legacy iptables, sysctls, and changes before the plugin started.
+    type: dict
+    suboptions:
+      kinds:
+        description:
+          - Kinds of changes to report.
+          - V(ruleset) - a transaction of nftables or iptables-nft, also one that only adds elements to a set. This
+            requires nf_tables in the kernel.
+          - V(address) - an address is added or removed, or deprecated. A new lifetime of an address, for example by a
+            DHCP server, is not a change.
+          - V(route) - a route or a nexthop object is added, replaced or removed.
+          - V(rule) - a policy routing rule is added or removed.
+          - V(link) - a link is added, removed, renamed, set up or down, or gets another master or group. Carrier,
+            statistics and wireless events are not changes. When a link goes down, the kernel removes its IPv4 routes
+            without an event of a route.
+        type: list
+        elements: str
+        choices: [ruleset, address, route, rule, link]
+        default: [ruleset, address, route, rule, link]
+      window:
+        description: Length of a window in seconds, at least 0.1.
+        type: float
+        default: 5
   resync:
     description:
       - Keep a copy of the matching entries. After an overrun, the plugin reads the table and reports the missed changes
@@ -130,7 +161,7 @@ options:
     default: false
   receive_buffer:
     description:
-      - Size of the receive buffer in bytes, for events that wait for rules. Each event needs about 1 KiB.
+      - Size of each receive buffer in bytes, for events that wait for rules. Each event needs about 1 KiB.
     type: int
     default: 8388608
 requirements:
@@ -146,10 +177,13 @@ notes:
     C(destroy), and C(window). V(aggregate_rest) has the same keys except C(by), for all other groups.
   - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max), C(usage_percent), and the
     percentages of the option.
+  - Events of the type V(change) have C(counts), the number of changes of each kind, C(window), C(processes), and
+    C(overrun). C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If C(overrun)
+    is true, the kernel dropped messages, and C(counts) has one more change of each kind that may be among them.
   - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns so
     far. With O(resync), they also have C(resync), the number of events of each kind that follow.
-  - In untrusted names, such as those of helpers and labels, the plugin inserts a space into text that Jinja would
-    evaluate as a template.
+  - In untrusted names, such as those of helpers, labels and processes, the plugin inserts a space into text that Jinja
+    would evaluate as a template.
 """
 
 EXAMPLES = r"""
@@ -173,6 +207,12 @@ EXAMPLES = r"""
     threshold:
       percent: 80
       below: 70
+
+- netops.conntrack.conntrack:
+    groups: []
+    changes:
+      kinds: [ruleset, address]
+      window: 2
 """
 
 

@@ -123,12 +123,8 @@ def text_of(data: bytes) -> str:
 
 def read_network(netlink: NetlinkSocket) -> Network:
     """Read the network configuration of the namespace of a socket."""
-    links = tuple(map(_link, _dump(netlink, "links", n.RTM_GETLINK, _IFINFO)))
-    addresses = [
-        request
-        for message in _dump(netlink, "addresses", n.RTM_GETADDR, _IFADDR)
-        for request in _address_request(message)
-    ]
+    links = tuple(map(link_of, dump_links(netlink)))
+    addresses = [request for message in dump_addresses(netlink) for request in address_requests(message)]
     nexthops: list[Message] = []
     try:
         nexthops += _dump(netlink, "nexthops", n.RTM_GETNEXTHOP, _NEXTHOP)
@@ -138,7 +134,7 @@ def read_network(netlink: NetlinkSocket) -> Network:
     routes, rules = [], []
     for family in _FAMILIES:
         for message in _dump(netlink, "routes", n.RTM_GETROUTE, _ROUTE, family):
-            routes += _route_request(message)
+            routes += route_requests(message)
         rules += _dump(netlink, "policy rules", n.RTM_GETRULE, _ROUTE, family)
     # Ports of a bridge have link-local addresses, and routes to them
     copied = {n.LOOPBACK, *(link.number for link in _ingress_links(links))}
@@ -265,7 +261,24 @@ def _request_all(netlink: NetlinkSocket, doing: str, requests: Iterable[Message]
         waiting = [message for message, _error in refused]
 
 
-def _link(message: Message) -> Link:
+def dump_links(netlink: NetlinkSocket) -> list[Message]:
+    """Return a message for each link of the namespace of a socket."""
+    return _dump(netlink, "links", n.RTM_GETLINK, _IFINFO)
+
+
+def dump_addresses(netlink: NetlinkSocket) -> list[Message]:
+    """Return a message for each address of the namespace of a socket."""
+    return _dump(netlink, "addresses", n.RTM_GETADDR, _IFADDR)
+
+
+def shows_link(message: Message) -> bool:
+    """Return whether a message shows a whole link: not only its state as a port of a bridge, or a wireless event."""
+    family: int = _IFINFO.unpack_from(message.payload)[0]
+    return family == socket.AF_UNSPEC and n.IFLA_WIRELESS not in attributes_of(message.payload, _IFINFO.size)
+
+
+def link_of(message: Message) -> Link:
+    """Return the link that a message shows."""
     _family, _type, index, flags, _change = _IFINFO.unpack_from(message.payload)
     parsed = attributes_of(message.payload, _IFINFO.size)
     info = attributes_of(parsed.get(n.IFLA_LINKINFO, b""), 0)
@@ -300,7 +313,14 @@ def _joined(header: bytes, parsed: Mapping[int, bytes], without: Sequence[int] |
     return header + b"".join(attribute(number, value) for number, value in parsed.items() if number not in without)
 
 
-def _address_request(message: Message) -> list[Message]:
+def address_key(message: Message) -> tuple[object, ...]:
+    """Return what identifies an address in its namespace: link, family, prefix length, address and peer."""
+    family, bits, _flags, _scope, index = _IFADDR.unpack_from(message.payload)
+    parsed = attributes_of(message.payload, _IFADDR.size)
+    return index, family, bits, parsed.get(n.IFA_LOCAL), parsed.get(n.IFA_ADDRESS)
+
+
+def address_requests(message: Message) -> list[Message]:
     """Return the request for an address: without duplicate address detection, and without a route of its own."""
     family, bits, flags, scope, index = _IFADDR.unpack_from(message.payload)
     parsed = attributes_of(message.payload, _IFADDR.size)
@@ -332,7 +352,7 @@ def _moved_to_loopback(request: Message) -> Message:
     return request._replace(payload=header + request.payload[_IFADDR.size :])
 
 
-def _route_request(message: Message) -> list[Message]:
+def route_requests(message: Message) -> list[Message]:
     """Return the request for a route. The kernel makes the routes to its own addresses by itself."""
     family, dst, src, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message.payload)
     parsed = attributes_of(message.payload, _ROUTE.size)

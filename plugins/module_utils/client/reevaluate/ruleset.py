@@ -18,7 +18,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 from .. import uapi
 from ..ctnetlink.messages import nfgenmsg
-from ..errors import NotFound, kernel_error
+from ..errors import KernelError, NotFound, Unavailable, kernel_error
 from ..netlink.error import rejections
 from ..netlink.message import Message, attribute, attributes, nested
 from ..netlink.socket import DumpInterrupted, NetlinkSocket
@@ -63,6 +63,8 @@ _COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.
 #: The most bytes in a request, below the default of net.core.wmem_max.
 _BATCH = 150_000
 _ATTEMPTS = 5
+_READING = "reading the ruleset"
+_NO_NF_TABLES = "The kernel has no nf_tables: load its module (modprobe nf_tables)"
 
 
 class RuleId(NamedTuple):
@@ -120,12 +122,12 @@ class LoadedRules(NamedTuple):
 def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
     """Read the ruleset of the namespace of a socket. Raises `KernelError` if it changes all the time."""
     for _attempt in range(_ATTEMPTS):
-        before = _generation(netlink)
+        before = generation(netlink)
         try:
             ruleset = _read(netlink)
         except (DumpInterrupted, NotFound):  # a set is not found if it was deleted meanwhile
             continue
-        if _generation(netlink) == before:
+        if generation(netlink) == before:
             return ruleset
     raise kernel_error("reading the ruleset, which changes all the time", errno.EAGAIN)
 
@@ -152,13 +154,22 @@ def _read(netlink: NetlinkSocket) -> Ruleset:
 
 
 def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"") -> list[Message]:
-    with rejections("reading the ruleset"):
+    with rejections(_READING):
         return list(netlink.dump(Message(kind, 0, nfgenmsg(family) + body)))
 
 
-def _generation(netlink: NetlinkSocket) -> int:
-    with rejections("reading the ruleset"):
-        answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, nfgenmsg()))
+def generation(netlink: NetlinkSocket) -> int:
+    """Return the number of the ruleset, which each transaction increases.
+
+    Raises `Unavailable` if the kernel has no nf_tables, and `NotPermitted`.
+    """
+    try:
+        with rejections(_READING):
+            answers = netlink.request(Message(n.NFT_MSG_GETGEN, 0, nfgenmsg()))
+    except KernelError as error:
+        if error.errno == errno.EINVAL:  # nfnetlink knows no such subsystem
+            raise Unavailable(_READING, errno.EINVAL, error.text, hint=_NO_NF_TABLES) from None
+        raise
     return max((number_of(attributes_of(answer.payload, _HEADER).get(n.NFTA_GEN_ID)) for answer in answers), default=0)
 
 

@@ -19,10 +19,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.events.sub
     GROUPS,
     RECEIVE_BUFFER,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.changes import KINDS
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import (
     BY,
     NAMES,
     Aggregate,
+    Changes,
     Options,
     Threshold,
     parse_options,
@@ -66,6 +68,7 @@ def test_every_option_is_documented() -> None:
     assert list(DOCUMENTED) == list(NAMES)
     assert tuple(DOCUMENTED["aggregate"]["suboptions"]) == Aggregate._fields
     assert tuple(DOCUMENTED["threshold"]["suboptions"]) == Threshold._fields
+    assert tuple(DOCUMENTED["changes"]["suboptions"]) == Changes._fields
 
 
 def test_choices_and_defaults_are_those_documented() -> None:
@@ -76,7 +79,9 @@ def test_choices_and_defaults_are_those_documented() -> None:
     assert all(DOCUMENTED[name]["default"] == defaults[name] for name in ("resync", "existing"))
     by = DOCUMENTED["aggregate"]["suboptions"]["by"]
     assert sorted(by["choices"]) == sorted(BY)
-    for option, default in (("aggregate", Aggregate()), ("threshold", Threshold(80, 72))):
+    assert DOCUMENTED["changes"]["suboptions"]["kinds"]["choices"] == list(KINDS)
+    defaulted = (("aggregate", Aggregate()), ("threshold", Threshold(80, 72)), ("changes", Changes()))
+    for option, default in defaulted:
         for name, described in DOCUMENTED[option]["suboptions"].items():
             if "default" in described:
                 value = getattr(default, name)

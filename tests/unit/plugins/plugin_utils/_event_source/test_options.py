@@ -14,6 +14,7 @@ from jinja2.nativetypes import NativeEnvironment
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import (
     Aggregate,
+    Changes,
     Options,
     Threshold,
     parse_options,
@@ -23,7 +24,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"mach": {}}, "mach: no such key (did you mean match?)"),
     ({"groups": ["new", "old"]}, "groups: 'old' is no group; write some of new, update, destroy, expectation_new"),
     ({"groups": [{}]}, "groups: {} is no group"),
-    ({"groups": []}, "groups: is empty, and without a threshold there is nothing to tell"),
+    ({"groups": []}, "groups: is empty, and there is nothing else to report; set groups, threshold or changes"),
     ({"match": None}, "match: is null; leave it out or give it a value"),
     ({"except": None}, "except: is null"),
     ({"match": {}}, "match"),
@@ -51,6 +52,14 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"threshold": {"percent": 50, "below": 0}}, "threshold.below: 0 is not between 0 and percent"),
     ({"threshold": {"percent": 50, "interval": 0}}, "threshold.interval: 0 cannot be"),
     ({"threshold": {"percent": 50, "interval": 10**400}}, "threshold.interval: 1"),
+    ({"changes": True}, "changes: True is no dictionary; write some of kinds, window"),
+    ({"changes": {"kind": "route"}}, "changes.kind: no such key"),
+    (
+        {"changes": {"kinds": ["routes"]}},
+        "changes.kinds: 'routes' is no kind of change; write some of ruleset, address, route, rule, link",
+    ),
+    ({"changes": {"kinds": []}}, "changes.kinds: is empty; write some of ruleset, address"),
+    ({"changes": {"window": 0}}, "changes.window: 0 cannot be; write a number from 0.1 to 86400"),
     ({"resync": "maybe"}, "resync: 'maybe' is neither; write true or false"),
     ({"existing": 1}, "existing: 1 is neither"),
     ({"existing": True, "resync": False}, "existing: needs the table to be read"),
@@ -90,6 +99,22 @@ def test_numbers_and_switches_may_be_text() -> None:
     )
     assert (options.resync, options.receive_buffer) == (False, 4096)
     assert options.aggregate == Aggregate(2.5, ("source",), 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parsed"),
+    [
+        ({}, Changes()),
+        ({"kinds": None, "window": None}, Changes()),
+        ({"kinds": "route", "window": "0.5"}, Changes(("route",), 0.5)),
+        ({"kinds": ["link", "ruleset", "link"]}, Changes(("link", "ruleset"), 5)),
+        (None, None),
+    ],
+)
+def test_changes_may_be_the_only_events(changes: dict[str, Any] | None, parsed: Changes | None) -> None:
+    options = parse_options({"groups": [], "changes": changes, "threshold": {"percent": 80}})
+    assert options.changes == parsed
+    assert changes is None or parse_options({"groups": [], "changes": changes}).groups == ()
 
 
 def test_except_takes_away_from_the_match() -> None:

@@ -9,7 +9,6 @@ import errno
 import os
 import struct
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterable, Iterator
 
@@ -44,59 +43,19 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match.matc
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
 from ansible_collections.netops.conntrack.tests.unit.support import classic_bpf, wire
-from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeKernel
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeKernel, FakeMulticast
 
 NEW, UPDATE, DESTROY = (0x0100, 0x600), (0x0100, 0), (0x0102, 0)
 EXPECTATION_NEW, EXPECTATION_DESTROY = (0x0200, 0x600), (0x0202, 0)
-OVERRUN = b""
 #: What an update shows of an entry, besides what has changed.
 SHOWN = ("original.", "reply.", "zone", "id", "status", "timeout", "helper")
 
 
-class FakeEvents(NetlinkTransport):
-    """The kernel's end of a subscription: what is told waits here, behind a real file descriptor."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options = options
-        self.waiting: deque[bytes] = deque()
-        self._read, self._written = os.pipe()
-        self._closed = False
+class FakeEvents(FakeMulticast):
+    """The kernel's end of a subscription."""
 
     def tell(self, what: tuple[int, int], entry: Entry) -> None:
         self.put(wire.framed(*what, 0, payload(entry)))
-
-    def put(self, datagram: bytes) -> None:
-        self.waiting.append(datagram)
-        os.write(self._written, b"!")
-
-    def overrun(self) -> None:
-        """Everything that waits is lost, and more."""
-        while self.waiting:
-            self.waiting.popleft()
-            os.read(self._read, 1)
-        self.put(OVERRUN)
-
-    def fileno(self) -> int:
-        return self._read
-
-    @property
-    def receive_buffer(self) -> int:
-        return 2 * int(self.options["receive_buffer"])
-
-    def receive(self) -> bytes:
-        if not self.waiting:
-            raise OSError(errno.ETIMEDOUT, "no answer")
-        os.read(self._read, 1)
-        datagram = self.waiting.popleft()
-        if datagram == OVERRUN:
-            raise OSError(errno.ENOBUFS, "lost")
-        return datagram
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            os.close(self._read)
-            os.close(self._written)
 
 
 class Scene:

@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A flush after each change is enough, and one in a window is enough for all changes of the window."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.changes import Change, Process
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.changes import ChangeWindow
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import Changes
+
+NONE = {"ruleset": 0, "address": 0, "route": 0, "rule": 0, "link": 0}
+NFT = Process("nft", 4711)
+
+
+class Arrivals:
+    """A subscription with changes that have arrived."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Change] = []
+
+    def add(self, *kinds: str, **more: Any) -> None:
+        self.waiting += [Change(kind, **more) for kind in kinds]
+
+    def fileno(self) -> int:
+        return 5
+
+    def receive(self, most: int) -> list[Change]:
+        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        return taken
+
+
+def window(seconds: float = 5) -> tuple[ChangeWindow, Arrivals, Arrivals]:
+    subscriptions = Arrivals(), Arrivals()
+    return ChangeWindow(Changes(window=seconds), subscriptions), *subscriptions  # type: ignore[arg-type]
+
+
+def test_a_window_begins_with_the_first_change() -> None:
+    changes, ruleset, network = window()
+    assert (changes.due, changes.take(1e9)) == (math.inf, [])
+    ruleset.add("ruleset", process=NFT)
+    assert changes.take(100) == []
+    assert changes.due == 105
+    network.add("address", "route", "route")
+    assert changes.take(104.9) == []
+    assert changes.take(105) == [
+        {
+            "type": "change",
+            "window": 5,
+            "counts": {**NONE, "ruleset": 1, "address": 1, "route": 2},
+            "processes": [{"name": "nft", "pid": 4711}],
+            "overrun": False,
+        }
+    ]
+    assert (changes.due, changes.take(1e9)) == (math.inf, [])
+    network.add("link")
+    assert changes.take(200) == []
+    (event,) = changes.take(205)
+    assert (event["counts"], event["processes"]) == ({**NONE, "link": 1}, [])
+
+
+def test_changes_that_never_stop_are_reported_in_each_window() -> None:
+    """As those of a router with BGP."""
+    changes, _ruleset, network = window(2)
+    reported = []
+    for tenth in range(101):
+        network.add("route", "route")
+        reported += [(tenth, event["counts"]["route"]) for event in changes.take(tenth / 10)]
+    assert [tenth for tenth, _count in reported] == [20, 41, 62, 83]
+    assert sum(count for _tenth, count in reported) == 2 * 84
+
+
+def test_changes_during_rules_come_with_the_next_window() -> None:
+    changes, ruleset, _network = window()
+    ruleset.add("ruleset")
+    changes.take(0)
+    ruleset.add("ruleset")
+    (event,) = changes.take(60)
+    assert event["counts"]["ruleset"] == 2
+    ruleset.add("ruleset")
+    assert changes.take(120) == []
+    (event,) = changes.take(125)
+    assert event["counts"]["ruleset"] == 1
+
+
+def test_an_overrun_is_shown() -> None:
+    changes, _ruleset, network = window()
+    network.add("address", "route", "rule", "link", lost=True)
+    network.add("route")
+    changes.take(0)
+    (event,) = changes.take(5)
+    assert (event["overrun"], event["counts"]) == (True, {**NONE, "address": 1, "route": 2, "rule": 1, "link": 1})
+    network.add("route")
+    changes.take(10)
+    (event,) = changes.take(15)
+    assert event["overrun"] is False
+
+
+def test_a_flood_does_not_keep_the_window_open() -> None:
+    changes, _ruleset, network = window()
+    network.add(*["route"] * 10_000)
+    changes.take(0)
+    (event,) = changes.take(5)
+    assert 0 < event["counts"]["route"] < 10_000
+    assert network.waiting
+
+
+def test_processes_are_named_once_and_their_names_are_no_templates() -> None:
+    changes, ruleset, _network = window()
+    for number in range(30):
+        ruleset.add("ruleset", process=Process("{{ evil }}" if number < 2 else "nft", max(number, 1)))
+    changes.take(0)
+    (event,) = changes.take(5)
+    assert event["counts"]["ruleset"] == 30
+    assert len(event["processes"]) == 10
+    assert event["processes"][:2] == [{"name": "{ { evil }}", "pid": 1}, {"name": "nft", "pid": 2}]

@@ -116,9 +116,9 @@ EXAMPLES = r"""
   register: stale
   become: true
 
-- name: Read the connections that a ruleset of the controller would refuse or translate in another way, before it is loaded
+- name: Read the connections that a ruleset of the controller would affect, before it is loaded
   netops.conntrack.conntrack_info:
-    stale: [refused, nat_changed]
+    stale: true
     ruleset: gateway.nft
   register: stale
   become: true

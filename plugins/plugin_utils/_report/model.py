@@ -9,7 +9,7 @@ from typing import Any
 
 from . import metrics, severity
 from .sanitize import mapping, text
-from .thresholds import WITHOUT_FACTS, exceeded_by
+from .thresholds import WITHOUT_FACTS, exceeded_by, judge_flows
 
 Document = dict[str, Any]
 
@@ -61,6 +61,10 @@ def _host(name: str, result: Any, thresholds: Mapping[str, float]) -> Document:
         why, said = missing or ("failed", "What it sent are no facts of connection tracking.")
         reasons = severity.of_missing(why, said)
         exceeded: list[Document] = []
+    elif found["stale"] is None and judge_flows(thresholds):
+        found = None
+        reasons = severity.of_missing("failed", "Its flows were not judged; gather the subset stale.")
+        exceeded = []
     else:
         exceeded = exceeded_by(found, thresholds)
         reasons = severity.reasons(found, exceeded)

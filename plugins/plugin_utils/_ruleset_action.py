@@ -18,8 +18,10 @@ class RulesetAction(SourceAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         self._paths: tuple[str, str] | None = None
         result = super().run(tmp, task_vars)
-        if self._paths is not None and isinstance(result.get("msg"), str):
-            result["msg"] = result["msg"].replace(*self._paths)
+        message = result.get("msg")
+        if self._paths is not None and isinstance(message, str) and self._paths[0] in message:
+            result["msg"] = message.replace(*self._paths)
+            result.pop("exception", None)  # has the message, too, and would be shown instead
         return result
 
     def arguments(self) -> dict[str, Any]:

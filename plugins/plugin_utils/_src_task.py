@@ -38,8 +38,8 @@ def read_with(loader: Any, path: str) -> list[Any]:
 
 
 def in_a_line(error: Exception) -> str:
-    """The message of an error of Ansible, which may have several lines."""
-    return " ".join(str(error).split())
+    """The message of an error of Ansible, which may have several lines, without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def as_lines(documents: list[Any]) -> str:

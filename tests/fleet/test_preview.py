@@ -49,7 +49,7 @@ WITHOUT_TUN = "unshare --mount sh -c 'mount --bind {} /dev/net/tun && exec nsent
 
 
 class Preview:
-    """Gateways, the flows of the first, and runs of the playbook on them."""
+    """Two gateways, with two real flows through the first, and the playbook on them."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
@@ -99,7 +99,7 @@ def preview(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 
 
 def verdicts(printed: str) -> dict[str, dict[str, int]]:
-    """What is shown of each host."""
+    """The verdicts that the playbook shows for each host."""
     shown = printed.partition("[Show the verdicts")[2].partition("\nTASK ")[0]
     found = re.findall(r"^ok: \[(.*?)\] => (\{\n.*?^\})", shown, re.DOTALL | re.MULTILINE)
     return {host: json.loads(text)["msg"]["verdicts"] for host, text in found}

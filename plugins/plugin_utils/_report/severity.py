@@ -18,7 +18,7 @@ LEVELS = ("critical", "warning", "notice", "quiet")
 FILLING, NEARLY_FULL = 75, 90
 #: Minimum number of entries to report that most of them had no reply.
 MANY = 1000
-#: Share of stale flows in percent from which a host is worth a look, and needs attention if they are at least so many.
+#: Shares of stale flows in percent for a warning and for the level critical, and the minimum number for the latter.
 STALE_SHARE, MOSTLY_STALE, MANY_STALE = 1, 50, 100
 
 Reason = dict[str, str]

@@ -52,7 +52,9 @@ def of_host(facts: Any) -> Figures | None:
     """The figures in the facts of a host. None if the value is not facts of this collection."""
     facts = mapping(facts)
     count, most = number(facts.get("count")), number(facts.get("max"))
-    if count is None and number(facts.get("matched")) is None and not mapping(facts, "statistics", "total"):
+    stale = _stale(mapping(facts, "stale"))
+    known = (count, number(facts.get("matched")), stale)
+    if known == (None, None, None) and not mapping(facts, "statistics", "total"):
         return None
     return {
         "count": count,
@@ -68,7 +70,7 @@ def of_host(facts: Any) -> Figures | None:
             **_known(mapping(facts, "settings"), SETTINGS),
             "timeouts": dict(sorted(counts(mapping(facts, "settings", "timeouts"), TIMEOUTS).items())),
         },
-        "stale": _stale(mapping(facts, "stale")),
+        "stale": stale,
     }
 
 

@@ -14,9 +14,10 @@ class RulesetAction(SourceAction):
     """Copies the file in `ruleset` to the target, byte for byte. The program nft parses it there."""
 
     SOURCE = "ruleset"
+    #: The paths of the copy and of the file, if it was copied.
+    _paths: tuple[str, str] | None = None
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._paths: tuple[str, str] | None = None
         result = super().run(tmp, task_vars)
         message = result.get("msg")
         if self._paths is not None and isinstance(message, str) and self._paths[0] in message:

@@ -62,7 +62,7 @@ def value_of(name: str, figures: Mapping[str, Any]) -> float | None:
     return value
 
 
-def judge_flows(thresholds: Iterable[str]) -> bool:
+def need_judged_flows(thresholds: Iterable[str]) -> bool:
     """Whether one of these thresholds needs flows that were judged."""
     return any(OF_HOSTS.get(name) in _OF_JUDGED for name in thresholds)
 

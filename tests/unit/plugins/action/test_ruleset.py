@@ -83,7 +83,7 @@ def test_without_a_file_of_the_controller_the_module_gets_the_options_as_they_ar
 ) -> None:
     host.action._task.async_val = 60
     assert host.run(**options) == {}
-    assert (host.files, host.calls) == ({}, [(host.action.MODULE, options, 60 > 0)])
+    assert (host.files, host.calls) == ({}, [(host.action.MODULE, options, True)])
 
 
 @pytest.mark.parametrize(

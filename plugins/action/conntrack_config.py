@@ -32,7 +32,7 @@ class ActionModule(DeclaringAction):
         if path is not None:
             config = config_in(self.loaded(path), path)
             _check(config, path)
-            return {**given, **self.sent(json.dumps(config), "config.json")}
+            return {**given, **self.sent_text(json.dumps(config), "config.json")}
         if given.get("config") is not None:
             _check(to_native(given["config"]), "")
         return given

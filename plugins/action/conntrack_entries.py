@@ -24,4 +24,4 @@ class ActionModule(DeclaringAction):
         if path is None:
             return dict(self._task.args)
         text = as_lines(entries_in(self.loaded(path), path))
-        return {**self._task.args, **self.sent(text, "entries.jsonl")}
+        return {**self._task.args, **self.sent_text(text, "entries.jsonl")}

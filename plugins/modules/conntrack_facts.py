@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - netops.conntrack._attributes.facts
   - netops.conntrack._match
   - netops.conntrack._labels
+  - netops.conntrack._ruleset
 options:
   gather_subset:
     description:
@@ -30,7 +31,7 @@ options:
       - V(summary) and V(top) read the whole table, once. All other subsets take negligible time.
       - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
       - V(stale) is gathered only if it is named. It judges every entry by the current rules, addresses and routes, see
-        O(netops.conntrack.conntrack_flush#module:stale).
+        O(netops.conntrack.conntrack_flush#module:stale). With O(ruleset), the rules are those of a file.
     type: list
     elements: str
     default: [all]
@@ -39,12 +40,11 @@ options:
       - Maximum number of zones, of marks, and of items in each ranking to return.
     type: int
     default: 10
-  ruleset:
-    description:
-      - For the subset V(stale), see O(netops.conntrack.conntrack_info#module:ruleset).
-    type: path
 seealso:
   - module: netops.conntrack.conntrack_info
+notes:
+  - M(ansible.builtin.gather_facts) runs this module without its action plugin. If you name this module in
+    C(FACTS_MODULES) and set O(ruleset) in C(module_defaults), the file must be on the target, with O(remote_src=true).
 """
 
 EXAMPLES = r"""
@@ -65,6 +65,12 @@ EXAMPLES = r"""
       destination: 10.20.0.5
       destination_port: 5432
     top: 25
+  become: true
+
+- name: Count the flows that a ruleset of the controller would affect, before it is loaded
+  netops.conntrack.conntrack_facts:
+    gather_subset: [stale]
+    ruleset: gateway.nft
   become: true
 """
 

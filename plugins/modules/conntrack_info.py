@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - netops.conntrack._match
   - netops.conntrack._labels
   - netops.conntrack._stale
+  - netops.conntrack._ruleset
 options:
   table:
     description:
@@ -62,14 +63,6 @@ options:
         you need them.
     type: int
     default: 1000
-  ruleset:
-    description:
-      - Path on the target of a file for C(nft -f) that is not loaded yet. With O(stale), the entries are judged as if
-        it were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or a change to the current
-        one.
-      - The program C(nft) loads the file in the copy of the network namespace only. The ruleset of the host does not
-        change. In RV(entries[].rule), the handles of rules from the file are those of the copy.
-    type: path
 seealso:
   - module: netops.conntrack.conntrack_expectation
   - module: netops.conntrack.conntrack_facts
@@ -120,6 +113,13 @@ EXAMPLES = r"""
 - name: Read the connections that the current rules would refuse, and the rule that refuses each
   netops.conntrack.conntrack_info:
     stale: [refused]
+  register: stale
+  become: true
+
+- name: Read the connections that a ruleset of the controller would affect, before it is loaded
+  netops.conntrack.conntrack_info:
+    stale: true
+    ruleset: gateway.nft
   register: stale
   become: true
 

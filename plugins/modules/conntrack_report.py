@@ -18,9 +18,11 @@ description:
   - The page first lists the hosts that need attention, and why. It then shows how full the tables are, their content,
     the addresses and services with the most flows, the packets and entries that the kernels have dropped or refused,
     and the settings. The details of each host come last.
+  - If the facts contain the subset C(stale), the page also shows the number of stale flows by verdict on each host, and
+    the rules that decide. It then omits the sections about content and counters if these were not gathered.
   - The report includes hosts that could not be reached or that failed.
-  - The module runs on the controller, once for all hosts, so the task needs C(run_once). The playbook
-    C(netops.conntrack.report) also gathers the facts.
+  - The module runs on the controller, once for all hosts, so the task needs C(run_once). The playbooks
+    C(netops.conntrack.report) and C(netops.conntrack.preview) also gather the facts.
 attributes:
   action:
     description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the
@@ -110,6 +112,38 @@ options:
       invalid_above:
         description:
           - Maximum number of packets that belong to no connection.
+        type: float
+      stale_percent_above:
+        description:
+          - Maximum share of stale flows in all judged flows of a host, in percent. Stale flows are those with the
+            verdicts V(nat_changed), V(refused) and V(untracked), see
+            O(netops.conntrack.conntrack_flush#module:stale).
+          - If this or another threshold of judged flows is set, a host whose facts do not contain the subset C(stale)
+            counts as a host without facts.
+        type: float
+      refused_percent_above:
+        description:
+          - Maximum share of flows with the verdict V(refused), in percent.
+        type: float
+      nat_changed_percent_above:
+        description:
+          - Maximum share of flows with the verdict V(nat_changed), in percent.
+        type: float
+      untracked_percent_above:
+        description:
+          - Maximum share of flows with the verdict V(untracked), in percent.
+        type: float
+      uncertain_percent_above:
+        description:
+          - Maximum share of flows with the verdict V(uncertain), in percent.
+        type: float
+      stale_above:
+        description:
+          - Maximum number of stale flows on a host.
+        type: float
+      refused_above:
+        description:
+          - Maximum number of flows with the verdict V(refused) on a host.
         type: float
       hosts_without_facts_above:
         description:

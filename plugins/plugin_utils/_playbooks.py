@@ -39,10 +39,14 @@ class BadVariables(Exception):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable, without its name. If `default` is None, the variable has no default and may be absent."""
+    """A variable, without its name. If `default` is None, the variable has no default and may be absent.
+
+    If `remote` names a flag before this variable and the flag is set, the path is on the hosts instead of here.
+    """
 
     kind: str
     default: Any = None
+    remote: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ RAW, TEXT, PATH, FLAG, INTEGER, NUMBER, DICTIONARY, LIST = (
 )
 BATCHES = Variable("batches", [1, "25%", "100%"])
 MATCH = {"match": RAW, "except": RAW}
+#: The files that the module conntrack_report writes, and when it fails.
+REPORT = {
+    "report_json_path": PATH,
+    "report_junit_path": PATH,
+    "report_title": TEXT,
+    "fail_when": DICTIONARY,
+}
 #: The verdicts of flows that can be removed.
 STALE = ("nat_changed", "refused", "untracked")
 
@@ -123,12 +134,22 @@ PLAYBOOKS = {
             "top": INTEGER,
             "gather_subset": Variable("list", ["!capabilities", "!timeout_policies"]),
             "report_path": Variable("path", "conntrack-report.html"),
-            "report_json_path": PATH,
-            "report_junit_path": PATH,
-            "report_title": TEXT,
-            "fail_when": DICTIONARY,
+            **REPORT,
         },
         hosts={"target_hosts": "all"},
+    ),
+    "preview": Playbook(
+        {
+            **MATCH,
+            "ruleset_remote_src": Variable("flag", False),
+            "ruleset": Variable("path", remote="ruleset_remote_src"),
+            "top": INTEGER,
+            "report_path": Variable("path", "conntrack-preview.html"),
+            **REPORT,
+            "report_title": Variable("text", "Preview of a ruleset"),
+        },
+        hosts={"target_hosts": "all"},
+        one_of=(("ruleset",),),
     ),
     "demo": Playbook(
         {
@@ -253,7 +274,7 @@ def _converted(variables: Mapping[str, Variable], given: Mapping[str, Any]) -> t
         if variable in given and value is None:
             faults.append(f"{PREFIX}{variable}: is null; leave it out or give it a value")
         elif value is not None:
-            check, wanted = KINDS[option.kind]
+            check, wanted = KINDS["remote_path" if values.get(option.remote) else option.kind]
             try:
                 values[variable] = check(value)
             except (TypeError, ValueError):
@@ -267,6 +288,14 @@ def _path(value: Any) -> str:
     if not text:
         raise ValueError
     return os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
+
+
+def _remote_path(value: Any) -> str:
+    """An absolute path on the hosts."""
+    text: str = check_type_str(value, allow_conversion=False)
+    if not text.startswith("/"):
+        raise ValueError
+    return text
 
 
 def _batches(value: Any) -> Any:
@@ -287,6 +316,7 @@ KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "raw": (lambda value: value, ""),
     "text": (check_type_str, "text"),
     "path": (_path, "the path of a file"),
+    "remote_path": (_remote_path, "the absolute path of a file on the hosts"),
     "flag": (check_type_bool, "true or false"),
     "integer": (check_type_int, "an integer"),
     "number": (check_type_float, "a number"),

@@ -179,9 +179,9 @@ def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
     return done.stdout, "\n".join(line for line in lines if "CONSOLE" in line and "source: chrome://" not in line)
 
 
-def of_size(size: int) -> str:
-    """The page on so many hosts, the last of which has the longest name there can be."""
-    results = fleets.results(size)
+def of_size(size: int, judged: bool = False) -> str:
+    """The page on so many hosts, the last of which has the longest name there can be. They may have judged flows."""
+    results = fleets.results(size, judged=judged)
     last, result = results.popitem()
     results[f"{last}.{'x' * 200}"] = result
     document = report(results, thresholds.parse(fleets.THRESHOLDS), gathered=fleets.GATHERED, origin="gateways")
@@ -260,9 +260,13 @@ def examined(folder: Path, text: str, *options: str) -> dict[str, Document]:
     return found
 
 
-@pytest.mark.parametrize(("size", "theme"), [(1, DARK), (20, ""), (20, DARK), (300, "")])
-def test_it_can_be_read_wide_and_narrow_by_day_and_by_night(tmp_path: Path, size: int, theme: str) -> None:
-    found = examined(tmp_path, of_size(size), *filter(None, [theme]))
+@pytest.mark.parametrize(
+    ("size", "theme", "judged"), [(1, DARK, False), (20, "", True), (20, DARK, True), (300, "", False)]
+)
+def test_it_can_be_read_wide_and_narrow_by_day_and_by_night(
+    tmp_path: Path, size: int, theme: str, judged: bool
+) -> None:
+    found = examined(tmp_path, of_size(size, judged), *filter(None, [theme]))
     assert set(found) == {"1200", "400"} | ({"1200 unfolded", "400 unfolded"} if size < 100 else set())
     for name, told in found.items():
         assert told["width"] == int(name.split()[0])

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Declarations in files of the controller: encrypted, large, for another user, in the background.
+"""Declarations and rulesets in files of the controller: encrypted, large, for another user, in the background.
 
 They travel to the target in a file, and of that nothing stays behind, however a task ends.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
 
 from tests.lab import Namespace
+from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import TIMEOUT
 
 Document = dict[str, Any]
@@ -228,3 +230,68 @@ def test_without_jsonschema_the_host_is_not_touched(play: Play, tmp_path: Path) 
     done = play(task("done", "config", source), more={"PYTHONPATH": path}, **nowhere)["done"]
     assert done["msg"].startswith("A declaration is checked with the Python package jsonschema on the controller")
     assert done["entries"]["outcome"] == "not reached"
+
+
+# Rulesets
+
+REFUSED = """
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ct state new icmp type echo-request drop comment "no ping"
+    }
+}
+"""
+INFO, FACTS = "netops.conntrack.conntrack_info", "netops.conntrack.conntrack_facts"
+
+
+def test_a_ruleset_that_is_not_loaded(namespace: Namespace, play: Play, tmp_path: Path) -> None:
+    """By both modules, as options and as defaults, in the background, and with each error."""
+    if not shutil.which("nft", path=SYSTEM_PATH):
+        pytest.skip("the nft program is absent")
+    ping = "-p icmp -s 127.0.0.1 -d 127.0.0.1 --icmp-type 8 --icmp-code 0 --icmp-id 1 -t 600"
+    namespace.conntrack("-I", *ping.split())
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/new.nft").write_text(REFUSED)
+    (tmp_path / "wrong.nft").write_text("table inet {\n")
+    judging = {"stale": True, "ruleset": "new.nft"}
+    defaults = {FACTS: {"gather_subset": ["stale"], "ruleset": "new.nft"}}
+    on_target = {FACTS: {"gather_subset": ["stale"], "ruleset": str(tmp_path / "files/new.nft"), "remote_src": True}}
+    gather = {"ansible.builtin.gather_facts": {}, "vars": {"ansible_facts_modules": [FACTS]}}
+    done = play(
+        {"name": "read", INFO: judging, "check_mode": True},
+        {"name": "counted", FACTS: {}, "module_defaults": defaults},
+        {"name": "waited", INFO: judging, "async": 600, "poll": 1},
+        {"name": "unloaded", INFO: {"stale": True}},
+        {"name": "missing", INFO: {**judging, "ruleset": "old.nft"}},
+        {"name": "missing_facts", FACTS: {"gather_subset": ["stale"], "ruleset": "old.nft"}},
+        {"name": "wrong", INFO: {**judging, "ruleset": "wrong.nft"}},
+        {"name": "elsewhere", INFO: {**judging, "remote_src": True}},
+        {"name": "unused", INFO: {"ruleset": "new.nft"}},
+        {"name": "gathered", **gather, "module_defaults": defaults},
+        {"name": "gathered_there", **gather, "module_defaults": on_target},
+    )
+    for name in ("read", "waited"):
+        assert [(one["verdict"], one["rule"]["comment"]) for one in done[name]["entries"]] == [("refused", "no ping")]
+    assert not done["read"]["changed"]
+    for name in ("counted", "gathered_there"):
+        assert done[name]["ansible_facts"]["conntrack"]["stale"]["verdicts"]["refused"] == 1
+    assert done["unloaded"]["verdicts"]["refused"] == 0
+
+    wrong = tmp_path / "wrong.nft"
+    for name, message in (
+        ("missing", "ruleset: Could not find or access 'old.nft'"),
+        ("missing_facts", "ruleset: Could not find or access 'old.nft'"),
+        ("wrong", f"ruleset: nft refuses {wrong}: {wrong}:1:12-12: Error: syntax error"),
+        ("elsewhere", "ruleset: new.nft cannot be read: No such file or directory; name a file for nft -f"),
+        ("unused", "ruleset: goes with stale only"),
+        ("gathered", "ruleset: a file on the controller is not available to gather_facts"),
+    ):
+        assert done[name]["failed"]
+        said = done[name].get("failed_modules", {FACTS: done[name]})[FACTS]["msg"]
+        assert message in said
+        assert "\n" not in said
+    for name in ("missing", "wrong"):
+        result = {"changed": False, "entries": [], "matched": 0, "truncated": False}
+        assert {key: done[name][key] for key in result} == result
+    assert done["missing_facts"]["ansible_facts"] == {}

@@ -306,7 +306,7 @@ def test_a_ruleset_that_is_not_loaded(
     load(gateway, *CURRENT)
     (tmp_path / "new.nft").write_text(file + "\n")
     before = gateway.run(["nft", "-a", "list", "ruleset"]).stdout
-    found = judged(gateway, ruleset=str(tmp_path / "new.nft"))
+    found = judged(gateway, ruleset=str(tmp_path / "new.nft"), remote_src=True)
     assert {key: one["verdict"] for key, one in found.items()} == verdicts
     assert {(one["rule"] or {}).get("comment") for one in found.values()} == {comment}
     assert gateway.run(["nft", "-a", "list", "ruleset"]).stdout == before
@@ -323,7 +323,7 @@ def test_a_ruleset_that_is_not_loaded(
 def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:
         (tmp_path / "new.nft").write_text(content)
-    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"))
+    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
     assert failed["failed"]
     assert said in failed["msg"]
 
@@ -333,6 +333,19 @@ def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
         failed = run(gateway, module, ruleset="/nowhere")
         assert failed["failed"]
         assert failed["msg"].startswith("ruleset: goes with ")
+
+
+def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:
+    """A file of this name may be on the target, too."""
+    (tmp_path / "new.nft").write_text("flush ruleset\n")
+    path = str(tmp_path / "new.nft")
+    for module, options in (("conntrack_info", {"stale": True}), ("conntrack_facts", {"gather_subset": ["stale"]})):
+        failed = run(gateway, module, ruleset=path, **options)
+        assert failed["failed"]
+        assert failed["msg"] == (
+            "ruleset: a file on the controller is not available to gather_facts, which runs this module without its "
+            "action; write the path of a file on the target, and remote_src: true."
+        )
 
 
 REEVALUATE = """

@@ -31,7 +31,7 @@ LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)
 #: What the current rules would do with the entries to select.
 STALE: dict[str, Any] = {"stale": {"type": "raw", "fallback": absent(False)}}
 #: A file of a ruleset that is not loaded yet.
-RULESET: dict[str, Any] = {"ruleset": {"type": "path"}}
+RULESET: dict[str, Any] = {"ruleset": {"type": "path"}, "remote_src": {"type": "bool", "default": False}}
 _VERDICTS = ("nat_changed", "refused", "untracked")
 
 
@@ -118,10 +118,21 @@ def stale_of(module: AnsibleModule) -> tuple[str, ...]:
 
 
 def ruleset_of(module: AnsibleModule, judges: bool, judging: str) -> str | None:
-    """Return the path of the option `ruleset`. Raises `InvalidValue` if the task does not judge entries."""
-    path: str | None = module.params["ruleset"]
-    if path is not None and not judges:
-        from ..client.errors import InvalidValue
+    """Return the path of the option `ruleset`. Raises `InvalidValue` if the task does not judge entries.
 
+    If the file is on the controller, the action plugin has copied it, and has set `remote_src`.
+    """
+    path: str | None = module.params["ruleset"]
+    if path is None:
+        return None
+    from ..client.errors import InvalidValue
+
+    if not judges:
         raise InvalidValue("ruleset", f"goes with {judging} only; write that, too")
+    if not module.params["remote_src"]:
+        raise InvalidValue(
+            "ruleset",
+            "a file on the controller is not available to gather_facts, which runs this module without its action; "
+            "write the path of a file on the target, and remote_src: true",
+        )
     return path

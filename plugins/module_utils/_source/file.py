@@ -42,16 +42,16 @@ def read(path: str, name: str | None = None) -> list[Any]:
     return parse(data, name)
 
 
-def check(path: str) -> None:
-    """Raise `SourceFault` if the path is not a regular file that can be read."""
+def check(path: str, option: str = "src") -> None:
+    """Raise `SourceFault`, which names the option, if the path is not a regular file that can be read."""
     try:
         os.close(input_file.descriptor(path))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, option) from error
 
 
-def _unreadable(name: str, error: OSError) -> SourceFault:
-    return SourceFault(f"src: {name} cannot be read: {error.strerror}")
+def _unreadable(name: str, error: OSError, option: str = "src") -> SourceFault:
+    return SourceFault(f"{option}: {name} cannot be read: {error.strerror}")
 
 
 def entries_in(documents: list[Any], name: str) -> list[Any]:

@@ -87,6 +87,13 @@ def host_link(host: Mapping[str, Any], place: int) -> Markup:
     return element("a", host["name"], href=f"#host-{place + 1}", class_="name")
 
 
+def host_heading(host: Mapping[str, Any], place: int) -> Markup:
+    """The name of a host at the beginning of a row, with a symbol if the host needs attention."""
+    urgent = host["level"] if host["level"] in URGENT else None
+    sign = joined(" ", svg.sign(urgent), element("span", f" ({urgent})", class_="hidden")) if urgent else None
+    return joined(host_link(host, place), sign)
+
+
 def definitions(pairs: Iterable[tuple[Content, Content]], class_: str = "facts") -> Markup:
     return element(
         "dl", [element("div", element("dt", name), element("dd", value)) for name, value in pairs], class_=class_

@@ -29,6 +29,14 @@ COUNTERS_MEAN = {
     "clash_resolve": "packets that began one connection at once, which was made good",
     "search_restart": "look-ups begun anew while the hash table was changed",
 }
+#: Verdicts of flows, the most serious first.
+VERDICT_NAMES = {
+    "refused": "refused",
+    "nat_changed": "NAT changed",
+    "untracked": "untracked",
+    "uncertain": "uncertain",
+    "unchanged": "unchanged",
+}
 #: Settings that are on or off.
 SWITCHES = ("accounting", "timestamps", "checksum", "tcp_loose", "tcp_be_liberal", "tcp_ignore_invalid_rst")
 #: Common service names, independent of this machine, so that the page is the same on every controller.

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from ...module_utils.client.host.sysctl import flat
-from .display_names import COUNTERS_MEAN
+from .display_names import COUNTERS_MEAN, VERDICT_NAMES
 from .sanitize import counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
@@ -36,6 +36,14 @@ RANKINGS: dict[str, tuple[str, ...]] = {
     "services": ("protocol", "port"),
     "pairs": ("source", "destination"),
 }
+VERDICTS = tuple(VERDICT_NAMES)
+#: The verdicts of flows that a rule would affect, or may affect, and those of stale flows.
+AFFECTED = tuple(verdict for verdict in VERDICTS if verdict != "unchanged")
+STALE = tuple(verdict for verdict in AFFECTED if verdict != "uncertain")
+#: The keys of a rule, besides its handle.
+RULE = ("family", "table", "chain", "comment")
+#: Maximum number of characters of the comment of a rule, and of a reason.
+COMMENT = 128
 #: Maximum number of names in a map, of timeouts, of protocols with states, and of rows in a ranking.
 NAMES, TIMEOUTS, STATEFUL, ROWS = 16, 64, 4, 25
 
@@ -44,7 +52,9 @@ def of_host(facts: Any) -> Figures | None:
     """The figures in the facts of a host. None if the value is not facts of this collection."""
     facts = mapping(facts)
     count, most = number(facts.get("count")), number(facts.get("max"))
-    if count is None and number(facts.get("matched")) is None and not mapping(facts, "statistics", "total"):
+    stale = _stale(mapping(facts, "stale"))
+    known = (count, number(facts.get("matched")), stale)
+    if known == (None, None, None) and not mapping(facts, "statistics", "total"):
         return None
     return {
         "count": count,
@@ -60,6 +70,7 @@ def of_host(facts: Any) -> Figures | None:
             **_known(mapping(facts, "settings"), SETTINGS),
             "timeouts": dict(sorted(counts(mapping(facts, "settings", "timeouts"), TIMEOUTS).items())),
         },
+        "stale": stale,
     }
 
 
@@ -76,7 +87,7 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
             "highest": _most(fill),
             "hosts_by_tenth": _by_tenth(percentages),
         },
-        "matched": sum(one["matched"] or 0 for one in every),
+        "matched": _total([one["matched"] for one in every]),
         **{name: _sum([one[name] for one in every]) for name in (*PARTITIONS, *TRAITS)},
         "by_state": {
             protocol: _sum([one["by_state"].get(protocol, {}) for one in every])
@@ -85,6 +96,7 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
         "top": {name: _common_ranking(name, [one["top"][name] for one in every]) for name in RANKINGS},
         "statistics": {name: told for name in COUNTERS if (told := _counter(name, hosts)) is not None},
         "settings": _common_settings([flat(one["settings"]) for one in every]),
+        "stale": _common_stale([one["stale"] for one in every if one["stale"] is not None]),
     }
 
 
@@ -112,6 +124,12 @@ def _known(found: Mapping[Any, Any], names: Iterable[str]) -> dict[str, int]:
 def _states(found: Any) -> dict[str, dict[str, int]]:
     states = {text(protocol): counts(of, NAMES) for protocol, of in list(mapping(found).items())[:STATEFUL]}
     return {protocol: of for protocol, of in sorted(states.items()) if protocol and of}
+
+
+def _total(values: Sequence[int | None]) -> int | None:
+    """The sum of the known values. None if all are unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _sum(maps: Sequence[Mapping[str, int]]) -> dict[str, int]:
@@ -189,6 +207,76 @@ def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) 
 
 def _ranked(name: str, unit: str) -> Any:
     return lambda row: (-row[unit], *(row[key] for key in RANKINGS[name]))
+
+
+# Stale flows
+
+
+def _stale(found: Mapping[Any, Any]) -> Figures | None:
+    """The judged flows of a host by verdict, and the rules that decide. None if no flow was judged."""
+    verdicts = _known(mapping(found, "verdicts"), VERDICTS)
+    if len(verdicts) < len(VERDICTS):
+        return None
+    ruled = (_rule(raw) for raw in rows(found.get("rules"), ROWS))
+    return _judged(verdicts, [row for row in ruled if row is not None])
+
+
+def _common_stale(every: Sequence[Figures]) -> Figures | None:
+    """The judged flows of all hosts. A rule with a comment is the same on hosts where its handle differs."""
+    if not every:
+        return None
+    common: dict[tuple[Any, ...], Figures] = {}
+    for place, one in enumerate(every):
+        for row in one["rules"]:
+            total = common.setdefault(_same(row), {**row, "entries": 0, "hosts": set(), "handles": set()})
+            total["entries"] += row["entries"]
+            total["hosts"].add(place)
+            total["handles"].add((row["rule"] or {}).get("handle"))
+    ranked = sorted(common.items(), key=lambda item: (-item[1]["entries"], repr(item[0])))
+    verdicts = {verdict: sum(one["verdicts"][verdict] for one in every) for verdict in VERDICTS}
+    return {"hosts": len(every), **_judged(verdicts, [_common_rule(**row) for _key, row in ranked[:ROWS]])}
+
+
+def _same(row: Figures) -> tuple[Any, ...]:
+    """A key that is equal for rows of several hosts about the same rule."""
+    rule = row["rule"]
+    if rule is None:
+        return row["verdict"], row["reason"]
+    return row["verdict"], row["reason"], *(rule[key] for key in RULE), None if rule["comment"] else rule["handle"]
+
+
+def _common_rule(rule: Figures | None, hosts: set[int], handles: set[int | None], **row: Any) -> Figures:
+    """A row of several hosts. The handle is None if it differs."""
+    if rule is not None and len(handles) > 1:
+        rule = {**rule, "handle": None}
+    return {**row, "rule": rule, "hosts": len(hosts)}
+
+
+def _judged(verdicts: Mapping[str, int], ruled: list[Figures]) -> Figures:
+    judged, stale = sum(verdicts.values()), sum(verdicts[verdict] for verdict in STALE)
+    return {
+        "judged": judged,
+        "verdicts": dict(verdicts),
+        "stale": stale,
+        "stale_percent": share(stale, judged) or 0.0,
+        **{f"{verdict}_percent": share(verdicts[verdict], judged) or 0.0 for verdict in AFFECTED},
+        "rules": ruled,
+    }
+
+
+def _rule(raw: Mapping[Any, Any]) -> Figures | None:
+    """A rule that decides, with a verdict and the number of entries. None if it is invalid."""
+    verdict, entries = raw.get("verdict"), number(raw.get("entries"))
+    if verdict not in AFFECTED or entries is None:
+        return None
+    found = mapping(raw, "rule")
+    rule = {**{key: text(found.get(key), COMMENT) or None for key in RULE}, "handle": number(found.get("handle"))}
+    return {
+        "verdict": verdict,
+        "rule": rule if rule["chain"] else None,
+        "reason": text(raw.get("reason"), COMMENT) or None,
+        "entries": entries,
+    }
 
 
 def share(part: int | None, whole: int | None) -> float | None:

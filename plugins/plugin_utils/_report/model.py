@@ -9,7 +9,7 @@ from typing import Any
 
 from . import metrics, severity
 from .sanitize import mapping, text
-from .thresholds import WITHOUT_FACTS, exceeded_by
+from .thresholds import WITHOUT_FACTS, exceeded_by, need_judged_flows
 
 Document = dict[str, Any]
 
@@ -54,24 +54,26 @@ def report(
 
 
 def _host(name: str, result: Any, thresholds: Mapping[str, float]) -> Document:
-    result = mapping(result)
-    missing = _why_missing(result)
-    found = None if missing else metrics.of_host(mapping(result, "ansible_facts", "conntrack"))
+    found, missing = _figures(mapping(result), thresholds)
     if found is None:
-        why, said = missing or ("failed", "What it sent are no facts of connection tracking.")
-        reasons = severity.of_missing(why, said)
-        exceeded: list[Document] = []
+        reasons, exceeded = severity.of_missing(*missing), []
     else:
         exceeded = exceeded_by(found, thresholds)
         reasons = severity.reasons(found, exceeded)
     return {"name": name, "level": severity.level(reasons), "reasons": reasons, "exceeded": exceeded, "figures": found}
 
 
-def _why_missing(result: Mapping[Any, Any]) -> tuple[str, str] | None:
+def _figures(result: Mapping[Any, Any], thresholds: Mapping[str, float]) -> tuple[Document | None, tuple[str, str]]:
+    """The figures of a host. If they are None, the second value is the reason: its kind, and a text."""
     for why in ("unreachable", "failed"):
         if result.get(why):
-            return why, text(result.get("msg"), REASON)
-    return None
+            return None, (why, text(result.get("msg"), REASON))
+    found = metrics.of_host(mapping(result, "ansible_facts", "conntrack"))
+    if found is None:
+        return None, ("failed", "What it sent are no facts of connection tracking.")
+    if found["stale"] is None and need_judged_flows(thresholds):
+        return None, ("failed", "Its flows were not judged; gather the subset stale.")
+    return found, ("", "")
 
 
 def _order(host: Document) -> tuple[Any, ...]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .display_names import VERDICT_NAMES
 from .formatting import percent, plural, whole
-from .metrics import Figures, share
+from .metrics import STALE, Figures, share
 from .thresholds import OF_HOSTS, shown
 
 #: The most urgent first.
@@ -17,6 +18,8 @@ LEVELS = ("critical", "warning", "notice", "quiet")
 FILLING, NEARLY_FULL = 75, 90
 #: Minimum number of entries to report that most of them had no reply.
 MANY = 1000
+#: Shares of stale flows in percent for a warning and for the level critical, and the minimum number for the latter.
+STALE_SHARE, MOSTLY_STALE, MANY_STALE = 1, 50, 100
 
 Reason = dict[str, str]
 
@@ -28,6 +31,7 @@ def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason
         *_of_statistics(figures["statistics"]),
         *_of_expectations(figures["expectations"]),
         *_of_answers(figures),
+        *_of_judged(figures["stale"]),
     ]
     for one in exceeded:
         _put_above(one, found)
@@ -100,3 +104,22 @@ def _of_answers(figures: Figures) -> list[Reason]:
     return [
         _reason("notice", "seen_reply", f"{percent(share(unanswered, matched))} of the entries never got an answer.")
     ]
+
+
+def _of_judged(judged: Figures | None) -> list[Reason]:
+    if judged is None:
+        return []
+    found = []
+    of, verdicts = f"of {plural(judged['judged'], 'flow')}", judged["verdicts"]
+    if judged["stale"]:
+        kinds = ", ".join(f"{whole(verdicts[kind])} {VERDICT_NAMES[kind]}" for kind in STALE if verdicts[kind])
+        stale = judged["stale_percent"]
+        urgency = "notice" if stale < STALE_SHARE else "warning"
+        if stale >= MOSTLY_STALE and judged["stale"] >= MANY_STALE:
+            urgency = "critical"
+        said = f"{whole(judged['stale'])} {of} would be treated in another way ({percent(stale)}): {kinds}."
+        found.append(_reason(urgency, "stale_percent", said))
+    if verdicts["uncertain"]:
+        said = f"{whole(verdicts['uncertain'])} {of} {'is' if verdicts['uncertain'] == 1 else 'are'} uncertain."
+        found.append(_reason("notice", "uncertain_percent", said))
+    return found

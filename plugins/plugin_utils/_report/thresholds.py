@@ -5,16 +5,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...module_utils.client.errors import quoted
-from .formatting import UNKNOWN, percent, whole
+from .formatting import THIN, UNKNOWN, percent, whole
 
-#: The figures that can have a threshold, in the order of the report.
+#: The figures that can have a threshold, in the order of the report, and those of judged flows.
 _LIMITED = ("usage_percent", "count", "drop", "early_drop", "chain_toolong", "insert_failed", "error", "invalid")
+_OF_JUDGED = (
+    *("stale_percent", "refused_percent", "nat_changed_percent", "untracked_percent", "uncertain_percent"),
+    *("stale", "refused"),
+)
 #: The figure that each threshold limits.
-OF_HOSTS = {f"{figure}_above": figure for figure in _LIMITED}
+OF_HOSTS = {f"{figure}_above": figure for figure in (*_LIMITED, *_OF_JUDGED)}
 #: Maximum number of hosts without facts. It is not known whether these would exceed a threshold.
 WITHOUT_FACTS = "hosts_without_facts_above"
 NAMES = (*OF_HOSTS, WITHOUT_FACTS)
@@ -49,8 +53,18 @@ def parse(given: Mapping[str, Any]) -> dict[str, float]:
 def value_of(name: str, figures: Mapping[str, Any]) -> float | None:
     """The value of a host for a threshold. None if it is unknown."""
     key = OF_HOSTS[name]
-    value: float | None = figures[key] if key in figures else figures["statistics"].get(key)
+    value: float | None
+    if key in _OF_JUDGED:
+        judged = figures["stale"] or {"verdicts": {}}
+        value = judged.get(key, judged["verdicts"].get(key))
+    else:
+        value = figures[key] if key in figures else figures["statistics"].get(key)
     return value
+
+
+def need_judged_flows(thresholds: Iterable[str]) -> bool:
+    """Whether one of these thresholds needs flows that were judged."""
+    return any(OF_HOSTS.get(name) in _OF_JUDGED for name in thresholds)
 
 
 def exceeded_by(figures: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -67,4 +81,6 @@ def shown(name: str, value: float | None) -> str:
     """A figure or a threshold as text."""
     if value is None:
         return UNKNOWN
-    return percent(value) if OF_HOSTS.get(name) == "usage_percent" else whole(math.floor(value))
+    if not OF_HOSTS.get(name, "").endswith("_percent"):
+        return whole(math.floor(value))
+    return f"{value:.2g}{THIN}%" if 0 < value < 1 else percent(value)

@@ -14,14 +14,50 @@ GATHERED = "2026-03-14T09:26:53Z"
 THRESHOLDS = {"usage_percent_above": 95, "drop_above": 100000, "hosts_without_facts_above": 3}
 
 
-def results(size: int, seed: int = 7) -> dict[str, Document]:
-    """What conntrack_facts returned on each of so many hosts."""
+def results(size: int, seed: int = 7, judged: bool = False) -> dict[str, Document]:
+    """What conntrack_facts returned on each of so many hosts, which have judged their flows, or have not."""
     dice = random.Random(seed)
-    return {
+    found = {
         f"{'edge' if place % 3 else 'core'}-{place:03d}.{('fra', 'ams', 'lhr', 'waw')[place % 4]}.example.net": _result(
             dice, place
         )
         for place in range(1, size + 1)
+    }
+    for result in found.values() if judged else ():
+        if "ansible_facts" in result:
+            facts_of_host = result["ansible_facts"]["conntrack"]
+            facts_of_host["stale"] = stale(dice, facts_of_host["count"])
+    return found
+
+
+def stale(dice: random.Random, count: int) -> Document:
+    """The flows of a host by verdict, and the rules that decide."""
+    refused, nat_changed = (dice.choice((0, dice.randrange(1 + count // share))) for share in (10, 40))
+    uncertain = dice.choice((0, 3))
+    rules = [
+        _decided("refused", refused, "inet", "filter", "forward", 12, "blocked hosts"),
+        _decided("nat_changed", nat_changed, "ip", "nat", "postrouting", dice.choice((4, 7)), "to the internet"),
+        _decided("uncertain", uncertain, "inet", "filter", "forward", 9, None, "limit"),
+    ]
+    return {
+        "verdicts": {
+            "unchanged": count - refused - nat_changed - uncertain,
+            "nat_changed": nat_changed,
+            "refused": refused,
+            "untracked": 0,
+            "uncertain": uncertain,
+        },
+        "rules": sorted((rule for rule in rules if rule["entries"]), key=lambda rule: -rule["entries"]),
+    }
+
+
+def _decided(verdict: str, entries: int, *rule: Any) -> Document:
+    family, table, chain, handle, comment, *reason = rule
+    return {
+        "verdict": verdict,
+        "rule": {"family": family, "table": table, "chain": chain, "handle": handle, "comment": comment},
+        "reason": reason[0] if reason else None,
+        "entries": entries,
     }
 
 

@@ -8,6 +8,7 @@ from ..components import DETAILED, Document, badge, definitions, folded, quantit
 from ..formatting import percent, whole
 from ..html import Content, Markup, element, joined
 from .kernel import peculiar
+from .stale import rules_of_one
 from .top import rankings_of_one
 from .traffic import nat_rows, state_rows
 
@@ -54,10 +55,10 @@ def _details(figures: Document, common: Document) -> Markup:
         ("NAT", "Address", nat_rows(figures)),
     )
     tables = [shares(caption, name, rows, matched, bars=False) for caption, name, rows in what if rows]
-    tables += rankings_of_one(figures)
+    tables = [*rules_of_one(figures), *(tables + rankings_of_one(figures) if matched else [])]
     return joined(
         definitions(_facts(figures)),
-        element("div", tables, class_="grid") if matched and tables else None,
+        element("div", tables, class_="grid") if tables else None,
         peculiar(figures, common),
     )
 

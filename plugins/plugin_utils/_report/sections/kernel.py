@@ -20,6 +20,8 @@ def counters(document: Document) -> Markup | None:
     if not fleet["with_facts"]:
         return None
     heading = "What went wrong"
+    if not fleet["statistics"] and fleet["stale"]:
+        return None  # the page is about stale flows
     if not fleet["statistics"]:
         return section("counters", heading, empty("No counters of the kernel were gathered."))
     several = fleet["with_facts"] > 1

@@ -29,8 +29,11 @@ def overview(document: Document) -> Markup:
         figures = document["hosts"][0]["figures"] or {}
         tiles.append(("Fill", fullest, f"of {whole(figures.get('max'))}"))
     tiles.append(("Entries", quantity(short(fleet["count"])), _median(fleet)))
-    tiles.append(_counter_tile("Dropped packets", "drop", statistics))
-    tiles.append(_counter_tile("Failed inserts", "insert_failed", statistics))
+    if fleet["stale"]:
+        tiles += _judged_tiles(fleet["stale"])
+    if statistics or not fleet["stale"]:
+        tiles.append(_counter_tile("Dropped packets", "drop", statistics))
+        tiles.append(_counter_tile("Failed inserts", "insert_failed", statistics))
     return element(
         "dl",
         [
@@ -45,7 +48,18 @@ def _median(fleet: Document) -> str:
     usage = fleet["usage_percent"]
     if usage["known"] > 1:
         return f"median fill {percent(usage['median'])}"
+    if fleet["matched"] is None:
+        return "in the table"
     return f"{whole(fleet['matched'])} looked at"
+
+
+def _judged_tiles(judged: Document) -> list[tuple[str, Content, Content]]:
+    said = f"{percent(judged['stale_percent'])} of {short(judged['judged'])} judged"
+    uncertain = judged["verdicts"]["uncertain"]
+    return [
+        ("Stale flows", quantity(short(judged["stale"])), said),
+        ("Uncertain flows", quantity(short(uncertain)), percent(judged["uncertain_percent"])),
+    ]
 
 
 def _counter_tile(name: str, counter: str, statistics: Document) -> tuple[str, Content, Content]:

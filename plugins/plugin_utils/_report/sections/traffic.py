@@ -16,7 +16,7 @@ from ..html import Content, Markup, element, joined
 def traffic(document: Document) -> Markup | None:
     """The section for all hosts together."""
     fleet = document["fleet"]
-    if not fleet["with_facts"]:
+    if not fleet["with_facts"] or fleet["matched"] is None:
         return None
     heading = "What is in the tables" if fleet["hosts"] > 1 else "What is in the table"
     if not fleet["matched"]:

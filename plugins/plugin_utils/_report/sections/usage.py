@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import svg
-from ..components import LISTED, URGENT, Document, empty, host_link, listing, quantity, section, share_cell, table
+from ..components import LISTED, Document, empty, host_heading, listing, quantity, section, share_cell, table
 from ..formatting import UNKNOWN, percent, span, whole
-from ..html import Content, Markup, element, joined
+from ..html import Content, Markup, element
 from ..severity import FILLING, NEARLY_FULL
 
 #: Minimum number of hosts for a histogram instead of bars.
@@ -106,11 +106,7 @@ def _by_fill(host: Document) -> tuple[Any, ...]:
 
 def _host_row(place: int, host: Document) -> Sequence[Content]:
     figures = host["figures"]
-    urgent = host["level"] if host["level"] in URGENT else None
-    name = joined(
-        host_link(host, place),
-        joined(" ", svg.sign(urgent), element("span", f" ({urgent})", class_="hidden")) if urgent else None,
-    )
+    name = host_heading(host, place)
     if figures is None:
         return name, element("span", "no facts", class_="none"), *[quantity(UNKNOWN)] * 4
     usage, statistics = figures["usage_percent"], figures["statistics"]

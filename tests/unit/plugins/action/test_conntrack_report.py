@@ -114,8 +114,8 @@ def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
         ({"hosts": [1], "path": "page.html"}, "'hosts'"),
         ({"hosts": HOSTS, "path": "page.html", "jsonpath": "x"}, "jsonpath: no such key (did you mean json_path?)"),
         (
-            {"hosts": HOSTS, "path": "page.html", "fail_when": {"usage_above": 1}},
-            "fail_when.usage_above: no such key (did you mean usage_percent_above?)",
+            {"hosts": HOSTS, "path": "page.html", "fail_when": {"usage_percent": 1}},
+            "fail_when.usage_percent: no such key (did you mean usage_percent_above?)",
         ),
         (
             {"hosts": HOSTS, "path": "page.html", "fail_when": "x=1"},

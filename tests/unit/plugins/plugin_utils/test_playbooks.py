@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,13 @@ def test_names_of_others_are_accepted() -> None:
         ("refresh", {"remove_stale": "maybe"}, "conntrack_remove_stale: 'maybe' is not valid; use true or false."),
         ("apply", {"src": ""}, "conntrack_src: '' is not valid; use the path of a file."),
         ("apply", {"src": 5}, "conntrack_src: 5 is not valid"),
+        ("preview", {}, "conntrack_ruleset: is required. Nothing was changed."),
+        ("preview", {"ruleset": ""}, "conntrack_ruleset: '' is not valid; use the path of a file."),
+        (
+            "preview",
+            {"ruleset": "gw.nft", "ruleset_remote_src": "yes"},
+            "conntrack_ruleset: 'gw.nft' is not valid; use the absolute path of a file on the hosts.",
+        ),
         ("report", {"fail_when": "x"}, "conntrack_fail_when: 'x' is not valid; use a dictionary."),
     ],
 )
@@ -104,6 +112,15 @@ def test_refresh_removes_every_kind_of_stale_flow_if_that_is_confirmed() -> None
     assert tuple(check_values("refresh", {})["verdicts"]) == STALE
 
 
+def test_a_relative_path_starts_here_and_a_path_on_the_hosts_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_values("preview", {"ruleset": "gw.nft"})["ruleset"] == str(tmp_path / "gw.nft")
+    remote = check_values("preview", {"ruleset": "/etc/../gw.nft", "ruleset_remote_src": True})
+    assert (remote["ruleset"], remote["ruleset_remote_src"]) == ("/etc/../gw.nft", True)
+
+
 @pytest.mark.parametrize(
     ("hosts", "says"),
     [
@@ -121,7 +138,8 @@ def test_wrong_hosts_are_refused(hosts: dict[str, Any], says: str) -> None:
 
 
 def test_only_playbooks_that_read_have_default_hosts() -> None:
-    assert {name for name, playbook in PLAYBOOKS.items() if any(playbook.hosts.values())} == {"report", "demo"}
+    found = {name for name, playbook in PLAYBOOKS.items() if any(playbook.hosts.values())}
+    assert found == {"report", "preview", "demo"}
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "playbooks").rglob("*.yml")), ids=lambda path: path.stem)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 
@@ -27,7 +26,7 @@ def test_a_file_is_read_and_decrypted(tmp_path: Path) -> None:
     secrets = [("default", VaultSecret(b"secret"))]
     encrypted = tmp_path / "encrypted.yml"
     encrypted.write_bytes(VaultLib(secrets).encrypt(yaml.safe_dump([ENTRY]), secrets[0][1]))
-    with pytest.raises(AnsibleError, match="vault password"):
+    with pytest.raises(SourceFault, match=rf"^src: {encrypted}: .*vault password"):
         read_with(loader, str(encrypted))
     loader.set_vault_secrets(secrets)
     assert read_with(loader, str(encrypted)) == [[ENTRY]]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils._report import thresholds
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate import judgement
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import metrics, thresholds
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 from ansible_collections.netops.conntrack.tests.unit.support import fleets
 
@@ -209,11 +210,122 @@ def test_a_threshold_that_nothing_can_be_above_is_refused(limit: float) -> None:
         thresholds.parse({"drop_above": limit})
 
 
+# stale flows
+
+VERDICTS = dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "uncertain"), 0)
+
+
+def judged(*rules: Document, **verdicts: int) -> Document:
+    """What a host that has judged its flows returned, and gathered nothing else but `min`."""
+    facts = {"count": 20, "max": 100, "stale": {"verdicts": {**VERDICTS, **verdicts}, "rules": list(rules)}}
+    return {"ansible_facts": {"conntrack": facts}}
+
+
+def decided(entries: int, handle: int = 3, comment: str | None = None, **more: Any) -> Document:
+    rule = {"family": "inet", "table": "filter", "chain": "forward", "handle": handle, "comment": comment}
+    return {"verdict": "refused", "rule": rule, "reason": None, "entries": entries, **more}
+
+
+def test_the_verdicts_are_those_that_the_module_returns() -> None:
+    assert sorted(metrics.VERDICTS) == sorted(judgement.VERDICTS)
+    assert sorted(metrics.STALE) == sorted(judgement.STALE)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "found"),
+    [
+        ({"unchanged": 9}, []),
+        ({}, []),
+        (
+            {"unchanged": 999, "refused": 1},
+            [("notice", "1 of 1,000 flows would be treated in another way (0.1 %): 1 refused.")],
+        ),
+        (
+            {"unchanged": 97, "refused": 1, "nat_changed": 2},
+            [("warning", "3 of 100 flows would be treated in another way (3.0 %): 1 refused, 2 NAT changed.")],
+        ),
+        (
+            {"unchanged": 1, "untracked": 99},
+            [("warning", "99 of 100 flows would be treated in another way (99.0 %): 99 untracked.")],
+        ),
+        (
+            {"unchanged": 100, "refused": 100},
+            [("critical", "100 of 200 flows would be treated in another way (50.0 %): 100 refused.")],
+        ),
+        ({"unchanged": 1, "uncertain": 1}, [("notice", "1 of 2 flows is uncertain.")]),
+    ],
+)
+def test_how_urgent_stale_flows_are(verdicts: dict[str, int], found: list[tuple[str, str]]) -> None:
+    assert reasons(judged(**verdicts)) == found
+
+
+def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
+    """A rule with a comment is one rule, even if hosts have different handles for it."""
+    hosts = {
+        "a": judged(decided(7, 3, "blocked"), decided(2, 5), unchanged=1, refused=9),
+        "b": judged(decided(1, 4, "blocked"), decided(4, 6), decided(1, verdict="unchanged"), unchanged=5, refused=5),
+        "c": judged(unchanged=0),
+        "d": WELL,
+    }
+    document = report(hosts, {})
+    stale = document["fleet"]["stale"]
+    assert (stale["hosts"], stale["judged"], stale["stale"], stale["refused_percent"]) == (3, 20, 14, 70)
+    assert [
+        (row["rule"]["comment"], row["rule"]["handle"], row["entries"], row["hosts"]) for row in stale["rules"]
+    ] == [
+        ("blocked", None, 8, 2),
+        (None, 6, 4, 1),
+        (None, 5, 2, 1),
+    ]
+    figures = {host["name"]: host["figures"]["stale"] for host in document["hosts"]}
+    assert [row["rule"]["handle"] for row in figures["b"]["rules"]] == [4, 6]
+    assert (figures["c"]["judged"], figures["c"]["stale_percent"], figures["d"]) == (0, 0, None)
+    assert report({"a": hosts["a"], "e": hosts["a"]}, {})["fleet"]["stale"]["rules"][0]["rule"]["handle"] == 3
+    assert report({"d": WELL}, {})["fleet"]["stale"] is None
+
+
+def test_more_than_a_share_of_the_flows_would_be_cut() -> None:
+    hosts = {"at": judged(unchanged=99, refused=1), "above": judged(unchanged=98989, refused=1011)}
+    assert exceeded(hosts, refused_percent_above=1) == [("above", "refused_percent_above", 1, 1.011)]
+    assert exceeded(hosts, refused_percent_above=0, nat_changed_percent_above=0, uncertain_percent_above=0) == [
+        ("above", "refused_percent_above", 0, 1.011),
+        ("at", "refused_percent_above", 0, 1),
+    ]
+    kinds = {"gw": judged(unchanged=7, nat_changed=1, untracked=1, uncertain=1)}
+    assert exceeded(kinds, stale_percent_above=19, stale_above=1, refused_above=0) == [
+        ("gw", "stale_percent_above", 19, 20),
+        ("gw", "stale_above", 1, 2),
+    ]
+    one_of_millions = {"gw": judged(unchanged=10**9, refused=1)}
+    assert len(exceeded(one_of_millions, refused_percent_above=0)) == 1
+
+
+def test_a_host_that_has_not_judged_its_flows_has_no_facts_for_a_threshold_of_them() -> None:
+    hosts = {"well": WELL, "judged": judged(unchanged=5)}
+    assert exceeded(hosts, usage_percent_above=99) == []
+    assert exceeded(hosts, refused_percent_above=1) == [(None, "hosts_without_facts_above", 0, 1)]
+    ((level, sentence),) = reasons(WELL, stale_above=5)
+    assert (level, sentence) == (
+        "critical",
+        "No facts were gathered: Its flows were not judged; gather the subset stale.",
+    )
+
+
+def test_a_small_share_is_shown_with_two_digits() -> None:
+    shown = [thresholds.shown("refused_percent_above", value) for value in (0, 0.012, 0.999, 1, 49.96)]
+    assert [text.replace("\u202f", " ") for text in shown] == ["0 %", "0.012 %", "1 %", "1.0 %", "50.0 %"]
+
+
+def test_what_nobody_has_counted_is_not_zero() -> None:
+    assert report({"a": judged(unchanged=1)}, {})["fleet"]["matched"] is None
+    assert report({"a": judged(unchanged=1), "b": WELL}, {})["fleet"]["matched"] > 0
+
+
 # all of it
 
 
 def test_the_same_facts_make_the_same_report() -> None:
-    results = fleets.results(40)
+    results = fleets.results(40, judged=True)
     backwards = dict(reversed(results.items()))
     assert json.dumps(report(results, {})) == json.dumps(report(backwards, {}))
     assert json.dumps(report(json.loads(json.dumps(results)), {})) == json.dumps(report(results, {}))

@@ -22,7 +22,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.plugin_utils._report import junit, page, thresholds
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import junit, metrics, page, thresholds
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report.formatting import UNKNOWN
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 from ansible_collections.netops.conntrack.tests.unit.support import fleets
 
@@ -131,6 +132,20 @@ MAP = st.dictionaries(NASTY | st.sampled_from(["tcp", "udp", "0", "other"]), NUM
 ROW = st.dictionaries(
     st.sampled_from(["address", "protocol", "port", "source", "destination", "flows", "bytes"]), NASTY | NUMBERS
 )
+DECIDED = st.fixed_dictionaries(
+    {"verdict": st.sampled_from(["refused", "nat_changed", "uncertain", "unchanged"]) | NASTY, "entries": NUMBERS},
+    optional={
+        "rule": st.dictionaries(st.sampled_from(["family", "table", "chain", "handle", "comment"]), NASTY | NUMBERS)
+        | ANYTHING,
+        "reason": NASTY | ANYTHING,
+    },
+)
+STALE = st.fixed_dictionaries(
+    {
+        "verdicts": st.fixed_dictionaries(dict.fromkeys(metrics.VERDICTS, NUMBERS | st.integers(0, 9))) | MAP,
+        "rules": st.lists(DECIDED, max_size=4) | ANYTHING,
+    }
+)
 RANKING = st.fixed_dictionaries(
     {}, optional={"by_flows": st.lists(ROW, max_size=4), "by_bytes": st.lists(ROW, max_size=4) | ANYTHING}
 )
@@ -145,6 +160,7 @@ FACTS = st.fixed_dictionaries(
         | ANYTHING,
         "settings": st.fixed_dictionaries({"max": NUMBERS, "accounting": NUMBERS, "timeouts": MAP}) | ANYTHING,
         "expectations": MAP,
+        "stale": STALE | ANYTHING,
     },
 )
 RESULT = (
@@ -194,6 +210,18 @@ def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
             name: {"by_flows": rows, "by_bytes": rows} for name in ("sources", "destinations", "services", "pairs")
         },
         "settings": {"timeouts": many},
+        "stale": {
+            "verdicts": dict.fromkeys(metrics.VERDICTS, 10**6),
+            "rules": [
+                {
+                    "verdict": "refused",
+                    "rule": {**dict.fromkeys(("family", "table", "chain"), long), "handle": place},
+                    "reason": long,
+                    "entries": 9,
+                }
+                for place in range(20000)
+            ],
+        },
     }
     results = {
         **fleets.results(3),
@@ -256,6 +284,71 @@ def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.El
         *("2026-03-14 09:26 UTC", "gateways", "report.json", "tcp_established 5 d", "accounting yes"),
     ):
         assert words in said, words
+
+
+# Stale flows
+
+
+def of_judged(*names: str, **results: Any) -> ET.Element:
+    """The page on hosts that have judged their flows, with these facts alone."""
+    for result in results.values():
+        facts = result.get("ansible_facts", {}).get("conntrack", {})
+        for name in set(facts) - {"stale", *names}:
+            del facts[name]
+    return read(rendered(results, {}))
+
+
+def rows_of(tree: ET.Element, caption: str) -> list[str]:
+    stale = section(tree, "stale")
+    assert stale is not None
+    (table,) = [table for table in stale.iter("table") if words_of(table[0]) == caption]
+    return [words_of(row) for row in table.findall("tbody/tr")]
+
+
+def test_stale_flows_are_shown_if_flows_were_judged(pages: dict[int, ET.Element]) -> None:
+    assert all(section(tree, "stale") is None for tree in pages.values())
+    tree = read(rendered(fleets.results(20, judged=True)))
+    check_harmless(tree)
+    names = [element.attrib.get("aria-labelledby") for element in tree.iter("section")]
+    assert names == ["attention", "thresholds", "stale", "fill", "traffic", "rankings", "counters", "settings", "hosts"]
+
+
+def test_a_page_about_stale_flows_leaves_out_what_was_not_gathered() -> None:
+    tree = of_judged("count", "max", **fleets.results(3, judged=True))
+    names = [element.attrib.get("aria-labelledby") for element in tree.iter("section")]
+    assert names == ["attention", "stale", "fill", "hosts"]
+    header = words_of(tree.findall(".//header")[0])
+    assert "Stale flows" in header
+    assert "Dropped" not in header
+    alone = words_of(of_judged("count", "max", **fleets.results(1, judged=True)))
+    assert "in the table" in alone
+
+
+def test_hosts_and_rules_with_the_most_stale_flows_come_first() -> None:
+    def judged(refused: int, *rules: Document) -> Document:
+        verdicts = {**dict.fromkeys(metrics.VERDICTS, 0), "unchanged": 100 - refused, "refused": refused}
+        return {"ansible_facts": {"conntrack": {"stale": {"verdicts": verdicts, "rules": list(rules)}}}}
+
+    def decided(entries: int, verdict: str = "refused", reason: str | None = None, **rule: Any) -> Document:
+        whole = {"family": "inet", "table": "filter", "chain": "forward", "handle": 3, "comment": None, **rule}
+        return {"verdict": verdict, "rule": whole if rule else None, "reason": reason, "entries": entries}
+
+    few = judged(1, decided(1, handle=0))
+    many = judged(9, decided(8, comment=ATTACKS[0]), decided(1, "uncertain", "limit", handle=9), decided(2))
+    tree = of_judged(few=few, many=many, none={"failed": True, "msg": "no TUN device"})
+    check_harmless(tree)
+    assert rows_of(tree, "Hosts, those with the most stale flows first") == [
+        "many (warning) 9.0 % 9 0 0 0 100",
+        "few (warning) 1.0 % 1 0 0 0 100",
+        "none (critical) not judged" + f" {UNKNOWN}" * 5,
+    ]
+    assert rows_of(tree, "Rules that decide") == [
+        f"inet filter forward, handle 3 {ATTACKS[0]} refused 8 1",
+        "no rule decides refused 2 1",
+        "inet filter forward, policy refused 1 1",
+        "inet filter forward, handle 9 uncertain limit 1 1",
+    ]
+    assert rows_of(tree, "Verdicts")[:2] == ["refused 10 5.0 %", "NAT changed 0 0 %"]
 
 
 # Empty states

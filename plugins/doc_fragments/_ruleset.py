@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options that name a ruleset which is not loaded yet."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  ruleset:
+    description:
+      - Path of a file for C(nft -f) that is not loaded yet. The module judges the entries as if it were loaded. The
+        file may be a whole ruleset that begins with C(flush ruleset), or a change to the current one.
+      - The file is on the controller, where Ansible Vault may encrypt it, unless O(remote_src=true). Ansible copies it
+        to the target without parsing it, and removes the copy when the task ends.
+      - On the target, the program C(nft) loads the file, but only in the copy of the network namespace. The ruleset of
+        the host does not change. Rules from the file have the handles of that copy.
+      - An C(include) in the file is resolved on the target. Only O(ruleset) itself is copied there.
+    type: path
+  remote_src:
+    description:
+      - Whether O(ruleset) is on the target.
+    type: bool
+    default: false
+"""

@@ -14,7 +14,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_forbidden_namespaces_are_told_in_one_sentence() -> None:
+def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
     """As on a machine that lets users make no namespaces: no trace of Python, but what to do."""
     forbid = "for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
     script = f'{forbid}; exec "$@"'

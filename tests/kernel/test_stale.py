@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate import ruleset, scratch
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
 from tests.lab import Host, Lab
+from tests.lab.namespace import SYSTEM_PATH
 
 from .test_modules import MODULES, answer, given, run
 
@@ -569,8 +571,10 @@ table inet filter {
 
 
 @pytest.fixture
-def container() -> Iterator[int]:
+def container(root: None, ip: str) -> Iterator[int]:
     """The id of a process in user, network, PID and mount namespaces of its own."""
+    if shutil.which("nft", path=SYSTEM_PATH) is None:
+        pytest.skip("the nft program is absent (apt-get install nftables)")
     with subprocess.Popen(CONTAINER) as process:
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -581,7 +585,7 @@ def container() -> Iterator[int]:
             process.kill()
 
 
-def test_in_a_container_and_from_its_host(container: int) -> None:
+def test_in_a_container_and_from_its_host(container: int, ip: str) -> None:
     inside = ["nsenter", f"--target={container}", "--user", "--preserve-credentials", "--net", "--pid", "--mount"]
 
     def execute(*command: str, stdin: str = "") -> str:
@@ -595,10 +599,10 @@ def test_in_a_container_and_from_its_host(container: int) -> None:
         )
         return answer(done.returncode, done.stdout or json.dumps({"failed": True, "msg": done.stderr}))
 
-    execute("ip", "link", "set", "lo", "up")
-    execute("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
-    execute("ip", "address", "add", "10.7.0.1/24", "dev", "eth0")
-    execute("ip", "link", "set", "eth0", "up")
+    execute(ip, "link", "set", "lo", "up")
+    execute(ip, "link", "add", "eth0", "type", "veth", "peer", "name", "other")
+    execute(ip, "address", "add", "10.7.0.1/24", "dev", "eth0")
+    execute(ip, "link", "set", "eth0", "up")
     execute("nft", "-f", "-", stdin=RULES_OF_A_CONTAINER)
     entries = [tcp("10.7.0.9", 1, "10.7.0.1", 9), tcp("10.7.0.9", 2, "10.7.0.1", 10)]
     assert run_module(inside, "conntrack_entries", entries=entries)["counts"]["created"] == 2

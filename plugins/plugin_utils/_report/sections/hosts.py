@@ -8,7 +8,7 @@ from ..components import DETAILED, Document, badge, definitions, folded, quantit
 from ..formatting import percent, whole
 from ..html import Content, Markup, element, joined
 from .kernel import peculiar
-from .stale import rules_of_one
+from .stale import rules_of_one, verdict_rows
 from .top import rankings_of_one
 from .traffic import nat_rows, state_rows
 
@@ -48,17 +48,20 @@ def _host(place: int, host: Document, common: Document) -> Markup:
 
 
 def _details(figures: Document, common: Document) -> Markup:
-    matched = figures["matched"]
+    matched, judged = figures["matched"], figures["stale"]
     what = (
         ("Protocols", "Protocol", list(figures["by_protocol"].items())),
         ("States", "State", state_rows(figures)),
         ("NAT", "Address", nat_rows(figures)),
     )
     tables = [shares(caption, name, rows, matched, bars=False) for caption, name, rows in what if rows]
-    tables = [*rules_of_one(figures), *(tables + rankings_of_one(figures) if matched else [])]
+    tables = tables + rankings_of_one(figures) if matched else []
+    if judged is not None and judged["judged"]:
+        tables.insert(0, shares("Verdicts", "Verdict", verdict_rows(judged), judged["judged"], bars=False))
     return joined(
         definitions(_facts(figures)),
         element("div", tables, class_="grid") if tables else None,
+        rules_of_one(figures),
         peculiar(figures, common),
     )
 

@@ -31,7 +31,7 @@ def stale(document: Document) -> Markup | None:
     return section(
         "stale",
         "Stale flows",
-        shares("Verdicts", "Verdict", _verdicts(judged), judged["judged"]),
+        shares("Verdicts", "Verdict", verdict_rows(judged), judged["judged"]),
         _hosts(document) if several else None,
         rules,
         lead=joined(
@@ -41,17 +41,13 @@ def stale(document: Document) -> Markup | None:
     )
 
 
-def rules_of_one(figures: Document) -> list[Markup]:
-    """The verdicts and the first rules of one of several hosts."""
+def rules_of_one(figures: Document) -> Markup | None:
+    """The first rules of one of several hosts."""
     judged = figures["stale"]
-    if judged is None or not judged["judged"]:
-        return []
-    verdicts = shares("Verdicts", "Verdict", _verdicts(judged), judged["judged"], bars=False)
-    rules = _rules(judged["rules"][:RULES_OF_ONE], "Rules that decide", False)
-    return [verdicts] if rules is None else [verdicts, rules]
+    return None if judged is None else _rules(judged["rules"][:RULES_OF_ONE], "Rules that decide", False)
 
 
-def _verdicts(judged: Document) -> Sequence[tuple[Content, int]]:
+def verdict_rows(judged: Document) -> Sequence[tuple[Content, int]]:
     return [(name, judged["verdicts"][verdict]) for verdict, name in VERDICT_NAMES.items()]
 
 

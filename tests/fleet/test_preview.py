@@ -132,6 +132,7 @@ def test_a_ruleset_of_the_controller_is_judged_by_all_hosts_and_reported(preview
     assert "Threshold exceeded: refused_percent_above (limit 49.0\u202f%), 50.0\u202f% on gateway-a." in printed
     assert verdicts(printed) == {"gateway-a": A, "gateway-b": B}
     assert re.search(r'"1 refused, inet filter forward, handle \d+, <b>blocked</b>"', printed)
+    assert re.search(r'"1 uncertain \(limit\), inet filter forward, handle \d+"', printed)
 
     document = json.loads((report / "preview.json").read_text())
     judged = {host["name"]: (host["figures"] or {}).get("stale") for host in document["hosts"]}

@@ -98,7 +98,7 @@ def test_refresh_shows_what_is_stale_and_removes_it_when_told_to(gateways: dict[
     assert printed.count("3 of 5 flows are stale, 60 %, 1 uncertain") == 3
     assert len(re.findall(r'"2 nat_changed, ip nat postrouting, handle \d+"', printed)) == 3
     assert len(re.findall(r'"1 refused, inet filter forward, handle \d+, no telnet"', printed)) == 3
-    assert len(re.findall(r'"1 uncertain, inet filter forward, handle \d+"', printed)) == 3
+    assert len(re.findall(r'"1 uncertain \(limit\), inet filter forward, handle \d+"', printed)) == 3
 
     status, printed = refresh("--check", "--diff", conntrack_remove_stale=True)
     assert status == 0

@@ -126,7 +126,7 @@ class MessageLayout:
     # groups of messages
 
     def difference(self, data: bytes) -> int | None:
-        """Return an offset at which messages of this size differ from the layout, None if it fits all of them."""
+        """Compare messages of this size with the layout. Return an offset at which one differs, or None."""
         count = len(data) // self.size
         mask, value = self._repeated.get(count) or self._repeat(count)
         masked = int.from_bytes(data, "big") & mask
@@ -135,7 +135,7 @@ class MessageLayout:
         return (len(data) - ((masked ^ value).bit_length() + 7) // 8) % self.size
 
     def _repeat(self, count: int) -> tuple[int, int]:
-        """Return the mask and the value of so many joined messages."""
+        """Return the mask and the value of `count` joined messages."""
         mask, value = (number.to_bytes(self.size, "big") * count for number in (self.mask, self.value))
         self._repeated[count] = int.from_bytes(mask, "big"), int.from_bytes(value, "big")
         return self._repeated[count]

@@ -37,7 +37,7 @@ Action = Callable[[bytes], Any]
 class Visitor:
     """Processes the matching entries of a dump.
 
-    The entries of one datagram come in another order than in the datagram: those of one layout together.
+    The order of the entries in a datagram is not kept: those of one layout are processed together.
     """
 
     def on(self, layout: MessageLayout) -> Action:
@@ -80,7 +80,7 @@ class MessageSplitter:
 
 
 class _Known(NamedTuple):
-    """A layout, the function that flags its messages that match (None if all match), and the action for them."""
+    """A layout, the function that returns the flags of matching messages (None if all match), and the action."""
 
     layout: MessageLayout
     flags: Callable[[bytes], bytes] | None

@@ -7,8 +7,8 @@ are decided once. Masks and single values become masked comparisons: a slice con
 a table translates it to 1 where the byte has the value. The results of slices are joined as integers. Ranges and lists
 become a test of each value of a column.
 
-Other conditions become a test of each message as a big-endian integer. A `Predicate` needs the decoded entry: only
-messages for which everything else holds are decoded for it.
+Other conditions become a test of each message as a big-endian integer. A `Predicate` needs the decoded entry. Only
+messages that pass all other tests are decoded for it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .alternatives import Indexed
 
 
-#: More comparisons than this with one value take longer than one test of it.
+#: With more values or ranges than this, one test of each value is faster than comparisons.
 _FEW_VALUES = 3
-#: More alternatives than this take longer for a group than one after another for each message.
+#: With more alternatives than this, a test of each message is faster than tests of groups.
 _FEW_ALTERNATIVES = 16
 
 
@@ -93,7 +93,7 @@ class CompiledFilter(NamedTuple):
     predicate: EntryTest | None = None
 
     def flags(self, data: bytes) -> bytes:
-        """Return a byte for each message of a group of the layout: 1 if the term holds for it, otherwise 0."""
+        """Return a byte for each message of a group: 1 if the term holds, otherwise 0."""
         layout, test, predicate, count = self.layout, self.test, self.predicate, len(data) // self.layout.size
         holds = 0 if self.never else int.from_bytes(b"\1" * count, "big")
         for group_test in self.group_tests:

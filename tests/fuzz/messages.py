@@ -42,6 +42,8 @@ from ansible_collections.netops.conntrack.tests.fuzz.guard import Violation, che
 from ansible_collections.netops.conntrack.tests.unit.support import corpus, fake_socket, wire
 
 Result = Any
+#: More entries than an input has.
+MANY = 1 << 16
 
 FLOW = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1, "destination_port": 2}
 ENTRY = creation(from_document({"protocol": "udp", "original": FLOW}))
@@ -156,12 +158,13 @@ def check_layouts(framed: list[bytes]) -> None:
 
 
 def _visitors() -> list[Any]:
-    return [Summary(), Top(), EntrySample(10, 10), Entries()]
+    return [Summary(), Top(), EntrySample(MANY, MANY), Entries()]
 
 
 def _counted(visitors: list[Any]) -> list[Any]:
     summary, top, census, entries = visitors
-    return [summary.as_document(9), top.as_document(9), census.count, census.first, census.longest, entries.found]
+    collected = map(wire.unordered, (census.first, census.longest, entries.found))
+    return [summary.as_document(9), top.as_document(9), census.count, *collected]
 
 
 def check_shown(entry: Any) -> None:

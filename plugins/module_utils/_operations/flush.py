@@ -88,21 +88,33 @@ class DeletionPlan(Visitor):
         return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:
+        queue_delete, size = self._requests.on(layout), layout.size
+
+        def act(data: bytes) -> None:
+            self.shown += layout.entries(data[: size * max(self.report_limit - len(self.shown), 0)])
+            deleted = data[: size * max(self._most - self.count, 0)]
+            self.count += len(data) // size
+            if deleted:
+                queue_delete(deleted)
+
+        return self._unless_kept(layout, act)
+
+    def _unless_kept(self, layout: MessageLayout, act: Action) -> Action:
+        """Return an action that counts the entries to keep, and passes all others to another action."""
         from ..client.match.message_filter import compile_for_layout
 
-        kept, queue_delete = compile_for_layout(self._kept, layout), self._requests.on(layout)
+        kept = compile_for_layout(self._kept, layout)
+        if kept.never:
+            return act
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            if not kept.never and kept.holds(layout, datagram, start, message):
-                self.kept += 1
-                return
-            self.count += 1
-            if self.count <= self.report_limit:
-                self.shown.append(layout.entry(datagram, start))
-            if self.count <= self._most:
-                queue_delete(datagram, start, message)
+        def act_on_others(data: bytes) -> None:
+            flags = kept.flags(data)
+            self.kept += flags.count(1)
+            others = layout.choose(data, bytes(not flag for flag in flags))
+            if others:
+                act(others)
 
-        return act
+        return act_on_others
 
     def add(self, entry: Values) -> None:
         if self._is_kept(entry):

@@ -147,17 +147,7 @@ class StaleDeletionPlan(DeletionPlan):
         judge()
 
     def on(self, layout: MessageLayout) -> Action:
-        from ..client.match.message_filter import compile_for_layout
-
-        kept, collect = compile_for_layout(self._kept, layout), self._flows.on(layout)
-
-        def act(datagram: bytes, start: int, message: int) -> None:
-            if not kept.never and kept.holds(layout, datagram, start, message):
-                self.kept += 1
-            else:
-                collect(datagram, start, message)
-
-        return act
+        return self._unless_kept(layout, self._flows.on(layout))
 
     def select(self, entry: Values) -> None:
         self._flows.add(entry)

@@ -198,18 +198,18 @@ class Endpoints(Visitor):
 
     def on(self, layout: MessageLayout) -> Action:
         if any(layout.column(key) for key in _CONVERTED):
-            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
-        keys, unpack = layout.part(("zone", "mark", self._port, *self._ends.values(), *self._zones.values()))
-        accounted, unpack_counters = layout.part(_COUNTERS)
+            return lambda data: self.add_all(layout.entries(data))
+        keys, read = layout.part(("zone", "mark", self._port, *self._ends.values(), *self._zones.values()))
+        accounted, read_counters = layout.part(_COUNTERS)
         counts = _LayoutCounts(layout.constants, keys, bool(accounted), defaultdict(lambda: [0, 0]))
         self._pending.append(counts)
         rows = counts.rows
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            row = rows[unpack(datagram, start)]
-            row[0] += 1
-            if accounted:
-                row[1] += sum(unpack_counters(datagram, start))
+        def act(data: bytes) -> None:
+            for found, counters in zip(read(data), read_counters(data), strict=True):
+                row = rows[found]
+                row[0] += 1
+                row[1] += sum(counters)
             if len(rows) > _PENDING:
                 self._add_counts(counts)
 

@@ -8,7 +8,7 @@ Knows nothing of conntrack: what holds other attributes is what has the kernel's
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 NESTED = 0x8000
 #: Behind data whose length has this remainder
@@ -36,6 +36,11 @@ def messages(datagram: bytes) -> Iterator[Framed]:
 def framed(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     """One message with its header."""
     return struct.pack("=LHHLL", 16 + len(payload), kind, flags, sequence, 0) + padded(payload)
+
+
+def unordered(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Entries in a form that is equal whatever the order of the entries and of their keys."""
+    return sorted(repr(sorted(entry.items())) for entry in entries)
 
 
 def padded(data: bytes) -> bytes:

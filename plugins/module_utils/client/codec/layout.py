@@ -5,12 +5,16 @@
 The messages of a dump differ in their values, but few of them in their attributes. The parts that are equal in all
 messages of a layout, attribute headers and protocols, become a mask and a value. A layout is made from the first
 message that has it, with the general decoder, and returns the same values as that decoder for all further messages.
+
+A layout processes a group of messages at a time, by loops inside the interpreter. The messages of a group are joined,
+each with its netlink header. A single message is a group of one.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, Collection, Iterable, NamedTuple, Sequence, Tuple
+from itertools import chain, compress, repeat
+from typing import Any, Callable, Collection, Iterable, Iterator, NamedTuple, Sequence, Tuple
 
 from .. import uapi
 from ..netlink.message import attributes
@@ -19,11 +23,15 @@ from .types import Address, AttributeType, Integer
 
 _FLAGS, _SEQUENCE = 6, 8  # in a netlink header; before them are its length and type
 
-Unpack = Callable[[bytes, int], Tuple[Any, ...]]
+#: How a struct reads numbers, by their size.
+_NUMBER_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+#: Reads the values of each message of a group.
+Read = Callable[[bytes], Iterator[Tuple[Any, ...]]]
 
 
 class Column(NamedTuple):
-    """A value that varies between messages of a layout: `size` bytes at `start`, counted from the netlink header.
+    """A value in messages of a layout: `size` bytes at `start`, counted from the netlink header.
 
     `code` is how a struct reads it; `convert` makes the value of what that gives, unless it is None.
     """
@@ -43,10 +51,13 @@ class MessageLayout:
     `constants` has the values that are equal in all such messages, `columns` the places of all others.
     """
 
+    #: The maximum number of messages in a group. It limits the size of the masks that a layout keeps.
+    most_messages = 64
+
     def __init__(self, message: bytes, decoded: Iterable[DecodedAttribute]) -> None:
         self.size = len(message)
         self.constants: Values = {"family": message[uapi.NLMSG_HDRLEN]}
-        columns = []
+        columns, fields = [], [Column("family", uapi.NLMSG_HDRLEN, 1, None, "B", None)]
         mask = bytearray(b"\xff" * self.size)
         mask[_FLAGS : uapi.NFNL_HDRLEN] = bytes(uapi.NFNL_HDRLEN - _FLAGS)
         mask[_FLAGS:_SEQUENCE] = struct.pack("=H", uapi.NLM_F_DUMP_INTR)
@@ -54,11 +65,12 @@ class MessageLayout:
         for found in decoded:
             filled = found.end + 3 & ~3
             mask[found.start : filled] = bytes(len(mask[found.start : filled]))
+            fields.append(_column(found))
             if found.row is not None and found.row.key.endswith(".protocol"):
                 mask[found.start : found.end] = b"\xff" * (found.end - found.start)
                 self.constants[found.row.key] = found.row.kind.decode(message[found.start : found.end])
             else:
-                columns.append(_column(found))
+                columns.append(fields[-1])
         self.mask = int.from_bytes(mask, "big")
         self.value = int.from_bytes(message, "big") & self.mask
         self.columns = tuple(columns)
@@ -67,42 +79,76 @@ class MessageLayout:
             number: slice(start - 4, end + 3 & ~3)
             for number, start, end in attributes(message, uapi.NFNL_HDRLEN, self.size)
         }
-        #: The keys of the values that `values` returns, in the same order.
-        self.keys = (*self.constants, *(column.key for column in columns))
-        self._constant = tuple(self.constants.values())
-        self._unpack = _unpacker(columns)
-        self._converted = [
-            (index, column.convert) for index, column in enumerate(columns, len(self._constant)) if column.convert
-        ]
-        self._has_extra = any(column.kind is None for column in columns)
+        #: The keys of the values that `rows` returns, in the same order.
+        self.keys = tuple(field.key for field in fields)
+        #: Return the values of each message of a group, in the order of `keys`.
+        self.rows = _reader(fields, self.size)
+        self._extra = [column.key for column in columns if column.kind is None]
+        self._read_messages = self.slices([slice(0, self.size)])
+        self._repeated: dict[int, tuple[int, int]] = {}
 
-    def values(self, data: bytes, start: int = 0) -> tuple[Any, ...]:
-        """Return the values of the message at `start`, in the order of `keys`."""
-        values = self._constant + self._unpack(data, start)
-        if self._converted:
-            converted = list(values)
-            for index, convert in self._converted:
-                converted[index] = convert(converted[index])
-            return tuple(converted)
-        return values
+    def entries(self, data: bytes) -> Iterator[Values]:
+        """Return the entries in a group of messages as mappings, as the general decoder does."""
+        entries: Iterator[Values] = map(dict, map(zip, repeat(self.keys), self.rows(data)))
+        return map(self._with_extra, entries) if self._extra else entries
 
-    def entry(self, data: bytes, start: int = 0) -> Values:
-        """Return the entry in a message as a mapping, as the general decoder does."""
-        entry: Values = dict(zip(self.keys, self.values(data, start)))
-        if self._has_extra:
-            unknown = [column.key for column in self.columns if column.kind is None]
-            entry["extra"] = {key.partition(".")[2]: entry.pop(key) for key in dict.fromkeys(unknown)}
+    def entry(self, message: bytes) -> Values:
+        """Return the entry in a single message."""
+        return next(self.entries(message))
+
+    def _with_extra(self, entry: Values) -> Values:
+        entry["extra"] = {key.partition(".")[2]: entry.pop(key) for key in dict.fromkeys(self._extra)}
         return entry
 
-    def part(self, keys: Collection[str]) -> tuple[tuple[str, ...], Unpack]:
+    def part(self, keys: Collection[str]) -> tuple[tuple[str, ...], Read]:
         """Return those of `keys` that vary in this layout, each once, and a function that reads only their values."""
         last = {column.key: column for column in self.columns if column.key in keys}
         columns = sorted(last.values(), key=lambda column: column.start)
-        return tuple(column.key for column in columns), _reader(columns)
+        return tuple(column.key for column in columns), _reader(columns, self.size)
 
     def column(self, key: str) -> Column | None:
         """Return the column of a key. If there are several, the last one counts."""
         return next((column for column in reversed(self.columns) if column.key == key), None)
+
+    def slices(self, parts: Iterable[slice]) -> Read:
+        """Return a function that reads these parts of each message, in ascending order, as bytes."""
+        sizes = [(part.start, part.stop - part.start) for part in parts]
+        return _reader([Column("", start, size, None, f"{size}s", None) for start, size in sizes], self.size)
+
+    def numbers(self, column: Column) -> Callable[[bytes], Iterator[int]]:
+        """Return a function that reads the bytes of a column as numbers in network order."""
+        code = _NUMBER_CODES.get(column.size)
+        read = _reader([column._replace(code=code or f"{column.size}s", convert=None)], self.size)
+        if code is not None:
+            return lambda data: chain.from_iterable(read(data))
+        return lambda data: (int.from_bytes(value, "big") for (value,) in read(data))
+
+    # groups of messages
+
+    def difference(self, data: bytes) -> int | None:
+        """Compare messages of this size with the layout. Return an offset at which one differs, or None."""
+        count = len(data) // self.size
+        mask, value = self._repeated.get(count) or self._repeat(count)
+        masked = int.from_bytes(data, "big") & mask
+        if masked == value:
+            return None
+        return (len(data) - ((masked ^ value).bit_length() + 7) // 8) % self.size
+
+    def _repeat(self, count: int) -> tuple[int, int]:
+        """Return the mask and the value of `count` joined messages."""
+        mask, value = (number.to_bytes(self.size, "big") * count for number in (self.mask, self.value))
+        self._repeated[count] = int.from_bytes(mask, "big"), int.from_bytes(value, "big")
+        return self._repeated[count]
+
+    def messages(self, data: bytes) -> Iterator[bytes]:
+        """Return the messages of a group, one by one."""
+        return chain.from_iterable(self._read_messages(data))
+
+    def choose(self, data: bytes, flags: bytes) -> bytes:
+        """Return the messages of a group whose flag is 1. There is a byte for each message, 0 or 1."""
+        if 0 not in flags:
+            return data
+        return b"".join(compress(self.messages(data), flags)) if 1 in flags else b""
 
 
 def _column(found: DecodedAttribute) -> Column:
@@ -118,28 +164,24 @@ def _column(found: DecodedAttribute) -> Column:
     return Column(found.row.key, found.start, size, kind, code, convert)
 
 
-def _unpacker(columns: Iterable[Column]) -> Unpack:
+def _reader(columns: Sequence[Column], size: int) -> Read:
+    """Return a function that reads columns of messages of this size."""
     code, position = ">", 0
     for column in columns:
         code += f"{column.start - position}x{column.code}"
         position = column.start + column.size
-    return struct.Struct(code).unpack_from
-
-
-def _reader(columns: Sequence[Column]) -> Unpack:
-    """Return a function that reads columns, also those to be converted, such as numbers of an unusual size."""
-    unpack = _unpacker(columns)
+    read = struct.Struct(f"{code}{size - position}x").iter_unpack
     converts = [(place, column.convert) for place, column in enumerate(columns) if column.convert]
     if not converts:
-        return unpack
+        return read
 
-    def read(data: bytes, start: int = 0) -> tuple[Any, ...]:
-        values = list(unpack(data, start))
-        for place, convert in converts:
-            values[place] = convert(values[place])
-        return tuple(values)
+    def convert_each(data: bytes) -> Iterator[tuple[Any, ...]]:
+        found = list(zip(*read(data)))
+        for place, convert in converts if found else ():
+            found[place] = tuple(map({value: convert(value) for value in set(found[place])}.__getitem__, found[place]))
+        return zip(*found)
 
-    return read
+    return convert_each
 
 
 class LayoutCache:

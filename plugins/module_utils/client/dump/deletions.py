@@ -9,6 +9,7 @@ of the zone and the id, an entry that has replaced another one meanwhile is not 
 from __future__ import annotations
 
 import struct
+from itertools import repeat
 from typing import Callable
 
 from .. import uapi
@@ -20,7 +21,6 @@ from ..netlink.message import Message, RequestBatch, frame, request_batch
 from ..netlink.socket import BATCH_SIZE
 from .scan import Action, Visitor
 
-_NUMBER = struct.Struct("=I")
 _KEY = (uapi.CTA_TUPLE_ORIG, uapi.CTA_ZONE, uapi.CTA_ID)
 #: The keys that a request must contain. Without a tuple, it would delete the whole table.
 _TUPLE = ("original.source", "original.destination")
@@ -41,35 +41,33 @@ class DeleteRequests(Visitor):
 
     def on(self, layout: MessageLayout) -> Action:
         if not all(layout.column(key) for key in _TUPLE):
-            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
-        parts = [layout.attributes[number] for number in _KEY if number in layout.attributes]
-        key = bytes(sum(part.stop - part.start for part in parts))
-        header = frame(Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(layout.constants["family"]) + key), 0)
+            return lambda data: self.add_all(layout.entries(data))
+        parts = sorted(
+            (layout.attributes[number] for number in _KEY if number in layout.attributes), key=lambda part: part.start
+        )
+        sizes = [part.stop - part.start for part in parts]
+        header = frame(
+            Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(layout.constants["family"]) + bytes(sum(sizes))), 0
+        )
         before, after = header[:8], header[12 : uapi.NFNL_HDRLEN]
-        frames, number, full = self._frames, _NUMBER.pack, self._size
-        (tuple_start, tuple_stop), *others = [(part.start, part.stop) for part in parts]
-        (next_start, next_stop), *rest = others or [(0, 0)]
+        read = layout.slices(parts)
+        write = struct.Struct(f"={len(before)}sI{len(after)}s" + "".join(f"{size}s" for size in sizes)).pack
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            request = (
-                before
-                + number(self._first + len(frames))
-                + after
-                + datagram[start + tuple_start : start + tuple_stop]
-                + datagram[start + next_start : start + next_stop]
-            )
-            for begin, end in rest:
-                request += datagram[start + begin : start + end]
-            frames.append(request)
-            if len(frames) == full:
-                self._close_batch()
+        def act(data: bytes) -> None:
+            keys = list(zip(*read(data)))
+            done, count = 0, len(keys[0])
+            while done < count:
+                number = self._first + len(self._frames)
+                some = [key[done : done + self._first + self._size - number] for key in keys]
+                self._frames += map(write, repeat(before), range(number, number + len(some[0])), repeat(after), *some)
+                done += len(some[0])
+                self._close_full_batch()
 
         return act
 
     def add(self, entry: Values) -> None:
         self._frames.append(frame(DELETE.message(entry), self._first + len(self._frames)))
-        if len(self._frames) == self._size:
-            self._close_batch()
+        self._close_full_batch()
 
     def drain(self, last: bool = False) -> list[RequestBatch]:
         """Return the full batches, with `last` also the incomplete one."""
@@ -77,6 +75,10 @@ class DeleteRequests(Visitor):
             self._close_batch()
         batches, self._batches = self._batches, []
         return batches
+
+    def _close_full_batch(self) -> None:
+        if len(self._frames) == self._size:
+            self._close_batch()
 
     def _close_batch(self) -> None:
         self._batches.append(request_batch(self._frames, self._first))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from typing import Any
 
 #: The maximum number of keys that are counted at the same time.
@@ -22,7 +22,7 @@ class HeavyHitters:
     """
 
     def __init__(self, capacity: int | None = None) -> None:
-        self.counts: defaultdict[Any, int] = defaultdict(int)
+        self.counts: Counter[Any] = Counter()
         self.uncertainty = 0
         self.capacity = CAPACITY if capacity is None else capacity
 

@@ -8,6 +8,7 @@ Only these few entries are kept, so that memory use does not grow with the table
 from __future__ import annotations
 
 import heapq
+from itertools import chain
 
 from ..codec.codec import Values
 from ..codec.layout import MessageLayout
@@ -34,30 +35,30 @@ class EntrySample(Visitor):
         return [entry for _seconds, _number, entry in sorted(self._longest, key=lambda kept: -kept[0])]
 
     def on(self, layout: MessageLayout) -> Action:
-        keys, unpack = layout.part(("timeout",))
-        entry, first, longest = layout.entry, self.first, self._longest
-        timed, shown, kept = bool(keys), self._shown, self._kept
+        keys, read = layout.part(("timeout",))
+        size, longest = layout.size, self._longest
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            self.count += 1
-            if len(first) < shown:
-                first.append(entry(datagram, start))
-            if kept:
-                seconds = unpack(datagram, start)[-1] if timed else 0
-                if len(longest) < kept or seconds > longest[0][0]:
-                    self._keep(seconds, entry(datagram, start))
+        def act(data: bytes) -> None:
+            count = len(data) // size
+            self.first += layout.entries(data[: size * max(self._shown - len(self.first), 0)])
+            if self._kept:
+                timeouts = list(chain.from_iterable(read(data))) if keys else [0] * count
+                if len(longest) < self._kept or max(timeouts) > longest[0][0]:
+                    for number, (seconds, entry) in enumerate(zip(timeouts, layout.entries(data)), self.count):
+                        self._keep(seconds, number, entry)
+            self.count += count
 
         return act
 
     def add(self, entry: Values) -> None:
-        self.count += 1
         if len(self.first) < self._shown:
             self.first.append(entry)
         if self._kept:
-            self._keep(entry.get("timeout", 0), entry)
+            self._keep(entry.get("timeout", 0), self.count, entry)
+        self.count += 1
 
-    def _keep(self, seconds: int, entry: Entry) -> None:
-        held = (seconds, -self.count, entry)
+    def _keep(self, seconds: int, number: int, entry: Entry) -> None:
+        held = (seconds, -number, entry)
         if len(self._longest) < self._kept:
             heapq.heappush(self._longest, held)
         else:

@@ -2,48 +2,89 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Process the messages of a dump in one pass, and call a visitor for those that match.
 
-The match and the action of the visitor are compiled once for each message layout. A message without a layout is decoded
-by the general decoder, and then matched.
+The messages of a datagram are grouped by length and family, and then by layout. The match and the action of the visitor
+are compiled once for each message layout, and process a group at a time. A message without a layout is decoded by the
+general decoder, and then matched.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Any, Callable, Sequence, Tuple
+import re
+from collections import defaultdict
+from itertools import compress, repeat
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence, Tuple
 
 from .. import uapi
 from ..codec.codec import Values
 from ..codec.layout import ENTRY_LAYOUTS, LayoutCache, MessageLayout
-from ..errors import MalformedMessage
 from ..match.expression import prepared
-from ..netlink.message import HEADER, Message
+from ..netlink.message import HEADER, LENGTH, Message, split
 
 if TYPE_CHECKING:
     from ..match.expression import Term
 
-_LENGTH = struct.Struct("=I")
+#: A netlink header and the family after it. Messages of a dump with the same ones are processed together.
+_HEAD = HEADER.size + 1
+#: The maximum number of lengths of messages that are found by one regular expression.
+_MOST_LENGTHS = 64
+#: The maximum number of places by which messages of one size are separated before they are compared with a layout.
+_MOST_PLACES = 8
 
-#: The function for a message. Its arguments are the datagram, the offset of the message in it, and the message as a
-#: big-endian integer.
-Action = Callable[[bytes, int, int], Any]
-#: A known layout: its mask and value, the mask and value of the match, the test, and the action.
-_Known = Tuple[int, int, int, int, "Callable[[int], bool] | None", Action]
+#: The function for a group of messages of one layout, which are joined.
+Action = Callable[[bytes], Any]
 
 
 class Visitor:
-    """Processes the matching entries of a dump."""
+    """Processes the matching entries of a dump.
+
+    The order of the entries in a datagram is not kept: those of one layout are processed together.
+    """
 
     def on(self, layout: MessageLayout) -> Action:
-        """Return the action for messages of a layout."""
+        """Return the action for groups of messages of a layout."""
         raise NotImplementedError
 
     def add(self, entry: Values) -> None:
         """Process an entry that is already decoded."""
         raise NotImplementedError
 
+    def add_all(self, entries: Iterable[Values]) -> None:
+        """Process entries that are already decoded."""
+        for entry in entries:
+            self.add(entry)
 
-def _pass(datagram: bytes, start: int, message: int) -> None:
-    """Ignore a message that does not match."""
+
+class MessageSplitter:
+    """Splits datagrams into messages, by a regular expression if their lengths are known: a third of the time."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[bytes, None] = {}
+        self._find: Callable[[bytes], list[bytes]] | None = None
+
+    def split(self, datagram: bytes) -> list[bytes]:
+        """Return the messages in a datagram, with their headers. Raises `MalformedMessage`."""
+        if self._find is None:
+            alternatives = (
+                re.escape(each) + b".{%d}" % (LENGTH.unpack(each)[0] - LENGTH.size) for each in self._lengths
+            )
+            self._find = re.compile(b"|".join(alternatives) or b"(?!)", re.DOTALL).findall
+        messages = self._find(datagram)
+        if sum(map(len, messages)) == len(datagram):
+            return messages
+        messages = list(split(datagram))
+        lengths = {message[: LENGTH.size] for message in messages if not len(message) & 3} - self._lengths.keys()
+        if lengths and len(self._lengths) + len(lengths) <= _MOST_LENGTHS:
+            self._lengths.update(dict.fromkeys(lengths))
+            self._find = None
+        return messages
+
+
+class _Known(NamedTuple):
+    """A layout, the function that returns the flags of matching messages (None if all match), and the action."""
+
+    layout: MessageLayout
+    flags: Callable[[bytes], bytes] | None
+    act: Action
 
 
 class DumpDecoder:
@@ -54,7 +95,10 @@ class DumpDecoder:
         self._where = None if where is None else prepared(where)
         self._holds = None if self._where is None else self._where.compile()
         self._layouts = layouts
-        self._known: dict[int, list[_Known]] = {}
+        self._split = MessageSplitter().split
+        #: By size: the layouts, and the offsets at which messages of different layouts differ.
+        self._known: defaultdict[int, list[_Known]] = defaultdict(list)
+        self._places: defaultdict[int, list[int]] = defaultdict(list)
         self._others: list[Message] = []
 
     def feed(self, datagram: bytes) -> list[Message]:
@@ -62,65 +106,77 @@ class DumpDecoder:
 
         Raises `MalformedMessage`.
         """
-        position, end = 0, len(datagram)
-        known, length_at, number_of = self._known.get, _LENGTH.unpack_from, int.from_bytes
-        while position + 4 <= end:
-            (length,) = length_at(datagram, position)
-            message = number_of(datagram[position : position + length], "big")
-            for mask, value, must, be, test, act in known(length, ()):
-                if message & mask == value:
-                    if message & must == be and (test is None or test(message)):
-                        act(datagram, position, message)
-                    break
-            else:
-                self._learn_layout(datagram, position, length)
-            position += length + 3 & ~3
-        if position < end:
-            raise MalformedMessage(f"a netlink message has {end - position} bytes, too few for its header")
+        groups: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for message in self._split(datagram):
+            groups[message[:_HEAD]].append(message)
+        most = MessageLayout.most_messages
+        for messages in groups.values():
+            for start in range(0, len(messages), most):
+                self._process(messages[start : start + most])
         others, self._others = self._others, []
         return others
 
-    def _learn_layout(self, datagram: bytes, start: int, length: int) -> None:
-        """Process a message that fits no known layout, and add its layout if it has one."""
-        if length < HEADER.size or start + length > len(datagram):
-            raise MalformedMessage(f"a netlink message claims {length} of {len(datagram) - start} bytes")
-        message = datagram[start : start + length]
+    def _process(self, messages: list[bytes]) -> None:
+        """Process messages of the same size. Messages that differ in a place are processed apart."""
+        data, size = b"".join(messages), len(messages[0])
+        places = self._places[size]
+        for place in places:
+            column = data[place::size]
+            if column.count(column[0]) < len(column):
+                break
+        else:
+            found = self._find_layout(messages[0])
+            if found is None:
+                if len(messages) > 1:
+                    self._process(messages[1:])
+                return
+            difference = found.layout.difference(data)
+            if difference is None:
+                flags = b"" if found.flags is None else found.flags(data)
+                chosen = b"".join(compress(messages, flags)) if 0 in flags else data
+                if chosen:
+                    found.act(chosen)
+                return
+            if len(places) < _MOST_PLACES:
+                places.append(difference)
+            column = data[difference::size]
+        for byte in dict.fromkeys(column):
+            self._process(list(compress(messages, map(byte.__eq__, column))))
+
+    def _find_layout(self, message: bytes) -> _Known | None:
+        """Return the layout of a message. Process a message that has no layout, and return None."""
+        number = int.from_bytes(message, "big")
+        known = self._known[len(message)]
+        for found in known:
+            if number & found.layout.mask == found.layout.value:
+                return found
         _length, kind, flags, _sequence, _port = HEADER.unpack_from(message)
-        is_entry = kind >= uapi.NLMSG_MIN_TYPE and length >= uapi.NFNL_HDRLEN
-        if not is_entry or flags & uapi.NLM_F_DUMP_INTR:
+        is_entry = kind >= uapi.NLMSG_MIN_TYPE and len(message) >= uapi.NFNL_HDRLEN
+        is_interrupted = bool(flags & uapi.NLM_F_DUMP_INTR)
+        if not is_entry or is_interrupted:
             self._others.append(Message(kind, flags, message[HEADER.size :]))
         if not is_entry:
-            return
-        layout = None if flags & uapi.NLM_F_DUMP_INTR else self._layouts.of(message)
-        if layout is None:
-            entry = self._layouts.decode(message)
-            if self._holds is None or self._holds(entry):
-                self._visitor.add(entry)
-            return
-        known = self._compile_for(layout)
-        self._known.setdefault(layout.size, []).append(known)
-        number = int.from_bytes(message, "big")
-        _mask, _value, must, be, test, act = known
-        if number & must == be and (test is None or test(number)):
-            act(message, 0, number)
+            return None
+        layout = None if is_interrupted else self._layouts.of(message)
+        if layout is not None:
+            known.append(self._compile_for(layout))
+            return known[-1]
+        entry = self._layouts.decode(message)
+        if self._holds is None or self._holds(entry):
+            self._visitor.add(entry)
+        return None
 
     def _compile_for(self, layout: MessageLayout) -> _Known:
         if self._where is None:
-            return (layout.mask, layout.value, 0, 0, None, self._visitor.on(layout))
+            return _Known(layout, None, self._visitor.on(layout))
         from ..match.message_filter import compile_for_layout
 
-        sifted = compile_for_layout(self._where, layout)
-        act = _pass if sifted.never else self._visitor.on(layout)
-        holds = sifted.predicate
-        if holds is None or sifted.never:
-            return (layout.mask, layout.value, *sifted.bits, sifted.test, act)
-        predicate, chosen = holds, act
+        compiled = compile_for_layout(self._where, layout)
+        return _Known(layout, compiled.flags, _ignore if compiled.never else self._visitor.on(layout))
 
-        def ask(datagram: bytes, start: int, message: int) -> None:
-            if predicate(layout.entry(datagram, start)):
-                chosen(datagram, start, message)
 
-        return (layout.mask, layout.value, *sifted.bits, sifted.test, ask)
+def _ignore(data: bytes) -> None:
+    """Ignore messages that do not match."""
 
 
 class VisitorGroup(Visitor):
@@ -134,9 +190,9 @@ class VisitorGroup(Visitor):
         if len(actions) == 1:
             return actions[0]
 
-        def act(datagram: bytes, start: int, message: int) -> None:
+        def act(data: bytes) -> None:
             for action in actions:
-                action(datagram, start, message)
+                action(data)
 
         return act
 
@@ -152,8 +208,8 @@ class Entries(Visitor):
         self.found: list[Values] = []
 
     def on(self, layout: MessageLayout) -> Action:
-        keep, entry = self.found.append, layout.entry
-        return lambda datagram, start, message: keep(entry(datagram, start))
+        keep, entries = self.found.extend, layout.entries
+        return lambda data: keep(entries(data))
 
     def add(self, entry: Values) -> None:
         self.found.append(entry)
@@ -170,8 +226,8 @@ class Rows(Visitor):
         self.found: list[Row] = []
 
     def on(self, layout: MessageLayout) -> Action:
-        keep, values, keys = self.found.append, layout.values, layout.keys
-        return lambda datagram, start, message: keep((keys, values(datagram, start)))
+        keep, rows, keys = self.found.extend, layout.rows, layout.keys
+        return lambda data: keep(zip(repeat(keys), rows(data)))
 
     def add(self, entry: Values) -> None:
         self.found.append((tuple(entry), tuple(entry.values())))

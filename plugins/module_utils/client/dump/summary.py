@@ -8,7 +8,7 @@ counted.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, Callable, Mapping, NamedTuple
 
 from ..codec.codec import Values
@@ -47,14 +47,14 @@ class Summary(Visitor):
         self._pending: list[_Combinations] = []
 
     def on(self, layout: MessageLayout) -> Action:
-        keys, unpack = layout.part(_COUNTED)
+        keys, read = layout.part(_COUNTED)
         same = {**layout.constants, **dict.fromkeys((key for key in _ENDS if layout.column(key)), b"")}
-        combinations = _Combinations(same, keys, defaultdict(int))
+        combinations = _Combinations(same, keys, Counter())
         self._pending.append(combinations)
         counts = combinations.counts
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            counts[unpack(datagram, start)] += 1
+        def act(data: bytes) -> None:
+            counts.update(read(data))
             if len(counts) > _PENDING:
                 self._sort_in(combinations)
 
@@ -125,7 +125,7 @@ class _Combinations(NamedTuple):
 
     same: Values
     keys: tuple[str, ...]
-    counts: defaultdict[tuple[Any, ...], int]
+    counts: Counter[tuple[Any, ...]]
 
 
 def _order(counts: Mapping[Any, int]) -> list[Any]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+from operator import add
 from typing import Any, Callable
 
 from ..codec.layout import MessageLayout
@@ -41,42 +43,32 @@ class Top(Visitor):
         self._bytes = {name: HeavyHitters() for name in _SHOWN}
 
     def on(self, layout: MessageLayout) -> Action:
-        keys, unpack = layout.part((*_TUPLE, _PORT, *_BYTES))
+        keys, read = layout.part((*_TUPLE, _PORT, *_BYTES))
         protocol = layout.constants.get("original.protocol")
         ported = _PORT in keys
         counters = 3 if ported else 2
         if keys[:counters] != (*_TUPLE, _PORT)[:counters] or protocol is None:
-            return lambda datagram, start, message: self.add(layout.entry(datagram, start))
+            return lambda data: self.add_all(layout.entries(data))
         accounted = len(keys) > counters
-        flows, moved = self._rankings(self._flows), self._rankings(self._bytes)
-        sources, destinations, services, pairs = flows
-        capacity = self._flows["pairs"].capacity
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            values = unpack(datagram, start)
-            source, destination = values[0], values[1]
-            pair = source + destination
-            sources[source] += 1
-            destinations[destination] += 1
-            pairs[pair] += 1
+        def act(data: bytes) -> None:
+            columns = list(zip(*read(data)))
+            ranked = {"sources": columns[0], "destinations": columns[1], "pairs": tuple(map(add, *columns[:2]))}
             if ported:
-                services[protocol, values[2]] += 1
-            if len(pairs) > capacity or len(services) > capacity:
-                self._tidy()
+                ranked["services"] = tuple(zip(repeat(protocol), columns[2]))
+            for name, found in ranked.items():
+                self._flows[name].counts.update(found)
             if accounted:
-                both = sum(values[counters:])
-                for ranking, key in zip(moved, (source, destination, (protocol, values[2]) if ported else None, pair)):
-                    if key is not None:
-                        ranking[key] += both
+                moved = list(map(sum, zip(*columns[counters:])))
+                for name, found in ranked.items():
+                    counts = self._bytes[name].counts
+                    for key, both in zip(found, moved):
+                        counts[key] += both
+            self._tidy()
 
         return act
 
-    @staticmethod
-    def _rankings(found: dict[str, HeavyHitters]) -> list[Any]:
-        return [found[name].counts for name in ("sources", "destinations", "services", "pairs")]
-
     def _tidy(self) -> None:
-        """Limit the number of keys. There are never more sources or destinations than pairs."""
         for frequent in (*self._flows.values(), *self._bytes.values()):
             frequent.tidy()
 

@@ -15,6 +15,8 @@ from ..errors import MalformedMessage
 
 #: struct nlmsghdr: length, type, flags, sequence, port.
 HEADER = struct.Struct("=IHHII")
+#: The first field of a netlink header.
+LENGTH = struct.Struct("=I")
 #: The flags of a netlink header, and their offset in it.
 _FLAGS, _FLAGS_AT = struct.Struct("=H"), 6
 #: struct nlattr: length, type.
@@ -61,17 +63,24 @@ def request_batch(frames: list[bytes], first: int) -> RequestBatch:
     return RequestBatch(b"".join((*frames[:-1], last)), first, len(frames))
 
 
-def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
-    """Yield (sequence, message) for each message in a datagram. Raises `MalformedMessage`."""
+def split(datagram: bytes) -> Iterator[bytes]:
+    """Yield each message in a datagram, with its header. Raises `MalformedMessage`."""
     start, end = 0, len(datagram)
     while start + HEADER.size <= end:
-        length, kind, flags, sequence, port = HEADER.unpack_from(datagram, start)
+        (length,) = LENGTH.unpack_from(datagram, start)
         if length < HEADER.size or start + length > end:
             raise MalformedMessage(f"a netlink message claims {length} of {end - start} bytes")
-        yield sequence, Message(kind, flags, datagram[start + HEADER.size : start + length], port)
+        yield datagram[start : start + length]
         start += length + 3 & ~3
     if start < end:
         raise MalformedMessage(f"a netlink message has {end - start} bytes, too few for its header")
+
+
+def parse(datagram: bytes) -> Iterator[tuple[int, Message]]:
+    """Yield (sequence, message) for each message in a datagram. Raises `MalformedMessage`."""
+    for message in split(datagram):
+        _length, kind, flags, sequence, port = HEADER.unpack_from(message)
+        yield sequence, Message(kind, flags, message[HEADER.size :], port)
 
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:

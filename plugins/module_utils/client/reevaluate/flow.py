@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ..codec.codec import Values
-from ..codec.layout import MessageLayout
+from ..codec.layout import MessageLayout, Read
 from ..dump.scan import Action, Visitor
 from ..entry.entry import Entry
 from ..entry.tuple import ENDPOINT_KEYS, protocol_keys
@@ -48,19 +49,18 @@ def flow_layout(family: int, protocol: int, keys: tuple[str, ...]) -> FlowLayout
 class Flow(NamedTuple):
     """A flow. Two flows are the same if their first two fields are equal: tuples and zones.
 
-    `whole` returns the whole entry; its arguments are the datagram and the place in it.
+    `whole` returns the whole entry of the message.
     """
 
     layout: FlowLayout
     values: tuple[Any, ...]
-    whole: Callable[[bytes, int], Entry]
-    datagram: bytes
-    start: int
+    whole: Callable[[bytes], Entry]
+    message: bytes
     has_master: bool
 
     def entry(self) -> Entry:
         """Return the whole entry."""
-        return self.whole(self.datagram, self.start)
+        return self.whole(self.message)
 
 
 def flow_of(entry: Mapping[str, Any]) -> Flow:
@@ -68,7 +68,7 @@ def flow_of(entry: Mapping[str, Any]) -> Flow:
     keys = tuple(key for key in entry if key in _FLOW_KEYS)
     layout = flow_layout(entry["family"], entry["original.protocol"], keys)
     values = tuple(entry[key] for key in keys)
-    return Flow(layout, values, lambda _datagram, _start: dict(entry), b"", 0, "master.source" in entry)
+    return Flow(layout, values, lambda _message: dict(entry), b"", "master.source" in entry)
 
 
 class Flows(Visitor):
@@ -80,10 +80,12 @@ class Flows(Visitor):
     def on(self, layout: MessageLayout) -> Action:
         flows, read = _reader_of(layout)
         has_master = any(key.startswith("master.") for key in layout.keys)
-        keep, whole, new = self.found.append, layout.entry, tuple.__new__
+        keep, messages = self.found.extend, layout.messages
+        constant = repeat(flows), repeat(layout.entry), repeat(has_master)
 
-        def act(datagram: bytes, start: int, message: int) -> None:
-            keep(new(Flow, (flows, read(datagram, start), whole, datagram, start, has_master)))
+        def act(data: bytes) -> None:
+            fields = zip(constant[0], read(data), constant[1], messages(data), constant[2])
+            keep(map(tuple.__new__, repeat(Flow), fields))
 
         return act
 
@@ -99,14 +101,14 @@ class FlowKeys(Visitor):
 
     def on(self, layout: MessageLayout) -> Action:
         flows, read = _reader_of(layout)
-        keep = self.found.add
-        return lambda datagram, start, message: keep((flows, read(datagram, start)))
+        keep = self.found.update
+        return lambda data: keep(zip(repeat(flows), read(data)))
 
     def add(self, entry: Values) -> None:
         self.found.add(flow_of(entry)[:2])
 
 
-def _reader_of(layout: MessageLayout) -> tuple[FlowLayout, Callable[[bytes, int], tuple[Any, ...]]]:
+def _reader_of(layout: MessageLayout) -> tuple[FlowLayout, Read]:
     """Return the layout of the flows in messages of a layout, and the function that reads their values."""
     keys, read = layout.part(_FLOW_KEYS)
     return flow_layout(layout.constants["family"], layout.constants["original.protocol"], keys), read

@@ -61,6 +61,17 @@ def as_match(text: str) -> Match:
     return parse_match(json.loads(text))
 
 
+def test_no_request_is_built_that_is_not_sent() -> None:
+    """The memory of a prediction, and of a flush above its limit, does not grow with the table."""
+    kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": zone} for zone in range(1, 6)])
+    with kernel.table() as table:
+        for check, limit, built in ((True, 9, 0), (False, 2, 2), (False, 9, 5)):
+            plan = DeletionPlan(table, EVERYTHING, limit=limit, report_limit=3)
+            plan.read(check)
+            assert (plan.count, len(plan.shown)) == (5, 3)
+            assert sum(batch.count for batch in plan._requests.drain(last=True)) == built
+
+
 def run(kernel: Kernel, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
     """One run of the module; a failure is its result, with the sentence under `msg`."""
     try:

@@ -97,8 +97,8 @@ def test_layouts_that_differ_are_findings(monkeypatch: pytest.MonkeyPatch) -> No
 
     entry = MessageLayout.entry
 
-    def wrong(self: MessageLayout, data: bytes, start: int = 0) -> Any:
-        return {**entry(self, data, start), "mark": -1}
+    def wrong(self: MessageLayout, message: bytes) -> Any:
+        return {**entry(self, message), "mark": -1}
 
     monkeypatch.setattr(MessageLayout, "entry", wrong)
     with pytest.raises(guard.Violation, match="a layout and the general decoder differ"):

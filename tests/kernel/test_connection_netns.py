@@ -19,8 +19,8 @@ from tests.lab import Lab, Namespace
 Ansible = Callable[..., str]
 
 COLLECTION = Path(__file__).parents[2]
-# The system's own, for whoever become makes of us may not be allowed to start the one of this test.
-PYTHON = "/usr/bin/python3"
+# With become, another user may not be allowed to start the Python of this test
+PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
 
 @pytest.fixture

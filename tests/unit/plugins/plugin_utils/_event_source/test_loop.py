@@ -153,10 +153,8 @@ def test_cancelled_during_a_window(source: Source) -> None:
 
 
 def test_a_kernel_without_nf_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.contextmanager
-    def subscribed(*_arguments: Any) -> Iterator[None]:
+    def subscribed(*_arguments: Any) -> None:
         raise Unavailable("reading the ruleset", errno.EINVAL, hint="The kernel has no nf_tables: load it")
-        yield
 
     monkeypatch.setattr(loop, "subscribed", subscribed)
     with pytest.raises(Unavailable, match=r"load it, or leave ruleset out of changes\.kinds$"):

@@ -230,7 +230,14 @@ def _indexed(term: Indexed, layout: MessageLayout, if_unknown: bool) -> Conditio
         return ask_decoded
     if others is not False:
         return ask
-    return ColumnTest(column, lambda number: find(number & ones | above) is not None, ask, is_exact=False)
+
+    def is_indexed(number: int) -> bool:
+        return find(number | above) is not None
+
+    def is_indexed_masked(number: int) -> bool:
+        return find(number & ones) is not None
+
+    return ColumnTest(column, is_indexed if mask is None else is_indexed_masked, ask, is_exact=False)
 
 
 # terms joined
@@ -302,7 +309,7 @@ def _or(conditions: Iterable[Condition]) -> Condition:
         elif one is not False:
             tests.append(_as_test(one))
     if tests or len(for_groups) > _FEW_ALTERNATIVES:
-        return _joined([*map(_as_test, for_groups), *tests], any)
+        return _joined([*_tests_of(for_groups), *tests], any)
     if len(for_groups) == 1:
         return next(iter(for_groups))
     return AnyOf(tuple(for_groups)) if for_groups else False
@@ -322,14 +329,32 @@ def _not(condition: Condition) -> Condition:
 def _as_test(condition: Condition) -> Callable[[int], bool]:
     """Return a condition as a test of a message."""
     if isinstance(condition, MaskedCompare):
-        mask, value = condition
-        return lambda message: message & mask == value
+        return _compares(condition.mask, {condition.value})
     if isinstance(condition, AnyOf):
-        test = _joined([_as_test(one) for one in condition.conditions], any)
+        test = _joined(_tests_of(condition.conditions), any)
         return (lambda message: not test(message)) if condition.is_negated else test
     if isinstance(condition, ColumnTest):
         return condition.test
     return condition if callable(condition) else lambda message: bool(condition)
+
+
+def _tests_of(conditions: Iterable[GroupCondition]) -> list[Callable[[int], bool]]:
+    """Return tests of a message, one for all comparisons with the same mask."""
+    values: dict[int, set[int]] = {}
+    tests: list[Callable[[int], bool]] = []
+    for one in conditions:
+        if isinstance(one, MaskedCompare):
+            values.setdefault(one.mask, set()).add(one.value)
+        else:
+            tests.append(one.test)
+    return [*(_compares(mask, wanted) for mask, wanted in values.items()), *tests]
+
+
+def _compares(mask: int, values: set[int]) -> Callable[[int], bool]:
+    if len(values) > 1:
+        return lambda message: message & mask in values
+    (value,) = values
+    return lambda message: message & mask == value
 
 
 # single values

@@ -140,6 +140,9 @@ GROUP_TERMS = {
     "list of ranges": parse_match({"source_port": ["1-3", "5-9", "20-30", "400-500"]}).term,
     "list of masks": parse_match({"mark": ["1/1", "2/2", "4/4", "8/8"], "timeout_above": 9}).term,
     "index": prepared(parse_match([{"source_port": at, "mark": at & 1} for at in range(20)]).term),
+    "index of masks": prepared(
+        parse_match([{"mark": f"{at}/0xffff", "destination_port": 443} for at in range(1, 20)]).term
+    ),
     "index and others": prepared(
         Or(tuple(parse_match({"source_port": at}).term for at in range(20)) + (parse_match({"mark": 0x10001}).term,))
     ),

@@ -120,6 +120,7 @@ def test_a_connection_dies_without_it(site: Site, family: str) -> None:
             flow.seen_as()
 
 
+@pytest.mark.thorough
 def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     with site.client.tcp(SERVER["ipv4"], PORT) as flow:
         flow.seen_as()

@@ -269,6 +269,7 @@ def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -
     assert received(book, "aggregate") == 2
 
 
+@pytest.mark.thorough
 def test_flood(controller: Controller, namespace: Namespace, tmp_path: Path) -> None:
     """Of 50,000 new entries, the 100 that were asked for arrive at the rules, and no other.
 

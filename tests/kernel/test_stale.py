@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from .test_modules import MODULES, answer, given, run
 
 pytestmark = pytest.mark.every_kernel
 
+ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h
 CLIENT, BLOCKED, OUTSIDE, SERVER = "10.1.0.2", "10.1.0.66", "203.0.113.1", "198.51.100.7"
 RULES = """
 table inet filter {
@@ -208,19 +211,63 @@ def test_untracked(gateway: Host) -> None:
     assert (one["verdict"], one["rule"]["table"]) == ("untracked", "raw")
 
 
+def settings() -> dict[str, str]:
+    """Every sysctl of the network namespace of this thread that can be read."""
+    found = {}
+    for path in Path("/proc/sys/net").rglob("*"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found[str(path)] = path.read_text()
+    del found["/proc/sys/net/netfilter/nf_conntrack_count"]  # of entries in all namespaces on some kernels
+    return found
+
+
+@contextlib.contextmanager
+def no_packets() -> Iterator[None]:
+    """No IPv4 packet arrives at, or leaves by, a link of the network namespace of this thread during the block."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as packets:
+        yield
+        packets.setblocking(False)
+        seen = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                _data, (link, protocol, *_rest) = packets.recvfrom(100)
+                seen.append((link, protocol))
+        assert ETH_P_IP not in {protocol for _link, protocol in seen}, seen
+
+
+@contextlib.contextmanager
+def silent_kernel_log() -> Iterator[None]:
+    """The kernel logs nothing about packets, links or rules during the block, as far as this process may read it."""
+    try:
+        log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield
+        return
+    try:
+        os.lseek(log, 0, os.SEEK_END)
+        yield
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                record = os.read(log, 8192).decode(errors="replace")
+                assert not re.search(r"tun|veth|nft|nf_|netfilter|conntrack|IPv[46]", record), record
+    finally:
+        os.close(log)
+
+
 def test_nothing_of_the_host_changes(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     gateway.wait_for_links()  # so that nothing that the kernel does later looks like a change
 
-    def state() -> list[str]:
+    def state() -> list[Any]:
         commands = (["nft", "-a", "list", "ruleset"], ["ip", "address"], ["ip", "route", "show", "table", "all"])
-        return [gateway.run(command).stdout for command in commands] + [gateway.sysctl("net.ipv4.ip_forward")]
+        with gateway.entered():
+            return [*(gateway.run(command).stdout for command in commands), settings()]
 
     def flows() -> list[str]:
         return sorted(str({**flow, "timeout": 0}) for flow in gateway.table())
 
     before, flows_before = state(), flows()
-    with gateway.events() as events:
+    with gateway.events() as events, gateway.entered(), no_packets(), silent_kernel_log():
         assert judged(gateway)
     assert state() == before
     assert flows() == flows_before

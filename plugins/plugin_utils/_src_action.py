@@ -46,9 +46,16 @@ class SourceAction(ActionBase):
         except InvalidValue as fault:
             return {"changed": False, **self.NOTHING_DONE, "failed": True, "msg": self.message(fault)}
         wrap_async = bool(self._task.async_val)
-        result: dict[str, Any] = self._execute_module(
-            self.MODULE, arguments, task_vars=task_vars, wrap_async=wrap_async
-        )
+        folder, is_started = self._connection._shell.tmpdir, False
+        try:
+            result: dict[str, Any] = self._execute_module(
+                self.MODULE, arguments, task_vars=task_vars, wrap_async=wrap_async
+            )
+            is_started = "ansible_job_id" in result
+        finally:
+            # A job removes the folder at its end. If it has not been started, Ansible would leave the folder
+            if wrap_async and not is_started and folder:
+                self._remove_tmp_path(folder)
         return result
 
     def own_source(self) -> str | None:
@@ -57,12 +64,14 @@ class SourceAction(ActionBase):
         name = given.get(self.SOURCE)
         if name is None:
             return None
+        if name == "":
+            raise SourceFault(f"{self.SOURCE}: '' is no path; write that of a file")
         try:
             if boolean(given.get("remote_src", False)):
                 return None
         except TypeError:
             raise SourceFault(f"remote_src: {shown(given['remote_src'])} is neither; write true or false") from None
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise SourceFault(f"{self.SOURCE}: {shown(name)} is no path; write that of a file")
         try:
             path: str = self._find_needle("files", name)

@@ -286,7 +286,7 @@ def test_a_ruleset_that_is_not_loaded(namespace: Namespace, play: Play, tmp_path
         ("missing_facts", "ruleset: Could not find or access 'old.nft'"),
         ("wrong", f"ruleset: nft refuses {wrong}: {wrong}:1:12-12: Error: syntax error"),
         ("elsewhere", "ruleset: new.nft cannot be read: No such file or directory; name a file for nft -f"),
-        ("unused", "ruleset: goes with stale only"),
+        ("unused", "ruleset: requires stale"),
         ("gathered", "ruleset: a file on the controller is not available to gather_facts"),
     ):
         assert done[name]["failed"]

@@ -377,11 +377,87 @@ def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content:
     assert said in failed["msg"]
 
 
+#: Parts of a table, and rules of its chain for forwarded packets, by what they use.
+USES = {
+    "counter": ('counter c { comment "all"; }', "counter name c"),
+    "map of counters": ('counter c { }\nmap m { type inet_service : counter; elements = { 80 : "c" }; }', "{M}"),
+    "quota": ("quota q { over 25 mbytes; }", "quota name q drop"),
+    "limit": ("limit l { rate 400/minute; }", "limit name l accept"),
+    "map of limits": (
+        'limit l { rate 1/day burst 1 packets; }\nmap m { type inet_service : limit; elements = { 443 : "l" }; }',
+        "limit name tcp dport map @m accept\n tcp dport 443 drop",
+    ),
+    "synproxy": ("synproxy s { mss 1460; wscale 7; }", "tcp dport 81 ct state untracked synproxy name s"),
+    "helper and timeout": (
+        'ct helper h { type "ftp" protocol tcp; l3proto ip; }\nct timeout t { protocol tcp; l3proto ip; }',
+        "tcp dport 21 ct helper set h\n tcp dport 22 ct timeout set t",
+    ),
+    "set without timeouts": ("set s { type ipv4_addr; flags dynamic; }", "add @s { ip saddr ct count over 20 } drop"),
+    "set with timeouts": (
+        "set s { type ipv4_addr; flags dynamic,timeout; timeout 1m; }",
+        "update @s { ip saddr limit rate 5/second } accept",
+    ),
+    "flowtable": ("flowtable f { hook ingress priority 0; devices = { lan, wan }; }", "ip protocol tcp flow add @f"),
+}
+
+
+#: Those of which the result depends on the moment.
+UNCERTAIN = ("quota", "map of limits", "set without timeouts")
+
+
+@pytest.mark.parametrize("uses", USES)
+def test_whatever_the_rules_use_a_change_can_be_judged(gateway: Host, tmp_path: Path, uses: str) -> None:
+    parts, rules = USES[uses]
+    rules = rules.replace("{M}", "counter name tcp dport map @m")
+    chain = f"chain forward {{ type filter hook forward priority 10; policy accept\n {rules}\n }}"
+    (tmp_path / "used.nft").write_text(f"table inet used {{\n{parts}\n{chain}\n}}\n")
+    done = gateway.run(["nft", "-f", str(tmp_path / "used.nft")], check=False)
+    if done.returncode and "Could not process rule" in done.stderr:
+        pytest.skip(f"this kernel lacks {uses.replace(' ', '_')}")
+    assert done.returncode == 0, done.stderr
+    https = tcp(CLIENT, 40001, SERVER, 443, **to_wan())
+    load(gateway, https)
+    now = run(gateway, "conntrack_info", stale=True)["verdicts"]
+    expected = "uncertain" if uses in UNCERTAIN else "unchanged"
+    assert now == {**dict.fromkeys(now, 0), expected: 1}
+    for content in ("add table inet other\n", f"flush ruleset\n{RULES}\n{(tmp_path / 'used.nft').read_text()}"):
+        (tmp_path / "new.nft").write_text(content)
+        then = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
+        assert then.get("verdicts") == now, then
+
+
+def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden:text:1\n")
+    (tmp_path / "new.nft").write_text(f'table inet wrong {{\n chain {{\n }}\n}}\ninclude "{tmp_path}/secret"\n')
+    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
+    assert failed["failed"]
+    assert f"{tmp_path}/new.nft:2:8-8: Error: syntax error, unexpected" in failed["msg"]
+    assert f"{tmp_path}/secret:1:" in failed["msg"]
+    assert "hidden" not in failed["msg"]
+    assert "^" not in failed["msg"]
+
+
+@pytest.mark.parametrize("module", ["conntrack_info", "conntrack_facts"])
+def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
+    """Otherwise, a variable that is not set would have the flows judged by the current rules."""
+    options = {"stale": True} if module == "conntrack_info" else {"gather_subset": ["stale"]}
+    failed = run(gateway, module, ruleset=None, **options)
+    assert failed["failed"]
+    assert failed["msg"].startswith("ruleset: is null")
+
+
+def test_verdicts_without_a_rule_are_counted(gateway: Host) -> None:
+    load(gateway, tcp(CLIENT, 40001, SERVER, 443, **to_wan()))
+    gateway.run(["ip", "route", "del", "default"])
+    facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
+    assert facts["rules"] == [{"verdict": "refused", "rule": None, "reason": None, "entries": 1}]
+
+
 def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
     for module in ("conntrack_info", "conntrack_facts"):
         failed = run(gateway, module, ruleset="/nowhere")
         assert failed["failed"]
-        assert failed["msg"].startswith("ruleset: goes with ")
+        assert failed["msg"].startswith("ruleset: requires ")
 
 
 def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:

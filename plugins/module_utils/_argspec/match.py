@@ -31,7 +31,10 @@ LIMIT: dict[str, Any] = {"limit": {"type": "int", "fallback": absent(0xFFFFFFFF)
 #: What the current rules would do with the entries to select.
 STALE: dict[str, Any] = {"stale": {"type": "raw", "fallback": absent(False)}}
 #: A file of a ruleset that is not loaded yet.
-RULESET: dict[str, Any] = {"ruleset": {"type": "path"}, "remote_src": {"type": "bool", "default": False}}
+RULESET: dict[str, Any] = {
+    "ruleset": {"type": "path", "fallback": absent("")},
+    "remote_src": {"type": "bool", "default": False},
+}
 _VERDICTS = ("nat_changed", "refused", "untracked")
 
 
@@ -122,13 +125,14 @@ def ruleset_of(module: AnsibleModule, judges: bool, judging: str) -> str | None:
 
     If the file is on the controller, the action plugin has copied it, and has set `remote_src`.
     """
-    path: str | None = module.params["ruleset"]
-    if path is None:
+    check_given(module.params, "ruleset")
+    path: str = module.params["ruleset"]
+    if not path:
         return None
     from ..client.errors import InvalidValue
 
     if not judges:
-        raise InvalidValue("ruleset", f"goes with {judging} only; write that, too")
+        raise InvalidValue("ruleset", f"requires {judging}; set it as well")
     if not module.params["remote_src"]:
         raise InvalidValue(
             "ruleset",

@@ -63,7 +63,7 @@ class StaleFilter(Closing):
         for _position, entry, judgement in self._reevaluation.judge_flows(flows):
             self.verdicts[UNCHANGED] -= 1
             self.verdicts[judgement.verdict] += 1
-            if judgement.rule is not None or judgement.reason:
+            if judgement.verdict != UNCHANGED:
                 self.rules[judgement.verdict, judgement.rule, judgement.reason] += 1
             if judgement.verdict in self._wanted:
                 judged = JudgedEntry(entry)

@@ -85,7 +85,8 @@ class MessageLayout:
         self.rows = _reader(fields, self.size)
         self._extra = [column.key for column in columns if column.kind is None]
         self._read_messages = self.slices([slice(0, self.size)])
-        self._repeated: dict[int, tuple[int, int]] = {}
+        #: The mask and the value of so many joined messages.
+        self._repeated = 1, self.mask, self.value
 
     def entries(self, data: bytes) -> Iterator[Values]:
         """Return the entries in a group of messages as mappings, as the general decoder does."""
@@ -128,17 +129,22 @@ class MessageLayout:
     def difference(self, data: bytes) -> int | None:
         """Compare messages of this size with the layout. Return an offset at which one differs, or None."""
         count = len(data) // self.size
-        mask, value = self._repeated.get(count) or self._repeat(count)
+        repeated, mask, value = self._repeated
+        if repeated < count:
+            repeated, mask, value = self._repeat(max(count, self.most_messages))
+        spare = (repeated - count) * self.size * 8
+        if spare:
+            mask >>= spare
+            value >>= spare
         masked = int.from_bytes(data, "big") & mask
         if masked == value:
             return None
         return (len(data) - ((masked ^ value).bit_length() + 7) // 8) % self.size
 
-    def _repeat(self, count: int) -> tuple[int, int]:
-        """Return the mask and the value of `count` joined messages."""
+    def _repeat(self, count: int) -> tuple[int, int, int]:
         mask, value = (number.to_bytes(self.size, "big") * count for number in (self.mask, self.value))
-        self._repeated[count] = int.from_bytes(mask, "big"), int.from_bytes(value, "big")
-        return self._repeated[count]
+        self._repeated = count, int.from_bytes(mask, "big"), int.from_bytes(value, "big")
+        return self._repeated
 
     def messages(self, data: bytes) -> Iterator[bytes]:
         """Return the messages of a group, one by one."""

@@ -45,6 +45,8 @@ class DeleteRequests(Visitor):
         parts = sorted(
             (layout.attributes[number] for number in _KEY if number in layout.attributes), key=lambda part: part.start
         )
+        if parts[-1].stop > layout.size:  # the last attribute is not padded
+            return lambda data: self.add_all(layout.entries(data))
         sizes = [part.stop - part.start for part in parts]
         header = frame(
             Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(layout.constants["family"]) + bytes(sum(sizes))), 0

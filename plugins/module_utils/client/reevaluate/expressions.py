@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from functools import partialmethod
-from typing import Iterator, NamedTuple
+from typing import Iterator, Mapping, NamedTuple, Tuple
 
 from ..netlink.message import attribute, attributes, nested
 from . import numbers as n
@@ -28,6 +28,9 @@ from .network import attributes_of, text_of
 _U32 = struct.Struct(">I")
 _HOST_U32 = struct.Struct("=I")
 _CONTROL = struct.Struct("=H")
+
+#: The name of a set: family, table, name.
+SetName = Tuple[int, str, str]
 
 #: Bits of the control word. `ALWAYS` is always set, because the kernel replaces an IPv4 identification of 0.
 TRACED, ALWAYS, NUMBER = 0x8000, 0x4000, 0x3FFF
@@ -200,14 +203,21 @@ def expressions_of(data: bytes) -> Iterator[tuple[str, dict[int, bytes], bytes]]
 
 
 class Rewriter:
-    """Rewrites the rules of one ruleset. `limiting_sets` are the (family, table, name) of sets that limit rates."""
+    """Rewrites the rules of one ruleset.
 
-    def __init__(self, limiting_sets: frozenset[tuple[int, str, str]] = frozenset()) -> None:
+    `limiting_sets` are the (family, table, name) of sets that limit rates. `object_maps` has the type of the objects in
+    each map of objects.
+    """
+
+    def __init__(
+        self, limiting_sets: frozenset[SetName] = frozenset(), object_maps: Mapping[SetName, int] | None = None
+    ) -> None:
         self._limiting_sets = limiting_sets
+        self._object_maps = object_maps or {}
 
     def rewrite(self, family: int, table: str, data: bytes, number: int) -> Rewritten:
         """Return the rules that stand for the one with these expressions, whose number is that of its marker."""
-        reader = _Reader(family, table, self._limiting_sets)
+        reader = _Reader(family, table, self._limiting_sets, self._object_maps)
         for name, parsed, raw in expressions_of(data):
             reader.read(_Expression(name, parsed, raw))
         if not reader.reasons:
@@ -240,10 +250,13 @@ class Rewriter:
 class _Reader:
     """Reads the expressions of a rule in order, with the registers whose values are not known."""
 
-    def __init__(self, family: int, table: str, limiting_sets: frozenset[tuple[int, str, str]]) -> None:
+    def __init__(
+        self, family: int, table: str, limiting_sets: frozenset[SetName], object_maps: Mapping[SetName, int]
+    ) -> None:
         self._family = family
         self._table = table
         self._limiting_sets = limiting_sets
+        self._object_maps = object_maps
         self._unknown: set[int] = set()
         #: The expressions that stay, and whether each has an effect. An empty one is the number chosen by chance.
         self._kept: list[tuple[bytes, bool]] = []
@@ -423,15 +436,19 @@ class _Reader:
             self._condition_unknown("dynamic set with limits")
 
     def _read_objref(self, one: _Expression) -> None:
+        is_map = n.NFTA_OBJREF_SET_SREG in one.data
         kind = one.number(n.NFTA_OBJREF_IMM_TYPE)
-        if kind in (n.NFT_OBJECT_COUNTER, n.NFT_OBJECT_SECMARK):
-            return
-        if kind in (n.NFT_OBJECT_QUOTA, n.NFT_OBJECT_LIMIT, n.NFT_OBJECT_CONNLIMIT):
+        if is_map:
+            kind = self._object_maps.get((self._family, self._table, one.text(n.NFTA_OBJREF_SET_NAME)), 0)
+        if self._is_unknown(one, n.NFTA_OBJREF_SET_SREG):
+            self._unknown_effect("map of objects with an unknown key")
+        elif kind in (n.NFT_OBJECT_COUNTER, n.NFT_OBJECT_SECMARK):
+            if is_map:  # a packet whose key is not in the map does not match
+                self._keep(one)
+        elif kind in (n.NFT_OBJECT_QUOTA, n.NFT_OBJECT_LIMIT, n.NFT_OBJECT_CONNLIMIT):
             self._condition_unknown("limit")
         elif kind == n.NFT_OBJECT_SYNPROXY:
             self._unknown_effect("synproxy")
-        elif self._is_unknown(one, n.NFTA_OBJREF_SET_SREG):
-            self._unknown_effect("map of objects with an unknown key")
         else:
             self._keep(one, True)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .. import input_file
 from ..errors import InvalidValue
@@ -15,6 +16,12 @@ from .scratch import CannotReevaluate, Scratch
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 #: Seconds in which the program must load a file.
 _TIMEOUT = 300
+#: A line of the program about an error: file, place, and message. The lines after it quote the file.
+_ERROR = re.compile(r"^(?P<file>.+?):(?P<place>\d+:\d+-\d+): Error: (?P<message>.*)$", re.MULTILINE)
+#: The file of errors that the program finds in no file.
+_NO_FILE = "internal"
+#: The most errors in a message.
+_MOST_ERRORS = 5
 
 
 def changed_ruleset(scratch: Scratch, ruleset: Ruleset, path: str) -> Ruleset:
@@ -47,8 +54,20 @@ def changed_ruleset(scratch: Scratch, ruleset: Ruleset, path: str) -> Ruleset:
     except subprocess.TimeoutExpired as error:
         raise InvalidValue("ruleset", f"nft did not load {path} in {_TIMEOUT} seconds") from error
     if done.returncode != 0:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise InvalidValue("ruleset", f"nft refuses {path}: {said}")
+        raise InvalidValue("ruleset", f"nft refuses {path}: {_errors(done.stderr.decode('utf-8', 'replace'), path)}")
     changed = read_ruleset(scratch.ruleset)
     delete_ruleset(scratch.ruleset)
     return changed
+
+
+def _errors(output: str, path: str) -> str:
+    """Return the errors in the output of the program, without what it quotes.
+
+    The file may include others, which only root may read. Of errors in these, only the place is returned.
+    """
+    found = []
+    for error in _ERROR.finditer(output):
+        is_shown = error["file"] in (path, _NO_FILE)
+        found.append(f"{error['file']}:{error['place']}: Error{': ' + error['message'] if is_shown else ''}")
+    more = [f"{len(found) - _MOST_ERRORS} more errors"] if len(found) > _MOST_ERRORS else []
+    return "; ".join([*found[:_MOST_ERRORS], *more]) or "it gave no reason"

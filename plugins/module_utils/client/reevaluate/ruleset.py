@@ -20,14 +20,16 @@ from .. import uapi
 from ..ctnetlink.messages import nfgenmsg
 from ..errors import KernelError, NotFound, Unavailable, kernel_error
 from ..netlink.error import rejections
-from ..netlink.message import Message, attribute, attributes, nested
+from ..netlink.message import ATTRIBUTE, Message, attribute, attributes, nested
 from ..netlink.socket import DumpInterrupted, NetlinkSocket
 from ..netlink.transaction import send_transaction
 from . import numbers as n
 from .expressions import (
     TRACED,
     Rewriter,
+    SetName,
     control_test,
+    expression,
     expressions_of,
     number_of,
     replayed_test,
@@ -57,9 +59,8 @@ _ELEMENT = frozenset(
         *(n.NFTA_SET_ELEM_EXPIRATION, n.NFTA_SET_ELEM_OBJREF, n.NFTA_SET_ELEM_KEY_END),
     }
 )
-_RULE = (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_EXPRESSIONS, n.NFTA_RULE_USERDATA)
+_RULE = (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_USERDATA)
 _OBJECT = (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE, n.NFTA_OBJ_DATA)
-_COPIED_OBJECTS = frozenset({n.NFT_OBJECT_CT_HELPER, n.NFT_OBJECT_CT_TIMEOUT, n.NFT_OBJECT_CT_EXPECT})
 #: The most bytes in a request, below the default of net.core.wmem_max.
 _BATCH = 150_000
 _ATTEMPTS = 5
@@ -89,6 +90,7 @@ class Ruleset(NamedTuple):
     sets: tuple[Message, ...]
     elements: tuple[Message, ...]
     objects: tuple[Message, ...]
+    flowtables: tuple[Message, ...]
     rules: tuple[Message, ...]
 
 
@@ -149,6 +151,7 @@ def _read(netlink: NetlinkSocket) -> Ruleset:
         sets,
         tuple(elements),
         dump(n.NFT_MSG_GETOBJ),
+        dump(n.NFT_MSG_GETFLOWTABLE),
         dump(n.NFT_MSG_GETRULE),
     )
 
@@ -214,13 +217,14 @@ class _Loader:
             body = _picked(message, _TABLE) + u32(n.NFTA_TABLE_FLAGS, flags)
             yield _request(n.NFT_MSG_NEWTABLE, message.payload[0], body)
         for message in ruleset.objects:
-            if number_of(attributes_of(message.payload, _HEADER).get(n.NFTA_OBJ_TYPE)) in _COPIED_OBJECTS:
-                body = _object(message) if rewrite else _picked(message, _OBJECT)
-                yield _request(n.NFT_MSG_NEWOBJ, message.payload[0], body)
+            body = _object(message) if rewrite else _picked(message, _OBJECT)
+            yield _request(n.NFT_MSG_NEWOBJ, message.payload[0], body)
         for number, message in enumerate(ruleset.sets, 1):
             flags = number_of(attributes_of(message.payload, _HEADER).get(n.NFTA_SET_FLAGS)) & ~n.NFT_SET_ANONYMOUS
             more = u32(n.NFTA_SET_FLAGS, flags) + u32(n.NFTA_SET_ID, number)
             yield _request(n.NFT_MSG_NEWSET, message.payload[0], _picked(message, _SET) + more)
+        for message in () if rewrite else ruleset.flowtables:
+            yield _request(n.NFT_MSG_NEWFLOWTABLE, message.payload[0], _flowtable(message))
         for message in ruleset.chains:
             yield _request(n.NFT_MSG_NEWCHAIN, message.payload[0], _picked(message, _CHAIN))
         for message in ruleset.elements:
@@ -278,11 +282,13 @@ class _Loader:
         """Yield the rules as they are, with their comments."""
         for message in self._ruleset.rules:
             family, parsed = message.payload[0], attributes_of(message.payload, _HEADER)
-            body = _picked(message, _RULE) + _compat(family, parsed.get(n.NFTA_RULE_EXPRESSIONS, b""))
+            expressions = parsed.get(n.NFTA_RULE_EXPRESSIONS, b"")
+            body = _picked(message, _RULE) + _compat(family, expressions)
+            body += nested(n.NFTA_RULE_EXPRESSIONS, _acceptable(expressions))
             yield _request(n.NFT_MSG_NEWRULE, family, body, uapi.NLM_F_CREATE | n.NLM_F_APPEND)
 
     def _rewritten_rules(self) -> Iterator[Message]:
-        rewriter = Rewriter(frozenset(self._limiting_sets()))
+        rewriter = Rewriter(frozenset(self._limiting_sets()), dict(self._object_maps()))
         number = 1
         tracking: set[int] = set()
         for message in self._ruleset.rules:
@@ -324,7 +330,15 @@ class _Loader:
                     yield self._own_chain(family, hook, _LAST, chain)
                     yield self._rule(family, self.own_table, chain, replayed_test(family) + untracked_test())
 
-    def _limiting_sets(self) -> Iterator[tuple[int, str, str]]:
+    def _object_maps(self) -> Iterator[tuple[SetName, int]]:
+        """Yield the maps of objects, with the type of these."""
+        for message in self._ruleset.sets:
+            parsed = attributes_of(message.payload, _HEADER)
+            if n.NFTA_SET_OBJ_TYPE in parsed:
+                name = message.payload[0], text_of(parsed[n.NFTA_SET_TABLE]), text_of(parsed[n.NFTA_SET_NAME])
+                yield name, number_of(parsed[n.NFTA_SET_OBJ_TYPE])
+
+    def _limiting_sets(self) -> Iterator[SetName]:
         """Yield the sets whose elements have statements that can fail, such as a limit."""
         for message in self._ruleset.sets:
             parsed = attributes_of(message.payload, _HEADER)
@@ -437,6 +451,7 @@ def _describe(request: Message | None) -> str:
         n.NFT_MSG_NEWSET: "a set",
         n.NFT_MSG_NEWSETELEM: "elements of a set",
         n.NFT_MSG_NEWOBJ: "an object",
+        n.NFT_MSG_NEWFLOWTABLE: "a flowtable",
         n.NFT_MSG_NEWRULE: "a rule",
     }[request.type]
     parsed = attributes_of(request.payload, _HEADER)
@@ -462,6 +477,29 @@ def _raw(data: bytes, start: int, numbers: frozenset[int]) -> bytes:
         for number, begin, end in attributes(data, start, len(data))
         if number in numbers
     )
+
+
+def _flowtable(message: Message) -> bytes:
+    """Return the attributes of a flowtable without devices: packets in the copy do not go through it."""
+    hook = attributes_of(message.payload, _HEADER)[n.NFTA_FLOWTABLE_HOOK]
+    place = _raw(hook, 0, frozenset({n.NFTA_FLOWTABLE_HOOK_NUM, n.NFTA_FLOWTABLE_HOOK_PRIORITY}))
+    names = _picked(message, (n.NFTA_FLOWTABLE_TABLE, n.NFTA_FLOWTABLE_NAME))
+    return names + nested(n.NFTA_FLOWTABLE_HOOK, place)
+
+
+def _acceptable(expressions: bytes) -> bytes:
+    """Return the expressions of a rule as the kernel accepts them.
+
+    It dumps a timeout of 0 for an update of a set without timeouts, and refuses it.
+    """
+    accepted = b""
+    for name, data, raw in expressions_of(expressions):
+        if name == "dynset" and not any(data.get(n.NFTA_DYNSET_TIMEOUT, b"")):
+            whole = attributes_of(raw, ATTRIBUTE.size)[n.NFTA_EXPR_DATA]
+            accepted += expression(name, _raw(whole, 0, frozenset(data) - {n.NFTA_DYNSET_TIMEOUT}))
+        else:
+            accepted += raw
+    return accepted
 
 
 def _object(message: Message) -> bytes:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 
@@ -39,12 +41,16 @@ class Host:
         monkeypatch.setattr(self.action, "_execute_module", self.execute)
         monkeypatch.setattr(self.action, "_transfer_file", self.transfer)
         monkeypatch.setattr(self.action, "_fixup_perms2", lambda _paths: None)
+        self.removed: list[str] = []
+        monkeypatch.setattr(self.action, "_remove_tmp_path", self.removed.append)
 
     def transfer(self, local: str, remote: str) -> None:
         self.files[remote] = Path(local).read_bytes()
 
     def execute(self, module: str, arguments: Document, task_vars: Any, wrap_async: bool) -> Document:
         self.calls.append((module, arguments, wrap_async))
+        if "raises" in self.result:
+            raise AnsibleError(self.result["raises"])
         return dict(self.result)
 
     def run(self, **options: Any) -> Document:
@@ -91,6 +97,7 @@ def test_without_a_file_of_the_controller_the_module_gets_the_options_as_they_ar
     [
         ({"ruleset": "old.nft"}, "ruleset: Could not find or access 'old.nft'"),
         ({"ruleset": ""}, "ruleset: '' is no path; write that of a file."),
+        ({"ruleset": "", "remote_src": True}, "ruleset: '' is no path; write that of a file."),
         ({"ruleset": ["new.nft"]}, "ruleset: ['new.nft'] is no path; write that of a file."),
         ({"ruleset": "new.nft", "remote_src": "perhaps"}, "remote_src: 'perhaps' is neither; write true or false."),
         ({"ruleset": "folder"}, "ruleset: {}/folder cannot be read: Is a directory."),
@@ -111,6 +118,21 @@ def test_an_error_names_the_option_and_the_host_is_not_touched(
     assert not result["msg"].endswith("..")
     assert result == {"changed": False, **host.action.NOTHING_DONE, "failed": True, "msg": result["msg"]}
     assert (host.files, host.calls) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("result", "removed"),
+    [({"ansible_job_id": "j1"}, []), ({"failed": True}, ["/tmp/x"]), ({"raises": "cannot become root"}, ["/tmp/x"])],
+)
+def test_a_job_that_is_not_started_leaves_no_copy(
+    host: Host, tmp_path: Path, result: Document, removed: list[str]
+) -> None:
+    (tmp_path / "new.nft").write_bytes(CONTENT)
+    host.action._task.async_val = 60
+    host.result = result
+    with contextlib.suppress(AnsibleError):
+        host.run(ruleset="new.nft")
+    assert host.removed == removed
 
 
 def test_a_message_names_the_file_of_the_controller(host: Host, tmp_path: Path) -> None:

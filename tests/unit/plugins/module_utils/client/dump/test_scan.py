@@ -244,6 +244,17 @@ def test_requests_to_delete_a_group_are_those_to_delete_each(table: list[Any], s
         assert [bool(request.flags & fake_socket.ACK) for request in sent] == [False] * (len(sent) - 1) + [True]
 
 
+def test_an_entry_whose_last_attribute_is_not_padded_is_deleted() -> None:
+    """The zone as an attribute of 6 bytes, at the end of the message."""
+    ends = {"original.source": bytes(4), "original.destination": bytes(4), "original.protocol": 17}
+    payload = framed({"family": 2, **ends, "id": 7})[16:] + struct.pack("=HH", 6, 18) + b"\0\5"
+    datagram = wire.padded(struct.pack("=LHHLL", 16 + len(payload), 0x0100, 2, 1, 0) + payload)
+    requests = DeleteRequests(lambda _size: 1)
+    DumpDecoder(requests, layouts=LayoutCache(ENTRIES)).feed(datagram * 2)
+    (batch,) = requests.drain(last=True)
+    assert [wire.tree(request.payload[4:])[18] for request in wire.messages(batch.frames)] == [b"\0\5"] * 2
+
+
 def keys_in(batches: list[Any]) -> list[str]:
     requests = [request for batch in batches for request in wire.messages(batch.frames)]
     return sorted(repr((request.type, request.payload[:4], wire.tree(request.payload[4:]))) for request in requests)

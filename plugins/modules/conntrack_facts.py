@@ -172,7 +172,8 @@ ansible_facts:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.
             - C(rules) has the O(top) rules that decide about entries that are not unchanged, each with C(verdict),
-              C(rule), the number of C(entries), and for uncertain entries the C(reason).
+              C(rule), the number of C(entries), and for uncertain entries the C(reason). C(rule) is null if no rule
+              decides, for example if there is no route.
           type: dict
           sample:
             verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}

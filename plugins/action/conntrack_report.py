@@ -217,7 +217,7 @@ def sentence(exceeded: list[dict[str, Any]]) -> str:
     """A message with the exceeded thresholds, their hosts and values."""
     said = []
     for one in exceeded[:SENTENCES]:
-        value, limit = (thresholds.shown(one["threshold"], one[key]) for key in ("value", "limit"))
+        value, limit = thresholds.compared(one["threshold"], one["value"], one["limit"])
         said.append(f"{one['threshold']} (limit {limit}), {value}{' on ' + one['host'] if one['host'] else ''}")
     if len(exceeded) > len(said):
         said.append(f"{len(exceeded) - len(said)} more")

@@ -14,7 +14,7 @@ options:
       - Select only matching entries that are stale, which means that the current rules, addresses and routes would
         treat them differently. V(true) selects stale entries of every kind, a list only some kinds. Without O(match),
         all entries match.
-      - V(nat_changed) - the kernel would translate addresses or ports in another way, or no longer.
+      - V(nat_changed) - the kernel would translate addresses or ports differently, or no longer.
       - V(refused) - the kernel would drop or reject the first packet, or does not have a route.
       - V(untracked) - the kernel would let the packet pass without tracking it.
       - The module copies the nftables ruleset (also that of iptables-nft), links, addresses, routes and policy rules

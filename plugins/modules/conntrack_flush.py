@@ -116,7 +116,7 @@ EXAMPLES = r"""
         source: 10.1.0.2
   become: true
 
-- name: Remove what the current rules would translate in another way or refuse
+- name: Remove what the current rules would translate differently or refuse
   netops.conntrack.conntrack_flush:
     stale: [nat_changed, refused]
     limit: 10000

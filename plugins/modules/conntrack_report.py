@@ -72,11 +72,14 @@ options:
       - Path of a file for the results of O(fail_when) as JUnit. It has a test case for the facts of each host, and one
         for each threshold on each host. The task fails for the same reasons as these test cases.
       - A host without facts is an error if too many hosts have none; otherwise it is skipped. A threshold is skipped if
-        the host did not report the value, because its kernel may not support it.
+        its value is unknown for the host, see O(fail_when).
     type: path
   fail_when:
     description:
       - Thresholds. If one is exceeded, the task fails after all files are written.
+      - If a value is unknown for a host, its threshold is neither exceeded nor kept, and the page shows it as unknown.
+        A value is unknown if the kernel does not support it, or if its subset was not gathered. Percentages of judged
+        flows are also unknown if no flow was judged.
     type: dict
     suboptions:
       usage_percent_above:

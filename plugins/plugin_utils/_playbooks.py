@@ -21,8 +21,10 @@ from ansible.module_utils.common.validation import (
 )
 
 from ansible_collections.netops.conntrack.plugins.module_utils._source.file import shown
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import readable
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nested import no_such_key
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, readable
 from ansible_collections.netops.conntrack.plugins.plugin_utils._native import to_native
+from ansible_collections.netops.conntrack.plugins.plugin_utils._report import thresholds
 
 PREFIX = "conntrack_"
 #: Minimum similarity of names to suggest one for the other, and to assume that one is a misspelling of the other.
@@ -54,12 +56,14 @@ class Playbook:
     """The variables of one playbook.
 
     Exactly one variable of each group in `one_of` is required. `hosts` are the names of the variables that select
-    hosts, with defaults; these have no prefix.
+    hosts, with defaults; these have no prefix. `gather_subset` selects the facts of a report, unless a variable with
+    this name does.
     """
 
     variables: Mapping[str, Variable]
     hosts: Mapping[str, str | None] = field(default_factory=lambda: {"target_hosts": None})
     one_of: tuple[tuple[str, ...], ...] = ()
+    gather_subset: tuple[str, ...] = ()
 
 
 RAW, TEXT, PATH, FLAG, INTEGER, NUMBER, DICTIONARY, LIST = (
@@ -150,6 +154,7 @@ PLAYBOOKS = {
         },
         hosts={"target_hosts": "all"},
         one_of=(("ruleset",),),
+        gather_subset=("stale",),
     ),
     "demo": Playbook(
         {
@@ -252,9 +257,34 @@ def check_values(name: str, given: Mapping[str, Any], without_effect: Collection
             old = [one for one in group if one in without_effect]
             reason = f"; the variable {old[0]} has no effect without the prefix" if old else ""
             faults.append(f"{' or '.join(PREFIX + one for one in group)}: is required{reason}")
+    faults += _unmeasured(name, values)
     if faults:
         raise BadVariables(faults)
     return values
+
+
+def _unmeasured(name: str, values: Mapping[str, Any]) -> list[str]:
+    """The errors of thresholds that do not exist, or whose figures the playbook does not gather."""
+    limits = [limit for limit, value in values.get("fail_when", {}).items() if value is not None]
+    if not limits:
+        return []
+    # Not needed by most playbooks
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen
+
+    try:
+        measurable = thresholds.measurable(chosen(values.get("gather_subset", PLAYBOOKS[name].gather_subset)))
+    except InvalidValue:  # the module reports it
+        return []
+    faults = []
+    for limit in limits:
+        if limit not in thresholds.NAMES:
+            faults.append(str(no_such_key(f"{PREFIX}fail_when", limit, measurable)))
+        elif limit not in measurable:
+            known = ", ".join(measurable)
+            faults.append(
+                f"{PREFIX}fail_when.{limit}: the playbook {name} does not gather its figure; use one of {known}"
+            )
+    return faults
 
 
 def check_batches(given: Mapping[str, Any]) -> dict[str, Any]:

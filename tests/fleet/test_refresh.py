@@ -34,7 +34,7 @@ table inet filter {
 }
 """
 OLD, NEW = "203.0.113.1", "203.0.113.2"
-#: Of each gateway: two flows that the rules translate in another way, one that they refuse, one that a rate limit
+#: Of each gateway: two flows that the rules translate differently, one that they refuse, one that a rate limit
 #: decides about, and one that stays.
 FLOWS = (
     ("-p udp --sport 1 --dport 53", OLD),

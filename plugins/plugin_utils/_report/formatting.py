@@ -59,7 +59,7 @@ def percent(value: float | None) -> str:
         return f">{THIN}99.9{THIN}%"
     if value in (0, 100):
         return f"{value:.0f}{THIN}%"
-    return f"{value:,.1f}{THIN}%" if value < 1000 else f"{short(int(value))}{THIN}%"
+    return f"{value:,.1f}{THIN}%" if value < 999.95 else f"{short(round(value))}{THIN}%"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET  # only written, never parsed
 
 from .html import xml_text
-from .thresholds import OF_HOSTS, WITHOUT_FACTS, shown, value_of
+from .thresholds import OF_HOSTS, WITHOUT_FACTS, compared, value_of
 
 #: The name of a test case, its outcome (None if it passed), and the message.
 _Case = tuple[str, "str | None", str]
@@ -48,8 +48,8 @@ def _cases(host: dict[str, Any], document: dict[str, Any]) -> Iterator[_Case]:
         if name not in OF_HOSTS:
             continue
         value = value_of(name, figures)
-        said = f"{OF_HOSTS[name]} is {shown(name, value)}, and may be {shown(name, limit)}"
         if value is None:
-            yield name, "skipped", f"This host has not told {OF_HOSTS[name]}"
-        else:
-            yield name, "failure" if name in above else None, said
+            yield name, "skipped", f"{OF_HOSTS[name]} is unknown on this host"
+            continue
+        shown, most = compared(name, value, limit)
+        yield name, "failure" if name in above else None, f"{OF_HOSTS[name]} is {shown}, and may be {most}"

@@ -9,7 +9,7 @@ namespace may not have the setting, or the subset was not gathered.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -213,7 +213,7 @@ def _ranked(name: str, unit: str) -> Any:
 
 
 def _stale(found: Mapping[Any, Any]) -> Figures | None:
-    """The judged flows of a host by verdict, and the rules that decide. None if no flow was judged."""
+    """The judged flows of a host by verdict, and the rules that decide. None if the host did not judge its flows."""
     verdicts = _known(mapping(found, "verdicts"), VERDICTS)
     if len(verdicts) < len(VERDICTS):
         return None
@@ -225,10 +225,11 @@ def _common_stale(every: Sequence[Figures]) -> Figures | None:
     """The judged flows of all hosts. A rule with a comment is the same on hosts where its handle differs."""
     if not every:
         return None
+    ambiguous = {comment for one in every for comment in _repeated_comments(one["rules"])}
     common: dict[tuple[Any, ...], Figures] = {}
     for place, one in enumerate(every):
         for row in one["rules"]:
-            total = common.setdefault(_same(row), {**row, "entries": 0, "hosts": set(), "handles": set()})
+            total = common.setdefault(_same(row, ambiguous), {**row, "entries": 0, "hosts": set(), "handles": set()})
             total["entries"] += row["entries"]
             total["hosts"].add(place)
             total["handles"].add((row["rule"] or {}).get("handle"))
@@ -237,12 +238,24 @@ def _common_stale(every: Sequence[Figures]) -> Figures | None:
     return {"hosts": len(every), **_judged(verdicts, [_common_rule(**row) for _key, row in ranked[:ROWS]])}
 
 
-def _same(row: Figures) -> tuple[Any, ...]:
-    """A key that is equal for rows of several hosts about the same rule."""
+def _repeated_comments(rows: Sequence[Figures]) -> set[tuple[Any, ...]]:
+    """The comments, each with its chain, that several rules of one host have."""
+    rules = [row["rule"] for row in rows if row["rule"] is not None]
+    distinct = {(*(rule[key] for key in RULE), rule["handle"]) for rule in rules}
+    return {comment for comment, times in Counter(named[:-1] for named in distinct).items() if times > 1}
+
+
+def _same(row: Figures, ambiguous: Collection[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """A key that is equal for rows of several hosts about the same rule.
+
+    The comment identifies a rule. Without a comment, and if several rules of one host have it, so does the handle.
+    """
     rule = row["rule"]
     if rule is None:
         return row["verdict"], row["reason"]
-    return row["verdict"], row["reason"], *(rule[key] for key in RULE), None if rule["comment"] else rule["handle"]
+    named = tuple(rule[key] for key in RULE)
+    identified = rule["comment"] and named not in ambiguous
+    return row["verdict"], row["reason"], *named, None if identified else rule["handle"]
 
 
 def _common_rule(rule: Figures | None, hosts: set[int], handles: set[int | None], **row: Any) -> Figures:
@@ -253,13 +266,14 @@ def _common_rule(rule: Figures | None, hosts: set[int], handles: set[int | None]
 
 
 def _judged(verdicts: Mapping[str, int], ruled: list[Figures]) -> Figures:
+    """The numbers of flows and their shares. The shares are None if no flow was judged."""
     judged, stale = sum(verdicts.values()), sum(verdicts[verdict] for verdict in STALE)
     return {
         "judged": judged,
         "verdicts": dict(verdicts),
         "stale": stale,
-        "stale_percent": share(stale, judged) or 0.0,
-        **{f"{verdict}_percent": share(verdicts[verdict], judged) or 0.0 for verdict in AFFECTED},
+        "stale_percent": share(stale, judged),
+        **{f"{verdict}_percent": share(verdicts[verdict], judged) for verdict in AFFECTED},
         "rules": ruled,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from .display_names import VERDICT_NAMES
 from .formatting import percent, plural, whole
 from .metrics import STALE, Figures, share
-from .thresholds import OF_HOSTS, shown
+from .thresholds import OF_HOSTS, compared
 
 #: The most urgent first.
 LEVELS = ("critical", "warning", "notice", "quiet")
@@ -55,13 +55,14 @@ def _reason(urgency: str, about: str, sentence: str) -> Reason:
 def _put_above(exceeded: dict[str, Any], found: list[Reason]) -> None:
     """Add an exceeded threshold to the reason about the same figure, or as a new reason."""
     name = exceeded["threshold"]
-    about, limit = OF_HOSTS[name], shown(name, exceeded["limit"])
+    about, (value, limit) = OF_HOSTS[name], compared(name, exceeded["value"], exceeded["limit"])
+    comparison = f"{about} is {value}. The threshold is {limit}."
     for place, reason in enumerate(found):
         if reason["about"] == about:
-            found[place] = _reason("critical", about, f"{reason['text']} The threshold is {limit}.")
+            added = f"The threshold is {limit}." if value in reason["text"] else comparison
+            found[place] = _reason("critical", about, f"{reason['text']} {added}")
             return
-    sentence = f"{about} is {shown(name, exceeded['value'])}. The threshold is {limit}."
-    found.append(_reason("critical", about, sentence))
+    found.append(_reason("critical", about, comparison))
 
 
 def _of_fill(figures: Figures) -> list[Reason]:
@@ -109,6 +110,8 @@ def _of_answers(figures: Figures) -> list[Reason]:
 def _of_judged(judged: Figures | None) -> list[Reason]:
     if judged is None:
         return []
+    if not judged["judged"]:
+        return [_reason("notice", "judged", "No flow was judged, because none matches.")]
     found = []
     of, verdicts = f"of {plural(judged['judged'], 'flow')}", judged["verdicts"]
     if judged["stale"]:
@@ -117,7 +120,7 @@ def _of_judged(judged: Figures | None) -> list[Reason]:
         urgency = "notice" if stale < STALE_SHARE else "warning"
         if stale >= MOSTLY_STALE and judged["stale"] >= MANY_STALE:
             urgency = "critical"
-        said = f"{whole(judged['stale'])} {of} would be treated in another way ({percent(stale)}): {kinds}."
+        said = f"{whole(judged['stale'])} {of} would be treated differently ({percent(stale)}): {kinds}."
         found.append(_reason(urgency, "stale_percent", said))
     if verdicts["uncertain"]:
         said = f"{whole(verdicts['uncertain'])} {of} {'is' if verdicts['uncertain'] == 1 else 'are'} uncertain."

@@ -5,23 +5,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ...module_utils.client.errors import quoted
 from .formatting import THIN, UNKNOWN, percent, whole
 
-#: The figures that can have a threshold, in the order of the report, and those of judged flows.
-_LIMITED = ("usage_percent", "count", "drop", "early_drop", "chain_toolong", "insert_failed", "error", "invalid")
-_OF_JUDGED = (
-    *("stale_percent", "refused_percent", "nat_changed_percent", "untracked_percent", "uncertain_percent"),
-    *("stale", "refused"),
-)
+#: The figures that can have a threshold, by the subset of facts that contains them, in the order of the report.
+_FIGURES = {
+    "min": ("usage_percent", "count"),
+    "statistics": ("drop", "early_drop", "chain_toolong", "insert_failed", "error", "invalid"),
+    "stale": (
+        *("stale_percent", "refused_percent", "nat_changed_percent", "untracked_percent", "uncertain_percent"),
+        *("stale", "refused"),
+    ),
+}
+_OF_JUDGED = _FIGURES["stale"]
 #: The figure that each threshold limits.
-OF_HOSTS = {f"{figure}_above": figure for figure in (*_LIMITED, *_OF_JUDGED)}
+OF_HOSTS = {f"{figure}_above": figure for figures in _FIGURES.values() for figure in figures}
 #: Maximum number of hosts without facts. It is not known whether these would exceed a threshold.
 WITHOUT_FACTS = "hosts_without_facts_above"
 NAMES = (*OF_HOSTS, WITHOUT_FACTS)
+#: Maximum number of decimal digits to distinguish a figure from its threshold. The smallest share is 1 of 2**64 flows.
+_DIGITS = 40
 
 
 class BadThreshold(ValueError):
@@ -48,6 +54,12 @@ def parse(given: Mapping[str, Any]) -> dict[str, float]:
     if found:
         found.setdefault(WITHOUT_FACTS, 0)
     return found
+
+
+def measurable(subsets: Collection[str]) -> list[str]:
+    """The names of the thresholds whose figures are in these subsets of facts."""
+    figures = {figure for subset in subsets for figure in _FIGURES.get(subset, ())}
+    return [name for name in NAMES if name == WITHOUT_FACTS or OF_HOSTS[name] in figures]
 
 
 def value_of(name: str, figures: Mapping[str, Any]) -> float | None:
@@ -83,4 +95,19 @@ def shown(name: str, value: float | None) -> str:
         return UNKNOWN
     if not OF_HOSTS.get(name, "").endswith("_percent"):
         return whole(math.floor(value))
-    return f"{value:.2g}{THIN}%" if 0 < value < 1 else percent(value)
+    # From 0.995 on, two digits would be "1", which is "1.0" for 1
+    return f"{value:.2g}{THIN}%" if 0 < value < 0.995 else percent(value)
+
+
+def compared(name: str, value: float, limit: float) -> tuple[str, str]:
+    """A figure and its threshold as texts, with as many digits as are needed for the texts to differ."""
+    texts = shown(name, value), shown(name, limit)
+    if value == limit or texts[0] != texts[1]:
+        return texts
+    if not OF_HOSTS.get(name, "").endswith("_percent"):
+        return f"{math.floor(value):,}", f"{math.floor(limit):,}"
+    for digits in range(2, _DIGITS + 1):
+        texts = f"{value:,.{digits}f}{THIN}%", f"{limit:,.{digits}f}{THIN}%"
+        if texts[0] != texts[1]:
+            break
+    return texts

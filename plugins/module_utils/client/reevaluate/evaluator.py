@@ -213,7 +213,7 @@ class Reevaluation(Closing):
         return self._compare_ports(entry, way, outcome, made)
 
     def _compare_ports(self, entry: Entry, way: int, outcome: Outcome, made: Entry) -> Judgement:
-        """Compare a flow whose ports alone are translated in another way.
+        """Compare a flow whose ports alone are translated differently.
 
         The kernel changes a source port that is taken. So source ports count only if the current rule sets them.
         """

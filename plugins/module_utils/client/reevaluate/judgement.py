@@ -11,7 +11,7 @@ from .ruleset import RuleId
 
 #: The kernel would make the same entry.
 UNCHANGED = "unchanged"
-#: It would translate addresses or ports in another way.
+#: It would translate addresses or ports differently.
 NAT_CHANGED = "nat_changed"
 #: The kernel would drop or reject the first packet, or does not have a route.
 REFUSED = "refused"

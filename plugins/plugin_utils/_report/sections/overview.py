@@ -10,7 +10,7 @@ from .. import svg
 from ..components import LISTED, URGENT, Document, badge, empty, host_link, listing, quantity, section, table
 from ..formatting import UNKNOWN, percent, plural, short, whole
 from ..html import Content, Markup, element, joined
-from ..thresholds import OF_HOSTS, shown
+from ..thresholds import OF_HOSTS, compared, shown, value_of
 
 
 def overview(document: Document) -> Markup:
@@ -54,7 +54,9 @@ def _median(fleet: Document) -> str:
 
 
 def _judged_tiles(judged: Document) -> list[tuple[str, Content, Content]]:
-    said = f"{percent(judged['stale_percent'])} of {short(judged['judged'])} judged"
+    said = "no flow was judged"
+    if judged["judged"]:
+        said = f"{percent(judged['stale_percent'])} of {short(judged['judged'])} judged"
     uncertain = judged["verdicts"]["uncertain"]
     return [
         ("Stale flows", quantity(short(judged["stale"])), said),
@@ -104,14 +106,19 @@ def thresholds(document: Document) -> Markup | None:
         above.setdefault(one["threshold"], []).append(one)
     rows = []
     for name, limit in document["fail_when"].items():
-        found = above.get(name, [])
+        found, unknown = above.get(name, []), _unknown(name, document["hosts"])
         most = max(found, key=lambda one: one["value"], default=None)
+        outcome = badge("quiet", "kept")
+        if most is not None:
+            outcome = badge("critical", "exceeded")
+        elif unknown:
+            outcome = badge("notice", "unknown")
         rows.append(
             (
                 element("code", name),
-                quantity(shown(name, limit)),
-                badge("critical", "exceeded") if found else badge("quiet", "kept"),
-                _by_whom(name, found, most),
+                quantity(shown(name, limit) if most is None else compared(name, most["value"], limit)[1]),
+                outcome,
+                _where(name, found, most, unknown),
             )
         )
     return section(
@@ -127,13 +134,25 @@ def thresholds(document: Document) -> Markup | None:
     )
 
 
-def _by_whom(name: str, found: Sequence[Document], most: Document | None) -> Content:
+def _unknown(name: str, hosts: Sequence[Document]) -> list[str]:
+    """The hosts with facts that do not contain the figure of a threshold. All hosts if none has facts."""
+    if name not in OF_HOSTS:
+        return []
+    with_facts = [host for host in hosts if host["figures"] is not None]
+    if not with_facts:
+        return [host["name"] for host in hosts]
+    return [host["name"] for host in with_facts if value_of(name, host["figures"]) is None]
+
+
+def _where(name: str, found: Sequence[Document], most: Document | None, unknown: Sequence[str]) -> Content:
+    """The hosts that exceed a threshold, or else those whose figure is unknown."""
     if most is None:
-        return UNKNOWN
+        more = f" and {plural(len(unknown) - 1, 'other host')}" if len(unknown) > 1 else ""
+        return f"not known on {unknown[0]}{more}" if unknown else UNKNOWN
     if name not in OF_HOSTS:
         return f"{plural(most['value'], 'host')} without facts"
     on = f"{plural(len(found), 'host')}, most on " if len(found) > 1 else ""
-    return joined(on, most["host"], " with ", quantity(shown(name, most["value"])))
+    return joined(on, most["host"], " with ", quantity(compared(name, most["value"], most["limit"])[0]))
 
 
 def attention(document: Document) -> Markup:

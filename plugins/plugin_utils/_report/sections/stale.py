@@ -35,7 +35,7 @@ def stale(document: Document) -> Markup | None:
         _hosts(document) if several else None,
         rules,
         lead=joined(
-            f"How the rules would treat {plural(judged['judged'], 'flow')}{where} that began now.",
+            f"How the rules would treat {plural(judged['judged'], 'flow')}{where} if they began now.",
             " Each host returns the rules with the most flows. A sum can be too low." if several and rules else None,
         ),
     )
@@ -74,7 +74,7 @@ def _of(host: Document) -> Any:
 
 def _by_share(host: Document) -> tuple[Any, ...]:
     judged = _of(host)
-    return judged is None, -(judged or {}).get("stale_percent", 0), host["name"]
+    return judged is None, -((judged or {}).get("stale_percent") or 0), host["name"]
 
 
 def _host_row(place: int, host: Document) -> Sequence[Content]:
@@ -85,7 +85,10 @@ def _host_row(place: int, host: Document) -> Sequence[Content]:
     numbers = [*(judged["verdicts"][verdict] for verdict in AFFECTED), judged["judged"]]
     urgency = next((one["level"] for one in host["reasons"] if one["about"] == "stale_percent"), "quiet")
     cells = (quantity(whole(number)) for number in numbers)
-    return host_heading(host, place), share_cell(judged["stale_percent"], urgency), *cells
+    share = element("span", "no flow judged", class_="none")
+    if judged["judged"]:
+        share = share_cell(judged["stale_percent"], urgency)
+    return host_heading(host, place), share, *cells
 
 
 def _rules(rows: Sequence[Document], caption: str, several: bool) -> Markup | None:

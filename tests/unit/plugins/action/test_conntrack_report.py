@@ -98,6 +98,13 @@ def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mod
     assert (folder / "junit.xml").exists() == (not check_mode)
 
 
+def test_the_message_has_enough_digits_to_tell_the_value_from_the_limit(folder: Path) -> None:
+    hosts = {"gw": {"ansible_facts": {"conntrack": {"count": 9003, "max": 10000}}}}
+    result = run(hosts=hosts, fail_when={"usage_percent_above": 90}, path="page.html")
+    says = "Threshold exceeded: usage_percent_above (limit 90.00 %), 90.03 % on gw."
+    assert result["msg"].replace("\u202f", " ") == says
+
+
 def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
     hosts = {f"gw-{place:03}": HOSTS["gw-a"] for place in range(300)}
     result = run(hosts=hosts, fail_when={"drop_above": 0}, path="page.html")

@@ -87,11 +87,54 @@ def test_names_of_others_are_accepted() -> None:
             "conntrack_ruleset: 'gw.nft' is not valid; use the absolute path of a file on the hosts.",
         ),
         ("report", {"fail_when": "x"}, "conntrack_fail_when: 'x' is not valid; use a dictionary."),
+        (
+            "preview",
+            {"ruleset": "gw.nft", "fail_when": {"drop_above": 0}},
+            (
+                "conntrack_fail_when.drop_above: the playbook preview does not gather its figure; use one of "
+                "usage_percent_above, count_above, stale_percent_above, .*, hosts_without_facts_above. Nothing"
+            ),
+        ),
+        (
+            "preview",
+            {"ruleset": "gw.nft", "fail_when": {"refused_percent": 0}},
+            r"conntrack_fail_when.refused_percent: no such key \(did you mean refused_percent_above\?\)",
+        ),
+        (
+            "report",
+            {"fail_when": {"stale_above": 0}},
+            (
+                "conntrack_fail_when.stale_above: the playbook report does not gather its figure; use one of "
+                "usage_percent_above, count_above, drop_above, .*, invalid_above, hosts_without_facts_above. Nothing"
+            ),
+        ),
+        (
+            "report",
+            {"gather_subset": ["stale", "!min"], "fail_when": {"count_above": 0}},
+            "conntrack_fail_when.count_above: the playbook report does not gather its figure; use one of stale_perc",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(name: str, given: dict[str, Any], says: str) -> None:
     with pytest.raises(BadVariables, match=says):
         check_values(name, given)
+
+
+def test_thresholds_of_gathered_figures_are_accepted() -> None:
+    limits = {"refused_percent_above": 1, "usage_percent_above": "80", "hosts_without_facts_above": 1}
+    assert check_values("preview", {"ruleset": "gw.nft", "fail_when": limits})["fail_when"] == limits
+    check_values("preview", {"ruleset": "gw.nft", "fail_when": {"drop_above": None}})
+    check_values("report", {"fail_when": {"usage_percent_above": 80, "drop_above": 0}})
+    check_values("report", {"gather_subset": ["all", "stale"], "fail_when": {"stale_above": 0, "drop_above": 0}})
+    # The module conntrack_facts refuses the subset
+    check_values("report", {"gather_subset": ["nonesuch"], "fail_when": {"stale_above": 0}})
+
+
+def test_the_playbook_preview_gathers_the_subsets_of_its_thresholds() -> None:
+    (play,) = yaml.safe_load((CHECKOUT / "playbooks/preview.yml").read_text(encoding="utf-8"))
+    module = "netops.conntrack.conntrack_facts"
+    (gathered,) = [task[module]["gather_subset"] for task in play["tasks"] if module in task]
+    assert tuple(gathered) == PLAYBOOKS["preview"].gather_subset
 
 
 def test_values_are_converted() -> None:

@@ -51,6 +51,25 @@ def test_each_threshold_is_a_case_of_each_host() -> None:
     assert suite.attrib["timestamp"] == "2026-03-14T09:26:53"
 
 
+def test_a_figure_that_is_unknown_is_skipped_and_one_above_its_threshold_has_enough_digits() -> None:
+    def judged(**verdicts: int) -> Any:
+        every = {**dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "uncertain"), 0), **verdicts}
+        return {"ansible_facts": {"conntrack": {"stale": {"verdicts": every, "rules": []}}}}
+
+    suite = suite_of({"a": judged(), "b": judged(unchanged=9897, refused=103)}, refused_percent_above=1)
+    assert outcomes(suite) == {
+        ("a", "facts"): "",
+        ("a", "refused_percent_above"): "skipped",
+        ("b", "facts"): "",
+        ("b", "refused_percent_above"): "failure",
+    }
+    messages = [suite.find(f".//{outcome}").attrib["message"] for outcome in ("skipped", "failure")]
+    assert [message.replace("\u202f", " ") for message in messages] == [
+        "refused_percent is unknown on this host",
+        "refused_percent is 1.03 %, and may be 1.00 %",
+    ]
+
+
 def test_a_host_without_facts_is_an_error_where_the_report_fails_for_it() -> None:
     hosts = {"gone": {"unreachable": True, "msg": "no ]]> route \x00 & <b>"}}
     assert outcomes(suite_of(hosts)) == {("gone", "facts"): "skipped"}

@@ -235,22 +235,22 @@ def test_the_verdicts_are_those_that_the_module_returns() -> None:
     ("verdicts", "found"),
     [
         ({"unchanged": 9}, []),
-        ({}, []),
+        ({}, [("notice", "No flow was judged, because none matches.")]),
         (
             {"unchanged": 999, "refused": 1},
-            [("notice", "1 of 1,000 flows would be treated in another way (0.1 %): 1 refused.")],
+            [("notice", "1 of 1,000 flows would be treated differently (0.1 %): 1 refused.")],
         ),
         (
             {"unchanged": 97, "refused": 1, "nat_changed": 2},
-            [("warning", "3 of 100 flows would be treated in another way (3.0 %): 1 refused, 2 NAT changed.")],
+            [("warning", "3 of 100 flows would be treated differently (3.0 %): 1 refused, 2 NAT changed.")],
         ),
         (
             {"unchanged": 1, "untracked": 99},
-            [("warning", "99 of 100 flows would be treated in another way (99.0 %): 99 untracked.")],
+            [("warning", "99 of 100 flows would be treated differently (99.0 %): 99 untracked.")],
         ),
         (
             {"unchanged": 100, "refused": 100},
-            [("critical", "100 of 200 flows would be treated in another way (50.0 %): 100 refused.")],
+            [("critical", "100 of 200 flows would be treated differently (50.0 %): 100 refused.")],
         ),
         ({"unchanged": 1, "uncertain": 1}, [("notice", "1 of 2 flows is uncertain.")]),
     ],
@@ -279,9 +279,35 @@ def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
     ]
     figures = {host["name"]: host["figures"]["stale"] for host in document["hosts"]}
     assert [row["rule"]["handle"] for row in figures["b"]["rules"]] == [4, 6]
-    assert (figures["c"]["judged"], figures["c"]["stale_percent"], figures["d"]) == (0, 0, None)
+    assert (figures["c"]["judged"], figures["c"]["stale_percent"], figures["d"]) == (0, None, None)
     assert report({"a": hosts["a"], "e": hosts["a"]}, {})["fleet"]["stale"]["rules"][0]["rule"]["handle"] == 3
     assert report({"d": WELL}, {})["fleet"]["stale"] is None
+
+
+def test_rules_of_one_host_with_the_same_comment_stay_separate() -> None:
+    """The rule of another host with this comment may be any of them. The handle then identifies a rule."""
+    twice = judged(decided(7, 3, "blocked"), decided(2, 5, "blocked"), unchanged=1, refused=9)
+    other = judged(decided(1, 4, "blocked"), refused=1)
+
+    def rules(**hosts: Any) -> list[tuple[Any, ...]]:
+        rows = report(hosts, {})["fleet"]["stale"]["rules"]
+        return [(row["rule"]["handle"], row["entries"], row["hosts"]) for row in rows]
+
+    assert rules(a=twice) == [(3, 7, 1), (5, 2, 1)]
+    assert rules(a=twice, b=twice) == [(3, 14, 2), (5, 4, 2)]
+    assert rules(a=twice, b=other) == [(3, 7, 1), (5, 2, 1), (4, 1, 1)]
+    elsewhere = decided(2, 5, "blocked")
+    elsewhere["rule"]["chain"] = "input"
+    assert rules(a=judged(decided(7, 3, "blocked"), elsewhere), b=other) == [(None, 8, 2), (5, 2, 1)]
+    uncertain = decided(2, 3, "blocked", verdict="uncertain", reason="limit")
+    assert rules(a=judged(decided(7, 3, "blocked"), uncertain), b=other) == [(None, 8, 2), (3, 2, 1)]
+
+
+def test_shares_of_a_host_without_judged_flows_are_unknown() -> None:
+    figures = report({"gw": judged()}, {})["hosts"][0]["figures"]
+    assert thresholds.value_of("refused_percent_above", figures) is None
+    assert thresholds.value_of("refused_above", figures) == 0
+    assert exceeded({"gw": judged()}, refused_percent_above=0, refused_above=0) == []
 
 
 def test_more_than_a_share_of_the_flows_would_be_cut() -> None:
@@ -313,7 +339,40 @@ def test_a_host_that_has_not_judged_its_flows_has_no_facts_for_a_threshold_of_th
 
 def test_a_small_share_is_shown_with_two_digits() -> None:
     shown = [thresholds.shown("refused_percent_above", value) for value in (0, 0.012, 0.999, 1, 49.96)]
-    assert [text.replace("\u202f", " ") for text in shown] == ["0 %", "0.012 %", "1 %", "1.0 %", "50.0 %"]
+    assert [text.replace("\u202f", " ") for text in shown] == ["0 %", "0.012 %", "1.0 %", "1.0 %", "50.0 %"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit", "texts"),
+    [
+        ("refused_percent_above", 1.03, 1, ("1.03 %", "1.00 %")),
+        ("refused_percent_above", 1.0, 0.999, ("1.000 %", "0.999 %")),
+        ("refused_percent_above", 0.0121, 0.012, ("0.0121 %", "0.0120 %")),
+        ("refused_percent_above", 99.97, 99.96, ("99.97 %", "99.96 %")),
+        ("refused_percent_above", 100 / 2**63, 100 / 2**64, ("1.1e-17 %", "5.4e-18 %")),
+        ("usage_percent_above", 1000, 999.96, ("1,000.00 %", "999.96 %")),
+        ("usage_percent_above", 1234.5, 1234.4, ("1,234.50 %", "1,234.40 %")),
+        ("refused_percent_above", 1.2, 1, ("1.2 %", "1.0 %")),
+        ("count_above", 3, 2.5, ("3", "2")),
+        ("count_above", 5 * 10**9 + 1, 5 * 10**9 + 0.5, ("5,000,000,001", "5,000,000,000")),
+    ],
+)
+def test_a_figure_above_its_threshold_never_looks_like_it(
+    name: str, value: float, limit: float, texts: tuple[str, str]
+) -> None:
+    value_text, limit_text = thresholds.compared(name, value, limit)
+    assert (value_text.replace("\u202f", " "), limit_text.replace("\u202f", " ")) == texts
+
+
+def test_a_reason_has_enough_digits_to_tell_the_figure_from_the_threshold() -> None:
+    few = judged(unchanged=9897, refused=103)
+    ((_level, first), (_other, second)) = reasons(few, refused_percent_above=1)
+    assert first == "refused_percent is 1.03 %. The threshold is 1.00 %."
+    assert second.startswith("103 of 10,000 flows would be treated differently (1.0 %)")
+    ((_level, sentence),) = reasons(few, stale_percent_above=1)
+    assert sentence.endswith("(1.0 %): 103 refused. stale_percent is 1.03 %. The threshold is 1.00 %.")
+    ((_level, sentence),) = reasons(judged(unchanged=7, uncertain=3), uncertain_percent_above=1)
+    assert sentence == "3 of 10 flows are uncertain. uncertain_percent is 30.0 %. The threshold is 1.0 %."
 
 
 def test_what_nobody_has_counted_is_not_zero() -> None:

@@ -351,6 +351,57 @@ def test_hosts_and_rules_with_the_most_stale_flows_come_first() -> None:
     assert rows_of(tree, "Verdicts")[:2] == ["refused 10 5.0 %", "NAT changed 0 0 %"]
 
 
+def of_verdicts(**verdicts: int) -> Document:
+    every = {**dict.fromkeys(metrics.VERDICTS, 0), **verdicts}
+    return {"ansible_facts": {"conntrack": {"count": 9, "stale": {"verdicts": every, "rules": []}}}}
+
+
+def test_a_host_without_judged_flows_shows_that() -> None:
+    tree = of_judged("count", busy=of_verdicts(unchanged=9), idle=of_verdicts())
+    assert rows_of(tree, "Hosts, those with the most stale flows first") == [
+        "busy 0 % 0 0 0 0 9",
+        "idle no flow judged 0 0 0 0 0",
+    ]
+    assert "No flow was judged, because none matches." in words_of(tree)
+    alone = words_of(of_judged("count", idle=of_verdicts()))
+    assert "Stale flows 0 no flow was judged" in alone
+    assert "No flows were judged, because none match." in alone
+
+
+# Thresholds
+
+
+def outcomes_of(results: Any, **limits: float) -> list[str]:
+    found = section(read(rendered(results, thresholds.parse(limits))), "thresholds")
+    assert found is not None
+    return [words_of(row) for row in found.findall(".//tbody/tr")]
+
+
+def test_a_threshold_is_kept_only_if_its_figure_is_known_on_all_hosts() -> None:
+    hosts = {name: of_verdicts(unchanged=9897, refused=103) for name in "abc"}
+    without = "hosts_without_facts_above 0 kept " + UNKNOWN
+    assert outcomes_of(hosts, refused_percent_above=2, drop_above=0) == [
+        "drop_above 0 unknown not known on a and 2 other hosts",
+        f"refused_percent_above 2.0 % kept {UNKNOWN}",
+        without,
+    ]
+    hosts["b"] = of_verdicts()
+    assert outcomes_of(hosts, refused_percent_above=2, refused_above=103) == [
+        "refused_percent_above 2.0 % unknown not known on b",
+        f"refused_above 103 kept {UNKNOWN}",
+        without,
+    ]
+    assert outcomes_of(hosts, refused_percent_above=1) == [
+        "refused_percent_above 1.00 % exceeded 2 hosts, most on a with 1.03 %",
+        without,
+    ]
+    gone = {"a": {"unreachable": True}}
+    assert outcomes_of(gone, drop_above=0, hosts_without_facts_above=1) == [
+        "drop_above 0 unknown not known on a",
+        f"hosts_without_facts_above 1 kept {UNKNOWN}",
+    ]
+
+
 # Empty states
 
 

@@ -18,14 +18,14 @@ _STRIDE = 64
 #: Maximum number of processes to name in an event.
 _PROCESSES = 10
 #: The event comes at the latest this number of windows after the first change, even if the changes never stop.
-LONGEST = 6
+_LONGEST = 6
 
 
 class ChangeWindow:
     """Counts changes until none has come for a window, so that rules see a reload of several steps as a whole.
 
-    Under a constant stream, the event comes `LONGEST` windows after the first change. Changes that arrive while
-    the caller is busy wait in the receive buffers of the subscriptions.
+    Under a constant stream, the event comes `_LONGEST` windows after the first change. Changes that arrive while the
+    caller is busy wait in the receive buffers of the subscriptions.
     """
 
     def __init__(self, changes: Changes, subscriptions: Sequence[ChangeSubscription]) -> None:
@@ -58,7 +58,7 @@ class ChangeWindow:
 
     def _add(self, change: Change, now: float) -> None:
         if not self._counts:
-            self._latest = now + LONGEST * self._window
+            self._latest = now + _LONGEST * self._window
         self.due = min(now + self._window, self._latest)
         self._counts[change.kind] += 1
         self._overrun = self._overrun or change.lost

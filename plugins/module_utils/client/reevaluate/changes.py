@@ -162,8 +162,8 @@ class NetworkChanges(ChangeSubscription):
     - a policy rule is added or removed
     - a link is set up or down, or while it is up, is removed or renamed, or gets another master or group
 
-    With "link" among the kinds, the messages about the ports of a bridge, a bond or a team, and about their addresses and
-    routes, are not changes. A `Reevaluation` reads only those of the master.
+    With "link" among the kinds, the messages about the ports of a bridge, a bond or a team, and about their addresses
+    and routes, are not changes. A `Reevaluation` reads only those of the master.
     """
 
     def __init__(self, kinds: Collection[str], receive_buffer: int, connect: Connect = NetlinkTransport) -> None:

@@ -188,7 +188,7 @@ FILTER = """
 
 
 def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
-    """Flows that a change leaves behind are gone shortly after it, by one flush for all changes of a window.
+    """Flows that a change leaves behind are gone shortly after it, by one flush when the changes have settled.
 
     More of them than the limit stay, until a change of the rules leaves fewer.
     """

@@ -17,12 +17,15 @@ from .payloads import neutralize_templates
 _STRIDE = 64
 #: Maximum number of processes to name in an event.
 _PROCESSES = 10
+#: The event comes at the latest this number of windows after the first change, even if the changes never stop.
+_LONGEST = 6
 
 
 class ChangeWindow:
-    """Counts the changes of a window, which begins with the first change. Under a constant stream, each window ends.
+    """Counts changes until none has come for a window, so that rules see a reload of several steps as a whole.
 
-    Changes that arrive while the caller is busy wait in the receive buffers of the subscriptions.
+    Under a constant stream, the event comes `_LONGEST` windows after the first change. Changes that arrive while the
+    caller is busy wait in the receive buffers of the subscriptions.
     """
 
     def __init__(self, changes: Changes, subscriptions: Sequence[ChangeSubscription]) -> None:
@@ -34,7 +37,8 @@ class ChangeWindow:
         self._counts: Counter[str] = Counter()
         self._processes: dict[Process, None] = {}
         self._overrun = False
-        #: Time at which the window ends, on the clock that the caller passes to `take`.
+        self._latest = math.inf
+        #: Time of the event, on the clock that the caller passes to `take`. Each change can move it.
         self.due = math.inf
 
     def filenos(self) -> list[int]:
@@ -42,7 +46,7 @@ class ChangeWindow:
         return [subscription.fileno() for subscription in self._subscriptions]
 
     def take(self, now: float) -> list[Document]:
-        """Count the available changes, and return the event if the window has ended."""
+        """Count the available changes, and return the event if they have settled."""
         for subscription in self._subscriptions:
             for change in subscription.receive(_STRIDE):
                 self._add(change, now)
@@ -54,7 +58,8 @@ class ChangeWindow:
 
     def _add(self, change: Change, now: float) -> None:
         if not self._counts:
-            self.due = now + self._window
+            self._latest = now + _LONGEST * self._window
+        self.due = min(now + self._window, self._latest)
         self._counts[change.kind] += 1
         self._overrun = self._overrun or change.lost
         if change.process is not None and len(self._processes) < _PROCESSES:

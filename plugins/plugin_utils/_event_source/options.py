@@ -51,7 +51,7 @@ class Threshold(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """The option `changes`: kinds of changes to report, and seconds of a window."""
+    """The option `changes`: kinds of changes to report, and seconds without a change before the event."""
 
     kinds: tuple[str, ...] = KINDS
     window: float = 5.0

@@ -118,11 +118,12 @@ options:
   changes:
     description:
       - Report changes of the ruleset, addresses, routes, policy routing rules and links, after which entries may be
-        stale. A window begins with the first change and ends after O(changes.window) seconds. The plugin then sends an
-        event with the number of changes. If changes never stop, it sends an event in each window.
+        stale. When no change has come for O(changes.window) seconds, the plugin sends an event with the number of
+        changes. A reload of the rules in several steps is therefore reported at its end. If changes never stop, the
+        plugin sends an event six times O(changes.window) after the first change.
       - Changes that arrive while rules run are not lost. The next event has them.
-      - The plugin does not report packets that fill a set, elements of a set that expire, tables that end with the
-        process that owns them, rules of the legacy iptables, sysctls, and changes before the plugin started.
+      - The plugin does not report packets that fill a set, elements of a set that expire, tables that the kernel
+        removes when their owner exits, rules of the legacy iptables, sysctls, and changes before the plugin started.
     type: dict
     suboptions:
       kinds:
@@ -134,15 +135,19 @@ options:
             DHCP server, is not a change.
           - V(route) - a route or a nexthop object is added, replaced or removed.
           - V(rule) - a policy routing rule is added or removed.
-          - V(link) - a link is added, removed, renamed, set up or down, or gets another master or group. Carrier,
-            statistics and wireless events are not changes. When a link goes down, the kernel removes its IPv4 routes
-            without an event of a route.
+          - V(link) - a link is set up or down, or a link that is up is removed or renamed, or gets another master or
+            group. When a link goes down, the kernel removes its IPv4 routes without sending a route event.
+          - A link that is created or removed while it is down is not a change, and neither are carrier, statistics and
+            wireless events. With V(link), ports of a bridge, a bond or a team are not changes either, and neither are
+            their addresses and routes, for example when a container starts.
         type: list
         elements: str
         choices: [ruleset, address, route, rule, link]
         default: [ruleset, address, route, rule, link]
       window:
-        description: Length of a window in seconds, at least 0.1.
+        description:
+          - Seconds without a change after which the plugin sends the event, at least 0.1.
+          - Choose more than the longest pause between two steps of a reload.
         type: float
         default: 5
   resync:
@@ -179,7 +184,8 @@ notes:
     percentages of the option.
   - Events of the type V(change) have C(counts), the number of changes of each kind, C(window), C(processes), and
     C(overrun). C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If C(overrun)
-    is true, the kernel dropped messages, and C(counts) has one more change of each kind that may be among them.
+    is true, the kernel dropped messages, and C(counts) then includes one extra change for each kind that may have been
+    lost.
   - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns so
     far. With O(resync), they also have C(resync), the number of events of each kind that follow.
   - In untrusted names, such as those of helpers, labels and processes, the plugin inserts a space into text that Jinja

@@ -6,8 +6,8 @@ The kernel sends messages about the ruleset, links, addresses, routes and policy
 changes what a `Reevaluation` reads. The kernel also sends messages about the carrier of a link, the lifetime of an
 address, and wireless networks. A copy of the links and addresses shows which messages are changes.
 
-No message reports packets that fill a set, elements of a set that expire, tables that end with the process that owns
-them, or sysctls.
+No message reports packets that fill a set, elements of a set that expire, tables that the kernel removes when their
+owner exits, or sysctls.
 
 Source: nf_tables_gen_notify in net/netfilter/nf_tables_api.c; rtnetlink(7).
 """
@@ -25,12 +25,15 @@ from ..netlink.message import Message, parse
 from ..netlink.socket import Closing, DumpInterrupted, NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .network import (
+    AGGREGATES,
+    ATTEMPTS,
     address_key,
     address_requests,
     attributes_of,
     dump_addresses,
     dump_links,
     link_of,
+    link_of_route,
     route_requests,
     shows_link,
 )
@@ -54,8 +57,6 @@ _PID = struct.Struct(">I")
 _INSTRUCTION = struct.Struct("=HBBI")
 _TYPE_OFFSET = 4
 _PASS = 0xFFFFFFFF
-#: How often to read links and addresses that change while they are read.
-_ATTEMPTS = 5
 
 
 class Process(NamedTuple):
@@ -159,15 +160,22 @@ class NetworkChanges(ChangeSubscription):
     - a route or a nexthop object is added, replaced or removed, without the routes that the kernel adds for each
       address in the table `local`
     - a policy rule is added or removed
-    - a link is added or removed, set up or down, renamed, or gets another master or group
+    - a link is set up or down, or while it is up, is removed or renamed, or gets another master or group
+
+    With "link" among the kinds, the messages about the ports of a bridge, a bond or a team, and about their addresses
+    and routes, are not changes. A `Reevaluation` reads only those of the master.
     """
 
     def __init__(self, kinds: Collection[str], receive_buffer: int, connect: Connect = NetlinkTransport) -> None:
         groups = [group for kind in kinds for group in _GROUPS[kind]]
         super().__init__(kinds, connect(receive_buffer=receive_buffer, groups=groups, protocol=n.NETLINK_ROUTE))
         self._connect = connect
-        #: Links by their index, and the requests for addresses by their keys.
+        #: Links by which packets come in by their index, and the requests for addresses by their keys.
         self._known: dict[object, object] = {}
+        #: The indexes of bridges, bonds and teams, and of their ports.
+        self._aggregates: set[int] = set()
+        self._ports: set[int] = set()
+        self._is_complete = False
         try:
             self._read_again()
         except BaseException:
@@ -175,14 +183,17 @@ class NetworkChanges(ChangeSubscription):
             raise
 
     def _read_again(self) -> None:
-        self._known.clear()
+        for known in (self._known, self._aggregates, self._ports):
+            known.clear()
+        self._is_complete = False
         with NetlinkSocket(self._connect(protocol=n.NETLINK_ROUTE)) as netlink:
-            for _attempt in range(_ATTEMPTS):
+            for _attempt in range(ATTEMPTS):
                 with contextlib.suppress(DumpInterrupted, ResultUnknown):
                     links = dump_links(netlink) if "link" in self._kinds else []
                     addresses = dump_addresses(netlink) if "address" in self._kinds else []
-                    for message in (*links, *addresses):
+                    for message in (*links, *links, *addresses):  # a port may come before its master
                         self._is_news(message)
+                    self._is_complete = True
                     return
         # They change all the time. The next message about each one is then a change
 
@@ -193,25 +204,36 @@ class NetworkChanges(ChangeSubscription):
     def _is_news(self, message: Message) -> bool:
         """Return whether a message changes what is known, and remember it."""
         if message.type in (n.RTM_NEWROUTE, n.RTM_DELROUTE):
-            return bool(route_requests(message))
+            return bool(route_requests(message)) and link_of_route(message) not in self._ports
         if message.type in (n.RTM_NEWLINK, n.RTM_DELLINK):
             if not shows_link(message):
                 return False
-            link = link_of(message)
-            return self._remember(link.number, None if message.type == n.RTM_DELLINK else link)
+            return self._is_link_news(message)
         if message.type in (n.RTM_NEWADDR, n.RTM_DELADDR):
             requests = [] if message.type == n.RTM_DELADDR else address_requests(message)
-            return self._remember(address_key(message), requests or None)
+            key = address_key(message)
+            return self._remember(key, requests or None) and key[0] not in self._ports
         return True
 
+    def _is_link_news(self, message: Message) -> bool:
+        link = link_of(message)
+        exists = message.type == n.RTM_NEWLINK
+        is_port = link.master in self._aggregates
+        for numbers, has in ((self._aggregates, link.kind in AGGREGATES), (self._ports, is_port)):
+            if exists and has:
+                numbers.add(link.number)
+            else:
+                numbers.discard(link.number)
+        return self._remember(link.number, link if exists and link.is_up and not is_port else None)
+
     def _remember(self, key: object, value: object) -> bool:
-        """Remember a link or an address, None if it is gone. Return whether that is a change."""
+        """Remember a link or an address, None if it is gone or has no effect. Return whether that is a change."""
+        is_news = self._known.get(key) != value or not (self._is_complete or key in self._known)
         if value is None:
             self._known.pop(key, None)
-            return True
-        before = self._known.get(key)
-        self._known[key] = value
-        return before != value
+        else:
+            self._known[key] = value
+        return is_news
 
 
 _KINDS_BY_TYPE = {

@@ -9,6 +9,7 @@ Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, net/ipv4/fib_frontend.c, n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -16,10 +17,10 @@ import time
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from .. import uapi
-from ..errors import KernelError
+from ..errors import KernelError, kernel_error
 from ..netlink.error import RequestRejected, rejections
 from ..netlink.message import Message, attribute, attributes
-from ..netlink.socket import NetlinkSocket, NetlinkTransport
+from ..netlink.socket import DumpInterrupted, NetlinkSocket, NetlinkTransport
 from . import numbers as n
 from .numbers import NETLINK_ROUTE
 
@@ -36,9 +37,11 @@ _FOREVER = 0xFFFFFFFF
 _PREFIX = {4: 3, 16: 8}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Kinds of links whose ports have no addresses of their own: packets come in by the master.
-_AGGREGATES = ("bridge", "bond", "team")
+AGGREGATES = ("bridge", "bond", "team")
 #: The first bytes of the link-local addresses that Linux makes.
 _LINK_LOCAL = b"\xfe\x80"
+#: How often to read what changes while it is read.
+ATTEMPTS = 5
 #: Seconds to wait at most for the routes of addresses.
 _MOST_SECONDS = 2.0
 #: The flags of requests that do not create an object, or one of several that may be equal.
@@ -122,7 +125,14 @@ def text_of(data: bytes) -> str:
 
 
 def read_network(netlink: NetlinkSocket) -> Network:
-    """Read the network configuration of the namespace of a socket."""
+    """Read the network configuration of the namespace of a socket. Raises `KernelError` if it changes all the time."""
+    for _attempt in range(ATTEMPTS):
+        with contextlib.suppress(DumpInterrupted):
+            return _read(netlink)
+    raise kernel_error("reading links, addresses and routes, which change all the time", errno.EAGAIN)
+
+
+def _read(netlink: NetlinkSocket) -> Network:
     links = tuple(map(link_of, dump_links(netlink)))
     addresses = [request for message in dump_addresses(netlink) for request in address_requests(message)]
     nexthops: list[Message] = []
@@ -147,7 +157,7 @@ def read_network(netlink: NetlinkSocket) -> Network:
             if _IFADDR.unpack_from(message.payload)[4] in (*copied, *down)
         ),
         tuple(map(_nexthop_request, nexthops)),
-        tuple(message for message in routes if _link_of_route(message) in (0, *copied)),
+        tuple(message for message in routes if link_of_route(message) in (0, *copied)),
         tuple(Message(n.RTM_NEWRULE, 0, message.payload) for message in rules),
     )
 
@@ -295,11 +305,11 @@ def link_of(message: Message) -> Link:
 
 
 def _ingress_links(links: Sequence[Link]) -> list[Link]:
-    masters = {link.number for link in links if link.kind in _AGGREGATES}
+    masters = {link.number for link in links if link.kind in AGGREGATES}
     return [link for link in links if link.is_up and link.name != "lo" and link.master not in masters]
 
 
-def _link_of_route(request: Message) -> int:
+def link_of_route(request: Message) -> int:
     """Return the index of the link of a route, 0 if it has none or several."""
     return _number(attributes_of(request.payload, _ROUTE.size).get(n.RTA_OIF))
 

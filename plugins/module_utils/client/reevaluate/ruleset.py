@@ -37,7 +37,7 @@ from .expressions import (
     u32,
     untracked_test,
 )
-from .network import attributes_of, text_of
+from .network import ATTEMPTS, attributes_of, text_of
 
 _HEADER = len(nfgenmsg())
 _U64 = struct.Struct(">Q")
@@ -63,7 +63,6 @@ _RULE = (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN, n.NFTA_RULE_USERDATA)
 _OBJECT = (n.NFTA_OBJ_TABLE, n.NFTA_OBJ_NAME, n.NFTA_OBJ_TYPE, n.NFTA_OBJ_DATA)
 #: The most bytes in a request, below the default of net.core.wmem_max.
 _BATCH = 150_000
-_ATTEMPTS = 5
 _READING = "reading the ruleset"
 _NO_NF_TABLES = "The kernel has no nf_tables: load its module (modprobe nf_tables)"
 
@@ -123,7 +122,7 @@ class LoadedRules(NamedTuple):
 
 def read_ruleset(netlink: NetlinkSocket) -> Ruleset:
     """Read the ruleset of the namespace of a socket. Raises `KernelError` if it changes all the time."""
-    for _attempt in range(_ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         before = generation(netlink)
         try:
             ruleset = _read(netlink)

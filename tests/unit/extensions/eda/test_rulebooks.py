@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.nativetypes import NativeEnvironment
 
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import stale_of
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import (
     Changes,
     Options,
@@ -81,3 +84,31 @@ def test_flush_stale_with_variables() -> None:
     task = task_of("flush_stale", **variables)
     assert task.pop("stale") == variables["verdicts"]
     assert task == {name: variables[name] for name in ("match", "except", "limit", "netns")}
+
+
+def verdicts_of(value: Any) -> tuple[str, ...]:
+    """The verdicts that the module reads from the task of flush_stale. Empty if it would flush all matching flows."""
+    task = task_of("flush_stale", verdicts=value, match={"protocol": "udp"})
+    module: Any = SimpleNamespace(params={"stale": task["stale"], "table": "conntrack"})
+    return stale_of(module)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdicts"),
+    [
+        (True, ("nat_changed", "refused", "untracked")),
+        (["refused", "untracked"], ("refused", "untracked")),
+        ("refused", ("refused",)),
+    ],
+)
+def test_verdicts_of_flush_stale(value: Any, verdicts: tuple[str, ...]) -> None:
+    assert verdicts_of(value) == verdicts
+
+
+@pytest.mark.parametrize(
+    "value", [False, None, 0, 1, "", "no", "False", "true", "{{ omit }}", [], [False], {}, {"refused": True}], ids=repr
+)
+def test_flush_stale_flushes_no_flows_that_are_not_stale(value: Any) -> None:
+    """With `stale: false`, the module would flush each matching flow."""
+    with pytest.raises(InvalidValue, match=r"^stale: .*write "):
+        verdicts_of(value)

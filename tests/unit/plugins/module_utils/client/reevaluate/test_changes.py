@@ -102,9 +102,20 @@ def address(last: int = 1, flags: int = n.IFA_F_PERMANENT, lifetime: int = 0xFFF
     )
 
 
-def route(table: int = 254, protocol: int = 3, kind: int = n.RTN_UNICAST, flags: int = 0) -> bytes:
+def route(
+    table: int = 254, protocol: int = 3, kind: int = n.RTN_UNICAST, flags: int = 0, by_link: int | None = None
+) -> bytes:
     header = struct.pack("=BBBBBBBBI", socket.AF_INET, 24, 0, 0, table, protocol, 0, kind, flags)
-    return header + attribute(n.RTA_DST, bytes([192, 0, 2, 0]))
+    payload = header + attribute(n.RTA_DST, bytes([192, 0, 2, 0]))
+    return payload if by_link is None else payload + attribute(n.RTA_OIF, struct.pack("=I", by_link))
+
+
+def bridge(index: int = 3, up: bool = True) -> bytes:
+    return link("docker0", up, index, IFLA_LINKINFO=attribute(n.IFLA_INFO_KIND, b"bridge\0"))
+
+
+def port(index: int = 9, up: bool = True) -> bytes:
+    return link(f"veth{index}", up, index, IFLA_MASTER=struct.pack("=I", 3))
 
 
 def generation(*attributes: bytes) -> bytes:
@@ -193,6 +204,60 @@ def test_links() -> None:
         assert host.kinds(changes, n.RTM_NEWADDR, address()) == []
 
 
+def test_a_link_that_is_down_is_no_change() -> None:
+    """No packet passes it. Each start of a container creates two links, and moves one of them away."""
+    host = Host(link(), link("old", up=False, index=8))
+    with NetworkChanges(("link",), 4096, host.connect) as changes:
+        for kind, payload, kinds in [
+            (n.RTM_NEWLINK, link("veth9", up=False, index=9), []),
+            (n.RTM_NEWLINK, link("eth0", up=False, index=9), []),
+            (n.RTM_DELLINK, link("eth0", up=False, index=9), []),
+            (n.RTM_DELLINK, link("old", up=False, index=8), []),
+            (n.RTM_NEWLINK, link("veth10", up=False, index=10), []),
+            (n.RTM_NEWLINK, link("veth10", index=10), ["link"]),
+            (n.RTM_NEWLINK, link("veth10", up=False, index=10), ["link"]),
+            (n.RTM_DELLINK, link("veth10", up=False, index=10), []),
+            (n.RTM_DELLINK, link(), ["link"]),
+        ]:
+            assert host.kinds(changes, kind, payload) == kinds, (kind, payload)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["listed first", "listed last"])
+def test_a_port_of_a_bridge_is_no_change(later: bool) -> None:
+    """The container starts and ends: its packets come in by the bridge. The port leaves: they come in by itself."""
+    host = Host(*([port(8), bridge()] if later else [bridge(), port(8)]))
+    host.addresses = [address(index=8)]
+    alone = link("veth9", index=9)
+    with NetworkChanges(ALL, 4096, host.connect) as changes:
+        for kind, payload, kinds in [
+            (n.RTM_NEWLINK, port(up=False), []),
+            (n.RTM_NEWLINK, port(), []),
+            (n.RTM_NEWADDR, address(7, index=9), []),
+            (n.RTM_NEWROUTE, route(by_link=9), []),
+            (n.RTM_NEWROUTE, route(by_link=3), ["route"]),
+            (n.RTM_NEWLINK, port(up=False), []),
+            (n.RTM_DELROUTE, route(by_link=9), []),
+            (n.RTM_NEWLINK, port(), []),
+            (n.RTM_NEWLINK, alone, ["link"]),
+            (n.RTM_DELADDR, address(7, index=9), ["address"]),
+            (n.RTM_NEWROUTE, route(by_link=9), ["route"]),
+            (n.RTM_NEWLINK, port(), ["link"]),
+            (n.RTM_DELLINK, port(), []),
+            (n.RTM_NEWROUTE, route(by_link=9), ["route"]),
+            (n.RTM_DELADDR, address(index=8), []),
+            (n.RTM_NEWLINK, port(8, up=False), []),
+            (n.RTM_NEWLINK, bridge(up=False), ["link"]),
+        ]:
+            assert host.kinds(changes, kind, payload) == kinds, (kind, payload)
+
+
+def test_without_links_every_address_and_route_is_a_change() -> None:
+    host = Host(bridge(), port())
+    with NetworkChanges(("address", "route"), 4096, host.connect) as changes:
+        assert host.kinds(changes, n.RTM_NEWADDR, address(7, index=9)) == ["address"]
+        assert host.kinds(changes, n.RTM_NEWROUTE, route(by_link=9)) == ["route"]
+
+
 def test_addresses() -> None:
     host = Host()
     host.addresses = [address(flags=0, lifetime=3600), address(2)]
@@ -253,6 +318,7 @@ def test_links_that_cannot_be_read(times: int, kinds: list[str], lost: bool) -> 
     with NetworkChanges(("link",), 4096, host.connect) as changes:
         assert host.kinds(changes, n.RTM_NEWLINK, link()) == kinds
         assert host.kinds(changes, n.RTM_NEWLINK, link()) == []
+        assert host.kinds(changes, n.RTM_NEWLINK, link("eth1", up=False, index=8)) == kinds
 
 
 def test_a_flood_is_read_in_portions() -> None:

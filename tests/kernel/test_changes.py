@@ -195,7 +195,9 @@ def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
         "address add 10.8.0.1/24 dev veth0",
         "link set dev veth0 down",
         "link delete veth0",
-        "link add veth0 up master bridge type veth peer name veth1",
+        "link add veth0 type veth peer name veth1",
+        "link set dev veth0 master bridge",
+        "link set dev veth0 up",
     ):
         assert watch.counts(f"ip {command}") == {}, command
     assert watch.counts("ip link delete bridge")["link"] == 2, "the bridge and its port"

@@ -139,7 +139,8 @@ COMMANDS = [
     ("address change 203.0.113.7/24 dev wan valid_lft 1000 preferred_lft 900", {}),
     ("address delete 203.0.113.7/24 dev wan", {"address": 1}),
     ("address add 10.9.0.1/24 dev wan", {"address": 1, "route": 1}),
-    ("-6 address add 2001:db8:9::1/64 dev wan nodad", {"address": 1, "route": 1}),
+    # With nodad, the kernel would send the message later
+    ("-6 address add 2001:db8:9::1/64 dev wan", {"address": 1, "route": 1}),
     ("-6 address change 2001:db8:9::1/64 dev wan valid_lft 1000 preferred_lft 900", {}),
     ("route add 192.0.2.0/24 via 203.0.113.254", {"route": 1}),
     ("route replace 192.0.2.0/24 via 203.0.113.253", {"route": 1}),

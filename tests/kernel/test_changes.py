@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import shutil
 import socket
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -73,9 +74,15 @@ class Watch:
         self.run(command, text, check)
         return self.received()
 
-    def counts(self, command: str) -> dict[str, int]:
-        """The number of changes by kind that a program makes."""
-        return dict(Counter(change.kind for change in self.changes(command)))
+    def counts(self, command: str, expected: Mapping[str, int] | None = None) -> dict[str, int]:
+        """The number of changes by kind that a program makes. Waits for the expected ones, which may come later."""
+        self.received()  # what is late from before
+        found = Counter(change.kind for change in self.changes(command))
+        deadline = time.monotonic() + 10
+        while any(found[kind] < count for kind, count in (expected or {}).items()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found.update(change.kind for change in self.received())
+        return dict(found)
 
 
 def subscribe(lab: Lab, kinds: tuple[str, ...] = KINDS, receive_buffer: int = RECEIVE_BUFFER) -> Iterator[Watch]:
@@ -168,7 +175,7 @@ def test_commands_of_ip(watch: Watch) -> None:
     found = []
     commands = [(command, counts) for command, counts in COMMANDS if has_ipv6() or not command.startswith("-6")]
     for command, counts in commands:
-        of_command = watch.counts(f"ip {command}")
+        of_command = watch.counts(f"ip {command}", counts)
         # A new master also changes routes of the link
         found.append((command, {kind: of_command.get(kind, 0) for kind in counts or of_command}))
     assert found == commands
@@ -180,9 +187,9 @@ def test_a_link_that_goes_down_and_comes_up(watch: Watch) -> None:
     if has_ipv6():
         watch.gateway.sysctl("net.ipv6.conf.wan.disable_ipv6", 1)
     watch.received()
-    assert watch.counts("ip link set dev wan down") == {"link": 1}
+    assert watch.counts("ip link set dev wan down", {"link": 1}) == {"link": 1}
     assert "192.0.2.0" not in watch.run("ip route")
-    assert watch.counts("ip link set dev wan up")["link"] == 1
+    assert watch.counts("ip link set dev wan up", {"link": 1})["link"] == 1
 
 
 def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
@@ -201,8 +208,9 @@ def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
         "link set dev veth0 up",
     ):
         assert watch.counts(f"ip {command}") == {}, command
-    assert watch.counts("ip link delete bridge")["link"] == 2, "the bridge and its port"
-    assert watch.counts("ip address add 10.8.0.1/24 dev veth0") == {"address": 1, "route": 1}
+    assert watch.counts("ip link delete bridge", {"link": 2})["link"] == 2, "the bridge and its port"
+    made = {"address": 1, "route": 1}
+    assert watch.counts("ip address add 10.8.0.1/24 dev veth0", made) == made
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,10 +20,12 @@ import select
 import struct
 from typing import Callable, Collection, Iterable, Iterator, NamedTuple
 
+from ..ctnetlink.messages import nfgenmsg
 from ..errors import ResultUnknown, kernel_error
 from ..netlink.message import Message, parse
 from ..netlink.socket import Closing, DumpInterrupted, NetlinkSocket, NetlinkTransport
 from . import numbers as n
+from .expressions import number_of
 from .network import (
     AGGREGATES,
     ATTEMPTS,
@@ -52,8 +54,6 @@ _GROUPS = {
 #: The kinds of changes.
 KINDS = (RULESET, *_GROUPS)
 
-_NFGENMSG_SIZE = 4
-_PID = struct.Struct(">I")
 _INSTRUCTION = struct.Struct("=HBBI")
 _TYPE_OFFSET = 4
 _PASS = 0xFFFFFFFF
@@ -144,11 +144,11 @@ class RulesetChanges(ChangeSubscription):
     def _change_of(self, message: Message) -> Change | None:
         if message.type != n.NFT_MSG_NEWGEN:
             return None
-        parsed = attributes_of(message.payload, _NFGENMSG_SIZE)
+        parsed = attributes_of(message.payload, len(nfgenmsg()))
         name, pid = parsed.get(n.NFTA_GEN_PROC_NAME), parsed.get(n.NFTA_GEN_PROC_PID)
         if name is None or pid is None:
             return Change(RULESET)
-        return Change(RULESET, Process(name.rstrip(b"\0").decode("utf-8", "replace"), _PID.unpack(pid)[0]))
+        return Change(RULESET, Process(name.rstrip(b"\0").decode("utf-8", "replace"), number_of(pid)))
 
 
 class NetworkChanges(ChangeSubscription):

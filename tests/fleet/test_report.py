@@ -180,7 +180,7 @@ def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
 
 
 def of_size(size: int, judged: bool = False) -> str:
-    """The page on so many hosts, the last of which has the longest name there can be. They may have judged flows."""
+    """The page on this number of hosts, with or without judged flows. The last host has the longest possible name."""
     results = fleets.results(size, judged=judged)
     last, result = results.popitem()
     results[f"{last}.{'x' * 200}"] = result

@@ -256,7 +256,7 @@ def silent_kernel_log() -> Iterator[None]:
 
 def test_nothing_of_the_host_changes(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
-    gateway.wait_for_links()  # so that nothing that the kernel does later looks like a change
+    gateway.wait_for_links()  # links and addresses that come up later would look like changes
 
     def state() -> list[Any]:
         commands = (["nft", "-a", "list", "ruleset"], ["ip", "address"], ["ip", "route", "show", "table", "all"])

@@ -15,7 +15,7 @@ THRESHOLDS = {"usage_percent_above": 95, "drop_above": 100000, "hosts_without_fa
 
 
 def results(size: int, seed: int = 7, judged: bool = False) -> dict[str, Document]:
-    """What conntrack_facts returned on each of so many hosts, which have judged their flows, or have not."""
+    """The results of conntrack_facts on this number of hosts, with or without the subset `stale`."""
     dice = random.Random(seed)
     found = {
         f"{'edge' if place % 3 else 'core'}-{place:03d}.{('fra', 'ams', 'lhr', 'waw')[place % 4]}.example.net": _result(

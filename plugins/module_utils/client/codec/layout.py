@@ -85,7 +85,7 @@ class MessageLayout:
         self.rows = _reader(fields, self.size)
         self._extra = [column.key for column in columns if column.kind is None]
         self._read_messages = self.slices([slice(0, self.size)])
-        #: The mask and the value of so many joined messages.
+        #: A number of messages, and the mask and the value of as many joined messages.
         self._repeated = 1, self.mask, self.value
 
     def entries(self, data: bytes) -> Iterator[Values]:

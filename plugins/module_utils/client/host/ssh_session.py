@@ -15,7 +15,7 @@ may connect again at any time. All connections to SSH servers of this host then 
 The peer of sshd may be a program on this host that forwards connections, such as sslh, haproxy, stunnel or socat. The
 operator's connection is then one of the other connections of the program, and these count, too.
 
-Source: sshd(8) on SSH_CONNECTION, proc(5) on PID/stat, PID/environ, PID/fd and net/tcp.
+Source: sshd(8) on SSH_CONNECTION, proc(5) on PID/stat, PID/environ, PID/fd, net/tcp and net/sockstat.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _LINK_LOCAL = b"\xfe\x80"
 _SERVERS = ("sshd", "dropbear", "tinysshd")
 #: The port of SSH servers whose sockets cannot be read, without root or in another container.
 _PORT = 22
+#: By list of sockets, the file that contains their number, and the first word of its line
+_SUMMARIES = {"tcp": ("sockstat", "TCP:"), "tcp6": ("sockstat6", "TCP6:")}
 _INIT = 1
 #: Searches for the process that holds a socket
 _ATTEMPTS = 3
@@ -336,11 +338,26 @@ def _sockets(proc: str, pids: Iterable[int]) -> Iterator[tuple[str, TcpConnectio
 def _listed(folders: list[str], file_name: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield the local end, peer, state and inode of sockets, from the first process that still exists."""
     for folder in folders:
-        with contextlib.suppress(OSError), open(os.path.join(folder, "net", file_name), encoding="ascii") as lines:
+        net = os.path.join(folder, "net")
+        if _has_no_sockets(net, file_name):
+            return
+        with contextlib.suppress(OSError), open(os.path.join(net, file_name), encoding="ascii") as lines:
             for row in map(str.split, lines):
                 if len(row) > 9 and row[3] in _STATES:
                     yield row[1], row[2], row[3], row[9]
             return
+
+
+def _has_no_sockets(net: str, file_name: str) -> bool:
+    """Return whether the kernel counts no socket for a list, so that the list need not be read.
+
+    To list the sockets of one namespace, the kernel walks its hash table of the sockets of all namespaces. That takes
+    a millisecond, also if it finds none, and a host of containers has hundreds of namespaces.
+    """
+    summary, protocol = _SUMMARIES[file_name]
+    with contextlib.suppress(OSError), open(os.path.join(net, summary), encoding="ascii") as lines:
+        return any(line.split()[:3] == [protocol, "inuse", "0"] for line in lines)
+    return False
 
 
 def _socket_inodes(proc: str, pid: int) -> set[str]:

@@ -104,6 +104,15 @@ class Proc:
         for name, lines in of_file.items():
             heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
             (self.folder / str(pid) / "net" / name).write_text("".join([heading + "\n", *lines]))
+            self.count(pid, name, sum(f" {TIME_WAIT} " not in line for line in lines))
+
+    def count(self, pid: int, name: str, sockets: int) -> None:
+        """Write the number of sockets of a list, as the kernel counts them in the process's network namespace."""
+        net, ipv6 = self.folder / str(pid) / "net", name[len("tcp") :]
+        rest = " orphan 1 tw 1 alloc 5 mem 2" if not ipv6 else ""
+        (net / f"sockstat{ipv6}").write_text(
+            f"sockets: used 9\nTCP{ipv6}: inuse {sockets}{rest}\nUDP{ipv6}: inuse 0\nRAW{ipv6}: inuse 0\n"
+        )
 
     def own(self, pid: int = 100) -> frozenset[TcpConnection]:
         return own_connections(self.path, pid)
@@ -208,6 +217,17 @@ def test_sockets_are_looked_up_in_their_holders_namespace(proc: Proc) -> None:
     proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
     proc.sockets(110, (OTHER, ESTABLISHED, 31))
     assert proc.own(110) == {endpoints(MINE), endpoints(OTHER)}
+
+
+@pytest.mark.parametrize("name", ["tcp", "tcp6"])
+@pytest.mark.parametrize("sockets", [0, 1])
+def test_a_list_is_read_only_if_the_namespace_has_sockets(proc: Proc, name: str, sockets: int) -> None:
+    log_in(proc)
+    other = OTHER if name == "tcp" else ("2001:db8::1", 22, "2001:db8::2", 50000)
+    proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
+    proc.sockets(110, (other, ESTABLISHED, 31))
+    proc.count(110, name, sockets)
+    assert proc.own(110) == {endpoints(MINE), *([endpoints(other)] if sockets else [])}
 
 
 def test_a_list_that_cannot_be_read_is_read_from_another_process(proc: Proc) -> None:

@@ -25,6 +25,7 @@ from .resource import Resource, resource_of
 
 if TYPE_CHECKING:
     from ..client.codec.layout import MessageLayout
+    from ..client.dump.deletions import DeleteRequests
     from ..client.entry.nested import Document
 
 METHOD = "delete"
@@ -58,6 +59,7 @@ class DeletionPlan(Visitor):
         self.report_limit = report_limit
         self.limit = limit
         self._table = table
+        self._built: DeleteRequests | None = None
         self._kept = prepared(match_connections(keep))
         self._is_kept = self._kept.compile()
 
@@ -76,25 +78,34 @@ class DeletionPlan(Visitor):
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
         """Find the entries, and call `between` after each datagram. In check mode, build no requests."""
         self._most = 0 if check_mode else self.limit
-        self._requests = self._table.delete_requests()
         self._table.scan(self, self.match.where, between=between)
+
+    @property
+    def _requests(self) -> DeleteRequests:
+        """The requests to delete the entries. A task that finds nothing to delete does not import them."""
+        if self._built is None:
+            self._built = self._table.delete_requests()
+        return self._built
 
     def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
         """Delete the entries of full batches, with `last` all that are left. Yield None or the error of each."""
-        return self._table.delete_batches(self._requests.drain(last))
+        return iter(()) if self._built is None else self._table.delete_batches(self._built.drain(last))
 
     def includes(self, entry: Values) -> bool:
         """Return whether the plan deletes an entry."""
         return self.match(entry) and not self._is_kept(entry)
 
     def on(self, layout: MessageLayout) -> Action:
-        queue_delete, size = self._requests.on(layout), layout.size
+        size = layout.size
+        queue_delete: Action | None = None
 
         def act(data: bytes) -> None:
+            nonlocal queue_delete
             self.shown += layout.entries(data[: size * max(self.report_limit - len(self.shown), 0)])
             deleted = data[: size * max(self._most - self.count, 0)]
             self.count += len(data) // size
             if deleted:
+                queue_delete = queue_delete or self._requests.on(layout)
                 queue_delete(deleted)
 
         return self._unless_kept(layout, act)

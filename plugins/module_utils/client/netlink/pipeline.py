@@ -38,9 +38,6 @@ def prefetch(
     The caller ends the iterator by closing it. A thread calls `fetch` until `is_last` is true for a result, so that it
     does not wait for a datagram that never arrives. If it waits nevertheless, `wake` makes `fetch` return.
     """
-    for _count in range(THREAD_AFTER):
-        thing = fetch()
-        yield thing
     import threading
 
     ready: deque[_Thing | BaseException] = deque()

@@ -33,6 +33,8 @@ _TRUNCATED = int(socket.MSG_TRUNC)
 
 #: The size of the read buffer. The kernel fills the datagrams of a dump up to 32 KiB if the buffer is large enough.
 _BUFFER_SIZE = 1 << 16
+#: The number of datagrams of a dump that are received without a thread, whose start takes more time than it saves.
+_FEW_DATAGRAMS = 8
 #: The number of requests in a batch. If all are refused, the errors still fit into a default receive buffer.
 BATCH_SIZE = 64
 #: The number of requests in a batch if the receive buffer could be enlarged.
@@ -378,9 +380,7 @@ class NetlinkSocket(Closing):
             raise answer_lost("reading the table", errno_of_failure(error)) from error
 
     def _ahead(self, message: Message, sequence: int) -> Generator[bytes, None, None]:
-        """Return an endless iterator over the datagrams that answer a dump request."""
-        from .pipeline import prefetch
-
+        """Yield the datagrams that answer a dump request, endlessly. After the first ones, a thread receives them."""
         self._send(frame(message, sequence, uapi.NLM_F_DUMP))
 
         def fetch() -> bytes:
@@ -394,7 +394,11 @@ class NetlinkSocket(Closing):
             with contextlib.suppress(OSError):  # then the timeout ends it
                 self._datagrams.send(frame(Message(uapi.NLMSG_NOOP, 0, b""), sequence, uapi.NLM_F_ACK))
 
-        return prefetch(fetch, _may_end_dump, wake)
+        for _count in range(_FEW_DATAGRAMS):
+            yield fetch()
+        from .pipeline import prefetch  # only for tables with many entries
+
+        yield from prefetch(fetch, _may_end_dump, wake)
 
     def exchange(self, frames: bytes, first: int, last: int) -> Iterator[tuple[int, Message]]:
         """Send framed requests, and yield (sequence, message) for each answer to those numbered `first` to `last`.

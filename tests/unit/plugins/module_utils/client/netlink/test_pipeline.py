@@ -45,14 +45,6 @@ def test_everything_comes_in_order() -> None:
         assert list(islice(reading, LAST)) == list(range(1, LAST + 1))
 
 
-def test_few_things_come_without_a_thread() -> None:
-    before = threading.active_count()
-    reading = prefetch(counting(), lambda number: False, never)
-    assert list(islice(reading, THREAD_AFTER)) == list(range(1, THREAD_AFTER + 1))
-    assert threading.active_count() == before
-    reading.close()
-
-
 @pytest.mark.parametrize("at", [1, THREAD_AFTER, THREAD_AFTER + 1, THREAD_AFTER + QUEUE_DEPTH + 5])
 def test_an_error_comes_in_its_turn(at: int) -> None:
     numbers = count(1)

@@ -21,6 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     Overrun,
     ResultUnknown,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import pipeline
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink import socket as netlink
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.error import ErrorReply, RequestRejected
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, frame, parse
@@ -311,6 +312,17 @@ def test_a_dump_gives_everything_in_one_send() -> None:
     found = [struct.unpack("=I", message.payload)[0] for message in NetlinkSocket(datagrams).dump(REQUEST)]
     assert found == list(range(100))
     assert len(datagrams.sent) == 1
+
+
+@pytest.mark.parametrize(("datagrams", "threads"), [(1, 0), (7, 0), (20, 1)])
+def test_only_a_long_dump_is_received_in_a_thread(
+    datagrams: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    prefetch = pipeline.prefetch
+    monkeypatch.setattr(pipeline, "prefetch", lambda *arguments: started.append(arguments) or prefetch(*arguments))
+    assert len(list(answers_to_first(dump_of(datagrams, each=1)).dump(REQUEST))) == datagrams
+    assert len(started) == threads
 
 
 def test_an_empty_dump() -> None:

@@ -209,7 +209,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import TA
 def read(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen, gather, warning_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
     params = module.params
     check_numbers(module, "top")
@@ -219,7 +219,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     warning = warning_of(subsets)
     if warning:
         module.warn(warning)
-    with Table() as table:
+    with TableReader() as table:
         return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset)}}
 
 

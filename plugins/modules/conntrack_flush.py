@@ -190,7 +190,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
     params = module.params
     check_numbers(module, "limit", "report_limit")
@@ -198,7 +198,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
     keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
-    with Table() as table:
+    with TableReader() as table:
         options = table, match, keep, params["report_limit"], params["limit"]
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (

@@ -281,7 +281,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.info import TABLES, check_order, collect
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
     params = module.params
     check_numbers(module, "limit")
@@ -292,7 +292,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     stale = stale_of(module)
     ruleset = ruleset_of(module, bool(stale), "stale")
     order = params["sort_by"], params["reverse"], params["limit"]
-    with Table() as table:
+    with TableReader() as table:
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
                 JUDGED_ENTRIES,

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config import CONFIG, WORDS
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match.keys import KEYS, MASTER_KEYS
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.keys import KEYS
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.tuple_keys import MASTER_KEYS
 
 Schema = dict[str, Any]
 

@@ -24,8 +24,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan 
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.summary import Summary
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.top import Top
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, describe, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
     InvalidValue,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import zero
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ResultUnknown
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (

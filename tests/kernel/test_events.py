@@ -27,8 +27,9 @@ from hypothesis import HealthCheck, given
 from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink.messages import nfgenmsg, parse_entry
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events import subscription as events
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.follower import Follower

@@ -13,8 +13,9 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import probe
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import KernelError, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.kernel_filter import narrow
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match

@@ -14,8 +14,9 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages, requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     Exists,
     KernelError,

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests import samples, views

@@ -14,8 +14,8 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client import uapi
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import KernelError
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import Message, nested
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     Busy,
     Exists,

@@ -16,12 +16,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils._operations.updat
     parse_wanted,
     update,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import MAX_BATCH_SIZE
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED, Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import UNLIMITED
 from tests import features, samples, views
 from tests.lab import Namespace
 

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.wait import Goal, TimedOut, wait
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry, creation
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.events.subscription import Subscription
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import Match, parse_match

@@ -266,7 +266,7 @@ def _entries(items: Any, policy: Policy, labels: LabelMap, faults: ValidationErr
 def _expectations(items: Any, faults: ValidationErrors) -> list[DeclaredExpectation]:
     from .._reconcile.desired_config import DeclaredExpectation
     from .._reconcile.reconciler import Policy
-    from ..client.entry.entry import check_timeout_min
+    from ..client.entry.diff import check_timeout_min
     from ..client.expectation.expectation import from_document
 
     found = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ..client.errors import InvalidValue, Unavailable, quoted
 from ..client.match.match import EVERYTHING, Match
-from ..client.table import Table
+from ..client.table_reader import TableReader
 
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
@@ -48,7 +48,7 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
 
 
 def gather(
-    table: Table, subsets: set[str], match: Match = EVERYTHING, most: int = 10, ruleset: str | None = None
+    table: TableReader, subsets: set[str], match: Match = EVERYTHING, most: int = 10, ruleset: str | None = None
 ) -> Document:
     """Return the requested subsets in one document. `ruleset` is a file for `nft -f`, for the subset `stale`."""
     facts: Document = {}
@@ -89,7 +89,7 @@ def warning_of(subsets: set[str]) -> str | None:
     return None
 
 
-def _fill(table: Table) -> Document:
+def _fill(table: TableReader) -> Document:
     statistics = table.statistics()
     count = statistics["entries"]
     most = statistics.get("max_entries") or _setting("max")
@@ -117,7 +117,7 @@ def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
     }
 
 
-def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Document) -> None:
+def _count(table: TableReader, subsets: set[str], match: Match, most: int, facts: Document) -> None:
     counters: dict[str, Any] = {}
     if "summary" in subsets:
         from ..client.dump.summary import Summary
@@ -138,7 +138,7 @@ def _count(table: Table, subsets: set[str], match: Match, most: int, facts: Docu
         facts["top"] = counters["top"].as_document(most)
 
 
-def _expectations(table: Table) -> Document:
+def _expectations(table: TableReader) -> Document:
     from ..client.expectation import expectation
 
     helpers: Counter[str] = Counter(found.get("helper", "none") for found in expectation.read_all(table))
@@ -149,7 +149,7 @@ def _expectations(table: Table) -> Document:
     }
 
 
-def _stale(table: Table, match: Match, most: int, ruleset: str | None) -> Document:
+def _stale(table: TableReader, match: Match, most: int, ruleset: str | None) -> Document:
     from .stale import StaleFilter
 
     with StaleFilter(table, (), ruleset) as judge:
@@ -158,7 +158,7 @@ def _stale(table: Table, match: Match, most: int, ruleset: str | None) -> Docume
     return {"verdicts": judge.counts(), "rules": judge.counts_by_rule(most)}
 
 
-def _timeout_policies(table: Table) -> list[Document] | None:
+def _timeout_policies(table: TableReader) -> list[Document] | None:
     """Return the timeout policies by name, None if the kernel does not support them."""
     from ..client import timeout_policy
 

@@ -20,13 +20,14 @@ from ..client.errors import NAMED, ConntrackError, KernelError, NotFound, Partia
 from ..client.host.ssh_session import TcpConnection, match_connections
 from ..client.match.expression import prepared
 from ..client.match.match import Match
-from ..client.table import UNLIMITED, Table, retry_lost_delete
+from ..client.table_reader import UNLIMITED, TableReader
 from .resource import Resource, resource_of
 
 if TYPE_CHECKING:
     from ..client.codec.layout import MessageLayout
     from ..client.dump.deletions import DeleteRequests
     from ..client.entry.nested import Document
+    from ..client.table import Table
 
 METHOD = "delete"
 
@@ -47,7 +48,7 @@ class DeletionPlan(Visitor):
 
     def __init__(
         self,
-        table: Table,
+        table: TableReader,
         match: Match,
         keep: frozenset[TcpConnection] = frozenset(),
         report_limit: int = 100,
@@ -84,12 +85,17 @@ class DeletionPlan(Visitor):
     def _requests(self) -> DeleteRequests:
         """The requests to delete the entries. A task that finds nothing to delete does not import them."""
         if self._built is None:
-            self._built = self._table.delete_requests()
+            self._built = self._writable().delete_requests()
         return self._built
+
+    def _writable(self) -> Table:
+        from ..client.table import Table
+
+        return Table.sharing(self._table)
 
     def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
         """Delete the entries of full batches, with `last` all that are left. Yield None or the error of each."""
-        return iter(()) if self._built is None else self._table.delete_batches(self._built.drain(last))
+        return iter(()) if self._built is None else self._writable().delete_batches(self._built.drain(last))
 
     def includes(self, entry: Values) -> bool:
         """Return whether the plan deletes an entry."""
@@ -160,6 +166,7 @@ class ExpectationDeletionPlan(DeletionPlan):
 
     def delete_pending(self, last: bool = False) -> Iterator[KernelError | None]:
         from ..client.expectation import expectation
+        from ..client.table import retry_lost_delete
 
         for one in self._found:
             delete = functools.partial(expectation.delete, self._table, one)

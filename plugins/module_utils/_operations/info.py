@@ -12,21 +12,21 @@ from ..client.entry.labels import LabelMap
 from ..client.entry.nat import translations
 from ..client.errors import InvalidValue, quoted
 from ..client.match.match import Match
-from ..client.table import Table
+from ..client.table_reader import TableReader
 from .resource import ENTRIES, Resource
 
 if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
 
-def _expectations(table: Table, match: Match) -> Iterator[Entry]:
+def _expectations(table: TableReader, match: Match) -> Iterator[Entry]:
     from ..client.expectation.expectation import dump
 
     return dump(table, match)
 
 
 #: Functions that read the matching entries of a table, by the value of the option `table`.
-TABLES: dict[str, Callable[[Table, Match], Iterator[Entry]]] = {
+TABLES: dict[str, Callable[[TableReader, Match], Iterator[Entry]]] = {
     "conntrack": lambda table, match: table.dump(where=match.where),
     "expect": _expectations,
     "dying": lambda table, match: filter(match, table.dying()),

@@ -17,7 +17,7 @@ from ..client.netlink.socket import Closing
 from ..client.reevaluate.evaluator import BATCH, Reevaluation
 from ..client.reevaluate.flow import Flow, Flows
 from ..client.reevaluate.judgement import UNCHANGED, VERDICTS, Judgement
-from ..client.table import Table
+from ..client.table_reader import TableReader
 from .flush import DeletionPlan
 from .resource import ENTRIES, Resource
 
@@ -39,7 +39,7 @@ class StaleFilter(Closing):
     reason. With `ruleset`, the ruleset after loading this file decides. Raises the errors of `Reevaluation`.
     """
 
-    def __init__(self, table: Table, wanted: Sequence[str], ruleset: str | None = None) -> None:
+    def __init__(self, table: TableReader, wanted: Sequence[str], ruleset: str | None = None) -> None:
         self._table = table
         self._wanted = frozenset(wanted)
         self.verdicts: Counter[str] = Counter()
@@ -51,8 +51,10 @@ class StaleFilter(Closing):
         self._reevaluation.close()
 
     def _master(self, entry: Mapping[str, Any]) -> Entry | None:
+        from ..client.table import Table
+
         try:
-            return self._table.find_by_tuple(entry, "master")
+            return Table.sharing(self._table).find_by_tuple(entry, "master")
         except NotFound:
             return None
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple
 
 from ..client.codec.attributes import Change
 from ..client.codec.types import LABELS, STATUS, parse_integer, parse_masked
-from ..client.entry.diff import differences, forces_replacement, patch
+from ..client.entry.creation import SETTABLE_STATUS
+from ..client.entry.diff import check_timeout_min, differences, forces_replacement, patch, timeout_changes
 from ..client.entry.document import to_document
-from ..client.entry.entry import SETTABLE_STATUS, Entry, check_timeout_min, describe, timeout_changes
+from ..client.entry.entry import Entry, describe
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.errors import (
     NAMED,
@@ -33,7 +34,8 @@ from ..client.errors import (
     read_again_if_lost,
 )
 from ..client.match.match import Match
-from ..client.table import UNLIMITED, Table
+from ..client.table import Table
+from ..client.table_reader import UNLIMITED
 
 if TYPE_CHECKING:
     from ..client.entry.nested import Document

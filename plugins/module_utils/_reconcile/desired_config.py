@@ -9,7 +9,8 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from ..client import uapi
 from ..client.codec.codec import Values
-from ..client.entry.entry import Entry, Identity, creation, describe
+from ..client.entry.creation import creation
+from ..client.entry.entry import Entry, Identity, describe
 from ..client.entry.nat import NAT_ENDS, requested_ranges
 from ..client.entry.tuple import protocol_keys
 from ..client.errors import InvalidValue

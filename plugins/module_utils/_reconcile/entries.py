@@ -16,9 +16,10 @@ from typing import Any, Hashable, Iterable, Iterator, NamedTuple, Sequence
 
 from .._operations.flush import DeletionProgress
 from ..client.codec.attributes import Change
+from ..client.entry.creation import creation
 from ..client.entry.diff import patch
 from ..client.entry.document import to_document
-from ..client.entry.entry import Entry, Identity, by_reply, creation, describe, has_reply_alone, identity
+from ..client.entry.entry import Entry, Identity, by_reply, describe, has_reply_alone, identity
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.entry.nested import Document
 from ..client.entry.tuple import tuple_key

@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 
 from ..client.codec.attributes import Change
+from ..client.entry.creation import SETTABLE_STATUS, TCP_FLAGS, creation
 from ..client.entry.diff import differences, patch
 from ..client.entry.document import to_document
-from ..client.entry.entry import SETTABLE_STATUS, TCP_FLAGS, Entry, creation, describe, identity
+from ..client.entry.entry import Entry, describe, identity
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.entry.nested import Document
 from ..client.entry.tuple import tuple_of

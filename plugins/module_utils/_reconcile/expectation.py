@@ -12,8 +12,9 @@ import contextlib
 from typing import Sequence
 
 from ..client.codec.attributes import FIXED, KEY, Change
-from ..client.entry.entry import check_timeout_min, identity, timeout_changes
+from ..client.entry.diff import check_timeout_min, timeout_changes
 from ..client.entry.entry import describe as describe_entry
+from ..client.entry.entry import identity
 from ..client.entry.nested import Document
 from ..client.entry.tuple import describe_tuple, tuple_of
 from ..client.errors import ConntrackError, Exists, InvalidValue, KernelError, NotFound

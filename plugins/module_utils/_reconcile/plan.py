@@ -12,22 +12,19 @@ from __future__ import annotations
 from typing import Any, Callable, Hashable, Iterable, Mapping
 
 from ..client import uapi
-from ..client.entry.diff import differences, fill_groups, forces_replacement, merged_value, patch, unsupported_on_create
-from ..client.entry.document import as_declaration
-from ..client.entry.entry import (
-    DEFAULT_TIMEOUT,
-    Entry,
-    Identity,
-    by_reply,
-    check_states,
+from ..client.entry.creation import DEFAULT_TIMEOUT, check_states, creation
+from ..client.entry.diff import (
     check_timeout_min,
-    creation,
-    describe,
-    has_reply_alone,
-    identity,
-    lookup_key,
+    differences,
+    fill_groups,
+    forces_replacement,
+    merged_value,
+    patch,
     timeout_changes,
+    unsupported_on_create,
 )
+from ..client.entry.document import as_declaration
+from ..client.entry.entry import Entry, Identity, by_reply, describe, has_reply_alone, identity, lookup_key
 from ..client.entry.labels import LabelMap
 from ..client.entry.tuple import protocol_keys, reversed_tuple, tuple_key, tuple_of, with_tuple
 from ..client.entry.zone import zone_of

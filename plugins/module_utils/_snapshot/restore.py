@@ -26,8 +26,9 @@ from .._reconcile.purge import undeclared
 from .._reconcile.reconciler import CannotReconcile, Policy
 from ..client.bulk.columns import batches
 from ..client.bulk.records import KEYS, Record, creations, declarations, document_of, entries
+from ..client.entry.creation import creation
 from ..client.entry.document import to_document
-from ..client.entry.entry import Entry, creation, describe, identity
+from ..client.entry.entry import Entry, describe, identity
 from ..client.entry.labels import LabelMap
 from ..client.entry.tuple import tuple_key
 from ..client.entry.zone import any_zone, zone_of
@@ -43,7 +44,8 @@ from ..client.errors import (
 )
 from ..client.match.match import EVERYTHING, Match
 from ..client.netlink.socket import DumpInterrupted
-from ..client.table import FEW, LABELS_NEED_A_RULE, Table
+from ..client.table import LABELS_NEED_A_RULE, Table
+from ..client.table_reader import FEW
 from .file import ENTRIES, EXPECTATIONS, Snapshot
 from .hash_set import Fingerprints
 from .report import Report

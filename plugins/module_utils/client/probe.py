@@ -20,8 +20,9 @@ from typing import Any, Callable
 from . import uapi
 from .codec.types import AF_INET
 from .ctnetlink import messages
+from .entry.creation import creation
 from .entry.document import from_document
-from .entry.entry import Entry, creation
+from .entry.entry import Entry
 from .errors import ConntrackError, KernelError
 from .host import namespace, sysctl
 from .match.expression import InRanges, MaskEquals, Term, points

@@ -22,7 +22,7 @@ from .codec.codec import Codec, Values
 from .ctnetlink.messages import nfgenmsg, payload_of
 from .errors import InvalidValue, KernelError, NotFound, Unavailable, quoted
 from .netlink.message import Message, attribute
-from .table import Table, parse_answer
+from .table_reader import TableReader, parse_answer
 
 Policy = Values
 
@@ -172,7 +172,7 @@ def parse_policy(message: Message) -> dict[str, Any]:
 # The operations
 
 
-def read_all(table: Table) -> Iterator[dict[str, Any]]:
+def read_all(table: TableReader) -> Iterator[dict[str, Any]]:
     """Yield every timeout policy of the table's namespace as a document.
 
     Raises `Unavailable` if the kernel lacks cttimeout.
@@ -183,7 +183,7 @@ def read_all(table: Table) -> Iterator[dict[str, Any]]:
         raise _explained(error, "reading timeout policies") from None
 
 
-def find(table: Table, name: str) -> Policy | None:
+def find(table: TableReader, name: str) -> Policy | None:
     """Return the policy with this name, or None. Raises `Unavailable` if the kernel lacks cttimeout."""
     try:
         return _read(table, f"reading timeout policy {name}", uapi.IPCTNL_MSG_TIMEOUT_GET, _named(name))
@@ -191,7 +191,7 @@ def find(table: Table, name: str) -> Policy | None:
         return None
 
 
-def create(table: Table, policy: Mapping[str, Any]) -> None:
+def create(table: TableReader, policy: Mapping[str, Any]) -> None:
     """Create a policy. States without a timeout get the protocol's defaults.
 
     Raises `Exists`, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the answer is lost.
@@ -200,7 +200,7 @@ def create(table: Table, policy: Mapping[str, Any]) -> None:
     table.ask(f"creating {describe(policy)}", Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, flags, _encode(policy)))
 
 
-def update(table: Table, policy: Mapping[str, Any]) -> None:
+def update(table: TableReader, policy: Mapping[str, Any]) -> None:
     """Change the timeouts of a policy, also while rules use it. Omitted states get the protocol's defaults.
 
     Its family and protocol cannot change. Raises `NotFound`, `KernelError` (EINVAL) without cttimeout, and
@@ -210,7 +210,7 @@ def update(table: Table, policy: Mapping[str, Any]) -> None:
     table.ask(f"updating {describe(policy)}", message)
 
 
-def delete(table: Table, policy: Mapping[str, Any]) -> None:
+def delete(table: TableReader, policy: Mapping[str, Any]) -> None:
     """Delete the policy with this name.
 
     Raises `NotFound`, `Busy` while a rule uses it, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the
@@ -220,7 +220,7 @@ def delete(table: Table, policy: Mapping[str, Any]) -> None:
     table.ask(f"deleting {describe(policy)}", message)
 
 
-def defaults(table: Table, protocol: int) -> Policy:
+def defaults(table: TableReader, protocol: int) -> Policy:
     """Return the default timeouts of a protocol, which apply without a policy.
 
     Raises `Unsupported` for a protocol that this kernel does not track, and `Unavailable` without cttimeout.
@@ -233,7 +233,7 @@ def defaults(table: Table, protocol: int) -> Policy:
     return policy
 
 
-def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
+def set_defaults(table: TableReader, policy: Mapping[str, Any]) -> None:
     """Change the default timeouts of a protocol, which apply without a policy. Omitted states stay unchanged.
 
     Raises `Unsupported` for a protocol that this kernel does not track, `KernelError` (EINVAL) without cttimeout, and
@@ -244,7 +244,7 @@ def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
     table.ask(f"setting the {describe(policy)}", message)
 
 
-def _read(table: Table, doing: str, operation: int, payload: bytes) -> Policy | None:
+def _read(table: TableReader, doing: str, operation: int, payload: bytes) -> Policy | None:
     try:
         answers = table.ask(doing, Message(operation, 0, payload))
     except KernelError as error:

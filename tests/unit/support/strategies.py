@@ -17,7 +17,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.codec impo
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import ENTRY, Attribute
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply, protocol_keys
-from ansible_collections.netops.conntrack.plugins.module_utils.client.match.keys import MASTER_KEYS
+from ansible_collections.netops.conntrack.plugins.module_utils.client.match.tuple_keys import MASTER_KEYS
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 
 IPV4 = ("10.0.0.1", "10.0.0.2", "10.0.1.1", "192.0.2.1", "0.0.0.0", "255.255.255.255")

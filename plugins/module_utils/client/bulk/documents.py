@@ -16,17 +16,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 from .. import uapi
 from ..codec import types
 from ..codec.attributes import ENTRY
+from ..entry.creation import DEFAULT_TIMEOUT, STATE_NAMES, TCP_FLAGS, assumed_flags, check_states, creation, sent_status
 from ..entry.document import from_document
-from ..entry.entry import (
-    DEFAULT_TIMEOUT,
-    STATE_NAMES,
-    TCP_FLAGS,
-    Entry,
-    assumed_flags,
-    check_states,
-    creation,
-    sent_status,
-)
+from ..entry.entry import Entry
 from ..entry.labels import NO_LABELS, LabelMap
 from ..entry.nat import NAT_ENDS, NAT_STATUS
 from ..entry.tuple import answered_type, reversed_tuple, tuple_of, with_tuple

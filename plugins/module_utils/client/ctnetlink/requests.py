@@ -21,7 +21,7 @@ from ..codec import attributes
 from ..codec.attributes import ENTRY, Attribute
 from ..codec.codec import ENTRIES
 from ..codec.types import Address, LabelBitmap
-from ..entry.entry import STATE_NAMES, check_states
+from ..entry.creation import STATE_NAMES, check_states
 from ..errors import InvalidValue
 from ..netlink.message import Message, RequestBatch, frame, request_batch
 from ..netlink.socket import BATCH_SIZE

@@ -15,8 +15,9 @@ from .. import uapi
 from ..codec.attributes import ENTRY, FIXED, KEY, UPDATE, Change
 from ..codec.types import LABELS, STATUS, TCP_STATES
 from ..errors import InvalidValue
+from .creation import SETTABLE_STATUS, TCP_FLAGS, inseparable_groups
 from .document import present_translation
-from .entry import OFFLOADED, SETTABLE_STATUS, TCP_FLAGS, Entry, inseparable_groups
+from .entry import OFFLOADED, Entry
 from .labels import NO_LABELS, LabelMap
 from .nat import port_key, requested_ranges, translations
 
@@ -259,3 +260,28 @@ def patch(changes: Iterable[Change], declared: Mapping[str, Any], actual: Mappin
         for other in _groups().get(key, ()):
             update.setdefault(other, declared.get(other, actual.get(other, 0)))
     return update
+
+
+def check_timeout_min(timeout_min: int, declared: Mapping[str, Any], parent: str = "") -> None:
+    """Raise `InvalidValue` for a `timeout_min` without a timeout, or above it. `parent` is the path of the timeout."""
+    if timeout_min and "timeout" not in declared:
+        raise InvalidValue("timeout_min", f"there is no timeout to set; write {parent}timeout too")
+    if timeout_min and timeout_min > declared["timeout"]:
+        raise InvalidValue(
+            "timeout_min",
+            f"{timeout_min} is above {parent or 'the '}timeout, which would be set on every run; "
+            f"write {declared['timeout']} or less",
+        )
+
+
+def timeout_changes(
+    declared: Mapping[str, Any], actual: Mapping[str, Any], timeout_min: int, shorten: bool = False
+) -> list[Change]:
+    """Set the declared timeout if fewer seconds than `timeout_min` remain, or with `shorten`, more than it.
+
+    An offloaded entry shows no timeout and uses none.
+    """
+    timeout, remaining = declared.get("timeout"), actual.get("timeout")
+    if timeout is None or remaining is None or timeout_min <= remaining <= (timeout if shorten else remaining):
+        return []
+    return [Change("timeout", remaining, timeout)]

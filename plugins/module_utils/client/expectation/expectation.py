@@ -43,13 +43,14 @@ from ..entry.tuple import describe_tuple, tuple_key, tuple_of, with_tuple
 from ..entry.zone import any_zone
 from ..errors import InvalidValue, KernelError, NotFound, TableFull, Unsupported
 from ..netlink.message import Message
-from ..table import Table, parse_answer
+from ..table_reader import TableReader, parse_answer
 from .attributes import EXPECTATION, FLAGS, OF_SOURCE, SETTABLE_FLAGS, Expectation, full_mask, is_zero, zero
 from .document import from_document, to_document
 
 if TYPE_CHECKING:
     from ..entry.labels import LabelMap
     from ..match.match import Match
+    from ..table import Table
 
 __all__ = [
     "EXPECTATION",
@@ -314,12 +315,12 @@ def _with_helper(table: Table, expectation: Expectation) -> Expectation:
     return {**others, **{key: master[key] for key in ("helper",) if key in master}}
 
 
-def _ask(table: Table, doing: str, expectation: Mapping[str, Any], message: Message) -> list[Message]:
+def _ask(table: TableReader, doing: str, expectation: Mapping[str, Any], message: Message) -> list[Message]:
     """Send a request about an expectation, and return the answers."""
     return table.ask(f"{doing} the {describe(expectation)}", message, EXPECTATION)
 
 
-def update(table: Table, expectation: Mapping[str, Any]) -> None:
+def update(table: TableReader, expectation: Mapping[str, Any]) -> None:
     """Set the timeout of an expectation that was read. Raises `NotFound`."""
     _ask(table, "updating", expectation, update_message(creation_of(expectation)))
 
@@ -329,7 +330,7 @@ def creation_of(expectation: Mapping[str, Any]) -> Expectation:
     return {**creation(expectation), **{key: expectation[key] for key in ("timeout",) if key in expectation}}
 
 
-def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
+def get(table: TableReader, expectation: Mapping[str, Any]) -> Expectation:
     """Return the expectation with the zone and tuple of this one. Raises `NotFound`."""
     found = find_by_tuple(table, expectation)
     if identity(found) != identity(expectation):
@@ -337,7 +338,7 @@ def get(table: Table, expectation: Mapping[str, Any]) -> Expectation:
     return found
 
 
-def find_by_tuple(table: Table, expectation: Mapping[str, Any]) -> Expectation:
+def find_by_tuple(table: TableReader, expectation: Mapping[str, Any]) -> Expectation:
     """Return the expectation whose tuple and mask match this tuple. Raises `NotFound`."""
     doing = f"reading the {describe(expectation)}"
     answers = _ask(table, "reading", expectation, get_message(expectation))
@@ -350,7 +351,7 @@ def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
     return {"zone": expectation["zone"]} if expectation.get("zone") else {}
 
 
-def delete(table: Table, expectation: Mapping[str, Any]) -> None:
+def delete(table: TableReader, expectation: Mapping[str, Any]) -> None:
     """Delete an expectation; with `id`, only if it is still the one that was read. Raises `NotFound`."""
     try:
         _ask(table, "deleting", expectation, delete_message(expectation))
@@ -362,17 +363,17 @@ def delete(table: Table, expectation: Mapping[str, Any]) -> None:
         _ask(table, "deleting", expectation, delete_message(without))
 
 
-def flush(table: Table) -> None:
+def flush(table: TableReader) -> None:
     """Delete every expectation of the table's namespace."""
     table.ask("deleting every expectation", Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg()))
 
 
-def read_all(table: Table, family: int = 0) -> Iterator[Expectation]:
+def read_all(table: TableReader, family: int = 0) -> Iterator[Expectation]:
     """Yield the expectations of the table's namespace, of one family or of both, without their zones."""
     return table.read(Message(uapi.IPCTNL_MSG_EXP_GET, 0, nfgenmsg(family)), parse_expectation)
 
 
-def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
+def read_of_master(table: TableReader, expectation: Mapping[str, Any]) -> Iterator[Expectation]:
     """Yield the expectations that have the master of this one. Raises `NotFound` without the master."""
     payload = nfgenmsg(expectation["family"]) + _EXPECTATIONS.encode(expectation, _OF_MASTER)
     # Without NLM_F_ACK, the kernel sends nothing at all if the master has no helper
@@ -380,7 +381,7 @@ def read_of_master(table: Table, expectation: Mapping[str, Any]) -> Iterator[Exp
         yield {**_zone_item(expectation), **found}
 
 
-def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator[Expectation]:
+def located(table: TableReader, expectations: Iterable[Mapping[str, Any]]) -> Iterator[Expectation]:
     """Yield expectations that were read, with their zones. Those that no longer exist are left out.
 
     This takes a request for each, and for expectations in other zones than 0, one reading of the table for their
@@ -399,12 +400,12 @@ def located(table: Table, expectations: Iterable[Mapping[str, Any]]) -> Iterator
                 break
 
 
-def dump(table: Table, match: Match) -> Iterator[Expectation]:
+def dump(table: TableReader, match: Match) -> Iterator[Expectation]:
     """The expectations that match (see `parse_match`), each with its zone."""
     return (found for found in located(table, read_all(table)) if match(as_entry(found)))
 
 
-def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
+def _is_in(table: TableReader, expectation: Mapping[str, Any], zone: int) -> bool:
     try:
         found = find_by_tuple(table, {**expectation, "zone": zone})
     except NotFound:
@@ -412,7 +413,7 @@ def _is_in(table: Table, expectation: Mapping[str, Any], zone: int) -> bool:
     return found.get("id") == expectation.get("id")
 
 
-def _zones_of_masters(table: Table) -> dict[Hashable, set[int]]:
+def _zones_of_masters(table: TableReader) -> dict[Hashable, set[int]]:
     """Return the zones of entries with a helper, by their original tuples."""
     zones: dict[Hashable, set[int]] = defaultdict(set)
     for entry in table.dump():

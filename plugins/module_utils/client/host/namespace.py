@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from typing import Callable, TypeVar
 
-from .. import input_file
 from ..errors import ConntrackError, InvalidValue
 
 _Result = TypeVar("_Result")
@@ -40,6 +39,8 @@ def enter(path: str) -> None:
 
     Raises `OSError`, and `ConntrackError` if this Python cannot do it.
     """
+    from .. import input_file  # only for tasks with the option netns
+
     descriptor = input_file.descriptor(path)
     try:
         _call("setns", descriptor, CLONE_NEWNET)

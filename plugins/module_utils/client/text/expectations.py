@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
 from .. import uapi
 from ..codec import types
-from ..entry.entry import DEFAULT_TIMEOUT
+from ..entry.creation import DEFAULT_TIMEOUT
 from ..entry.labels import LabelMap
 from ..entry.tuple import protocol_keys
 from ..errors import InvalidValue

@@ -14,7 +14,8 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from .. import uapi
 from ..codec import types
-from ..entry.entry import DEFAULT_TIMEOUT, OFFLOADED, Entry
+from ..entry.creation import DEFAULT_TIMEOUT
+from ..entry.entry import OFFLOADED, Entry
 from ..entry.labels import LabelMap
 from ..entry.nat import NAT_ENDS, port_key
 from ..entry.tuple import default_reply, reversed_tuple, tuple_of, with_tuple

@@ -24,14 +24,17 @@ PLUGINS = Path(__file__).parents[4] / "plugins"
 UTILS = PLUGINS / "module_utils"
 ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 
-#: What comes with a `Table`, in the client.
-TABLE = """
+#: What comes with a `TableReader`, in the client.
+READER = """
     client/netlink/error client/netlink/message client/codec/attributes client/codec/codec client/entry/entry
-    client/input_file client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
-    client/netlink/socket client/table client/uapi client/codec/types client/entry/tuple client/entry/zone
+    client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
+    client/netlink/socket client/table_reader client/uapi client/codec/types client/entry/tuple client/entry/zone
 """
-#: What it takes to read many entries, and to send requests.
+#: What comes with a `Table`.
+TABLE = f"{READER} client/table client/entry/creation"
+#: What it takes to read many entries, and to send requests. The files are those of the options label_map and netns.
 MANY = """
+    client/table client/entry/creation client/entry/label_file client/input_file
     client/match/alternatives client/bulk/documents client/bulk/columns client/entry/nested client/netlink/pipeline
     client/match/kernel_filter client/dump/deletions client/dump/scan client/entry/document
     client/ctnetlink/requests client/statistics client/entry/nat client/match/expression client/match/message_filter
@@ -40,7 +43,7 @@ MANY = """
 MODULE = "client/errors _fast_import _module"
 #: What takes `match` and `except`, and what reads the keys of a match if there is one.
 MATCH = "client/match/match client/match/expression _argspec/match"
-KEYS = "client/host/sysctl client/match/keys"
+KEYS = "client/host/sysctl client/match/attribute_keys client/match/keys client/match/tuple_keys"
 #: What reads and shows a document.
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
 #: What reconciles one entry.
@@ -89,7 +92,7 @@ FILES = {
             SHAPE,
             RECONCILE,
             "client/dump/scan client/host/ssh_session _reconcile/entries _operations/flush _operations/resource",
-            "_argspec/purge _reconcile/purge _source/file",
+            "_argspec/purge _reconcile/purge _source/file client/input_file",
         ),
         (MANY, KEYS, EXPECTATION, "_source/yaml _signals"),
     ),
@@ -106,10 +109,10 @@ FILES = {
             "client/entry/diff _reconcile/plan",
             "_reconcile/reconciler _reconcile/expectation _argspec/expectation _argspec/tuple",
         ),
-        (MANY, "client/match/match client/match/keys _signals"),
+        (MANY, "client/match/match client/match/attribute_keys client/match/keys client/match/tuple_keys _signals"),
     ),
     "conntrack_facts": (
-        (TABLE, MODULE, MATCH, "_operations/facts"),
+        (READER, MODULE, MATCH, "_operations/facts"),
         (
             MANY,
             KEYS,
@@ -119,11 +122,11 @@ FILES = {
         ),
     ),
     "conntrack_flush": (
-        (TABLE, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
+        (READER, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
         (MANY, KEYS, EXPECTATION, STALE),
     ),
     "conntrack_info": (
-        (TABLE, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
+        (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
         (MANY, KEYS, EXPECTATION, STALE),
     ),
     "conntrack_settings": (
@@ -140,7 +143,7 @@ FILES = {
             RECONCILE,
             "client/bulk/documents client/bulk/columns client/bulk/records client/dump/scan",
             "client/host/ssh_session _reconcile/entries _snapshot/hash_set _operations/flush _operations/resource",
-            "_atomic_file _argspec/purge _reconcile/purge _snapshot/restore",
+            "_atomic_file _argspec/purge _reconcile/purge _snapshot/restore client/input_file",
             "_signals _snapshot/report _snapshot/save _snapshot/file",
         ),
         (MANY, KEYS, "_reconcile/expectation"),

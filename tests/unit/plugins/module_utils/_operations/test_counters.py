@@ -15,8 +15,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils._operations.count
     warning_of,
     zero,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (

@@ -30,7 +30,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.match.matc
     parse_match,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import UNLIMITED
 from ansible_collections.netops.conntrack.tests.profiles import examples
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 from ansible_collections.netops.conntrack.tests.unit.support.declarations import declarations, filled

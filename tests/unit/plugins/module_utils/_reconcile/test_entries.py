@@ -26,8 +26,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconc
     Plan,
     Policy,
 )
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,

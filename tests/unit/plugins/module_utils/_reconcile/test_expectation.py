@@ -29,7 +29,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.expectatio
     parse_match,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import UNLIMITED
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import UNLIMITED
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import (
     Attributes,

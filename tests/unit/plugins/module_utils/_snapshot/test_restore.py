@@ -23,8 +23,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils._snapshot import 
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import Header, Snapshot, Writer
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore import RestoreFailed, restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (

@@ -21,12 +21,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import VisitorGroup
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.summary import Summary
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.top import Top
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import (
     _TOP,
     from_document,
     to_document,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, describe, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     ConntrackError,
     InvalidValue,

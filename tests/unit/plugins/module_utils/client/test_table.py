@@ -16,8 +16,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import err
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES as ENTRY_CODEC
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages, requests
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import Entries
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import default_reply
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
     InvalidValue,
@@ -32,7 +33,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.so
     DumpInterrupted,
     NetlinkSocket,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table, to_kernel_error
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import to_kernel_error
 from ansible_collections.netops.conntrack.tests.unit.support import corpus, fake_socket, wire
 from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import FakeDatagrams, FakeKernel, Reply
 

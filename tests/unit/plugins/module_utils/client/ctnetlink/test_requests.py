@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk import columns, documents
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec import types
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.message import RequestBatch, frame
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import BATCH_SIZE

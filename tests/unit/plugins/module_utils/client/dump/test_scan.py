@@ -36,7 +36,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.so
     NetlinkSocket,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.flow import FlowKeys, Flows
-from ansible_collections.netops.conntrack.plugins.module_utils.client.table import FEW, Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import FEW
 from ansible_collections.netops.conntrack.tests.profiles import examples
 from ansible_collections.netops.conntrack.tests.unit.support import fake_socket, wire
 from ansible_collections.netops.conntrack.tests.unit.support.strategies import (

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import INSEPARABLE, Change
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.diff import (
     differences,
     equal,
@@ -20,7 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.diff
     unsupported_on_create,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, identity
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.tests.profiles import examples

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import requests
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import (
     _TOP,
     as_declaration,
     from_document,
     to_document,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import creation, describe
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.tests.profiles import examples

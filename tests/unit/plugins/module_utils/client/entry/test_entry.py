@@ -13,13 +13,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attr
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import TCP_STATES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import entry as subject
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import TCP_FLAGS, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import (
-    TCP_FLAGS,
-    creation,
-    describe,
-    identity,
-)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nat import translations
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.tuple import (
     answered_type,

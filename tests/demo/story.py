@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the demo shows, and the look at the table and the traffic that tells whether it is so."""
+"""What the demo shows, and the checks of the table and the traffic."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Table = dict[Key, dict[str, Any]]
 
 
 class Story:
-    """Traffic through a gateway; a change of its NAT rule; the playbook; and what became of the traffic."""
+    """Traffic through a gateway, a change of its rules, the playbook, and the checks of the results."""
 
     def __init__(self, scene: Gateway) -> None:
         self.scene = scene
         self.old, self.new = scene.OUTSIDE
         self._flows = contextlib.ExitStack()
         for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
-            # Nothing expires while the story is told.
+            # No entry expires during the demo
             scene.gateway.sysctl(f"nf_conntrack_{protocol}_timeout", 120)
         scene.gateway.firewall.accept("forward", "established")  # as most firewalls do
         scene.server.mirror(VPN_PORT)
@@ -55,7 +55,7 @@ class Story:
         self._flows.close()
 
     def tell(self) -> None:
-        """Let all of it happen."""
+        """Start the traffic, change the rules, and run the playbook."""
         print(SCENE.format(self.old))
         self.flows = self._talk_of_all_kinds()
         self.steady = Steady(self.scene.client1.udp(self.scene.SERVER, self.scene.PORT))
@@ -134,7 +134,7 @@ class Story:
             f"The flush with a match removes {flushed} entry. The existing flow uses {', then '.join(addresses)}.",
             flushed == 1 and addresses == translations == [self.old, self.new],
         )
-        # An answer that is on its way while its entry is flushed finds no way back.
+        # An answer that arrives after its entry was flushed is lost
         yield (
             f"Of its {len(self.steady.seen)} packets, {self.steady.lost} are lost.",
             self.steady.lost <= 1,
@@ -211,7 +211,7 @@ class Story:
         return self._flows.enter_context(flow)
 
     def _look(self) -> Table:
-        """The gateway's table through other eyes than the collection's, without what counts down."""
+        """Read the table of the gateway without this collection. Timeouts and ids are left out."""
         entries = self.scene.gateway.table()
         return {
             _key(entry["protocol"], **entry["original"]): {
@@ -243,7 +243,7 @@ def _key(protocol: str, **original: Any) -> Key:
 
 
 def _key_of(flow: Flow) -> Key:
-    """Where the table has a UDP flow."""
+    """The key of a UDP flow in a `Table`."""
     return _key(
         "udp",
         source=flow.local.address,

@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The README and the guides say what works: every block of Python and of YAML in them is run.
+"""Run every block of Python and YAML in the README and the guides.
 
-Tasks run in a play on a namespace that has what they speak of, and each that changes something has to find
-something to change. A block that needs more than that is marked by a comment in front of it, which says what,
-and is only checked for its syntax: ``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->``
-in the README.
+Tasks run in a play on a namespace with matching entries. Each task that changes something must report a change.
+A block that needs more than that has a comment with the reason in front of it, and only its syntax is checked:
+``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->`` in the README.
 """
 
 from __future__ import annotations

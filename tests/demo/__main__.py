@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bring up two clients, a gateway with NAT and a server; run the playbook; check all that it claims."""
+"""Create two clients, a gateway with NAT and a server, run the playbook, and check its results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo's playbook on the hosts of a lab, untouched by the configuration of whoever runs it."""
+"""The playbook of the demo on the hosts of a lab, independent of the configuration of the user."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TIMEOUT = 50.0
 def run_playbook(namespaces: dict[str, str], variables: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Run playbooks/demo.yml with --diff on the host named gateway.
 
-    :param namespaces: Where each host's namespace is found.
-    :returns: ansible-playbook's exit status, and what the play wrote down, empty if it did not come so far.
+    :param namespaces: The path of the namespace of each host.
+    :returns: The exit status of ansible-playbook, and the results that the play wrote, or an empty dictionary.
     """
     with tempfile.TemporaryDirectory(prefix="conntrack-demo-") as name:
         folder = Path(name)

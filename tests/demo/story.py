@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the demo shows, and the look at the table and the traffic that tells whether it is so."""
+"""What the demo shows, and the checks of the table and the traffic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VPN_PORT = 51820
 VPN_TRANSLATED_PORT = 40000
 VPN_MARK = 0x51
 #: Comments of the rules that change.
-NAT_RULE, FILTER_RULE = "second address", "no TCP of client2"
+NAT_RULE, FILTER_RULE = "second address", "no TCP from client2"
 
 SCENE = """
   client1 ──┐
@@ -27,7 +27,7 @@ SCENE = """
   client2 ──┘
 """
 CHANGE = """\
-The rules change, while all connections go on: addresses of IPv4 are translated to {0},
+The rules change while all connections continue: source NAT of IPv4 now uses {0},
 and client2 may no longer open TCP connections to the server.
 """
 
@@ -36,14 +36,14 @@ Table = dict[Key, dict[str, Any]]
 
 
 class Story:
-    """Traffic through a gateway; a change of its NAT rule; the playbook; and what became of the traffic."""
+    """Traffic through a gateway, a change of its rules, the playbook, and the checks of the results."""
 
     def __init__(self, scene: Gateway) -> None:
         self.scene = scene
         self.old, self.new = scene.OUTSIDE
         self._flows = contextlib.ExitStack()
         for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
-            # Nothing expires while the story is told.
+            # No entry expires during the demo
             scene.gateway.sysctl(f"nf_conntrack_{protocol}_timeout", 120)
         scene.gateway.firewall.accept("forward", "established")  # as most firewalls do
         scene.server.mirror(VPN_PORT)
@@ -55,7 +55,7 @@ class Story:
         self._flows.close()
 
     def tell(self) -> None:
-        """Let all of it happen."""
+        """Start the traffic, change the rules, and run the playbook."""
         print(SCENE.format(self.old))
         self.flows = self._talk_of_all_kinds()
         self.steady = Steady(self.scene.client1.udp(self.scene.SERVER, self.scene.PORT))
@@ -76,13 +76,13 @@ class Story:
         self.vpn, self.vpn_seen_as = _key_of(vpn), self._keep(vpn).seen_as()
 
     def is_true(self) -> bool:
-        """Print what happened, sentence by sentence; whether all of it is so."""
-        print("\nWhat happened, by the look of the table and of the traffic:\n")
+        """Print each check with its result, and return whether all checks passed."""
+        print("\nChecks of the table and of the traffic:\n")
         true = True
         for sentence, so in self._claims():
             print(f"  {'  ok  ' if so else 'FAILED'}  {sentence}")
             true = true and so
-        print("\nAll of it is so." if true else "\nNot all of it is so.")
+        print("\nAll checks passed." if true else "\nSome checks failed.")
         return true
 
     def _claims(self) -> Iterator[tuple[str, bool]]:
@@ -101,7 +101,7 @@ class Story:
         protocols = Counter(protocol for protocol, *_original in self.before)
         told = ", ".join(f"{number} {protocol}" for protocol, number in facts["by_protocol"].items())
         yield (
-            f"The facts told of {facts['count']} connections ({told}), and there were {len(self.before)}.",
+            f"The facts report {facts['count']} connections ({told}). The table has {len(self.before)}.",
             facts["count"] == len(self.before) and facts["by_protocol"] == protocols,
         )
 
@@ -109,20 +109,20 @@ class Story:
         first, second = self.report["declared"], self.report["declared_again"]
         appeared = self.after.keys() - self.before.keys()
         yield (
-            f"The declared entry was {first['operation']}, then {second['operation']}; the table has it once.",
+            f"The first declaration reports {first['operation']}, the second {second['operation']}. There is 1 entry.",
             (first["changed"], second["changed"]) == (True, False)
             and appeared == {self.vpn}
             and self.after[self.vpn]["mark"] == VPN_MARK,
         )
         yield (
-            f"Its first packet, sent afterwards, left as {self.vpn_seen_as}: as declared, not as the rule says.",
+            f"Its first packet leaves from {self.vpn_seen_as}, as declared. The rule would use {self.new}.",
             self.vpn_seen_as == Endpoint(self.old, VPN_TRANSLATED_PORT),
         )
 
     def _staleness(self) -> Iterator[tuple[str, bool]]:
         under_way = ", ".join(self.under_way)
         yield (
-            f"After the rule had changed, a new flow left by {self.newcomer.address}, one under way by {under_way}.",
+            f"After the change of rules, a new flow uses {self.newcomer.address}, and an existing flow {under_way}.",
             self.newcomer.address == self.new and self.under_way == [self.old],
         )
 
@@ -131,27 +131,30 @@ class Story:
         stale = _key_of(self.steady.flow)
         translations = [table[stale]["reply"]["destination"] for table in (self.before, self.after) if stale in table]
         yield (
-            f"The flush removed {flushed} entry, and the one under way left by {', then by '.join(addresses)}.",
+            f"The flush with a match removes {flushed} entry. The existing flow uses {', then '.join(addresses)}.",
             flushed == 1 and addresses == translations == [self.old, self.new],
         )
-        # An answer that is on its way while its entry is flushed finds no way back.
-        yield f"Of its {len(self.steady.seen)} packets {self.steady.lost} were lost.", self.steady.lost <= 1
+        # An answer that arrives after its entry was flushed is lost
+        yield (
+            f"Of its {len(self.steady.seen)} packets, {self.steady.lost} are lost.",
+            self.steady.lost <= 1,
+        )
 
     def _refresh(self) -> Iterator[tuple[str, bool]]:
         refreshed = self.report["refreshed"]
         if "msg" in refreshed:  # for example without /dev/net/tun
-            yield f"Nothing was removed without a match, because {refreshed['msg']}.", True
+            yield f"The flush without a match removes nothing: {refreshed['msg']}.", True
             return
         found = {_end_of(entry): (entry["verdict"], entry["rule"]["comment"]) for entry in refreshed["entries"]}
         decided = Counter(found.values())
         named = ", ".join(f"{number} {verdict} by {rule!r}" for (verdict, rule), number in sorted(decided.items()))
         yield (
-            f"Without a match, the second flush found {len(found)} flows: {named}.",
+            f"The flush without a match removes {len(found)} flows: {named}.",
             found == self._stale() and refreshed["flushed"] == len(found),
         )
         changed, refused = self.flows["udp2"][0], self.flows["tcp2"][0]
         yield (
-            f"Of these, UDP of client2 now leaves by {self.new}, and TCP of client2 is not answered any more.",
+            f"UDP from client2 now uses {self.new}, and TCP from client2 has no answer.",
             changed.seen_as().address == self.new and not _is_answered(refused),
         )
 
@@ -171,7 +174,7 @@ class Story:
         gone = {_end_of(entry) for entry in removed} | {_end_of(self.before[_key_of(self.steady.flow)])}
         rest = {key: entry for key, entry in self.before.items() if _end_of(entry) not in gone}
         yield (
-            f"The {len(rest)} other entries stayed as they were, and their connections still answer.",
+            f"The {len(rest)} other entries are unchanged, and their connections continue.",
             all(self.after.get(key) == entry for key, entry in rest.items())
             and all(
                 flow.seen_as() == seen_as
@@ -208,7 +211,7 @@ class Story:
         return self._flows.enter_context(flow)
 
     def _look(self) -> Table:
-        """The gateway's table through other eyes than the collection's, without what counts down."""
+        """Read the table of the gateway without this collection. Timeouts and ids are left out."""
         entries = self.scene.gateway.table()
         return {
             _key(entry["protocol"], **entry["original"]): {
@@ -240,7 +243,7 @@ def _key(protocol: str, **original: Any) -> Key:
 
 
 def _key_of(flow: Flow) -> Key:
-    """Where the table has a UDP flow."""
+    """The key of a UDP flow in a `Table`."""
     return _key(
         "udp",
         source=flow.local.address,

@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The README and the guides say what works: every block of Python and of YAML in them is run.
+"""Run every block of Python and YAML in the README and the guides.
 
-Tasks run in a play on a namespace that has what they speak of, and each that changes something has to find
-something to change. A block that needs more than that is marked by a comment in front of it, which says what,
-and is only checked for its syntax: ``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->``
-in the README.
+Tasks run in a play on a namespace with matching entries. Each task that changes something must report a change.
+A block that needs more than that has a comment with the reason in front of it, and only its syntax is checked:
+``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->`` in the README.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -28,6 +30,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.config i
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from ansible_collections.netops.conntrack.plugins.plugin_utils import _playbooks
 from ansible_collections.netops.conntrack.plugins.plugin_utils._config_validation import faults_of
 from tests.lab import Namespace
 from tests.plays import PIPELINING
@@ -284,6 +287,40 @@ def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: 
     done = subprocess.run(check, check=False, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("playbook: ") == len(playbooks)
+
+
+# Commands
+
+PLAYBOOK, RULEBOOK = "netops.conntrack.", "extensions/eda/rulebooks"
+
+
+def extra_variables(words: list[str]) -> Iterator[str]:
+    """The names of the variables that a command sets with -e; a file may have any."""
+    for option, value in itertools.pairwise(words):
+        if option == "-e" and value.startswith("{"):
+            yield from json.loads(value)
+        elif option == "-e" and not value.startswith("@"):
+            yield value.partition("=")[0]
+
+
+def test_commands_name_playbooks_with_their_variables_and_rulebooks() -> None:
+    """A reader who copies a command gets neither an error nor a warning about an old name."""
+    found = []
+    for block in blocks("console"):
+        for line in re.sub(r"\\\n", "", block.text).splitlines():
+            words = shlex.split(line.removeprefix("$ ")) if "netops.conntrack." in line else []
+            if words[:1] == ["ansible-playbook"] and words[1].startswith(PLAYBOOK):
+                name = words[1].removeprefix(PLAYBOOK)
+                given = set(extra_variables(words)) - {"ansible_become"}
+                _playbooks.check_names(name, given, [])
+                hosts = set(_playbooks.PLAYBOOKS[name].hosts)
+                assert {variable for variable in given if not variable.startswith(_playbooks.PREFIX)} <= hosts, line
+                found.append(name)
+            elif "--rulebook" in words:
+                name = words[words.index("--rulebook") + 1].removeprefix(PLAYBOOK)
+                assert (CHECKOUT / RULEBOOK / f"{name}.yml").exists(), line
+                found.append(name)
+    assert {"report", "refresh", "preview", "apply", "flush_stale"} <= set(found)
 
 
 def test_something_was_found() -> None:

@@ -1,15 +1,18 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo where it cannot run; where it can, make demo checks itself."""
+"""The demo where it cannot run, and what the README shows of it; make demo itself checks its claims."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fleet.pages import agree
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -32,6 +35,18 @@ def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
 
 
 @pytest.mark.thorough
+def test_the_demo_prints_what_the_readme_shows(root: None) -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^\$ make demo\n(.*?)^\$ make test\n", readme, re.DOTALL | re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.demo"], check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout
+    assert shown
+    assert agree(shown[1], done.stdout), done.stdout
+
+
+@pytest.mark.thorough
 def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
     """It says why no flow is found without a match, and all the rest is shown."""
     script = 'mount --bind /dev/null /dev/net/tun && exec "$@"'
@@ -44,5 +59,5 @@ def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
-    assert "Nothing was removed without a match, because stale flows cannot be found here: no TUN device" in done.stdout
-    assert "other entries stayed as they were" in done.stdout
+    assert "The flush without a match removes nothing: stale flows cannot be found here: no TUN device" in done.stdout
+    assert "other entries are unchanged" in done.stdout

@@ -85,8 +85,8 @@ def test_module_utils_import_nothing_from_above(name: str) -> None:
 #: below, also inside functions.
 FLOORS = """
     client/uapi client/errors client/input_file client/netlink client/codec client/entry client/match client/host
-    client/bulk client/ctnetlink client/dump client/statistics client/table_reader client/table client/expectation client/timeout_policy
-    client/probe client/reevaluate client/events client/text client/conntrack
+    client/bulk client/ctnetlink client/dump client/statistics client/table_reader client/table client/expectation
+    client/timeout_policy client/probe client/reevaluate client/events client/text client/conntrack
     _fast_import _atomic_file _signals _source _operations _reconcile _snapshot _module _argspec
 """.split()
 #: What may import Ansible.

@@ -118,12 +118,13 @@ def test_only_modules_that_read_document_that_they_select_every_entry() -> None:
 
 
 def test_of_the_modules_that_change_entries_only_one_needs_no_match() -> None:
-    """The README names it. A restore without a match is one of the snapshot, and no more."""
+    """The guarantees name it. A restore without a match is one of the snapshot, and no more."""
     modules = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("*.py")}
     optional = {name for name, text in modules.items() if "**MATCH" in text}
     reading = {"conntrack_info", "conntrack_facts", "conntrack_snapshot"}
     assert optional - reading == {"conntrack_counters"}
-    assert "Only `conntrack_counters` needs no" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    guarantees = CHECKOUT / "docs/docsite/rst/guide_guarantees.rst"
+    assert "Only ``conntrack_counters`` needs no match" in guarantees.read_text(encoding="utf-8")
 
 
 def test_both_documentation_fragments_describe_the_same_keys() -> None:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import mix
+from .child import processor_time
 from .interpreter import PACKAGE
 
 #: Declarations that are in memory at a time, where there are more than a process should hold.
 PORTION = 100_000
 
 Work = Callable[[], int]
-TimedWork = Callable[[], tuple[int, float]]
+TimedWork = Callable[[], tuple[int, float, float]]
 
 
 def _of(module: str) -> Any:
@@ -150,13 +151,14 @@ def create_in_portions(entries: str) -> TimedWork:
     table = _table()
     declarations = mix.declarations(0, int(entries))
 
-    def work() -> tuple[int, float]:
-        done, seconds = 0, 0.0
+    def work() -> tuple[int, float, float]:
+        done, seconds, processor = 0, 0.0, 0.0
         for declared in iter(lambda: list(itertools.islice(declarations, PORTION)), []):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), processor_time()
             done += _succeeded(table.create_declared(declared))
             seconds += time.perf_counter() - start
-        return done, seconds
+            processor += processor_time() - before
+        return done, seconds, processor
 
     return work
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A folder with the results of several machines: `bench.json`, and `bench.svg`, which is drawn from it."""
+"""A folder with the results of several machines in `bench.json`, and a drawing of them in `bench.svg`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Unreadable(RuntimeError):
 
 
 def read(folder: Path) -> list[Document]:
-    """Return the results of every machine; none if there is no file.
+    """Return the results of every machine. A folder without the file has no results.
 
     :raises Unreadable: if the file cannot be extended.
     """

@@ -81,7 +81,7 @@ class Row:
         return None if measured is None else [value <= limit.at_most for value in measured]
 
     def kept(self, limit: Limit) -> bool:
-        """Whether a limit is kept, in so many runs that it counts; where nothing was compared, it is not broken."""
+        """Whether a limit is kept in enough runs. A limit without a comparison counts as kept."""
         holds = self.holds(limit)
         return holds is None or sum(holds) >= RUNS * len(holds)
 
@@ -106,7 +106,7 @@ class Curve:
 
 @dataclass
 class Results:
-    """All that a bench has found, of so many runs."""
+    """The results of all runs on one machine."""
 
     machine: dict[str, Any]
     options: dict[str, Any]

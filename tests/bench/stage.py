@@ -26,7 +26,7 @@ BARE = "bare receive loop"
 REPLAY = "bare replay"
 #: Ends the name of a row whose processes run on one processor, where a second thread saves no time
 ON_ONE_CORE = ", on one core"
-#: conntrack -D says so where nothing was there to be removed
+#: exit status of conntrack -D if no entry matches
 NOTHING_REMOVED = 1
 
 Contender = Callable[[], Sample]
@@ -51,7 +51,7 @@ class Stage:
 
     @contextlib.contextmanager
     def table(self, entries: int = 0) -> Iterator[Namespace]:
-        """A namespace of its own with so many entries of the mix."""
+        """A new namespace with this number of entries of the mix."""
         with Namespace("bench") as namespace:
             with contextlib.suppress(OSError):  # the kernel's own default, which before Linux 5.19 is another
                 namespace.sysctl("nf_conntrack_events", 2)
@@ -81,7 +81,7 @@ class Stage:
     # contenders
 
     def ours(self, namespace: Namespace, work: str, *arguments: object, done: int | None = None) -> Sample:
-        """A work of this collection that deals with so many entries."""
+        """Run a work of this collection, and check the number of its entries."""
         return self.work(namespace, "ours", work, *arguments, done=done)
 
     def work(self, namespace: Namespace, module: str, work: str, *arguments: object, done: int | None = None) -> Sample:

@@ -19,7 +19,7 @@ from .process import Sample
 from .rows import Curve, Limit, Results, Row, Side
 from .stage import BARE, CONNTRACK, ON_ONE_CORE, OURS, PYROUTE2, REPLAY, Stage, best
 
-#: What works that go over the whole table may take beyond the bare interpreter, in MB.
+#: Maximum memory in MB, beyond the bare interpreter, of works that read the whole table.
 MEMORY = 64.0
 MILLISECONDS, MICROSECONDS = 1e3, 1e6
 #: Alternatives of a match, and the side that has none.
@@ -30,7 +30,7 @@ BASE = 100_000
 
 
 def read(stage: Stage, results: Results) -> None:
-    """Reading: the whole table, half of it, as documents, for the facts, for conntrack_info and conntrack_wait."""
+    """Read the whole table and half of it, as documents, and for facts, conntrack_info and conntrack_wait."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         bare = functools.partial(stage.work, namespace, "bare", "receive")
@@ -313,7 +313,7 @@ def create(stage: Stage, results: Results) -> None:
 
 
 def _copy(side: Side) -> Side:
-    """A side for another row, to which further runs are added by themselves."""
+    """A copy of a side for another row. Each row adds further runs to its own copy."""
     return replace(side, values=[*side.values], processor=[*side.processor], memory=[*side.memory])
 
 
@@ -352,7 +352,7 @@ def single(stage: Stage, results: Results) -> None:
 
 
 def imports(stage: Stage, results: Results) -> None:
-    """What it takes to import the client."""
+    """Measure the import of the client."""
     stage.say("importing the client")
     with stage.table() as namespace:
         import_client = functools.partial(stage.work, namespace, "interpreter", "import_client")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The bench itself, on tables too small to say much: it measures all that it promises to, and leaves nothing behind."""
+"""The bench on small tables: it measures every row and every limit, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ TIME = ("s", "ms", "µs", "times")
 
 
 class Bench(NamedTuple):
-    """What a quick run printed and wrote."""
+    """The output and the files of a quick run."""
 
     shown: str
     progress: str

@@ -110,11 +110,11 @@ def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list
         # The first of each makes what is sent, for all hosts and all that follow: it does not count.
         wanted = [task for pair in pairs for task in (pair.ours, pair.theirs)]
         plays = [{**task, "run_once": True} for task in wanted] + wanted * turns
-        times = _play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
+        times = play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
     return [times[len(wanted) + position :: len(wanted)] for position in range(len(wanted))]
 
 
-def _play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[Times]:
+def play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[Times]:
     """The time of each task of a play."""
     folder = stage.folder
     (folder / "ansible.cfg").touch()

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.bench import process, room, sizes
+from tests.bench import process, room, sizes, tasks
 from tests.bench.machine import label
 from tests.bench.payload import modules
 from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
+from tests.bench.stage import Stage
 from tests.lab import Namespace
 from tests.lab.namespace import SYSTEM_PATH
 
@@ -164,8 +165,8 @@ def is_there(side: str) -> bool:
 @pytest.mark.thorough
 def test_every_row_is_there(bench: Bench) -> None:
     payloads = {f"payload of {path.stem}" for path in modules()}
-    tasks = set(TASKS) if HAS_CONNTRACK else set()
-    assert bench.rows().keys() == ROWS.keys() | tasks | payloads
+    of_tasks = set(TASKS) if HAS_CONNTRACK else set()
+    assert bench.rows().keys() == ROWS.keys() | of_tasks | payloads
     assert not bench.found["failures"]
 
 
@@ -288,6 +289,17 @@ def test_works_and_programs_run_on_one_core(
         assert runner.work(namespace, "any", "work").done == processor
         program = [sys.executable, "-c", f"{allowed}; raise SystemExit(processor)"]
         assert runner.program(namespace, program, statuses=[processor]).done == processor
+
+
+@pytest.mark.thorough
+def test_the_processor_time_of_a_task_includes_its_programs(namespace: Namespace) -> None:
+    program = "import time\nwhile time.process_time() < 0.7: pass"
+    busy = {tasks.COMMAND: {"argv": [sys.executable, "-S", "-c", program]}}
+    with workshop() as folder:
+        stage = Stage(folder, sizes.QUICK)
+        first, second = tasks.play(stage, [namespace], [busy, {"ansible.builtin.debug": {"msg": "idle"}}])
+    assert first.processor >= 0.7
+    assert first.processor >= second.processor + 0.5
 
 
 def test_what_does_not_fit_is_told_with_the_way_out(

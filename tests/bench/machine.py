@@ -53,11 +53,15 @@ def key(machine: Machine) -> tuple[str, int, str]:
 def label(machine: Machine) -> str:
     """Name the processor and their number, for people."""
     name = machine["processor"].replace("(R)", "").replace("(TM)", "")
-    number, threads = machine["processors"], machine["threads_per_core"]
-    processors = f"{number} processor{'s' * (number > 1)}"
+    threads, processors = machine["threads_per_core"], _processors(machine)
     if threads:
         processors += f" ({threads} thread{'s' * (threads > 1)} per core)"
     return f"{name}, {processors}, {machine['architecture']}"
+
+
+def _processors(machine: Machine) -> str:
+    number = machine["processors"]
+    return f"{number} processor{'s' * (number > 1)}"
 
 
 def doubts(machine: Machine) -> list[str]:
@@ -65,7 +69,7 @@ def doubts(machine: Machine) -> list[str]:
     found = []
     load, steal = machine["load_at_start"], machine["steal_percent"]
     if load > LOAD * machine["processors"]:
-        found.append(f"the load was {load:g} on {machine['processors']} processors before the run")
+        found.append(f"the load was {load:g} on {_processors(machine)} before the run")
     if steal is not None and steal > STEAL:
         found.append(f"the hypervisor took {steal:g} % of the processor time during the run (steal)")
     return found

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Build tables in private namespaces, measure, and show what was found as a table, as JSON and as a plot."""
+"""Measure on tables in private namespaces, and show the results as text, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.lab import Forbidden, become_root
 
-from . import machine, plot, report
+from . import archive, machine, report
 from .process import CHECKOUT, WorkFailed, workshop
 from .room import NoRoom, room_for
 from .rows import Results
@@ -23,13 +23,21 @@ from .sizes import FULL, QUICK, Sizes
 from .stage import Stage
 from .steps import STEPS, elapsed
 
-#: Where the results of a whole run are kept, and those of any other.
+#: The folders for the results of whole runs, of every machine, and of other runs
 KEPT, PASSING = CHECKOUT / "docs", CHECKOUT / ".cache/bench"
 INTERRUPTED = 130
 
 
 def main() -> int:
     options = _options()
+    try:
+        if options.draw:
+            archive.draw(options.output or KEPT)
+            return 0
+        archive.read(options.output or KEPT)  # before the run, whose results it would lose
+    except archive.Unreadable as reason:
+        print(f"{reason}.", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     sizes = QUICK if options.quick else FULL
@@ -44,8 +52,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted; everything is as it was before.", file=sys.stderr)
         return INTERRUPTED
-    whole = not options.quick and not options.only and not results.interrupted
-    _keep(results, options.output or (KEPT if whole else PASSING))
+    _keep(results, options)
     if results.interrupted:
         return INTERRUPTED
     return 1 if results.failures or (options.check and results.broken()) else 0
@@ -56,6 +63,7 @@ def _measure(sizes: Sizes, names: list[str], options: argparse.Namespace) -> Res
     start = time.monotonic()
     with workshop() as folder:
         stage = Stage(folder, sizes)
+        before = machine.processor_times()
         results = Results(machine.describe(stage.conntrack), {"quick": options.quick, "runs": options.runs})
         results.options.update(sizes._asdict())
         if stage.conntrack is None:
@@ -70,26 +78,35 @@ def _measure(sizes: Sizes, names: list[str], options: argparse.Namespace) -> Res
                     results.failures.append(f"{name}: {reason}")
         except KeyboardInterrupt:
             results.interrupted = True
-            results.missing.append("all that was to come after the interruption")
+            results.missing.append("everything after the interruption")
+        results.machine["steal_percent"] = machine.steal_percent(before, machine.processor_times())
     print(f"\n{report.text(results)}\nIt took {elapsed(start)}.")
     return results
 
 
-def _keep(results: Results, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(report.json_text(results), encoding="utf-8")
-    (folder / "bench.svg").write_text(plot.svg(results), encoding="utf-8")
+def _keep(results: Results, options: argparse.Namespace) -> None:
+    whole = not options.quick and not options.only and not results.interrupted
+    folder = options.output or (KEPT if whole else PASSING)
+    if folder == PASSING:
+        (folder / archive.DATA).unlink(missing_ok=True)
+    archive.add(folder, results)
     shown = folder.relative_to(CHECKOUT) if folder.is_relative_to(CHECKOUT) else folder
-    print(f"See {shown / 'bench.json'} and {shown / 'bench.svg'}.")
+    print(f"See {shown / archive.DATA} and {shown / archive.DRAWING}.")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small tables, half a minute; the figures mean little")
-    parser.add_argument("--runs", type=_positive, default=1, metavar="N", help="measure all so many times")
-    parser.add_argument("--only", action="append", choices=STEPS, help="this step alone; may be repeated")
-    parser.add_argument("--check", action="store_true", help="fail if a limit was not kept")
-    parser.add_argument("--output", type=Path, help="a folder for bench.json and bench.svg; docs for a whole run")
+    parser.add_argument("--quick", action="store_true", help="small tables, half a minute; figures are not reliable")
+    parser.add_argument("--runs", type=_positive, default=1, metavar="N", help="number of times to measure everything")
+    parser.add_argument("--only", action="append", choices=STEPS, help="only this step; can be repeated")
+    parser.add_argument("--check", action="store_true", help="fail if a limit is exceeded")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of bench.json and bench.svg, in which the results of other machines stay; by default docs for "
+        "whole runs",
+    )
+    parser.add_argument("--draw", action="store_true", help="measure nothing, only draw bench.svg from bench.json")
     return parser.parse_args()
 
 

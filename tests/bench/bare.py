@@ -46,7 +46,7 @@ def receive_half() -> Work:
 
 
 def fill(entries: str, half: str = "") -> Work:
-    """Create the first so many entries of the mix, or of them only the half that a flush has taken away."""
+    """Create this number of entries of the mix, or only the half of them that a flush has removed."""
     _stay_private()
     kinds = HALVES[half] if half else KINDS
     turns = int(entries) // CYCLE

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the kernel costs to judge flows: write the first packet of each, and receive its event.
+"""The time that the kernel itself needs to judge flows: write the first packet of each, and receive its event.
 
 The packets are made before the time is taken. They pass a namespace with two links and no rule but one that asks
 conntrack. This owes nothing to the code that is measured against it.
@@ -44,7 +44,7 @@ SYN, UDP_LENGTH = struct.pack(">IIBBHHH", 1, 0, 5 << 4, 2, 64240, 0, 0), struct.
 
 
 def replay(entries: str) -> Work:
-    """Write the first packets of so many entries of the mix, and receive an event for each."""
+    """Write the first packets of this number of entries of the mix, and receive an event for each."""
     os.unshare(os.CLONE_NEWNET)
     device = _link("lan", CLIENTS)
     other = _link("wan", SERVERS)

@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What everything has that speaks netlink.
+#: Modules that every netlink program imports.
 GIVEN = (socket, struct)
 PACKAGE = "ansible_collections.netops.conntrack.plugins.module_utils."
-#: What a user of the client imports to read, to match and to declare.
+#: Modules of the client to read, match and declare entries.
 CLIENT = tuple(PACKAGE + name for name in ("client.table", "client.entry.document", "client.match.match"))
 
 

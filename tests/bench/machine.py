@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The machine that was measured on, as far as it tells something: no names, no paths."""
+"""The machine of a measurement: its hardware and versions, without names or paths, and what makes figures doubtful."""
 
 from __future__ import annotations
 
@@ -10,19 +10,34 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
+Machine = dict[str, Any]
 
-def describe(conntrack: str | None) -> dict[str, Any]:
-    """Kernel, processors, memory, versions, and how busy the machine was when this began."""
+CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+#: Names of the processor in /proc/cpuinfo: x86 and s390, LoongArch, MIPS, POWER, RISC-V
+MODEL = ("model name", "Model Name", "cpu model", "cpu", "uarch")
+#: The columns of /proc/stat that make up the whole time; the guest time after them is also in "user"
+COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+#: Average number of running processes for each processor, and percentage of steal time, that make figures doubtful
+LOAD, STEAL = 0.25, 2.0
+
+
+def describe(conntrack: str | None) -> Machine:
+    """Describe kernel, processors, memory, versions and the current load."""
+    processors = os.sched_getaffinity(0)
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "kernel": platform.release().split("-")[0],
         "architecture": platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "processor": _first("/proc/cpuinfo", "model name"),
+        "processors": len(processors),
+        "processor": processor_name(),
+        "threads_per_core": threads_per_core(min(processors)),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "load_at_start": round(os.getloadavg()[0], 2),
+        "steal_percent": None,
         "python": platform.python_version(),
         "ansible_core": _version("ansible-core"),
         "pyroute2": _version("pyroute2"),
@@ -30,12 +45,85 @@ def describe(conntrack: str | None) -> dict[str, Any]:
     }
 
 
-def _first(path: str, key: str) -> str | None:
+def key(machine: Machine) -> tuple[str, int, str]:
+    """Identify a machine among others: results with the same key replace each other."""
+    return machine["processor"], machine["processors"], machine["architecture"]
+
+
+def label(machine: Machine) -> str:
+    """Name the processor and their number, for people."""
+    name = machine["processor"].replace("(R)", "").replace("(TM)", "")
+    threads, processors = machine["threads_per_core"], _processors(machine)
+    if threads:
+        processors += f" ({threads} thread{'s' * (threads > 1)} per core)"
+    return f"{name}, {processors}, {machine['architecture']}"
+
+
+def _processors(machine: Machine) -> str:
+    number = machine["processors"]
+    return f"{number} processor{'s' * (number > 1)}"
+
+
+def doubts(machine: Machine) -> list[str]:
+    """Return the reasons why figures of this run may be wrong."""
+    found = []
+    load, steal = machine["load_at_start"], machine["steal_percent"]
+    if load > LOAD * machine["processors"]:
+        found.append(f"the load was {load:g} on {_processors(machine)} before the run")
+    if steal is not None and steal > STEAL:
+        found.append(f"the hypervisor took {steal:g} % of the processor time during the run (steal)")
+    return found
+
+
+# processors
+
+
+def processor_name() -> str:
+    """Return the processor's name, or the numbers of its maker and part as on Arm, or "unknown"."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith(key)), None)
+        lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        lines = []
+    fields = {name.strip(): value.strip() for name, _colon, value in reversed(lines)}
+    named = next((fields[name] for name in MODEL if fields.get(name)), None)
+    if named is None and "CPU part" in fields:
+        named = f"CPU implementer {fields.get('CPU implementer')}, part {fields['CPU part']}"
+    return named or "unknown"
+
+
+def threads_per_core(processor: int) -> int | None:
+    """Return the number of processors that share the core of this one; None if the kernel does not report it."""
+    try:
+        listed = Path(SIBLINGS.format(processor)).read_text(encoding="ascii")
+        spans = [span.partition("-") for span in listed.strip().split(",")]
+        return sum(int(last or first) - int(first) + 1 for first, _dash, last in spans)
+    except (OSError, ValueError):
+        return None
+
+
+# steal time
+
+
+def processor_times() -> dict[str, int] | None:
+    """Return the time of all processors since boot by its use, in ticks; None if the kernel does not report it."""
+    try:
+        words = STAT.read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:
         return None
+    numbers = [int(word) for word in words[1:]]
+    return dict(zip(COLUMNS, numbers, strict=False)) if len(numbers) >= len(COLUMNS) else None
+
+
+def steal_percent(before: dict[str, int] | None, after: dict[str, int] | None) -> float | None:
+    """Return the share of steal time between two calls of `processor_times`."""
+    if before is None or after is None:
+        return None
+    passed = {name: after[name] - before[name] for name in COLUMNS}
+    total = sum(passed.values())
+    return round(100 * passed["steal"] / total, 2) if total > 0 else None
+
+
+# versions
 
 
 def _version(distribution: str) -> str | None:

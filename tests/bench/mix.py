@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tables hold: the entries of a gateway, by number, as declarations and as bytes.
+"""The entries in the tables: those of a gateway, by number, as declarations and as bytes.
 
 Twenty kinds of connections in turn, so that of any number of entries that twenty divides exactly half are
 TCP to port 443, exactly half have a source in 10.0.0.0/9, and a tenth is IPv6. A client has four connections
 to each of its servers. The timeouts are longer than any run, so that nothing expires meanwhile.
 
-The standard library alone, and little of it: this is imported by processes whose memory is measured.
+This file imports only the standard library, and little of it, because the memory of its importers is measured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 TIMEOUT = 7200
-#: What the flushes ask for, which half of the entries match.
+#: The match of each flush: half of the entries have it.
 PORT = 443
 NETWORK = "10.0.0.0/9"
 
@@ -33,7 +33,7 @@ SCATTER, HOSTS = 5_038_849, (1 << 23) - 1
 
 
 class Kind(NamedTuple):
-    """What connections of one kind have in common."""
+    """The values that all connections of one kind share."""
 
     number: int
     clients: bytes
@@ -122,7 +122,7 @@ def declaration(kind: Kind, turn: int) -> dict[str, Any]:
 
 
 def services(number: int) -> Iterator[dict[str, Any]]:
-    """So many servers of IPv4, each as the match of a service with endpoints that nobody has a connection to."""
+    """Matches for this number of IPv4 servers, each a service with endpoints that have no connections."""
     kinds = [kind for kind in KINDS if kind.clients is not IPV6]
     for at in range(number):
         host, position = divmod(at, len(kinds))
@@ -136,8 +136,8 @@ def services(number: int) -> Iterator[dict[str, Any]]:
         }
 
 
-# The same as requests of ctnetlink, from nothing but the kernel's headers: whoever fills a table owes nothing to the
-# code that is measured on it.
+# The same entries as ctnetlink requests, written from the kernel's headers alone. The code that is measured takes no
+# part in filling the tables.
 
 _NESTED = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8

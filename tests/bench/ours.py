@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import mix
+from .child import processor_time
 from .interpreter import PACKAGE
 
 #: Declarations that are in memory at a time, where there are more than a process should hold.
 PORTION = 100_000
 
 Work = Callable[[], int]
-TimedWork = Callable[[], tuple[int, float]]
+TimedWork = Callable[[], tuple[int, float, float]]
 
 
 def _of(module: str) -> Any:
@@ -56,12 +57,12 @@ def read_documents() -> Work:
 
 
 def read_services(number: str) -> Work:
-    """Read what goes to one of so many services, but to none of its endpoints."""
+    """Read entries with one of this number of services as destination, except those of its endpoints."""
     return _read_matching(list(mix.services(int(number))))
 
 
 def read_ranges(number: str) -> Work:
-    """Read what comes from one of so many ranges of ports."""
+    """Read entries with a source port in one of this number of ranges."""
     width = 28_000 // int(number)
     return _read_matching(
         {"source_port": [f"{port + 1}-{port + width - 2}" for port in range(32_768, 32_768 + 28_000, width)]}
@@ -74,7 +75,7 @@ def _read_matching(raw: Any) -> Work:
 
 
 def facts(*subsets: str) -> Work:
-    """What conntrack_facts gathers with these subsets."""
+    """Gather these subsets like conntrack_facts."""
     gather = _of("_operations.facts").gather
     table = _table()
 
@@ -86,7 +87,7 @@ def facts(*subsets: str) -> Work:
 
 
 def info(limit: str) -> Work:
-    """What conntrack_info collects of all entries, ordered, up to a limit."""
+    """Collect ordered entries up to a limit, like conntrack_info."""
     info, match, labels = _of("_operations.info"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
@@ -99,7 +100,7 @@ def info(limit: str) -> Work:
 
 
 def judge() -> Work:
-    """What conntrack_facts does to judge every entry by the current rules; none of them is stale."""
+    """Judge every entry by the current rules, like conntrack_facts. None of them is stale."""
     stale, match = _of("_operations.stale"), _of("client.match.match")
     table = _table()
     judging = stale.StaleFilter(table, ("nat_changed", "refused", "untracked"))
@@ -113,7 +114,7 @@ def judge() -> Work:
 
 
 def wait() -> Work:
-    """What conntrack_wait does when it looks, and everything matches."""
+    """Count matching entries once, like conntrack_wait. Every entry matches."""
     module, match, labels = _of("_operations.wait"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
@@ -150,13 +151,14 @@ def create_in_portions(entries: str) -> TimedWork:
     table = _table()
     declarations = mix.declarations(0, int(entries))
 
-    def work() -> tuple[int, float]:
-        done, seconds = 0, 0.0
+    def work() -> tuple[int, float, float]:
+        done, seconds, processor = 0, 0.0, 0.0
         for declared in iter(lambda: list(itertools.islice(declarations, PORTION)), []):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), processor_time()
             done += _succeeded(table.create_declared(declared))
             seconds += time.perf_counter() - start
-        return done, seconds
+            processor += processor_time() - before
+        return done, seconds, processor
 
     return work
 
@@ -165,7 +167,7 @@ def create_in_portions(entries: str) -> TimedWork:
 
 
 def save(path: str) -> Work:
-    """What conntrack_snapshot does to save the table."""
+    """Save the table like conntrack_snapshot."""
     module, match, labels = _of("_snapshot.save"), _of("client.match.match"), _of("client.entry.labels")
     table = _table()
 
@@ -178,7 +180,7 @@ def save(path: str) -> Work:
 
 
 def restore(path: str) -> Work:
-    """What conntrack_snapshot does to restore it."""
+    """Restore the table like conntrack_snapshot."""
     module, match, labels = _of("_snapshot.restore"), _of("client.match.match"), _of("client.entry.labels")
     file, policy = _of("_snapshot.file"), _of("_reconcile.reconciler").Policy(on_existing="keep")
     table = _table()
@@ -196,12 +198,12 @@ def restore(path: str) -> Work:
 
 
 def flush_port() -> Work:
-    """What conntrack_flush does for an exact protocol and port."""
+    """Flush an exact protocol and port like conntrack_flush."""
     return _flush({"protocol": "tcp", "destination_port": mix.PORT})
 
 
 def flush_network() -> Work:
-    """What conntrack_flush does for the sources in a network."""
+    """Flush the sources in a network like conntrack_flush."""
     return _flush({"source": mix.NETWORK})
 
 

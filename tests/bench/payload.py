@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Ansible sends to a host for each module, built by ansible-core itself."""
+"""The files that Ansible sends to a host for each module, packed by ansible-core itself."""
 
 from __future__ import annotations
 

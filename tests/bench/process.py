@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Works and programs in processes of their own, inside a namespace: their time, and the most memory they had."""
+"""Works and programs in processes of their own, inside a namespace: elapsed time, processor time and peak memory."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class WorkFailed(RuntimeError):
 
 
 class Sample(NamedTuple):
-    """One measurement: seconds, seconds of the processors, and MB at the most."""
+    """One measurement: elapsed seconds, processor seconds (user and system time), and peak memory in MB."""
 
     done: int
     seconds: float
-    cpu: float
+    processor: float
     memory: float
 
 
@@ -57,6 +57,8 @@ class Runner:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        #: processors that the processes may run on; None stands for those of this process
+        self.processors: set[int] | None = None
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
         self.environment = {
             **kept,
@@ -79,12 +81,12 @@ class Runner:
                 env=self.environment,
                 timeout=TIMEOUT,
                 cwd=CHECKOUT,
-                preexec_fn=end_with_parent,  # pylint: disable=subprocess-popen-preexec-fn
+                preexec_fn=self._begin,  # pylint: disable=subprocess-popen-preexec-fn
             )
         if done.returncode:
             raise WorkFailed(f"{module}.{work}: {_last_line(done.stderr)}")
-        number, seconds, cpu, most = done.stdout.split()
-        return Sample(int(number), float(seconds), float(cpu), int(most) / 1024)
+        number, seconds, processor, most = done.stdout.split()
+        return Sample(int(number), float(seconds), float(processor), int(most) / 1024)
 
     def program(
         self, namespace: Namespace, words: Sequence[str], statuses: Sequence[int] = (0,), output: Path | None = None
@@ -97,7 +99,7 @@ class Runner:
         ):
             start = time.perf_counter()
             process = subprocess.Popen(  # pylint: disable=consider-using-with,subprocess-popen-preexec-fn
-                words, stdout=sink, stderr=errors, env=self.environment, preexec_fn=end_with_parent
+                words, stdout=sink, stderr=errors, env=self.environment, preexec_fn=self._begin
             )
             memory = _most_memory(process.pid)
             seconds = time.perf_counter() - start
@@ -107,6 +109,12 @@ class Runner:
                 errors.seek(0)
                 raise WorkFailed(f"{' '.join(words)}: {_last_line(errors.read())}")
         return Sample(process.returncode, seconds, used.ru_utime + used.ru_stime, memory)
+
+    def _begin(self) -> None:
+        """Prepare a child process, before it runs the program."""
+        end_with_parent()
+        if self.processors:
+            os.sched_setaffinity(0, self.processors)
 
 
 def _most_memory(pid: int) -> float:

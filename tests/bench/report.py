@@ -1,28 +1,23 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What was found, as a table to read and as JSON."""
+"""The results of one machine as text."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from .rows import Limit, Results, Row, Side
+from . import machine
+from .rows import Curve, Limit, Results, Row, Side
 
-NAME, VALUE = 46, 14
+NAME, VALUE, SHORT = 46, 14, 6
 DIGITS = 3
 
 
 def text(results: Results) -> str:
-    """The table: each row with its sides, the ratios, the limits and whether they were kept."""
+    """A table: each row with its sides, ratios and limits, and whether each limit is kept."""
     return "\n".join(_lines(results))
-
-
-def json_text(results: Results) -> str:
-    """The same for programs, with the values of every run."""
-    return json.dumps(results.as_document(), indent=2, ensure_ascii=False) + "\n"
 
 
 def number(value: float) -> str:
@@ -35,7 +30,8 @@ def number(value: float) -> str:
 
 def promise(row: Row, limit: Limit) -> str:
     """A limit in words."""
-    return f"at most {limit.at_most:g} {f'of {limit.side}' if limit.side else row.unit}"
+    of = f"of {limit.side}" if limit.side else row.unit
+    return f"{'processor time ' if limit.processor else ''}at most {limit.at_most:g} {of}"
 
 
 def verdict(row: Row, limit: Limit) -> str:
@@ -49,14 +45,20 @@ def verdict(row: Row, limit: Limit) -> str:
 
 def _lines(results: Results) -> Iterator[str]:
     about = results.machine
+    steal = about["steal_percent"]
+    yield machine.label(about)
     yield (
-        f"Linux {about['kernel']}, {about['processors']} processors, Python {about['python']}, "
-        f"conntrack {about['conntrack'] or 'absent'}, pyroute2 {about['pyroute2']}, "
-        f"ansible-core {about['ansible_core']}; load {about['load_at_start']} when it began"
+        f"Linux {about['kernel']}, Python {about['python']}, conntrack {about['conntrack'] or 'absent'}, "
+        f"pyroute2 {about['pyroute2']}, ansible-core {about['ansible_core']}; load {about['load_at_start']} before the "
+        f"run, steal {'unknown' if steal is None else f'{steal:g} %'}"
     )
+    for doubt in machine.doubts(about):
+        yield f"DOUBTFUL: {doubt}. Repeat the run when nothing else runs."
     if results.options["quick"]:
         yield "Quick: the tables are so small that the figures mean little."
-    yield "Each figure is the best of its turns, unless it says otherwise; memory is the most that the process had."
+    yield "Each time is the shortest of its turns, unless a note says otherwise. Memory is the peak of the process."
+    yield "Processor time is the user and system time of all threads and child processes."
+    yield "The start of Python and its imports are not included, unlike the start of conntrack."
     for row in results.rows:
         yield ""
         yield row.work + (f" [{row.note}]" if row.note else "")
@@ -65,8 +67,8 @@ def _lines(results: Results) -> Iterator[str]:
     for curve in results.curves:
         yield ""
         yield f"{curve.name}, by entries: " + ", ".join(
-            f"{entries:,} {number(seconds)} s ({number(seconds / entries * 1e6)} µs each)"
-            for entries, seconds in zip(curve.entries, curve.best(), strict=True)
+            f"{entries:,} {number(seconds)} s ({number(seconds / entries * 1e6)} µs each{processor})"
+            for entries, seconds, processor in zip(curve.entries, curve.best(), _processor(curve), strict=True)
         )
     for reason in results.missing + results.failures:
         yield ""
@@ -79,14 +81,24 @@ def _lines(results: Results) -> Iterator[str]:
         yield f"  BROKEN  {row.name}: {_measured(row, limit)}, {promise(row, limit)}"
 
 
+def _processor(curve: Curve) -> list[str]:
+    """Processor time of an entry in words, for each number of entries."""
+    if not curve.processor:
+        return [""] * len(curve.entries)
+    times = zip(curve.entries, curve.best_processor(), strict=True)
+    return [f", processor {number(seconds / entries * 1e6)} µs" for entries, seconds in times]
+
+
 def _side(row: Row, side: Side) -> str:
     line = f"  {side.name:{NAME}}{_values(side.values)} {row.unit:3}"
-    if side.cpu:
-        line += f"   cpu {number(min(side.cpu)):>7} s"
+    if side.processor:
+        line += f"   processor {_values(side.processor, SHORT)} {row.unit}"
     if side.memory:
         line += f"{number(max(side.memory)):>8} MB"
     if side is not row.sides[0]:
-        line += f"   ratio {_values(row.ratios(side))}"
+        line += f"   ratio {_values(row.ratios(side), SHORT)}"
+        if of_processor := row.ratios(side, processor=True):
+            line += f", processor {_values(of_processor, SHORT)}"
     limits = [limit for limit in row.limits if limit.side == (None if side is row.sides[0] else side.name)]
     for limit in limits:
         line += f"   {promise(row, limit)}: {verdict(row, limit)}"
@@ -98,9 +110,9 @@ def _measured(row: Row, limit: Limit) -> str:
     return ", ".join(number(value) for value in measured)
 
 
-def _values(values: list[float]) -> str:
-    """The middle of the runs' values, with the lowest and the highest where there are several."""
+def _values(values: list[float], width: int = VALUE) -> str:
+    """The median of the runs' values, and the lowest and the highest if there are several."""
     middle = number(sorted(values)[len(values) // 2])
     if len(values) > 1:
         middle += f" ({number(min(values))} to {number(max(values))})"
-    return f"{middle:>{VALUE}}" if len(values) == 1 else middle
+    return f"{middle:>{width}}" if len(values) == 1 else middle

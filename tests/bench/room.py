@@ -15,17 +15,17 @@ SETTING = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 NAME = "net.netfilter.nf_conntrack_max"
 #: Beyond the entries themselves; the limit is per namespace, but other ones' entries come and go.
 SPARE = 1.05
-#: What an entry takes in the kernel, and in whoever reads it, generously.
+#: Upper estimate of the memory for an entry, in the kernel and in the process that reads it.
 BYTES = 1024
 
 
 class NoRoom(RuntimeError):
-    """The largest table does not fit; the text says what to do."""
+    """The largest table does not fit. The message names the remedy."""
 
 
 @contextlib.contextmanager
 def room_for(entries: int) -> Iterator[None]:
-    """Tables of so many entries fit for the length of the block; afterwards the setting is as it was.
+    """Make room for tables of this number of entries, and restore the setting after the block.
 
     :raises NoRoom: where this user may not raise the setting, or the memory is not there.
     """

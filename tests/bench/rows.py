@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is measured: rows of sides, and what each row promises. Several runs of a row become one."""
+"""Rows of measurements: the sides that are compared, and limits. A row has the values of all runs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ class Side:
 
     name: str
     values: list[float]
-    #: seconds of the processors, and the most memory in MB, where known
-    cpu: list[float] = field(default_factory=list)
+    #: user and system time in the row's unit, for rows of elapsed time
+    processor: list[float] = field(default_factory=list)
+    #: peak memory in MB
     memory: list[float] = field(default_factory=list)
-    #: entries, where it had other ones than the row says; it is compared by what one entry takes
+    #: number of entries, if it differs from that of the row; the time of one entry is then compared
     entries: int | None = None
 
 
 @dataclass
 class Limit:
-    """What is promised: at most so much, of another side if one is named, of the row's unit else."""
+    """A maximum: of the ratio to another side if one is named, otherwise of the first side's value."""
 
     at_most: float
     side: str | None = None
+    #: the limit applies to processor time instead of elapsed time
+    processor: bool = False
 
 
 @dataclass
@@ -46,26 +49,31 @@ class Row:
     unit: str = "s"
     entries: int | None = None
     note: str = ""
+    #: number of processors that every side ran on; None stands for all processors of the machine
+    processors: int | None = None
 
     def side(self, name: str) -> Side | None:
         return next((side for side in self.sides if side.name == name), None)
 
-    def per_entry(self, side: Side) -> list[float]:
-        """Values that can be compared, whatever number of entries each side had."""
+    def per_entry(self, side: Side, processor: bool = False) -> list[float]:
+        """Elapsed or processor time that can be compared, even if the sides have different numbers of entries."""
+        values = side.processor if processor else side.values
         entries = side.entries or self.entries
-        return [value / entries for value in side.values] if entries else side.values
+        return [value / entries for value in values] if entries else values
 
-    def ratios(self, side: Side) -> list[float]:
-        """The first side's values divided by another's, run by run."""
-        pairs = zip(self.per_entry(self.sides[0]), self.per_entry(side), strict=True)
-        return [ours / theirs for ours, theirs in pairs]
+    def ratios(self, side: Side, processor: bool = False) -> list[float]:
+        """The first side's values divided by another's, for each run; empty if one of them was not measured."""
+        ours, theirs = (self.per_entry(one, processor) for one in (self.sides[0], side))
+        if not ours or not theirs or not all(theirs):
+            return []
+        return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
     def measured(self, limit: Limit) -> list[float] | None:
-        """What a limit is about, run by run; None where the other side was not there."""
+        """The values that a limit applies to, for each run; None if the other side was not measured."""
         if limit.side is None:
-            return self.sides[0].values
+            return (self.sides[0].processor if limit.processor else self.sides[0].values) or None
         side = self.side(limit.side)
-        return None if side is None else self.ratios(side)
+        return (self.ratios(side, limit.processor) or None) if side else None
 
     def holds(self, limit: Limit) -> list[bool] | None:
         """Whether a limit is kept, run by run."""
@@ -73,26 +81,32 @@ class Row:
         return None if measured is None else [value <= limit.at_most for value in measured]
 
     def kept(self, limit: Limit) -> bool:
-        """Whether a limit is kept, in so many runs that it counts; where nothing was compared, it is not broken."""
+        """Whether a limit is kept in enough runs. A limit without a comparison counts as kept."""
         holds = self.holds(limit)
         return holds is None or sum(holds) >= RUNS * len(holds)
 
 
 @dataclass
 class Curve:
-    """What one work takes by the number of entries: seconds for each number, in each run."""
+    """The time of one work by the number of entries: seconds for each number, in each run."""
 
     name: str
     entries: list[int]
     seconds: list[list[float]]
+    processor: list[list[float]] = field(default_factory=list)
 
     def best(self) -> list[float]:
+        """The shortest elapsed time of all runs for each number of entries."""
         return [min(values) for values in zip(*self.seconds, strict=True)]
+
+    def best_processor(self) -> list[float]:
+        """The shortest processor time of all runs for each number of entries; empty if it was not measured."""
+        return [min(values) for values in zip(*self.processor, strict=True)]
 
 
 @dataclass
 class Results:
-    """All that a bench has found, of so many runs."""
+    """The results of all runs on one machine."""
 
     machine: dict[str, Any]
     options: dict[str, Any]
@@ -111,7 +125,7 @@ class Results:
             return
         for mine, more in zip(known.sides, row.sides, strict=True):
             mine.values += more.values
-            mine.cpu += more.cpu
+            mine.processor += more.processor
             mine.memory += more.memory
 
     def add_curve(self, curve: Curve) -> None:
@@ -121,6 +135,7 @@ class Results:
             self.curves.append(curve)
         else:
             known.seconds += curve.seconds
+            known.processor += curve.processor
 
     def broken(self) -> list[tuple[Row, Limit]]:
         """Limits that were not kept."""
@@ -129,17 +144,34 @@ class Results:
     def as_document(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
-            "format": 1,
             "machine": self.machine,
             "options": self.options,
             "rows": [_row(row) for row in self.rows],
             "curves": [
-                {"name": curve.name, "entries": curve.entries, "seconds": _rounded(curve.seconds)}
+                {
+                    "name": curve.name,
+                    "entries": curve.entries,
+                    "seconds": _rounded(curve.seconds),
+                    "processor_seconds": _rounded(curve.processor),
+                }
                 for curve in self.curves
             ],
             "missing": self.missing,
             "failures": self.failures,
         }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Results:
+        """Read results back. Ratios are computed again, from values with four digits."""
+        curves = document["curves"]
+        return cls(
+            document["machine"],
+            document["options"],
+            [_row_from(row) for row in document["rows"]],
+            [Curve(one["name"], one["entries"], one["seconds"], one["processor_seconds"]) for one in curves],
+            document["missing"],
+            document["failures"],
+        )
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -148,15 +180,17 @@ def _row(row: Row) -> dict[str, Any]:
         "work": row.work,
         "unit": row.unit,
         "entries": row.entries,
+        "processors": row.processors,
         "note": row.note,
         "sides": [
             {
                 "name": side.name,
                 "entries": side.entries or row.entries,
                 "values": _rounded(side.values),
-                "cpu_seconds": _rounded(side.cpu),
+                "processor_time": _rounded(side.processor),
                 "peak_memory_mb": _rounded(side.memory),
                 "ratios": None if side is row.sides[0] else _rounded(row.ratios(side)),
+                "processor_ratios": None if side is row.sides[0] else _rounded(row.ratios(side, processor=True)),
             }
             for side in row.sides
         ],
@@ -164,6 +198,7 @@ def _row(row: Row) -> dict[str, Any]:
             {
                 "at_most": limit.at_most,
                 "of": limit.side,
+                "processor_time": limit.processor,
                 "measured": _rounded(row.measured(limit)),
                 "holds": row.holds(limit),
                 "kept": row.kept(limit),
@@ -171,6 +206,16 @@ def _row(row: Row) -> dict[str, Any]:
             for limit in row.limits
         ],
     }
+
+
+def _row_from(document: dict[str, Any]) -> Row:
+    sides = [
+        Side(one["name"], one["values"], one["processor_time"], one["peak_memory_mb"], one["entries"])
+        for one in document["sides"]
+    ]
+    limits = [Limit(one["at_most"], one["of"], one["processor_time"]) for one in document["limits"]]
+    more = {name: document[name] for name in ("unit", "entries", "note", "processors")}
+    return Row(document["name"], document["work"], sides, limits, **more)
 
 
 def _rounded(values: Any) -> Any:

@@ -26,6 +26,7 @@ class Sizes(NamedTuple):
     tasks: int
     hosts: int
     tasks_of_hosts: int
+    turns_on_one_core: int
 
     @property
     def largest(self) -> int:
@@ -46,6 +47,7 @@ FULL = Sizes(
     tasks=8,
     hosts=50,
     tasks_of_hosts=2,
+    turns_on_one_core=2,
 )
 QUICK = Sizes(
     table=10_000,
@@ -61,4 +63,5 @@ QUICK = Sizes(
     tasks=1,
     hosts=2,
     tasks_of_hosts=1,
+    turns_on_one_core=1,
 )

@@ -1,15 +1,14 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The steps of a bench: what is measured, against whom, and what is promised of it."""
+"""The steps of a bench: the work, the programs that it is compared with, and the limits."""
 
 from __future__ import annotations
 
 import functools
-import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tests.lab import Namespace
@@ -18,11 +17,11 @@ from . import mix, payload, tasks
 from .bare_replay import CLIENTS, SERVERS
 from .process import Sample
 from .rows import Curve, Limit, Results, Row, Side
-from .stage import BARE, CONNTRACK, OURS, PYROUTE2, REPLAY, Stage
+from .stage import BARE, CONNTRACK, ON_ONE_CORE, OURS, PYROUTE2, REPLAY, Stage, best
 
-#: What works that go over the whole table may take beyond the bare interpreter, in MB.
+#: Maximum memory in MB, beyond the bare interpreter, of works that read the whole table.
 MEMORY = 64.0
-MICROSECONDS = 1e6
+MILLISECONDS, MICROSECONDS = 1e3, 1e6
 #: Alternatives of a match, and the side that has none.
 ALTERNATIVES, READING = 1_000, "reading all"
 SUMMARY = ("min", "summary")
@@ -31,7 +30,7 @@ BASE = 100_000
 
 
 def read(stage: Stage, results: Results) -> None:
-    """Reading: the whole table, half of it, as documents, for the facts, for conntrack_info and conntrack_wait."""
+    """Read the whole table and half of it, as documents, and for facts, conntrack_info and conntrack_wait."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         bare = functools.partial(stage.work, namespace, "bare", "receive")
@@ -49,7 +48,7 @@ def read(stage: Stage, results: Results) -> None:
                 "read",
                 f"read and fully decode {entries:,} entries",
                 sides,
-                [Limit(1.15, BARE), Limit(0.65, f"{CONNTRACK} -L")],
+                [Limit(1.15, BARE), Limit(0.65, f"{CONNTRACK} -L"), Limit(1.9, BARE, processor=True)],
                 entries=entries,
                 note=f"pyroute2 would take minutes: it has {stage.sizes.pyroute2:,} entries and is compared by "
                 "what one takes",
@@ -61,6 +60,7 @@ def read(stage: Stage, results: Results) -> None:
         _gather_facts(stage, namespace, results, bare)
         _collect_info(stage, namespace, results)
         _wait(stage, namespace, results)
+        _read_on_one_core(stage, namespace, results)
 
 
 def _read_few(stage: Stage, results: Results) -> Side:
@@ -132,7 +132,8 @@ def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Ca
     stage.say(f"facts over {entries:,} entries")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, done=entries), BARE: bare})
     work = f"conntrack_facts, the summary, over {entries:,} entries"
-    results.add(Row("facts", work, sides, [Limit(1.3, BARE)], entries=entries))
+    limits = [Limit(1.3, BARE), Limit(1.6, BARE, processor=True)]
+    results.add(Row("facts", work, sides, limits, entries=entries))
     results.add(_memory(stage, "facts: memory", work, sides[0], at_most=40.0))
     stage.say(f"facts over {entries:,} entries, with all that reads the table")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, "top", done=entries)}, turns=1)
@@ -157,6 +158,31 @@ def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
     work = f"conntrack_wait, one look at {entries:,} entries that match"
     results.add(Row("wait", work, sides, entries=entries))
     results.add(_memory(stage, "wait: memory", work, sides[0]))
+
+
+def _read_on_one_core(stage: Stage, namespace: Namespace, results: Results) -> None:
+    """Read and summarize on one processor; the bare loop is measured once for both."""
+    entries = stage.sizes.table
+    stage.say(f"reading {entries:,} entries{ON_ONE_CORE}")
+    with stage.on_one_core():
+        reading, summary, bare, *program = stage.compete(
+            {
+                "read": lambda: stage.ours(namespace, "read", done=entries),
+                "facts": lambda: stage.ours(namespace, "facts", *SUMMARY, done=entries),
+                BARE: lambda: stage.work(namespace, "bare", "receive"),
+                f"{CONNTRACK} -L": lambda: stage.program(namespace, "-L"),
+            },
+            turns=stage.sizes.turns_on_one_core,
+        )
+    sides = [replace(reading, name=OURS), bare, *program]
+    work = f"read and fully decode {entries:,} entries"
+    results.add(_on_one_core("read", work, sides, [Limit(0.6, f"{CONNTRACK} -L")], entries))
+    sides = [replace(summary, name=OURS), _copy(bare)]
+    results.add(_on_one_core("facts", f"conntrack_facts, the summary, over {entries:,} entries", sides, [], entries))
+
+
+def _on_one_core(name: str, work: str, sides: list[Side], limits: list[Limit], entries: int) -> Row:
+    return Row(name + ON_ONE_CORE, work + ON_ONE_CORE, sides, limits, entries=entries, processors=1)
 
 
 def judge(stage: Stage, results: Results) -> None:
@@ -217,20 +243,27 @@ def flush(stage: Stage, results: Results) -> None:
                 stage.expect(namespace, half)
                 missing = name
 
-            stage.say(f"flushing {half:,} of {entries:,} entries by {name}")
-            sides = stage.compete(
+            program = f"{CONNTRACK} -D"
+            compete = functools.partial(
+                stage.compete,
                 {
                     OURS: functools.partial(stage.ours, namespace, f"flush_{name}", done=half),
-                    f"{CONNTRACK} -D": functools.partial(stage.program, namespace, "-D", *arguments),
+                    program: functools.partial(stage.program, namespace, "-D", *arguments),
                 },
                 before=make_whole,
                 after=check_half,
             )
             shown = f"exact protocol and port (tcp, {mix.PORT})" if name == "port" else f"CIDR ({mix.NETWORK})"
             work = f"flush {half:,} of {entries:,} entries by {shown}"
-            limit = Limit(0.35 if name == "port" else 0.5, f"{CONNTRACK} -D")
-            results.add(Row(f"flush by {name}", work, sides, [limit], entries=half))
+            stage.say(f"flushing {half:,} of {entries:,} entries by {name}")
+            sides = compete()
+            limits = [Limit(0.35 if name == "port" else 0.5, program), Limit(0.6, program, processor=True)]
+            results.add(Row(f"flush by {name}", work, sides, limits, entries=half))
             results.add(_memory(stage, f"flush by {name}: memory", work, sides[0]))
+            stage.say(f"flushing {half:,} of {entries:,} entries by {name}{ON_ONE_CORE}")
+            with stage.on_one_core():
+                sides = compete(turns=stage.sizes.turns_on_one_core)
+            results.add(_on_one_core(f"flush by {name}", work, sides, [Limit(0.65, program)], half))
 
 
 def create(stage: Stage, results: Results) -> None:
@@ -248,28 +281,40 @@ def create(stage: Stage, results: Results) -> None:
             stage.expect(namespace, entries)
             stage.empty(namespace)
 
-        def compete(**ours: Callable[[], Sample]) -> list[Side]:
-            restore = functools.partial(stage.program, namespace, "-R", str(saved))
-            return stage.compete({**ours, f"{CONNTRACK} -R": restore}, after=check_and_empty)
-
+        program = f"{CONNTRACK} -R"
+        contenders: dict[str, Callable[[], Sample]] = {
+            "create": lambda: stage.ours(namespace, "create_declared", entries, done=entries),
+            "create prepared": lambda: stage.ours(namespace, "create_prepared", entries, done=entries),
+            "restore": lambda: stage.ours(namespace, "restore", snapshot, done=entries),
+            program: lambda: stage.program(namespace, "-R", str(saved)),
+        }
         stage.say(f"creating {entries:,} entries")
-        declared, prepared, restored, *program = compete(
-            declared=lambda: stage.ours(namespace, "create_declared", entries, done=entries),
-            prepared=lambda: stage.ours(namespace, "create_prepared", entries, done=entries),
-            restored=lambda: stage.ours(namespace, "restore", snapshot, done=entries),
-        )
-    for name, work, side, at_most in (
-        ("create", f"create {entries:,} entries from declared dictionaries", declared, 0.6),
-        ("create prepared", f"create {entries:,} entries that are prepared", prepared, 0.4),
-        ("restore", f"restore a {entries:,}-entry snapshot", restored, 1.0),
+        declared, prepared, restored, *theirs = stage.compete(contenders, after=check_and_empty)
+        del contenders["create prepared"]
+        stage.say(f"creating {entries:,} entries{ON_ONE_CORE}")
+        with stage.on_one_core():
+            slow_declared, slow_restored, *slow_theirs = stage.compete(
+                contenders, after=check_and_empty, turns=stage.sizes.turns_on_one_core
+            )
+    create_declared = f"create {entries:,} entries from declared dictionaries"
+    create_prepared = f"create {entries:,} entries that are prepared"
+    restore = f"restore a {entries:,}-entry snapshot"
+    for name, work, side, elapsed_limit, processor_limit in (
+        ("create", create_declared, declared, 0.6, 0.75),
+        ("create prepared", create_prepared, prepared, 0.4, 0.6),
+        ("restore", restore, restored, 1.0, 1.0),
     ):
-        sides = [replace(side, name=OURS), *map(_copy, program)]
-        results.add(Row(name, work, sides, [Limit(at_most, f"{CONNTRACK} -R")], entries=entries))
+        sides = [replace(side, name=OURS), *map(_copy, theirs)]
+        limits = [Limit(elapsed_limit, program), Limit(processor_limit, program, processor=True)]
+        results.add(Row(name, work, sides, limits, entries=entries))
+    for name, work, side in (("create", create_declared, slow_declared), ("restore", restore, slow_restored)):
+        sides = [replace(side, name=OURS), *map(_copy, slow_theirs)]
+        results.add(_on_one_core(name, work, sides, [], entries))
 
 
 def _copy(side: Side) -> Side:
-    """A side for another row, to which further runs are added by themselves."""
-    return replace(side, values=[*side.values], cpu=[*side.cpu], memory=[*side.memory])
+    """A copy of a side for another row. Each row adds further runs to its own copy."""
+    return replace(side, values=[*side.values], processor=[*side.processor], memory=[*side.memory])
 
 
 def snapshot(stage: Stage, results: Results) -> None:
@@ -290,37 +335,36 @@ def snapshot(stage: Stage, results: Results) -> None:
 def single(stage: Stage, results: Results) -> None:
     """One entry at a time, each request answered before the next."""
     contenders = ((OURS, "ours", stage.sizes.single), (PYROUTE2, "pyroute", stage.sizes.pyroute2_single))
+    # In this order: an entry is created, read and deleted
     sides: dict[str, list[Side]] = {"create": [], "get": [], "delete": []}
     with stage.table() as namespace:
         for contender, module, entries in contenders:
             stage.say(f"one entry at a time: {contender}, {entries:,} times")
-            turns = []
+            samples: dict[str, list[Sample]] = {name: [] for name in sides}
             for _turn in range(stage.sizes.turns):
-                # In this order: what is created is read, and deleted again.
-                turns.append(
-                    {
-                        name: stage.work(namespace, module, f"{name}_each", entries, done=entries)
-                        for name in ("create", "get", "delete")
-                    }
-                )
+                for name, taken in samples.items():
+                    taken.append(stage.work(namespace, module, f"{name}_each", entries, done=entries))
                 stage.expect(namespace, 0)
-            for name, taken in sides.items():
-                best = min((turn[name] for turn in turns), key=lambda sample: sample.seconds)
-                taken.append(Side(contender, [best.seconds / entries * MICROSECONDS], memory=[best.memory]))
-    for name, taken in sides.items():
-        results.add(Row(f"one {name}", f"{name} one entry and wait for the answer", taken, [Limit(30.0)], unit="µs"))
+            for name, taken in samples.items():
+                sides[name].append(best(contender, taken, MICROSECONDS / entries))
+    for name, compared in sides.items():
+        results.add(Row(f"one {name}", f"{name} one entry and wait for the answer", compared, [Limit(30.0)], unit="µs"))
 
 
 def imports(stage: Stage, results: Results) -> None:
-    """What it takes to import the client."""
+    """Measure the import of the client."""
     stage.say("importing the client")
     with stage.table() as namespace:
         import_client = functools.partial(stage.work, namespace, "interpreter", "import_client")
         import_client()  # compiles it
         turns = range(stage.sizes.imports)
         sides = [
-            _milliseconds(OURS, [import_client() for _turn in turns]),
-            _milliseconds("compiling it", [stage.work(namespace, "interpreter", "compile_client") for _turn in turns]),
+            best(OURS, [import_client() for _turn in turns], MILLISECONDS),
+            best(
+                "compiling it",
+                [stage.work(namespace, "interpreter", "compile_client") for _turn in turns],
+                MILLISECONDS,
+            ),
         ]
     above = stage.above_interpreter(sides[0].memory[0])
     results.add(
@@ -336,11 +380,6 @@ def imports(stage: Stage, results: Results) -> None:
     )
 
 
-def _milliseconds(name: str, samples: list[Sample]) -> Side:
-    best = min(samples, key=lambda sample: sample.seconds)
-    return Side(name, [best.seconds * 1000], memory=[best.memory])
-
-
 #: The kernel's share of creating: requests that only have to be copied.
 FILL = "bare sending"
 
@@ -349,29 +388,26 @@ def scaling(stage: Stage, results: Results) -> None:
     """How the cost grows with the table."""
     sizes = stage.sizes.scaling
     base = min((entries for entries in sizes if entries >= BASE), default=sizes[0])
-    curves: dict[str, list[float]] = {name: [] for name in (FILL, "create", BARE, "read", "facts", "flush")}
+    curves: dict[str, list[Side]] = {name: [] for name in (FILL, "create", BARE, "read", "facts", "flush")}
     for entries in sizes:
         turns = stage.sizes.turns if entries <= base else 1
-        best = dict.fromkeys(curves, math.inf)
+        samples: dict[str, list[Sample]] = {name: [] for name in curves}
         for turn in range(turns):
             stage.say(f"how it scales: {entries:,} entries (turn {turn + 1} of {turns})")
-            for name, seconds in _scale(stage, entries):
-                stage.say(f"  {name}: {seconds:.3f} s")
-                best[name] = min(best[name], seconds)
-        for name, seconds in best.items():
-            curves[name].append(seconds)
-    for name, times in curves.items():
-        results.add_curve(Curve(name, list(sizes), [times]))
-    growth = {name: (times[-1] / sizes[-1]) / (times[sizes.index(base)] / base) for name, times in curves.items()}
-    # The chains of the kernel's hash table grow, and whoever creates an entry walks two of them
-    growth["create"] /= growth.pop(FILL)
-    del growth[BARE]
-    worst = max(growth, key=lambda name: growth[name])
+            for name, sample in _scale(stage, entries):
+                stage.say(f"  {name}: {sample.seconds:.3f} s")
+                samples[name].append(sample)
+        for name, taken in samples.items():
+            curves[name].append(best(name, taken))
+    elapsed_times = {name: [side.values[0] for side in sides] for name, sides in curves.items()}
+    processor_times = {name: [side.processor[0] for side in sides] for name, sides in curves.items()}
+    for name in curves:
+        results.add_curve(Curve(name, list(sizes), [elapsed_times[name]], [processor_times[name]]))
     results.add(
         Row(
             "scaling",
             f"what an entry takes in a table of {sizes[-1]:,}, compared with one of {base:,}, at worst",
-            [Side(OURS, [growth[worst]])],
+            [Side(OURS, [_growth(elapsed_times, sizes, base)], [_growth(processor_times, sizes, base)])],
             [Limit(1.5)] if sizes[-1] > base >= BASE else [],
             unit="times",
             note=f"at worst of create, read, facts and flush; linear is 1. Creating is compared with {FILL}, since "
@@ -380,17 +416,25 @@ def scaling(stage: Stage, results: Results) -> None:
     )
 
 
-def _scale(stage: Stage, entries: int) -> Iterator[tuple[str, float]]:
-    """Seconds of each work on a table that begins empty and ends with one half."""
+def _growth(times: dict[str, list[float]], sizes: Sequence[int], base: int) -> float:
+    """Return how many times longer an entry takes in the largest table than in one of the base size, at worst."""
+    growth = {name: (taken[-1] / sizes[-1]) / (taken[sizes.index(base)] / base) for name, taken in times.items()}
+    # The chains of the kernel's hash table grow, and the kernel walks through two of them to create an entry
+    growth["create"] /= growth.pop(FILL)
+    del growth[BARE]
+    return max(growth.values())
+
+
+def _scale(stage: Stage, entries: int) -> Iterator[tuple[str, Sample]]:
+    """Measure each work on a table that is empty at first and half full at the end."""
     with stage.table() as namespace:
-        yield FILL, stage.work(namespace, "bare", "fill", entries).seconds
+        yield FILL, stage.work(namespace, "bare", "fill", entries)
         stage.empty(namespace)
-        created = stage.ours(namespace, "create_in_portions", entries, done=entries)
-        yield "create", created.seconds
-        yield BARE, stage.work(namespace, "bare", "receive").seconds
-        yield "read", stage.ours(namespace, "read", done=entries).seconds
-        yield "facts", stage.ours(namespace, "facts", *SUMMARY, done=entries).seconds
-        yield "flush", stage.ours(namespace, "flush_port", done=entries // 2).seconds
+        yield "create", stage.ours(namespace, "create_in_portions", entries, done=entries)
+        yield BARE, stage.work(namespace, "bare", "receive")
+        yield "read", stage.ours(namespace, "read", done=entries)
+        yield "facts", stage.ours(namespace, "facts", *SUMMARY, done=entries)
+        yield "flush", stage.ours(namespace, "flush_port", done=entries // 2)
         stage.expect(namespace, entries // 2)
 
 

@@ -31,6 +31,13 @@ TIMER = Path(__file__).parent / "callback"
 Task = dict[str, Any]
 
 
+class Times(NamedTuple):
+    """Elapsed seconds of a task, and processor seconds of Ansible, its workers, the modules and their programs."""
+
+    seconds: float
+    processor: float
+
+
 class Pair(NamedTuple):
     """Two tasks that do the same, and what a task that does it is called."""
 
@@ -75,7 +82,7 @@ def measure(stage: Stage, results: Results) -> None:
         times = iter(_times(stage, pairs, hosts, turns))
         for pair in pairs:
             command = "command: " + " ".join(pair.theirs[COMMAND].split()[:2])
-            sides = [Side(name, [statistics.median(next(times))]) for name in (OURS, command)]
+            sides = [_side(name, next(times)) for name in (OURS, command)]
             stage.say(f"  {pair.name} {sides[0].values[0]:.3f} s, {command} {sides[1].values[0]:.3f} s")
             results.add(
                 Row(
@@ -89,8 +96,13 @@ def measure(stage: Stage, results: Results) -> None:
             )
 
 
-def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list[float]]:
-    """Seconds of each task of each pair, turn by turn."""
+def _side(name: str, times: list[Times]) -> Side:
+    seconds, processor = (statistics.median(values) for values in zip(*times, strict=True))
+    return Side(name, [seconds], [processor])
+
+
+def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list[Times]]:
+    """The time of each task of each pair, turn by turn."""
     with contextlib.ExitStack() as stack:
         namespaces = [stack.enter_context(stage.table()) for _host in range(hosts)]
         for namespace in namespaces:
@@ -98,12 +110,12 @@ def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list
         # The first of each makes what is sent, for all hosts and all that follow: it does not count.
         wanted = [task for pair in pairs for task in (pair.ours, pair.theirs)]
         plays = [{**task, "run_once": True} for task in wanted] + wanted * turns
-        times = _play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
+        times = play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
     return [times[len(wanted) + position :: len(wanted)] for position in range(len(wanted))]
 
 
-def _play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[float]:
-    """Seconds of each task of a play."""
+def play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[Times]:
+    """The time of each task of a play."""
     folder = stage.folder
     (folder / "ansible.cfg").touch()
     playbook, inventory = folder / "play.json", folder / "inventory.json"
@@ -120,10 +132,13 @@ def _play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[
     )
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     failures = [line["failure"] for line in told if "failure" in line]
-    begins = [line["at"] for line in told if "task" in line]
+    begins = [line for line in told if "task" in line]
     if done.returncode or failures or len(begins) != len(tasks) + 1:
         raise WorkFailed(f"the play: {(failures or [done.stderr.strip() or done.stdout.strip()])[0]}")
-    return [after - before for before, after in itertools.pairwise(begins)]
+    return [
+        Times(after["ended"] - before["at"], after["processor"] - before["processor"])
+        for before, after in itertools.pairwise(begins)
+    ]
 
 
 def _inventory(namespaces: list[Namespace]) -> dict[str, Any]:

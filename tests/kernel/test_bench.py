@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The bench itself, on tables too small to say much: it measures all that it promises to, and leaves nothing behind."""
+"""The bench on small tables: it measures every row and every limit, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.bench import room, sizes
+from tests.bench import process, room, sizes, tasks
+from tests.bench.machine import label
 from tests.bench.payload import modules
 from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
+from tests.bench.stage import Stage
 from tests.lab import Namespace
 from tests.lab.namespace import SYSTEM_PATH
 
@@ -45,15 +48,21 @@ ROWS = {
     "info: memory": [],
     "wait": [],
     "wait: memory": [],
+    "read, on one core": ["bare receive loop", "conntrack -L"],
+    "facts, on one core": ["bare receive loop"],
     "flush by port": ["conntrack -D"],
     "flush by port: memory": [],
+    "flush by port, on one core": ["conntrack -D"],
     "flush by network": ["conntrack -D"],
     "flush by network: memory": [],
+    "flush by network, on one core": ["conntrack -D"],
     "judge": ["bare replay"],
     "judge: memory": [],
     "create": ["conntrack -R"],
     "create prepared": ["conntrack -R"],
     "restore": ["conntrack -R"],
+    "create, on one core": ["conntrack -R"],
+    "restore, on one core": ["conntrack -R"],
     "save all": [],
     "save all: memory": [],
     "restore all": [],
@@ -70,7 +79,7 @@ TASKS = {
     f"conntrack_flush task, {HOSTS} hosts": ["command: conntrack -D"],
     f"conntrack_flush of all task, {HOSTS} hosts": ["command: conntrack -F"],
 }
-#: What the contract promises: the limit, and of what it is a part.
+#: The limits of elapsed time and of memory, and the side that they refer to
 LIMITS = {
     "read": [(1.15, "bare receive loop"), (0.65, "conntrack -L")],
     "many matches": [(2.0, "reading all")],
@@ -80,10 +89,14 @@ LIMITS = {
     "facts with top: memory": [(64, None)],
     "info: memory": [(64, None)],
     "wait: memory": [(64, None)],
+    "read, on one core": [(0.6, "conntrack -L")],
+    "facts, on one core": [],
     "flush by port": [(0.35, "conntrack -D")],
     "flush by port: memory": [(64, None)],
+    "flush by port, on one core": [(0.65, "conntrack -D")],
     "flush by network": [(0.5, "conntrack -D")],
     "flush by network: memory": [(64, None)],
+    "flush by network, on one core": [(0.65, "conntrack -D")],
     "judge": [(1.5, "bare replay")],
     "judge: memory": [(64, None)],
     "create": [(0.6, "conntrack -R")],
@@ -100,10 +113,20 @@ LIMITS = {
     f"conntrack_flush task, {HOSTS} hosts": [(1.15, "command: conntrack -D")],
     f"conntrack_flush of all task, {HOSTS} hosts": [(1.15, "command: conntrack -F")],
 }
+PROCESSOR_LIMITS = {
+    "read": [(1.9, "bare receive loop")],
+    "facts": [(1.6, "bare receive loop")],
+    "flush by port": [(0.6, "conntrack -D")],
+    "flush by network": [(0.6, "conntrack -D")],
+    "create": [(0.75, "conntrack -R")],
+    "create prepared": [(0.6, "conntrack -R")],
+    "restore": [(1.0, "conntrack -R")],
+}
+TIME = ("s", "ms", "µs", "times")
 
 
 class Bench(NamedTuple):
-    """What a quick run printed and wrote."""
+    """The output and the files of a quick run."""
 
     shown: str
     progress: str
@@ -112,8 +135,9 @@ class Bench(NamedTuple):
 
     @property
     def found(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.json)
-        return document
+        (machine,) = json.loads(self.json)["machines"]
+        assert isinstance(machine, dict)
+        return machine
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.found["rows"]}
@@ -141,8 +165,8 @@ def is_there(side: str) -> bool:
 @pytest.mark.thorough
 def test_every_row_is_there(bench: Bench) -> None:
     payloads = {f"payload of {path.stem}" for path in modules()}
-    tasks = set(TASKS) if HAS_CONNTRACK else set()
-    assert bench.rows().keys() == ROWS.keys() | tasks | payloads
+    of_tasks = set(TASKS) if HAS_CONNTRACK else set()
+    assert bench.rows().keys() == ROWS.keys() | of_tasks | payloads
     assert not bench.found["failures"]
 
 
@@ -159,9 +183,22 @@ def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[s
         assert all(math.isfinite(value) and value > 0 for value in side["values"])
         # A program that is quick enough has ended before it was asked
         assert all(memory > 0 or side is not first for memory in side["peak_memory_mb"])
+        assert len(side["processor_time"]) == (row["unit"] in TIME)
+        assert all(math.isfinite(value) and value > 0 for value in side["processor_time"])
     for side in rest:
-        per_entry = [one["values"][0] / (one["entries"] or 1) for one in (first, side)]
-        assert side["ratios"] == [pytest.approx(per_entry[0] / per_entry[1], rel=0.01)]
+        for times, ratios in (("values", "ratios"), ("processor_time", "processor_ratios")):
+            per_entry = [one[times][0] / (one["entries"] or 1) for one in (first, side)]
+            assert side[ratios] == [pytest.approx(per_entry[0] / per_entry[1], rel=0.01)]
+
+
+@pytest.mark.thorough
+def test_both_sides_of_a_row_on_one_core_ran_on_one_core(bench: Bench) -> None:
+    ran = Counter(re.findall(r" s    (.+), on one core: [\d.]+ s \(turn 1\)", bench.progress))
+    reading = ["read", "facts", "bare receive loop", "conntrack -L"]
+    flushing, creating = ["this collection", "conntrack -D"] * 2, ["create", "restore", "conntrack -R"]
+    assert ran == Counter(filter(is_there, reading + flushing + creating))
+    pinned = {name for name, row in bench.rows().items() if row["processors"] == 1}
+    assert pinned == {name for name in ROWS if name.endswith(", on one core")}
 
 
 @pytest.mark.thorough
@@ -172,7 +209,9 @@ def test_a_row_is_held_against_what_is_promised(
     if name in TASKS and not HAS_CONNTRACK:
         pytest.skip("the conntrack program is absent (apt-get install conntrack)")
     row = bench.rows()[name]
-    assert [(limit["at_most"], limit["of"]) for limit in row["limits"]] == limits
+    for expected, processor in ((limits, False), (PROCESSOR_LIMITS.get(name, []), True)):
+        found = [(one["at_most"], one["of"]) for one in row["limits"] if one["processor_time"] == processor]
+        assert found == expected
     for limit in row["limits"]:
         if limit["of"] is None or is_there(limit["of"]):
             (measured,), (holds,) = limit["measured"], limit["holds"]
@@ -185,15 +224,19 @@ def test_the_curves_have_every_size(bench: Bench) -> None:
     assert curves.keys() == {"bare sending", "create", "bare receive loop", "read", "facts", "flush"}
     for curve in curves.values():
         assert curve["entries"] == list(sizes.QUICK.scaling)
-        assert [len(run) for run in curve["seconds"]] == [len(sizes.QUICK.scaling)]
-        assert all(seconds > 0 for seconds in curve["seconds"][0])
+        for times in (curve["seconds"], curve["processor_seconds"]):
+            assert [len(run) for run in times] == [len(sizes.QUICK.scaling)]
+            assert all(seconds > 0 for seconds in times[0])
 
 
 @pytest.mark.thorough
 def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
     machine = bench.found["machine"]
     assert machine["kernel"].split(".")[0] == os.uname().release.split(".")[0]
-    assert machine["processors"] >= 1
+    assert machine["processors"] == len(os.sched_getaffinity(0))
+    assert machine["processor"] != "unknown" or not Path("/proc/cpuinfo").exists()
+    assert label(machine) in bench.shown
+    assert 0 <= machine["steal_percent"] <= 100
     assert all(machine[name] for name in ("python", "ansible_core", "pyroute2"))
     assert bool(machine["conntrack"]) == HAS_CONNTRACK
     for text in (bench.json, bench.svg):
@@ -232,6 +275,31 @@ def test_the_table_of_the_machine_is_never_filled_nor_emptied(namespace: Namespa
             with pytest.raises(WorkFailed, match="the machine's own"):
                 runner.work(namespace, "bare", *work)
     assert namespace.count() == 0
+
+
+def test_works_and_programs_run_on_one_core(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "CHILD", tmp_path / "child.py")
+    allowed = "import os; (processor,) = os.sched_getaffinity(0)"
+    process.CHILD.write_text(f"{allowed}; print(processor, 1, 1, 1024)")
+    runner = Runner(tmp_path)
+    for processor in os.sched_getaffinity(0):
+        runner.processors = {processor}
+        assert runner.work(namespace, "any", "work").done == processor
+        program = [sys.executable, "-c", f"{allowed}; raise SystemExit(processor)"]
+        assert runner.program(namespace, program, statuses=[processor]).done == processor
+
+
+@pytest.mark.thorough
+def test_the_processor_time_of_a_task_includes_its_programs(namespace: Namespace) -> None:
+    program = "import time\nwhile time.process_time() < 0.7: pass"
+    busy = {tasks.COMMAND: {"argv": [sys.executable, "-S", "-c", program]}}
+    with workshop() as folder:
+        stage = Stage(folder, sizes.QUICK)
+        first, second = tasks.play(stage, [namespace], [busy, {"ansible.builtin.debug": {"msg": "idle"}}])
+    assert first.processor >= 0.7
+    assert first.processor >= second.processor + 0.5
 
 
 def test_what_does_not_fit_is_told_with_the_way_out(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prints, one JSON line each, when every task of a play begins, and what went wrong."""
+"""Prints a JSON line when a task of a play begins, and for each failure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ name: bench_timer
 type: stdout
 short_description: When tasks begin
 description:
-  - Prints when every task begins and when the play is over, as JSON lines. It belongs to make bench.
+  - Prints a JSON line with the elapsed and the processor time when a task begins and when the play ends.
+    It belongs to make bench.
 """
 
 import json  # noqa: E402
+import multiprocessing  # noqa: E402
+import resource  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -29,10 +32,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
     CALLBACK_NAME = "bench_timer"
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._tell(task=task.get_name())
+        self._tell_task(task.get_name())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._tell(task="")
+        self._tell_task("")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._tell(failure=str(getattr(result, "result", None) or result._result.get("msg")))
@@ -40,5 +43,18 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self.v2_runner_on_failed(result)
 
+    def _tell_task(self, name: str) -> None:
+        """Report a task that begins, and when the one before it ended.
+
+        The kernel adds the time of a worker, of its modules and of their programs to that of this process when the
+        worker has ended. Workers of the task before have sent their results, and are about to end.
+        """
+        ended = time.monotonic()
+        for worker in multiprocessing.active_children():
+            worker.join()
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        processor = sum(one.ru_utime + one.ru_stime for one in used)
+        self._tell(task=name, ended=ended, processor=processor, at=time.monotonic())
+
     def _tell(self, **what: Any) -> None:
-        print(json.dumps({"at": time.monotonic(), **what}), flush=True)
+        print(json.dumps(what), flush=True)

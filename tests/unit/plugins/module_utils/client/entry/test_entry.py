@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.attributes import ENTRY
-from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import TCP_STATES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.ctnetlink import messages
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry import entry as subject
-from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import TCP_FLAGS, creation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document, to_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import describe, identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.nat import translations
@@ -134,46 +132,6 @@ def test_translation_is_told_from_status_and_tuples(name: str, expected: Any) ->
 def test_tuples_that_differ_without_the_status_bit_are_no_translation() -> None:
     entry = {**ENTRIES["udp_ipv4_snat"], "status": 0x188}
     assert translations(entry) == {}, "asymmetric routing looks just like it"
-
-
-def test_a_creation_says_all_that_the_kernel_wants() -> None:
-    request = creation(UDP)
-    assert request["timeout"] == 120
-    assert (request["reply.source"], request["reply.source_port"]) == (UDP["original.destination"], 53)
-    assert "status" not in request
-    assert "timeout" not in UDP, "what was declared stays as it was"
-    with pytest.raises(InvalidValue, match=r"^timeout: 0 .*write"):
-        creation({**UDP, "timeout": 0})
-
-
-@pytest.mark.parametrize(
-    ("state", "flags"),
-    [(None, 0x0A), ("none", 0x0A), ("established", 0x0A), ("last_ack", 0x0A), ("time_wait", 0x0E), ("close", 0x0E)],
-)
-def test_a_creation_of_tcp_has_the_flags_of_a_connection_picked_up_in_the_middle(state: str, flags: int) -> None:
-    """Without be_liberal the kernel holds packets beyond the unscaled window to be invalid."""
-    tcp = {**UDP, "original.protocol": 6}
-    if state is not None:
-        tcp["tcp.state"] = TCP_STATES[state]
-    assert [creation(tcp)[key] for key in TCP_FLAGS] == [flags, flags]
-    for declared, other in (TCP_FLAGS, reversed(TCP_FLAGS)):
-        for value in (0, 0x41):
-            made = creation({**tcp, declared: value})
-            assert (made[declared], made[other]) == (value, flags), "what is declared stays"
-    assert not set(TCP_FLAGS) & set(creation(UDP))
-
-
-def test_a_creation_keeps_a_declared_reply_but_not_a_translated_one() -> None:
-    asymmetric = {**UDP, **default_reply(UDP), "reply.source_port": 54}
-    assert creation(asymmetric)["reply.source_port"] == 54
-    nat = {"nat.source.port_min": 7, "nat.source.port_max": 7}
-    assert creation({**asymmetric, **nat})["reply.source_port"] == 53
-
-
-def test_a_creation_sends_only_status_bits_that_can_be_set() -> None:
-    assert creation({**UDP, "status": 0xFFFF})["status"] == 2 | 4 | 8 | 0x400 | 0x2000
-    assert creation({**UDP, "status": 0})["status"] == 8
-    assert "helper" not in creation({**UDP, "helper": ""})
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.plugins.module_utils.client import table
+from ansible_collections.netops.conntrack.plugins.module_utils.client import table_reader
 from tests.lab import Namespace
 from tests.lab.table import Flow
 
@@ -32,7 +32,7 @@ Document = dict[str, Any]
 # What the forks would import one after the other
 IMPORTED = (
     *("client.dump.deletions", "client.host.ssh_session", "client.match.keys", "client.match.message_filter"),
-    *("client.probe", "client.table", "_argspec.match", "_module", "_operations.flush"),
+    *("client.probe", "client.table", "client.match.attribute_keys", "_argspec.match", "_module", "_operations.flush"),
     "_reconcile.entries",
 )
 for name in IMPORTED:
@@ -125,7 +125,7 @@ IGNORED = {
 @pytest.fixture(autouse=True)
 def _filters_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few entries there are, for that is what old kernels are to be asked."""
-    monkeypatch.setattr(table, "FEW", 0)
+    monkeypatch.setattr(table_reader, "FEW", 0)
 
 
 @pytest.fixture

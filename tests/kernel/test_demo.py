@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import clock
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -24,7 +26,7 @@ def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=clock.HUNG,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
@@ -41,7 +43,7 @@ def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=clock.HUNG,
     )
     assert done.returncode == 0, done.stdout
     assert "Nothing was removed without a match, because stale flows cannot be found here: no TUN device" in done.stdout

@@ -50,7 +50,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.me
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.tests.unit.support import strategies
-from tests import features, samples
+from tests import clock, features, samples
 from tests.lab import Gateway, Namespace
 from tests.lab.table import from_program
 from tests.profiles import examples
@@ -68,7 +68,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 
 def udp(port: int, destination: int = 53, **more: Any) -> Entry:
-    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **more)))
+    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **{"timeout": 600, **more})))
 
 
 def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) -> None:
@@ -122,7 +122,7 @@ def read_lines(descriptor: int, count: int) -> list[str]:
     found: list[str] = []
     rest = b""
     os.set_blocking(descriptor, False)
-    while select.select([descriptor], [], [], 20 if len(found) < count else 0.1)[0]:
+    while select.select([descriptor], [], [], clock.HUNG if len(found) < count else 0.1)[0]:
         read = os.read(descriptor, 1 << 16)
         if not read:
             break
@@ -175,8 +175,10 @@ class TestWhichProcess:
             table.create(udp(1))
             table.update({**udp(1), "mark": 7})
             namespace.conntrack("-D", "-p", "udp", "--orig-port-src", "1")
+            # Nothing follows the last packet of the connection
+            clock.wait_until(lambda: [flow["state"] for flow in namespace.table() if "state" in flow] == ["time_wait"])
             found = []
-            while subscription.wait(0.2):
+            while subscription.wait(0):
                 found += subscription.receive()
             followed = [told for told in drain(follower) if isinstance(told, Event)]
         assert watch.stdout is not None
@@ -577,7 +579,7 @@ def in_a_user_namespace(receive_buffer: int) -> tuple[int, list[str]]:
 
 class TestAsyncio:
     def run(self, test: Any) -> None:
-        asyncio.run(asyncio.wait_for(test, 60))
+        asyncio.run(asyncio.wait_for(test, clock.HUNG))
 
     def test_iterated(self, namespace: Namespace, table: Table) -> None:
         async def test() -> None:

@@ -169,7 +169,7 @@ class TestWhichProcess:
         namespace.conntrack("--version")  # skips the test where the program is absent
         watch = namespace.start(["conntrack", "-E", "-o", "userspace"], stderr=subprocess.DEVNULL)
         namespace.wait_for_subscriber()
-        with namespace.entered(), Table() as table, Subscription() as subscription, Follower() as follower:
+        with namespace.entered(), Table() as table, Subscription() as subscription, Follower(check=None) as follower:
             with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT):
                 pass
             table.create(udp(1))
@@ -263,7 +263,7 @@ class TestEveryProtocol:
     def test_of_real_traffic(self, gateway_lab: Gateway) -> None:
         """A connection through NAT, from its first packet to its end."""
         gateway = gateway_lab.gateway
-        with gateway.entered(), Follower() as follower, Subscription() as subscription:
+        with gateway.entered(), Follower(check=None) as follower, Subscription() as subscription:
             before = len(follower.entries)
             with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
                 assert flow.seen_as().address == gateway_lab.OUTSIDE[0]
@@ -378,7 +378,7 @@ class TestFlood:
 
     def test_what_a_small_buffer_loses_is_told(self, namespace: Namespace, table: Table) -> None:
         flood(table, count=1000)
-        with Follower(receive_buffer=1) as follower:
+        with Follower(receive_buffer=1, check=None) as follower:
             assert not follower.subscription.filtered
             flood(table, 1000)
             gone = [{**udp(number, 54 if number % 500 else 53)} for number in range(100, 200)]
@@ -458,7 +458,7 @@ class TestFollower:
         namespace.firewall.use_labels()
         table.create(udp(1, labels=[3]))
         match = parse_match({"labels": [3]})
-        with Follower(match) as follower:
+        with Follower(match, check=None) as follower:
             (first,) = follower.entries.values()
             assert first["labels"] == 8
             table.update({**udp(1), "mark": 5})
@@ -469,7 +469,7 @@ class TestFollower:
 
     def test_the_same_entry_again(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
-        with Follower() as follower:
+        with Follower(check=None) as follower:
             for _round in range(3):
                 table.delete(udp(1))
                 table.create(udp(1))
@@ -531,7 +531,7 @@ class TestMode:
 
     def test_what_is_heard_is_not_silent(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
-        with Follower() as follower:
+        with Follower(check=None) as follower:
             assert len(follower.unannounced) == 1
             table.update({**udp(1), "mark": 1})
             drain(follower)
@@ -660,7 +660,7 @@ class TestAsyncio:
                     turns += 1
                     await asyncio.sleep(0)
 
-            with Follower(receive_buffer=1) as follower:
+            with Follower(receive_buffer=1, check=None) as follower:
                 flood(table, count=20_000)
                 task = asyncio.ensure_future(other())
                 async for each in follower:

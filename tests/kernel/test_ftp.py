@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
+import select
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,13 +116,16 @@ def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Pat
     address = ENDS[family].server
     gateway_lab.server.start([sys.executable, "-W", "ignore", "-c", SERVER, address, str(tmp_path)])
     with contextlib.closing(ftplib.FTP(timeout=clock.HUNG)) as client:
-        for _attempt in range(100):
+
+        def is_connected() -> bool:
             try:
                 with gateway_lab.client1.entered():
                     client.connect(address)
-                break
             except ConnectionRefusedError:  # the server is still on its way
-                time.sleep(0.05)
+                return False
+            return True
+
+        clock.wait_until(is_connected, pause=0.05)
         client.login()
         client.voidcmd("TYPE I")
         yield client
@@ -172,7 +175,11 @@ class Transfer:
         send = self._session.sendport if self._session.af == socket.AF_INET else self._session.sendeprt
         self._thread = threading.Thread(target=self._send, args=(send, host), daemon=True)
         self._thread.start()
-        clock.wait_until(self._lab.gateway.expectations, lambda: "the helper expects nothing")
+        clock.wait_until(
+            # The server may have connected already
+            lambda: self._lab.gateway.expectations() or select.select([self._listener], [], [], 0)[0],
+            lambda: "the helper expects nothing",
+        )
 
     def _send(self, send: Callable[[str, int], str], host: str) -> None:
         with contextlib.suppress(ftplib.Error, OSError, EOFError):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Seconds after which a test is considered hung. No promise of the collection is measured with it.
+#: Seconds after which a test is considered hung. It is not for promises of the collection: see `Standstills`.
 HUNG = 300.0
 #: The kernel returns whole seconds, rounded down.
 ROUNDED = 1.0
@@ -34,7 +34,7 @@ def elapsed() -> float:
 
 
 class Remaining:
-    """Equal to each number from `seconds` - `earlier` to `seconds` + `later`, both calculated when it is compared."""
+    """A remaining timeout. The numbers that it is equal to depend on the time of the comparison."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -57,7 +57,7 @@ class Remaining:
 
 
 def near(seconds: float) -> Any:
-    """Return an object equal to a remaining timeout that was read in this test, `seconds`, at any other time of it."""
+    """Return an object equal to all remaining timeouts of an entry that had `seconds` left at a time in this test."""
     return Remaining(seconds, may_be_earlier=True)
 
 
@@ -79,15 +79,17 @@ def wait_until(condition: Callable[[], Any], problem: Callable[[], object] = lam
 
 
 class Standstills:
-    """Notes when this process stood still. A block that is left returns the seconds with `seconds`.
+    """Measures in a block how long this process stood still.
 
-    A thread looks at the clock all the time. If it could not for more than `NOTICED` seconds, neither could others.
+    A thread reads the clock every `PAUSE` seconds. If two readings are more than `NOTICED` seconds apart, the process
+    stood still in between.
     """
 
     PAUSE, NOTICED = 0.05, 0.5
 
     def __init__(self) -> None:
         self._gaps: list[tuple[float, float]] = []
+        self._readings = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="standstills", daemon=True)
 
@@ -106,10 +108,12 @@ class Standstills:
             if now - before > self.NOTICED:
                 self._gaps.append((before, now))
             before = now
+            self._readings += 1
 
     def seconds(self, begin: float, end: float) -> float:
         """Return how long this process stood still between two times of the monotonic clock."""
-        time.sleep(2 * self.PAUSE)  # so that the thread notes the last one
+        enough = self._readings + 2  # the thread may be about to note the last one
+        wait_until(lambda: self._readings >= enough)
         return sum(max(0.0, min(end, gap_end) - max(begin, gap_begin)) for gap_begin, gap_end in self._gaps)
 
     def running(self, begin: float, end: float) -> float:
@@ -117,26 +121,26 @@ class Standstills:
         return end - begin - self.seconds(begin, end)
 
 
-#: Seconds without any processor time after which a process counts as asleep.
-QUIET = 0.2
+#: Seconds without any processor time after which a process counts as asleep, and the number of pauses in them.
+QUIET, LOOKS = 0.2, 4
 
 
 def wait_until_asleep(pid: int) -> None:
-    """Return when all threads of a process sleep, except the calling one: they wait for something else to happen.
+    """Return when all threads of a process, except the calling one, wait for an event.
 
-    Waiting for a moment is enough for no thread: each must use no processor time for `QUIET` seconds, in which this
-    process did not stand still.
+    They must use no processor time between `LOOKS` looks. The pauses are counted, not their length: while this process
+    stands still, so does the other.
     """
-    quiet, before, looked_at = 0.0, "R", time.monotonic()
-    deadline = looked_at + HUNG
-    while quiet < QUIET:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"process {pid} does not sleep: {before}")
-        time.sleep(QUIET / 4)
-        now, threads = time.monotonic(), _threads(pid)
-        is_quiet = threads == before and "R" not in threads and now - looked_at < QUIET
-        quiet = quiet + now - looked_at if is_quiet else 0.0
-        before, looked_at = threads, now
+    quiet, before = 0, ""
+
+    def sleeps() -> bool:
+        nonlocal quiet, before
+        threads = _threads(pid)
+        quiet = quiet + 1 if threads == before and "R" not in threads else 0
+        before = threads
+        return quiet == LOOKS
+
+    wait_until(sleeps, lambda: f"process {pid} does not sleep: {before}", pause=QUIET / LOOKS)
 
 
 def _threads(pid: int) -> str:

@@ -35,12 +35,12 @@ Document = dict[str, Any]
 
 FLOWS = 20_000
 #: What is promised, in seconds. Others use this machine, too: it counts if one of so many turns keeps to it.
-LIMIT, TURNS = 0.2, 5
+LIMIT, TURNS = 0.2, 4
 #: No turn may take so long while this process runs: it would have waited for something else than for the last flow.
 HANGING = 10.0
 #: The largest factor by which other processes slow down this one that a turn allows for.
 SLOWEST = 5.0
-#: Timeouts of flows and waits that are too short for this machine are doubled, up to so many seconds.
+#: A test doubles a timeout that is too short for this machine, up to this number of seconds.
 LONGEST = 100
 MODULE = "ansible_collections.netops.conntrack.plugins.modules.conntrack_wait"
 #: Runs the module as on OpenWrt, where ctypes is a package of its own.

@@ -16,8 +16,8 @@ from typing import Any
 
 #: Seconds after which a test is considered hung. It is not for promises of the collection: see `Standstills`.
 HUNG = 300.0
-#: The kernel returns whole seconds, rounded down.
-ROUNDED = 1.0
+#: The kernel returns whole seconds, rounded down. A timeout that was read, restored and read again was rounded twice.
+ROUNDED = 2.0
 
 _began = time.monotonic()
 

@@ -66,15 +66,20 @@ def left_of(seconds: float) -> Any:
     return Remaining(seconds, may_be_earlier=False)
 
 
-def wait_until(condition: Callable[[], Any], problem: Callable[[], object] = lambda: "", pause: float = 0.01) -> None:
+def wait_until(
+    condition: Callable[[], Any],
+    problem: Callable[[], object] = lambda: "",
+    pause: float = 0.01,
+    seconds: float = HUNG,
+) -> None:
     """Return when the condition is true.
 
-    :raises TimeoutError: after `HUNG` seconds, with the problem.
+    :raises TimeoutError: after this number of seconds, with the problem.
     """
-    deadline = time.monotonic() + HUNG
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{problem()} (waited {HUNG} s)".strip())
+            raise TimeoutError(f"{problem()} (waited {seconds} s)".strip())
         time.sleep(pause)
 
 

@@ -85,7 +85,7 @@ class Watch:
             return all(found[kind] >= count for kind, count in (expected or {}).items())
 
         with contextlib.suppress(TimeoutError):  # the caller compares them
-            clock.wait_until(is_complete)
+            clock.wait_until(is_complete, seconds=60)
         return dict(found)
 
 

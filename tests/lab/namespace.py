@@ -36,8 +36,8 @@ NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR = 0x1, 0x4, 2
 CTNETLINK, DELETE, GET_STATS = 1 << 8, 2, 5
 #: linux/sockios.h, linux/if.h: an ifreq is 40 bytes long, the name first, then the flags
 SIOCSIFFLAGS, IFF_UP, IFREQ = 0x8914, 0x1, struct.Struct("=16sh22x")
-#: Timeouts of flows that packets create. A flow without traffic must not expire
-#: while a test runs, even if the machine stands still.
+#: Seconds, and settings of timeouts of flows that packets create. A flow without traffic must not expire while a test
+#: runs, even if the machine stands still.
 LASTING = 600
 SHORT_TIMEOUTS = (
     *("udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "gre_timeout", "gre_timeout_stream"),
@@ -67,12 +67,18 @@ class Namespace:
                 # The kernel loads conntrack on a request, and then this namespace has its settings
                 _ask_conntrack(GET_STATS)
             self.sysctl("nf_conntrack_events", 1)
-            for name in SHORT_TIMEOUTS:
-                with contextlib.suppress(FileNotFoundError):  # the kernel lacks the protocol
-                    self.sysctl(f"nf_conntrack_{name}", LASTING)
+            self._extend_timeouts()
         except BaseException:
             self.close()
             raise
+
+    def _extend_timeouts(self) -> None:
+        with self.entered():
+            for name in SHORT_TIMEOUTS:
+                with contextlib.suppress(FileNotFoundError):  # the kernel lacks the protocol
+                    fd = os.open(f"/proc/sys/net/netfilter/nf_conntrack_{name}", os.O_WRONLY)
+                    os.write(fd, str(LASTING).encode())
+                    os.close(fd)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.path}>"

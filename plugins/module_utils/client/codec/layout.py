@@ -52,7 +52,7 @@ class MessageLayout:
     """
 
     #: The maximum number of messages in a group. It limits the size of the masks that a layout keeps.
-    most_messages = 64
+    most_messages = 128
 
     def __init__(self, message: bytes, decoded: Iterable[DecodedAttribute]) -> None:
         self.size = len(message)

@@ -196,17 +196,19 @@ def request_batches(
         first = numbers(len(batch))
         packed = _packed(batch, request, first, bulk)
         for start in range(0, len(batch), size):
-            frames = [
-                frame(request.message(bulk.scalar(batch[place])), first + place) if part is None else part
-                for place, part in enumerate(packed[start : start + size], start)
-            ]
+            frames = packed[start : start + size]
+            if not all(frames):
+                frames = [
+                    part or frame(request.message(bulk.scalar(batch[place])), first + place)
+                    for place, part in enumerate(frames, start)
+                ]
             yield request_batch(frames, first + start)
 
 
-def _packed(things: list[Any], request: Request, first: int, bulk: ColumnTransform) -> list[bytes | None]:
-    """Return the messages about things, numbered from `first` on. None stands for one that has no template."""
+def _packed(things: list[Any], request: Request, first: int, bulk: ColumnTransform) -> list[bytes]:
+    """Return the messages about things, numbered from `first` on. One that has no template is empty."""
     count = len(things)
-    packed: list[bytes | None] = [None] * count
+    packed = [b""] * count
     numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(first, first + count)))
     for places, columns in bulk.groups(things):
         try:

@@ -245,6 +245,39 @@ def test_requests_to_delete_a_group_are_those_to_delete_each(table: list[Any], s
         assert [bool(request.flags & fake_socket.ACK) for request in sent] == [False] * (len(sent) - 1) + [True]
 
 
+@st.composite
+def dumps_of_different_entries(draw: Any) -> list[bytes]:
+    """Entries of few layouts in any order, each with its own id and source. Some have no layout, some are alone."""
+    messages: list[bytes] = []
+    for entry in draw(st.lists(live_entries(), min_size=1, max_size=3)):
+        source = entry["original.source"]
+        for number in range(draw(st.integers(1, 9))):
+            varied = {**entry, "id": number << 24 | len(messages), "original.source": source[:-1] + bytes([number])}
+            payload = bytes([entry["family"], 0, 0, 0]) + ENTRIES.encode(varied)
+            if draw(st.sampled_from([False] * 5 + [True])):
+                payload += wire.attribute((0x8000 | 20,), struct.pack("=HH", 40, 1))
+            messages.append(wire.framed(0x0100, 2, 1, payload))
+    return draw(st.permutations(messages))
+
+
+@examples(100)
+@given(dumps_of_different_entries(), st.integers(1, 7), st.sampled_from([1, 2, 64]))
+def test_each_entry_is_deleted_by_its_own_tuple_zone_and_id(messages: list[bytes], size: int, most: int) -> None:
+    """Whatever is beside it in its group, and wherever a batch ends."""
+    first = iter(range(100, 1 << 20, size))
+    made, general = (DeleteRequests(lambda _size: next(first), size) for _twice in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MessageLayout, "most_messages", most)
+        DumpDecoder(made, layouts=LayoutCache(ENTRIES)).feed(b"".join(messages))
+    general.add_all(map(LayoutCache(ENTRIES).decode, messages))
+    batches = made.drain(last=True)
+    assert keys_in(batches) == keys_in(general.drain(last=True))
+    for batch in batches:
+        sent = list(wire.messages(batch.frames))
+        assert [request.sequence for request in sent] == list(range(batch.first, batch.first + batch.count))
+        assert [request.flags for request in sent] == [1] * (len(sent) - 1) + [1 | fake_socket.ACK]
+
+
 def test_an_entry_whose_last_attribute_is_not_padded_is_deleted() -> None:
     """The zone as an attribute of 6 bytes, at the end of the message."""
     ends = {"original.source": bytes(4), "original.destination": bytes(4), "original.protocol": 17}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test that the entry options accept gathered entries and YAML numbers; otherwise a gathered entry cannot be declared."""
+"""Test that the entry options accept gathered entries and YAML numbers, so that a gathered entry can be declared."""
 
 from __future__ import annotations
 

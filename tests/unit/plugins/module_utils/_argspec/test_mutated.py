@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test that damaged and malicious declarations are read or refused with the key; `make fuzz` searches for more cases."""
+"""Test that damaged and malicious declarations are read or refused with the key; `make fuzz` finds more cases."""
 
 from __future__ import annotations
 

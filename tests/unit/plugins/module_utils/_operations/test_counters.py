@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test that resetting counters loses no packets, returns none twice and changes no other entry; bills depend on them."""
+"""Test that a reset of counters loses no packets, returns none twice and changes no other entry; bills use them."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
     ("refused", "said"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
 )
 def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(refused: int, said: str) -> None:
-    """The entries found before the error are already deleted, and the result must report all of them."""
+    """The entries found before the error are already deleted, and the result must report each deletion."""
     kernel = Kernel()
     kernel.connections = many(2 * BATCH_SIZE)
     with kernel.table() as table:

@@ -376,7 +376,7 @@ def test_a_countdown_of_an_offloaded_entry_is_left_alone() -> None:
 
 
 def test_only_what_differs_is_sent() -> None:
-    """A value that is already set can change before the request arrives, and each update sends an event to listeners."""
+    """A value that is already set can change before the request arrives, and each update sends an event."""
     kernel, _there = one(mark="0x11", labels=[1])
     asked = Asked({"mark": "0x1/0xf", "labels_add": [1, 100], "timeout": 700, "status": ["seen_reply"]})
     run(kernel, asked)
@@ -437,7 +437,7 @@ def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
 
 @pytest.mark.parametrize("refusals", [0, 1])
 def test_a_table_that_cannot_be_read_to_its_end_is_changed_as_far_as_is_said(refusals: int) -> None:
-    """The entries found before the error are already changed, and the result must report all of them."""
+    """The entries found before the error are already changed, and the result must report each of these changes."""
     kernel = Kernel()
     kernel.connections = many(4000)
     kernel.faults = {5: Fault(errno.EPERM)} if refusals else {}

@@ -47,7 +47,7 @@ GONE = Goal(0)
 KEYS = {"changed", "elapsed", "initial", "remaining", "ended", "reached", "timed_out", "entries"}
 #: Values of nf_conntrack_events: off, on, and only for entries created while a listener exists.
 MODES = OFF, ON, AUTO = 0, 1, 2
-#: In these tests, the number of remaining entries up to which the wait queries each of them.
+#: In these tests, the number of remaining entries up to which the wait queries each one.
 FEW = 32
 #: The delay that is guaranteed for 20,000 flows, and the duration of a dump of that table, both in seconds.
 LIMIT, LOOK = 0.2, 0.05
@@ -63,7 +63,8 @@ class Timely(Kernel):
 
 class World:
     """A table, its planned changes, and a clock that advances only during a wait or a request.
-    |With `told`, each change sends an event; with `OFF`, no change does. `look` is the duration of a dump in seconds,
+
+    With `told`, each change sends an event; with `OFF`, no change does. `look` is the duration of a dump in seconds,
     `question` that of a query for one entry.
     """
 
@@ -459,7 +460,7 @@ def test_who_comes_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch, mode
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [1, FEW - 1, FEW])
 def test_some_may_stay(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) -> None:
-    """If the entries are too many to query each of them, the wait can take a second longer."""
+    """If too many entries remain for a query of each one, the wait can take a second longer."""
     monkeypatch.setattr(subject, "FEW", FEW)
     leaving = 40
     world = World(number + leaving, mode)

@@ -113,7 +113,7 @@ def run(
 
 
 def lasting(kernel: Kernel) -> list[Any]:
-    """Return the table without ids and without the NAT status of entries without NAT, which a snapshot cannot restore."""
+    """Return the table without ids and the NAT status of entries without NAT, which a snapshot cannot restore."""
     found = []
     for there in kernel.connections:
         shown = kernel._shown(there)
@@ -936,7 +936,7 @@ def test_what_is_there_is_asked_for_many_at_once(path: str) -> None:
 
 
 def test_few_are_in_memory_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a million entries, only a few thousand are in memory, because the restore sends each entry early."""
+    """The restore sends each entry early, so only a few thousand of a million entries are in memory."""
     kernel, number, most = Kernel(), 20_000, 0
     monkeypatch.setattr(kernel, "find", lambda *_wanted: None)  # a search of this fake kernel is slow and finds nothing
     monkeypatch.setattr(kernel, "_taken", lambda _wanted: False)

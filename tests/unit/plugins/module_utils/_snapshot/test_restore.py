@@ -202,7 +202,7 @@ def test_check_mode_says_what_a_run_does_to_what_is_there(
 
 @pytest.mark.parametrize("direction", ["", "original", "reply"])
 def test_masters_come_before_their_children(path: str, direction: str) -> None:
-    """The chain can have any length, and the kernel can list it in any order and in a zone in one direction."""
+    """The chain of masters can have any length and order, and its entries can have a zone in one direction."""
     family = [declared(port, helper="ftp") for port in range(1, 5)]
     for child, master in zip(family[1:], family):
         child["master"] = {"protocol": "tcp", **master["original"]}

@@ -181,7 +181,7 @@ BASES = [one for name, sample in SAMPLES if name.startswith("ipv4") for one in r
 
 @pytest.mark.parametrize("number", range(len(BASES)))
 def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
-    """Try each value at each place, after valid rows. In the quick profile, each base tries a share of the values."""
+    """Try values at each place, after valid rows. In a short run, each base tries a share of the values."""
     base = BASES[number]
     usual = [result(work.scalar, row_of(base)) for work in works()]
     for key in base:

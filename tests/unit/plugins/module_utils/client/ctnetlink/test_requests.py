@@ -178,7 +178,7 @@ def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_kind_of_value_has_a_place_in_a_template() -> None:
-    """This guards new kinds of values: all except texts have a fixed size, and the value 0 shows their constant bytes."""
+    """A new kind must have a fixed size unless it is a text, and its value 0 must show its constant bytes."""
     for row in requests.ENTRY:
         if row.kind.format and not isinstance(row.kind, types.Address):
             assert len(row.kind.encode(0)) == requests.struct.calcsize(">" + row.kind.format)

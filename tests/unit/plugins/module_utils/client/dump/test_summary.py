@@ -130,7 +130,7 @@ def test_an_empty_table_is_an_answer() -> None:
 
 
 def test_a_scan_of_all_ports_takes_no_memory_for_each(monkeypatch: Any) -> None:
-    """One pair of hosts has more services than the ranking can hold; the test uses both the fast and the general decoder."""
+    """One pair of hosts has more services than the ranking can hold. The test uses layouts and the general decoder."""
     monkeypatch.setattr(heavy_hitters, "CAPACITY", 50)
     entries = [{**flow(), "original.source_port": 1, "original.destination_port": 1 + port} for port in range(200)]
     general, scanned = Top(), Top()

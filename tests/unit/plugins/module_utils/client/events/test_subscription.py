@@ -711,7 +711,7 @@ class Consumer:
     st.lists(CHANGES, max_size=30),
 )
 def test_who_follows_knows_the_table(match: Match, start: dict[int, int], changes: Any) -> None:
-    """After a dump of the table, the follower and its consumer agree with the table, whether or not events were lost."""
+    """After a dump of the table, the follower and its consumer have the same entries, also after lost events."""
     numbers = iter(range(1000))
     there = {port: flow(port, mark, next(numbers)) for port, mark in start.items()}
     scene = Scene(*there.values())

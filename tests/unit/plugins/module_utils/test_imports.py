@@ -81,7 +81,7 @@ def test_module_utils_import_nothing_from_above(name: str) -> None:
     assert outside(UTILS / name, *allowed) == set()
 
 
-#: Folders and files of module_utils from the bottom to the top. A file imports only from its own floor and from those
+#: Folders and files of module_utils from the bottom to the top. A file imports only from its own layer and from those
 #: below, also inside functions.
 FLOORS = """
     client/uapi client/errors client/input_file client/netlink client/codec client/entry client/match client/host
@@ -94,13 +94,13 @@ ABOVE_ANSIBLE = ("_module", "_argspec")
 
 
 def floor_of(name: str) -> str:
-    """Return the floor of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
+    """Return the layer of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
     parts = Path(name).with_suffix("").parts
     return "/".join(parts[: 2 if parts[0] == "client" else 1])
 
 
 def floors_below(name: str) -> set[str]:
-    """Return the floors from which a file of module_utils imports."""
+    """Return the layers from which a file of module_utils imports."""
     found = set()
     package = UTILS / name
     for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
@@ -134,12 +134,12 @@ def test_netlink_knows_nothing_of_conntrack() -> None:
             assert not re.search(r"\b(?:CTA|IPCTNL|IPS|CT)_", text), name
 
 
-#: Nearly every file imports these; the picture leaves them out.
+#: Nearly every file imports these, so the diagram omits them.
 NOT_DRAWN = {"client/uapi", "client/errors", "client/input_file"}
 
 
 def test_the_picture_shows_the_imports() -> None:
-    """CONTRIBUTING.md shows the floors, with an arrow for each import that does not follow from other arrows."""
+    """CONTRIBUTING.md shows the layers, with an arrow for each import that does not follow from other arrows."""
     text = (PLUGINS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     diagram = text.partition("```mermaid")[2].partition("```")[0]
     drawn = {tuple(line.split()[::2]) for line in diagram.splitlines() if "-->" in line}

@@ -258,7 +258,7 @@ def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
     assert "client/expectation/expectation" in reached(module, EVERYWHERE) - reached(module, ALWAYS)
 
 
-# constants that the modules repeat, so as not to compile another file twice
+# constants that the modules repeat to avoid the compilation of another file
 
 
 def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

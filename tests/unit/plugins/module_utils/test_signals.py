@@ -31,7 +31,7 @@ from {UTILS} import _signals
 from {UTILS}._snapshot import save
 """
 
-#: Saves a table to a file; the signal arrives when the task requests the entries.
+#: A script that saves a table to a file; the signal arrives when the task requests the entries.
 SAVE = f"""
 import os, signal, sys
 from {FAKES}.fake_kernel import GET, UDP, Connection, Ends, Kernel, Zone
@@ -57,7 +57,7 @@ with kernel.table() as table:
     save(table, path, EVERYTHING, LabelMap(), False)
 """
 
-#: Sends two requests for one change; the signal arrives before the second. Prints the state after each request.
+#: A script that sends two requests for one change; the signal arrives before the second. It prints each state.
 PAIR = f"""
 import errno, os, sys
 from {UTILS}.client.entry.labels import LabelMap

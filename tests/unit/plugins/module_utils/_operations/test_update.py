@@ -473,7 +473,7 @@ def test_a_dump_that_is_cut_short_changes_nothing() -> None:
 
 
 class Linux72(Kernel):
-    """A kernel that refuses to remove the helper of an entry."""
+    """A kernel that refuses to remove the helper of an entry, as Linux 7.2 does."""
 
     def _change_helper(self, found: Connection, name: str) -> None:
         raise Refused(errno.EOPNOTSUPP)

@@ -24,7 +24,7 @@ def test_it_is_a_set(some: list[object], others: list[object]) -> None:
 
 
 def test_things_whose_numbers_meet_are_kept_apart() -> None:
-    """All of them have the hash of the same slot, which is the last one."""
+    """All of them belong to the same slot, which is the last one."""
     found = Fingerprints(500)
     crowd = [step * found._size - 1 for step in range(1, 500)]
     for thing in crowd[:400]:

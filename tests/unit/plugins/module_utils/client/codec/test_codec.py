@@ -164,7 +164,7 @@ def test_a_part_of_a_larger_buffer() -> None:
 
 
 def test_padding_before_a_number_of_64_bits_is_nothing() -> None:
-    """Kernels on machines without cheap unaligned access send it. After the status, it has the number of the status."""
+    """Kernels without cheap unaligned access send padding. After the status, it has the number of the status."""
     padded = (
         wire.attribute((3,), b"\0\0\0\x0e")
         + wire.attribute((9, 5), b"")

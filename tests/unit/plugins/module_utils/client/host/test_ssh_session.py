@@ -197,7 +197,7 @@ def test_a_line_as_a_kernel_wrote_it(proc: Proc) -> None:
 
 
 def test_ipv4_inside_ipv6_is_ipv4_on_the_wire(proc: Proc) -> None:
-    """A server that listens on :: has its IPv4 connections as mapped addresses."""
+    """A server that listens on :: has IPv4 connections with IPv4-mapped IPv6 addresses."""
     log_in(proc, ("::ffff:192.0.2.1", 22, "::ffff:198.51.100.7", 50000))
     assert proc.own() == {endpoints(MINE)}
 
@@ -212,7 +212,7 @@ def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
 
 
 def test_sockets_are_looked_up_in_their_holders_namespace(proc: Proc) -> None:
-    """The connection of a task in a network namespace of its own is in another namespace."""
+    """If the task is in a network namespace of its own, its connection is in another one."""
     log_in(proc)
     proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
     proc.sockets(110, (OTHER, ESTABLISHED, 31))

@@ -437,7 +437,7 @@ class Kernel(NamedTuple):
 
 
 def parts_of(entry: Entry, direction: str) -> dict[int, bytes]:
-    """Return a tuple's values by attribute: addresses by their number, and values of the protocol from 100."""
+    """Return a tuple's values by number: addresses by attribute number, and protocol values from 100."""
     protocol = entry[f"{direction}.protocol"]
     six = 2 if entry["family"] == IPV6 else 0
     found = {
@@ -577,7 +577,7 @@ def ids(chosen: list[Entry]) -> set[int]:
 
 
 def check(raw: Any, table: list[Entry]) -> tuple[bool, ...]:
-    """Check the match on each kernel, and return the properties of the case."""
+    """Check the match on each kernel model, and return the properties of the case."""
     try:
         match = parse_match(raw)
     except InvalidValue:

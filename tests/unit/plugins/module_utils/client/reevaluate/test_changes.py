@@ -205,7 +205,7 @@ def test_links() -> None:
 
 
 def test_a_link_that_is_down_is_no_change() -> None:
-    """No packet passes such a link. Each start of a container creates two links, and moves one to another namespace."""
+    """No packet passes such a link. Each start of a container creates two links and moves one to another namespace."""
     host = Host(link(), link("old", up=False, index=8))
     with NetworkChanges(("link",), 4096, host.connect) as changes:
         for kind, payload, kinds in [

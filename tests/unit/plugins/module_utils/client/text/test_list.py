@@ -119,7 +119,7 @@ def test_an_id_of_icmp_and_one_of_the_entry() -> None:
 
 
 def test_ports_that_the_kernel_does_not_track() -> None:
-    """The kernel prints 0 for ports that do not exist."""
+    """The program prints 0 for ports that do not exist."""
     line = (
         "dccp     33 29 src=10.0.0.1 dst=192.0.2.1 sport=0 dport=0 [UNREPLIED] "
         "src=192.0.2.1 dst=10.0.0.1 sport=0 dport=0"

@@ -135,7 +135,7 @@ def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
 def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path: Path) -> None:
     """That of a rootless container, entered with the user namespace it belongs to."""
     ready = tmp_path / "ready"
-    script = f"ip link add marked type veth && touch {ready} && exec sleep 60"
+    script = f"ip link add marked type veth && touch {ready} && exec sleep 600"
     with subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]) as container:
         try:
             while not ready.exists():

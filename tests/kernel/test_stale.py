@@ -23,6 +23,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotPermitted
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate import ruleset, scratch
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
+from tests import clock
 from tests.lab import Host, Lab
 from tests.lab.namespace import SYSTEM_PATH
 
@@ -701,8 +702,14 @@ def container(root: None, ip: str) -> Iterator[int]:
     with subprocess.Popen(CONTAINER) as process:
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            while not children.read_text():
+
+            def is_ready() -> bool:
+                """Whether the child has its user ids and /proc: unshare(1) sets them up before it becomes sleep(1)."""
                 assert process.poll() is None, "unshare has failed"
+                child = children.read_text().strip()
+                return bool(child) and Path(f"/proc/{child}/comm").read_text() == "sleep\n"
+
+            clock.wait_until(is_ready)
             yield int(children.read_text())
         finally:
             process.kill()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Namespaces and networks from the lab, in which flows outlast plays."""
+"""Provide namespaces and networks from the lab, in which flows last longer than plays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["gateway_lab", "ip", "lab", "namespace", "root"]
 
 @pytest.fixture(autouse=True, scope="session")
 def lasting_flows() -> Iterator[None]:
-    """Keep flows of UDP and ICMP for ten minutes instead of 30 seconds: on a busy machine, a play takes longer."""
+    """Set the timeouts of UDP and ICMP to ten minutes instead of 30 seconds: on a busy machine, plays take longer."""
     initialize = Namespace.__init__
 
     def initialize_and_set(self: Namespace, *arguments: Any, **options: Any) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a report says: who needs attention and why, sums over all hosts, and which thresholds are exceeded."""
+"""A report lists the hosts that require attention with the reason, sums over all hosts, and exceeded thresholds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 def gathered(**changes: Any) -> Document:
-    """What one host that is well returned, with other facts where it is said."""
+    """Return the result of a healthy host, with other facts if given."""
     facts = {**fleets.facts(random.Random(1), usage=20), **changes}
     return {"ansible_facts": {"conntrack": facts}, "changed": False}
 
@@ -216,7 +216,7 @@ VERDICTS = dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "u
 
 
 def judged(*rules: Document, **verdicts: int) -> Document:
-    """What a host that has judged its flows returned, and gathered nothing else but `min`."""
+    """Return the result of a host that has judged its flows, and has gathered only `min` besides."""
     facts = {"count": 20, "max": 100, "stale": {"verdicts": {**VERDICTS, **verdicts}, "rules": list(rules)}}
     return {"ansible_facts": {"conntrack": facts}}
 
@@ -380,7 +380,7 @@ def test_what_nobody_has_counted_is_not_zero() -> None:
     assert report({"a": judged(unchanged=1), "b": WELL}, {})["fleet"]["matched"] > 0
 
 
-# all of it
+# whole model
 
 
 def test_the_same_facts_make_the_same_report() -> None:

@@ -29,7 +29,7 @@ RESULTS = ROOT / ".nox/results"
 REPORT = RESULTS / "report.json"
 #: Messages with which ansible-test skips a test because there is nothing to test
 NOT_APPLICABLE = re.compile(r"No tests applicable|on Python 3\.14 because it could not be found")
-#: A feature that the running kernel lacks; no machine could run the test on it, so it is reported, but not as skipped
+#: A feature that the running kernel lacks. Such a test cannot run on any machine with this kernel, so it is not skipped
 LACKING = re.compile(r"this kernel lacks \w+")
 #: Number of failures of each part that are named at the end, where the last lines of the output show them
 NAMED = 10

@@ -297,7 +297,7 @@ SAMPLES = [(f"{family}-{sample.name}", sample) for family in FAMILIES for sample
 
 
 def create_all(create: Callable[[Document], Any], refusal: type[Exception], *more: Sample) -> set[str]:
-    """Create one entry of every kind. Return the features that the kernel lacks for some of them."""
+    """Create one entry of every kind. Return the features that the kernel lacks for some entries."""
     lacking: set[str] = set()
     for sample in (*(sample for _name, sample in SAMPLES), *more):
         if sample.needs not in lacking:

@@ -35,11 +35,11 @@ CAPABLE_PYTHON = "/mnt/python3"
 BLIND_PYTHON = "/mnt/blind-python3"
 PORTS = (22, 2200)
 USERS = ("operator", "bystander")
-#: Starts a program in namespaces that end with it, and with the process that started it.
+#: Starts a program in namespaces. They end when the program ends, or the process that started it ends.
 OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
 PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 
-#: Options of the client. A connection is dead after nine seconds without a reply; a busy server takes some of them.
+#: Options of the client. A connection is dead after nine seconds without a reply; a busy server needs several seconds.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": "20",

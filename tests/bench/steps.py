@@ -30,7 +30,7 @@ BASE = 100_000
 
 
 def read(stage: Stage, results: Results) -> None:
-    """Read the whole table and half of it, as documents, and for facts, conntrack_info and conntrack_wait."""
+    """Read the whole table and half of the table, as documents, and for facts, conntrack_info and conntrack_wait."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         bare = functools.partial(stage.work, namespace, "bare", "receive")

@@ -21,7 +21,7 @@ from tests.plays import CHECKOUT
 
 BUILDER = Path(sys.executable).with_name("ansible-builder")
 
-#: ansible-core itself, and packages that come with it.
+#: ansible-core itself, and packages that it installs.
 WITH_ANSIBLE = {"ansible", "ansible_collections", "yaml"}
 
 REQUIREMENT = re.compile(r"^([A-Za-z][\w.-]*)\s*([~<>=!].*)?$", re.MULTILINE)

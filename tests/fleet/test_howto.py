@@ -107,7 +107,7 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
                 metrics.seen_as()  # by the gateway itself, which has no listener on this port
             reader.go_on(to="--orig-port-src 5061")
             gateway.nft("flush chain ip nat postrouting")
-            phone.send()  # there is no return route to an address without source NAT
+            phone.send()  # the server has no route to a source address without NAT
             gateway.nft(
                 f"add rule ip nat postrouting ip saddr 10.0.0.0/8 oifname server snat to {NEW} comment "
                 '"to the internet"'

@@ -49,7 +49,7 @@ def ports(namespace: Namespace) -> list[int]:
 
 @pytest.fixture
 def play(hosts: dict[str, Namespace], tmp_path: Path) -> Play:
-    """Run a playbook on them, and return its exit status and output."""
+    """Run a playbook on the hosts, and return its exit status and output."""
     controller = Controller(tmp_path)
 
     def run(playbook: str, *options: str, of_hosts: Document | None = None, **variables: Any) -> tuple[int, str]:

@@ -49,7 +49,7 @@ WITHOUT_TUN = "unshare --mount sh -c 'mount --bind {} /dev/net/tun && exec nsent
 
 
 class Preview:
-    """Two gateways, with two real flows through the first, and the playbook on them."""
+    """Two gateways, with two real flows through the first, and the playbook for both."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder

@@ -66,7 +66,7 @@ def gateways(root: None) -> Iterator[dict[str, Host]]:
 
 @pytest.fixture
 def refresh(gateways: dict[str, Host], tmp_path: Path) -> Refresh:
-    """Run the playbook on them, and return its exit status and output."""
+    """Run the playbook on the hosts, and return its exit status and output."""
     controller = Controller(tmp_path)
 
     def run(*options: str, of_hosts: dict[str, Any] | None = None, **variables: Any) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 LONGEST_MESSAGE = 2000
 #: Maximum processor time and elapsed time for one input, in seconds.
 PROCESSOR_TIME, TIME = 5.0, 60.0
-#: Maximum number of bytes that one input may add to the address space. Threads use most of them.
+#: Maximum number of bytes that one input may add to the address space. Threads use most of this space.
 MEMORY = 1 << 29
 
 

@@ -46,9 +46,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
     def _tell_task(self, name: str) -> None:
         """Report a task that starts, and when the task before it ended.
 
-        The kernel adds the processor time of a worker, of its modules and of their programs to that of this process
-        when
-        the worker has ended. The workers of the previous task have sent their results and are about to end.
+        When a worker has ended, the kernel adds the processor time of the worker, of its modules and of their programs
+        to that of this process. The workers of the previous task have sent their results and are about to end.
         """
         ended = time.monotonic()
         for worker in multiprocessing.active_children():

@@ -68,7 +68,7 @@ def declarations(draw: Any) -> Document:
 
 @functools.lru_cache(maxsize=None)
 def other_keys(protocol: Any) -> Any:
-    """Return the optional keys of a declaration, all or some of them."""
+    """Return all or some of the optional keys of a declaration."""
     adjustment = st.fixed_dictionaries({"position": numbers, "before": st.integers(-2, 2), "after": st.just(3)})
     helper = {"tcp": "ftp", "udp": "sip"}.get(str(protocol), "")
     keys: Document = {

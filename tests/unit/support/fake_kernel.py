@@ -144,7 +144,7 @@ class Kernel:
     def __init__(self, label_rule: bool = True, helpers: dict[str, int] | None = None) -> None:
         self.label_rule = label_rule
         self.helpers = {"ftp": TCP, "sip": UDP} if helpers is None else helpers
-        #: Protocols without a tracker, which declarations name by number
+        #: Protocols without a tracker. Their tuples contain no ports
         self.untracked = {DCCP, UDPLITE}
         #: Filters that the kernel supports, such as ("dump", "mark"); without support, a filter by tuple is an error
         self.filters = {(work, by) for work in ("dump", "flush") for by in ("mark", "status", "zone", "tuple")}

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run code in processes that share a preparation and end as interpreters do.
 
-An interpreter runs the preparation once. Each process is a fork of it: its main thread runs the code in the namespace
-of the preparation, and Python then ends it as it ends a program. Only the imports and the data are already loaded.
+An interpreter runs the preparation once. Each process is a fork of this interpreter: its main thread runs the code in
+the namespace of the preparation, and Python then ends it as it ends a program. Only the imports and the data are
+already loaded.
 """
 
 from __future__ import annotations

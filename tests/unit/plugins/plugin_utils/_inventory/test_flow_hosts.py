@@ -316,7 +316,7 @@ def test_hosts_come_in_the_order_of_their_addresses() -> None:
 
 
 def test_more_hosts_than_allowed_are_an_error_as_soon_as_they_are_met() -> None:
-    """A play on some of the hosts would look like a play on all of them."""
+    """A play on some of the hosts would look like a play on all hosts."""
     endpoints = Endpoints(("source",), max_hosts=2)
     for source in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
         endpoints.add(flow(source))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers have the same format everywhere in a report, because people decide by them."""
+"""Numbers have the same format everywhere in a report, because people base decisions on the numbers."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_how_urgent_stale_flows_are(verdicts: dict[str, int], found: list[tuple[
 
 
 def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
-    """A rule with a comment is one rule, even if hosts have different handles for it."""
+    """A rule with a comment is one rule, even if its handle differs between hosts."""
     hosts = {
         "a": judged(decided(7, 3, "blocked"), decided(2, 5), unchanged=1, refused=9),
         "b": judged(decided(1, 4, "blocked"), decided(4, 6), decided(1, verdict="unchanged"), unchanged=5, refused=5),
@@ -285,7 +285,7 @@ def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
 
 
 def test_rules_of_one_host_with_the_same_comment_stay_separate() -> None:
-    """The rule of another host with this comment may be any of them. The handle then identifies a rule."""
+    """The comment does not show which rule of another host is the same. The handle then identifies a rule."""
     twice = judged(decided(7, 3, "blocked"), decided(2, 5, "blocked"), unchanged=1, refused=9)
     other = judged(decided(1, 4, "blocked"), refused=1)
 

@@ -157,7 +157,7 @@ class Server:
 
     def _start(self, host: Host, files: Path) -> None:
         script = START.replace("PROGRAM", shutil.which("sshd", path=SYSTEM_PATH) or "sshd")
-        #: The process namespace. When it is killed, all processes of its sessions end.
+        #: The process that holds the namespaces. When it is killed, all processes of its sessions end.
         self.process = process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=environment())
         assert process.stdout is not None
         said: list[str] = []

@@ -40,10 +40,10 @@ Document = dict[str, Any]
 GATEWAYS = [f"gateway-{number:02}" for number in range(20)]
 #: A hundred hosts in total with STRICT=1, otherwise a third of that.
 TENANTS = [f"tenant-{number:02}" for number in range(80 if STRICT else 13)]
-#: Of the gateways: those that wait, one that dies while it waits, one that does not answer, one without a listener on
+#: Special gateways: four that wait, one that dies while it waits, one that does not answer, one without a listener on
 #: its port, and one where the user has no privileges.
 WAITING, DYING, SILENT, REFUSING, UNPRIVILEGED = GATEWAYS[10:14], *GATEWAYS[16:]
-#: Of the tenants: one that does not exist, and one whose kernel does not count bytes.
+#: Special tenants: one that does not exist, and one whose kernel does not count bytes.
 MISSING, UNCOUNTED = TENANTS[-2:]
 UNREACHABLE = {DYING, SILENT, REFUSING, MISSING}
 
@@ -322,7 +322,7 @@ def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done
 def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_result(fleet: Fleet) -> None:
     """Run with fifty forks and several kinds of failing hosts.
 
-    One host has no listener, one does not answer, one does not exist and one dies while a module runs on it. On one
+    One host has no listener, one does not answer, one does not exist and one dies while it runs a module. On one
     host the user lacks privileges, and the kernel of one lacks a feature.
 
     This test is the last one, because the host that dies is not started again.

@@ -37,7 +37,7 @@ _KEYS = {ENTRIES: KEYS, EXPECTATIONS: {"family", "extra", *(row.key for row in e
 
 
 def run(data: bytes) -> None:
-    """Check the steps of conntrack_restore for a file, up to the first request to the kernel."""
+    """Check the steps that restore a file with conntrack_snapshot, up to the first request to the kernel."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "snapshot")
         for content in (data, sealed(data)):
@@ -53,7 +53,7 @@ def _read(snapshot: Snapshot) -> None:
     json.dumps([snapshot.header.as_result(), snapshot.header.as_line()]).encode()
     for of, known in _KEYS.items():
         if not snapshot.keys[of] <= known:
-            return  # the error names the file
+            return  # conntrack_snapshot refuses unknown keys by name
     rows = [(block.keys, row) for block in snapshot.blocks(ENTRIES) for row in block.rows]
     for work in (entries, declarations, creations):
         with named(InvalidValue):

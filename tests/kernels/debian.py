@@ -3,7 +3,7 @@
 
 """Read Debian's packages of any suite with a separate apt configuration.
 
-The machine's own apt is only asked for a mirror. Nothing is installed, so root is not required.
+The module only reads the mirror from the machine's own apt. Nothing is installed, so root is not required.
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
 PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 
 #: Options of the client. A connection is dead after nine seconds without a reply; a busy server needs several seconds.
+#: `ConnectTimeout` is longer than a machine stands still.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
-    "ConnectTimeout": "20",
+    "ConnectTimeout": "45",
     "GlobalKnownHostsFile": "/dev/null",
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
@@ -233,7 +234,7 @@ class Operator:
         playbook.write_text(
             json.dumps([{"hosts": "gateway", "gather_facts": False, "vars": variables, "tasks": tasks}])
         )
-        mode = ("auto", "60s") if persist else ("no", "no")
+        mode = ("auto", "600s") if persist else ("no", "no")
         options = {**CLIENT_OPTIONS, "ControlMaster": mode[0], "ControlPersist": mode[1], **more}
         # Persistent connections end with the process namespace. The path of a socket must be short.
         with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:

@@ -16,14 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests import clock
 from tests.lab import Namespace, table
 
 Document = dict[str, Any]
-
-#: Seconds by which two readings of a timeout may differ on a busy machine.
-SLACK = 10
 
 STATUS_BITS = (
     "expected seen_reply assured confirmed src_nat dst_nat seq_adjust src_nat_done dst_nat_done dying "
@@ -40,10 +36,10 @@ SCTP_STATES = (
 
 
 def near(document: Document) -> Document:
-    """Return a document that also equals one whose timeout was read slightly earlier or later."""
+    """Return a document that also equals one whose timeout was read earlier or later in the same test."""
     if "timeout" not in document:
         return document
-    return {**document, "timeout": pytest.approx(document["timeout"], abs=SLACK)}
+    return {**document, "timeout": clock.near(document["timeout"])}
 
 
 def lasting(document: Document) -> Document:

@@ -17,7 +17,7 @@ MEMORY = 2048  # MiB
 SAVED = "exchange.json"
 #: Maximum seconds without output on the console, where each test ends with a letter. The total time is not limited,
 #: because tests take many times as long on a busy machine
-SILENT = 300
+SILENT = 600
 #: Number of console lines to show if a machine fails
 LAST_WORDS = 30
 

@@ -14,8 +14,10 @@ find masters, and entries that are in the snapshot twice.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections import deque
-from itertools import chain, islice
+from itertools import chain, count, islice, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Callable, Generator, Hashable, Iterable, Iterator, Sequence, Tuple, cast
 
 from .._operations.flush import DeletionPlan, DeletionProgress
@@ -66,6 +68,8 @@ _READ_BACK = (*_FORGOTTEN, "gre")
 _ENDS = ("original", "reply")
 _UNCHANGED = Outcome(None, "unchanged", ())
 _REPLY_KEYS = ("reply.source_key", "reply.destination_key")
+#: The number of new containers after which Python looks for unreachable cycles during a restore.
+_COLLECT_AFTER = 100_000
 
 
 class RestoreFailed(PartialFailure):
@@ -220,9 +224,8 @@ class _Restoration:
         first = 0
         for _of, keys, rows in self._snapshot.blocks(ENTRIES):
             at = keys.index("protocol") if "protocol" in keys else 0
-            fragile = "labels" in keys or any(row[at] in _READ_BACK for row in rows)
-            for place, row in enumerate(rows, first):
-                yield place, (keys, row), fragile
+            fragile = "labels" in keys or any(map(_READ_BACK.__contains__, map(itemgetter(at), rows)))
+            yield from zip(count(first), zip(repeat(keys), rows), repeat(fragile))
             first += len(rows)
 
     def _parsed(self) -> Iterator[tuple[Placed, Entry]]:
@@ -256,7 +259,8 @@ class _Restoration:
         if self._check_mode:
             self._predict(self._wanted())
         else:
-            self._create(self._wanted())
+            with _rare_collections():
+                self._create(self._wanted())
             self._verify_created()
             self._reconcile_refused()
             self._verify_created()
@@ -474,6 +478,20 @@ class _Restoration:
             self._report.fail(place, document, error, changed, EXPECTATIONS)
         else:
             self._report.expected(operation, expectation.describe(declared))
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look less often for unreachable cycles, which takes a fifth of the time of a restore.
+
+    The lists of a snapshot form no cycles. They are freed as soon as they are no longer used.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], _COLLECT_AFTER) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _master_key(entry: Entry) -> Hashable:

@@ -90,8 +90,7 @@ class Table(TableReader):
 
     def create(self, entry: Mapping[str, Any]) -> None:
         """Create an entry. Raises `Exists` if either of its tuples is taken."""
-        with self._doing("creating", entry):
-            self._socket.request(_requests().CREATE.message(creation(entry)))
+        self._request("creating", _requests().CREATE.message(creation(entry)), entry)
 
     def create_or_update(self, entry: Mapping[str, Any]) -> None:
         """Create an entry, or update the existing one.
@@ -120,8 +119,7 @@ class Table(TableReader):
         this order. If it refuses one of them, the changes before it stay. Raises `NotFound`, `Busy`, `Unsupported`.
         """
         try:
-            with self._doing("updating", entry):
-                self._socket.request(_requests().UPDATE.message(entry))
+            self._request("updating", _requests().UPDATE.message(entry), entry)
         except (TableFull, Unsupported) as error:
             raise _advised(error, entry) from None
 
@@ -138,8 +136,7 @@ class Table(TableReader):
     def find_by_tuple(self, entry: Mapping[str, Any], direction: str = "original") -> Entry:
         """Return the entry that has this tuple of `entry` in either direction. Raises `NotFound`."""
         about = entry if direction == "original" else lookup_key(entry, direction)
-        with self._doing("reading", entry):
-            answers = self._socket.request(_requests().GET.message(about))
+        answers = self._request("reading", _requests().GET.message(about), entry)
         if not answers:
             raise NotFound(f"reading {describe(entry)}", errno.ENOENT)
         return parse_answer("reading", messages.parse_entry, answers[0], entry)
@@ -149,8 +146,7 @@ class Table(TableReader):
 
         Raises `NotFound`, also if another entry has replaced it.
         """
-        with self._doing("deleting", entry):
-            self._socket.request(_requests().DELETE.message(entry))
+        self._request("deleting", _requests().DELETE.message(entry), entry)
 
     # many entries
 
@@ -249,8 +245,7 @@ class Table(TableReader):
         for position, request in enumerate(requests):
             done = "what it matched of IPv4 was deleted" if position else "nothing was deleted"
             try:
-                with self._doing("flushing by a filter"):
-                    self._socket.request(request)
+                self._request("flushing by a filter", request)
             except KernelError as error:
                 if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise Unsupported(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator, Mapping, NoReturn, TypeVar
 
 from .codec.attributes import ENTRY, Attribute
 from .ctnetlink import messages
@@ -181,8 +181,7 @@ class TableReader(Closing):
         """Return `{"entries": …, "max_entries": …}`; `max_entries` only since Linux 4.18."""
         from .statistics import parse_global
 
-        with self._doing("reading the table"):
-            answers = self._socket.request(messages.STATISTICS)
+        answers = self._request("reading the table", messages.STATISTICS)
         if not answers:
             raise Unsupported("reading the number of entries", errno.EOPNOTSUPP)
         return parse_global(answers[0])
@@ -208,8 +207,7 @@ class TableReader(Closing):
 
         The error of a refused request contains `doing`, and the name of the wrong attribute according to `rows`.
         """
-        with self._doing(doing, rows=rows):
-            return self._socket.request(message)
+        return self._request(doing, message, rows=rows)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[NetlinkSocket]:
@@ -230,6 +228,15 @@ class TableReader(Closing):
             finally:
                 self._readers.remove(reader)
 
+    def _request(
+        self, doing: str, message: Message, entry: Mapping[str, Any] | None = None, rows: Iterable[Attribute] = ENTRY
+    ) -> list[Message]:
+        """Send a request and return its answers. Its errors are those of `_doing`, which takes 2 µs longer."""
+        try:
+            return self._socket.request(message)
+        except (RequestRejected, KernelError) as error:
+            self._raise(error, doing, entry, rows)
+
     @contextlib.contextmanager
     def _doing(
         self, what: str, entry: Mapping[str, Any] | None = None, rows: Iterable[Attribute] = ENTRY
@@ -237,12 +244,21 @@ class TableReader(Closing):
         """Convert an error of the request in the block to a `KernelError` that contains `what` and the entry."""
         try:
             yield
-        except RequestRejected as error:
-            if error.refusal.errno == errno.EINVAL and not self._answered():
-                raise Unavailable(_about(what, entry), errno.EINVAL) from None
-            raise to_kernel_error(_about(what, entry), error.refusal, rows) from None
-        except KernelError as error:  # an error of the transport, which does not contain the request
+        except (RequestRejected, KernelError) as error:
+            self._raise(error, what, entry, rows)
+
+    def _raise(
+        self,
+        error: RequestRejected | KernelError,
+        what: str,
+        entry: Mapping[str, Any] | None,
+        rows: Iterable[Attribute],
+    ) -> NoReturn:
+        if isinstance(error, KernelError):  # an error of the transport, which does not contain the request
             raise error.about(_about(what, entry)) from error
+        if error.refusal.errno == errno.EINVAL and not self._answered():
+            raise Unavailable(_about(what, entry), errno.EINVAL) from None
+        raise to_kernel_error(_about(what, entry), error.refusal, rows) from None
 
     def _answered(self) -> bool:
         """Return whether the kernel has ctnetlink. Without it, every request is invalid."""

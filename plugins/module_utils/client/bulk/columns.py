@@ -9,7 +9,7 @@ interpreter, which take a tenth of the time. Unusual items are converted one by 
 from __future__ import annotations
 
 import struct
-from itertools import islice
+from itertools import compress, count, islice
 from operator import itemgetter, ne
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 
@@ -93,7 +93,7 @@ class RowTransform(ColumnTransform):
         owners = list(map(id, map(itemgetter(0), batch)))
         places: dict[int, list[int]] = {}
         start = 0  # of a run of rows that share their keys
-        for stop in [*(at for at, two in enumerate(zip(owners, owners[1:]), 1) if ne(*two)), len(batch)]:
+        for stop in [*compress(count(1), map(ne, owners, owners[1:])), len(batch)]:
             places.setdefault(owners[start], []).extend(range(start, stop))
             start = stop
         for members in places.values():

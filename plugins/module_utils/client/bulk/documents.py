@@ -89,8 +89,12 @@ def _read(path: str, column: list[Any], family: int, labels: LabelMap) -> list[A
     def read(raw: Any) -> Any:
         return kind.parse(labels.to_bits(raw, path) if path == "labels" else raw, path)
 
-    if of is list and set(map(type, chain.from_iterable(column))) <= {str, int}:  # True is equal to 1
-        return _each(map(tuple, column), read)
+    if of is list:
+        lists = list(map(tuple, column))
+        # Equal lists with only strings are the same. True and 1.0 are equal to 1
+        distinct = set(map(type, chain.from_iterable(set(lists))))
+        if distinct <= {str} or set(map(type, chain.from_iterable(lists))) <= {str, int}:
+            return _each(lists, read)
     if of is str and isinstance(kind, types.Address):
         return list(map(socket.inet_pton, repeat(family), column))
     if of is int and isinstance(kind, types.Integer) and not isinstance(kind, types.Flags):

@@ -52,7 +52,7 @@ class MessageLayout:
     """
 
     #: The maximum number of messages in a group. It limits the size of the masks that a layout keeps.
-    most_messages = 64
+    most_messages = 128
 
     def __init__(self, message: bytes, decoded: Iterable[DecodedAttribute]) -> None:
         self.size = len(message)
@@ -83,6 +83,7 @@ class MessageLayout:
         self.keys = tuple(field.key for field in fields)
         #: Return the values of each message of a group, in the order of `keys`.
         self.rows = _reader(fields, self.size)
+        self._read, self._converts = _compiled(fields, self.size)
         self._extra = [column.key for column in columns if column.kind is None]
         self._read_messages = self.slices([slice(0, self.size)])
         #: A number of messages, and the mask and the value of as many joined messages.
@@ -95,7 +96,11 @@ class MessageLayout:
 
     def entry(self, message: bytes) -> Values:
         """Return the entry in a single message."""
-        return next(self.entries(message))
+        values = list(self._read.unpack(message))
+        for place, convert in self._converts:
+            values[place] = convert(values[place])
+        entry = dict(zip(self.keys, values))
+        return self._with_extra(entry) if self._extra else entry
 
     def _with_extra(self, entry: Values) -> Values:
         entry["extra"] = {key.partition(".")[2]: entry.pop(key) for key in dict.fromkeys(self._extra)}
@@ -170,14 +175,20 @@ def _column(found: DecodedAttribute) -> Column:
     return Column(found.row.key, found.start, size, kind, code, convert)
 
 
-def _reader(columns: Sequence[Column], size: int) -> Read:
-    """Return a function that reads columns of messages of this size."""
+def _compiled(columns: Sequence[Column], size: int) -> tuple[struct.Struct, list[tuple[int, Callable[[bytes], Any]]]]:
+    """Return what unpacks columns of a message of this size, and the conversion of values by their place."""
     code, position = ">", 0
     for column in columns:
         code += f"{column.start - position}x{column.code}"
         position = column.start + column.size
-    read = struct.Struct(f"{code}{size - position}x").iter_unpack
     converts = [(place, column.convert) for place, column in enumerate(columns) if column.convert]
+    return struct.Struct(f"{code}{size - position}x"), converts
+
+
+def _reader(columns: Sequence[Column], size: int) -> Read:
+    """Return a function that reads columns of messages of this size."""
+    compiled, converts = _compiled(columns, size)
+    read = compiled.iter_unpack
     if not converts:
         return read
 

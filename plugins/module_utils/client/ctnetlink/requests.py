@@ -70,6 +70,9 @@ class Template:
         self._parts.append(constant)
         self._struct = struct.Struct(f"{code}{len(constant)}s")
         self._head = struct.pack("=IHH", self._struct.size, kind, flags | uapi.NLM_F_REQUEST)
+        #: The arguments of the struct for one message, and the places and parts of those that are values.
+        self._arguments: list[Any] = [self._head, 0, *self._parts]
+        self._values = [(place, *part) for place, part in enumerate(self._parts, 2) if not isinstance(part, bytes)]
 
     def pack(self, numbers: Iterable[int], columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
         """Return complete messages. `numbers` are the sequence numbers, byte-swapped for `struct` in big-endian order.
@@ -94,16 +97,12 @@ class Template:
 
     def pack_one(self, entry: Mapping[str, Any]) -> bytes:
         """Return one complete message with the sequence number 0. Raises one of `FALLBACK`."""
-        arguments: list[Any] = [self._head, 0]
-        for part in self._parts:
-            if isinstance(part, bytes):
-                arguments.append(part)
-                continue
-            key, size, encode = part
+        arguments = [*self._arguments]
+        for place, key, size, encode in self._values:
             value = entry[key]
             if size and len(value) != size:
                 raise NotVectorizable(key)
-            arguments.append(encode(value) if encode else value)
+            arguments[place] = encode(value) if encode else value
         return self._struct.pack(*arguments)
 
 
@@ -197,17 +196,19 @@ def request_batches(
         first = numbers(len(batch))
         packed = _packed(batch, request, first, bulk)
         for start in range(0, len(batch), size):
-            frames = [
-                frame(request.message(bulk.scalar(batch[place])), first + place) if part is None else part
-                for place, part in enumerate(packed[start : start + size], start)
-            ]
+            frames = packed[start : start + size]
+            if not all(frames):
+                frames = [
+                    part or frame(request.message(bulk.scalar(batch[place])), first + place)
+                    for place, part in enumerate(frames, start)
+                ]
             yield request_batch(frames, first + start)
 
 
-def _packed(things: list[Any], request: Request, first: int, bulk: ColumnTransform) -> list[bytes | None]:
-    """Return the messages about things, numbered from `first` on. None stands for one that has no template."""
+def _packed(things: list[Any], request: Request, first: int, bulk: ColumnTransform) -> list[bytes]:
+    """Return the messages about things, numbered from `first` on. One that has no template is empty."""
     count = len(things)
-    packed: list[bytes | None] = [None] * count
+    packed = [b""] * count
     numbers = struct.unpack(f">{count}I", struct.pack(f"={count}I", *range(first, first + count)))
     for places, columns in bulk.groups(things):
         try:

@@ -20,6 +20,7 @@ SETTABLE_STATUS = uapi.IPS_SEEN_REPLY | uapi.IPS_ASSURED | uapi.IPS_FIXED_TIMEOU
 DEFAULT_TIMEOUT = 120
 #: The keys of the TCP flags of each direction.
 TCP_FLAGS = ("tcp.original.flags", "tcp.reply.flags")
+_NAT_KEYS = frozenset(row.key for row in ENTRY if row.key.startswith("nat."))
 
 
 def creation(declared: Mapping[str, Any]) -> Entry:
@@ -32,7 +33,7 @@ def creation(declared: Mapping[str, Any]) -> Entry:
     Raises `InvalidValue` for a timeout of 0, an unknown state, and a group of keys of which one is missing.
     """
     entry = {**default_reply(declared), **declared}
-    if any(key.startswith("nat.") for key in declared):
+    if not _NAT_KEYS.isdisjoint(declared):
         entry.update(default_reply(declared))
     entry.setdefault("timeout", DEFAULT_TIMEOUT)
     if entry["timeout"] == 0:
@@ -87,8 +88,15 @@ def inseparable_groups() -> list[list[str]]:
     return [[row.key for row in ENTRY if row.key.startswith(group)] for group in INSEPARABLE]
 
 
+@lru_cache(maxsize=None)
+def _inseparable_keys() -> frozenset[str]:
+    return frozenset(key for members in inseparable_groups() for key in members)
+
+
 def _check_whole(entry: Mapping[str, Any]) -> None:
     """Raise `InvalidValue` if a group of keys is incomplete that the kernel accepts only as a whole."""
+    if entry.keys().isdisjoint(_inseparable_keys()):
+        return
     for members in inseparable_groups():
         missing = [key for key in members if key not in entry]
         if missing and len(missing) < len(members):

@@ -18,7 +18,7 @@ HEADER = struct.Struct("=IHHII")
 #: The first field of a netlink header.
 LENGTH = struct.Struct("=I")
 #: The flags of a netlink header, and their offset in it.
-_FLAGS, _FLAGS_AT = struct.Struct("=H"), 6
+FLAGS, FLAGS_AT = struct.Struct("=H"), 6
 #: struct nlattr: length, type.
 ATTRIBUTE = struct.Struct("=HH")
 
@@ -59,7 +59,7 @@ def frame(message: Message, sequence: int, flags: int = 0) -> bytes:
 def request_batch(frames: list[bytes], first: int) -> RequestBatch:
     """Join framed requests to a batch. Only the last one requests an acknowledgement."""
     last = bytearray(frames[-1])
-    _FLAGS.pack_into(last, _FLAGS_AT, _FLAGS.unpack_from(last, _FLAGS_AT)[0] | uapi.NLM_F_ACK)
+    FLAGS.pack_into(last, FLAGS_AT, FLAGS.unpack_from(last, FLAGS_AT)[0] | uapi.NLM_F_ACK)
     return RequestBatch(b"".join((*frames[:-1], last)), first, len(frames))
 
 

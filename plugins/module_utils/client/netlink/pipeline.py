@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock
-from collections import deque
 from typing import Any, Callable, Generator, Iterable, TypeVar
 
 _Thing = TypeVar("_Thing")
@@ -39,32 +38,37 @@ def prefetch(
     does not wait for a datagram that never arrives. If it waits nevertheless, `wake` makes `fetch` return.
     """
     import threading
+    from queue import SimpleQueue
 
-    ready: deque[_Thing | BaseException] = deque()
-    filled, room = threading.Semaphore(0), threading.Semaphore(QUEUE_DEPTH)
+    ready: SimpleQueue[Any] = SimpleQueue()
+    #: How many more items may be fetched. Several at once, so that the threads wake each other less often.
+    room: SimpleQueue[int] = SimpleQueue()
     stopped = False
 
     def work() -> None:
         while True:
-            room.acquire()
-            if stopped:
-                return
-            try:
-                thing: _Thing | BaseException = fetch()
-            except BaseException as error:
-                thing = error
-            ready.append(thing)
-            filled.release()
-            if isinstance(thing, BaseException) or is_last(thing):
-                return
+            for _count in range(room.get()):
+                if stopped:
+                    return
+                try:
+                    thing: _Thing | BaseException = fetch()
+                except BaseException as error:
+                    thing = error
+                ready.put(thing)
+                if isinstance(thing, BaseException) or is_last(thing):
+                    return
 
     worker = threading.Thread(target=work, name="netlink", daemon=True)
     ended = not _started(worker)
+    taken, portion = 0, QUEUE_DEPTH // 2
+    room.put(QUEUE_DEPTH)
     try:
         while not ended:
-            filled.acquire()
-            fetched = ready.popleft()
-            room.release()
+            fetched = ready.get()
+            taken += 1
+            if taken == portion:
+                room.put(portion)
+                taken = 0
             ended = isinstance(fetched, BaseException) or is_last(fetched)
             if isinstance(fetched, BaseException):
                 raise fetched
@@ -75,7 +79,7 @@ def prefetch(
         if worker.ident is not None and not sys.is_finalizing():
             if not ended:
                 stopped = True
-                room.release()
+                room.put(1)
                 wake()
             worker.join()
 

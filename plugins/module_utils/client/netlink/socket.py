@@ -31,6 +31,9 @@ _TIMEVAL = struct.Struct("@ll")
 #: A plain integer, because an enumeration member makes each request 5 % slower.
 _TRUNCATED = int(socket.MSG_TRUNC)
 
+#: Length, type, sequence and error number of an answer, and the length of an acknowledgement that repeats the header.
+_ANSWER, _ACKNOWLEDGEMENT = struct.Struct("=IH2xI4xi"), 2 * HEADER.size + ERRNO.size
+
 #: The size of the read buffer. The kernel fills the datagrams of a dump up to 32 KiB if the buffer is large enough.
 _BUFFER_SIZE = 1 << 16
 #: The number of datagrams of a dump that are received without a thread, whose start takes more time than it saves.
@@ -237,17 +240,29 @@ class NetlinkSocket(Closing):
         answers: list[Message] = []
         with self._busy:
             self._send(frame(message, sequence, uapi.NLM_F_ACK))
+            receive = self._datagrams.receive
             try:
-                for _sequence, answer in self._receive(sequence, sequence):
-                    if answer.type == uapi.NLMSG_ERROR:
+                while True:
+                    datagram = receive()
+                    if len(datagram) == _ACKNOWLEDGEMENT and _ANSWER.unpack_from(datagram) == (
+                        _ACKNOWLEDGEMENT,
+                        uapi.NLMSG_ERROR,
+                        sequence,
+                        0,
+                    ):
+                        return answers  # the usual acknowledgement, without general parsing
+                    for of, answer in parse(datagram):
+                        if of != sequence:
+                            continue
+                        if answer.type != uapi.NLMSG_ERROR:
+                            answers.append(answer)
+                            continue
                         refusal = error_reply(answer, {sequence: message})
                         if refusal is not None:
                             raise RequestRejected(refusal)
-                        break
-                    answers.append(answer)
+                        return answers
             except (OSError, MalformedMessage) as error:
                 raise answer_lost("waiting for an answer", errno_of_failure(error)) from error
-        return answers
 
     def _send(self, datagram: bytes) -> None:
         """Send requests. Raises `KernelError` if the system call fails: the kernel has then received none of them."""

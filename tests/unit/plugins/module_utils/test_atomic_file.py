@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file is replaced where the path led when it was checked, and nobody else decides where that is."""
+"""Test that a file is replaced in the directory that was checked; otherwise another user could redirect the write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER = 54321
 
 @pytest.fixture(params=["unnamed", "named", "no proc"])
 def folder(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, on a system with O_TMPFILE, without, and with no way to name such a file."""
+    """Return a directory on a system with O_TMPFILE, without it, and without a way to name such a file."""
     if request.param == "named":
         monkeypatch.setattr(_atomic_file, "_UNNAMED", 0)
     if request.param == "no proc":
@@ -84,13 +84,13 @@ def test_a_file_system_without_unnamed_files(folder: Path, monkeypatch: pytest.M
 def test_a_file_that_comes_meanwhile_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Place(str(folder / "file")) as place, Replacement(place) as new:
         new.file.write(b"new")
-        monkeypatch.setattr(place, "status", (folder / "file").touch)  # returns None, as if it were absent
+        monkeypatch.setattr(place, "status", (folder / "file").touch)  # returns None, as for an absent file
         new.commit()
     assert (folder / "file").read_bytes() == b"new"
     assert os.listdir(str(folder)) == ["file"]
 
 
-# where a path leads
+# resolution of paths
 
 
 def test_steps_are_those_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_links_that_lead_to_each_other(tmp_path: Path) -> None:
 
 
 def test_the_kernels_own_links_lead_where_the_kernel_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as /proc/PID/root of a container, the text of which is the host's own root."""
+    """The text of such a link can be wrong: /proc/PID/root of a container reads as the host's own root."""
     monkeypatch.chdir(tmp_path)
     readlink = os.readlink
 
@@ -159,7 +159,7 @@ def test_no_link_is_followed_where_others_may_write(tmp_path: Path, mode: int) -
     (public / "link").symlink_to("../file")
     with pytest.raises(OSError, match="the symbolic link link is in a directory where other users may write"):
         replace(public / "link")
-    replace(public / "file")  # itself it is no link
+    replace(public / "file")  # this path is not a link
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
@@ -194,7 +194,7 @@ def test_who_is_not_root_follows_own_links_and_those_of_root(
 
 
 def test_a_link_that_the_kernel_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as on a mount with nosymfollow: any error but ENOENT is one."""
+    """A mount with nosymfollow returns such an error. Each error except ENOENT makes the write fail."""
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").symlink_to("file")
     stats = os.stat
@@ -221,7 +221,7 @@ def test_a_path_that_leads_elsewhere_later_is_replaced_where_it_led(tmp_path: Pa
     assert os.listdir(str(tmp_path / "old")) == ["file"]
 
 
-# beneath a folder
+# paths beneath a folder
 
 
 @pytest.mark.parametrize("to", ["..", "../outside", "sub/../../outside", "/", "up", "sub/up/../../outside"])
@@ -238,7 +238,7 @@ def test_no_link_leads_out(tmp_path: Path, to: str) -> None:
 
 
 def test_a_folder_that_is_moved_away_does_not_lead_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its parent is another one then."""
+    """The moved folder has another parent."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "sub").mkdir(parents=True)
     outside.mkdir()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A process that fails while the table is read, or changed, ends: no thread keeps the interpreter."""
+"""Test that a process ends if it fails during a read or change of the table; a thread must not keep it alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAKES = "ansible_collections.netops.conntrack.tests.unit.support"
 Run = Callable[..., Dict[str, Any]]
 NO_SPACE = "/snapshot cannot be written: File too large"
 
-#: A table of 3,000 entries, and a work on it that fails in the middle, as a module does.
+#: A table of 3,000 entries, and a task that fails in the middle, as a module does.
 PREPARED = f"""
 import json, sys, threading
 from {FAKES}.fake_kernel import UDP, Connection, Ends, Kernel, Zone
@@ -126,7 +126,7 @@ except ConntrackError as error:
     print(json.dumps({"msg": str(error)}))
     sys.exit(1)
 """
-#: The iterator is still there when the interpreter clears its modules: no thread runs then.
+#: The iterator still exists when the interpreter clears its modules; no thread runs at that time.
 HELD = """
 table = kernel.table()
 running = {"dump": table.dump, "create": lambda: table.create_declared(documents, labels)}[work]()
@@ -139,7 +139,7 @@ sys.exit(1)
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """What a process that fails prints at its end; no file of it can be longer than `room`."""
+    """Run a process that fails and return what it prints; `room` limits the size of its files."""
     with Prepared(PREPARED, PYTHONDONTWRITEBYTECODE="1") as prepared:
 
         def run(code: str, *arguments: Any, room: int = resource.RLIM_INFINITY) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def work(name: str) -> str:
 
 @pytest.mark.parametrize("name", WORKS)
 def test_a_failure_ends_the_process(run: Run, name: str, tmp_path: Path) -> None:
-    """Even if the traceback of the failure holds the iterator that has a thread."""
+    """The traceback of the failure can hold the iterator that has a thread."""
     before = SAVE if name == "restore" else ""
     ended = run(before + FAILING + work(name) + CLOSED, name, tmp_path / "snapshot")
     assert ended["threads"] == 1
@@ -180,7 +180,7 @@ def test_an_iterator_that_outlives_the_interpreter_does_not_keep_the_process(
 
 @pytest.mark.parametrize("ending", [CLOSED, UNCLOSED], ids=["closed", "not closed"])
 def test_a_snapshot_without_room_ends_the_process(run: Run, ending: str, tmp_path: Path) -> None:
-    """Its writer fails while the reader of the table waits for it."""
+    """The writer fails while the reader of the table is waiting for the writer."""
     ended = run(work("save") + ending, "save", tmp_path / "snapshot", room=50000)
     assert ended["msg"].endswith(NO_SPACE)
     assert os.listdir(str(tmp_path)) == []

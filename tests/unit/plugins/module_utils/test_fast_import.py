@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A module's imports are compiled once, where they are in the zip file of its task, and nothing else changes."""
+"""Test that Python compiles each import of a module once, in the zip file of the task, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.portability
 
 FOLDER = "ansible_collections/netops/conntrack/plugins/module_utils"
 PACKAGE = FOLDER.replace("/", ".")
-#: What is in the zip file besides the file under test. `before` is imported first, as the options of a module are.
+#: The zip file's content besides the file under test. The task imports `before` first, as it does with the options.
 FILES = {
     f"{FOLDER}/before.py": "",
     f"{FOLDER}/single.py": "from .package import inner\n",
@@ -30,8 +30,8 @@ FILES = {
 }
 AFFECTED = sys.version_info < (3, 14)
 
-#: What a task does, with the place of the zip file that Ansible would tell: how often each file was compiled,
-#: and what importing gave.
+#: The code of a task, which receives the path of the zip file. It prints how often each file was compiled,
+#: and the result of the import.
 TASK = f"""
 import json, runpy, sys, traceback, zipimport
 place, told = sys.argv[1:3]
@@ -72,7 +72,7 @@ Result = Dict[str, Any]
 
 @pytest.fixture(name="payload")
 def payload_of_a_task(tmp_path: Path) -> Path:
-    """A zip file as Ansible makes it."""
+    """Create a zip file as Ansible does."""
     place = tmp_path / "payload.zip"
     parents = [str(parent) for parent in Path(FOLDER).parents if parent.name] + [FOLDER]
     with zipfile.ZipFile(str(place), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -125,7 +125,7 @@ def test_nothing_changes_where_no_task_runs(payload: Path) -> None:
 
 
 def test_nothing_changes_in_a_folder(payload: Path) -> None:
-    """Ansible unpacks the zip file for who debugs a module."""
+    """Ansible unpacks the zip file if a user debugs a module."""
     folder = payload.parent / "debug_dir"
     with zipfile.ZipFile(str(payload)) as archive:
         archive.extractall(str(folder))

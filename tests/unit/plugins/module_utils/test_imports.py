@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a file imports decides where it runs: on every supported Python, without Ansible, on a host with no packages."""
+"""Test what each file imports, so that it runs on every supported Python, without Ansible and without packages."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_module_utils_import_nothing_from_above(name: str) -> None:
     assert outside(UTILS / name, *allowed) == set()
 
 
-#: Folders and files of module_utils from the bottom to the top. A file imports only from its own floor and from those
+#: Folders and files of module_utils from the bottom to the top. A file imports only from its own layer and from those
 #: below, also inside functions.
 FLOORS = """
     client/uapi client/errors client/input_file client/netlink client/codec client/entry client/match client/host
@@ -89,18 +89,18 @@ FLOORS = """
     client/timeout_policy client/probe client/reevaluate client/events client/text client/conntrack
     _fast_import _atomic_file _signals _source _operations _reconcile _snapshot _module _argspec
 """.split()
-#: What may import Ansible.
+#: Files that may import Ansible.
 ABOVE_ANSIBLE = ("_module", "_argspec")
 
 
 def floor_of(name: str) -> str:
-    """Return the floor of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
+    """Return the layer of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
     parts = Path(name).with_suffix("").parts
     return "/".join(parts[: 2 if parts[0] == "client" else 1])
 
 
 def floors_below(name: str) -> set[str]:
-    """Return the floors from which a file of module_utils imports."""
+    """Return the layers from which a file of module_utils imports."""
     found = set()
     package = UTILS / name
     for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
@@ -134,12 +134,12 @@ def test_netlink_knows_nothing_of_conntrack() -> None:
             assert not re.search(r"\b(?:CTA|IPCTNL|IPS|CT)_", text), name
 
 
-#: Nearly every file imports these; the picture leaves them out.
+#: Nearly every file imports these, so the diagram omits them.
 NOT_DRAWN = {"client/uapi", "client/errors", "client/input_file"}
 
 
 def test_the_picture_shows_the_imports() -> None:
-    """CONTRIBUTING.md draws the floors, with an arrow to each that one imports unless other arrows lead there."""
+    """CONTRIBUTING.md shows the layers, with an arrow for each import that does not follow from other arrows."""
     text = (PLUGINS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     diagram = text.partition("```mermaid")[2].partition("```")[0]
     drawn = {tuple(line.split()[::2]) for line in diagram.splitlines() if "-->" in line}
@@ -153,7 +153,7 @@ def test_the_picture_shows_the_imports() -> None:
 
 
 def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Leave out arrows that follow from others."""
+    """Remove arrows that follow from others."""
 
     def reaches(start: str, goal: str, without: tuple[str, str]) -> bool:
         return any(end == goal or reaches(end, goal, without) for begin, end in arrows - {without} if begin == start)
@@ -168,7 +168,7 @@ def test_modules_import_only_what_ansible_ships_with_them(name: str) -> None:
 
 
 def test_no_class_names_an_attribute_after_its_value() -> None:
-    """With `client = client` in the body of a class, pylint never ends."""
+    """With `client = client` in the body of a class, pylint does not terminate."""
     found = [
         f"{name}:{statement.lineno}"
         for name in FILES

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every module does alike: limits that are none below zero, one sentence for every failure."""
+"""Test the behaviour that all modules share: no negative limits, and one error message for each failure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NOTHING = {"operation": "unchanged", "before": {}, "changes": []}
 
 
 class Ended(Exception):
-    """What a module ends with."""
+    """The result that ends a module."""
 
 
 class FakeModule:
-    """As much of AnsibleModule as is used."""
+    """The part of AnsibleModule that the code under test uses."""
 
     def __init__(self, **params: Any) -> None:
         self.params: Document = {"match": "everything", "except": "nothing", **params}
@@ -51,7 +51,7 @@ class FakeModule:
 
 
 def run(task: Any, **params: Any) -> Document:
-    """What a module ends with that has this task."""
+    """Return the result of a module with this task."""
     with pytest.raises(Ended) as ended:
         _module.run(FakeModule(**params), task, NOTHING)  # type: ignore[arg-type]
     result: Document = ended.value.args[0]
@@ -149,7 +149,7 @@ def test_limits_are_not_negative() -> None:
         _module.check_numbers(FakeModule(top=None), "top")  # type: ignore[arg-type]
 
 
-# the namespace
+# namespace
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_without_one_nothing_is_entered(monkeypatch: Any) -> None:
 
 
 def test_an_empty_name_is_not_the_hosts_own_namespace() -> None:
-    """A flush of a tenant's table would be one of the gateway's."""
+    """A flush of a tenant's table would otherwise remove the entries of the gateway."""
     result = run(lambda module: pytest.fail("ran in the wrong namespace"), netns="")
     assert result["failed"]
     assert result["msg"].startswith("netns: is empty")

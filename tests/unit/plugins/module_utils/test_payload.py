@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a task costs before it begins: Ansible ships every file that a module may import, and a target
-compiles those that it does import anew in each task: up to Python 3.13 twice, unless it is after
-`importing.compile_once`.
+"""Test which files Ansible ships and a target compiles for each task, because each file adds to the time of a task.
 
-No clock is read here. A file that is added to a list makes every such task of every user slower: see whether
-an import where it is needed will do.
+Ansible ships every file that a module may import. A target compiles the imported files in each task. Up to
+Python 3.13 it compiles them twice, unless the import follows `importing.compile_once`.
+
+These tests read no clock. Before you add a file to a list, check whether you can import it at the place of use:
+each file in a list slows down every such task.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ PLUGINS = Path(__file__).parents[4] / "plugins"
 UTILS = PLUGINS / "module_utils"
 ABSOLUTE = "ansible_collections.netops.conntrack.plugins.module_utils."
 
-#: What comes with a `TableReader`, in the client.
+#: Files of the client that a `TableReader` needs.
 READER = """
     client/netlink/error client/netlink/message client/codec/attributes client/codec/codec client/entry/entry
     client/entry/labels client/codec/layout client/ctnetlink/messages client/host/namespace
     client/netlink/socket client/table_reader client/uapi client/codec/types client/entry/tuple client/entry/zone
 """
-#: What comes with a `Table`.
+#: Files that a `Table` needs.
 TABLE = f"{READER} client/table client/entry/creation"
-#: What it takes to read many entries, and to send requests. The files are those of the options label_map and netns.
+#: Files to read many entries and to send requests, including those of the options label_map and netns.
 MANY = """
     client/table client/entry/creation client/entry/label_file client/input_file
     client/match/alternatives client/bulk/documents client/bulk/columns client/entry/nested client/netlink/pipeline
     client/match/kernel_filter client/dump/deletions client/dump/scan client/entry/document
     client/ctnetlink/requests client/statistics client/entry/nat client/match/expression client/match/message_filter
 """
-#: What every module has besides.
+#: Files that every module needs.
 MODULE = "client/errors _fast_import _module"
-#: What takes `match` and `except`, and what reads the keys of a match if there is one.
+#: Files for the options `match` and `except`; KEYS are the files that parse the keys of a match.
 MATCH = "client/match/match client/match/expression _argspec/match"
 KEYS = "client/host/sysctl client/match/attribute_keys client/match/keys client/match/tuple_keys"
-#: What reads and shows a document.
+#: Files that parse and show a document.
 SHAPE = "client/entry/nested client/entry/document client/entry/nat"
-#: What reconciles one entry.
+#: Files that reconcile one entry.
 RECONCILE = "_reconcile/reconciler _reconcile/entry _reconcile/plan client/entry/diff"
 EXPECTATION = """
     client/entry/nested client/expectation/attributes client/expectation/document client/expectation/expectation
 """
-#: What finds stale flows.
+#: Files that find stale flows.
 STALE = """
     client/reevaluate/environment client/reevaluate/evaluator client/reevaluate/expressions client/reevaluate/flow
     client/reevaluate/judgement client/reevaluate/network
@@ -60,7 +61,7 @@ STALE = """
     client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
 
-#: By module, what is compiled in each task, and what is shipped besides for those tasks that need it.
+#: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
     "conntrack_config": (
         (
@@ -172,15 +173,15 @@ FILES = {
     ),
 }
 
-#: The functions that import and that a task calls always, besides its own.
+#: Functions that contain imports and that a task always calls, in addition to its own functions.
 CALLED = ("run", "match_of", "goal_of", "config_of", "read_declaration")
 
-#: What of a file is looked at.
+#: The imports to collect from a file: at module level; in functions that always run; everywhere.
 AT_ONCE, ALWAYS, EVERYWHERE = range(3)
 
 
 def imports(file: Path, where: int) -> Iterator[Path]:
-    """The files of ours that one imports: at once; or also in what a task always calls; or also for types alone."""
+    """Yield the collection's files that `file` imports at module level, in functions that always run, or everywhere."""
     todo: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
     while todo:
         node = todo.pop()
@@ -196,7 +197,7 @@ def _is_called(file: Path, node: ast.AST, where: int) -> bool:
 
 
 def named(file: Path, node: ast.ImportFrom) -> Iterator[Path]:
-    """The files that one statement names, as modules or by what is in them."""
+    """Yield the files of one import statement, which names modules or their content."""
     module = node.module or ""
     if node.level:
         folder = file.parents[node.level - 1].joinpath(*module.split(".")) if module else file.parents[node.level - 1]
@@ -210,7 +211,7 @@ def named(file: Path, node: ast.ImportFrom) -> Iterator[Path]:
 
 
 def reached(file: Path, where: int) -> set[str]:
-    """What `file` imports, and what these do, and so on: `{"module", "client/table", …}`."""
+    """Return the files that `file` imports directly and indirectly: `{"module", "client/table", …}`."""
     found: set[Path] = set()
     todo = [file]
     while todo:
@@ -225,7 +226,7 @@ def listed(*lists: str) -> set[str]:
 
 
 def test_every_module_is_here() -> None:
-    """But for those that are only documented, since their action does everything on the controller."""
+    """Except the modules that are only documented, because their action plugin does the work on the controller."""
     sent = [path.stem for path in (PLUGINS / "modules").glob("*.py") if "def main(" in path.read_text()]
     assert sorted(FILES) == sorted(sent)
 
@@ -238,7 +239,7 @@ def test_what_is_compiled_in_every_task(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_what_is_compiled_twice(name: str) -> None:
-    """What the options need, and no more of the collection."""
+    """Only the files of the options, and no other file of the collection."""
     at_once, _besides = FILES[name]
     options = {file for file in listed(*at_once) if file.startswith("_argspec/")}
     assert reached(PLUGINS / "modules" / f"{name}.py", AT_ONCE) == {"_fast_import", "_module", *options}
@@ -257,7 +258,7 @@ def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
     assert "client/expectation/expectation" in reached(module, EVERYWHERE) - reached(module, ALWAYS)
 
 
-# what the modules say themselves, so as not to compile it twice
+# constants that the modules repeat to avoid the compilation of another file
 
 
 def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

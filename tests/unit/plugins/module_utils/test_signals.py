@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who stops a task is obeyed, and finds nothing left that was done by half."""
+"""Test that a signal ends a task and that the task leaves no incomplete change or file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAKES = "ansible_collections.netops.conntrack.tests.unit.support"
 TESTS = "ansible_collections.netops.conntrack.tests.unit.plugins.module_utils"
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 
-#: What the processes below import
+#: The imports of the processes below
 PREPARED = f"""
 import errno, os, signal, sys
 from {FAKES} import fake_kernel
@@ -31,7 +31,7 @@ from {UTILS} import _signals
 from {UTILS}._snapshot import save
 """
 
-#: Saves a table to a file; the signal comes when the entries are asked for.
+#: A script that saves a table to a file; the signal arrives when the task requests the entries.
 SAVE = f"""
 import os, signal, sys
 from {FAKES}.fake_kernel import GET, UDP, Connection, Ends, Kernel, Zone
@@ -57,7 +57,7 @@ with kernel.table() as table:
     save(table, path, EVERYTHING, LabelMap(), False)
 """
 
-#: Changes something by two requests; the signal comes before the second. Shows what there is after each.
+#: A script that sends two requests for one change; the signal arrives before the second. It prints each state.
 PAIR = f"""
 import errno, os, sys
 from {UTILS}.client.entry.labels import LabelMap
@@ -137,7 +137,7 @@ print("goes on", flush=True)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of this process, as they are without a test."""
+    """Set the default handlers, and restore the handlers of this process after the test."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
     yield
     for number, handler in before.items():
@@ -193,7 +193,7 @@ with cleanup_on_signal():
 
 
 def test_it_ends_whatever_becomes_of_the_exception(processes: Prepared) -> None:
-    """Also where an error on the way out takes its place, or somebody takes every exception for his own."""
+    """Another error can replace the exception on the way out, or code can catch every exception."""
     for outcome in ("raise OSError", "pass"):
         code = f"""
 import os, signal
@@ -209,7 +209,7 @@ with cleanup_on_signal():
 
 
 def test_afterwards_all_is_as_it_was() -> None:
-    """Who imports the client has a process that goes on."""
+    """A process that imports the client continues after its work."""
     with cleanup_on_signal():
         assert [signal.getsignal(number) for number in ENDING].count(signal.SIG_DFL) == 0
     with pytest.raises(KeyError), cleanup_on_signal():
@@ -218,7 +218,7 @@ def test_afterwards_all_is_as_it_was() -> None:
 
 
 def test_a_signal_that_is_ignored_or_taken_is_left_to_who_did_that(processes: Prepared) -> None:
-    """As by nohup: its task is to go on when the session ends."""
+    """With nohup, for example, the task must continue when the session ends."""
     code = f"""
 import os, signal
 from {UTILS}._signals import cleanup_on_signal
@@ -234,7 +234,7 @@ print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, callable(signal.getsign
 
 
 def test_in_another_thread_it_does_its_work_without() -> None:
-    """There Python knows no signals."""
+    """Python sets no signal handlers in other threads."""
     done = []
 
     def work() -> None:

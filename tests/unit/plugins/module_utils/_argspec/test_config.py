@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a declaration for a gateway asks of the kernel in vain is said before anything is changed."""
+"""Test that a declaration is refused before any change if it needs data that the kernel does not record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Document = Dict[str, Any]
 def test_what_the_kernel_does_not_record_cannot_be_asked_for(
     asking: Any, key: str, match: Document, need: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would match nothing, and what may not be would be there all the same."""
+    """Such a match would match nothing, and the entries that must not exist would remain in the table."""
     module: Any = SimpleNamespace(params={"config": asking(match), "src": None})
     monkeypatch.setattr(sysctl, "read", lambda name: 0 if name == need else 1)
     with pytest.raises(InvalidValue, match=f"^{key}: asks for what needs {need}, which is off"):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user may write of an entry: what is gathered passes through, and numbers as YAML has them."""
+"""Test that the entry options accept gathered entries and YAML numbers, so that a gathered entry can be declared."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_numbers_may_be_written_as_yaml_has_them() -> None:
 
 
 def test_zone_0_is_what_an_entry_without_a_zone_is_in() -> None:
-    """Its default is a number and not null, so that Ansible itself refuses a null."""
+    """The default is a number and not null, so that Ansible itself refuses a null."""
     assert ENTRY["zone"]["default"] == 0
     params = {**dict.fromkeys(ENTRY), "zone": 0}
     assert declared_entry({**params, "mark": "1"}) == {"mark": "1"}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which entries a task means: nothing that is left out or empty ever stands for all of them."""
+"""Test the match options: a missing or empty value must never select every entry."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_the_kernel_does_not_record_is_said_before_it_is_looked_for(monkeyp
 
 
 def test_a_null_is_not_taken_for_an_option_left_out() -> None:
-    """It is what a template with an undefined variable becomes, and would flush what was to be spared."""
+    """A template with an undefined variable can produce a null. A flush would then remove the excluded entries."""
     with pytest.raises(InvalidValue, match="except: is null"):
         match_of(all=True, **{"except": None})
     with pytest.raises(InvalidValue, match="match: is null"):
@@ -99,7 +99,7 @@ def test_a_null_is_not_taken_for_an_option_left_out() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"match": None, "except": None, "limit": None}])
 def test_what_is_left_out_is_told_from_a_null(given: Document) -> None:
-    """A template with an undefined variable may become a null, which must not lift a limit or select every entry."""
+    """A template with an undefined variable can produce a null, which must not lift a limit or select every entry."""
     spec = {**options.REQUIRED_MATCH, **options.LIMIT}
     validated = ArgumentSpecValidator(spec).validate(given)
     assert not validated.error_messages
@@ -118,7 +118,7 @@ def test_only_modules_that_read_document_that_they_select_every_entry() -> None:
 
 
 def test_of_the_modules_that_change_entries_only_one_needs_no_match() -> None:
-    """The guarantees name it. A restore without a match is one of the snapshot, and no more."""
+    """The guarantees name this module. A restore without a match is limited to the entries of the snapshot."""
     modules = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("*.py")}
     optional = {name for name, text in modules.items() if "**MATCH" in text}
     reading = {"conntrack_info", "conntrack_facts", "conntrack_snapshot"}
@@ -128,7 +128,7 @@ def test_of_the_modules_that_change_entries_only_one_needs_no_match() -> None:
 
 
 def test_both_documentation_fragments_describe_the_same_keys() -> None:
-    """ansible-test accepts only literal text there, so that one cannot be derived from the other."""
+    """ansible-test accepts only literal text in a fragment, so neither fragment can be derived from the other."""
     reading, changing = (
         yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.CHANGING)
     )
@@ -141,6 +141,6 @@ def test_both_documentation_fragments_describe_the_same_keys() -> None:
 
 
 def test_stale_selects_every_kind_of_stale_flow() -> None:
-    """The option has its own list, because a task without it does not import the other one."""
+    """The option has its own list because a task without the option does not import the original list."""
     module: Any = SimpleNamespace(params={"stale": True, "table": "conntrack"})
     assert options.stale_of(module) == STALE

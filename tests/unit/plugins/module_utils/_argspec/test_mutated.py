@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Damaged and deceptive declarations are read or refused by name; `make fuzz` looks for more."""
+"""Test that damaged and malicious declarations are read or refused with the key; `make fuzz` finds more cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_known_inputs_are_handled(path: Path) -> None:
 
 
 def test_the_corpus_has_a_file_for_each_sample() -> None:
-    """`make fuzz FUZZ=--samples` writes the files."""
+    """Run `make fuzz FUZZ=--samples` to write the files."""
     assert {path.stem for path in TARGET.inputs()} == set(TARGET.samples())
 
 

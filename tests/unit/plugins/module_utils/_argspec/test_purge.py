@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The option `scope` has no documented default, and a null is an error."""
+"""Test that the option `scope` has no documented default and that a null is an error; a null could widen a purge."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a task waits for: that nothing is left, unless it says otherwise, and never for a number that cannot be."""
+"""Test the goal of a wait: no entries left by default, and never a number of entries that is impossible."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def test_counts_beyond_any_table_are_refused(option: str, number: int) -> None:
     task = module(**{option: number})
     with pytest.raises(InvalidValue, match=f"{option}: .* is out of range; write a number from 0 to 4294967295"):
         wait.goal_of(task)
-    json.dumps(task.params)  # the result shows them
+    json.dumps(task.params)  # the result contains the parameters
     assert wait.goal_of(module(**{option: 0xFFFFFFFF})).number == 0xFFFFFFFF

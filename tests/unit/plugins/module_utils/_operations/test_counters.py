@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts are money to some: none may be lost, none returned twice, and no other entry touched."""
+"""Test that a reset of counters loses no packets, returns none twice and changes no other entry; bills use them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ODD = parse_match({"mark": "1/1"})
 
 
 class Kernel(fake_kernel.Kernel):
-    """Counts, and resets what it shows to a request to zero."""
+    """A kernel that counts packets, and resets the counters that it returns for a request with zeroing."""
 
     def _payload(self, there: fake_kernel.Connection) -> bytes:
         shown = super()._payload(there)
@@ -48,7 +48,7 @@ class Kernel(fake_kernel.Kernel):
 
 @pytest.fixture
 def kernel() -> Kernel:
-    """Four flows of 1, 2, 3 and 4 packets each way, a silent one, and one from before accounting."""
+    """Four flows of 1, 2, 3 and 4 packets in each direction, one without packets, and one older than accounting."""
     kernel = Kernel()
     with kernel.table() as table:
         for port in range(1, 7):
@@ -83,7 +83,7 @@ def ports(result: dict[str, Any]) -> list[int]:
 
 
 def test_entries_from_before_accounting_are_counted(kernel: Kernel) -> None:
-    """They carried traffic, and total does not have it."""
+    """These entries carried traffic that the result key `total` does not include."""
     result = run(kernel)
     assert result["uncounted"] == 1
     assert str(warning_of(result)).startswith("1 matching entry has no counters, because the kernel counts only")
@@ -96,7 +96,7 @@ def test_entries_from_before_accounting_are_counted(kernel: Kernel) -> None:
 def test_without_proc_nothing_counted_is_a_failure(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whether accounting is off cannot be known then."""
+    """Without /proc, the module cannot determine whether accounting is off."""
     absent = str(tmp_path / "proc/sys/net/netfilter")
     monkeypatch.setattr(sysctl.read, "__defaults__", (absent,))
     monkeypatch.setattr(sysctl.check_mounted, "__defaults__", (absent,))
@@ -123,7 +123,7 @@ def test_everything_is_one_dump(kernel: Kernel) -> None:
     assert {**again, "diff": None} == {**NOTHING, "changed": False, "matched": 6, "uncounted": 1, "diff": None}
 
 
-#: So many requests come first: one counts the entries, one reads them.
+#: The number of requests before the first change: one counts the entries, one reads them.
 READ = 2
 
 

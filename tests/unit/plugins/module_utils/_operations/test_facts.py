@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The facts of a host: those asked for, no others, and no more reading than they take."""
+"""Test that the facts module gathers only the requested facts and reads no more than they need."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_table_is_read_once_and_only_if_it_must() -> None:
 
 
 def test_fill_without_the_kernels_maximum(monkeypatch: Any) -> None:
-    """It is unknown before Linux 4.18; the setting has it, if there is one."""
+    """The kernel reports no maximum before Linux 4.18; the module then uses the sysctl, if it exists."""
     for most, percent in ((8, 25.0), (None, None)):
         kernel = filled([{"protocol": "tcp", "original": FLOW}, {"protocol": "udp", "original": FLOW}])
         with kernel.table() as table:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A flush removes exactly what matches, whatever goes wrong and whoever else is at work."""
+"""Test that a flush removes exactly the matching entries, also after errors and concurrent changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import 
 
 Document = Dict[str, Any]
 
-#: So many requests come first: one counts the entries, one asks whether they are few, one reads them.
+#: The number of requests before the first deletion: count the entries, check whether they are few, read them.
 READ = 3
 KEYS = {"changed", "flushed", "kept", "gone", "total", "entries", "method", "diff"}
 MATCHES: dict[str, Any] = {
@@ -62,7 +62,7 @@ def as_match(text: str) -> Match:
 
 
 def test_no_request_is_built_that_is_not_sent() -> None:
-    """The memory of a prediction, and of a flush above its limit, does not grow with the table."""
+    """The memory use of a prediction, and of a flush above its limit, must not grow with the table."""
     kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": zone} for zone in range(1, 6)])
     with kernel.table() as table:
         for check, limit, built in ((True, 9, 0), (False, 2, 2), (False, 9, 5)):
@@ -73,7 +73,7 @@ def test_no_request_is_built_that_is_not_sent() -> None:
 
 
 def run(kernel: Kernel, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     try:
         with kernel.table() as table:
             result = flush(DeletionPlan(table, match, **options), check_mode=check)
@@ -87,7 +87,7 @@ def run(kernel: Kernel, match: Match = EVERYTHING, check: bool = False, **option
 
 
 def many(number: int, source: bytes = b"\n\0\0\1") -> list[Connection]:
-    """Entries that differ in their source port."""
+    """Return entries that differ only in their source port."""
     made = []
     for port in range(number):
         ends = Ends(source, b"\n\0\0\2", 17, (port, 53))
@@ -100,7 +100,7 @@ def ids(kernel: Kernel) -> set[int]:
     return {there.id for there in kernel.connections}
 
 
-# what is removed
+# which entries are removed
 
 
 @examples(60)
@@ -154,7 +154,7 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
     ("refused", "said"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
 )
 def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(refused: int, said: str) -> None:
-    """What was found until then is deleted already, and none of it may go unreported."""
+    """The entries found before the error are already deleted, and the result must report each deletion."""
     kernel = Kernel()
     kernel.connections = many(2 * BATCH_SIZE)
     with kernel.table() as table:
@@ -177,7 +177,7 @@ def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(ref
 
 
 def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
-    """Of more than a window, too, what comes first has to wait."""
+    """The first requests must wait even if there are more of them than fit into one window."""
     kernel = Kernel()
     kernel.connections = many(3 * BATCH_SIZE)
     limited = run(kernel, limit=3 * BATCH_SIZE - 1)
@@ -189,7 +189,7 @@ def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
 
 
 def counted(connections: list[Connection]) -> list[Connection]:
-    """All but the last, which began before accounting was on, have counters."""
+    """Give counters to all entries but the last, which is older than accounting."""
     for there in connections[:-1]:
         there.packets, there.bytes = (1, 1), (100, 100)
     return connections
@@ -221,7 +221,7 @@ def test_counting_or_a_dump_that_is_cut_short_removes_nothing() -> None:
 
 
 def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
-    """The receive buffer overran: what the kernel did for 64 requests is not known."""
+    """The receive buffer overran, so the result of 64 requests is unknown."""
     kernel = Kernel()
     kernel.connections = many(200)
     kernel.faults = {70: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
@@ -286,7 +286,7 @@ def test_what_vanished_is_counted_and_what_took_its_place_is_left_alone(
 
 
 def test_entries_that_came_while_it_was_read_are_a_part_of_the_whole() -> None:
-    """Or more would go than there are, and a share of them would be beyond all."""
+    """Otherwise the result would report more deletions than entries, and a share above 100 percent."""
     kernel = Kernel()
     kernel.connections = many(5)
 
@@ -340,7 +340,7 @@ def test_the_diff_names_what_goes() -> None:
     assert result["diff"] == {"before": "tcp 10.0.0.1:1000 -> 10.0.0.2:80 (zone 5)\n", "after": ""}
 
 
-# what it costs
+# cost
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user reads: all that matches is counted, what is shown is in order, no more is kept than is shown."""
+"""Test that the info module counts every match, sorts the entries that it shows and keeps no others in memory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_unsorted_in_the_kernels_order_and_counted_whole(number: int, limit: int
 
 
 def test_what_is_shown_only_if_it_is_not_zero_is_zero() -> None:
-    """Else the entries of the default zone would come after those of all others."""
+    """Otherwise the entries of the default zone would come after the entries of all other zones."""
     for key, shown in (("zone", 3), ("mark", 3), ("labels", 2)):
         assert ids(read(numbered([shown, None], key), sort_by=key)) == [1, 0]
         assert ids(read(numbered([None, shown], key), sort_by=key, reverse=True)) == [1, 0]
@@ -116,7 +116,7 @@ def test_the_address_to_which_the_source_is_translated() -> None:
 def test_an_order_by_what_is_not_recorded_is_refused(
     key: str | None, need: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be arbitrary. The sentence is that of a match by bytes_above."""
+    """The order would be arbitrary. The message is the same as for a match with bytes_above."""
     monkeypatch.setattr(sysctl, "read", lambda name: 1)
     check_order(key)
     monkeypatch.setattr(sysctl, "read", lambda name: 0)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An update changes exactly what matches and differs, says what it did, and does no more the second time."""
+"""Test that an update changes exactly the entries that match and differ, reports them, and is idempotent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import 
 Document = Dict[str, Any]
 State = Dict[str, Any]
 
-#: So many requests come first: one counts the entries, one reads them.
+#: The number of requests before the first update: one counts the entries, one reads them.
 READ = 2
 KEYS = {"changed", "matched", "updated", "unchanged", "gone", "refused", "failed_entries", "changes", "diff"}
 BITS = {"seen_reply": SEEN_REPLY, "assured": ASSURED, "fixed_timeout": FIXED_TIMEOUT}
@@ -76,7 +76,7 @@ def as_match(text: str) -> Match:
     return parse_match(json.loads(text))
 
 
-# a second opinion
+# an independent model of an update
 
 
 class Asked(NamedTuple):
@@ -87,7 +87,7 @@ class Asked(NamedTuple):
 
 
 def state(there: Connection, now: float = 0.0) -> State:
-    """What of an entry can be set."""
+    """Return the values of an entry that an update can set."""
     remaining = None if there.status & OFFLOAD else int(there.deadline - now)
     return {
         "mark": there.mark,
@@ -99,7 +99,7 @@ def state(there: Connection, now: float = 0.0) -> State:
 
 
 def wished(there: Connection, asked: Asked) -> State:
-    """What an entry would be if the kernel let it be so."""
+    """Return the state that the options request, regardless of what the kernel refuses."""
     now, options = state(there), asked.set
     if "mark" in options:
         value, _slash, mask = options["mark"].partition("/")
@@ -118,7 +118,7 @@ def wished(there: Connection, asked: Asked) -> State:
 
 
 def refused(there: Connection, asked: Asked) -> set[str]:
-    """The keys that would be changed, but cannot be."""
+    """Return the keys that the options would change but the kernel refuses."""
     before, after = state(there), wished(there, asked)
     found = set()
     if there.status & EXPECTED and before["helper"] != after["helper"]:
@@ -129,7 +129,7 @@ def refused(there: Connection, asked: Asked) -> set[str]:
 
 
 def reached(there: Connection, asked: Asked) -> State:
-    """What an entry is after a run."""
+    """Return the state of an entry after a run."""
     before = state(there)
     return {**wished(there, asked), **{key: before[key] for key in refused(there, asked)}}
 
@@ -138,12 +138,12 @@ def states(kernel: Kernel) -> dict[int, State]:
     return {there.id: state(there, kernel.now) for there in kernel.connections}
 
 
-# random tables, and what to do with them
+# random tables and options
 
 
 @st.composite
 def tables(draw: Any) -> tuple[list[Document], list[int]]:
-    """Entries, and for each a bit that no declaration can set."""
+    """Draw entries, and for each entry a status bit that a declaration cannot set."""
     documents = draw(st.lists(declarations(), max_size=7))
     bit = st.sampled_from([0, 0, 0, EXPECTED, OFFLOAD])
     return documents, draw(st.lists(bit, min_size=7, max_size=7))
@@ -177,7 +177,7 @@ def askings(draw: Any) -> Asked:
 
 
 def run(kernel: Kernel, asked: Asked, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     options = {"limit": UNLIMITED, "report_limit": 100, **options}
     try:
         with kernel.table() as table:
@@ -190,7 +190,7 @@ def run(kernel: Kernel, asked: Asked, match: Match = EVERYTHING, check: bool = F
 
 
 def many(number: int, source: bytes = b"\n\0\0\1", first: int = 0, mark: int = 0) -> list[Connection]:
-    """Entries that differ in their source port."""
+    """Return entries that differ only in their source port."""
     connections = []
     for port in range(first, first + number):
         ends = Ends(source, b"\n\0\0\2", UDP, (port, 53))
@@ -202,7 +202,7 @@ def many(number: int, source: bytes = b"\n\0\0\1", first: int = 0, mark: int = 0
 
 @pytest.mark.parametrize("limit", [UNLIMITED, 9 * BATCH])
 def test_an_entry_without_counters_is_found_before_anything_is_changed(limit: int) -> None:
-    kernel = Kernel()  # more entries than are read ahead
+    kernel = Kernel()  # more entries than the module reads ahead
     kernel.connections = many(BATCH + 200)
     for there in kernel.connections[:-1]:
         there.packets, there.bytes = (1, 1), (100, 100)
@@ -215,17 +215,17 @@ def test_an_entry_without_counters_is_found_before_anything_is_changed(limit: in
 
 
 def one(**keys: Any) -> tuple[Kernel, Connection]:
-    """A kernel with one entry of TCP."""
+    """Return a kernel with one TCP entry."""
     kernel = filled([{"protocol": "tcp", "original": FTP, "timeout": 600, **keys}])
     return kernel, kernel.connections[0]
 
 
 FTP = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1000, "destination_port": 21}
-#: What names it in a result.
+#: The keys that identify the entry in a result.
 ENTRY = {"family": "ipv4", "protocol": "tcp", "original": FTP}
 
 
-# what is changed
+# which entries and values change
 
 
 @examples(100)
@@ -268,7 +268,7 @@ FAULTS = [
 
 
 def check_truth(kernel: Kernel, before: dict[int, State], goal: dict[int, State], result: Document) -> None:
-    """Nothing is other than before or as it was to be, and just what was changed is told."""
+    """Check that each value is the old or the requested one, and that the result reports exactly the changes."""
     changed = 0
     for number, after in states(kernel).items():
         for key, value in after.items():
@@ -372,11 +372,11 @@ def test_a_countdown_of_an_offloaded_entry_is_left_alone() -> None:
     assert there.deadline == 600
 
 
-# what is sent
+# which requests are sent
 
 
 def test_only_what_differs_is_sent() -> None:
-    """A value that is there already may be another one by the time it comes, and every update is told to listeners."""
+    """A value that is already set can change before the request arrives, and each update sends an event."""
     kernel, _there = one(mark="0x11", labels=[1])
     asked = Asked({"mark": "0x1/0xf", "labels_add": [1, 100], "timeout": 700, "status": ["seen_reply"]})
     run(kernel, asked)
@@ -412,7 +412,7 @@ def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
 
 
 def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
-    """A million plans at once would take a gigabyte."""
+    """A million plans in memory at once would need a gigabyte."""
     kernel = Kernel()
     kernel.connections = many(5000)
     ahead, sent = [], []
@@ -437,7 +437,7 @@ def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
 
 @pytest.mark.parametrize("refusals", [0, 1])
 def test_a_table_that_cannot_be_read_to_its_end_is_changed_as_far_as_is_said(refusals: int) -> None:
-    """What was found until then is changed already, and none of it may go unreported."""
+    """The entries found before the error are already changed, and the result must report each of these changes."""
     kernel = Kernel()
     kernel.connections = many(4000)
     kernel.faults = {5: Fault(errno.EPERM)} if refusals else {}
@@ -473,14 +473,14 @@ def test_a_dump_that_is_cut_short_changes_nothing() -> None:
 
 
 class Linux72(Kernel):
-    """Takes no helper from an entry."""
+    """A kernel that refuses to remove the helper of an entry, as Linux 7.2 does."""
 
     def _change_helper(self, found: Connection, name: str) -> None:
         raise Refused(errno.EOPNOTSUPP)
 
 
 def test_a_helper_that_stays_keeps_nothing_else_from_being_changed() -> None:
-    """The kernel takes the helper first, and after a refusal nothing more."""
+    """The kernel processes the helper first, and ignores the rest of the request after a refusal."""
     old, there = one(helper="ftp", labels=[1])
     kernel = Linux72()
     kernel.connections = old.connections
@@ -504,7 +504,7 @@ def test_labels_without_a_rule_say_what_to_do_and_keep_nothing_else_from_being_c
 
 
 def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
-    """What is predicted and what the kernel says are two reasons, neither of them told twice."""
+    """The predicted reason and the kernel's error are two reasons, and each appears once."""
     kernel, there = one(status=["fixed_timeout"])
     kernel.label_rule = False
     result = run(kernel, Asked({"timeout": 60, "mark": "5", "labels_add": [1]}))
@@ -526,7 +526,7 @@ def test_an_expected_connection_keeps_its_helper_and_the_others_lose_theirs() ->
 
 
 def test_a_packet_that_comes_in_between_is_no_refusal() -> None:
-    """The status that is sent then lacks a bit, as if it were to be cleared."""
+    """The packet sets a status bit that the request does not contain, so the kernel would have to clear it."""
     kernel, there = one()
 
     def meanwhile(number: int, request: Any) -> None:
@@ -540,7 +540,7 @@ def test_a_packet_that_comes_in_between_is_no_refusal() -> None:
 
 
 def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
-    """The receive buffer overran: what the kernel did for 64 requests is not known."""
+    """The receive buffer overran, so the result of 64 requests is unknown."""
     for carried_out in (True, False):
         kernel = Kernel()
         kernel.connections = many(200)
@@ -722,7 +722,7 @@ def test_what_cannot_be_asked_for_is_one_sentence(asked: Asked, says: str) -> No
 
 
 def test_what_cannot_be_told_of_an_entry_changes_nothing() -> None:
-    """A match by bytes, and an entry from before accounting: is it meant?"""
+    """The match compares bytes, but the entry is older than accounting and has no counters."""
     kernel = Kernel()
     kernel.connections = many(3)
     with pytest.raises(InvalidValue, match="cannot be evaluated"):

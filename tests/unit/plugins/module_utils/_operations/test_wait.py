@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A wait ends when the table says so: soon, whatever was told or not, and without reading it over and over."""
+"""Test that a wait ends soon after the table reaches the goal, with or without events, and with few dumps."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ ESTABLISHED, TIME_WAIT = 3, 7
 OPEN = parse_match({"state": "established"})
 GONE = Goal(0)
 KEYS = {"changed", "elapsed", "initial", "remaining", "ended", "reached", "timed_out", "entries"}
-#: Events off, on, and for what was created while somebody listened.
+#: Values of nf_conntrack_events: off, on, and only for entries created while a listener exists.
 MODES = OFF, ON, AUTO = 0, 1, 2
-#: Here, so many may stay and still be asked.
+#: In these tests, the number of remaining entries up to which the wait queries each one.
 FEW = 32
-#: What is promised of 20,000 flows, a look at which takes so many seconds.
+#: The delay that is guaranteed for 20,000 flows, and the duration of a dump of that table, both in seconds.
 LIMIT, LOOK = 0.2, 0.05
 
 
 class Timely(Kernel):
-    """Nothing expires but when time passes, so that each request need not look for it."""
+    """A kernel whose entries expire only when time passes, so that a request need not check each deadline."""
 
     def pass_time(self, seconds: float) -> None:
         if seconds:
@@ -62,9 +62,10 @@ class Timely(Kernel):
 
 
 class World:
-    """A table, what happens to it and when, and a clock that stands still but while somebody waits or looks.
+    """A table, its planned changes, and a clock that advances only during a wait or a request.
 
-    With `told`, what happens has an event; nothing has with `OFF`. A look and a question take so many seconds.
+    With `told`, each change sends an event; with `OFF`, no change does. `look` is the duration of a dump in seconds,
+    `question` that of a query for one entry.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class World:
         self._order = itertools.count()
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
 
-    # what is planned
+    # planned changes
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._plan, (when, next(self._order), what))
@@ -118,7 +119,7 @@ class World:
         self._go(self.now + seconds, lambda: False)
 
     def wait(self, seconds: float) -> bool:
-        """Until something is told."""
+        """Advance the clock until an event arrives."""
         heard = self.subscription
         assert heard is not None
         self._go(self.now + max(0.0, seconds), lambda: bool(heard.waiting))
@@ -138,7 +139,7 @@ class World:
         self.now = max(self.now, when)
 
     def _serve(self, request: Any) -> Any:
-        """What is shown of the table is as old as the look is long."""
+        """Answer with the table as it was when the dump began."""
         answers = list(Kernel.respond(self.kernel, request))
         if request.type == GET and request.flags & DUMP == DUMP:
             self.looks.append(self.now)
@@ -148,7 +149,7 @@ class World:
             self.sleep(self.question)
         return answers
 
-    # who waits
+    # subscriptions
 
     def subscribe(self, match: Match) -> Any:
         if self.mode == OFF:
@@ -159,13 +160,13 @@ class World:
 
 
 class Subscription:
-    """As much of a subscription as is used: that something was told, and that it was too much."""
+    """The part of a subscription that the wait uses: whether events have arrived, and whether some were lost."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.mode = world.mode
         self.waiting = 0
-        #: What is told, if it is not only that something is.
+        #: The events, if a test needs more than their number.
         self.events: list[Event] = []
         self.overrun = False
         self.closed = False
@@ -204,7 +205,7 @@ def run(
     timeout: float = 3600,
     **options: Any,
 ) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     monkeypatch.setattr(subject, "time", world)
     options = {"report_limit": 100, **options}
     try:
@@ -220,7 +221,7 @@ def run(
     return result
 
 
-# how soon
+# delay
 
 WAYS = {
     "deleted": lambda world, there, when: world.delete(when, there),
@@ -237,7 +238,7 @@ OPEN_AND_MARKED = parse_match({"state": "established", "mark": 1})
 def test_it_ends_soon_after_the_last_has_gone(
     monkeypatch: pytest.MonkeyPatch, way: str, mode: int, told: bool, last: float
 ) -> None:
-    """Also of flows that no event tells of, which is what one finds on a host as it comes."""
+    """This includes flows without events, which are usual on a host with the default settings."""
     world = World(100, mode, told)
     for number, there in enumerate(world.kernel.connections, 1):
         WAYS[way](world, there, last * number / 100)
@@ -249,7 +250,7 @@ def test_it_ends_soon_after_the_last_has_gone(
 @examples(80)
 @given(st.data())
 def test_whatever_happens_it_ends_when_it_is_so_and_not_before(data: Any) -> None:
-    """Flows that come, change, come back and go in any order, any of it told or not."""
+    """Flows appear, change, return and disappear in any order, with or without events."""
     mode = data.draw(st.sampled_from(MODES))
     told = data.draw(st.booleans()) if mode == AUTO else True
     number = data.draw(st.sampled_from([0, 0, 1, 3, 40]))
@@ -294,7 +295,7 @@ def test_the_last_thing_it_does_is_to_see_it_in_the_table(monkeypatch: pytest.Mo
     world = World(1)
     world.delete(5, world.kernel.connections[0])
     other = flow(9)
-    world.create(4.999, other)  # that the witness has gone proves nothing
+    world.create(4.999, other)  # the end of the entry that the wait observes proves nothing
     world.delete(7, other)
     run(world, monkeypatch)
     last = world.kernel.requests[-1]
@@ -304,7 +305,7 @@ def test_the_last_thing_it_does_is_to_see_it_in_the_table(monkeypatch: pytest.Mo
 
 
 def test_what_goes_while_the_table_is_read_for_the_first_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was seen, and its event is the only one."""
+    """The dump included the entry, and its event is the only evidence of its end."""
     world = World(1)
     world.delete(LOOK / 2, world.kernel.connections[0])
     done = run(world, monkeypatch)
@@ -326,7 +327,10 @@ def test_lost_events_wake_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_events_on_entries_from_before_that_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing tells of them either. Once one has gone in silence, the others are no longer believed."""
+    """These entries have no events either.
+
+    After one has ended without an event, the wait no longer relies on events.
+    """
     world = World(200, ON, told=False)
     for number, there in enumerate(world.kernel.connections, 1):
         world.delete(number, there)
@@ -334,11 +338,11 @@ def test_with_events_on_entries_from_before_that_are_found_out(monkeypatch: pyte
     assert 200 < world.now < 200 + LIMIT
 
 
-# what it costs
+# cost
 
 
 def test_it_sleeps_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An hour's wait reads the table twice, be it large or small."""
+    """A wait of an hour dumps the table twice, regardless of its size."""
     world = World(1000)
     world.clear(3500)
     run(world, monkeypatch)
@@ -360,7 +364,7 @@ def test_a_table_that_empties_bit_by_bit_is_read_a_few_times(monkeypatch: pytest
     world = World(1000)
     order = list(world.kernel.connections)
     for number, there in enumerate(order):
-        world.delete(1 + (number * 619 % 1000) / 10, there)  # in no order
+        world.delete(1 + (number * 619 % 1000) / 10, there)  # in a scattered order
     run(world, monkeypatch)
     assert len(world.looks) < 4
 
@@ -378,7 +382,7 @@ def test_a_flood_of_events_does_not_have_it_ask_for_each(monkeypatch: pytest.Mon
 
 
 def test_questions_that_take_long_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that is busy with connections is not to be busy with who waits for them."""
+    """The wait must not add load to a host that is busy with connections."""
     world = World(2, question=0.01)
     for number in range(20_000):
         world.change(number / 1000, world.kernel.connections[1], mark=number)
@@ -388,7 +392,7 @@ def test_questions_that_take_long_are_asked_less_often(monkeypatch: pytest.Monke
 
 
 def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is read is gone when it has been: a gateway has more to do than to be looked at."""
+    """The dump is outdated as soon as it ends, but a gateway must not spend its time on dumps."""
     world = World(1, look=2.5)
     numbers = itertools.count(2)
 
@@ -403,11 +407,11 @@ def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPa
     assert len(world.looks) * 2.5 < 300 / 3
 
 
-# what is waited for
+# goals
 
 
 def test_who_took_the_place_of_another_is_not_counted_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table showed both of them, for it is not read in a moment; the one has the tuple of the other for answers."""
+    """A dump takes time, so it contained both entries; the original tuple of one is the reply tuple of the other."""
     world = World(1)
     there = world.kernel.connections[0]
     turned = Connection(2, *there.tuples[::-1], Zone(), 10_000)
@@ -420,7 +424,7 @@ def test_who_took_the_place_of_another_is_not_counted_for_both(monkeypatch: pyte
 
 
 def test_traffic_that_goes_on_is_waited_for_beyond_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No event tells that a packet has moved a deadline."""
+    """The kernel sends no event when a packet extends the timeout of an entry."""
     world = World(2)
     for there in world.kernel.connections:
         there.deadline = 30
@@ -456,7 +460,7 @@ def test_who_comes_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch, mode
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [1, FEW - 1, FEW])
 def test_some_may_stay(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) -> None:
-    """Where they are too many to be asked each, it may take a second more."""
+    """If too many entries remain for a query of each one, the wait can take a second longer."""
     monkeypatch.setattr(subject, "FEW", FEW)
     leaving = 40
     world = World(number + leaving, mode)
@@ -480,7 +484,7 @@ def test_some_must_come(monkeypatch: pytest.MonkeyPatch, mode: int, late: float)
 
 
 def test_where_some_must_come_lost_events_are_enough_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They may have been as many as are lacking."""
+    """The lost events can be as many as the missing entries."""
     world = World()
 
     def overrun() -> None:
@@ -494,7 +498,7 @@ def test_where_some_must_come_lost_events_are_enough_to_look(monkeypatch: pytest
 
 
 def test_where_many_may_stay_those_that_expire_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing tells of them, though the kernel tells of all others."""
+    """Their expiry sends no event, although the kernel sends events for all other changes."""
     monkeypatch.setattr(subject, "FEW", FEW)
     world = World(FEW + 10)
     for there in world.kernel.connections[:10]:
@@ -504,7 +508,7 @@ def test_where_many_may_stay_those_that_expire_count_as_well(monkeypatch: pytest
 
 
 def test_many_that_come_do_not_have_it_read_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many events as entries are lacking have to be heard before it can be so."""
+    """The wait reads the table only after as many events as entries are missing."""
     world = World()
     for port in range(2000):
         world.create(port / 100, flow(port))
@@ -522,7 +526,7 @@ def test_an_entry_that_comes_to_match_in_silence_counts_as_well(monkeypatch: pyt
 
 
 def event(kind: str, port: int, state: int | None = ESTABLISHED) -> Event:
-    """As much of an event as is looked at; it shows a state only if that has changed."""
+    """Return the part of an event that the wait reads; an event contains a state only if the state has changed."""
     entry = {"family": 2, "original.protocol": TCP, "original.source_port": port, "id": port}
     return Event(kind, {**entry, **({} if state is None else {"tcp.state": state})})
 
@@ -550,7 +554,7 @@ def test_only_what_matched_counts_even_if_an_update_made_it_match(monkeypatch: p
     announce(world, 1, event("new", 8, 1), event("update", 8), event("destroy", 8, None))
     announce(world, 2, event("new", 9), event("update", 9, TIME_WAIT), event("destroy", 9, None))
     announce(world, 3, event("new", 10, 1), event("update", 10, None), event("destroy", 10, None))
-    announce(world, 4, event("update", 11), event("destroy", 11, None))  # it was there before
+    announce(world, 4, event("update", 11), event("destroy", 11, None))  # this entry is older than the wait
     announce(world, 5, event("destroy", 12, None))
     done = run(world, monkeypatch, goal=Goal(5, rising=True), timeout=30)
     assert (done["ended"], done["remaining"], done["reached"]) == (2, 0, False)
@@ -566,14 +570,14 @@ def test_lost_events_never_make_a_count_larger(monkeypatch: pytest.MonkeyPatch) 
         world.subscription.waiting = 1
 
     announce(world, 10, event("new", 8))
-    world.at(20, overrun)  # the end of 8, and another entry 8 that does not match
+    world.at(20, overrun)  # entry 8 ends, and another entry 8 appears that does not match
     announce(world, 30, event("update", 8, 1), event("destroy", 8, None))
     done = run(world, monkeypatch, goal=Goal(1, rising=True), timeout=60)
     assert (done["ended"], done["reached"]) == (0, False)
 
 
 def test_no_entry_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not if it ends while the table is read, nor if its last event comes before the kernel takes it out."""
+    """An entry can end during the dump, or its last event can precede its removal from the table."""
     world = World()
     there, dying = flow(5), flow(6)
     world.create(10, there)
@@ -609,7 +613,7 @@ def test_what_is_so_already_is_seen_at_the_first_look(monkeypatch: pytest.Monkey
         assert len(world.looks) == 1
 
 
-# when it does not come to be so
+# goals that are not reached
 
 
 def test_when_the_time_is_up_it_says_who_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -634,7 +638,7 @@ def test_the_same_of_those_that_did_not_come(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_looks_once_more_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody was told of in the last moment is no failure."""
+    """It is not a failure if the goal was reached at the last moment without an event."""
     world = World(1, ON, told=False)
     world.delete(29.999, world.kernel.connections[0])
     assert run(world, monkeypatch, timeout=30)["reached"]
@@ -648,14 +652,14 @@ def test_without_time_it_looks_and_says(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("flows", [0, 3])
 def test_check_mode_says_how_it_is_now(monkeypatch: pytest.MonkeyPatch, flows: int) -> None:
-    """It neither waits nor fails: that they are still there says nothing of the real run."""
+    """Check mode neither waits nor fails, because the current entries do not predict the result of the real run."""
     world = World(flows)
     done = run(world, monkeypatch, check_mode=True)
     assert (done["reached"], done["remaining"], done["initial"]) == (flows == 0, flows, flows)
     assert len(world.looks) == 1
 
 
-# when something goes wrong
+# errors
 
 
 def test_a_look_that_went_wrong_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -701,7 +705,7 @@ def test_who_is_interrupted_leaves_no_socket_behind(
     assert all(datagrams.closed for datagrams in world.kernel.sockets)
 
 
-# the parts
+# parts of the module
 
 
 def test_everything_is_a_match_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One declaration makes a whole gateway be so; check mode says how, and a failure says how far it came."""
+"""Test that one declaration brings a gateway to the declared state, predicts it, and reports a failure correctly."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Gateway(ExpectingKernel):
         return {name: int((Path(self.directory) / name).read_text()) for name in FILES}
 
     def state(self) -> Any:
-        """All that a change could change, to be compared."""
+        """Return everything that a run can change, for comparisons."""
         expectations = sorted(repr((one.attributes, one.master.key)) for one in self.expectations)
         return self.snapshot(), expectations, self.policies.defaults, self.policies.policies, self.settings()
 
@@ -108,7 +108,7 @@ class Gateway(ExpectingKernel):
 
 @contextlib.contextmanager
 def gateway(documents: Any = (), expectations: Any = ()) -> Iterator[Gateway]:
-    """A gateway with these entries and expectations."""
+    """Yield a gateway with these entries and expectations."""
     made = Gateway()
     try:
         made.connections = filled(list(documents)).connections
@@ -125,7 +125,7 @@ def scene(kernel: Gateway, keep: Any = frozenset()) -> Context:
 
 
 def read(config: Document) -> Declaration:
-    """What a document without faults declares, read as the module reads it, but for what takes Ansible."""
+    """Read a valid document as the module does, without the parts that need Ansible."""
     entries = config.get("entries") or {}
     scope = entries.get("scope")
     policies = [
@@ -151,7 +151,7 @@ def read(config: Document) -> Declaration:
 
 
 def run(kernel: Gateway, config: Document, check: bool = False, keep: Any = frozenset()) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     try:
         result = reconcile(read(config), check, scene(kernel, keep))
     except ConfigFailed as failure:
@@ -174,7 +174,7 @@ def outcomes(result: Document) -> dict[str, str]:
 
 
 def thrice(kernel: Gateway, config: Document) -> Document:
-    """In check mode, really, and again: as predicted, once, and nothing written by the others."""
+    """Run in check mode, for real, and again. Only the real run may write, and its result must equal the prediction."""
     before = kernel.state()
     predicted = run(kernel, config, check=True)
     assert kernel.writes == []
@@ -192,12 +192,12 @@ def thrice(kernel: Gateway, config: Document) -> Document:
 
 
 def steady(result: Document) -> Document:
-    """A result without what only the kernel knows."""
+    """Return the result without the values that only the kernel can determine."""
     return {**result, "expectations": {**result["expectations"], "evicted": []}, "warnings": []}
 
 
 UDP = {"protocol": "udp", "original": FLOW}
-#: A translation of `UDP` to what it is already, which is none.
+#: A NAT of `UDP` to its own addresses and ports, which the kernel does not record as NAT.
 OWN = {"source": {"address": "10.0.0.1", "port": 1000}, "destination": {"address": "10.0.0.2", "port": 80}}
 MASTER = {"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}
 OTHER = {"protocol": "tcp", "original": {**CONTROL, "source_port": 9}, "timeout": 600}
@@ -234,7 +234,7 @@ def test_a_whole_gateway_as_declared() -> None:
 
 
 def test_the_order_in_which_sections_are_applied() -> None:
-    """An entry counts on settings, policies and room, an expectation on its master."""
+    """An entry depends on settings, policies and free space, and an expectation depends on its master."""
     with gateway([OTHER]) as kernel:
         written: list[tuple[int, int]] = []
 
@@ -256,11 +256,11 @@ def test_a_section_that_is_left_out_is_left_alone() -> None:
         assert outcomes(done) == {**dict.fromkeys(SECTIONS, "not declared"), "absent": "applied"}
 
 
-# what one section does to another
+# effects of one section on another
 
 
 def test_what_may_not_be_makes_room_for_what_shall_be() -> None:
-    """A stale entry holds the tuple by which the answers of a declared one come."""
+    """A stale entry occupies the reply tuple of a declared entry."""
     turned = {"protocol": "udp", "original": {**FLOW, "source": "10.0.0.2", "destination": "10.0.0.1",
               "source_port": 80, "destination_port": 1000}}  # fmt: skip
     with gateway([turned]) as kernel:
@@ -272,7 +272,7 @@ def test_what_may_not_be_makes_room_for_what_shall_be() -> None:
 
 
 def test_settings_are_there_once_connection_tracking_is_loaded() -> None:
-    """A gateway that has just booted has none yet: the kernel loads it for whoever asks for the table."""
+    """A gateway that has just booted has none; the kernel loads the module on the first request for the table."""
     with gateway() as kernel:
         for name in FILES:
             (Path(kernel.directory) / name).unlink()
@@ -320,7 +320,7 @@ def test_a_master_that_is_declared_is_there_for_its_expectation(entries: Documen
     ],
 )
 def test_an_expectation_whose_master_goes_cannot_be(others: Document) -> None:
-    """Known before anything is changed, though the master is still there."""
+    """The run predicts this before any change, while the master still exists."""
     with gateway([MASTER], [EXPECTED]) as kernel:
         before = kernel.state()
         for check in (True, False):
@@ -358,7 +358,7 @@ def test_an_expectation_that_goes_makes_room_for_the_next() -> None:
         assert (done["counts"]["deleted"], done["counts"]["created"]) == (1, 1)
 
 
-# what contradicts itself
+# contradictions
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_what_does_not_contradict_itself(config: Document) -> None:
 
 
 def test_an_entry_that_is_there_and_declared_is_not_removed_as_what_may_not_be() -> None:
-    """It is no contradiction by what is written; a live flow would be cut by every run all the same."""
+    """The declaration alone contains no contradiction, but each run would cut a live flow."""
     config = {"absent": [{"zone": 9}, {"state": "established"}], "entries": {"declared": [UDP, MASTER]}}
     assert list(contradictions(read(config))) == []
     with gateway([{**MASTER, "tcp": {"state": "established"}}]) as kernel:
@@ -464,9 +464,9 @@ def test_an_entry_that_is_there_and_declared_is_not_removed_as_what_may_not_be()
             assert kernel.state() == before
 
 
-# what is spared
+# kept connections
 
-#: The connection of `MASTER`, as the host's socket sees it.
+#: The connection of `MASTER`, as the host's socket shows it.
 SESSION = frozenset({TcpConnection(b"\xc0\0\2\x15", 21, b"\n\1\0\2", 1400)})
 
 
@@ -480,7 +480,7 @@ def test_the_session_outlives_what_may_not_be_and_a_purge() -> None:
 
 
 def test_what_is_spared_is_there_for_what_comes_behind_it() -> None:
-    """An expectation of the session's own flow, which matches what may not be."""
+    """The master is the SSH session itself, which a match under `absent` selects."""
     with gateway([MASTER, OTHER]) as kernel:
         config = {"absent": [{"protocol": "tcp"}], "expectations": [EXPECTED]}
         predicted, done = run(kernel, config, check=True, keep=SESSION), run(kernel, config, keep=SESSION)
@@ -492,7 +492,7 @@ def test_what_is_spared_is_there_for_what_comes_behind_it() -> None:
 
 
 def test_what_is_known_to_fail_changes_nothing() -> None:
-    """An entry that cannot be changed in place, after sections that could be applied."""
+    """The entry cannot be changed in place, and it comes after sections that can be applied."""
     with gateway([{**MASTER, "status": ["assured"]}, OTHER]) as kernel:
         before = kernel.state()
         config = {**WHOLE, "entries": {"declared": [UDP, {**MASTER, "status": []}]}}
@@ -513,7 +513,7 @@ def test_what_is_known_to_fail_changes_nothing() -> None:
 def test_a_failure_in_the_middle_says_what_was_applied_and_what_was_not() -> None:
     with gateway([OTHER]) as kernel:
         config = {**WHOLE, "entries": {"declared": [{**MASTER, "helper": "sip"}, UDP]}}
-        failed = run(kernel, config)  # that there is no such helper for TCP, the creation tells
+        failed = run(kernel, config)  # only the creation shows that TCP has no such helper
         assert failed["msg"].startswith(
             "entries: 1 of 2 are not as declared, the first because: declared[0]: creating tcp"
         )
@@ -597,7 +597,7 @@ def test_a_run_does_what_check_mode_says_and_once(before: list[Document], config
             assert done == predicted
             assert kernel.state() == there
             return
-        assume("msg" not in done)  # what only the kernel knows, such as which tuple a translation ends up with
+        assume("msg" not in done)  # only the kernel can determine this, for example the reply tuple of a NATed entry
         assert steady(done) == steady(predicted)
         for match in declaration.absent or ():
             with kernel.table() as table:
@@ -619,7 +619,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(fault: Fault) -> None:
-    """Whatever is refused or lost, and when: what is said to be done was done, and what is not was not."""
+    """The result must report each change that was made, and a second run must complete the rest."""
     with gateway([OTHER]) as kernel:
         run(kernel, WHOLE)
         served = len(kernel.requests)
@@ -644,7 +644,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(f
 
 
 def test_no_more_is_read_and_sent_than_it_takes() -> None:
-    """A declaration of one section asks nothing of the others, and a run reads its part twice: to plan and to do."""
+    """A declaration of one section reads no other section, and a run reads its section twice: to plan and to apply."""
     with gateway([OTHER]) as kernel:
         run(kernel, {"settings": {"accounting": True}})
         assert kernel.requests == []

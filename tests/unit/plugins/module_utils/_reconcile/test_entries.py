@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A play declares many entries: all that can be is as declared, the rest is reported, nothing else is touched."""
+"""Test that a list of entries is applied as far as possible, that failures are reported and no other entry changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Document = Dict[str, Any]
 
 KEYS = {"changed", "counts", "kept", "changes", "failed_entries", "diff"}
 UDP: Document = {"protocol": "udp", "original": FLOW}
-#: For those that random entries lie in and out of.
+#: Random entries are inside and outside of these scopes.
 SCOPES: list[Any] = [None, {"protocol": "tcp"}, {"family": "ipv6"}, {"zone": 5}, [{"mark": 0}, {"port": 80}]]
 LIMIT = 1000
 
@@ -73,7 +73,7 @@ scopes = st.sampled_from(SCOPES)
 
 
 def run(kernel: Kernel, documents: list[Document], check: bool = False, scope: Any = None, **policy: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     declared = parse_entries(documents, absent=policy.get("state") == "absent")
     try:
         with kernel.table() as table:
@@ -86,7 +86,7 @@ def run(kernel: Kernel, documents: list[Document], check: bool = False, scope: A
 
 
 def in_scope(kernel: Kernel, scope: Any) -> list[Any]:
-    """The connections that a scope is about, asked of the entries that the client reads."""
+    """Return the connections that a scope selects, according to the entries that the client reads."""
     if scope is None:
         return []
     match = parse_match(scope)
@@ -97,7 +97,7 @@ def in_scope(kernel: Kernel, scope: Any) -> list[Any]:
 
 
 def undeclared(kernel: Kernel, documents: list[Document]) -> dict[int, Any]:
-    """The connections that no document declares, by id."""
+    """Return the connections that no document declares, by id."""
     declared = [held(kernel, document) for document in documents]
     return {there.id: kernel_view(kernel, there) for there in kernel.connections if there not in declared}
 
@@ -117,7 +117,7 @@ def as_policy(policy: Policy) -> Document:
     return dict(policy._asdict())
 
 
-# the properties
+# properties
 
 
 @examples(100)
@@ -143,7 +143,7 @@ def test_what_is_declared_is_so_what_is_not_goes_in_scope_alone_and_a_second_run
     assert ("msg" in first) == bool(failed)
     kernel.forget()
     second = run(kernel, documents, scope=scope, **as_policy(policy))
-    # What failed may have failed for an entry that this run has seen deleted, and come about now.
+    # An entry can fail because of another entry that this run deleted, and be created in the second run.
     if not failed:
         assert not kernel.writes
         assert not second["changed"]
@@ -161,7 +161,7 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
     assert not kernel.writes
     assert kernel.snapshot() == there
     done = run(kernel, documents, scope=scope, **as_policy(policy))
-    # which of several tuples a translation ends up with, and that all are taken, the kernel finds out on the way
+    # only the kernel can determine the tuple of a NATed entry, or that all tuples are in use
     open_ = any(is_open(document) for document in documents)
     assume(not open_ or not done["failed_entries"])
     assert predicted == done
@@ -183,11 +183,11 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
     doomed = {one.id for one in in_scope(kernel, scope)} & set(others)
     kernel.faults = {at: fault}
     first: Any = None
-    with contextlib.suppress(ConntrackError):  # the scope, or an entry, could not be read
+    with contextlib.suppress(ConntrackError):  # the run could not read the scope or an entry
         first = run(kernel, documents, scope=scope, **as_policy(policy))
     assert first is not None or kernel.snapshot() == there
     struck = [request.type for request in kernel.requests[at : at + 1]]
-    assume(fault.errno != errno.ENOENT or struck != [GET])  # to say that an entry is not there is no fault
+    assume(fault.errno != errno.ENOENT or struck != [GET])  # the answer that an entry does not exist is not an error
     left = undeclared(kernel, documents)
     assert {number: shown for number, shown in others.items() if number not in doomed}.items() <= left.items()
     if first is not None:
@@ -206,7 +206,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
         assert all(satisfied(kernel, document, policy) for document in documents)
         assert not (set(undeclared(kernel, documents)) & doomed)
     else:
-        # An entry with one direction in a zone may come after one that could not come after it.
+        # With a zone in one direction, the order matters: A can be created after B, but not B after A.
         assume(not any("zone" in document["original"] for document in documents))
         clean = filled(before)
         run(clean, documents, scope=scope, **as_policy(policy))
@@ -231,7 +231,7 @@ def flow(number: int, **keys: Any) -> Document:
     return {"protocol": "udp", "original": {**FLOW, "source_port": 1024 + number}, **keys}
 
 
-# who is in whose way
+# conflicts between entries
 
 SNAT = {"source": {"address": "198.51.100.1", "port": 4000}}
 ESP = {"protocol": 50, "original": {"source": "10.0.0.1", "destination": "10.0.0.9"}}
@@ -269,7 +269,7 @@ def from_host(host: int, **keys: Any) -> Document:
 )
 @pytest.mark.parametrize("together", [False, True])
 def test_who_is_in_the_way_is_named_and_foreseen(there: Document, declared: Document, end: str, together: bool) -> None:
-    """By the translated reply, where nat leaves the kernel no choice, and in the zone of the reply, too."""
+    """The conflict is found by the reply tuple if `nat` leaves the kernel no choice, and in the zone of the reply."""
     kernel = filled([] if together else [there])
     documents = [there, declared] if together else [declared]
     predicted = run(kernel, documents, check=True)
@@ -297,11 +297,11 @@ def test_who_came_between_the_plan_and_the_creation_is_named() -> None:
         EntryReconciler(table, late, Policy()).apply(Plan("created", late, None, []))
 
 
-# what a run looks like
+# requests and results of a run
 
 
 def test_a_thousand_entries_take_a_few_dozen_sends_for_each_step() -> None:
-    """Two looks, creation and reading back: 32 questions to a send, and 64 requests or more."""
+    """A run reads each entry twice, creates it and reads it back: 32 queries or 64 other requests in a send."""
     kernel = Kernel()
     documents = [flow(number, mark=number) for number in range(1000)]
     assert run(kernel, documents)["counts"]["created"] == 1000
@@ -345,7 +345,7 @@ def test_what_cannot_be_is_listed_with_its_place_and_reason_and_the_rest_is_done
     ],
 )
 def test_a_translated_port_or_id_is_expected_in_the_reply(protocol: str, more: Document, reply: Document) -> None:
-    """The kernel translates an ICMP id as it does a port, and no GRE key."""
+    """The kernel translates an ICMP id as it does a port, but no GRE key."""
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2"}
     nat = {"source": {"address": "198.51.100.1", "port": 7}}
     wanted = expected_reply(creation(from_document({"protocol": protocol, "original": {**ends, **more}, "nat": nat})))
@@ -357,7 +357,7 @@ def test_a_translated_port_or_id_is_expected_in_the_reply(protocol: str, more: D
 
 @pytest.mark.parametrize("check", [False, True])
 def test_an_entry_that_the_kernel_cannot_look_up_fails_alone(check: bool) -> None:
-    """UDP-Lite was saved without ports where it is not tracked, and needs them where it is."""
+    """UDP-Lite is saved without ports on a kernel that does not track it; a kernel that tracks it requires ports."""
     kernel = Kernel()
     kernel.untracked = set()
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2"}
@@ -387,7 +387,7 @@ def test_a_fault_names_its_place_and_nothing_is_touched() -> None:
 
 
 def test_two_declarations_that_cannot_both_be_are_known_beforehand() -> None:
-    """The reply of one is the original of the other."""
+    """The reply tuple of one is the original tuple of the other."""
     mirror = {
         "source": FLOW["destination"],
         "destination": FLOW["source"],
@@ -402,7 +402,7 @@ def test_two_declarations_that_cannot_both_be_are_known_beforehand() -> None:
 
 
 def test_what_a_purge_removes_makes_room_for_what_is_declared() -> None:
-    """A stale entry has the tuple that the translated replies will have."""
+    """A stale entry has the tuple that the replies of the declared NATed entry will have."""
     stale = {"protocol": "udp", "original": {**FLOW, "source": "10.0.0.2", "destination": "10.0.0.1"}}
     stale["original"].update(source_port=80, destination_port=1000)
     kernel = filled([stale])
@@ -443,7 +443,7 @@ def zoned(number: int, zone: Document, **keys: Any) -> Document:
 @pytest.mark.parametrize("of_master", ZONED, ids=str)
 @pytest.mark.parametrize("of_child", ZONED, ids=str)
 def test_a_master_is_found_in_the_zones_in_which_the_kernel_finds_it(of_child: Document, of_master: Document) -> None:
-    """Whatever the order of the two, and whether the master is there already or comes with its child."""
+    """The order of the two documents does not matter, nor whether the master already exists."""
     master = zoned(0, of_master)
     child = zoned(1, of_child, master={**flow(0)["original"], "protocol": "udp"})
     kernel = filled([master])
@@ -532,7 +532,7 @@ def test_what_the_table_lost_meanwhile_is_made_anew() -> None:
     kernel = filled([flow(0)])
 
     def meanwhile(number: int, request: Any) -> None:
-        if number == 1:  # after the look
+        if number == 1:  # after the first read
             kernel.drop(kernel.connections[0])
 
     kernel.meanwhile = meanwhile

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A play declares an entry: it is there as declared, the report is true, and nothing else is touched."""
+"""Test that a declared entry is created or changed as declared, the result is correct and no other entry changes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ policies = st.builds(
 
 
 def run(kernel: Kernel, document: Document, check: bool = False, **policy: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     try:
         with kernel.table() as table:
             declared = from_document(document, absent=policy.get("state") == "absent")
@@ -85,7 +85,7 @@ def as_policy(policy: Policy) -> Document:
 
 
 def satisfied(kernel: Kernel, document: Document, policy: Policy) -> bool:
-    """Whether the table is as the declaration would have it."""
+    """Return whether the table agrees with the declaration."""
     there = held(kernel, document)
     if policy.state == "absent":
         return there is None
@@ -93,13 +93,13 @@ def satisfied(kernel: Kernel, document: Document, policy: Policy) -> bool:
 
 
 def others(kernel: Kernel, document: Document) -> list[Any]:
-    """All entries but the one with the identity that is declared."""
+    """Return all entries except the one with the declared identity."""
     there = held(kernel, document)
     return [shown for shown in kernel.snapshot() if there is None or repr(shown[0]) != repr(there.key)]
 
 
 def foreseeable(entry: Document) -> Any:
-    """An entry without what only the kernel knows, and what is idle as if it were not there."""
+    """Return an entry without the values that only the kernel can determine and without empty values."""
     known = {"confirmed", "seen_reply", "assured", "fixed_timeout", "expected", "helper"}
     part = {key: value for key, value in entry.items() if key not in ("id", "use", "nat", "reply", "counters")}
     part["status"] = sorted(set(entry["status"]) & known)
@@ -107,14 +107,14 @@ def foreseeable(entry: Document) -> Any:
 
 
 def idle(value: Any) -> Any:
-    """A document without zeros, empty lists and states that are none."""
+    """Return a document without zeros, empty lists and states that are `none`."""
     if not isinstance(value, dict):
         return value
     below = {key: idle(item) for key, item in value.items()}
     return {key: item for key, item in below.items() if item not in (0, "none", [], {})}
 
 
-# the properties
+# properties
 
 
 @examples(80)
@@ -147,7 +147,7 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
     assert not kernel.writes
     assert kernel.snapshot() == there
     done = run(kernel, document, **as_policy(policy))
-    # which of several tuples a translation ends up with, and that all are taken, the kernel finds out on the way
+    # only the kernel can determine the tuple of a NATed entry, or that all tuples are in use
     assume(not is_open(document) or "EEXIST" not in done.get("msg", ""))
     for key in ("msg", "operation", "before", "changes", "diff"):
         assert predicted.get(key) == done.get(key), key
@@ -172,7 +172,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
     kernel.faults = {at: fault}
     first = run(kernel, document, **as_policy(policy))
     struck = [request.type for request in kernel.requests[at : at + 1]]
-    assume(fault.errno != errno.ENOENT or struck != [GET])  # to say that an entry is not there is no fault
+    assume(fault.errno != errno.ENOENT or struck != [GET])  # the answer that an entry does not exist is not an error
     assert first["changed"] == (kernel.snapshot() != there)
     assert others(kernel, document) == neighbours, "another entry was touched"
     if "msg" not in first:
@@ -210,7 +210,7 @@ def test_an_answer_that_gets_lost_once_is_no_failure(
         assert found["operation"] == expected["operation"]
 
 
-# what a run looks like
+# requests and results of a run
 
 
 def test_create_takes_five_messages_and_says_what_it_did() -> None:
@@ -254,7 +254,7 @@ def test_diff_shows_what_is_taken_away() -> None:
     assert result["diff"]["before"]["helper"] == "sip"
 
 
-# by the reply alone
+# deletion by the reply tuple alone
 
 ANSWER: Document = {
     "protocol": "udp",
@@ -269,7 +269,7 @@ ANSWER: Document = {
 )
 @pytest.mark.parametrize("more", [{}, {"status": ["src_nat"]}, {"nat": SNAT, "mark": 9}])
 def test_a_translated_entry_is_deleted_by_its_reply_alone(zone: Any, more: Any) -> None:
-    """Who captures packets outside of the gateway knows nothing else."""
+    """A packet capture outside of the gateway shows only this tuple."""
     elsewhere = {**UDP, "zone": 99, "nat": SNAT}
     kernel = filled([{**UDP, "nat": SNAT, **zone}, elsewhere])
     before = kernel.snapshot()
@@ -381,7 +381,7 @@ def test_a_packet_between_creation_and_reading_back_does_not_cost_the_entry() ->
 
 
 def test_a_half_open_connection_is_gathered_and_declared_on_an_empty_table() -> None:
-    """Only its packets make the kernel set the scale that one end has offered."""
+    """The kernel sets the offered window scale of one end only when it processes packets of the connection."""
     source = filled([{**TCP, "tcp": {"state": "syn_sent", "original": {"flags": ["window_scale"]}}}])
     source.connections[0].scales = [7, 0]
     with source.table() as table:
@@ -423,7 +423,7 @@ def test_an_offloaded_entry_that_is_replaced_lives_on() -> None:
     assert kernel.connections[0].deadline == 120
 
 
-# what cannot be changed in place
+# values that cannot be changed in place
 
 
 @pytest.mark.parametrize(
@@ -588,7 +588,7 @@ def test_a_fixed_timeout_is_said_to_be_fixed() -> None:
     assert not kernel.writes
 
 
-# in part, and not at all
+# partial and complete failures
 
 
 def test_labels_without_a_rule_are_not_lost_in_silence() -> None:
@@ -719,7 +719,7 @@ def test_a_mirrored_entry_is_another_one() -> None:
 
 
 def test_zones_are_other_entries() -> None:
-    """Where only one direction is in a zone, the other is in zone 0 and may meet an entry there."""
+    """If only one direction is in a zone, the other is in zone 0 and can conflict with an entry there."""
     for there, zoned in (
         ([UDP], {"zone": 5}),
         ([], {"original": {**FLOW, "zone": 7}}),
@@ -735,7 +735,7 @@ def test_zones_are_other_entries() -> None:
 
 
 def test_a_mirrored_entry_is_not_deleted_for_one_whose_reply_is_in_a_zone() -> None:
-    """The kernel keeps the two apart, but finds whichever comes first."""
+    """The kernel stores both entries, but a lookup returns only the first one."""
     kernel = filled([{"protocol": "udp", "original": MIRROR}])
     mirrored = kernel.connections[0]
     result = run(kernel, {**UDP, "reply": {**MIRROR, "zone": 8}})
@@ -751,7 +751,7 @@ def test_a_reply_alone_is_turned_round() -> None:
     assert run(kernel, UDP)["operation"] == "unchanged"
 
 
-# gathered here, declared there
+# entries gathered on one host and declared on another
 
 
 def test_what_one_host_shows_another_takes() -> None:
@@ -805,7 +805,7 @@ def test_part_of_a_group_is_completed_with_what_is_there_or_zero() -> None:
     assert (kernel.connections[0].state, kernel.connections[0].tags) == (4, [9, 0])
 
 
-# address translation
+# NAT
 
 
 def test_nat_to_the_address_it_has_already_is_in_force() -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A play declares an expectation: it is there as declared, and the report is true, whatever others do meanwhile."""
+"""Test that an expectation is created as declared and the result is correct, also after concurrent changes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ DECLARED: Document = {"tuple": EXPECTED, "master": CONTROL}
 
 
 class Expectation:
-    """One expectation; its tuple, mask and the rest as they were sent."""
+    """An expectation with the tuple, the mask and the other attributes as sent."""
 
     def __init__(self, master: Any, attributes: Attributes, deadline: float, number_: int) -> None:
         self.master = master
@@ -79,7 +79,7 @@ class Expectation:
         return zone
 
     def covers(self, wanted: Attributes) -> bool:
-        """Whether a tuple is this one's under the mask, of which the destination counts in full."""
+        """Return whether the expectation's tuple covers this tuple under the mask; the destination must be equal."""
         mine, mask = self.attributes[2], self.attributes[3]
         if {1, 2} & set(wanted[1]):
             source, destination = 1, 2
@@ -93,7 +93,7 @@ class Expectation:
 
 
 class ExpectingKernel(Kernel):
-    """A kernel with expectations; each class of each master has room for `room` of them."""
+    """A kernel with expectations; each class of each master has room for `room` expectations."""
 
     def __init__(self, room: int = 2) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class ExpectingKernel(Kernel):
 
 
 def attributes_of_zone(attributes: Attributes) -> Attributes:
-    """The zone of an expectation's message, where a connection's has it."""
+    """Convert the zone of an expectation's message to the attribute that a connection uses."""
     return {18: u16(number(attributes[7]))} if 7 in attributes else {}
 
 
@@ -200,7 +200,7 @@ def kernel() -> ExpectingKernel:
 
 
 def filled(room: int = 2) -> ExpectingKernel:
-    """Two sessions with a helper, one of them in a zone as well, and one without."""
+    """Return a kernel with four sessions: three with a helper, one of them in a zone, and one without a helper."""
     kernel = ExpectingKernel(room)
     with kernel.table() as table:
         for document in ({}, {"zone": 5}, {"original": control(1402)}, {"original": control(1401), "helper": None}):
@@ -211,7 +211,7 @@ def filled(room: int = 2) -> ExpectingKernel:
 
 
 def run(kernel: Kernel, document: Document, check: bool = False, **policy: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     failure = None
     result: Document = {}
     try:
@@ -425,7 +425,7 @@ def test_what_others_do_meanwhile_is_never_taken_for_ones_own(at: int, what: str
 
 @pytest.fixture
 def several(kernel: ExpectingKernel) -> ExpectingKernel:
-    """Three expectations, one of them in zone 5."""
+    """Create three expectations, one of them in zone 5."""
     for port, more in ((4000, {}), (4001, {"zone": 5}), (4002, {})):
         assert run(kernel, {"tuple": announced(port), "master": CONTROL, "timeout": port - 3900, **more})["changed"]
     kernel.forget()

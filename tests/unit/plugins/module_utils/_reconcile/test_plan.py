@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans are wrong if planned entries are not told apart as the kernel does."""
+"""Test that a plan distinguishes entries as the kernel does; otherwise check mode predicts a wrong result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPLY_IN_5 = {"reply": {**BACK, "zone": 5}}
 
 
 def planned(*documents: Any) -> Outcome:
-    """Plan entries for an empty table, and return what the last of them becomes."""
+    """Plan entries for an empty table, and return the outcome for the last one."""
     with Kernel().table() as table:
         declared = [from_document({**FLOW, **document}) for document in documents]
         return plan_all(ProjectedTable(table), declared, Policy(on_existing="keep"))[-1]
@@ -51,7 +51,7 @@ def test_planned_entries_exclude_each_other(there: Any, comes: Any, becomes: str
     assert becomes in (outcome.operation if outcome.error is None else str(outcome.error))
 
 
-#: Two flows to one server, which are translated to one address.
+#: Two flows to one server, both with the same address after source NAT.
 MASQUERADED = {"nat": {"source": {"address": "198.51.100.1", "port": 1000}}}
 OTHER = {"original": {**FLOW["original"], "source": "10.0.0.3"}}
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All is checked before anything is written, and what was written all the same is said."""
+"""Test that all settings are checked before the first write and that a failure reports the settings written so far."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE") // 8
 
 
 class Namespace:
-    """The settings of a namespace as files, and a place for those of the boot."""
+    """The settings of a namespace as files, and a directory for the boot configuration."""
 
     def __init__(self, folder: Path) -> None:
         self.proc = folder / "proc"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a reboot does not bring back is found out at the worst moment; what is overwritten was somebody's."""
+"""Test that settings survive a reboot and that no file of the administrator is overwritten."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_masked_file_is_left_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link to a device masks a file; following it would put a file in the place of the device."""
-    monkeypatch.setattr(sysctl_files, "DIRECTORY", str(tmp_path))  # where links may lead elsewhere
+    """A symbolic link to a device masks a file; a write through the link would replace the device with a file."""
+    monkeypatch.setattr(sysctl_files, "DIRECTORY", str(tmp_path))  # a directory in which links can be followed
     folder = tmp_path / "sysctl.d"
     folder.mkdir()
     device = tmp_path / "device"
@@ -151,7 +151,7 @@ FILES = (sysctl_files.SYSCTL_FILE, sysctl_files.MODULES_FILE)
 @pytest.mark.parametrize("of", ["file", "directory"])
 @pytest.mark.parametrize("there", [True, False])
 def test_no_link_leads_out_of_a_container(tmp_path: Path, file: str, absolute: bool, of: str, there: bool) -> None:
-    """Its root could have a file of the host read into the diff, changed or created."""
+    """The container's root user could otherwise read, change or create a file of the host."""
     host, etc = tmp_path / "host", tmp_path / "container/etc"
     host.mkdir()
     etc.mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_a_file_of_a_container_may_not_fill_the_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slash", ["", "/", "//"])
 def test_a_directory_that_is_a_link_is_refused(tmp_path: Path, slash: str) -> None:
-    """The root of a container could have put it there."""
+    """The root user of a container could have created the link."""
     (tmp_path / "host").mkdir()
     link = tmp_path / "etc"
     link.symlink_to(tmp_path / "host")

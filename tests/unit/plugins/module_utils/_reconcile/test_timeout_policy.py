@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A policy is changed in what is declared and in nothing else; one that rules use is not taken from them."""
+"""Test that a run changes only the declared values of a timeout policy and never removes a policy that rules use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPLACE = 0x100
 
 
 class Kernel:
-    """The policies and defaults of one namespace, as Linux 6.18 keeps them."""
+    """The policies and defaults of one namespace, as Linux 6.18 stores them."""
 
     def __init__(self) -> None:
         self.defaults: dict[int, dict[int, int]] = {
@@ -36,7 +36,7 @@ class Kernel:
         }
         self.policies: dict[bytes, dict[str, Any]] = {}
         self.requests: list[wire.Framed] = []
-        #: An errno for the message of a type
+        #: The errno that the kernel returns for a message type.
         self.faults: dict[int, int] = {}
 
     def table(self) -> Table:
@@ -114,7 +114,7 @@ def run(kernel: Kernel, check_mode: bool = False, **given: Any) -> dict[str, Any
 
 
 def thrice(kernel: Kernel, **given: Any) -> dict[str, Any]:
-    """In check mode, really, and again: as predicted, once, and nothing written by the others."""
+    """Run in check mode, for real, and again. Only the real run may write, and its result must equal the prediction."""
     del kernel.requests[:]
     predicted = run(kernel, check_mode=True, **given)
     assert kernel.writes == []
@@ -227,7 +227,7 @@ def test_not_deleted_while_in_use(kernel: Kernel) -> None:
 
 
 def losing(kernel: Kernel, lost: list[bool]) -> None:
-    """The next answers to what changes something are lost; each says whether it is carried out."""
+    """Lose the answers to the next writes; each item of `lost` is whether the kernel carries that write out."""
     respond = kernel.respond
 
     def watched(request: wire.Framed) -> Iterable[Reply]:

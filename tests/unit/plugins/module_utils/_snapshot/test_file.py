@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A snapshot is there whole or not at all, and what is not whole is never restored from."""
+"""Test that a snapshot file is written completely or not at all, and that a restore refuses an incomplete file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read(path: Path, of: str = "entries") -> list[Document]:
 
 
 def sealed(lines: list[bytes]) -> bytes:
-    """Lines with a checksum that fits, as somebody can write them who wants to deceive."""
+    """Return the lines with a valid checksum, as an attacker can write them."""
     header = json.loads(lines[0])
     header["sha256"] = "0" * 64
     first, body = json.dumps(header).encode() + b"\n", b"".join(line + b"\n" for line in lines[1:])
@@ -68,7 +68,7 @@ def path(request: Any, tmp_path: Path) -> Path:
     return tmp_path / request.param
 
 
-# what is written
+# file content
 
 
 def test_what_is_written_is_read(path: Path) -> None:
@@ -128,7 +128,7 @@ def test_only_the_owner_can_read_it(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-# at once or not at all
+# atomic replacement
 
 
 class Unplugged(Exception):
@@ -178,7 +178,7 @@ def test_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
 
     def renamed(old: str, new: str, **folders: int) -> None:
         steps.append("rename")
-        with Snapshot(str(path.parent / old)):  # whole already
+        with Snapshot(str(path.parent / old)):  # the file is already complete
             rename(old, new, **folders)
 
     monkeypatch.setattr(os, "fsync", synced)
@@ -226,7 +226,7 @@ def test_a_slash_too_many_does_not_lead_to_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_planted_link_is_not_followed(there: bool, tmp_path: Path) -> None:
-    """By it, a local user could have root overwrite, or create, any file."""
+    """With such a link, a local user could make root overwrite or create any file."""
     if there:
         write(tmp_path / "target")
     public = tmp_path / "public"
@@ -262,7 +262,7 @@ def test_a_file_that_comes_during_a_save_is_not_overwritten(path: Path) -> None:
 
 
 def test_an_empty_file_is_overwritten(path: Path) -> None:
-    """As the module tempfile makes one."""
+    """The module tempfile creates such a file."""
     path.touch()
     write(path)
     assert read(path) == RECORDS
@@ -276,7 +276,7 @@ def test_a_damaged_snapshot_is_overwritten(path: Path) -> None:
     assert read(path) == RECORDS
 
 
-# what is refused
+# refused files
 
 
 def test_one_that_is_cut_short_anywhere_is_refused(path: Path) -> None:
@@ -291,7 +291,7 @@ def test_one_that_is_cut_short_anywhere_is_refused(path: Path) -> None:
 
 
 def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> None:
-    """A few bytes of a compressed file, such as its time, mean nothing."""
+    """A few bytes of a compressed file, such as its time, have no meaning."""
     write(path)
     whole = path.read_bytes()
     read_all_the_same = 0
@@ -361,7 +361,7 @@ def forgeries() -> Iterator[Any]:
 
 @pytest.mark.parametrize("lines", list(forgeries()))
 def test_one_that_was_made_to_deceive_is_refused_all_the_same(lines: list[bytes], tmp_path: Path) -> None:
-    """A checksum keeps nobody out who can calculate one."""
+    """The checksum is valid, because an attacker can calculate it."""
     path = tmp_path / "snapshot"
     path.write_bytes(sealed(lines))
     with pytest.raises(InvalidValue):
@@ -375,7 +375,7 @@ def test_a_forgery_of_this_test_would_be_taken_if_it_were_none(tmp_path: Path) -
     assert read(path) == [{"mark": 1}]
 
 
-#: Half of a character, which no text can have.
+#: Half of a surrogate pair, which is invalid in any text.
 HALF = "\ud800"
 
 
@@ -392,7 +392,7 @@ HALF = "\ud800"
     ids=lambda change: ascii(change)[:40],
 )
 def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> None:
-    """All of it is shown, and a checksum keeps nobody out who can calculate one."""
+    """The result shows the whole header, and an attacker can calculate a valid checksum."""
     path = tmp_path / "snapshot"
     header = {"format": snapshot_file.FORMAT, **HEADER._asdict(), **change}
     seal = sealed if "sha256" not in change else b"".join
@@ -416,7 +416,7 @@ def test_the_header_of_this_test_would_be_taken_if_nothing_were_changed(tmp_path
 @pytest.mark.parametrize("use", [snapshot_file.check_place, Snapshot])
 @pytest.mark.parametrize("nothing", ["", None])
 def test_a_file_without_a_name_is_asked_for_one(use: Any, nothing: Any) -> None:
-    """An empty name is that of the folder where one happens to be."""
+    """An empty name would stand for the current directory."""
     with pytest.raises(InvalidValue, match="^path: is empty; write the name of a file$"):
         use(nothing)
 
@@ -433,7 +433,7 @@ def test_how_much_there_is(entries: int, expectations: int, says: str) -> None:
 
 
 def test_a_file_is_not_left_open(path: Path) -> None:
-    """A warning of an unclosed file is an error here."""
+    """An unclosed file emits a warning, which is an error in this test suite."""
     write(path)
     path.write_bytes(path.read_bytes()[:-1])
     for _attempt in range(2):
@@ -441,11 +441,11 @@ def test_a_file_is_not_left_open(path: Path) -> None:
             Snapshot(str(path))
 
 
-# what is used is what was verified
+# the verified content is the content that is used
 
 
 def values_of(snapshot: Snapshot, found: list[Any] | None = None) -> list[Any]:
-    """The last value of each record, added to a list that has them also after an exception."""
+    """Add the last value of each record to a list, which the caller can also read after an exception."""
     found = [] if found is None else found
     for of in ("entries", "expectations"):
         for block in snapshot.blocks(of):
@@ -457,7 +457,7 @@ def values_of(snapshot: Snapshot, found: list[Any] | None = None) -> list[Any]:
 def test_a_snapshot_that_is_changed_after_it_was_verified_is_not_used(
     place: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place, by a program that writes into the open file: other entries would go under the old checksum."""
+    """Another program writes into the open file, so that other entries would follow the old checksum."""
     monkeypatch.setattr(snapshot_file, "_CHUNK", 64)
     write(path, [{**SAME, "mark": mark} for mark in range(100)])
     with Snapshot(str(path)) as snapshot:
@@ -488,7 +488,7 @@ def test_what_was_verified_is_read_as_often_as_one_likes(path: Path) -> None:
             assert [row for block in snapshot.blocks("entries") for row in block.rows][-1][-1] == {"99": "00"}
 
 
-# what a small file may take
+# memory use of a small file
 
 
 def forged(path: Path, *lines: bytes, entries: int = 0) -> None:
@@ -514,7 +514,7 @@ def test_ever_new_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_ever_new_layouts_are_forgotten(tmp_path: Path) -> None:
-    """Each with its record, and values of its own that all of its records have alike."""
+    """Each layout has one record, and values that are the same in all records of the layout."""
     number, text = 9000, "x" * 1000
     lines = [line for each in range(number) for line in (layout("mark", alike={"a": f"{each}{text}"}), b"[1]")]
     forged(tmp_path / "snapshot", *lines, entries=number)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in a snapshot must be known to be, or a purge would delete it."""
+"""Test that the set contains each entry that was added; a purge would delete an entry that is missing from the set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_it_is_a_set(some: list[object], others: list[object]) -> None:
 
 
 def test_things_whose_numbers_meet_are_kept_apart() -> None:
-    """All of them belong into the same slot, the last one of all."""
+    """All of them belong to the same slot, which is the last one."""
     found = Fingerprints(500)
     crowd = [step * found._size - 1 for step in range(1, 500)]
     for thing in crowd[:400]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A table comes back from its snapshot as it was, nothing else is touched, and where something is lost it is said."""
+"""Test that a restore recreates the table, changes no other entry and reports each value that it cannot restore."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ COUNTS = ("created", "updated", "replaced", "deleted", "unchanged", "failed")
 SCOPES: list[Any] = [{"protocol": "tcp"}, {"family": "ipv6"}, {"zone": 5}, [{"mark": 0}, {"port": 80}]]
 LIMIT = 1000
 tables = st.lists(declarations(), max_size=7)
-#: Where others are met: one in a zone of its own in one direction can hide another from view, also from a plan.
+#: For tables with other entries: an entry with a zone in one direction can hide another entry, also from a plan.
 met = st.lists(declarations().filter(lambda document: "zone" not in document["original"]), max_size=7)
 
 
@@ -92,7 +92,7 @@ def saved(kernel: Kernel, path: str, match: Any = None, check: bool = False) -> 
 def run(
     kernel: Kernel, path: str, check: bool = False, match: Any = None, scope: Any = None, **policy: Any
 ) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Run the module once. A failure returns its result, with the message under `msg`."""
     keep = policy.pop("keep", frozenset())
     limit = policy.pop("limit", LIMIT)
     asked = EVERYTHING if match is None else parse_match(match)
@@ -113,7 +113,7 @@ def run(
 
 
 def lasting(kernel: Kernel) -> list[Any]:
-    """The table without what no snapshot can bring back: ids, and that NAT has looked at an entry and left it alone."""
+    """Return the table without ids and the NAT status of entries without NAT, which a snapshot cannot restore."""
     found = []
     for there in kernel.connections:
         shown = kernel._shown(there)
@@ -135,14 +135,14 @@ def numbers(result: Document) -> Document:
 
 
 def write(path: str, *documents: Document) -> None:
-    """A snapshot of these records, made by hand."""
+    """Write a snapshot of these records without the code that saves a table."""
     with Writer(path, Header("gw1", "6.1", "2030-01-31T12:00:00Z", {})) as writer:
         for document in documents:
             writer.write("entries", {key: [value] for key, value in document.items()}, ("family", "protocol"))
 
 
 def flow(port: int, **more: Any) -> Document:
-    """A record."""
+    """Return a record."""
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": port, "destination_port": 80}
     return {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}, **more}
 
@@ -155,7 +155,7 @@ def ports(kernel: Kernel) -> list[int]:
     return sorted(there.tuples[0].more[0] for there in kernel.connections)
 
 
-# all comes back
+# complete restores
 
 
 @examples(120)
@@ -202,7 +202,7 @@ def test_check_mode_says_what_a_run_does_to_what_is_there(
 
 @pytest.mark.parametrize("direction", ["", "original", "reply"])
 def test_masters_come_before_their_children(path: str, direction: str) -> None:
-    """However many are above one another, in whatever order the kernel shows them, and in a zone in one direction."""
+    """The chain of masters can have any length and order, and its entries can have a zone in one direction."""
     family = [declared(port, helper="ftp") for port in range(1, 5)]
     for child, master in zip(family[1:], family):
         child["master"] = {"protocol": "tcp", **master["original"]}
@@ -235,7 +235,7 @@ def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str)
 
 
 def test_flags_of_tcp_are_those_of_the_snapshot_and_where_it_has_none_those_of_a_new_entry(path: str) -> None:
-    """An offloaded entry was gathered without them; the flags of others are recorded, also where there are none."""
+    """Offloaded entries have no recorded flags; other entries have recorded flags, which can be empty."""
     write(path, flow(1, **{"tcp.original.flags": [], "tcp.reply.flags": ["window_scale"]}))
     kernel = Kernel()
     assert numbers(run(kernel, path)) == {"created": 1}
@@ -278,7 +278,7 @@ def test_the_last_moment_of_an_expectation_is_a_second_as_well(path: str) -> Non
     assert [one.deadline for one in other.expectations] == [1]
 
 
-# which
+# selection of entries
 
 
 def test_a_match_says_what_is_saved_and_what_is_restored(path: str) -> None:
@@ -331,7 +331,7 @@ def test_a_purge_spares_what_a_match_leaves_out_of_the_snapshot(path: str) -> No
 
 
 def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_is_removed(path: str) -> None:
-    """The last one began before accounting was on."""
+    """The last entry is older than accounting and has no counters."""
     saved(filled([declared(1)]), path)
     kernel = filled([declared(port) for port in range(2, 2 + 3 * BATCH_SIZE)])
     for there in kernel.connections[:-1]:
@@ -342,7 +342,7 @@ def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_
 
 
 def test_a_purge_makes_room_for_what_is_restored(path: str) -> None:
-    """What has the tuples of a flow that is to come back is out of the way before that comes."""
+    """An entry with the tuples of a flow in the snapshot is removed before the flow is created."""
     saved(filled([declared(1)]), path)
     mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
     kernel = filled([{"protocol": "tcp", "original": mirrored}])
@@ -363,7 +363,7 @@ def test_a_purge_spares_the_session(path: str) -> None:
 
 
 def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: str) -> None:
-    """Its tuples are those of a flow that is to come back, and it does not go for that."""
+    """The SSH session has the tuples of a flow in the snapshot, and the purge keeps it."""
     mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 22, "destination_port": 1000}
     saved(filled([{"protocol": "tcp", "original": mirrored}, declared(1)]), path)
     mine = frozenset({TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)})
@@ -391,7 +391,7 @@ def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: s
     ],
 )
 def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document], says: str, path: str) -> None:
-    """It is in nobody's count of the snapshot."""
+    """The counts of the snapshot do not include such an entry."""
     write(path, *records)
     kernel = filled([declared(port) for port in range(100, 100 + foreign)])
 
@@ -408,7 +408,7 @@ def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document],
     assert done["failed_entries"][0]["index"] is None
 
 
-# what goes wrong
+# errors
 
 
 FAULTS = [
@@ -470,7 +470,7 @@ def _run(kernel: Kernel, path: str) -> Document:
 
 
 def test_lost_answers_for_many_are_made_good(path: str) -> None:
-    """The receive buffer overran: what the kernel did for a whole window is not known."""
+    """The receive buffer overran, so the result of a whole window is unknown."""
     kernel = filled([declared(port) for port in range(300)])
     saved(kernel, path)
     for at in (10, 100, 250):
@@ -481,7 +481,7 @@ def test_lost_answers_for_many_are_made_good(path: str) -> None:
 
 
 def test_a_creation_whose_answer_is_lost_and_that_fails_again_is_no_change(path: str) -> None:
-    """The table shows that the first one was not carried out."""
+    """A query shows that the first request was not carried out."""
     saved(filled([declared(1, helper="ftp")]), path)
     kernel = Kernel(helpers={})
     kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
@@ -509,7 +509,7 @@ def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, mo
 
 
 def test_a_live_flow_of_gre_is_never_deleted_after_a_lost_answer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a large table the entries that were there before are not known. This one has another translated key."""
+    """In a large table, the run does not read the entries that existed before. This entry has another NATed key."""
     monkeypatch.setattr(module, "_SOME", 1)
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_key": 1, "destination_key": 2}
     nat = {"source": {"address": "198.51.100.9"}}
@@ -549,7 +549,7 @@ def test_an_equal_entry_that_was_there_was_not_created_though_the_answer_is_lost
 
 
 def test_what_cannot_be_known_is_said_to_be_unknown_and_a_change(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a table with many others, who was there before is not read."""
+    """In a table with many other entries, the run does not read which entries existed before."""
     monkeypatch.setattr(module, "_SOME", 1)
     saved(filled([declared(1)]), path)
     others = [{**declared(port), "zone": 3} for port in range(9)]
@@ -571,7 +571,7 @@ def test_what_was_created_is_reported_also_where_nothing_can_be_read_back(
 ) -> None:
     saved(filled([declared(port, labels=labels) for port in range(300)]), path)
     kernel = Kernel()
-    # All answers to creations are lost, and nobody can be asked what came of them
+    # All answers to creations are lost, and each query for the result fails
     kernel.faults = {at: Fault(errno.ENOBUFS, True, carried_out) for at in (70, 140, 210, 280, 300)}
     kernel.faults.update((at, Fault(code, code != errno.EPERM)) for at in range(301, 3000))
     result = run_once(kernel, path)
@@ -583,7 +583,7 @@ def test_what_was_created_is_reported_also_where_nothing_can_be_read_back(
 
 
 def run_once(kernel: Kernel, path: str, **policy: Any) -> Document:
-    """One run of the module with the faults that are set."""
+    """Run the module once with the configured faults."""
     with Snapshot(path) as snapshot, kernel.table() as table:
         policy = {"on_existing": "keep", **policy}
         try:
@@ -593,7 +593,7 @@ def run_once(kernel: Kernel, path: str, **policy: Any) -> Document:
 
 
 def test_a_table_that_cannot_hold_them_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel would throw out others to make room."""
+    """The kernel would drop other entries to make room."""
     saved(filled([declared(port) for port in range(3)]), path)
     kernel = filled([UDP])
     monkeypatch.setattr(Table, "statistics", lambda _table: {"entries": 1, "max_entries": 2})
@@ -617,7 +617,7 @@ def test_what_is_in_the_way_is_named(path: str) -> None:
 
 
 def test_a_translation_comes_back_as_it_was_or_not_at_all(path: str) -> None:
-    """Another port than the peer knows would be no better than none, and nobody would be told."""
+    """With NAT to another port, the peer could not use the flow, and the user would get no report."""
     saved(filled([{"protocol": "tcp", "original": FLOW, "nat": {"destination": {"port": 8080}}}]), path)
     kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 8080}}])
     for check in (True, False):
@@ -636,7 +636,7 @@ def test_a_helper_that_is_not_there_is_named_and_the_rest_restored(path: str) ->
 
 
 def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> None:
-    """A flow without its label is better than none; but nobody is told that all is as it was."""
+    """A flow without its label is better than no flow, but the result must not report it as restored."""
     saved(filled([declared(1, labels=[5]), declared(2)]), path)
     kernel = Kernel(label_rule=False)
     done = run(kernel, path)
@@ -673,7 +673,7 @@ def test_a_protocol_that_is_not_tracked_any_more_is_not_restored_by_half(path: s
     assert numbers(run(again, path)) == {"created": 2}
 
 
-# what a snapshot may say that it should not
+# invalid values in a snapshot
 
 
 BAD: list[Any] = [
@@ -711,7 +711,7 @@ BAD: list[Any] = [
 
 @pytest.mark.parametrize(("key", "value"), BAD, ids=[f"{key}-{value}"[:40] for key, value in BAD])
 def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> None:
-    """A checksum keeps nobody out who can calculate one."""
+    """The checksum can be valid, because an attacker can calculate it."""
     good = [flow(port, timeout=600, **{"tcp.state": "established"}) for port in range(40)]
     write(path, *good[:20], {**flow(1000, timeout=600), key: value}, *good[20:])
     for check in (True, False):
@@ -729,7 +729,7 @@ def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> 
 
 @pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"\ud800": 1}])
 def test_a_bad_value_is_shown_in_characters_that_there_are(value: Any, path: str) -> None:
-    """Of half a one, Ansible would make no result at all."""
+    """Ansible returns no result at all if a string contains half of a surrogate pair."""
     write(path, flow(1, mark=value))
     (failure,) = run(Kernel(), path)["failed_entries"]
     json.dumps(failure, ensure_ascii=False).encode()
@@ -747,7 +747,7 @@ def test_many_bad_values_among_many_good_ones(path: str) -> None:
 
 
 def test_a_bad_value_is_refused_before_a_purge(path: str) -> None:
-    """Who that record is nobody knows, so it cannot be spared."""
+    """The record cannot be identified, so the purge could delete its entry."""
     write(path, flow(1, timeout=600), flow(2, mark="x"))
     kernel = filled([declared(3)])
     with pytest.raises(InvalidValue, match="mark"):
@@ -764,7 +764,7 @@ def test_a_key_that_is_not_known_is_refused_before_anything_happens(path: str) -
 
 
 def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
-    """A dump repeats an entry when the kernel's table is resized meanwhile."""
+    """A dump repeats an entry if the kernel resizes the table during the dump."""
     write(
         path, *[flow(port, timeout=60) for port in (1, 1)], *[flow(port, timeout=60) for port in range(2, 300)], flow(1)
     )
@@ -775,7 +775,7 @@ def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
 
 @pytest.mark.parametrize(("number", "predicted"), [(100, True), (300, False)], ids=["near", "far"])
 def test_two_that_exclude_one_another_are_reported(number: int, predicted: bool, path: str) -> None:
-    """A table never has both at once. Check mode compares only records that are near each other."""
+    """A table never contains both at once. Check mode compares only records that are near each other."""
     ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
     mirrored = {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}}
     write(path, *[flow(port, timeout=60) for port in range(number)], mirrored)
@@ -801,7 +801,7 @@ def test_a_translated_entry_that_is_there_twice_is_restored_once(path: str, on_e
 @pytest.mark.parametrize("number", [10, 600])
 @pytest.mark.parametrize("direction", ["original", "reply"])
 def test_masters_are_found_however_far_before_their_children(number: int, direction: str, path: str) -> None:
-    """In check mode nothing is created that could be found."""
+    """Check mode creates no master that a query could find."""
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 0, "destination_port": 80}
     if direction == "reply":
         ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 0}
@@ -912,7 +912,7 @@ def test_report_limit_cuts_lists_and_not_counts(path: str) -> None:
         assert "record 0: mark" in done["msg"]
 
 
-# what it costs
+# cost
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
@@ -936,9 +936,9 @@ def test_what_is_there_is_asked_for_many_at_once(path: str) -> None:
 
 
 def test_few_are_in_memory_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a million entries, some thousand: what is read goes on to the kernel at once."""
+    """The restore sends each entry early, so only a few thousand of a million entries are in memory."""
     kernel, number, most = Kernel(), 20_000, 0
-    monkeypatch.setattr(kernel, "find", lambda *_wanted: None)  # looking takes it long, and there is nothing to find
+    monkeypatch.setattr(kernel, "find", lambda *_wanted: None)  # a search of this fake kernel is slow and finds nothing
     monkeypatch.setattr(kernel, "_taken", lambda _wanted: False)
     placed = module._Restoration._placed
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A table is saved as a whole, or the old snapshot stays as it was."""
+"""Test that a table is saved completely; if that fails, the previous snapshot must remain unchanged."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_table_that_cannot_be_read_leaves_the_old_snapshot(path: str) -> None:
 
 
 class Disk(io.BytesIO):
-    """A file where there is room for so many bytes."""
+    """A file on a disk with room for `room` bytes."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Disk(io.BytesIO):
 
 @pytest.mark.parametrize("room", [0, 1000], ids=["at once", "when they are read"])
 def test_a_disk_that_is_full_is_one_sentence(room: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is those that wait for their masters that fill it."""
+    """The disk can also become full when the entries that wait for their masters are written."""
     child = {"master": {"protocol": "tcp", **declared(1)["original"]}}
     kernel = filled([declared(1), *(declared(port, **child) for port in range(2, 7))])
     saved(emptied(kernel), path)
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_is_one_sentence(room: int, path: str, monkeypatch: 
 
 
 def test_a_host_may_have_any_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel takes any bytes for one, and a file of labels may be in any encoding: what is saved can be read."""
+    """A host name can contain any bytes, and a label file can have any encoding; the snapshot must be readable."""
 
     class Odd:
         nodename, release = os.fsdecode(b"gw\n\xff"), "6.1"

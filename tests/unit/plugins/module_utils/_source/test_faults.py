@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who has made three mistakes is told of three, and not of what only follows from one of them."""
+"""Test that a file with several errors reports each one, without the errors that only follow from another."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file says the same in each of its forms, and what is wrong with one is told by its line."""
+"""Test that a file has the same content in each format, and that an error message contains the line number."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_no_entry_is_a_list_of_none() -> None:
 
 
 def test_what_yaml_would_make_something_else_of_stays_what_was_written() -> None:
-    """An address of digits is no number of base 60, and a time has nanoseconds."""
+    """An address of digits must not become a number of base 60, and a time must keep its nanoseconds."""
     text = b"source: 1:2:3:4:5:6:7:8\nstart: 2030-01-31T12:00:00.123456789Z\nday: 2030-01-31\nmark: 0x10\nlow: -5\n"
     assert parse(text, "a.yml") == [
         {
@@ -116,7 +116,7 @@ def test_what_is_wrong_with_a_file_is_told_by_its_line(data: bytes, name: str, s
 
 @pytest.mark.parametrize("number", ["0x" + "f" * 4000, "0" + "7" * 6000, "0b" + "1" * 20000, "-0x" + "f_" * 3000 + "f"])
 def test_an_integer_of_thousands_of_digits_in_yaml(number: str) -> None:
-    """Python reads it, and refuses to show it."""
+    """Python parses such an integer but refuses to convert it to text."""
     says = f"^a.yml line 2: an integer of {len(number)} characters; no value is longer than 128 bits$"
     with pytest.raises(SourceFault, match=says):
         parse(f"- mark: 0x{'f' * 32}\n- mark: {number}\n".encode(), "a.yml")
@@ -152,7 +152,7 @@ def test_an_integer_of_thousands_of_digits_is_shown_in_words() -> None:
     ],
 )
 def test_what_is_no_list_of_entries(found: list[Any], says: str) -> None:
-    """An empty file is one that was cut off, not a declaration that a purge may act upon."""
+    """An empty file is a truncated file and not a declaration, which a purge could apply."""
     with pytest.raises(SourceFault, match=says):
         entries_in(found, "a")
 
@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_aliases_that_stand_for_more_than_memory_holds() -> None:
-    """A few lines of aliases of aliases: ten levels of nine are three thousand million values."""
+    """A few lines of nested aliases, ten levels of nine each, expand to three thousand million values."""
     lines = ["- &a0 {zone: 1}", *(f"- &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10))]
     with pytest.raises(SourceFault, match=r"^a.yml line 2: aliases that stand for more than 1,0\d\d,\d\d\d characters"):
         parse(("---\n" + "\n".join(lines)).encode(), "a.yml")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an error says is all that a user has to go on."""
+"""Test the error messages, because they are the only information that a user gets about a failure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_invalid_value_is_named_by_its_path() -> None:
         (errno.ETIMEDOUT, errors.ResultUnknown),
         (errno.EMSGSIZE, errors.ResultUnknown),
         (errno.EINVAL, errors.KernelError),
-        (524, errors.KernelError),  # ENOTSUPP, the kernel's own, which no header of libc has
+        (524, errors.KernelError),  # ENOTSUPP, which only the kernel uses and no header of libc defines
         (4095, errors.KernelError),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_has_a_cure_names_it(kind: type) -> None:
     assert kind("reading", errno.EIO).hint
 
 
-#: What is in a document that somebody else wrote.
+#: Values in a document from an untrusted source.
 HOSTILE = ["x" * 100_000, "\x1b]0;title\x07\x1b[2J", "\ud800", "a\nb\u2028c\x9b1m", "\u202e" * 5000]
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever a kernel answers, a socket refuses, or a user writes: only exceptions of this library leave the client."""
+"""Test that any kernel answer, socket error or input raises only exceptions of this library."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ WORKS: dict[str, Callable[[Table], Any]] = {
     "defaults": lambda table: timeout_policy.defaults(table, uapi.IPPROTO_UDP),
 }
 
-# what the kernel sends
+# kernel answers
 
 
 def answers(sequence: int) -> st.SearchStrategy[bytes]:
-    """A message in answer to a request: of any kind, with a payload that is right, cut short, odd or random."""
+    """Draw an answer to a request: of any kind, with a valid, truncated, odd or random payload."""
     kinds = st.sampled_from([0x0100, 0x0104, 0x0105, 0x0200, 0x0800, 0x0103, 2, 3, 4])
     errors = [fake_socket.refusal(wire.Framed(0x0100, 5, sequence, b""), code) for code in (0, errno.EINVAL)]
     right = [SHOWN, *(error[16:] for error in errors), b"\0\0\0\0" + wire.attribute((1,), b"\0\0\0\5")]
@@ -120,7 +120,7 @@ def test_any_answer_is_a_result_or_a_named_error(work: str, data: Any) -> None:
 @examples(100)
 @given(odd_messages())
 def test_any_entry_can_be_shown(payload: bytes) -> None:
-    """Also one that has a port and no protocol."""
+    """The entry can have a port and no protocol."""
     entry = messages.parse_entry(Message(0x0100, 0, payload))
     identity(entry)
     describe(entry)
@@ -163,7 +163,7 @@ def test_an_answer_to_a_change_that_cannot_be_read_leaves_its_result_unknown() -
         assert [type(error) for error in table.create_all([ENTRY] * 3)] == [ResultUnknown] * 3
 
 
-# what a socket refuses
+# socket errors
 
 
 class Refusing(socket.socket):
@@ -197,9 +197,9 @@ def test_what_a_socket_refuses_is_one_sentence(call: str, code: int, monkeypatch
     assert ("SELinux" in str(raised.value)) == (code == errno.EACCES)
 
 
-# what a user writes
+# user input
 
-#: Python refuses to print it, which a message must not trip over.
+#: Python refuses to convert it to text, and an error message must not fail because of that.
 HUGE = 1 << 20_000
 READERS: dict[str, tuple[Callable[[Any], Any], Iterable[str]]] = {
     "entry": (from_document, _TOP),

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A path that leads to anything but a file is an error at once: nothing waits for a writer that may never come."""
+"""Test that a path to anything but a file fails at once; a FIFO without a writer would otherwise block the task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def socket_at(path: Path) -> None:
 
 
 def device(path: Path) -> None:
-    """A device that has no end, as /dev/zero."""
+    """Create a device without an end, such as /dev/zero."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a device")
     os.mknod(str(path), stat.S_IFCHR | 0o666, os.makedev(1, 5))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client reads damaged and deceptive messages and texts, or refuses them by name; `make fuzz` looks for more."""
+"""Test that damaged and malicious messages and texts are read or refused with the key; `make fuzz` finds more cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_known_inputs_are_handled(path: Path) -> None:
 
 @pytest.mark.parametrize("target", [MESSAGES, TEXT, XML], ids=lambda target: target.name)
 def test_the_corpus_has_a_file_for_each_sample(target: Target) -> None:
-    """`make fuzz FUZZ=--samples` writes the files."""
+    """Run `make fuzz FUZZ=--samples` to write the files."""
     assert {path.stem for path in target.inputs()} == set(target.samples())
 
 

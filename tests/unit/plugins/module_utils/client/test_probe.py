@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a kernel can do is told by what comes back, also where it says nothing and deletes everything."""
+"""Test that the probe detects a feature by its effect; a kernel can ignore a filter without an error and flush all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.host impor
 from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import DCCP, UDPLITE, Kernel
 
 WORK = ("dump", "flush")
-#: What is heeded from which version on; every other filter is passed over, but that by tuple refused.
+#: The filters that each version supports. It refuses an unsupported filter by tuple and ignores the others.
 KERNELS = {
     "5.4": {("dump", "mark"), ("flush", "mark")},
     "5.10": {("dump", "mark"), ("flush", "mark"), ("dump", "tuple")},
@@ -28,13 +28,13 @@ KERNELS = {
 
 @pytest.fixture(autouse=True)
 def settings_of_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe writes settings; a unit test must not change those of the machine."""
+    """Redirect the settings that the probe writes; a unit test must not change those of the machine."""
     (tmp_path / "nf_conntrack_events").write_text("1\n")
     monkeypatch.setattr(sysctl, "write", functools.partial(sysctl.write, directory=str(tmp_path)))
 
 
 def ask(kernel: Kernel) -> dict[str, Any]:
-    """What the probe would find on this kernel."""
+    """Return the result of the probe on this kernel."""
     found = {}
     with kernel.table() as table:
         for name, attempt in probe._ATTEMPTS.items():

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A table that is nearly full must not look empty."""
+"""Test the statistics, because a table that is nearly full must not appear to be empty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.statistics
 )
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 
-#: As Linux 6.18 sends them.
+#: Messages of Linux 6.18.
 WHOLE = bytes.fromhex("0000000008000100000000150800020000040000")
 CPU_1 = bytes.fromhex(
     "000000010800020000000000080004000000000008000800000000030800090000000000"
@@ -57,7 +57,7 @@ def test_retired_and_future_counters_are_passed_over() -> None:
 
 
 def test_expectations_of_one_cpu() -> None:
-    """As Linux 6.18 sends them: under the number of entries' statistics, not of expectations' own."""
+    """Linux 6.18 sends them with the message number of the entries' statistics, not with that of expectations."""
     payload = bytes.fromhex("0000000108000100000000040800020000000005080003000000000e")
     assert parse_expectations_per_cpu(Message(0x103, 2, payload)) == (1, {"new": 4, "create": 5, "delete": 14})
     assert {row.key: row.path for row in EXPECTATIONS_PER_CPU} == {"new": (1,), "create": (2,), "delete": (3,)}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operations on a table, over a kernel that is a list: which requests, how many, which errors."""
+"""Test the requests and errors of each table operation with a fake kernel that holds a list of entries."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_dump_given_up_closes_its_socket() -> None:
 
 
 def test_a_scan_calls_back_after_each_datagram() -> None:
-    """What a flush deletes meanwhile is what it has found until then."""
+    """A flush deletes the entries found so far in this call."""
     visitor, seen = Entries(), []
     with FakeKernel(*SAMPLES).table() as table:
         table.scan(visitor, between=lambda: seen.append(len(visitor.found)))
@@ -159,7 +159,7 @@ def test_a_scan_calls_back_after_each_datagram() -> None:
 @pytest.mark.parametrize("error", [errors.NotFound("reading", errno.ENOENT), KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("where", [None, InRanges(("family",), ((2, 2),))])
 def test_a_scan_that_is_ended_by_its_caller_closes_its_socket(error: BaseException, where: Term | None) -> None:
-    """Also while the traceback refers to it, and from the thread that reads ahead."""
+    """The socket must close even if the traceback refers to the scan, and also in the thread that reads ahead."""
     entries = [creation(udp(port)) for port in range(1, 100)]
     kernel = FakeKernel(*(b"\2\0\0\0" + ENTRY_CODEC.encode(entry) for entry in entries))
     threads = threading.active_count()
@@ -297,7 +297,7 @@ def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> 
 
 
 def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> None:
-    """The second request asks whether there is anything that answers at all."""
+    """The second request checks whether the subsystem answers at all."""
     datagrams = FakeDatagrams(
         lambda request: [fake_socket.refusal(request, 0 if request.type == 0x0105 else errno.EINVAL)]
     )
@@ -331,7 +331,7 @@ def test_a_flush_of_which_the_second_family_is_refused_says_that_the_first_is_go
 
 
 class Slow(FakeDatagrams):
-    """Answers take long enough for another thread to have its turn."""
+    """A socket whose answers are slow enough for another thread to run."""
 
     def receive(self) -> bytes:
         time.sleep(0.001)
@@ -339,7 +339,7 @@ class Slow(FakeDatagrams):
 
 
 def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
-    """By then batches are sent in a thread of their own, on the same socket: each must get its own answers."""
+    """A thread sends the batches on the same socket at that time; each request must get its own answers."""
     shown = b"\2\0\0\0" + ENTRY_CODEC.encode(creation(udp(7)))
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
@@ -356,7 +356,7 @@ def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
 
 
 def test_what_is_read_of_a_closed_table_does_not_pass_for_all_of_it() -> None:
-    """Nor do changes that were not made."""
+    """The same applies to changes that were not made."""
     entries = [creation(udp(port)) for port in range(1, 40 * BATCH_SIZE)]
     kernel = FakeKernel(*(b"\2\0\0\0" + ENTRY_CODEC.encode(entry) for entry in entries))
     with kernel.table() as table:

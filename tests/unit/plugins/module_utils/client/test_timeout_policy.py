@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A timeout policy is read as the kernel sends it, with the names that its protocol's states have."""
+"""Test that a timeout policy is read as the kernel sends it, with the state names of its protocol."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is worked on together must be alike, and every result must go where it belongs."""
+"""Test that a group contains only mappings with equal keys and types, and that each result gets its original place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAPPINGS = st.dictionaries(
 
 
 def flat(thing: Any, path: str = "") -> dict[str, Any]:
-    """What the columns have of one thing."""
+    """Return the columns of one mapping."""
     if not isinstance(thing, dict) or (path and not thing):
         return {path: thing}
     found = {} if path else {"": thing}
@@ -38,7 +38,7 @@ def flat(thing: Any, path: str = "") -> dict[str, Any]:
 
 
 def whole(deep: bool) -> ColumnTransform:
-    """What stands in the columns, as it is."""
+    """Return a transform that copies the columns unchanged."""
     return ColumnTransform(flat if deep else dict, dict, lambda columns: [columns["a"]] if "a" in columns else [], deep)
 
 

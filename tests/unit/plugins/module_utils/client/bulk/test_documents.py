@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many declarations at once must come to what each would alone: a fault that is passed over is a wrong entry."""
+"""Test that a bulk of declarations gives the same results and errors as each declaration alone."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def leaves(document: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
 
 @st.composite
 def similar(draw: Any) -> list[Any]:
-    """Declarations of one shape, here and there another value; enough of them to be worked on together."""
+    """Draw declarations of one shape, some with other values, and enough of them to form a group."""
     document = draw(
         documents() | live_entries().map(to_document) | st.sampled_from([TRANSLATED, {**TRANSLATED, **PLAIN}])
     )
@@ -95,12 +95,12 @@ def similar(draw: Any) -> list[Any]:
             for step in path[:-1]:
                 where = where.get(step) if isinstance(where, dict) else None
             if isinstance(where, dict):
-                where[path[-1]] = copy.deepcopy(draw(st.sampled_from(VALUES)))  # a later one may go into it
+                where[path[-1]] = copy.deepcopy(draw(st.sampled_from(VALUES)))  # a later path can lead into this value
     return alike
 
 
 def result(work: Any, thing: Any) -> Any:
-    """What comes of it, or what is said against it."""
+    """Return the result, or the error message."""
     try:
         return work(thing)
     except InvalidValue as fault:
@@ -108,7 +108,7 @@ def result(work: Any, thing: Any) -> Any:
 
 
 def one_by_one(work: ColumnTransform, things: list[Any]) -> tuple[list[Any], str]:
-    """What `each` has to give: results up to the first fault, and the fault."""
+    """Return the expected output of `each`: the results before the first error, and the error message."""
     done = []
     for thing in things:
         outcome = result(work.scalar, thing)
@@ -121,14 +121,14 @@ def one_by_one(work: ColumnTransform, things: list[Any]) -> tuple[list[Any], str
 def all_at_once(work: ColumnTransform, things: list[Any]) -> tuple[list[Any], str]:
     done = []
     try:
-        done.extend(work.each(things))  # keeps what came before an exception
+        done.extend(work.each(things))  # keeps the results before an exception
     except InvalidValue as fault:
         return done, str(fault)
     return done, ""
 
 
 def check(work: ColumnTransform, things: list[Any]) -> int:
-    """How many were done together."""
+    """Check each group against the results of single declarations, and return the number of grouped declarations."""
     together = 0
     for places, of in work.groups(things):
         for place, row in zip(places, zip(*of.values())):
@@ -172,14 +172,14 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 def having(document: Any, path: tuple[str, ...], value: Any) -> Any:
-    """The document with another value there."""
+    """Return the document with another value at the path."""
     name, *below = path
     return {**document, name: having(document[name], tuple(below), value) if below else value}
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_value_that_stands_out_is_never_overlooked(name: str) -> None:
-    """Every value in every place, behind others of its type that are as they should be."""
+    """Try each value at each place, after other values of the same type that are valid."""
     for number, path in enumerate(leaves(BASES[name])):
         for usual in spread(VALUES, number):
             alike = [having(BASES[name], path, usual)] * columns._FEW
@@ -248,7 +248,7 @@ def test_a_malformed_declaration_is_refused_in_the_same_words(document: Any, key
 
 @pytest.mark.parametrize(("name", "sample"), SAMPLES, ids=[name for name, _sample in SAMPLES])
 def test_entries_of_every_kind_are_done_together(name: str, sample: Any) -> None:
-    """Slow is not wrong, so nothing but a count shows it."""
+    """Without groups, the results are correct but slow, so the test counts the grouped declarations."""
     gathered = {**sample.gathered(), "id": 5, "use": 1, "counters": {"original": {"packets": 1, "bytes": 60}}}
     for document in (sample.declared, gathered, {"zone": None, "helper": None, **sample.declared}):
         assert check(DECLARED, [document] * columns._FEW) == columns._FEW

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A snapshot has all that an entry was, and what is in a record is never taken for another thing."""
+"""Test that a record contains all values of an entry and that a restore reads each value as what it is."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def row_of(mapping: Any) -> Any:
 
 
 def alike(mappings: Any) -> list[Any]:
-    """Rows that share their keys where these are the same, as a dump and a snapshot give them."""
+    """Return rows that share the tuple of keys if the keys are equal, as in a dump and a snapshot."""
     shared: dict[Any, Any] = {}
     return [(shared.setdefault(tuple(one), tuple(one)), tuple(one.values())) for one in mappings]
 
@@ -61,17 +61,17 @@ def lasting(entry: Any) -> Any:
 
 
 def varied(entry: Any) -> list[Any]:
-    """The entry, and others of its make-up with other values."""
+    """Return the entry with different values for mark and id."""
     return [{**entry, "mark": mark, "id": mark} for mark in range(FEW)]
 
 
-# to records
+# entries to records
 
 
 @given(live_entries())
 @examples(200)
 def test_an_entry_comes_back_from_its_record(entry: Any) -> None:
-    """Through the document that a user would see of it."""
+    """The comparison uses the document that a user sees."""
     (one,) = recorded([entry])
     document = records.document_of(row_of(one))
     if "reply" not in document or "source" not in document["reply"]:
@@ -96,12 +96,12 @@ def test_all_that_is_read_is_recorded(entries: Any) -> None:
 
 
 def told(found: Any) -> list[str]:
-    """Records in an order of their own."""
+    """Return the records in a fixed order."""
     return sorted(repr(sorted(one.items())) for one in found)
 
 
 def test_an_attribute_that_this_version_does_not_know_is_kept() -> None:
-    """Whether the reader shows it in a mapping of its own or as a key."""
+    """The reader returns unknown attributes in a mapping of their own or as keys."""
     entry = from_document({**dict(SAMPLES)["ipv4-udp"].declared, "timeout": 5})
     for unknown in ({"extra": {"99": b"\x01", "98.1": b"\x02"}}, {"extra.99": b"\x01", "extra.98.1": b"\x02"}):
         (one,) = recorded([{**entry, **unknown}])
@@ -118,7 +118,7 @@ def test_a_reply_is_left_out_only_where_it_follows() -> None:
 
 @pytest.mark.parametrize(("name", "sample"), SAMPLES, ids=[name for name, _sample in SAMPLES])
 def test_entries_of_every_kind_are_recorded_and_read_together(name: str, sample: Any) -> None:
-    """Slow is not wrong, so nothing but a count shows it."""
+    """Without groups, the results are correct but slow, so the test counts the grouped entries."""
     entry = {**from_document(sample.gathered()), "id": 5, "use": 1}
     entry = {key: value for key, value in entry.items() if not key.startswith("nat.")}
     entries = varied({**default_reply(entry), **entry})
@@ -129,7 +129,7 @@ def test_entries_of_every_kind_are_recorded_and_read_together(name: str, sample:
     assert check(records.creations(), rows) == check(records.entries(), rows) == FEW
 
 
-# from records
+# records to entries
 
 
 @given(live_entries())
@@ -147,7 +147,7 @@ def test_what_a_record_declares_is_what_its_document_would(entry: Any) -> None:
 
 
 def pinned(entry: Any) -> Any:
-    """A translated entry leaves the kernel no choice of the source: it may be given another port else."""
+    """Set the source NAT of a NATed entry to its address and port, because the kernel could choose another port."""
     if any(key.startswith("nat.") for key in entry):
         port = entry.get("reply.destination_port", entry.get("reply.icmp_id"))
         asked = {"nat.source.address_min": entry["reply.destination"], "nat.source.port_min": port}
@@ -181,7 +181,7 @@ BASES = [one for name, sample in SAMPLES if name.startswith("ipv4") for one in r
 
 @pytest.mark.parametrize("number", range(len(BASES)))
 def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
-    """Every value in every place, behind others that are as they should be. In brief, the bases share the values."""
+    """Try values at each place, after valid rows. In a short run, each base tries a share of the values."""
     base = BASES[number]
     usual = [result(work.scalar, row_of(base)) for work in works()]
     for key in base:
@@ -195,7 +195,7 @@ def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
 
 
 def test_a_countdown_that_has_come_to_its_end_is_restored_with_a_second() -> None:
-    """Saved in the moment before it would have gone: the kernel takes no entry without a time to live."""
+    """The entry was saved immediately before it expired, and the kernel creates no entry with a timeout of 0."""
     base = {**BASES[0], "timeout": 0}
     rows = alike([base] * FEW + [{**base, "timeout": 9}])
     assert [entry["timeout"] for entry in records.creations().each(rows)] == [1] * FEW + [9]
@@ -204,13 +204,13 @@ def test_a_countdown_that_has_come_to_its_end_is_restored_with_a_second() -> Non
 
 
 def test_no_key_of_a_record_is_the_beginning_of_another() -> None:
-    """A record with both could be no document."""
+    """A record with both keys could not be converted to a document."""
     for key in records.KEYS:
         assert not [other for other in records.KEYS if other.startswith(f"{key}.")]
 
 
 def test_rows_that_differ_in_a_type_are_left_to_the_general_way() -> None:
-    """Else a null would pass for a key that nobody has, and True for a number."""
+    """Otherwise a null would be read as a missing key, and True as a number."""
     work = RowTransform(dict, dict, lambda columns: [])
     for odd in (None, True, 1.0, "1"):
         assert not list(work.groups(alike([{"a": 1}] * FEW + [{"a": odd}])))

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A number wrong in the attribute table sets one thing where another was meant.
+"""Test the attribute table, because a request with a wrong attribute number sets another value.
 
-Every row is written down here a second time, from the kernel's headers and not from the table:
-where it is on the wire, how a value of it looks there, and which requests carry it.
+The test repeats each row from the kernel's headers and not from the table: the path on the wire, a value and its
+bytes, and the requests that contain the attribute.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ansible_collections.netops.conntrack.tests.unit.support import wire
 V4, V6 = types.AF_INET, types.AF_INET6
 ICMP, ICMPV6, GRE = 1, 58, 47
 
-# key, path, value, its bytes; then the requests that carry it: c(reate), u(pdate), k(ey: get and
-# delete too), d(elete), or none; then the family and the protocol that it is restricted to.
+# key, path, value and its bytes; then the requests that contain it: c(reate), u(pdate), k(ey: get and
+# delete too), d(elete), or none; then the only family and protocol that it is for.
 
 
 def rows_of_tuple(prefix: str, number: int, use: str) -> list[Any]:
@@ -129,7 +129,7 @@ def test_every_row_is_written_down_here_too() -> None:
 
 
 def entry_with(row: Attribute) -> dict[str, Any]:
-    """The smallest entry that can have the row, and the row's value."""
+    """Return the smallest entry that can have the attribute, with its value."""
     value, _unused, _unused, family, protocol = BY_ROW[row.key, row.path]
     family = family or (V6 if protocol == ICMPV6 else V4)
     entry: dict[str, Any] = {"family": family}
@@ -158,7 +158,7 @@ def test_the_bytes_of_a_row(row: Attribute) -> None:
 
 
 def merged(path: tuple[int, ...], before: bytes, payload: bytes) -> bytes:
-    """One attribute, in the nest in which `before` comes first."""
+    """Encode one attribute; if `before` is given, the attribute follows it in the same nest."""
     if not before:
         return wire.attribute(path, payload)
     inner = wire.attribute((1,), before[-4:-3]) + wire.attribute(path[-1:], payload)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is decoded wrong is shown wrong; what is dropped is lost to a restore."""
+"""Test the decoder, because a user sees each value as decoded and a restore loses each value that is dropped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_the_kernel_sends_is_encoded_to_the_same_attributes(sample: corpus.
     encoded = wire.flat(wire.tree(ENTRIES.encode(decoded(sample.data))))
     received = wire.flat(wire.tree(sample.data[4:]))
     for path in ((4, 1, 4), (4, 1, 5)):
-        if path in received:  # the mask behind the TCP flags says something in requests only
+        if path in received:  # only requests use the mask that follows the TCP flags
             assert received[path][1:] == b"\0"
             received[path] = received[path][:1] + b"\xff"
     assert encoded == received
@@ -70,7 +70,7 @@ def test_any_entry_survives_the_wire(entry: Any) -> None:
 
 
 def look_at(entry: dict[str, Any]) -> None:
-    """All that is done with every entry of a dump."""
+    """Call the functions that process every entry of a dump."""
     entry = {"family": 2, **entry}
     repr(to_document(entry))
     describe(entry)
@@ -88,7 +88,7 @@ def test_random_bytes_are_refused_or_shown(data: bytes) -> None:
 
 @st.composite
 def attribute_bytes(draw: Any, depth: int = 0) -> bytes:
-    """Attributes of any number, nest and length that hold together at least on the outside."""
+    """Draw attributes of any number, nesting and length whose outer lengths are valid."""
     data = b""
     for _unused in range(draw(st.integers(0, 3))):
         number = draw(st.integers(0, 28 if depth == 0 else 10))
@@ -164,7 +164,7 @@ def test_a_part_of_a_larger_buffer() -> None:
 
 
 def test_padding_before_a_number_of_64_bits_is_nothing() -> None:
-    """As kernels send it on machines without cheap unaligned access; behind the status it has the number of that."""
+    """Kernels without cheap unaligned access send padding. After the status, it has the number of the status."""
     padded = (
         wire.attribute((3,), b"\0\0\0\x0e")
         + wire.attribute((9, 5), b"")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is read at one stroke is what the general decoder reads: a layout that is wrong is wrong a million times."""
+"""Test that a layout reads the same values as the general decoder; an error would affect each entry of a dump."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def message(payload: bytes, flags: int = 2, sequence: int = 7) -> bytes:
 
 
 def encoded(entry: Any) -> bytes:
-    """As the kernel would send it: without what only requests say."""
+    """Encode an entry as the kernel sends it, without the parts that only requests contain."""
     return message(struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
 
 
@@ -76,7 +76,7 @@ def test_any_entry_is_read_as_by_the_general_decoder(entry: Any) -> None:
 @examples(100)
 @given(raw_entries(), st.data())
 def test_a_layout_reads_others_of_the_same_make_up(entry: Any, data: Any) -> None:
-    """The first message of a layout teaches it, the second is another entry with the same keys."""
+    """The layout is derived from the first message; the second contains another entry with the same keys."""
     layout = learned(encoded(entry))
     rows = {row.key: row for nest in [ENTRIES.decode_each(encoded(entry), 20, layout.size)] for row in
             (leaf.row for leaf in nest) if row is not None}  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_layout_takes_no_message_that_it_would_read_otherwise(entry: Any, othe
 @examples(150)
 @given(raw_entries(), st.data())
 def test_whatever_is_changed_in_a_message_is_seen(entry: Any, data: Any) -> None:
-    """Any byte may change: the layout lets go of the message, or reads what the general decoder reads."""
+    """After a change of any byte, the layout must reject the message or read the same values as the general decoder."""
     first = encoded(entry)
     layout = learned(first)
     second = bytearray(first)
@@ -135,7 +135,7 @@ def test_the_header_s_moment_is_no_part_of_a_layout() -> None:
 
 
 def test_padding_is_no_part_of_a_layout() -> None:
-    """Else a kernel that does not clear it would have each message learned anew."""
+    """Otherwise each message of a kernel that does not clear the padding would need a new layout."""
     data = message(b"\2\0\0\0" + wire.attribute((4, 1, 1), b"\3"))
     assert data.endswith(b"\3\0\0\0")
     assert is_of(data[:-2] + b"\7\7", learned(data))
@@ -163,7 +163,7 @@ def test_a_part_reads_the_columns_asked_for() -> None:
 @examples(200)
 @given(odd_messages(), st.data())
 def test_a_part_is_a_part_of_what_the_general_decoder_reads(payload: bytes, data: Any) -> None:
-    """Also of attributes that have another size than today, or come twice."""
+    """An attribute can have another size than today, or appear twice."""
     whole = generally(message(payload))
     wanted = data.draw(st.sets(st.sampled_from(sorted({row.key for row in ENTRY}))))
     layout = learned(message(payload))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A value read wrong is another connection; one shown wrong misleads whoever looks."""
+"""Test the conversion of values, because a wrong value selects another connection or misleads the user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: dict[str, types.AttributeType] = {
 
 
 class Tagged(str):
-    """Text as Ansible hands it over: a subclass of str."""
+    """Text as Ansible passes it: a subclass of str."""
 
     __slots__ = ()
 
@@ -123,7 +123,7 @@ NO_INTEGERS: list[Any] = [
 )
 def test_what_is_no_integer(parse: Callable[[Any, str], Any], raw: Any) -> None:
     if raw in ([], ()) and parse in (types.STATUS.parse, types.LABELS.parse):
-        assert parse(raw, "key") == 0  # none of the bits
+        assert parse(raw, "key") == 0  # no bits set
         return
     with pytest.raises(InvalidValue, match="(?s)^key: .*write") as caught:
         parse(raw, "key")
@@ -222,7 +222,7 @@ def test_what_is_no_time(raw: Any) -> None:
 
 
 def test_protocols_have_the_names_of_etc_protocols() -> None:
-    """A name that is shown is never read as another protocol, and no other name hides one."""
+    """A displayed name must never be read as another protocol, and no other name may hide it."""
     assert not {*types.PROTOCOLS} & {*types.OTHER_PROTOCOLS}
     for name, number in {**types.OTHER_PROTOCOLS, **types.PROTOCOLS}.items():
         assert types.PROTOCOL.parse(name.upper(), "") == number
@@ -231,7 +231,7 @@ def test_protocols_have_the_names_of_etc_protocols() -> None:
         try:
             assert socket.getprotobyname(name) == number
         except OSError:
-            continue  # this machine does not have it
+            continue  # this machine's list lacks the name
     assert types.PROTOCOL.present(50) == 50
     for other in ("ip", "all", "any"):
         with pytest.raises(InvalidValue, match="is no protocol"):
@@ -240,6 +240,6 @@ def test_protocols_have_the_names_of_etc_protocols() -> None:
 
 @pytest.mark.parametrize("number", [1 << 40, 10**400, 10**5000, -(10**5000)], ids=["short", "400", "5000", "negative"])
 def test_an_integer_of_any_length_is_refused(number: int) -> None:
-    """Python refuses to write an integer of more than 4,300 digits."""
+    """Python cannot convert an integer of more than 4,300 digits to text."""
     with pytest.raises(InvalidValue, match="mark: .* is out of range; write an integer from 0 to 255"):
         types.parse_integer(number, "mark", 0, 255)

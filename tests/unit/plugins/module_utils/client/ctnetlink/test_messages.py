@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A deletion without a tuple is a flush of the whole table: no message may ever be one by mistake."""
+"""Test the messages, because a deletion without a tuple flushes the whole table."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_entry_without_an_original_tuple_is_refused(build: Build, entry: Any)
     ],
 )
 def test_the_version_is_always_one(build: Build) -> None:
-    """With version 0 the kernel takes no notice of the family of a flush."""
+    """With version 0, the kernel ignores the family of a flush."""
     message = build(messages.parse_entry(Message(0x100, 0, corpus.ANSWERS[0].data)))
     assert message.payload[1] == 1
     assert message.payload[2:4] == b"\0\0"
@@ -118,7 +118,7 @@ def test_what_was_read_can_be_asked_for_again(sample: corpus.Sample) -> None:
 
 
 def test_an_update_never_carries_half_a_reply_tuple() -> None:
-    """The kernel refuses it with EINVAL: only the zone of a reply direction is part of a key."""
+    """The kernel refuses such a key with EINVAL; only the zone of a reply direction belongs to a key."""
     (sample,) = [sample for sample in corpus.ANSWERS if sample.name == "udp_ipv6_reply_zone"]
     entry = messages.parse_entry(Message(0x100, 0, sample.data))
     for build in (requests.UPDATE.message, requests.GET.message, requests.DELETE.message):
@@ -174,7 +174,7 @@ def test_reading_a_message() -> None:
     ("key", "value"), [("tcp.state", 10), ("sctp.state", 10), ("dccp.state", 10), ("dccp.role", 2)]
 )
 def test_no_state_without_a_name_is_sent(key: str, value: int) -> None:
-    """Linux 5.10 takes any, and with the next packet of the connection looks it up in its tables."""
+    """Linux 5.10 accepts any number and uses it as an index into its tables at the next packet of the connection."""
     entry = {"family": 2, "original.source": bytes(4), "original.protocol": 6, key: value}
     with pytest.raises(InvalidValue, match=f"^{key}: {value} is no state to set"):
         requests.UPDATE.message(entry)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A request from a template must be byte for byte the one that the encoder makes, whoever else is in its batch."""
+"""Test that a request from a template equals the encoder's request byte for byte, whatever else its batch contains."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WRONG: list[tuple[str, Any]] = [
 
 
 def outcome(build: Any, *arguments: Any) -> Any:
-    """What is built, or the error in full."""
+    """Return the request, or the complete error."""
     try:
         return build(*arguments)
     except Exception as error:
@@ -55,7 +55,7 @@ def outcome(build: Any, *arguments: Any) -> Any:
 
 
 def framed(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) -> list[RequestBatch]:
-    """Windows of requests without any requests."""
+    """Return the expected batches without the code that makes batches."""
     batches = []
     for start in range(0, len(entries), size):
         some = entries[start : start + size]
@@ -93,7 +93,7 @@ def test_any_entry_is_sent_as_the_encoder_makes_it(request_of: requests.Request)
 @every_request
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.Request, key: str, value: Any) -> None:
-    """A batch of good ones around it, of the same layout, does not make it good."""
+    """The request must also be refused in a batch of valid requests with the same layout."""
     good = {**UDP, "mark": 1, "labels": 1, "helper": "ftp", "tcp.state": 3, "tcp.original.flags": 1, "timeout": 1}
     good["zone"] = 1
     bad = {**good, key: value}
@@ -104,7 +104,7 @@ def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.R
 
 @every_request
 def test_without_the_original_tuple_nothing_is_sent(request_of: requests.Request) -> None:
-    """Such a deletion would be a flush."""
+    """Such a deletion would flush the table."""
     for key in ("original.source", "original.protocol"):
         entry = {name: value for name, value in UDP.items() if name != key}
         for entries in ([entry], [entry] * 9, [UDP] * 4 + [entry] * 5):
@@ -165,7 +165,7 @@ def test_templates_are_many_but_not_without_end() -> None:
 
 
 def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow is not wrong, so nothing but this shows it."""
+    """Without templates, the requests are correct but slow, so the test refuses the other way."""
 
     def refuse(*_unused: Any) -> Any:
         raise AssertionError("without a template")
@@ -178,7 +178,7 @@ def test_entries_of_every_kind_have_a_template(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_kind_of_value_has_a_place_in_a_template() -> None:
-    """A kind that is new: all but texts are of one size, and zero says what is constant in it."""
+    """A new kind must have a fixed size unless it is a text, and its value 0 must show its constant bytes."""
     for row in requests.ENTRY:
         if row.kind.format and not isinstance(row.kind, types.Address):
             assert len(row.kind.encode(0)) == requests.struct.calcsize(">" + row.kind.format)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A ranking that forgets says by how much it may be wrong, and is never more wrong than that."""
+"""Test that a ranking with limited memory reports its maximum error and never exceeds it."""
 
 from __future__ import annotations
 

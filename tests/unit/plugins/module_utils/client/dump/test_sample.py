@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every entry is counted, the first are shown, and those that are kept outlast all others."""
+"""Test that a sample counts every entry, shows the first entries and keeps the entries with the longest timeouts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scanned(entries: list[Entry], layouts: LayoutCache, shown: int, kept: int) -
 
 
 class NoLayouts(LayoutCache):
-    """Every message goes through the general decoder."""
+    """A cache without layouts, so that the general decoder reads every message."""
 
     most = 0
 
@@ -38,7 +38,7 @@ class NoLayouts(LayoutCache):
 @given(st.lists(strategies.live_entries(), max_size=12), st.integers(0, 5), st.integers(0, 5))
 @pytest.mark.parametrize("layouts", [LayoutCache, NoLayouts])
 def test_what_is_kept_outlasts_the_others(layouts: Any, entries: list[Entry], shown: int, kept: int) -> None:
-    """An entry without a timeout may go any time."""
+    """An entry without a timeout can end at any time."""
     census = scanned(entries, layouts(ENTRIES), shown, kept)
     assert census.count == len(entries)
     assert [entry["original.source"] for entry in census.first] == [e["original.source"] for e in entries[:shown]]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One pass over a dump: whatever matches is found, whatever else it is among, in as few requests as can be."""
+"""Test that a scan finds every matching entry of a dump in any datagram, with as few requests as possible."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def framed(entry: Any, flags: int = 2) -> bytes:
 
 
 def decoded(entry: Any) -> Any:
-    """What a message about the entry says."""
+    """Decode the message of an entry."""
     return LayoutCache(ENTRIES).decode(framed(entry))
 
 
@@ -70,7 +70,7 @@ def scanned(datagrams: Iterable[bytes], where: Term = ALWAYS, layouts: LayoutCac
 @examples(60)
 @given(tables, matches(), st.sampled_from([0, 1, 512]))
 def test_what_matches_is_found(table: list[Any], raw: Any, most: int) -> None:
-    """However many layouts there is room for: without, the general decoder does it all."""
+    """The number of cached layouts does not matter; with none, the general decoder reads every message."""
     try:
         match = parse_match(raw)
         wanted = [entry for entry in map(decoded, table) if match(entry)]
@@ -102,7 +102,7 @@ def test_rows_and_figures_are_those_of_the_entries(table: list[Any]) -> None:
 
 
 def is_sound(payload: bytes) -> bool:
-    """Whether the general decoder can read a message."""
+    """Return whether the general decoder can read a message."""
     try:
         ENTRIES.decode(payload, 4)
     except MalformedMessage:
@@ -117,11 +117,11 @@ ALL = 1 << 16
 
 @st.composite
 def dumps(draw: Any) -> list[bytes]:
-    """Messages as in a dump: many of few layouts, of which some have the same size. Some are interrupted."""
+    """Draw the messages of a dump: many of few layouts, some with the same size, and some interrupted."""
     payloads = [WITHOUT_LAYOUT, *draw(st.lists(odd_messages().filter(is_sound), max_size=2))]
     for entry in draw(st.lists(live_entries(), min_size=1, max_size=2)):
         entry = {"mark": 0, "timeout": 0, **entry}
-        # The second one is as long as the first, with the protocol and the zone in other places
+        # The second entry has the same length, but its protocol and zone are at other offsets
         for other in (entry, {**entry, "original.protocol": 136}):
             for number in range(3):
                 varied = {**other, "mark": entry["mark"] ^ number, "timeout": entry["timeout"] ^ number >> 1}
@@ -139,7 +139,7 @@ def visitors() -> list[Any]:
 def test_a_group_of_messages_is_processed_as_each_of_them(
     messages: list[bytes], most: int, layouts_at_most: int
 ) -> None:
-    """Also if there are more messages than a group has, more layouts than there is room for, and none at all."""
+    """The number of messages can exceed the size of a group, and the number of layouts that of the cache, or be 0."""
     layouts = LayoutCache(ENTRIES)
     layouts.most = layouts_at_most
     together, one_by_one = visitors(), visitors()
@@ -199,7 +199,7 @@ def test_a_match_chooses_of_a_group_what_it_chooses_one_by_one(messages: list[by
 @examples(60)
 @given(dumps(), st.data())
 def test_a_datagram_that_is_cut_is_malformed_wherever_it_is_cut(messages: list[bytes], data: Any) -> None:
-    """Also if the lengths in it are known. A datagram that ends with a message is not cut."""
+    """The decoder must also detect this if it has the lengths of the layout. A cut between two messages is valid."""
     whole = b"".join(messages)
     entries = Entries()
     scan = DumpDecoder(entries, layouts=LayoutCache(ENTRIES))
@@ -245,8 +245,41 @@ def test_requests_to_delete_a_group_are_those_to_delete_each(table: list[Any], s
         assert [bool(request.flags & fake_socket.ACK) for request in sent] == [False] * (len(sent) - 1) + [True]
 
 
+@st.composite
+def dumps_of_different_entries(draw: Any) -> list[bytes]:
+    """Entries of few layouts in any order, each with its own id and source. Some have no layout, some are alone."""
+    messages: list[bytes] = []
+    for entry in draw(st.lists(live_entries(), min_size=1, max_size=3)):
+        source = entry["original.source"]
+        for number in range(draw(st.integers(1, 9))):
+            varied = {**entry, "id": number << 24 | len(messages), "original.source": source[:-1] + bytes([number])}
+            payload = bytes([entry["family"], 0, 0, 0]) + ENTRIES.encode(varied)
+            if draw(st.sampled_from([False] * 5 + [True])):
+                payload += wire.attribute((0x8000 | 20,), struct.pack("=HH", 40, 1))
+            messages.append(wire.framed(0x0100, 2, 1, payload))
+    return draw(st.permutations(messages))
+
+
+@examples(100)
+@given(dumps_of_different_entries(), st.integers(1, 7), st.sampled_from([1, 2, 64]))
+def test_each_entry_is_deleted_by_its_own_tuple_zone_and_id(messages: list[bytes], size: int, most: int) -> None:
+    """Whatever is beside it in its group, and wherever a batch ends."""
+    first = iter(range(100, 1 << 20, size))
+    made, general = (DeleteRequests(lambda _size: next(first), size) for _twice in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MessageLayout, "most_messages", most)
+        DumpDecoder(made, layouts=LayoutCache(ENTRIES)).feed(b"".join(messages))
+    general.add_all(map(LayoutCache(ENTRIES).decode, messages))
+    batches = made.drain(last=True)
+    assert keys_in(batches) == keys_in(general.drain(last=True))
+    for batch in batches:
+        sent = list(wire.messages(batch.frames))
+        assert [request.sequence for request in sent] == list(range(batch.first, batch.first + batch.count))
+        assert [request.flags for request in sent] == [1] * (len(sent) - 1) + [1 | fake_socket.ACK]
+
+
 def test_an_entry_whose_last_attribute_is_not_padded_is_deleted() -> None:
-    """The zone as an attribute of 6 bytes, at the end of the message."""
+    """The zone is an attribute of 6 bytes at the end of the message."""
     ends = {"original.source": bytes(4), "original.destination": bytes(4), "original.protocol": 17}
     payload = framed({"family": 2, **ends, "id": 7})[16:] + struct.pack("=HH", 6, 18) + b"\0\5"
     datagram = wire.padded(struct.pack("=LHHLL", 16 + len(payload), 0x0100, 2, 1, 0) + payload)
@@ -294,7 +327,7 @@ MATCHING = 1000
 
 
 def flow(number: int, port: int) -> bytes:
-    """A UDP flow as a kernel shows it, with an id of its own."""
+    """Encode a UDP flow with an id of its own as a kernel sends it."""
     address = struct.pack(">I", 0x0A000000 + number)
     entry = {
         "family": 2,
@@ -320,12 +353,12 @@ def tuple_of(source: bytes, destination: bytes, source_port: int, destination_po
 
 
 def counted(request: wire.Framed, entries: int) -> bytes:
-    """The answer of a kernel that is asked how many entries there are."""
+    """Return the kernel's answer to a request for the number of entries."""
     return wire.framed(0x0105, 2, request.sequence, bytes(4) + wire.attribute((1,), struct.pack(">I", entries)))
 
 
 class Million(fake_socket.FakeDatagrams):
-    """A table of a million flows, of which so many as `MATCHING` go to port 53."""
+    """A table with a million flows, of which `MATCHING` go to port 53."""
 
     def __init__(self) -> None:
         super().__init__(fake_socket.acknowledge)
@@ -375,7 +408,7 @@ def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_batch(batch: i
     assert result["flushed"] == MATCHING
     assert len(dumps) == 1
     assert len(deletions) == -(-MATCHING // batch)
-    # How many entries there are is asked for the result, and for the room that the dump takes
+    # The result and the receive buffer of the dump both need the number of entries
     assert [requests[0].type for requests in sent if requests not in dumps + deletions] == [0x0105, 0x0105]
     for requests in deletions:
         assert [bool(request.flags & fake_socket.ACK) for request in requests] == [False] * (len(requests) - 1) + [True]
@@ -386,7 +419,7 @@ def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_batch(batch: i
 
 
 def dumped(respond: fake_socket.Respond, match: Any, entries: int = FEW) -> tuple[list[Any], list[wire.Framed]]:
-    """What a table finds of a match, and the requests that it took."""
+    """Return the entries that a table finds for a match, and the requests that it sends."""
     requests: list[wire.Framed] = []
 
     def noted(request: wire.Framed) -> Iterable[fake_socket.Reply]:
@@ -400,7 +433,7 @@ def dumped(respond: fake_socket.Respond, match: Any, entries: int = FEW) -> tupl
 
 
 def test_a_match_of_both_families_is_one_dump_of_each() -> None:
-    """The kernel compares ports within a family; to read all of both would take far longer."""
+    """The kernel compares ports only within a family, and a dump of all entries would take far longer."""
 
     def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
         if request.payload[0] == 2:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The figures of a table add up, name what they count, and stay short however long the table is."""
+"""Test that the figures of a summary are consistent and labelled, and that its size does not grow with the table."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_empty_table_is_an_answer() -> None:
 
 
 def test_a_scan_of_all_ports_takes_no_memory_for_each(monkeypatch: Any) -> None:
-    """One pair of hosts, and more services than there is room for: on the fast way, and on the general one."""
+    """One pair of hosts has more services than the ranking can hold. The test uses layouts and the general decoder."""
     monkeypatch.setattr(heavy_hitters, "CAPACITY", 50)
     entries = [{**flow(), "original.source_port": 1, "original.destination_port": 1 + port} for port in range(200)]
     general, scanned = Top(), Top()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A creation has everything that the kernel requires, and nothing that it refuses."""
+"""Test that a creation contains every attribute that the kernel requires, and none that it refuses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_creation_says_all_that_the_kernel_wants() -> None:
     [(None, 0x0A), ("none", 0x0A), ("established", 0x0A), ("last_ack", 0x0A), ("time_wait", 0x0E), ("close", 0x0E)],
 )
 def test_a_creation_of_tcp_has_the_flags_of_a_connection_picked_up_in_the_middle(state: str, flags: int) -> None:
-    """Without be_liberal the kernel holds packets beyond the unscaled window to be invalid."""
+    """Without be_liberal, the kernel treats packets outside the unscaled window as invalid."""
     tcp = {**UDP, "original.protocol": 6}
     if state is not None:
         tcp["tcp.state"] = TCP_STATES[state]

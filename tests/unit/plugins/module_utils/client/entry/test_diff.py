@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What differs is found, nothing else is, and the update that mends it is the smallest one."""
+"""Test that the diff contains exactly the differences, and that the update from it is minimal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def declared(protocol: str = "tcp", **keys: Any) -> Any:
 
 
 def actual(protocol: str = "tcp", **keys: Any) -> Any:
-    """An entry as the kernel shows it."""
+    """Return an entry as the kernel shows it."""
     return {**creation(declared(protocol)), "status": 8, "mark": 0, **keys}
 
 
@@ -90,7 +90,7 @@ def test_a_patch_says_what_changes_and_about_which_entry(one: Any, other: Any) -
         ({"tcp": {"state": "none"}}, {}, {}),
         ({"tcp": {"original": {"flags": ["be_liberal"]}}}, {"tcp.original.flags": 9}, {}),
         ({"tcp": {"original": {"flags": []}}}, {"tcp.original.flags": 0}, {}),
-        # Gathered before the reply came, and declared again when the connection has its flags
+        # Gathered before the reply, and declared again when the connection has its flags
         ({"tcp": {"state": "syn_sent", "reply": {"flags": []}}}, {"tcp.state": 1, "tcp.reply.flags": 0x2B}, {}),
         ({"tcp": {"original": {"flags": []}}}, {"tcp.original.flags": 0xF0}, {}),
         (
@@ -146,7 +146,7 @@ def test_a_reply_is_the_result_of_nat_or_was_before_it() -> None:
         ({"source": {"address": "198.51.100.1", "port": 1}}, {"translated": True}, True),
         ({"destination": {"address": "10.0.0.2", "port": 80}}, {"translated": True}, False),
         ({"destination": {"port": 81}}, {"translated": True}, True),
-        # in the tuples alone, without the status: no packet is translated
+        # the tuples differ but the status has no NAT bit: the kernel changes no packet
         ({"source": {"address": "198.51.100.5"}}, {"translated": True, "status": 8}, True),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_patch_is_small_and_keeps_what_must_not_differ() -> None:
 
 
 def test_labels_under_a_mask_are_compared_told_and_sent_under_it() -> None:
-    """Else a label that a rule has put meanwhile would be lost with the change of another."""
+    """Otherwise a change of one label would remove a label that a rule has set in the meantime."""
     wanted = {**declared(), "labels": 1 << 5, "labels_mask": 1 << 5 | 1 << 127}
     there = actual(labels=1 << 3 | 1 << 127)
     assert changes(wanted, there) == {"labels": ([127], [5])}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user declares is what is made; what cannot be is said in one sentence before anything is sent."""
+"""Test that a document converts to the declared entry, and that an invalid one is refused before any request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TCP = {"protocol": "tcp", "original": {**V4, **PORTS}}
 
 
 def unset_as_absent(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without zeros that mean the same as nothing and are not shown."""
+    """Return an entry without zeros that are not shown because they mean the same as a missing value."""
     plain = {key: value for key, value in entry.items() if value or key not in ("zone", "labels")}
     if not any(plain.get(f"synproxy.{name}") for name in ("isn", "its", "tsoff")):
         plain = {key: value for key, value in plain.items() if not key.startswith("synproxy.")}
@@ -87,7 +87,7 @@ def test_what_is_gathered_can_be_declared_as_it_stands(sample: corpus.Sample) ->
 
 @pytest.mark.parametrize("sample", corpus.REQUESTS, ids=lambda sample: sample.name)
 def test_a_declaration_sends_what_conntrack_sends(sample: corpus.Sample) -> None:
-    """Apart from attributes that only one of the two bothers to send."""
+    """The comparison ignores attributes that only one of the two programs sends."""
     (theirs,) = wire.messages(sample.data)
     declared = from_document(sample.document)
     getting = " -G " in sample.name
@@ -96,7 +96,7 @@ def test_a_declaration_sends_what_conntrack_sends(sample: corpus.Sample) -> None
     assert ours.payload[:1] == theirs.payload[:1]
     sent = wire.flat(wire.tree(ours.payload[4:]))
     expected = wire.flat(wire.tree(theirs.payload[4:]))
-    for path in ((4, 1, 4), (4, 1, 5)):  # they send a mask of the flags that they set
+    for path in ((4, 1, 4), (4, 1, 5)):  # conntrack sends a mask of the flags that it sets
         if path in expected:
             expected[path] = expected[path][:1] + b"\xff"
     if getting:

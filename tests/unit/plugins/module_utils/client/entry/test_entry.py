@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An identity mistaken, or a translation misread, and a change hits another connection."""
+"""Test the identity and the NAT of an entry, because an error changes another connection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UDP = from_document(
 
 
 def keys_in_the_docstring() -> set[str]:
-    """Return the keys of the table in the docstring, in full, and those that end with `…` as they are."""
+    """Return the keys of the table in the docstring; keys that end with `…` remain as they are."""
     keys = set()
     for line in (subject.__doc__ or "").splitlines():
         before, gap, _meaning = line.strip().partition("  ")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A label by the wrong name marks the wrong connections."""
+"""Test the label names, because a wrong bit marks the wrong connections."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_format_of_connlabel_conf() -> None:
         (["  6\t a  b \t\r\n"], {"a  b": 6}),
         (["5th"], {"th": 5}),
         (["089 rest"], {"89 rest": 0}),
-        # Only nftables knows these; they come after the names that both know
+        # Only nftables uses these; they follow the names that both programs use
         (["3 voice_in", "3 voice", "4 eth0.5"], {"voice": 3, "eth0.5": 4}),
         (["3 voice # of the first floor", "4 voice"], {"voice": 4}),
     ],

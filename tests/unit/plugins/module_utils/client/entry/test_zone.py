@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A zone mistaken for another changes or deletes the equal tuple of another network."""
+"""Test the zones, because a wrong zone changes or deletes the same tuple in another network."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""After an overrun, a difference that is not reported is a connection that a follower has wrong for ever."""
+"""Test the resynchronization after an overrun; otherwise a follower would keep a wrong connection for ever."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_table_is_read_at_once_after_an_overrun_and_regularly_while_entries_
     assert schedule.wait_time(False, None) is None
     assert schedule.wait_time(False, 3.0) == 3.0
     assert not schedule.is_due(False)
-    # It took a second, so it is read after 20 seconds: a twentieth of the time
+    # The dump took a second, so the next one is due after 20 seconds: dumps use a twentieth of the time
     assert schedule.wait_time(True, None) == 20.0
     clock[0] = 120.0
     assert schedule.is_due(True)

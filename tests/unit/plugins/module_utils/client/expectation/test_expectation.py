@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An expectation is read as the kernel sends it, sent as it was declared, and shown as it can be declared again."""
+"""Test that an expectation is read as the kernel sends it, sent as declared, and shown so that it can be redeclared."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_all_of_them_are_one_dump() -> None:
     assert (request.type, request.flags & fake_socket.DUMP) == (0x0201, fake_socket.DUMP)
 
 
-# Every row, written down a second time from the kernel's headers
+# Each row, repeated from the kernel's headers
 
 ROWS: dict[str, Any] = {
     "zone": ((7,), 5, "0005"),
@@ -174,7 +174,7 @@ def without(document: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 @st.composite
 def declarations(draw: Any) -> dict[str, Any]:
-    """A right declaration with any of its optional keys."""
+    """Draw a valid declaration with any optional keys."""
     family = draw(st.sampled_from([types.AF_INET, types.AF_INET6]))
     kinds = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47, 50: 50, **({"icmp": 1} if family == 2 else {"icmpv6": 58})}
     name = draw(st.sampled_from(list(kinds)))
@@ -439,7 +439,7 @@ def test_a_match_of_what_no_expectation_has_is_refused(key: str) -> None:
 
 
 def answering(*answers: Any) -> Any:
-    """A table whose requests are answered one by one: with an errno, 0 for an acknowledgement, or a payload."""
+    """Return a table with an answer for each request: an errno, 0 for an acknowledgement, or a payload."""
     waiting = list(answers)
 
     def respond(request: wire.Framed) -> list[fake_socket.Reply]:
@@ -469,7 +469,7 @@ def test_a_deletion_names_tuple_zone_and_id() -> None:
 
 
 def test_a_deletion_works_where_the_kernel_compares_the_id_with_another_number() -> None:
-    """Linux before 6.11 finds none with the id that it shows."""
+    """Linux before 6.11 cannot find an expectation by the id that it shows."""
     datagrams, table = answering(errno.ENOENT, PAYLOAD, 0)
     expectation.delete(table, READ)
     assert [request.type & 0xFF for request in datagrams.requests] == [2, 1, 2]
@@ -523,7 +523,7 @@ def test_an_update_has_all_tuples_and_the_countdown() -> None:
 )
 def test_a_refusal_says_what_it_means(code: int, more: dict[str, Any], says: str) -> None:
     datagrams, table = answering(code)
-    if code == errno.EINVAL:  # then the client asks whether anybody is there
+    if code == errno.EINVAL:  # the client then checks whether the subsystem answers at all
         stats = wire.framed(0x0105, 0, 2, b"\0\0\0\0")
         datagrams.respond = lambda request: [fake_socket.refusal(request, code if request.type == 0x0200 else 0), stats]
     with pytest.raises(expectation.KernelError, match=says) as refused:
@@ -534,7 +534,7 @@ def test_a_refusal_says_what_it_means(code: int, more: dict[str, Any], says: str
 
 
 def test_an_expectation_in_no_zone_that_it_could_be_in_is_left_out() -> None:
-    """It was there when the table was read, and has gone meanwhile."""
+    """The expectation existed when the table was read, and has ended since then."""
 
     def respond(request: wire.Framed) -> list[fake_socket.Reply]:
         if request.flags & fake_socket.DUMP == fake_socket.DUMP:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A wrong namespace would be a wrong table."""
+"""Test that the process enters the requested namespace; otherwise it would read and change the wrong table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_one_that_is_not_there_is_told_by_its_errno() -> None:
 
 
 def open_files() -> set[str]:
-    """What this process has open, by name: what other tests left may be collected at any moment."""
+    """Return the names of the open files; earlier tests can leave files that Python closes at any moment."""
     with os.scandir("/proc/self/fd") as found:
         return {os.readlink(entry.path) for entry in found}
 
@@ -54,7 +54,7 @@ def test_what_is_no_namespace_is_told_and_closed(tmp_path: object) -> None:
 
 
 def test_without_ctypes_it_is_one_sentence_before_python_3_12(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on OpenWrt, where ctypes is a package of its own."""
+    """On OpenWrt, for example, ctypes is a separate package."""
     monkeypatch.setitem(sys.modules, "ctypes", None)
     monkeypatch.delattr(os, "setns", raising=False)
     with pytest.raises(ConntrackError, match=r"^netns: this Python cannot change network namespaces: .* ctypes"):
@@ -70,7 +70,7 @@ def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.M
 
 
 def test_work_is_done_in_a_thread_that_is_gone_afterwards() -> None:
-    """A namespace is a thread's: one that stayed would be in the wrong one for whatever came next."""
+    """A namespace belongs to a thread; a thread that remained would run later work in the wrong namespace."""
     before = threading.enumerate()
     thread = namespace.run_in_thread(threading.current_thread)
     assert thread is not threading.current_thread()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection that is not recognised as one's own is cut by one's own flush."""
+"""Test that the module identifies the SSH connection that runs the task; a flush would otherwise cut it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_s
 
 pytestmark = pytest.mark.portability
 
-#: local address, local port, peer's address, peer's port
+#: local address, local port, peer's address and peer's port
 Ends = Tuple[str, int, str, int]
-#: and the state and the inode
+#: the ends, the state and the inode
 Row = Tuple[Ends, str, int]
 
 HOME = ("HOME=/",)
@@ -54,13 +54,13 @@ def to_port(port: int) -> TcpConnection:
 
 
 def as_proc_writes(address: bytes, byte_order: str) -> str:
-    """32-bit words in the kernel's own byte order, in capital hexadecimals."""
+    """Return the address as 32-bit words in the kernel's byte order, in uppercase hexadecimal digits."""
     words = struct.unpack({"little": "<", "big": ">"}[byte_order] + f"{len(address) // 4}I", address)
     return "".join(f"{word:08X}" for word in words)
 
 
 class Proc:
-    """A tree like that of proc(5), as far as anyone looks into it."""
+    """A tree like that of proc(5), with the files that the code reads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,7 +91,7 @@ class Proc:
         return own
 
     def sockets(self, pid: int, *rows: Row) -> None:
-        """What the network namespace of a process has of TCP sockets."""
+        """Write the TCP sockets of the network namespace of a process."""
         of_file: dict[str, list[str]] = {"tcp": [], "tcp6": []}
         for (local, local_port, peer, peer_port), state, inode in rows:
             ends = [
@@ -120,7 +120,7 @@ class Proc:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Proc:
-    """A host with init and an SSH server, in which somebody else is logged in."""
+    """Return a host with init, an SSH server and the session of another user."""
     proc = Proc(tmp_path)
     proc.process(1, 0, "systemd", inodes=[5])
     proc.process(10, name="sshd", inodes=[10])
@@ -129,7 +129,7 @@ def proc(tmp_path: Path) -> Proc:
 
 
 def log_in(proc: Proc, mine: Ends = MINE, server: str = "sshd", environment: Iterable[str] = HOME) -> None:
-    """The operator's session: the server's part with privileges and that without, a shell, sudo, the task."""
+    """Add the operator's session: the privileged and the unprivileged sshd process, a shell, sudo and the task."""
     proc.process(30, 10, server, inodes=[31, 99])
     proc.process(31, 30, server, inodes=[31])
     proc.process(40, 31, "sh", environment)
@@ -144,7 +144,7 @@ def log_in(proc: Proc, mine: Ends = MINE, server: str = "sshd", environment: Ite
         proc.sockets(pid, *rows)
 
 
-# which connections
+# selection of connections
 
 
 @pytest.mark.parametrize("server", ["sshd", "sshd-session", "dropbear"])
@@ -154,7 +154,7 @@ def test_the_ancestors_sockets_tell(proc: Proc, server: str) -> None:
 
 
 def test_an_environment_tells_where_no_socket_can_be_seen(proc: Proc) -> None:
-    """For a user who is not root, sshd's own processes are closed."""
+    """A user other than root cannot read sshd's processes."""
     log_in(proc, environment=[*HOME, f"SSH_CONNECTION={MINE_IN_WORDS}"])
     for pid in (10, 20, 30, 31):
         for link in (proc.folder / str(pid) / "fd").iterdir():
@@ -164,7 +164,7 @@ def test_an_environment_tells_where_no_socket_can_be_seen(proc: Proc) -> None:
 
 
 def test_this_process_is_asked_for_its_own_variable(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What proc shows of it is closed to a process with a file's capabilities."""
+    """The kernel hides the environment of a process in /proc if its file has capabilities."""
     log_in(proc)
     monkeypatch.setattr(ssh_session.os, "getpid", lambda: 100)
     monkeypatch.setenv("SSH_CONNECTION", "2001:db8::7 50000 2001:db8::1 22")
@@ -197,13 +197,13 @@ def test_a_line_as_a_kernel_wrote_it(proc: Proc) -> None:
 
 
 def test_ipv4_inside_ipv6_is_ipv4_on_the_wire(proc: Proc) -> None:
-    """A server that listens on :: holds IPv4 connections as such."""
+    """A server that listens on :: has IPv4 connections with IPv4-mapped IPv6 addresses."""
     log_in(proc, ("::ffff:192.0.2.1", 22, "::ffff:198.51.100.7", 50000))
     assert proc.own() == {endpoints(MINE)}
 
 
 def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
-    """A forwarded port: sshd holds both ends of the way."""
+    """sshd holds both connections of a forwarded port."""
     log_in(proc)
     forwarded = ("192.0.2.1", 40000, "10.0.0.5", 5432)
     for pid in (30, 31):
@@ -212,7 +212,7 @@ def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
 
 
 def test_sockets_are_looked_up_in_their_holders_namespace(proc: Proc) -> None:
-    """A task in a network namespace of its own has come through another one."""
+    """If the task is in a network namespace of its own, its connection is in another one."""
     log_in(proc)
     proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
     proc.sockets(110, (OTHER, ESTABLISHED, 31))
@@ -244,11 +244,11 @@ def test_names_may_hold_anything(proc: Proc, name: str) -> None:
     assert list(ancestors(proc.path, 101)) == [101, 40, 31, 30, 10, 1]
 
 
-# nothing to be sure of
+# uncertain cases
 
 
 def background(proc: Proc, environment: Iterable[str] = HOME) -> None:
-    """The task goes on when its session is over, as an asynchronous one does: a child of init."""
+    """Add a task that continues after the end of its session, as an `async` task does: it is a child of init."""
     log_in(proc)
     proc.process(200, 1, "python3", environment)
 
@@ -266,14 +266,14 @@ def test_servers_are_found_by_what_they_listen_to(proc: Proc) -> None:
 
 
 def test_an_environment_alone_may_be_out_of_date(proc: Proc) -> None:
-    """A shell in tmux was begun in one session and is looked at in another."""
+    """A shell in tmux can start in one session and be used in another."""
     background(proc, ["TERM=screen", "SSH_CONNECTION=203.0.113.9 1024 192.0.2.1 22"])
     former = endpoints(("192.0.2.1", 22, "203.0.113.9", 1024))
     assert proc.own(200) == {former, endpoints(MINE), endpoints(OTHER), to_port(22)}
 
 
 def test_a_server_that_is_init_carries_nobody(tmp_path: Path) -> None:
-    """In a container orphans become children of the server."""
+    """In a container, orphaned processes become children of the server."""
     proc = Proc(tmp_path)
     proc.process(1, 0, "sshd", inodes=[10])
     proc.process(30, 1, "sshd", inodes=[31])
@@ -284,7 +284,7 @@ def test_a_server_that_is_init_carries_nobody(tmp_path: Path) -> None:
 
 
 def test_without_a_server_in_sight_the_usual_port_counts(tmp_path: Path) -> None:
-    """A container with processes of its own in the host's network."""
+    """The container has its own processes and shares the host's network."""
     proc = Proc(tmp_path)
     proc.process(7, 0, "python3")
     assert proc.own(7) == {to_port(22)}
@@ -292,7 +292,7 @@ def test_without_a_server_in_sight_the_usual_port_counts(tmp_path: Path) -> None
 
 @pytest.fixture
 def without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A chroot in which /proc is not mounted, on a host with the address of the server."""
+    """Return the path for a chroot without /proc, on a host with the server's address."""
     monkeypatch.setattr(ssh_session, "_is_local", lambda address: address in (packed("127.0.0.1"), packed("192.0.2.1")))
     return str(tmp_path / "absent")
 
@@ -318,12 +318,12 @@ def test_without_proc_a_local_program_is_not_seen(without_proc: str, monkeypatch
 @pytest.mark.parametrize("part", ["stat", "environ", "comm", "net/tcp", "net/tcp6", "fd/3"])
 @pytest.mark.parametrize("pid", [20, 30, 50])
 def test_what_cannot_be_read_is_passed_over(proc: Proc, pid: int, part: str) -> None:
-    """Processes end while one looks, and others are closed."""
+    """Processes end during the search, and some processes cannot be read."""
     log_in(proc)
     path = proc.folder / str(pid) / part
     if path.exists() or path.is_symlink():
         path.unlink()
-    path.mkdir()  # to open it is an error, also for root
+    path.mkdir()  # opening a directory fails, also for root
     assert endpoints(MINE) in proc.own()
 
 
@@ -340,19 +340,19 @@ def test_a_loop_of_ancestors_ends(proc: Proc) -> None:
     assert list(ancestors(proc.path, 100)) == [100, 101]
 
 
-# a program on this host passes the connection on to the server
+# a program on this host forwards the connection to the server
 
 PASSED_ON = ("127.0.0.1", 22, "127.0.0.1", 40000)
 FROM_OPERATOR = ("192.0.2.1", 443, "198.51.100.7", 50000)
 
 
 def turned(ends: Ends) -> Ends:
-    """The connection as its other end sees it."""
+    """Return the connection as its other end shows it."""
     return (*ends[2:], *ends[:2])
 
 
 def connected(proc: Proc, *rows: Row, server: Ends = PASSED_ON) -> None:
-    """A session in which the server's peer is a program on this host; `rows` are the sockets of such programs."""
+    """Add a session whose peer is a program on this host; `rows` are the sockets of such programs."""
     log_in(proc, server)
     own = [(("0.0.0.0", 22, "0.0.0.0", 0), LISTENING, 10), (OTHER, ESTABLISHED, 21), (server, ESTABLISHED, 31)]
     for folder in proc.folder.glob("[0-9]*"):
@@ -374,7 +374,7 @@ def test_the_other_end_on_this_host_is_followed(proc: Proc) -> None:
 
 
 def test_a_transparent_program_is_followed(proc: Proc) -> None:
-    """It connects from the operator's address, so the server's peer looks remote."""
+    """The program connects from the operator's address, so the server's peer appears to be remote."""
     transparent = ("192.0.2.1", 22, "198.51.100.7", 50000)
     proc.process(60, name="sslh", inodes=[61, 62])
     connected(proc, (turned(transparent), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62), server=transparent)
@@ -382,7 +382,7 @@ def test_a_transparent_program_is_followed(proc: Proc) -> None:
 
 
 def test_programs_in_a_row_and_in_containers_are_followed(proc: Proc) -> None:
-    """docker-proxy passes connections to a container, and haproxy in there to the host."""
+    """docker-proxy forwards connections to a container, and haproxy in the container forwards them to the host."""
     in_container, to_host = ("172.17.0.2", 443, "172.17.0.1", 41000), ("172.17.0.1", 22, "172.17.0.2", 40000)
     proc.process(60, name="haproxy", inodes=[60, 61, 62], namespace="net:[4026532000]")
     proc.sockets(
@@ -398,7 +398,7 @@ def test_programs_in_a_row_and_in_containers_are_followed(proc: Proc) -> None:
 
 
 def test_servers_behind_the_program_are_not_followed(proc: Proc) -> None:
-    """Connections of a web server that the same program also passes requests to do not carry the session."""
+    """The connections of a web server that the same program also uses do not belong to the session."""
     to_web, of_web = ("127.0.0.1", 40001, "127.0.0.1", 80), ("127.0.0.1", 40002, "10.0.0.9", 5432)
     rows = [
         (turned(PASSED_ON), ESTABLISHED, 61),
@@ -429,7 +429,7 @@ def test_connections_to_come_to_the_program_count_in_the_background(proc: Proc) 
 
 
 def test_several_processes_may_hold_one_socket(proc: Proc) -> None:
-    """A launcher, or the store of systemd, holds the socket that the program got from it."""
+    """A launcher, or the file descriptor store of systemd, holds the socket that it passed to the program."""
     proc.process(59, name="launcher", inodes=[61])
     proc.process(60, name="sslh", inodes=[61, 62])
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62))
@@ -437,7 +437,7 @@ def test_several_processes_may_hold_one_socket(proc: Proc) -> None:
 
 
 def test_a_program_that_cannot_be_seen_is_reported(proc: Proc) -> None:
-    """Without root, other users' sockets are not shown; in a container, nor are the host's processes."""
+    """Without root, /proc hides other users' sockets; in a container, it also hides the host's processes."""
     proc.process(60, name="sslh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62))
     with pytest.raises(SessionUnknown, match=r"\(127\.0\.0\.1 port 40000\).*run as root.*keep_ssh: false"):
@@ -446,7 +446,7 @@ def test_a_program_that_cannot_be_seen_is_reported(proc: Proc) -> None:
 
 @pytest.mark.parametrize("event", ["closed", "passed on"])
 def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch, event: str) -> None:
-    """An unrelated SSH client on this host ends, or a program forks, between two reads of /proc."""
+    """Between two reads of /proc, an unrelated SSH client on this host ends, or a program forks."""
     proc.process(60, name="ssh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61))
     original = ssh_session._socket_inodes
@@ -471,7 +471,7 @@ def test_a_socket_that_no_process_holds_is_passed_over(proc: Proc) -> None:
     assert proc.own() == {endpoints(PASSED_ON)}
 
 
-# what SSH_CONNECTION says
+# content of SSH_CONNECTION
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,7 @@ def test_a_variable_that_says_nothing(value: str) -> None:
     assert parse_ssh_connection(value) == []
 
 
-# which entries
+# selection of entries
 
 
 Half = Tuple[str, int, str, int]
@@ -517,10 +517,10 @@ OUTSIDE, INSIDE = ("203.0.113.1", 2222), ("10.0.0.1", 61000)
     ("original", "reply"),
     [
         (CLIENT + SERVER, SERVER + CLIENT),
-        (SERVER + CLIENT, CLIENT + SERVER),  # picked up in the middle, by a packet of ours
-        (CLIENT + OUTSIDE, SERVER + CLIENT),  # the destination is translated here
-        (SERVER + INSIDE, INSIDE + OUTSIDE),  # the source is, of a flow that we began
-        (INSIDE + OUTSIDE, SERVER + CLIENT),  # both are
+        (SERVER + CLIENT, CLIENT + SERVER),  # picked up in the middle, from a packet of this host
+        (CLIENT + OUTSIDE, SERVER + CLIENT),  # destination NAT on this host
+        (SERVER + INSIDE, INSIDE + OUTSIDE),  # source NAT of a flow that this host began
+        (INSIDE + OUTSIDE, SERVER + CLIENT),  # both
     ],
     ids=["incoming", "outgoing", "destination NAT", "source NAT", "both"],
 )
@@ -561,7 +561,7 @@ def test_an_entry_may_lack_a_tuple() -> None:
 
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This host has the server's address."""
+    """Give the server's address to this host."""
     monkeypatch.setattr(ssh_session, "_is_local", lambda address: address == packed(SERVER[0]))
 
 

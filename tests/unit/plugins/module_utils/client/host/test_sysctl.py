@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings are read from the files that this kernel has, under the names of the documentation."""
+"""Test that settings are read and written through the kernel's files, under the names in the documentation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_setting_that_is_there_and_its_timeouts(directory: str) -> None:
 
 
 def test_zero_is_a_value_and_absence_is_none(directory: str) -> None:
-    """Whether accounting is off, or this kernel cannot say, decides on an error message."""
+    """The error message depends on whether accounting is off or unknown to this kernel."""
     assert sysctl.read("accounting", directory) == 0
     assert sysctl.read("buckets", directory) is None
 
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read_is_left_out(directory: str, tmp_path: Path) 
     [({"max": 99}, "max: 99 is below the 100 entries"), ({"buckets": 1}, "buckets: 1 would put the 100 entries")],
 )
 def test_a_table_is_not_made_too_small_for_what_is_in_it(tmp_path: Path, declared: dict[str, int], says: str) -> None:
-    """Every new connection would be dropped, the next SSH session among them."""
+    """The kernel would drop every new connection, including the next SSH session."""
     (tmp_path / "nf_conntrack_count").write_text("100\n")
     with pytest.raises(sysctl.CannotSet, match=says):
         sysctl.check_room(declared, str(tmp_path))
@@ -105,7 +105,7 @@ def test_a_table_is_not_made_too_small_for_what_is_in_it(tmp_path: Path, declare
 
 
 def test_a_timeout_of_0_is_not_set() -> None:
-    """It would remove the entry of each connection; whoever has it already can declare it again."""
+    """A timeout of 0 would remove the entry of each connection. A declaration that repeats an existing 0 is valid."""
     assert sysctl.parse({"timeouts": {"tcp_established": 0}}) == {"timeouts.tcp_established": 0}
     with pytest.raises(sysctl.CannotSet, match="0 would remove each entry at once; write 1 or more"):
         sysctl.check_values({"timeouts.tcp_established": 0}, {})
@@ -145,6 +145,6 @@ def test_without_proc_the_cure_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["max", "buckets"])
 def test_what_can_be_set_here_is_decided_by_the_file(name: str, directory: str) -> None:
-    """A later kernel may have a maximum for each namespace."""
+    """A later kernel can have a maximum for each namespace."""
     Path(directory, sysctl.NAMES[name]).touch()
     sysctl.check_writable(name, directory)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter in the kernel: an event that it drops by mistake, no one ever hears of."""
+"""Test the event filter in the kernel, because no listener receives an event that it drops by mistake."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ansible_collections.netops.conntrack.tests.unit.support import classic_bpf,
 NEW, DESTROY = 0x0100, 0x0102
 CREATED = 0x600
 
-#: Keys of which a program can tell all.
+#: Keys that a program can evaluate completely.
 EXACT = (
     "family protocol zone original_zone reply_zone source destination reply_source reply_destination address "
     "reply_address master "
     "source_port destination_port reply_source_port reply_destination_port port icmp_type icmp_code icmp_id "
     "source_key destination_key mark state nat status status_not expected"
 ).split()
-#: What the kernel shows in some events only.
+#: Keys that the kernel includes only in some events.
 SOMETIMES = ("mark", "timeout", "tcp.", "sctp.", "dccp.", "helper", "labels", "master.", "sequence", "synproxy")
 
 
@@ -62,7 +62,7 @@ def exact_matches(draw: Any) -> Any:
 
 @st.composite
 def events(draw: Any) -> bytes:
-    """A message of the kernel's about an entry, with what it shows at times left out at times."""
+    """Draw the kernel's message for an event, without some of the attributes that it does not always include."""
     entry = draw(st.one_of(strategies.live_entries(), strategies.live_entries(), strategies.raw_entries()))
     left_out = draw(st.lists(st.sampled_from(SOMETIMES), unique=True))
     shown = {key: value for key, value in entry.items() if not key.startswith(tuple(left_out) or ("-",))}
@@ -96,7 +96,7 @@ class TestRandom:
     def test_no_event_that_matches_is_dropped(self, event: bytes, raw: Any) -> None:
         try:
             wanted = parse_match(raw)(decoded(event))
-        except InvalidValue:  # no counters
+        except InvalidValue:  # the event has no counters
             return
         assert classic_bpf.run(compiled(raw), event) or not wanted
 
@@ -193,9 +193,9 @@ IPV6 = {
         ({"destination": "2001:db8:0:0:ffff::-2001:db8:0:1::"}, IPV6, True),
         ({"destination": "2001:db8:0:0:ffff::-2001:db8:0:0:ffff:ffff::"}, IPV6, False),
         ({"state": "none"}, udp(), False),
-        ({"labels": [1]}, udp(), True),  # cannot be told
+        ({"labels": [1]}, udp(), True),  # the program cannot evaluate labels
         ({"labels": "0x1/0xff"}, udp(), True),
-        ({"except": {"labels": [1]}, "port": 53}, udp(), True),  # nor this
+        ({"except": {"labels": [1]}, "port": 53}, udp(), True),  # the same applies to an exception
         ({"except": {"labels": [1], "port": 54}, "port": 53}, udp(), True),
         ({"except": [{"port": 53}, {"labels": [1]}], "protocol": "udp"}, udp(), False),
     ],
@@ -210,7 +210,7 @@ def test_an_event(raw: Any, document: Any, passes: bool) -> None:
 
 class TestLength:
     def test_of_what_people_write(self) -> None:
-        """A filter for a port or a network is short: the kernel runs it for every event of the host."""
+        """A filter for a port or a network must be short, because the kernel runs it for every event of the host."""
         assert len(compiled({"protocol": "tcp", "destination_port": 443})) // 8 <= 45
         assert len(compiled({"source": "10.0.0.0/8"})) // 8 <= 20
         assert len(compiled({"source": "2001:db8::/32"})) // 8 <= 20
@@ -248,7 +248,7 @@ class TestLength:
 
 
 class TestInterpreter:
-    """The interpreter itself: what the kernel does with messages that are cut short."""
+    """Test the interpreter itself: it must treat truncated messages as the kernel does."""
 
     FIND = struct.pack("=HBBI", 0x00, 0, 0, 20) + struct.pack("=HBBI", 0x01, 0, 0, 3)
     LOAD = struct.pack("=HBBI", 0x20, 0, 0, classic_bpf.NLATTR)

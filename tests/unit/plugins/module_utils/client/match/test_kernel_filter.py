@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the kernel is asked to leave out: an entry that it leaves out by mistake is one that nobody ever hears of,
-and a flush that it does not understand is a flush of everything."""
+"""Test the filters in requests: a wrong one hides a match, and the kernel flushes everything if it ignores a filter."""
 
 from __future__ import annotations
 
@@ -45,12 +44,12 @@ def u32(number: int) -> bytes:
 
 
 def flags(original: int) -> dict[int, bytes]:
-    """What is in a CTA_FILTER: words in the host's byte order, and nothing about the reply."""
+    """Return the content of CTA_FILTER: words in the host's byte order, with no flags for the reply."""
     return {1: struct.pack("=I", original), 2: bytes(4)}
 
 
 def tuple_of(*addresses: tuple[int, bytes], **protocol: Any) -> dict[int, Any]:
-    """CTA_TUPLE_ORIG as it is to be sent."""
+    """Return the content of CTA_TUPLE_ORIG."""
     numbers = {"n": 1, "sport": 2, "dport": 3, "id": 4, "type": 5, "code": 6, "id6": 7, "type6": 8, "code6": 9}
     there: dict[int, Any] = {1: dict(addresses)} if addresses else {}
     if protocol:
@@ -78,7 +77,7 @@ class Case(NamedTuple):
 V4 = bytes([192, 0, 2, 1])
 DNS = {TUPLE: tuple_of(n=UDP, dport=53), FILTER: flags(PROTO | DPORT)}
 CASES = {
-    # The family, and what makes it known
+    # Family, and the keys that determine it
     "family": Case({"family": "ipv6"}, IPV6, exact=True),
     "both families": Case({"family": ["ipv4", "ipv6"]}),
     "network": Case({"source": "192.0.2.0/24"}, IPV4),
@@ -211,7 +210,7 @@ CASES = {
         {ZONE: b"\0\5", **DNS},
         fails_closed=True,
     ),
-    # What only the match itself can tell
+    # Keys that only the match itself can evaluate
     "helper": Case({"mark": 5, "helper": "ftp"}, 0, mark(5, 0xFFFFFFFF)),
     "state": Case({"mark": 5, "state": "established"}, 0, mark(5, 0xFFFFFFFF)),
     "labels": Case({"mark": 5, "labels": [1]}, 0, mark(5, 0xFFFFFFFF)),
@@ -221,7 +220,7 @@ CASES = {
     "not expected": Case({"mark": 5, "expected": False}, 0, mark(5, 0xFFFFFFFF)),
     "exception": Case({"mark": 5, "except": {"mark": 5}}, 0, mark(5, 0xFFFFFFFF)),
     "exception of a family": Case({"family": "ipv4", "except": {"protocol": "tcp"}}, IPV4),
-    # Several
+    # Lists of matches
     "one of a list": Case([{"mark": 5}], 0, mark(5, 0xFFFFFFFF), exact=True),
     "what a list has in common": Case(
         [
@@ -257,13 +256,13 @@ NO_REPLY_ZONE = MaskEquals("reply.zone", ((0, 0xFFFFFFFF),))
 @pytest.mark.parametrize(
     "term",
     [
-        And((FAMILY, InRanges(SOURCE, ONE, V4))),  # an entry without a source matches, too
+        And((FAMILY, InRanges(SOURCE, ONE, V4))),  # an entry without a source also matches
         And((FAMILY, InRanges(("original.protocol",), ((UDP, UDP),), UDP))),
-        And((FAMILY, InRanges(("zone",), ((0, 0),), 0))),  # one with a zone for a direction matches, too
+        And((FAMILY, InRanges(("zone",), ((0, 0),), 0))),  # an entry with a zone in one direction also matches
         And((FAMILY, InRanges(("zone",), ((5, 5),), 5))),
         And((FAMILY, MaskEquals("original.zone", ((0, 0xFFFFFFFF),)), NO_REPLY_ZONE)),
         And((FAMILY, InRanges(("zone",), ((0, 0),), 0), MaskEquals("original.zone", ((0, 0xFF),)), NO_REPLY_ZONE)),
-        And((FAMILY, MaskEquals("mark", ((3, 1),)))),  # no mark is that: bits that the mask takes away
+        And((FAMILY, MaskEquals("mark", ((3, 1),)))),  # no mark has this value, because the mask clears its bits
         And((FAMILY, MaskEquals("labels", ((1, 1),)))),
         And((FAMILY, MaskEquals("mark", ()))),
         And((FAMILY, InRanges(SOURCE, ()))),
@@ -283,13 +282,13 @@ def test_an_address_that_may_be_absent_is_of_no_family() -> None:
 
 
 def test_a_family_without_tuples_has_no_filter_of_tuples() -> None:
-    """The kernel refuses one (EOPNOTSUPP)."""
+    """The kernel refuses such a filter with EOPNOTSUPP."""
     bridge = And((InRanges(("family",), ((7, 7),)), InRanges(("original.protocol",), ((TCP, TCP),))))
     assert narrow(bridge) == KernelFilter(7, b"", False, False)
 
 
 def test_a_mask_of_nothing_is_not_sent() -> None:
-    """The kernel refuses it (EINVAL); every entry matches it."""
+    """The kernel refuses it with EINVAL, and it would match every entry."""
     assert narrow(MaskEquals("status", ((0, 0),))) == KernelFilter(0, b"", True, False)
 
 
@@ -329,7 +328,7 @@ class Refused(Exception):
 
 
 class Kernel(NamedTuple):
-    """What a kernel heeds. Before 5.8, no filter by tuple; before 6.12, none of a flush."""
+    """The filters that a kernel supports: by tuple since 5.8, in a flush since 6.12."""
 
     status: bool = True
     zone: bool = True
@@ -340,7 +339,7 @@ class Kernel(NamedTuple):
     inverted: bool = True
 
     def chosen(self, payload: bytes, entries: list[Entry], flush: bool) -> list[Entry]:
-        """What of `entries` a dump shows, or a flush deletes."""
+        """Return the entries that a dump shows or a flush deletes."""
         family, version, attributes = payload[0], payload[1], wire.tree(payload[4:])
         filtered = self.flush if flush else self.dump
         if ZONE in attributes and not self.has_zones and (flush or FILTER in attributes or self.zone):
@@ -362,7 +361,7 @@ class Kernel(NamedTuple):
 
     @staticmethod
     def _of_key(family: int, attributes: dict[int, Any], entries: list[Entry]) -> list[Entry]:
-        """A deletion of one entry: the filters are not looked at, the direction is not, either."""
+        """Delete one entry. The kernel ignores the filters and the direction."""
         original = attributes[TUPLE]
         protocol = original.get(2, {}).get(1)
         if protocol is None or len(original.get(1, {})) != 2:
@@ -382,7 +381,7 @@ class Kernel(NamedTuple):
 
     @staticmethod
     def _parsed(family: int, attributes: dict[int, Any]) -> dict[int, Any]:
-        """The part of the tuple that the flags say, by flag."""
+        """Return the part of the tuple that the flags select, by flag."""
         if FILTER not in attributes:
             return {}
         said = struct.unpack("=I", attributes[FILTER][1])[0]
@@ -438,7 +437,7 @@ class Kernel(NamedTuple):
 
 
 def parts_of(entry: Entry, direction: str) -> dict[int, bytes]:
-    """A tuple's values by attribute: addresses as they are, what the protocol adds from 100 on."""
+    """Return a tuple's values by number: addresses by attribute number, and protocol values from 100."""
     protocol = entry[f"{direction}.protocol"]
     six = 2 if entry["family"] == IPV6 else 0
     found = {
@@ -457,7 +456,7 @@ def parts_of(entry: Entry, direction: str) -> dict[int, bytes]:
 
 
 def zone_of(entry: Entry) -> int:
-    """The number of the zone, whichever directions are in it."""
+    """Return the number of the zone, in both directions or in one."""
     return int(entry.get("zone") or entry.get("original.zone") or entry.get("reply.zone") or 0)
 
 
@@ -473,7 +472,7 @@ KERNELS = {
 }
 
 
-#: Few values of each kind, so that questions and entries meet.
+#: Few values of each kind, so that matches often select some entries.
 POOLS: dict[str, tuple[Any, ...]] = {
     "family": ("ipv4", "ipv6"),
     "protocol": ("tcp", "udp", "icmp", "icmpv6", "sctp", "gre", 50),
@@ -500,7 +499,7 @@ POOLS: dict[str, tuple[Any, ...]] = {
 
 @st.composite
 def entries(draw: Any) -> Entry:
-    """An entry that a kernel can have; its zone has one number, for both directions or for one."""
+    """Draw an entry that a kernel can have; its zone has one number, for both directions or for one."""
     family = draw(st.sampled_from(["ipv4", "ipv6"]))
     protocol = draw(st.sampled_from([TCP, UDP, ICMP, ICMPV6, 132, GRE, 50]))
     addresses = st.sampled_from(
@@ -515,7 +514,7 @@ def entries(draw: Any) -> Entry:
             there["source_port"], there["destination_port"] = draw(SMALL), draw(SMALL)
         elif protocol == GRE:
             there["source_key"], there["destination_key"] = draw(SMALL), draw(SMALL)
-        elif protocol in (ICMP, ICMPV6):  # over either family: netlink makes them
+        elif protocol in (ICMP, ICMPV6):  # over either family, because a netlink request can create such entries
             there["icmp_type"] = draw(st.sampled_from([8, 13] if protocol == ICMP else [128, 139]))
             there["icmp_code"], there["icmp_id"] = 0, draw(SMALL)
         entry.update({f"{direction}.{key}": value for key, value in there.items()})
@@ -532,7 +531,7 @@ SMALL = st.integers(1, 2)
 
 
 def said_of(entry: Entry) -> dict[str, Any]:
-    """Keys of a match with the values that this entry has."""
+    """Return keys of a match with the values of this entry."""
     document = to_document(entry)
     original, reply = document["original"], document["reply"]
     found = {key: value for key, value in original.items() if key != "zone"}
@@ -548,7 +547,7 @@ def said_of(entry: Entry) -> dict[str, Any]:
 
 @st.composite
 def questions(draw: Any, table: list[Entry]) -> dict[str, Any]:
-    """A match that is about one of these entries, more or less."""
+    """Draw a match for one of these entries, with some values changed."""
     said = said_of(draw(st.sampled_from(table)))
     match: dict[str, Any] = {}
     usual = st.sampled_from(["family", "protocol", *said])
@@ -564,7 +563,7 @@ def questions(draw: Any, table: list[Entry]) -> dict[str, Any]:
 
 @st.composite
 def situations(draw: Any) -> tuple[Any, list[Entry]]:
-    """A match and entries of which some match it as likely as not."""
+    """Draw a match and entries, about half of which match."""
     table = draw(st.lists(entries(), min_size=3, max_size=6))
     match = draw(questions(table))
     form = draw(st.integers(0, 9))
@@ -578,7 +577,7 @@ def ids(chosen: list[Entry]) -> set[int]:
 
 
 def check(raw: Any, table: list[Entry]) -> tuple[bool, ...]:
-    """Ask every kernel; what there was to be seen."""
+    """Check the match on each kernel model, and return the properties of the case."""
     try:
         match = parse_match(raw)
     except InvalidValue:

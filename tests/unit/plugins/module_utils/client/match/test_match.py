@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A match that takes one entry too many cuts a connection; one too few leaves a stale one."""
+"""Test which entries a match selects: one too many cuts a connection, and one too few leaves a stale entry."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_match_takes_what_it_says_and_nothing_else(raw: Any, entry: Any) -> No
     try:
         found = answer(raw, entry)
     except InvalidValue as fault:
-        # Refused are only matches of which a part can never match anything.
+        # A match is refused only if a part of it can never match anything.
         part = part_at(raw, fault.key)
         assert not oracle_answer({k: v for k, v in part.items() if k != "except"}, entry)
     else:
@@ -97,7 +97,7 @@ def test_many_alternatives_take_what_they_say_and_nothing_else(raw: Any, entries
 
 
 def part_at(raw: Any, key: str) -> Any:
-    """The match that holds the key at the end of a path such as `match[1].except.port`."""
+    """Return the match that contains the key at the end of a path such as `match[1].except.port`."""
     path = key.replace("[", ".[").split(".")[1:-1]
     for step in path:
         raw = raw[int(step[1:-1])] if step.startswith("[") else raw[step]
@@ -127,7 +127,7 @@ def test_lists_join_and_except_takes_away(one: Any, other: Any, entry: Any) -> N
         ({"source": "10.0.0.2-10.0.0.9"}, False),
         ({"source": ["10.0.0.9", "10.0.0.1"]}, True),
         ({"source": ("10.0.0.9", "10.0.0.1")}, True),
-        ({"source": "::ffff:10.0.0.1"}, False),  # IPv6 on the wire, another flow
+        ({"source": "::ffff:10.0.0.1"}, False),  # this is IPv6 on the wire, and therefore another flow
         ({"source": "::/0"}, False),
         ({"port": "https"}, True),
         ({"port": " HTTPS ".strip().lower()}, True),
@@ -136,7 +136,7 @@ def test_lists_join_and_except_takes_away(one: Any, other: Any, entry: Any) -> N
         ({"mark": 0}, False),
         ({"mark": "0x2/0xf"}, True),
         ({"mark": "18"}, True),
-        ({"state": "ESTABLISHED"}, True),  # as conntrack -L writes it
+        ({"state": "ESTABLISHED"}, True),  # the notation of conntrack -L
         ({"family": "IPv4", "protocol": "TCP", "nat": "None"}, True),
         ({"zone": 0, "original_zone": "0", "reply_zone": [0]}, True),
         ({"expected": False}, True),
@@ -144,7 +144,7 @@ def test_lists_join_and_except_takes_away(one: Any, other: Any, entry: Any) -> N
         ({"icmp_type": 8}, False),
         ({"protocol": ["esp", "TCP"]}, True),
         ({"protocol": ["esp", "igmp", "icmp6", "ipv6-icmp"]}, False),
-        ({"timeout_below": 10**9}, False),  # no countdown to compare
+        ({"timeout_below": 10**9}, False),  # the entry has no timeout
     ],
 )
 def test_examples(raw: Any, expected: bool) -> None:
@@ -210,7 +210,7 @@ FTP_DATA = from_document(
         ({"master": {"source": "10.1.0.0/16", "destination_port": "ftp", "protocol": "tcp"}}, True),
         ({"master": {"source": ["10.1.0.9", "10.1.0.2"], "source_port": "4000-5000"}}, True),
         ({"master": {"address": "192.0.2.21", "port": 5000}}, True),
-        ({"master": {"address": "198.51.100.1"}}, False),  # of the connection itself
+        ({"master": {"address": "198.51.100.1"}}, False),  # the address of the connection itself
         ({"master": {"port": 20}}, False),
         ({"master": {"source": "10.1.0.2", "destination_port": 22}}, False),
         ({"master": [{"destination_port": 22}, {"destination_port": 21}]}, True),
@@ -260,7 +260,7 @@ MAC = 0x0242AC110002
     ],
 )
 def test_labels_under_a_mask(raw: Any, expected: bool) -> None:
-    """OVN keeps a MAC address in the labels."""
+    """OVN stores a MAC address in the labels."""
     entry = {**TCP, "labels": 1 << 127 | MAC << 16 | 1 << 3}
     assert parse_match(raw, LabelMap({"voice": 3, "a/b": 127}))(entry) is expected
 
@@ -584,7 +584,7 @@ def test_nonsense_is_refused_never_a_crash(raw: Any) -> None:
 
 
 def refused_key(raw: Any) -> str:
-    """The key that a match is refused for, or `match` if it is none."""
+    """Return the key that the error of a match names, or `match` if the match is valid."""
     try:
         parse_match(raw)(TCP)
     except InvalidValue as fault:

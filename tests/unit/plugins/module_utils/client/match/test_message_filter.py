@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A match asked of the bytes answers as the match asked of the entry: else a flush takes what it should not."""
+"""Test that a match gives the same answer for a message and for its entry; otherwise a flush removes wrong entries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ entries = st.one_of(live_entries(), raw_entries())
 
 
 def sifted(term: Term, entry: Any) -> tuple[CompiledFilter, bool, Any]:
-    """The compile_for_layout, whether a message of this entry goes through it, and the entry that the message says."""
+    """Return the compiled filter, whether the entry's message passes it, and the decoded entry."""
     data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
     layouts = LayoutCache(ENTRIES)
     layout = layouts.of(data)
@@ -59,7 +59,7 @@ def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answers(term: Term, entry: Any) -> Any:
-    """True, False, or why it cannot be told."""
+    """Return True, False, or the error message if the term cannot be evaluated."""
     try:
         return term.compile()(entry)
     except Exception as error:
@@ -81,7 +81,7 @@ def test_any_match_answers_alike(raw: Any, entry: Any) -> None:
     except ValueError:
         return
     said = answers(term, entry)
-    if isinstance(said, str):  # an entry that cannot be told may be one that cannot match, too
+    if isinstance(said, str):  # the filter can still exclude an entry for which the term cannot be evaluated
         assert answers_on_the_wire(term, entry) in (said, False)
     else:
         assert answers_on_the_wire(term, entry) is said
@@ -126,7 +126,7 @@ GROUP = [
     for mark in (0, 1, 0x10001)
     for timeout in (0, 60)
 ]
-#: Terms of each kind of condition, also joined and negated, of which each holds for some messages of the group.
+#: Terms of each kind of condition, also combined and negated; each matches some messages of the group.
 GROUP_TERMS = {
     "mask": parse_match({"destination_port": 443, "mark": "1/1"}).term,
     "bits outside of the mask": Or((MaskEquals("mark", ((0x10000, 1), (0x10001, 0xFFFFFFFF))),)),
@@ -192,7 +192,7 @@ def test_a_layout_that_cannot_match_is_not_asked(raw: Any) -> None:
 
 @pytest.mark.parametrize("ends", [(443, 443), (443, 444), (444, 445), (440, 447), (442, 449), (0, 443), (443, 65535)])
 def test_ranges_end_where_they_end(ends: tuple[int, int]) -> None:
-    """Whether or not they are the blocks that a mask can say."""
+    """Some of the ranges can be expressed by one mask, and some cannot."""
     term = InRanges(("original.destination_port",), (ends,))
     for port in range(436, 453):
         assert sifted(term, {**FLOW, "original.destination_port": port})[1] is (ends[0] <= port <= ends[1])
@@ -245,7 +245,7 @@ def test_terms_of_any_depth_answer_alike(data: Any, entry: Any) -> None:
 
 
 class Counted(int):
-    """A message that counts the comparisons and shifts that are made of it."""
+    """A message that counts comparisons and shifts."""
 
     operations = 0
 
@@ -259,7 +259,7 @@ class Counted(int):
 
 
 class CountedEntry(Dict[str, Any]):
-    """An entry that counts how often it is looked into."""
+    """An entry that counts its lookups."""
 
     looks = 0
 
@@ -269,7 +269,7 @@ class CountedEntry(Dict[str, Any]):
 
 
 def services(number: int) -> list[Any]:
-    """What removes the flows to services that go to none of their endpoints any more."""
+    """Return a match for flows to services whose reply does not come from a current endpoint of the service."""
     return [
         {
             "protocol": "tcp",
@@ -307,7 +307,7 @@ MANY = {
 
 @pytest.mark.parametrize("raw", MANY.values(), ids=MANY)
 def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
-    """They would else take seconds for each million of entries."""
+    """Otherwise a million entries would take seconds."""
     term = prepared(parse_match(raw).term)
     linear = parse_match(raw).term.compile()
     holds = term.compile()
@@ -323,7 +323,7 @@ def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
         assert layout is not None
         made = compile_for_layout(term, layout)
         message = Counted.from_bytes(data, "big")
-        assert (made.flags(data) == b"\1") is linear(entry)  # makes the tests of a branch
+        assert (made.flags(data) == b"\1") is linear(entry)  # this compiles the tests of a branch
         Counted.operations = 0
         assert made.test is None or made.test(message) or not linear(entry)
         assert Counted.operations + len(made.group_tests) <= 10
@@ -333,7 +333,7 @@ def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
 
 
 def test_what_may_raise_is_evaluated_in_the_order_in_which_it_was_written() -> None:
-    """An answer must not depend on how many alternatives there are."""
+    """The answer must not depend on the number of alternatives."""
     told = [
         And((InRanges(("mark",), ((at, at),)), Predicate(lambda entry, at=at: seen.append(at) or at == 15)))
         for at in (15, 14, 13)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors of netlink: errno, text and attribute of a reply, and the exception for them."""
+"""Test that an error of netlink becomes an exception with the errno, the text and the attribute of the reply."""
 
 from __future__ import annotations
 

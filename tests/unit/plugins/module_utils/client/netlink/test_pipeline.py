@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is fetched ahead comes whole, in order and once, and nothing goes on behind a reader's back."""
+"""Test that the prefetch thread delivers each item once and in order, and that no thread remains after the reader."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_a_reader_that_stops_early_stops_the_thread() -> None:
 
 
 def test_a_thread_that_waits_for_what_never_comes_is_woken() -> None:
-    """What looked like the last thing was not recognised as that."""
+    """The thread does not recognise the last item as such and waits for another one."""
     came = threading.Event()
     numbers = count(1)
 
     def fetch() -> Any:
         number = next(numbers)
         if number > THREAD_AFTER + 1:
-            assert came.wait(10)
+            assert came.wait(120)
         return number
 
     reading = prefetch(fetch, lambda number: False, came.set)
@@ -100,7 +100,7 @@ def test_work_beside_gives_everything_in_order(number: int) -> None:
 
 
 def test_the_next_things_are_fetched_while_the_work_goes_on() -> None:
-    """The work on a thing waits for the next one to be fetched, which can be if that happens beside it."""
+    """The work on an item waits until the next item is fetched, which requires a second thread."""
     fetched = [threading.Event() for _each in range(COUNT + 1)]
     fetched[COUNT].set()
 
@@ -110,7 +110,7 @@ def test_the_next_things_are_fetched_while_the_work_goes_on() -> None:
             yield number
 
     def work(number: int) -> bool:
-        return number < THREAD_AFTER or fetched[number + 1].wait(10)
+        return number < THREAD_AFTER or fetched[number + 1].wait(120)
 
     assert all(result for _thing, result in overlap(work, things()))
 
@@ -180,7 +180,7 @@ def test_a_switch_interval_that_is_set_meanwhile_stays() -> None:
 
 
 def test_where_no_thread_can_be_started_the_work_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a limit of tasks that is reached."""
+    """This happens if the limit of tasks is reached."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

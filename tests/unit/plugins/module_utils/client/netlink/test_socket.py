@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An error pinned on the wrong request, or an answer that was lost and taken for a yes, is a lie."""
+"""Test that each error belongs to its request and that a lost answer does not count as success."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ DUMP_INTR = 0x10
 
 
 def numbered(count: int) -> list[Message]:
-    """Requests that carry their own number."""
+    """Return requests that contain their own number."""
     return [Message(0x0100, 0, struct.pack("=I", index)) for index in range(count)]
 
 
 def request_all(socket: NetlinkSocket, messages: Iterable[Message]) -> Iterator[ErrorReply | None]:
-    """For each request, in order, None or why it was refused."""
+    """Yield None or the error of each request, in order."""
     for batch, refusals in socket.send_batches(socket.in_batches(messages)):
         for position in range(batch.count):
             yield refusals.get(position)
 
 
 def refusing(codes: dict[int, int]) -> fake_socket.Respond:
-    """A kernel that refuses the requests of these numbers."""
+    """Return the answers of a kernel that refuses the requests with these numbers."""
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         code = codes.get(struct.unpack("=I", request.payload[:4])[0], 0)
@@ -64,7 +64,7 @@ def refusing(codes: dict[int, int]) -> fake_socket.Respond:
 
 
 def answering(*replies: Reply) -> NetlinkSocket:
-    """A socket on which the next request gets these replies."""
+    """Return a socket that answers the next request with these replies."""
     return NetlinkSocket(FakeDatagrams(lambda request: replies))
 
 
@@ -210,7 +210,7 @@ def test_a_truncated_datagram_is_no_answer() -> None:
         list(answers_to_first(respond).dump(REQUEST))
 
 
-# Windows
+# Batches
 
 
 @given(st.integers(0, 4 * BATCH_SIZE), st.data())
@@ -277,7 +277,7 @@ def test_answers_to_a_window_given_up_are_not_counted_for_the_next() -> None:
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         number = struct.unpack("=I", request.payload[:4])[0]
-        if number < BATCH_SIZE:  # all of the first batch comes too late
+        if number < BATCH_SIZE:  # all answers of the first batch arrive too late
             state.append(fake_socket.refusal(request, errno.EEXIST))
             return [OSError(errno.ENOBUFS, "lost")] if number == 0 else []
         replies = [*state, *fake_socket.acknowledge(request)]
@@ -292,7 +292,7 @@ def test_answers_to_a_window_given_up_are_not_counted_for_the_next() -> None:
 
 
 def dump_of(count: int, *, end: int | None = 0, flags: int = 0, each: int = 3) -> fake_socket.Respond:
-    """A dump of numbered messages, several to a datagram, its end in one of its own."""
+    """Return a dump of numbered messages, several in a datagram, with the end in its own datagram."""
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         assert request.flags & fake_socket.DUMP == fake_socket.DUMP
@@ -368,7 +368,7 @@ def test_a_socket_closes_what_it_reads_from() -> None:
 
 
 class SpeaksOutOfTurn:
-    """A socket whose next datagrams are given, each with its sender."""
+    """A socket with given datagrams, each with its sender."""
 
     def __init__(self, *datagrams: tuple[bytes, int, int]) -> None:
         self.datagrams = list(datagrams)
@@ -403,7 +403,7 @@ def test_a_datagram_that_did_not_fit_is_an_error() -> None:
 
 
 def echoing(refused: dict[int, int], lost: frozenset[int] = frozenset()) -> fake_socket.Respond:
-    """A kernel that answers each request with its number, refuses some, and loses what comes from some on."""
+    """Return the answers of a kernel that returns each request's number, refuses some, and loses later answers."""
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
         (number,) = struct.unpack("=I", request.payload[:4])
@@ -430,7 +430,7 @@ class TestAnswersToMany:
         assert len(datagrams.sent) == 3
 
     def test_what_was_answered_before_a_loss_counts(self) -> None:
-        """The answer has what a reset counter had: it must not be thrown away with those that are lost."""
+        """The answer contains the value of a counter that was reset, so it must not be discarded with the lost ones."""
         answers = list(
             NetlinkSocket(FakeDatagrams(echoing({}, lost=frozenset({5})))).request_many(numbered(self.COUNT))
         )
@@ -443,7 +443,7 @@ class TestAnswersToMany:
 
 
 def test_a_filter_is_attached_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on OpenWrt, where ctypes is a package of its own."""
+    """On OpenWrt, for example, ctypes is a separate package."""
     monkeypatch.setitem(sys.modules, "ctypes", None)
     with contextlib.closing(netlink.NetlinkTransport.__new__(netlink.NetlinkTransport)) as datagrams:
         datagrams._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

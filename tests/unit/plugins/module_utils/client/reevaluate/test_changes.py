@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of the kernel about its configuration: which of them are changes, without a kernel."""
+"""Test without a kernel which messages count as changes of the configuration; a missed one leaves stale flows."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Host:
         yield done(request)
 
     def kinds(self, changes: NetworkChanges, kind: int, payload: bytes) -> list[str]:
-        """The kinds of changes that a message reports."""
+        """Return the kinds of changes that a message reports."""
         self.events.put(wire.framed(kind, 0, 0, payload))
         return [change.kind for change in changes.receive(10)]
 
@@ -186,7 +186,7 @@ def test_links() -> None:
     host = Host(link(), link("eth1", index=8))
     with NetworkChanges(("link",), 4096, host.connect) as changes:
         for payload, kinds in [
-            (link(flags=0x10040), []),  # carrier
+            (link(flags=0x10040), []),  # only the carrier has changed
             (link(IFLA_WIRELESS=b"\0" * 8, IFLA_MASTER=struct.pack("=I", 8)), []),
             (link(family=socket.AF_BRIDGE, IFLA_MASTER=struct.pack("=I", 8)), []),
             (link(up=False), ["link"]),
@@ -205,7 +205,7 @@ def test_links() -> None:
 
 
 def test_a_link_that_is_down_is_no_change() -> None:
-    """No packet passes it. Each start of a container creates two links, and moves one of them away."""
+    """No packet passes such a link. Each start of a container creates two links and moves one to another namespace."""
     host = Host(link(), link("old", up=False, index=8))
     with NetworkChanges(("link",), 4096, host.connect) as changes:
         for kind, payload, kinds in [
@@ -224,7 +224,10 @@ def test_a_link_that_is_down_is_no_change() -> None:
 
 @pytest.mark.parametrize("later", [False, True], ids=["listed first", "listed last"])
 def test_a_port_of_a_bridge_is_no_change(later: bool) -> None:
-    """The container starts and ends: its packets come in by the bridge. The port leaves: they come in by itself."""
+    """While a container runs, its packets arrive through the bridge.
+
+    A port without a bridge receives its own packets.
+    """
     host = Host(*([port(8), bridge()] if later else [bridge(), port(8)]))
     host.addresses = [address(index=8)]
     alone = link("veth9", index=9)
@@ -312,7 +315,7 @@ def test_an_overrun_is_a_change_of_every_kind() -> None:
 @pytest.mark.parametrize("lost", [False, True], ids=["changes", "lost answers"])
 @pytest.mark.parametrize(("times", "kinds"), [(4, []), (100, ["link"])], ids=["some times", "each time"])
 def test_links_that_cannot_be_read(times: int, kinds: list[str], lost: bool) -> None:
-    """If each attempt fails, no message is ignored."""
+    """If each attempt fails, the subscription ignores no message."""
     host = Host(link())
     host.interrupted, host.lost = (0, times) if lost else (times, 0)
     with NetworkChanges(("link",), 4096, host.connect) as changes:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules as they are rewritten for replayed packets."""
+"""Test that each rule is rewritten for replayed packets or refused; a wrong rule would select live flows."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_an_unknown_effect_is_a_marker_alone(effect: bytes, reason: str) -> None
 
 
 def test_a_key_with_an_unknown_part_is_unknown() -> None:
-    """The address is known; the MAC address behind it in the same key is not."""
+    """The address is known, but the MAC address after it in the same key is not."""
     concatenated = payload(NETWORK, 12, 4) + payload(LINK_LAYER, 6, 6, n.NFT_REG32_00 + 1) + lookup("pairs")
     found = rewrite(concatenated, DROP)
     assert found.rules == (control_test(IP, 0x3FFF, 7) + payload(NETWORK, 12, 4) + DROP,)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network configuration of a namespace that changes while it is read, without a kernel."""
+"""Test without a kernel that the network configuration is read again after a change during a dump."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED = 0x10
 
 
 class Changing:
-    """A kernel with one rule and one link. A change interrupts the first dumps of a type, as many as given."""
+    """A kernel with one rule and one link. A change interrupts the first `times` dumps of one type."""
 
     def __init__(self, interrupted: int, times: int) -> None:
         self.type, self.times = interrupted, times

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first packet of a flow, read back field by field."""
+"""Test the first packet of a flow by reading each field back; the rules would see another packet otherwise."""
 
 from __future__ import annotations
 

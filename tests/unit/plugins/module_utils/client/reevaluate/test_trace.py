@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of nf_tables about the way of a packet."""
+"""Test that trace messages of nf_tables are read correctly; a wrong path would give a wrong verdict."""
 
 from __future__ import annotations
 

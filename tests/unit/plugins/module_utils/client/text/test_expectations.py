@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lists of expectations, as conntrack(8) and the kernel print them."""
+"""Test that lists of expectations are read and written as conntrack(8) and the kernel print them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ COMMAND = (
     "--tuple-src 10.1.0.2 --tuple-dst 192.0.2.21 --tuple-port-src 0 --tuple-port-dst 20000 "
     "--mask-src 255.255.255.255 --mask-dst 255.255.255.255 --mask-port-src 0 --mask-port-dst 65535"
 )
-#: Of a command, what the program has no option for.
+#: The keys that the program's command has options for.
 COMMANDED = {key: value for key, value in DOCUMENT.items() if key not in ("class", "flags", "helper")}
 
 
@@ -117,14 +117,14 @@ def test_flags_masks_and_zones() -> None:
     ],
 )
 def test_the_kernels_own_list(line: str, more: Any) -> None:
-    """It has neither mask nor master."""
+    """The kernel's list contains neither mask nor master."""
     lacking = {key: value for key, value in DOCUMENT.items() if key not in ("mask", "master", "class")}
     assert read(line) == {**lacking, **more}
     assert read(line.replace("300 ", "- ", 1)).keys() == lacking.keys() - {"timeout"}
 
 
 def test_a_master_of_another_protocol() -> None:
-    """PPTP negotiates a GRE connection by TCP."""
+    """PPTP negotiates a GRE connection over TCP."""
     line = (
         "170 proto=47 src=10.1.0.2 dst=192.0.2.21 srckey=0x0 dstkey=0x1 mask-src=255.255.255.255 "
         "mask-dst=255.255.255.255 srckey=0xffff dstkey=0xffff master-src=10.1.0.2 master-dst=192.0.2.21 sport=1400 "

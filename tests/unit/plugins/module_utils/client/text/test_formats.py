@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a form can hold comes back from it as it was, and what it cannot hold is missed and not wrong."""
+"""Test that each output format preserves what it can express; a missing value is better than a wrong one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COUNTERS = [f"counters.{way}.{what}" for way in ("original", "reply") for what i
 
 @pytest.fixture(autouse=True, scope="module")
 def utc() -> Iterator[None]:
-    """Moments are written in local time; one without summer time has no hour twice."""
+    """Set the time zone to UTC, because times are in local time and an hour can repeat at the end of summer time."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = "UTC"
     time.tzset()
@@ -58,7 +58,7 @@ def utc() -> Iterator[None]:
 
 @st.composite
 def listed_entries(draw: Any) -> Entry:
-    """An entry as a kernel lists it, of a sort that no form takes for another."""
+    """Draw an entry as a kernel lists it, without values that an output format confuses with others."""
     entry = draw(live_entries())
     if entry.get("zone") or entry.get("original.zone"):
         entry.pop("reply.zone", None)
@@ -73,7 +73,7 @@ def tuples(entry: Entry) -> Entry:
 
 
 def there(entry: Entry, keys: list[str]) -> Entry:
-    """Those of the keys that say something: a zone 0, no helper and no labels are the same as nothing."""
+    """Return the keys with a meaning: a zone 0, no helper and no labels equal a missing value."""
     silent = ("zone", "original.zone", "reply.zone", "helper", "labels", "security_context")
     return {key: entry[key] for key in keys if key in entry and (entry[key] or key not in silent)}
 
@@ -324,8 +324,8 @@ def test_a_helper_that_would_be_read_as_something_else(helper: str) -> None:
 
 
 def test_ages_are_taken_now() -> None:
-    entry = {**from_document(UDP), "timestamps.start": int((time.time() - 100) * 10**9)}
-    assert "delta-time=10" in formats.write([entry])
+    entry = {**from_document(UDP), "timestamps.start": int((time.time() - 10_000) * 10**9)}
+    assert "delta-time=100" in formats.write([entry])
 
 
 LOST = (
@@ -339,7 +339,7 @@ FAILED = "conntrack v1.4.7 (conntrack-tools): Operation failed: Device or resour
 
 @pytest.mark.parametrize("output", ["text", "extended", "save", "xml"])
 def test_what_the_program_reports_of_its_work(output: str) -> None:
-    """It goes to standard error, which people write into the same file."""
+    """The program reports to standard error, which users often redirect to the same file."""
     line = formats.write([from_document(UDP)], output)
     plain = formats.read(line)
     assert formats.read(NOTICE + line + NOTICE) == plain

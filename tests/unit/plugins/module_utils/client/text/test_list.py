@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lines of `conntrack -L` and `-E`, as programs and kernels of several ages print them."""
+"""Test that lines of `conntrack -L` and `-E` are read as programs and kernels of several versions print them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_id_of_icmp_and_one_of_the_entry() -> None:
 
 
 def test_ports_that_the_kernel_does_not_track() -> None:
-    """They are shown as 0, and are none."""
+    """The program prints 0 for ports that do not exist."""
     line = (
         "dccp     33 29 src=10.0.0.1 dst=192.0.2.1 sport=0 dport=0 [UNREPLIED] "
         "src=192.0.2.1 dst=10.0.0.1 sport=0 dport=0"
@@ -184,7 +184,7 @@ PLAIN = VENDOR.replace(" nmark=1", "").replace(" [FASTNAT]", "").replace(" nmark
 
 
 def test_words_of_others() -> None:
-    """A router's kernel has flags and numbers of its own."""
+    """A router's kernel prints flags and numbers of its own."""
     with pytest.raises(formats.Unreadable, match="line 1: 'nmark' is not a word"):
         formats.read(VENDOR)
     (plain,) = formats.read(PLAIN)
@@ -233,7 +233,7 @@ def test_the_count_of_words_has_an_end() -> None:
 
 @pytest.mark.parametrize("tail", ["", " [USERSPACE] portid=5 progname=x labels=y", " delta-time=5"])
 def test_labels_with_blanks(tail: str) -> None:
-    """They are the last word of a line but for the process that made the change."""
+    """The labels are the last word of a line, except for the process that made the change."""
     names = formats.Names({"test label 1": 1, "voice": 2})
     (entry,) = formats.read(f"{UDP} labels=test label 1,voice{tail}", "text", names)
     assert entry["labels"] == 6

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Commands of `conntrack -L -o save`, and such as people write for `conntrack -R`."""
+"""Test that commands of `conntrack -L -o save`, and commands that users write for `conntrack -R`, are read."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ SNAT = {"source": {"address": "203.0.113.7", "port": 1500}}
     ],
 )
 def test_translations(reply: str, nat: list[str], words: str) -> None:
-    """The program takes a port from the reply only if one end alone is translated, and its address with it."""
+    """The program takes a port from the reply only if one end alone has NAT and its address changes as well."""
     (source, source_port), (destination, destination_port) = (end.split(":") for end in reply.split())
     document = {
         **UDP_DOCUMENT,
@@ -131,7 +131,7 @@ def test_a_translation_of_ipv6() -> None:
 
 
 def test_a_changed_id_of_icmp_is_told() -> None:
-    """In a way that the program passes over: it has none."""
+    """The line contains the id as a port, which the program ignores because it has no option for the id."""
     document = {
         "protocol": "icmp",
         "original": {"source": "10.0.0.1", "destination": "192.0.2.1", "icmp_type": 8, "icmp_code": 0, "icmp_id": 1},
@@ -153,7 +153,7 @@ def test_what_the_program_loses_is_written() -> None:
 
 
 def test_what_the_kernel_would_refuse_is_not() -> None:
-    """`expected` needs a master, of which no option tells."""
+    """The status `expected` needs a master, for which the program has no option."""
     assert "-u SEEN_REPLY -s" in write({**UDP_DOCUMENT, "status": ["expected", "seen_reply"]})
     assert read(UDP.replace("SEEN_REPLY,ASSURED", "EXPECTED"))["status"] == ["expected"]
 
@@ -172,7 +172,7 @@ def test_what_the_program_insists_on_is_there() -> None:
 
 
 def test_tags_are_in_the_machines_order() -> None:
-    """The program forgets to turn them, on the way out and on the way in."""
+    """The program does not convert the byte order, neither for output nor for input."""
     document = {
         "protocol": "sctp",
         "original": UDP_DOCUMENT["original"],
@@ -268,7 +268,7 @@ def test_a_command_that_cannot_be_read_is_named(line: str, fault: str) -> None:
     ],
 )
 def test_lines_that_create_nothing(line: str, fault: str) -> None:
-    """Read as entries to create, they would undo what they are for."""
+    """If these lines created entries, they would undo their purpose."""
     for unknown in ("fail", "keep"):
         with pytest.raises(formats.Unreadable) as caught:
             formats.examine(f"{UDP}\n{line}\n", "save", unknown=unknown)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The document of `conntrack -L -o xml`."""
+"""Test that the document of `conntrack -L -o xml` is read completely; a truncated one must be an error."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_same_in_other_words(raw: str) -> None:
     ],
 )
 def test_several_documents(raw: str) -> None:
-    """What -U, -D and -G print, one behind the other."""
+    """-U, -D and -G print several documents in sequence."""
     assert [to_document(entry) for entry in formats.read(raw)] == [DOCUMENT] * 3
 
 
@@ -132,7 +132,7 @@ def test_documents_within_documents_have_no_end() -> None:
 
 
 def test_declarations_without_an_end_take_no_time() -> None:
-    """In a text of 1 MB, minutes if each were looked for its end to the end of the text."""
+    """A search for the end of each declaration would take minutes in a text of 1 MB."""
     with guard.limited(), pytest.raises(formats.Unreadable):
         formats.read("<?xml" * 200_000, "xml")
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare remaining timeouts, and wait for conditions, on a machine that may stand still for many seconds.
 
-No tolerance is a guess: two readings in one test differ by at most the time since the test began.
+Tolerances are exact: two readings in one test differ by at most the time since the test began.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Seconds after which a test is considered hung. It is not for promises of the collection: see `Standstills`.
+#: Seconds after which a test is considered hung. Use `Standstills` for time limits of the collection.
 HUNG = 300.0
 #: The kernel returns whole seconds, rounded down. A timeout that was read, restored and read again was rounded twice.
 ROUNDED = 2.0
@@ -84,7 +84,7 @@ def wait_until(
 
 
 class Standstills:
-    """Measures in a block how long this process stood still.
+    """Measure in a block how long this process stood still.
 
     A thread reads the clock every `PAUSE` seconds. If two readings are more than `NOTICED` seconds apart, the process
     stood still in between.
@@ -117,7 +117,7 @@ class Standstills:
 
     def seconds(self, begin: float, end: float) -> float:
         """Return how long this process stood still between two times of the monotonic clock."""
-        enough = self._readings + 2  # the thread may be about to note the last one
+        enough = self._readings + 2  # the thread may not have recorded the last one yet
         wait_until(lambda: self._readings >= enough)
         return sum(max(0.0, min(end, gap_end) - max(begin, gap_begin)) for gap_begin, gap_end in self._gaps)
 
@@ -133,8 +133,8 @@ QUIET, LOOKS = 0.2, 4
 def wait_until_asleep(pid: int) -> None:
     """Return when all threads of a process, except the calling one, wait for an event.
 
-    They must use no processor time between `LOOKS` looks. The pauses are counted, not their length: while this process
-    stands still, so does the other.
+    They must use no processor time between `LOOKS` readings. The function counts pauses and does not measure them,
+    because the other process stands still at the same times as this one.
     """
     quiet, before = 0, ""
 
@@ -152,7 +152,7 @@ def _threads(pid: int) -> str:
     """Return the state and the processor time of each thread of a process but the calling one, as in proc(5)."""
     found = []
     for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process or thread has ended
             if task.name != str(threading.get_native_id()):
                 fields = (task / "stat").read_text().rpartition(")")[2].split()
                 found.append(f"{task.name} {fields[0]} {fields[11]} {fields[12]}")

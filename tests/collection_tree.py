@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A folder in which Python and Ansible find this checkout as `ansible_collections.netops.conntrack`."""
+"""Create a folder in which Python and Ansible find this checkout as `ansible_collections.netops.conntrack`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TREE = CHECKOUT / ".cache/tree"
-#: Variables by which Python, mypy and Ansible find collections.
+#: Environment variables with the paths on which Python, mypy and Ansible find collections.
 VARIABLES = ("PYTHONPATH", "MYPYPATH", "ANSIBLE_COLLECTIONS_PATH")
 
 
@@ -25,7 +25,7 @@ def make() -> Path:
 
 
 def use() -> None:
-    """Make the collection importable in this process and in those that it starts."""
+    """Make the collection importable in this process and in the processes that it starts."""
     tree = str(make())
     sys.path.insert(0, tree)
     for variable in VARIABLES:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the running kernel lacks, by the names that `conntrack_facts` reports under capabilities."""
+"""The features that the running kernel lacks, by the names that `conntrack_facts` reports under capabilities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _probe = functools.cache(probe)
 
 
 def lacks(feature: str) -> bool:
-    """Whether the kernel was asked for the feature and does not have it."""
+    """Return whether `conntrack_facts` probed the feature and the kernel does not have it."""
     return _probe().get(feature) is False
 
 
 def needs(feature: str) -> None:
-    """Skip the test where the kernel lacks the feature, and say so; no other reason counts in `make kernels`."""
+    """Skip the test if the kernel lacks the feature, and name the feature. `make kernels` counts no other reason."""
     if lacks(feature):
         pytest.skip(f"this kernel lacks {feature}")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Playbooks of the collection, run by their names as a user runs them."""
+"""Run playbooks of the collection by their names, as users do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
 TIMEOUT = 600.0
-#: Spares six processes on the host in each task. The pages, the rulebooks and tests/fleet/test_src.py go without.
+#: Saves six processes on the host in each task. The pages, the rulebooks and tests/fleet/test_src.py do not use it.
 PIPELINING = {"ANSIBLE_PIPELINING": "1"}
 
 
 class Controller:
-    """A controller with this collection, in a folder, untouched by the configuration of whoever runs the tests."""
+    """A controller with this collection, in a folder, independent of the configuration of the tests' user."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,9 +40,9 @@ class Controller:
     def play(
         self, playbook: str, namespaces: Mapping[str, Mapping[str, Any]], *options: str, **variables: Any
     ) -> tuple[int, str]:
-        """Run netops.conntrack.PLAYBOOK; its exit status and what it printed.
+        """Run netops.conntrack.PLAYBOOK, and return its exit status and output.
 
-        :param namespaces: Variables of each host, `ansible_netns_name` among them.
+        :param namespaces: Variables of each host, including `ansible_netns_name`.
         """
         inventory = {
             "all": {

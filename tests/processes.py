@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""End every process that this one started, also those that left its process group or lost their parent."""
+"""End every descendant of this process, including those that left its process group or lost their parent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from types import FrameType
 
 PR_SET_CHILD_SUBREAPER = 36
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-#: Seconds that processes have to end by themselves, and then to be gone after SIGKILL.
+#: Seconds in which processes must end after SIGTERM, and then after SIGKILL.
 GRACE, PATIENCE = 3.0, 60.0
 
 
 class Interrupted(BaseException):
-    """This process received a signal that is to end it."""
+    """This process received a signal that ends it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -32,8 +32,8 @@ class Interrupted(BaseException):
 def ending_with_this() -> Iterator[None]:
     """End the descendants of this process when the block ends, or when a signal interrupts it.
 
-    The kernel gives orphans to this process (a subreaper, prctl(2)), so that none escapes. After a signal of
-    `ENDING` this process dies of that signal.
+    The kernel makes this process the parent of orphans (a subreaper, prctl(2)), so that none escapes. After a signal of
+    `ENDING` this process ends with the same signal.
     """
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed")
@@ -80,14 +80,14 @@ def end_descendants() -> list[int]:
 
 
 def descendants() -> list[int]:
-    """Return the process ids of all descendants, after collecting the children that ended."""
+    """Return the process ids of all descendants, after reaping the children that have ended."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name of the program stands in parentheses and may contain blanks
+            # The name of the program is in parentheses and may contain blanks
             parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
             children.setdefault(int(parent), []).append(int(stat.parent.name))
     found = children.get(os.getpid(), [])

@@ -29,7 +29,7 @@ def register() -> None:
         settings.register_profile(
             name,
             max_examples=percentage,
-            # The sessions share the cores with others, so the time of an example says nothing
+            # Other sessions use the cores too, so the duration of an example has no meaning
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
             derandomize=name != "default",
@@ -39,28 +39,28 @@ def register() -> None:
 
 
 def examples(number: int, at_least: int = 5, **others: Any) -> Callable[[Any], Any]:
-    """Run a property test with so many examples under `thorough`, and with the profile's share of them otherwise.
+    """Run a property test with this number of examples under `thorough`, and with the profile's share of it otherwise.
 
     :param number: Examples under `thorough`; without the decorator it is 100.
-    :param at_least: Examples that the test needs in every profile.
-    :param others: Further settings of Hypothesis, for instance `suppress_health_check`.
+    :param at_least: Minimum number of examples in every profile.
+    :param others: Other settings of Hypothesis, for example `suppress_health_check`.
     """
     return settings(max_examples=share(number, at_least), **others)
 
 
 def share(number: int, at_least: int = 1) -> int:
-    """Return the share of a number that the profile has: all of it under `thorough`.
+    """Return the profile's share of a number: all of it under `thorough`.
 
-    Call it when tests are defined, or run: it depends on the profile that is loaded then.
+    Call it when tests are defined or run, because the result depends on the profile that is loaded then.
     """
     percentage = settings.default.max_examples  # type: ignore[union-attr]
     return max(at_least, number * percentage // 100)
 
 
 def spread(things: Sequence[Any], start: int = 0) -> Sequence[Any]:
-    """Return the profile's share of things, at even distances: all of them under `thorough`.
+    """Return the profile's share of a sequence, at even distances: all items under `thorough`.
 
-    :param start: Runs with consecutive numbers together have all things.
+    :param start: Runs with consecutive numbers together cover all items.
     """
     step = len(things) // share(len(things))
     return things[start % step :: step]

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run parts of the test suite with nox and close with one line for each part.
+"""Run parts of the test suite with nox and print one line for each part at the end.
 
-Arguments go to nox as they are: none runs everything, ``-k unit`` the unit tests.
-With STRICT=1 in the environment whatever is skipped counts as failed.
+The arguments are passed to nox unchanged: no argument runs everything, ``-k unit`` the unit tests.
+With STRICT=1 in the environment each skipped test counts as failed.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from tests.processes import ending_with_this
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".nox/results"
 REPORT = RESULTS / "report.json"
-#: What ansible-test calls skipped where there is nothing to test
+#: Messages with which ansible-test skips a test because there is nothing to test
 NOT_APPLICABLE = re.compile(r"No tests applicable|on Python 3\.14 because it could not be found")
-#: What no better equipped machine would run on the same kernel; said, and no skip
+#: A feature that the running kernel lacks. Such a test cannot run on any machine with this kernel, so it is not skipped
 LACKING = re.compile(r"this kernel lacks \w+")
-#: So many failures of each part are named at the end, where who sees but the last lines finds them
+#: Number of failures of each part that are named at the end, where the last lines of the output show them
 NAMED = 10
 
 
 @dataclass
 class Part:
-    """What one session did: its tests where it counts them, itself as one check where not."""
+    """The result of one session: its tests if it counts them, otherwise the session as one check."""
 
     name: str
     seconds: float = 0.0
     passed: int = 0
     failed: int = 0
     skipped: int = 0
-    #: why something was skipped, and how many times
+    #: reasons why tests were skipped, and how many times
     reasons: Counter[str] = field(default_factory=Counter)
-    #: each failure with the first line of what it says; or why the part failed as a whole
+    #: each failure with the first line of its message; or the reason why the part failed as a whole
     failures: list[str] = field(default_factory=list)
 
     def outcome(self, strict: bool) -> str:
@@ -56,7 +56,7 @@ class Part:
 
 
 def run_nox(arguments: list[str]) -> list[dict]:
-    """Run the sessions, two at a time, and return nox's own account of them."""
+    """Run the sessions, two at a time, and return nox's own report."""
     shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(parents=True)
     nox = [sys.executable, "-m", "nox", "--parallel", "2", "--report", str(REPORT)]
@@ -66,7 +66,7 @@ def run_nox(arguments: list[str]) -> list[dict]:
 
 
 def account(session: dict) -> Part:
-    """Join what nox says of a session with the JUnit file that its tests left."""
+    """Combine nox's result of a session with the JUnit file of its tests."""
     part = Part(session["signatures"][0], session["duration"])
     result = session["result"]
     if result == "skipped":
@@ -90,7 +90,7 @@ def account(session: dict) -> Part:
 
 
 def failures(report: ET.ElementTree) -> list[str]:
-    """Name each test that failed, with the first line of what it says."""
+    """Return the name of each failed test, with the first line of its message."""
     found = []
     for case in report.iter("testcase"):
         for fault in (*case.findall("failure"), *case.findall("error")):
@@ -117,7 +117,7 @@ def count_tests(part: Part, report: ET.ElementTree, good: bool) -> None:
 
 
 def count_targets(part: Part, report: ET.ElementTree, good: bool) -> None:
-    """Count one play as one test: single tasks may well be skipped, or fail and be rescued."""
+    """Count one play as one test, because single tasks may be skipped, or fail and be rescued."""
     faults = failures(report)
     if faults and not good:
         part.failed += 1

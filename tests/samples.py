@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Declared entries of every kind, each with what the kernel adds of its own when it is gathered."""
+"""Declared entries of every kind, each with the values that the kernel adds when an entry is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:  # the oldest Python of the client's tests does not take it
+if TYPE_CHECKING:  # the oldest Python of the client's tests does not accept it
     Document = dict[str, Any]
 
 FAMILIES = ("ipv4", "ipv6")
@@ -21,7 +21,7 @@ IDLE_TCP = {
     "original": {"window_scale": 0, "flags": []},
     "reply": {"window_scale": 0, "flags": []},
 }
-#: What an entry has for which no flags were declared.
+#: The TCP state of an entry that was declared without flags.
 ASSUMED_TCP = {
     "state": "none",
     "original": {"window_scale": 0, "flags": ["sack_permitted", "be_liberal"]},
@@ -34,26 +34,26 @@ BOTH = ["confirmed", "src_nat", "dst_nat", "src_nat_done", "dst_nat_done"]
 
 
 class Sample(NamedTuple):
-    """What is declared, and what is gathered besides (or instead)."""
+    """A declaration, and the values that are read in addition or instead."""
 
     name: str
     declared: Document
     adds: Document
-    #: what the kernel must have for it: helper, a capability, or nothing
+    #: a requirement of the entry: a helper, a capability, or nothing
     needs: str = ""
 
     def gathered(self) -> Document:
-        """The whole entry as it is to be gathered, but for id and use."""
+        """Return the whole entry as a module must read it, except id and use."""
         return {"mark": 0, "timeout": 120, "status": ["confirmed"], **self.declared, **self.adds}
 
 
 def ends(family: str, **more: Any) -> Document:
-    """An original tuple between the two hosts."""
+    """Return an original tuple between the two hosts."""
     return {"source": CLIENT[family], "destination": SERVER[family], **more}
 
 
 def turned(family: str, **more: Any) -> Document:
-    """Its answer."""
+    """Return the reply tuple."""
     return {"source": SERVER[family], "destination": CLIENT[family], **more}
 
 
@@ -62,7 +62,7 @@ def ports(source: int, destination: int) -> Document:
 
 
 def flow(family: str, protocol: str | int, source: int, destination: int, **more: Any) -> Document:
-    """A document of a protocol with ports, both tuples said."""
+    """Return a document of a protocol with ports, with both tuples."""
     return {
         "family": family,
         "protocol": protocol,
@@ -73,7 +73,7 @@ def flow(family: str, protocol: str | int, source: int, destination: int, **more
 
 
 def everything(family: str) -> Document:
-    """One entry with all that one entry can have at the same time."""
+    """Return one entry with every value that one entry can have at the same time."""
     return flow(
         family,
         "tcp",
@@ -102,7 +102,7 @@ def everything(family: str) -> Document:
 
 
 def samples(family: str) -> Iterator[Sample]:
-    """Entries of every kind, no two with a tuple in common."""
+    """Return entries of every kind, no two of them with a common tuple."""
     icmp, request, answer = ("icmp", 8, 0) if family == "ipv4" else ("icmpv6", 128, 129)
     outside, inside, client, server = OUTSIDE[family], INSIDE[family], CLIENT[family], SERVER[family]
 
@@ -282,7 +282,7 @@ def samples(family: str) -> Iterator[Sample]:
             "status": ["seen_reply", "assured", *SNAT],
         },
     )
-    # Translated in the tuples alone: stored as it is, no packet of it is translated.
+    # NATed only in the tuples: the kernel stores the entry as declared, but translates none of its packets.
     yield Sample(
         "asymmetric",
         {
@@ -297,7 +297,7 @@ SAMPLES = [(f"{family}-{sample.name}", sample) for family in FAMILIES for sample
 
 
 def create_all(create: Callable[[Document], Any], refusal: type[Exception], *more: Sample) -> set[str]:
-    """Create one entry of every kind; return what the kernel lacks for some of them."""
+    """Create one entry of every kind. Return the features that the kernel lacks for some entries."""
     lacking: set[str] = set()
     for sample in (*(sample for _name, sample in SAMPLES), *more):
         if sample.needs not in lacking:

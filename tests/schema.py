@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write docs/conntrack_config.schema.json, which is made from the options of modules and their documentation."""
+"""Write docs/conntrack_config.schema.json from the options of the modules and their documentation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PLUGINS = "ansible_collections.netops.conntrack.plugins"
 
 
 def text() -> str:
-    """What the file is to hold."""
+    """Return the contents of the file."""
     schema = importlib.import_module(f"{PLUGINS}.plugin_utils._json_schema")
     return json.dumps(schema.of_config(documentation()), indent=2) + "\n"
 
 
 def documentation() -> dict[str, Any]:
-    """The documentation of a declaration's options, down to those that other modules document."""
+    """Return the documentation of a declaration's options, including those that other modules document."""
     sections = module("conntrack_config")["config"]["suboptions"]
     for section, name in (
         (sections["settings"], "conntrack_settings"),
@@ -37,7 +37,7 @@ def documentation() -> dict[str, Any]:
 
 
 def module(name: str) -> dict[str, Any]:
-    """What a module's documentation and its fragments say about options."""
+    """Return the options in a module's documentation and in its fragments."""
     own = yaml.safe_load(importlib.import_module(f"{PLUGINS}.modules.{name}").DOCUMENTATION)
     options: dict[str, Any] = {}
     for fragment in own["extends_documentation_fragment"]:

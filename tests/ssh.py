@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host of the lab to log in to by SSH, and plays that reach it so.
+"""A host of the lab with an SSH server, and plays that connect to it.
 
-The server sees the machine's files, but not to write to, under accounts and rules for sudo of its own, and only
-its own processes. All of it is a mount and a process namespace, and ends with the process that holds them.
+The server reads the machine's files but cannot write them. It has accounts and sudo rules of its own, and it sees
+only its own processes. It runs in a mount and a process namespace, and ends with the process that holds them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import TIMEOUT
 
 COLLECTION = Path(__file__).parents[1]
-#: The system's own: whoever logs in may not be allowed to start the one of the tests.
+#: The system's Python, because a user who logs in may not be allowed to start the Python of the tests.
 PYTHON = "/usr/bin/python3"
-#: Python with CAP_NET_ADMIN for whoever starts it.
+#: Python that has CAP_NET_ADMIN for every user.
 CAPABLE_PYTHON = "/mnt/python3"
 #: Python in a mount namespace without /proc, for root.
 BLIND_PYTHON = "/mnt/blind-python3"
 PORTS = (22, 2200)
 USERS = ("operator", "bystander")
-#: Starts a program in namespaces that end with it, and with whoever started it.
+#: Starts a program in namespaces. They end when the program ends, or the process that started it ends.
 OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
 PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 
-#: Of the client. A connection on which nothing comes back for nine seconds is dead: a busy server needs some of them.
+#: Options of the client. A connection is dead after nine seconds without a reply; a busy server needs several seconds.
 #: `ConnectTimeout` is longer than a machine stands still.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
@@ -53,10 +53,10 @@ CLIENT_OPTIONS = {
     "UserKnownHostsFile": "/dev/null",
 }
 
-#: Seconds that sudo may take to begin: long enough that on a dead connection the client fails first.
+#: Seconds that sudo may take to start. They exceed the time in which the client detects a dead connection.
 ANSIBLE_TIMEOUT = "60"
 
-# $1 is the folder with the server's files. PID 1 of the new processes is this shell: it buries orphans, as init does.
+# $1 is the folder with the server's files. PID 1 of the new processes is this shell, which reaps orphans like init.
 START = """
 set -e
 trap 'exit 0' TERM
@@ -93,7 +93,7 @@ AllowTcpForwarding yes
 Subsystem sftp internal-sftp
 """
 
-# What Ansible prints of a play: a line of JSON for each result, and for the summary.
+# The output format of plays: a line of JSON for each result, and for the summary.
 CALLBACK = """
 import json
 
@@ -126,14 +126,14 @@ class CallbackModule(CallbackBase):
 
 
 class Done(NamedTuple):
-    """How a task ended: ok, failed, unreachable."""
+    """The result of a task: ok, failed, unreachable."""
 
     outcome: str
     result: dict[str, Any]
 
 
 def skip_unless_possible() -> None:
-    """Skip the test, with the reason, where no such server can be had."""
+    """Skip the test, with the reason, if such a server cannot run."""
     if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         pytest.skip("needs root: sshd logs others in")
     for program in PROGRAMS:
@@ -158,7 +158,7 @@ class Server:
 
     def _start(self, host: Host, files: Path) -> None:
         script = START.replace("PROGRAM", shutil.which("sshd", path=SYSTEM_PATH) or "sshd")
-        #: Killed, it takes along all that was started in a session.
+        #: The process that holds the namespaces. When it is killed, all processes of its sessions end.
         self.process = process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=environment())
         assert process.stdout is not None
         said: list[str] = []
@@ -203,13 +203,13 @@ class Server:
 
 
 def give_net_admin(program: Path) -> None:
-    """What setcap(8) does with cap_net_admin+ep: linux/capability.h, struct vfs_cap_data."""
+    """Set cap_net_admin+ep like setcap(8): linux/capability.h, struct vfs_cap_data."""
     revision_2_effective, net_admin = 0x02000001, 1 << 12
     os.setxattr(program, "security.capability", struct.pack("<5I", revision_2_effective, net_admin, 0, 0, 0))
 
 
 class Operator:
-    """A host with a user's key, who runs plays on a server."""
+    """A host with a user's key, which runs plays on a server."""
 
     def __init__(self, host: Host, server: Server) -> None:
         self.host = host
@@ -225,7 +225,7 @@ class Operator:
     def play(
         self, tasks: list[dict[str, Any]], variables: dict[str, Any], persist: bool = True, **more: str
     ) -> dict[str, Done]:
-        """Run tasks on the server; by their names, how those ended that ran.
+        """Run tasks on the server, and return the results of the tasks that ran, by name.
 
         :param persist: All tasks share one connection.
         :param more: Options of the client.
@@ -236,7 +236,7 @@ class Operator:
         )
         mode = ("auto", "600s") if persist else ("no", "no")
         options = {**CLIENT_OPTIONS, "ControlMaster": mode[0], "ControlPersist": mode[1], **more}
-        # Connections that persist end with the processes' namespace. The path of a socket must be short.
+        # Persistent connections end with the process namespace. The path of a socket must be short.
         with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:
             printed = self.host.run(
                 [*OWN, sys.executable, "-m", "ansible", "playbook", "-i", "gateway,", str(playbook)],
@@ -265,7 +265,7 @@ class Operator:
 
     @contextmanager
     def logged_in(self, *targets: tuple[str, str, int]) -> Iterator[None]:
-        """Other sessions in which nothing happens, by user, address and port; at least one."""
+        """Open other, idle sessions by user, address and port; at least one."""
         options = [f"-o{name}={value}" for name, value in CLIENT_OPTIONS.items()]
         command = ["ssh", "-F", "/dev/null", *options, "-i", str(self.server.key)]
         with ExitStack() as stack:
@@ -289,7 +289,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The test's own, without what tells of a session in which the test itself is run."""
+    """Return the environment of the test, without the variables of the SSH session in which the test itself may run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SSH_"))}
     return {**kept, "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
 

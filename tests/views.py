@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that conntrack(8) and pyroute2 show of a table, in the words of the collection's documents.
+"""All values that conntrack(8) and pyroute2 show of a table, as documents of the collection.
 
-The lab's own readers tell what both have in common; these tell everything that each of them shows, from their
-own knowledge of the kernel's numbers and not from the client's.
+The lab's own readers return only the values that both programs show. These functions return every value of each
+program, with definitions of the kernel's numbers that do not come from the client.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ SCTP_STATES = (
 
 
 def near(document: Document) -> Document:
-    """Return the same document, equal to one whose remaining timeout was read earlier or later in the same test."""
+    """Return a document that also equals one whose timeout was read earlier or later in the same test."""
     if "timeout" not in document:
         return document
     return {**document, "timeout": clock.near(document["timeout"])}
 
 
 def lasting(document: Document) -> Document:
-    """What is left of an entry when it is created anew: no id, no use, no exact countdown."""
+    """Return the values that remain when an entry is created again: no id, no use, and an approximate timeout."""
     return near({key: value for key, value in document.items() if key not in ("id", "use")})
 
 
 def numbered(documents: list[Document]) -> dict[int, Document]:
-    """By id, for a comparison that does not depend on the order."""
+    """Return the documents by id, for a comparison that does not depend on the order."""
     return {document["id"]: document for document in documents}
 
 
@@ -59,7 +59,7 @@ def as_program_shows(document: Document) -> Document:
     """The part of an entry that `conntrack -L -o extended,id` shows, as `by_text` returns it."""
     keys = "family protocol original reply zone timeout mark use id helper counters".split()
     shown = {key: document[key] for key in keys if key in document}
-    if shown["protocol"] == "dccp" and "source_port" not in shown["original"]:  # it shows zeros then
+    if shown["protocol"] == "dccp" and "source_port" not in shown["original"]:  # the program then shows zeros
         for direction in ("original", "reply"):
             shown[direction] = {"source_port": 0, "destination_port": 0} | shown[direction]
     for bit in ("seen_reply", "assured"):
@@ -71,7 +71,7 @@ def as_program_shows(document: Document) -> Document:
 
 
 def as_xml_shows(document: Document) -> Document:
-    """The same for `-o xml`, which leaves ICMP's numbers out and calls SCTP's states by TCP's names."""
+    """Return the same for `-o xml`, which omits ICMP's numbers and shows SCTP states by the names of TCP's."""
     shown = as_program_shows(document)
     if "timestamps" in document:
         shown["timestamps"] = document["timestamps"]
@@ -83,7 +83,7 @@ def as_xml_shows(document: Document) -> Document:
 
 
 def by_text(namespace: Namespace, text: str | None = None) -> list[Document]:
-    """What `conntrack -L -o extended,id` shows of both families, or what is in `text`, printed so before."""
+    """Parse the output of `conntrack -L -o extended,id` for both families, or `text` with such output."""
     if text is None:
         text = namespace.conntrack("-L", "-o", "extended,id")
     return [_by_line(line) for line in text.splitlines() if line.startswith("ipv")]
@@ -123,7 +123,7 @@ def _by_line(line: str) -> Document:
 
 
 def by_xml(namespace: Namespace, text: str | None = None) -> list[Document]:
-    """What `conntrack -L -o xml,id,ktimestamp` shows, or what is in `text`, printed so before."""
+    """Parse the output of `conntrack -L -o xml,id,ktimestamp`, or `text` with such output."""
     if text is None:
         text = namespace.conntrack("-L", "-o", "xml,id,ktimestamp")
     if "<flow" not in text:
@@ -173,9 +173,9 @@ def _by_flow(flow: ET.Element) -> Document:
 
 
 class LabelledProgram:
-    """conntrack(8) with a connlabel.conf of the test's own, which it reads from one fixed place only.
+    """conntrack(8) with a connlabel.conf of the test, which the program reads from one fixed path only.
 
-    In a mount namespace of its own the program finds a folder of the test's in the place of /etc.
+    The program runs in a mount namespace of its own, where a folder of the test replaces /etc.
     """
 
     def __init__(self, namespace: Namespace, folder: Path, names: dict[int, str]) -> None:
@@ -186,7 +186,7 @@ class LabelledProgram:
         self._prefix = f"mount --bind {shlex.quote(str(folder))} /etc && exec conntrack "
 
     def __call__(self, *arguments: str) -> str:
-        self.namespace.conntrack("--version")  # skips where there is none
+        self.namespace.conntrack("--version")  # skips if the program is absent
         script = self._prefix + shlex.join(arguments)
         mounted = self.namespace.run(["unshare", "--mount", "sh", "-c", "true"], check=False)
         if mounted.returncode:
@@ -198,7 +198,7 @@ class LabelledProgram:
 
 
 def as_pyroute2_shows(document: Document) -> Document:
-    """The part of an entry that pyroute2 decodes: all but the zone of one direction."""
+    """Return the part of an entry that pyroute2 decodes: everything except the zone of one direction."""
     shown = {key: value for key, value in document.items() if key not in ("nat", "security_context", "extra")}
     for direction in ("original", "reply"):
         shown[direction] = {key: value for key, value in shown[direction].items() if key != "zone"}
@@ -206,7 +206,7 @@ def as_pyroute2_shows(document: Document) -> Document:
 
 
 def by_pyroute2(namespace: Namespace) -> list[Document]:
-    """Every entry as pyroute2 reads it, as a document."""
+    """Return every entry as pyroute2 reads it, as a document."""
     with namespace.entered():
         return [_by_message(message) for message in table.messages()]
 
@@ -234,7 +234,7 @@ def _by_message(message: Any) -> Document:
             "reply_vtag": sctp.get_attr("CTA_PROTOINFO_SCTP_VTAG_REPLY"),
         }
     helper = message.get_attr("CTA_HELP")
-    if helper is not None:  # it takes the nest for a text
+    if helper is not None:  # pyroute2 decodes the nest as text
         shown["helper"] = helper[4:].rstrip("\0")
     labels = message.get_attr("CTA_LABELS")
     if labels:

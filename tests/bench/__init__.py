@@ -1,4 +1,4 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""This collection, Debian's conntrack and pyroute2 on the same tables, timed: python -m tests.bench"""
+"""Time this collection, Debian's conntrack and pyroute2 on the same tables: python -m tests.bench"""

@@ -23,7 +23,7 @@ from .sizes import FULL, QUICK, Sizes
 from .stage import Stage
 from .steps import STEPS, elapsed
 
-#: The folders for the results of whole runs, of every machine, and of other runs
+#: The folders for the results of whole runs, of all machines, and of other runs
 KEPT, PASSING = CHECKOUT / "docs", CHECKOUT / ".cache/bench"
 INTERRUPTED = 130
 
@@ -34,7 +34,7 @@ def main() -> int:
         if options.draw:
             archive.draw(options.output or KEPT)
             return 0
-        archive.read(options.output or KEPT)  # before the run, whose results it would lose
+        archive.read(options.output or KEPT)  # before the run, because a failure later would lose its results
     except archive.Unreadable as reason:
         print(f"{reason}.", file=sys.stderr)
         return 2
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _measure(sizes: Sizes, names: list[str], options: argparse.Namespace) -> Results:
-    """Run the steps; what was found so far is shown, too, when the rest fails or is interrupted."""
+    """Run the steps. If a step fails or is interrupted, still show the results so far."""
     start = time.monotonic()
     with workshop() as folder:
         stage = Stage(folder, sizes)
@@ -118,7 +118,7 @@ def _positive(text: str) -> int:
 
 
 def _end(*_: Any) -> None:
-    """End as by Ctrl-C, so that all is put back."""
+    """End as after Ctrl-C, so that all settings are restored."""
     raise KeyboardInterrupt
 
 

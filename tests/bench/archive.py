@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A folder with the results of several machines in `bench.json`, and a drawing of them in `bench.svg`."""
+"""A folder with the results of several machines in `bench.json` and a drawing of them in `bench.svg`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Unreadable(RuntimeError):
 
 
 def read(folder: Path) -> list[Document]:
-    """Return the results of every machine. A folder without the file has no results.
+    """Return the results of all machines. A folder without the file has no results.
 
     :raises Unreadable: if the file cannot be extended.
     """
@@ -42,7 +42,7 @@ def read(folder: Path) -> list[Document]:
 
 
 def add(folder: Path, results: Results) -> None:
-    """Write the results of one machine beside those of others, in place of its own earlier results."""
+    """Write the results of one machine beside those of others, and replace its own earlier results."""
     added = results.as_document()
     others = [one for one in read(folder) if machine.key(one["machine"]) != machine.key(added["machine"])]
     machines = sorted([*others, added], key=lambda one: machine.key(one["machine"]))
@@ -53,7 +53,7 @@ def add(folder: Path, results: Results) -> None:
 
 
 def draw(folder: Path) -> None:
-    """Draw the results that are in a folder."""
+    """Draw the results in a folder."""
     _write(folder / DRAWING, plot.svg([Results.from_document(one) for one in read(folder)]))
 
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Works with a bare socket: what the kernel costs, which is the limit for everybody.
+"""Works with a bare socket: they measure the cost of the kernel, which is the lower limit for every program.
 
-Each prepares, and returns the function to be timed, which returns how many things it did.
+Each function prepares a work and returns the function to be timed. That function returns the number of things done.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ GET, DELETE, STATISTICS = 0x101, 0x102, 0x105
 REQUEST, ACK, DUMP = 1, 4, 0x300
 ERROR, DONE = 2, 3
 BUFFER = 1 << 16
-#: A message that asks for nothing but to be acknowledged once all before it are done.
+#: A message that only requests an acknowledgement. The kernel sends it after all messages before it.
 BARRIER = struct.pack("=IHHII", 16, 1, REQUEST | ACK, 0, 0)
-#: Turns in one send: some sixty requests.
+#: Turns in one send: about sixty requests.
 TURNS = 3
 
 
 class NotPrivate(RuntimeError):
-    """This process is in the network namespace of the machine itself."""
+    """This process is in the machine's own network namespace."""
 
 
 def receive() -> Work:
-    """Read the whole table into one buffer and look at nothing but the end."""
+    """Read the whole table into one buffer and parse only the end."""
     return _receive(struct.pack("=BBH", 0, 0, 0))
 
 
 def receive_half() -> Work:
-    """The same, narrowed by the kernel to TCP and port 443."""
+    """Do the same, with the kernel's filter for TCP and port 443."""
     numbers = _attribute(1, bytes([TCP])) + _attribute(3, struct.pack("!H", PORT))
     body = _attribute(1 | 0x8000, _attribute(2 | 0x8000, numbers))
     body += _attribute(25 | 0x8000, _attribute(1, struct.pack("=I", 1 << 3 | 1 << 5)))
@@ -46,7 +46,7 @@ def receive_half() -> Work:
 
 
 def fill(entries: str, half: str = "") -> Work:
-    """Create this number of entries of the mix, or only the half of them that a flush has removed."""
+    """Create this number of entries of the mix, or only the half that a flush has removed."""
     _stay_private()
     kinds = HALVES[half] if half else KINDS
     turns = int(entries) // CYCLE
@@ -54,7 +54,10 @@ def fill(entries: str, half: str = "") -> Work:
 
 
 def empty() -> Work:
-    """Empty the table at once; a namespace that is simply closed would be emptied beside the next measurement."""
+    """Empty the table now.
+
+    If its namespace were closed instead, the kernel would empty it during the next measurement.
+    """
     _stay_private()
 
     def work() -> int:
@@ -68,7 +71,7 @@ def empty() -> Work:
 
 
 def count() -> Work:
-    """How many entries there are."""
+    """Return the number of entries."""
 
     def work() -> int:
         with _open() as connection:
@@ -87,7 +90,7 @@ def _receive(body: bytes) -> Work:
         connection.send(request)
         while True:
             size = into(buffer)
-            # The end is a message of 20 bytes, alone or behind the last entries.
+            # The end of the dump is a message of 20 bytes, alone or after the last entries.
             if buffer[size - 16] == DONE and buffer[size - 20] == 20 and not buffer[size - 15]:
                 return 1
             if buffer[4] == ERROR:
@@ -107,7 +110,7 @@ def _send(kinds: Iterable[Kind], turns: int) -> int:
 
 
 def _acknowledged(connection: socket.socket) -> None:
-    """Wait for the one acknowledgement; any error comes before it."""
+    """Wait for the one acknowledgement. Every error arrives before it."""
     answer = connection.recv(BUFFER)
     number = -struct.unpack_from("=i", answer, 16)[0]
     if number:
@@ -122,7 +125,7 @@ def _count(connection: socket.socket) -> int:
 
 
 def _stay_private() -> None:
-    """Refuse to change the machine's own table, whatever went wrong before."""
+    """Refuse to change the machine's own table, even after an earlier error."""
     if os.readlink("/proc/self/ns/net") == os.environ["BENCH_MACHINE"]:
         raise NotPrivate("this would change the machine's own connection tracking table")
 

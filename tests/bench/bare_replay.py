@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The time that the kernel itself needs to judge flows: write the first packet of each, and receive its event.
+"""Measure how long the kernel alone takes to judge flows: write the first packet of each and receive its event.
 
-The packets are made before the time is taken. They pass a namespace with two links and no rule but one that asks
-conntrack. This owes nothing to the code that is measured against it.
+The packets are built before the timed part. They pass through a namespace with two links and a single rule, which
+uses conntrack. This module uses no code of the collection that it is compared with.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SYSCTLS = {
     "net/netfilter/nf_conntrack_checksum": "0",
     "net/netfilter/nf_conntrack_events": "1",
 }
-#: The networks of the clients, which are reached by the first link, and of the servers, by the second.
+#: The networks of the clients, behind the first link, and of the servers, behind the second.
 CLIENTS, SERVERS = ("10.0.0.0/8", "2001:db8:1::/48"), ("198.18.0.0/15", "2001:db8:2::/48")
-#: Packets between two readings of events, and between two flushes of the table, which must not become full.
+#: Packets between two readings of events, and between two flushes of the table, which must never be full.
 BATCH, FULL = 128, 32_768
 IPV4_HEAD, PORTS = struct.Struct(">BBHHHBBH4s4s"), struct.Struct(">HH")
 IPV6_HEAD = struct.Struct(">IHBB16s16s")
@@ -90,7 +90,7 @@ def _packets(entries: int) -> Iterator[bytes]:
 
 
 def _link(name: str, networks: tuple[str, ...]) -> int:
-    """A TUN device with routes to these networks."""
+    """Create a TUN device with routes to these networks."""
     device = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
     with IPRoute() as rtnetlink:

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One work in a process of its own: python tests/bench/child.py MODULE WORK [ARGUMENT ...]
+"""Run one work in a process of its own: python tests/bench/child.py MODULE WORK [ARGUMENT ...]
 
-Prints how many things were done, the elapsed seconds, the processor seconds, and the peak memory in KiB. Preparation
-and imports are not timed. This file imports almost nothing, because the memory of others is compared with its own.
+The process prints the number of things done, the elapsed seconds, the processor seconds, and the peak memory in KiB.
+Preparation and imports are not timed. This file imports almost nothing, because the bench compares its memory with
+that of other programs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    sys.path.pop(0)  # the folder of this file, whose modules are found as tests.bench
+    sys.path.pop(0)  # the folder of this file, whose modules are imported as tests.bench
     name, work, *arguments = sys.argv[1:]
     module = __import__(f"tests.bench.{name}", fromlist=[work])
     run = getattr(module, work)(*arguments)
@@ -32,11 +33,11 @@ def main() -> None:
 
 
 def measure(run: Callable[[], int | Measured]) -> Measured:
-    """Return what the work returned, its elapsed seconds and its processor seconds."""
+    """Return the result of the work, its elapsed seconds and its processor seconds."""
     start, before = time.perf_counter(), processor_time()
     done = run()
     seconds, processor = time.perf_counter() - start, processor_time() - before
-    # A work that prepares something in between measures the time itself
+    # A work with a preparation between its timed parts measures the time itself
     return done if isinstance(done, tuple) else (done, seconds, processor)
 
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Works before any work: the bare interpreter that others are compared with, and the import of the client.
+"""The baselines of the bench: the bare interpreter, and the import of the client.
 
-Imports socket and struct and nothing else; typing alone would take a part of what is allowed.
+This file imports only socket and struct. The import of typing alone would use up a part of the limit.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 #: Modules that every netlink program imports.
 GIVEN = (socket, struct)
 PACKAGE = "ansible_collections.netops.conntrack.plugins.module_utils."
-#: Modules of the client to read, match and declare entries.
+#: Modules of the client that read, match and declare entries.
 CLIENT = tuple(PACKAGE + name for name in ("client.table", "client.entry.document", "client.match.match"))
 
 
 def nothing() -> Callable[[], int]:
-    """Do nothing, for the memory that it takes."""
+    """Do nothing, to measure the memory of the interpreter."""
     return lambda: 0
 
 
 def import_client() -> Callable[[], int]:
-    """Import the client, compiled before if that was done before."""
+    """Import the client. Python uses compiled files if they exist."""
 
     def work() -> int:
         for name in CLIENT:
@@ -40,7 +40,7 @@ def import_client() -> Callable[[], int]:
 
 
 def compile_client() -> Callable[[], int]:
-    """Compile what importing the client reads, as each task does that has come as a zip."""
+    """Compile the files that the client imports, as each task does for modules that arrive in a zip file."""
     import_client()()
     sources = []
     for name in _files():

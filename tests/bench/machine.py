@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The machine of a measurement: its hardware and versions, without names or paths, and what makes figures doubtful."""
+"""The machine of a measurement: its hardware and versions, without names or paths, and reasons to doubt the figures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Machine = dict[str, Any]
 
 CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-#: Names of the processor in /proc/cpuinfo: x86 and s390, LoongArch, MIPS, POWER, RISC-V
+#: Keys of the processor's name in /proc/cpuinfo: x86 and s390, LoongArch, MIPS, POWER, RISC-V
 MODEL = ("model name", "Model Name", "cpu model", "cpu", "uarch")
-#: The columns of /proc/stat that make up the whole time; the guest time after them is also in "user"
+#: The columns of /proc/stat that add up to the total time; "user" includes the guest time in the later columns
 COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-#: Average number of running processes for each processor, and percentage of steal time, that make figures doubtful
+#: Limits for the average number of running processes per processor, and for the percentage of steal time
 LOAD, STEAL = 0.25, 2.0
 
 
@@ -51,7 +51,7 @@ def key(machine: Machine) -> tuple[str, int, str]:
 
 
 def label(machine: Machine) -> str:
-    """Name the processor and their number, for people."""
+    """Return a label with the processor's name and the number of processors."""
     name = machine["processor"].replace("(R)", "").replace("(TM)", "")
     threads, processors = machine["threads_per_core"], _processors(machine)
     if threads:
@@ -79,7 +79,7 @@ def doubts(machine: Machine) -> list[str]:
 
 
 def processor_name() -> str:
-    """Return the processor's name, or the numbers of its maker and part as on Arm, or "unknown"."""
+    """Return the processor's name, the numbers of its implementer and part on Arm, or "unknown"."""
     try:
         lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -105,7 +105,7 @@ def threads_per_core(processor: int) -> int | None:
 
 
 def processor_times() -> dict[str, int] | None:
-    """Return the time of all processors since boot by its use, in ticks; None if the kernel does not report it."""
+    """Return the time of all processors since boot by kind of use, in ticks; None if the kernel does not report it."""
     try:
         words = STAT.read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:
@@ -115,7 +115,7 @@ def processor_times() -> dict[str, int] | None:
 
 
 def steal_percent(before: dict[str, int] | None, after: dict[str, int] | None) -> float | None:
-    """Return the share of steal time between two calls of `processor_times`."""
+    """Return the percentage of steal time between two calls of `processor_times`."""
     if before is None or after is None:
         return None
     passed = {name: after[name] - before[name] for name in COLUMNS}

@@ -3,11 +3,11 @@
 
 """The entries in the tables: those of a gateway, by number, as declarations and as bytes.
 
-Twenty kinds of connections in turn, so that of any number of entries that twenty divides exactly half are
-TCP to port 443, exactly half have a source in 10.0.0.0/9, and a tenth is IPv6. A client has four connections
-to each of its servers. The timeouts are longer than any run, so that nothing expires meanwhile.
+Twenty kinds of connections alternate. In a table whose size is a multiple of twenty, exactly half of the entries
+are TCP to port 443, exactly half have a source in 10.0.0.0/9, and a tenth is IPv6. A client has four connections
+to each of its servers. The timeouts are longer than any run, so no entry expires during a run.
 
-This file imports only the standard library, and little of it, because the memory of its importers is measured.
+This file imports only a small part of the standard library, because the bench measures the memory of its importers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 TIMEOUT = 7200
-#: The match of each flush: half of the entries have it.
+#: The match of each flush. Half of the entries match.
 PORT = 443
 NETWORK = "10.0.0.0/9"
 
@@ -28,7 +28,7 @@ TCP, UDP = 6, 17
 PROTOCOLS = {TCP: "tcp", UDP: "udp"}
 TCP_STATES = {"syn_sent": 1, "established": 3, "close_wait": 5, "time_wait": 7}
 ANSWERED, ASSURED, CONFIRMED = 2, 4, 8
-#: Scatters the clients of IPv4 over their networks: an odd factor keeps them apart.
+#: Distributes the IPv4 clients over their networks. An odd factor keeps their addresses distinct.
 SCATTER, HOSTS = 5_038_849, (1 << 23) - 1
 
 
@@ -73,9 +73,9 @@ def _kinds() -> Iterator[Kind]:
 
 
 KINDS = tuple(_kinds())
-#: Every table has a multiple of this many entries.
+#: Every table has a multiple of this number of entries.
 CYCLE = len(KINDS)
-#: The half that each flush takes.
+#: The half that each flush removes.
 HALVES = {
     "port": tuple(kind for kind in KINDS if (kind.protocol, kind.port) == (TCP, PORT)),
     "network": tuple(kind for kind in KINDS if kind.clients is LOW),
@@ -83,7 +83,7 @@ HALVES = {
 
 
 def ends(kind: Kind, turn: int) -> tuple[bytes, bytes, int]:
-    """Source, destination and source port of a kind's connection of this turn."""
+    """Return source, destination and source port of a connection of this kind and turn."""
     client = turn >> 2
     size = len(kind.clients)
     host = client + 1 if kind.clients is IPV6 else client * SCATTER & HOSTS
@@ -93,7 +93,7 @@ def ends(kind: Kind, turn: int) -> tuple[bytes, bytes, int]:
 
 
 def declarations(start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """The entries of these numbers as one declares them."""
+    """Return the declarations of the entries with these numbers."""
     for number in range(start, stop):
         turn, position = divmod(number, CYCLE)
         yield declaration(KINDS[position], turn)
@@ -122,7 +122,10 @@ def declaration(kind: Kind, turn: int) -> dict[str, Any]:
 
 
 def services(number: int) -> Iterator[dict[str, Any]]:
-    """Matches for this number of IPv4 servers, each a service with endpoints that have no connections."""
+    """Return matches for this number of IPv4 servers.
+
+    Each match is a service with endpoints that have no connections.
+    """
     kinds = [kind for kind in KINDS if kind.clients is not IPV6]
     for at in range(number):
         host, position = divmod(at, len(kinds))
@@ -136,8 +139,8 @@ def services(number: int) -> Iterator[dict[str, Any]]:
         }
 
 
-# The same entries as ctnetlink requests, written from the kernel's headers alone. The code that is measured takes no
-# part in filling the tables.
+# The same entries as ctnetlink requests, built only from the definitions in the kernel's headers. The measured code is
+# not used to fill the tables.
 
 _NESTED = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
@@ -146,7 +149,7 @@ _SOURCE, _DESTINATION, _PORT = (bytes([fill]) * 16 for fill in (0xA1, 0xA2, 0xA3
 
 
 class Template:
-    """A kind's request, in which only addresses and one port differ from turn to turn."""
+    """The request of a kind. Only addresses and one port differ from turn to turn."""
 
     def __init__(self, kind: Kind) -> None:
         size = len(kind.clients)

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Works by this collection, through what its modules call. The only file here that knows its functions.
+"""Works by this collection, with the functions that its modules call. No other file here uses those functions.
 
-Each prepares, and returns the function to be timed, which returns how many entries it dealt with. Each imports what
-it needs and no more, as its module does, for its memory and its imports are counted.
+Each function prepares a work and returns the function to be timed. That function returns the number of processed
+entries. Each function imports only what its module imports, because the bench measures its memory and imports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import mix
 from .child import processor_time
 from .interpreter import PACKAGE
 
-#: Declarations that are in memory at a time, where there are more than a process should hold.
+#: Number of declarations in memory at a time, if all of them would need too much memory.
 PORTION = 100_000
 
 Work = Callable[[], int]
@@ -39,25 +39,25 @@ def _table() -> Any:
 
 
 def read() -> Work:
-    """Read and decode every entry, one after the other."""
+    """Read and decode every entry, one after another."""
     table = _table()
     return lambda: _number_of(table.rows())
 
 
 def read_entries() -> Work:
-    """The same, each as the flat dictionary that the client works with."""
+    """Do the same, and return each entry as the flat dictionary that the client uses internally."""
     table = _table()
     return lambda: _number_of(table.dump())
 
 
 def read_documents() -> Work:
-    """The same, each as the nested dictionary that a user sees."""
+    """Do the same, and return each entry as the nested dictionary that users get."""
     table, present = _table(), _of("client.entry.document").to_document
     return lambda: _number_of(map(present, table.dump()))
 
 
 def read_services(number: str) -> Work:
-    """Read entries with one of this number of services as destination, except those of its endpoints."""
+    """Read entries whose destination is one of this number of services, except those of the services' endpoints."""
     return _read_matching(list(mix.services(int(number))))
 
 
@@ -100,7 +100,7 @@ def info(limit: str) -> Work:
 
 
 def judge() -> Work:
-    """Judge every entry by the current rules, like conntrack_facts. None of them is stale."""
+    """Judge every entry by the current rules, like conntrack_facts. No entry is stale."""
     stale, match = _of("_operations.stale"), _of("client.match.match")
     table = _table()
     judging = stale.StaleFilter(table, ("nat_changed", "refused", "untracked"))
@@ -140,14 +140,14 @@ def create_declared(entries: str) -> Work:
 
 
 def create_prepared(entries: str) -> Work:
-    """Create entries that are parsed and completed already."""
+    """Create entries that are already parsed and completed."""
     table, prepare = _table(), _preparing()
     prepared = list(map(prepare, mix.declarations(0, int(entries))))
     return lambda: _succeeded(table.create_all(prepared))
 
 
 def create_in_portions(entries: str) -> TimedWork:
-    """Create entries from declarations, however many: only the creation of each portion is timed."""
+    """Create any number of entries from declarations. Only the creation of each portion is timed."""
     table = _table()
     declarations = mix.declarations(0, int(entries))
 
@@ -198,12 +198,12 @@ def restore(path: str) -> Work:
 
 
 def flush_port() -> Work:
-    """Flush an exact protocol and port like conntrack_flush."""
+    """Flush an exact protocol and port, like conntrack_flush."""
     return _flush({"protocol": "tcp", "destination_port": mix.PORT})
 
 
 def flush_network() -> Work:
-    """Flush the sources in a network like conntrack_flush."""
+    """Flush the sources in a network, like conntrack_flush."""
     return _flush({"source": mix.NETWORK})
 
 
@@ -223,17 +223,17 @@ def _flush(match: dict[str, Any]) -> Work:
 
 
 def create_each(entries: str) -> Work:
-    """Create entries, each with a request of its own that is waited for."""
+    """Create entries with one request each, and wait for each reply."""
     return _each("create", entries)
 
 
 def get_each(entries: str) -> Work:
-    """Read entries, each by its tuple."""
+    """Read each entry by its tuple."""
     return _each("get", entries)
 
 
 def delete_each(entries: str) -> Work:
-    """Delete entries, each by its tuple."""
+    """Delete each entry by its tuple."""
     return _each("delete", entries)
 
 
@@ -250,23 +250,23 @@ def _each(operation: str, entries: str) -> Work:
     return work
 
 
-# what several need
+# shared helpers
 
 
 def _preparing() -> Callable[[dict[str, Any]], Any]:
-    """From a declaration to what a request has to say."""
+    """Turn declarations into the contents of requests."""
     from_document, creation = _of("client.entry.document").from_document, _of("client.entry.entry").creation
     return lambda declared: creation(from_document(declared))
 
 
 def _number_of(things: Iterator[Any]) -> int:
-    """How many there are, with nothing done to them and none kept."""
+    """Count the items, and neither process nor keep them."""
     last = deque(enumerate(things, start=1), maxlen=1)
     return last[0][0] if last else 0
 
 
 def _succeeded(results: Iterable[Any]) -> int:
-    """How many there are, all of which must be None; otherwise the first error is raised."""
+    """Count the results. All of them must be None; otherwise raise the first error."""
     number = 0
     for error in results:
         if error is not None:

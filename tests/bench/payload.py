@@ -24,7 +24,7 @@ CLIENT = "ansible_collections/netops/conntrack/plugins/module_utils/"
 
 
 def measure(stage: Stage, results: Results) -> None:
-    """The size of each module with all that it imports, and how many files of ours that is."""
+    """Return the size of each module with all its imports, and the number of the collection's files in it."""
     stage.say("what each module sends")
     done = subprocess.run(
         [sys.executable, "-m", __name__],
@@ -46,13 +46,13 @@ def measure(stage: Stage, results: Results) -> None:
 
 
 def modules() -> list[Path]:
-    """Those that are sent to a target, and not only documented since their action does everything."""
+    """Return the modules that run on a target. Modules whose action plugin does all the work are left out."""
     found = sorted((CHECKOUT / "plugins/modules").glob("conntrack_*.py"))
     return [path for path in found if "def main(" in path.read_text()]
 
 
 def sizes() -> dict[str, tuple[int, int]]:
-    """For each module the bytes of its zip, and the number of our files in it."""
+    """Return for each module the size of its zip file in bytes, and the number of the collection's files in it."""
     from ansible.executor.module_common import modify_module
     from ansible.parsing.dataloader import DataLoader
     from ansible.plugins.loader import init_plugin_loader
@@ -62,7 +62,7 @@ def sizes() -> dict[str, tuple[int, int]]:
     templar = Templar(loader=DataLoader())
     found = {}
     for path in modules():
-        # By its place in the collection: its imports are resolved from there.
+        # Use its path in the collection, because its imports are resolved from there.
         place = os.path.join(_collection(), "plugins/modules", path.name)
         built: Any = modify_module(
             module_name=f"netops.conntrack.{path.stem}",

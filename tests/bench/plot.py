@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Draw the results of all machines: ratios to other programs, values with limits, times by the size of the table."""
+"""Draw the results of all machines: ratios to other programs, values with limits, times by table size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .rows import Curve, Limit, Results, Row, Side
 
 WIDTH = 1000
 MARGIN = 24
-#: Bars: where they begin, the length of 1, and the longest; then two columns of text, elapsed and processor time
+#: Bars: their start, the length of 1, and the maximum length; then two text columns, elapsed and processor time
 BAR_LEFT, ONE, LONGEST = 270, 140, 2.0
 COLUMNS = (570, 785)
 BAR_HEIGHT, BAR_STEP, LINE = 8, 9, 24
@@ -47,7 +47,7 @@ STYLE = """
 
 @dataclass
 class Bar:
-    """A measured value: its length, its text, whether its limit is kept, and the place of the limit."""
+    """A measured value: its length, its text, whether it is within its limit, and the position of the limit."""
 
     length: float
     text: str
@@ -61,7 +61,7 @@ class Bar:
 
 @dataclass
 class Group:
-    """A row, in comparison with one of its sides or with its own limit, on every machine that has it."""
+    """A row compared with one of its sides or with its own limit, for every machine that measured it."""
 
     name: str
     against: str
@@ -75,7 +75,7 @@ Groups = Callable[[Row], Iterable[tuple[str, Bars]]]
 
 
 def svg(machines: list[Results]) -> str:
-    """Return the drawing as a file of its own."""
+    """Return the drawing as a standalone SVG file."""
     lettered = {chr(ord("A") + position): results for position, results in enumerate(machines)}
     comparisons, values = _groups(lettered, _comparisons), _groups(lettered, _values)
     body: list[str] = []
@@ -113,7 +113,7 @@ def _head(height: float, description: str) -> Iterator[str]:
 
 
 def _description(lettered: dict[str, Results], groups: list[Group]) -> str:
-    """Return everything that the drawing shows in words."""
+    """Return a text with everything that the drawing shows."""
     parts = [f"{letter}: {'; '.join(_about(results))}." for letter, results in lettered.items()]
     for group in groups:
         for letter, bars in group.bars.items():
@@ -150,7 +150,7 @@ def _legend(lettered: dict[str, Results], body: list[str]) -> float:
 
 
 def _about(results: Results) -> list[str]:
-    """Return lines about a machine: processor, versions and runs, and limits."""
+    """Return lines about a machine: processor, versions, number of runs, and limits."""
     about, options = results.machine, results.options
     limits = [limit for row in results.rows for limit in row.limits if row.measured(limit)]
     kept = f"{len(limits) - len(results.broken())} of {len(limits)} limits kept"
@@ -261,7 +261,10 @@ def _middle(values: Iterable[float]) -> float:
 
 
 def _curves(letter: str, curves: list[Curve], y: float, body: list[str]) -> float:
-    """Draw seconds by entries, both logarithmic: time that grows linearly is a straight line of the same slope."""
+    """Draw seconds by entries on two logarithmic axes.
+
+    Linear growth is a straight line with the same slope everywhere.
+    """
     sizes = curves[0].entries
     times = [seconds for curve in curves for seconds in curve.best()]
     x_low, x_high = math.log10(min(sizes)), math.log10(max(sizes))
@@ -302,7 +305,7 @@ def _curves(letter: str, curves: list[Curve], y: float, body: list[str]) -> floa
 
 
 def _labels(labels: list[tuple[float, str, str]], x: float) -> Iterator[str]:
-    """Write the names of the lines at their ends, moved apart if they would overlap."""
+    """Write the names of the lines at their ends, and move them apart if they would overlap."""
     lowest = -math.inf
     for y, label, colour in sorted(labels):
         at = max(y, lowest + 18)

@@ -21,15 +21,15 @@ from tests.lab.isolation import end_with_parent
 
 CHECKOUT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
-#: Nothing that is measured here takes as long, however busy the machine is.
+#: An upper limit for the duration of any process here, even on a busy machine.
 TIMEOUT = 900.0
-#: How often a program is asked for its memory; a Python of ours tells it itself at its end.
+#: Interval in which the memory of a program is read. The collection's own Python processes report it when they end.
 GLANCE_MS = 20
 MACHINE = "BENCH_MACHINE"
 
 
 class WorkFailed(RuntimeError):
-    """A process failed, or did not do all that it was to do."""
+    """A process failed, or did not complete its work."""
 
 
 class Sample(NamedTuple):
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 @contextlib.contextmanager
 def workshop() -> Iterator[Path]:
-    """A folder for the length of the bench, in which the collection can be imported and found by Ansible."""
+    """A folder that exists as long as the bench runs. Python and Ansible find the collection in it."""
     with tempfile.TemporaryDirectory(prefix="conntrack-bench-") as name:
         folder = Path(name)
         collections = folder / "collections/ansible_collections/netops"
@@ -53,24 +53,24 @@ def workshop() -> Iterator[Path]:
 
 
 class Runner:
-    """Starts processes; they end with this one."""
+    """Start processes. They end when this process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: processors that the processes may run on; None stands for those of this process
+        #: processors that the processes may run on; None means the processors of this process
         self.processors: set[int] | None = None
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
         self.environment = {
             **kept,
             "LC_ALL": "C.UTF-8",
             "PYTHONPATH": os.pathsep.join([str(folder / "collections"), str(CHECKOUT)]),
-            # Compiled once, as an installed library is, and not into the checkout.
+            # Compile once, like an installed library, and not into the checkout.
             "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
             MACHINE: os.readlink("/proc/self/ns/net"),
         }
 
     def work(self, namespace: Namespace, module: str, work: str, *arguments: object) -> Sample:
-        """Run a work of one of the modules beside this one."""
+        """Run a work from one of the modules in this folder."""
         words = [sys.executable, str(CHILD), module, work, *map(str, arguments)]
         with namespace.entered():
             done = subprocess.run(
@@ -91,7 +91,7 @@ class Runner:
     def program(
         self, namespace: Namespace, words: Sequence[str], statuses: Sequence[int] = (0,), output: Path | None = None
     ) -> Sample:
-        """Run a program with its output thrown away, or into a file; `done` is its exit status."""
+        """Run a program and discard its output, or write it to a file; `done` is its exit status."""
         with (
             tempfile.TemporaryFile("w+") as errors,
             open(output or os.devnull, "wb") as sink,
@@ -111,16 +111,16 @@ class Runner:
         return Sample(process.returncode, seconds, used.ru_utime + used.ru_stime, memory)
 
     def _begin(self) -> None:
-        """Prepare a child process, before it runs the program."""
+        """Prepare a child process before it starts the program."""
         end_with_parent()
         if self.processors:
             os.sched_setaffinity(0, self.processors)
 
 
 def _most_memory(pid: int) -> float:
-    """Wait for a process to end; the most memory in MB that it was seen to have had until shortly before.
+    """Wait for a process to end, and return the highest memory in MB that was read shortly before its end.
 
-    Not ru_maxrss: in that, the process has inherited the memory of this one, which started it.
+    ru_maxrss cannot be used: the process inherits in it the memory of this process, which started it.
     """
     memory = 0.0
     descriptor = os.pidfd_open(pid)

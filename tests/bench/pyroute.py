@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The same works by pyroute2, as its documentation shows them."""
+"""The same works with pyroute2, as its documentation shows them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def read() -> Work:
 
 
 def create_each(entries: str) -> Work:
-    """Create entries of IPv4, each with a request of its own."""
+    """Create IPv4 entries with one request each, and wait for each reply."""
     return _each("add", entries)
 
 
 def get_each(entries: str) -> Work:
-    """Read entries, each by its tuple."""
+    """Read each entry by its tuple."""
     return _each("get", entries)
 
 
 def delete_each(entries: str) -> Work:
-    """Delete entries, each by its tuple."""
+    """Delete each entry by its tuple."""
     return _each("del", entries)
 
 

@@ -16,12 +16,12 @@ DIGITS = 3
 
 
 def text(results: Results) -> str:
-    """A table: each row with its sides, ratios and limits, and whether each limit is kept."""
+    """Return a table: each row with its sides, ratios and limits, and whether each limit is kept."""
     return "\n".join(_lines(results))
 
 
 def number(value: float) -> str:
-    """Three digits that count, never as a power of ten."""
+    """Format with three significant digits, never in scientific notation."""
     if value >= 1000:
         return f"{value:,.0f}"
     shown = f"{value:.{DIGITS}g}"
@@ -29,13 +29,13 @@ def number(value: float) -> str:
 
 
 def promise(row: Row, limit: Limit) -> str:
-    """A limit in words."""
+    """Describe a limit in words."""
     of = f"of {limit.side}" if limit.side else row.unit
     return f"{'processor time ' if limit.processor else ''}at most {limit.at_most:g} {of}"
 
 
 def verdict(row: Row, limit: Limit) -> str:
-    """Whether a limit was kept, and in how many runs where there were several."""
+    """Describe whether a limit was kept, and in how many runs if there were several."""
     holds = row.holds(limit)
     if holds is None:
         return "not compared"
@@ -82,7 +82,7 @@ def _lines(results: Results) -> Iterator[str]:
 
 
 def _processor(curve: Curve) -> list[str]:
-    """Processor time of an entry in words, for each number of entries."""
+    """Describe the processor time per entry, for each number of entries."""
     if not curve.processor:
         return [""] * len(curve.entries)
     times = zip(curve.entries, curve.best_processor(), strict=True)
@@ -111,7 +111,7 @@ def _measured(row: Row, limit: Limit) -> str:
 
 
 def _values(values: list[float], width: int = VALUE) -> str:
-    """The median of the runs' values, and the lowest and the highest if there are several."""
+    """Return the median of the runs' values, with the lowest and the highest if there are several."""
     middle = number(sorted(values)[len(values) // 2])
     if len(values) > 1:
         middle += f" ({number(min(values))} to {number(max(values))})"

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Room for large tables: nf_conntrack_max is one number for all namespaces of a machine."""
+"""Make room for large tables: nf_conntrack_max is one setting for all namespaces of a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab import Namespace
 
 SETTING = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 NAME = "net.netfilter.nf_conntrack_max"
-#: Beyond the entries themselves; the limit is per namespace, but other ones' entries come and go.
+#: Reserve beyond the entries themselves. The limit is per namespace, but other programs add and remove entries too.
 SPARE = 1.05
 #: Upper estimate of the memory for an entry, in the kernel and in the process that reads it.
 BYTES = 1024
@@ -27,11 +27,11 @@ class NoRoom(RuntimeError):
 def room_for(entries: int) -> Iterator[None]:
     """Make room for tables of this number of entries, and restore the setting after the block.
 
-    :raises NoRoom: where this user may not raise the setting, or the memory is not there.
+    :raises NoRoom: if this user may not raise the setting, or if there is not enough memory.
     """
     _check_memory(entries)
     wanted = int(entries * SPARE)
-    with Namespace() as any_namespace:  # it has the setting, even where conntrack was not in use before
+    with Namespace() as any_namespace:  # the namespace has the setting, even if conntrack was not in use before
         before = int(any_namespace.sysctl("nf_conntrack_max"))
         if before >= wanted:
             yield
@@ -49,7 +49,7 @@ def room_for(entries: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if int(SETTING.read_text()) == wanted:  # else somebody else has changed it meanwhile
+        if int(SETTING.read_text()) == wanted:  # otherwise another process has changed it since
             SETTING.write_text(str(before))
 
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows of measurements: the sides that are compared, and limits. A row has the values of all runs."""
+"""Rows of measurements: the compared sides, and limits. A row has the values of all runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "this collection"
-#: The part of the runs in which a limit has to be kept: four of five, for a machine is never quite quiet.
+#: The fraction of the runs in which a limit must be kept. One run in five may fail, because no machine is ever idle.
 RUNS = 0.8
 
 
@@ -24,23 +24,23 @@ class Side:
     processor: list[float] = field(default_factory=list)
     #: peak memory in MB
     memory: list[float] = field(default_factory=list)
-    #: number of entries, if it differs from that of the row; the time of one entry is then compared
+    #: number of entries, if it differs from that of the row; the comparison then uses the time per entry
     entries: int | None = None
 
 
 @dataclass
 class Limit:
-    """A maximum: of the ratio to another side if one is named, otherwise of the first side's value."""
+    """A maximum for the ratio to another side, if one is named, otherwise for the first side's value."""
 
     at_most: float
     side: str | None = None
-    #: the limit applies to processor time instead of elapsed time
+    #: whether the limit applies to processor time instead of elapsed time
     processor: bool = False
 
 
 @dataclass
 class Row:
-    """One work, done by several."""
+    """One work, done by several contenders."""
 
     name: str
     work: str
@@ -49,39 +49,39 @@ class Row:
     unit: str = "s"
     entries: int | None = None
     note: str = ""
-    #: number of processors that every side ran on; None stands for all processors of the machine
+    #: number of processors that every side ran on; None means all processors of the machine
     processors: int | None = None
 
     def side(self, name: str) -> Side | None:
         return next((side for side in self.sides if side.name == name), None)
 
     def per_entry(self, side: Side, processor: bool = False) -> list[float]:
-        """Elapsed or processor time that can be compared, even if the sides have different numbers of entries."""
+        """Return elapsed or processor time, per entry if the sides have different numbers of entries."""
         values = side.processor if processor else side.values
         entries = side.entries or self.entries
         return [value / entries for value in values] if entries else values
 
     def ratios(self, side: Side, processor: bool = False) -> list[float]:
-        """The first side's values divided by another's, for each run; empty if one of them was not measured."""
+        """Return the first side's values divided by another's, for each run; empty if one of them was not measured."""
         ours, theirs = (self.per_entry(one, processor) for one in (self.sides[0], side))
         if not ours or not theirs or not all(theirs):
             return []
         return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
     def measured(self, limit: Limit) -> list[float] | None:
-        """The values that a limit applies to, for each run; None if the other side was not measured."""
+        """Return the values that a limit applies to, for each run; None if the other side was not measured."""
         if limit.side is None:
             return (self.sides[0].processor if limit.processor else self.sides[0].values) or None
         side = self.side(limit.side)
         return (self.ratios(side, limit.processor) or None) if side else None
 
     def holds(self, limit: Limit) -> list[bool] | None:
-        """Whether a limit is kept, run by run."""
+        """Return for each run whether a limit is kept."""
         measured = self.measured(limit)
         return None if measured is None else [value <= limit.at_most for value in measured]
 
     def kept(self, limit: Limit) -> bool:
-        """Whether a limit is kept in enough runs. A limit without a comparison counts as kept."""
+        """Return whether a limit is kept in enough runs. A limit without a comparison counts as kept."""
         holds = self.holds(limit)
         return holds is None or sum(holds) >= RUNS * len(holds)
 
@@ -96,11 +96,11 @@ class Curve:
     processor: list[list[float]] = field(default_factory=list)
 
     def best(self) -> list[float]:
-        """The shortest elapsed time of all runs for each number of entries."""
+        """Return the shortest elapsed time of all runs for each number of entries."""
         return [min(values) for values in zip(*self.seconds, strict=True)]
 
     def best_processor(self) -> list[float]:
-        """The shortest processor time of all runs for each number of entries; empty if it was not measured."""
+        """Return the shortest processor time of all runs for each number of entries; empty if it was not measured."""
         return [min(values) for values in zip(*self.processor, strict=True)]
 
 
@@ -112,13 +112,13 @@ class Results:
     options: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-    #: what was not measured: for want of something, or because it failed
+    #: reasons why something was not measured: a missing requirement, or a failure
     missing: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     def add(self, row: Row) -> None:
-        """Add a row, or a further run of one."""
+        """Add a row, or another run of an existing row."""
         known = next((one for one in self.rows if one.name == row.name), None)
         if known is None:
             self.rows.append(row)
@@ -129,7 +129,7 @@ class Results:
             mine.memory += more.memory
 
     def add_curve(self, curve: Curve) -> None:
-        """Add a curve, or a further run of one."""
+        """Add a curve, or another run of an existing curve."""
         known = next((one for one in self.curves if one.name == curve.name), None)
         if known is None:
             self.curves.append(curve)
@@ -138,11 +138,11 @@ class Results:
             known.processor += curve.processor
 
     def broken(self) -> list[tuple[Row, Limit]]:
-        """Limits that were not kept."""
+        """Return the limits that were not kept."""
         return [(row, limit) for row in self.rows for limit in row.limits if not row.kept(limit)]
 
     def as_document(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the results as plain data."""
         return {
             "machine": self.machine,
             "options": self.options,
@@ -162,7 +162,7 @@ class Results:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Results:
-        """Read results back. Ratios are computed again, from values with four digits."""
+        """Read results from plain data. Ratios are computed again, from values with four digits."""
         curves = document["curves"]
         return cls(
             document["machine"],
@@ -219,7 +219,7 @@ def _row_from(document: dict[str, Any]) -> Row:
 
 
 def _rounded(values: Any) -> Any:
-    """Four digits that count: what is beyond is noise."""
+    """Round to four significant digits; further digits are noise."""
     if isinstance(values, Iterable):
         return [_rounded(value) for value in values]
     return None if values is None else float(f"{values:.4g}")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How much of everything: as much as is promised, or as little as a test needs."""
+"""The sizes of all measurements: those that the limits apply to, or the small ones of a test."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """Numbers of entries, and how often each side has its turn at most."""
+    """Numbers of entries, and the maximum number of turns of each side."""
 
     table: int
     create: int
     single: int
-    #: pyroute2 would take minutes for as many as the others have
+    #: pyroute2 would take minutes for the number of entries that the others process
     pyroute2: int
     pyroute2_single: int
     scaling: tuple[int, ...]
     limit: int
     turns: int
-    #: seconds after which no further turn begins
+    #: seconds after which no further turn starts
     patience: float
     imports: int
     tasks: int

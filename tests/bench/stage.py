@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The means that all steps share: namespaces with tables, contenders that take turns, and messages about progress."""
+"""The means that all steps share: namespaces with tables, contenders that take turns, and progress messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONNTRACK = "conntrack"
 PYROUTE2 = "pyroute2"
 BARE = "bare receive loop"
 REPLAY = "bare replay"
-#: Ends the name of a row whose processes run on one processor, where a second thread saves no time
+#: Suffix of the name of a row whose processes run on one processor, where a second thread saves no time
 ON_ONE_CORE = ", on one core"
 #: exit status of conntrack -D if no entry matches
 NOTHING_REMOVED = 1
@@ -33,7 +33,7 @@ Contender = Callable[[], Sample]
 
 
 class Stage:
-    """The means to measure, for the length of the bench."""
+    """The means to measure, available as long as the bench runs."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.folder = folder
@@ -44,16 +44,16 @@ class Stage:
         self._interpreter: float | None = None
 
     def say(self, what: str) -> None:
-        """Tell what runs now, and how long all has taken so far."""
+        """Print the current step and the elapsed time so far."""
         print(f"{time.monotonic() - self._started:6.1f} s  {what}", file=sys.stderr, flush=True)
 
     # tables
 
     @contextlib.contextmanager
     def table(self, entries: int = 0) -> Iterator[Namespace]:
-        """A new namespace with this number of entries of the mix."""
+        """Create a namespace with this number of entries of the mix."""
         with Namespace("bench") as namespace:
-            with contextlib.suppress(OSError):  # the kernel's own default, which before Linux 5.19 is another
+            with contextlib.suppress(OSError):  # the kernel's default, which was different before Linux 5.19
                 namespace.sysctl("nf_conntrack_events", 2)
             try:
                 if entries:
@@ -64,16 +64,19 @@ class Stage:
                 self.empty(namespace)
 
     def fill(self, namespace: Namespace, entries: int, half: str = "") -> None:
-        """Create the entries of a table, or again the half that a flush has taken."""
+        """Create the entries of a table, or create again the half that a flush has removed."""
         self.runner.work(namespace, "bare", "fill", entries, half)
         self.expect(namespace, entries)
 
     def empty(self, namespace: Namespace) -> None:
-        """Empty a table, now: closing its namespace would do it beside the next measurement."""
+        """Empty a table now.
+
+        If its namespace were closed instead, the kernel would empty it during the next measurement.
+        """
         self.runner.work(namespace, "bare", "empty")
 
     def expect(self, namespace: Namespace, entries: int) -> None:
-        """Make sure, by the kernel's own count, that a work has done what it was to do."""
+        """Check with the kernel's own count that a work is complete."""
         found = namespace.count()
         if found != entries:
             raise WorkFailed(f"{found:,} entries are in the table where {entries:,} should be")
@@ -91,7 +94,7 @@ class Stage:
         return sample
 
     def program(self, namespace: Namespace, *arguments: str, output: Path | None = None) -> Sample:
-        """Debian's conntrack, with its output thrown away."""
+        """Run Debian's conntrack and discard its output."""
         if self.conntrack is None:
             raise WorkFailed("the conntrack program is absent (apt-get install conntrack)")
         return self.runner.program(namespace, [self.conntrack, *arguments], output=output)
@@ -103,7 +106,7 @@ class Stage:
         after: Callable[[str], None] = lambda _name: None,
         turns: int | None = None,
     ) -> list[Side]:
-        """Give each its turn, again and again, and take the best of each: what others do on the machine only adds.
+        """Let each contender take several turns, and use the best of each: other load on the machine only adds time.
 
         `before` and `after` are not timed. Without the conntrack program, the others compete alone.
         """
@@ -123,7 +126,7 @@ class Stage:
 
     @contextlib.contextmanager
     def on_one_core(self) -> Iterator[None]:
-        """Processes that start in the block run on one processor: the last one, which seldom handles interrupts."""
+        """Run processes that start in the block on one processor: the last one, which seldom handles interrupts."""
         self.runner.processors = {max(os.sched_getaffinity(0))}
         try:
             yield
@@ -136,7 +139,7 @@ class Stage:
     # memory
 
     def above_interpreter(self, memory: float) -> float:
-        """MB beyond those of an interpreter that has imported socket and struct."""
+        """Return the MB beyond those of an interpreter that has imported socket and struct."""
         if self._interpreter is None:
             with Namespace("bench") as namespace:
                 self._interpreter = min(
@@ -146,7 +149,7 @@ class Stage:
 
 
 def best(name: str, samples: Sequence[Sample], scale: float = 1.0) -> Side:
-    """A side with the shortest elapsed and processor time, times a scale, and the highest peak memory."""
+    """Return a side with the shortest elapsed and processor time, scaled, and the highest peak memory."""
     return Side(
         name,
         [min(sample.seconds for sample in samples) * scale],

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The steps of a bench: the work, the programs that it is compared with, and the limits."""
+"""The steps of a bench: the works, the programs that they are compared with, and the limits."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .stage import BARE, CONNTRACK, ON_ONE_CORE, OURS, PYROUTE2, REPLAY, Stage, 
 #: Maximum memory in MB, beyond the bare interpreter, of works that read the whole table.
 MEMORY = 64.0
 MILLISECONDS, MICROSECONDS = 1e3, 1e6
-#: Alternatives of a match, and the side that has none.
+#: Numbers of alternatives of a match, and the side without any.
 ALTERNATIVES, READING = 1_000, "reading all"
 SUMMARY = ("min", "summary")
-#: In smaller tables than this the kernel's way through its empty hash table is a part that shows.
+#: In tables smaller than this, the time that the kernel needs to walk its empty hash table is visible.
 BASE = 100_000
 
 
 def read(stage: Stage, results: Results) -> None:
-    """Read the whole table and half of it, as documents, and for facts, conntrack_info and conntrack_wait."""
+    """Read the whole table and half of the table, as documents, and for facts, conntrack_info and conntrack_wait."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         bare = functools.partial(stage.work, namespace, "bare", "receive")
@@ -64,7 +64,7 @@ def read(stage: Stage, results: Results) -> None:
 
 
 def _read_few(stage: Stage, results: Results) -> Side:
-    """Documents, as this collection and as pyroute2 makes them; pyroute2's side, which competes elsewhere, too."""
+    """Read documents with this collection and with pyroute2. Return pyroute2's side, which other rows use too."""
     entries = stage.sizes.pyroute2
     with stage.table(entries) as namespace:
         stage.say(f"reading {entries:,} entries as documents")
@@ -161,7 +161,7 @@ def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
 
 
 def _read_on_one_core(stage: Stage, namespace: Namespace, results: Results) -> None:
-    """Read and summarize on one processor; the bare loop is measured once for both."""
+    """Read and summarize on one processor. Both rows use one measurement of the bare loop."""
     entries = stage.sizes.table
     stage.say(f"reading {entries:,} entries{ON_ONE_CORE}")
     with stage.on_one_core():
@@ -186,7 +186,7 @@ def _on_one_core(name: str, work: str, sides: list[Side], limits: list[Limit], e
 
 
 def judge(stage: Stage, results: Results) -> None:
-    """Judging every entry by the current rules, of which none makes an entry stale."""
+    """Judge every entry by the current rules. No rule makes an entry stale."""
     entries = stage.sizes.table
     with stage.table(entries) as namespace:
         _link_both_sides(namespace)
@@ -203,7 +203,7 @@ def judge(stage: Stage, results: Results) -> None:
 
 
 def _link_both_sides(namespace: Namespace) -> None:
-    """Make a router of a namespace, with a link to the clients and one to the servers of the mix."""
+    """Make a namespace a router, with a link to the clients and one to the servers of the mix."""
     namespace.sysctl("net.ipv4.ip_forward", 1)
     namespace.sysctl("net.ipv6.conf.all.forwarding", 1)
     namespace.firewall.track()
@@ -223,7 +223,7 @@ def _memory(stage: Stage, name: str, work: str, side: Side, at_most: float = MEM
 
 
 def flush(stage: Stage, results: Results) -> None:
-    """Removing half of the table, by port and by network."""
+    """Remove half of the table, by port and by network."""
     entries = stage.sizes.table
     half = entries // 2
     programs = {
@@ -267,7 +267,7 @@ def flush(stage: Stage, results: Results) -> None:
 
 
 def create(stage: Stage, results: Results) -> None:
-    """Creating entries, from declarations, from what is prepared, from a snapshot."""
+    """Create entries from declarations, from prepared entries, and from a snapshot."""
     entries = stage.sizes.create
     saved, snapshot = stage.folder / "saved", stage.folder / "snapshot"
     with stage.table(entries) as namespace:
@@ -313,12 +313,12 @@ def create(stage: Stage, results: Results) -> None:
 
 
 def _copy(side: Side) -> Side:
-    """A copy of a side for another row. Each row adds further runs to its own copy."""
+    """Return a copy of a side for another row. Each row adds further runs to its own copy."""
     return replace(side, values=[*side.values], processor=[*side.processor], memory=[*side.memory])
 
 
 def snapshot(stage: Stage, results: Results) -> None:
-    """Saving the whole table, and restoring it in an empty one; compressed, which is the most work."""
+    """Save the whole table, and restore it in an empty one. The snapshot is compressed, which takes the most time."""
     entries = stage.sizes.table
     file = stage.folder / "snapshot.gz"
     with stage.table(entries) as namespace:
@@ -333,9 +333,9 @@ def snapshot(stage: Stage, results: Results) -> None:
 
 
 def single(stage: Stage, results: Results) -> None:
-    """One entry at a time, each request answered before the next."""
+    """Process one entry at a time, and wait for each reply before the next request."""
     contenders = ((OURS, "ours", stage.sizes.single), (PYROUTE2, "pyroute", stage.sizes.pyroute2_single))
-    # In this order: an entry is created, read and deleted
+    # In this order: create, read and delete an entry
     sides: dict[str, list[Side]] = {"create": [], "get": [], "delete": []}
     with stage.table() as namespace:
         for contender, module, entries in contenders:
@@ -356,7 +356,7 @@ def imports(stage: Stage, results: Results) -> None:
     stage.say("importing the client")
     with stage.table() as namespace:
         import_client = functools.partial(stage.work, namespace, "interpreter", "import_client")
-        import_client()  # compiles it
+        import_client()  # this compiles the client
         turns = range(stage.sizes.imports)
         sides = [
             best(OURS, [import_client() for _turn in turns], MILLISECONDS),
@@ -380,12 +380,12 @@ def imports(stage: Stage, results: Results) -> None:
     )
 
 
-#: The kernel's share of creating: requests that only have to be copied.
+#: The kernel's share of creating entries: requests that only have to be copied.
 FILL = "bare sending"
 
 
 def scaling(stage: Stage, results: Results) -> None:
-    """How the cost grows with the table."""
+    """Measure how the cost grows with the size of the table."""
     sizes = stage.sizes.scaling
     base = min((entries for entries in sizes if entries >= BASE), default=sizes[0])
     curves: dict[str, list[Side]] = {name: [] for name in (FILL, "create", BARE, "read", "facts", "flush")}
@@ -417,9 +417,9 @@ def scaling(stage: Stage, results: Results) -> None:
 
 
 def _growth(times: dict[str, list[float]], sizes: Sequence[int], base: int) -> float:
-    """Return how many times longer an entry takes in the largest table than in one of the base size, at worst."""
+    """Return the worst ratio of the time per entry in the largest table to that in a table of the base size."""
     growth = {name: (taken[-1] / sizes[-1]) / (taken[sizes.index(base)] / base) for name, taken in times.items()}
-    # The chains of the kernel's hash table grow, and the kernel walks through two of them to create an entry
+    # The chains of the kernel's hash table grow, and the kernel walks two of them to create an entry
     growth["create"] /= growth.pop(FILL)
     del growth[BARE]
     return max(growth.values())
@@ -453,6 +453,6 @@ STEPS: dict[str, Callable[[Stage, Results], None]] = {
 
 
 def elapsed(start: float) -> str:
-    """Minutes and seconds since then."""
+    """Format the minutes and seconds since then."""
     minutes, seconds = divmod(int(time.monotonic() - start), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tasks of real plays: a module of ours, and the command that one would write in its place, in turn."""
+"""Measure tasks of real plays: a module of this collection and the equivalent command, in turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .rows import OURS, Limit, Results, Row, Side
 from .stage import Stage
 
 FORKS = 10
-#: Entries in each host's table: that of a small gateway, so that the task itself is measured.
+#: Entries in each host's table: those of a small gateway, so that the time of the task itself dominates.
 ENTRIES = 100
 COMMAND = "ansible.builtin.command"
 TIMER = Path(__file__).parent / "callback"
@@ -39,7 +39,7 @@ class Times(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two tasks that do the same, and what a task that does it is called."""
+    """Two equivalent tasks, and the name of what they do."""
 
     name: str
     ours: Task
@@ -69,7 +69,7 @@ EMPTY = Pair(
 
 
 def measure(stage: Stage, results: Results) -> None:
-    """One host, then many, each a namespace by the connection netns."""
+    """Measure one host, then many. Each host is a namespace that the connection plugin netns enters."""
     if stage.conntrack is None:
         return
     sizes = stage.sizes
@@ -102,12 +102,12 @@ def _side(name: str, times: list[Times]) -> Side:
 
 
 def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list[Times]]:
-    """The time of each task of each pair, turn by turn."""
+    """Return the time of each task of each pair, turn by turn."""
     with contextlib.ExitStack() as stack:
         namespaces = [stack.enter_context(stage.table()) for _host in range(hosts)]
         for namespace in namespaces:
             stage.fill(namespace, ENTRIES)
-        # The first of each makes what is sent, for all hosts and all that follow: it does not count.
+        # The first task of each kind builds the payload for all hosts and all later tasks, so it does not count.
         wanted = [task for pair in pairs for task in (pair.ours, pair.theirs)]
         plays = [{**task, "run_once": True} for task in wanted] + wanted * turns
         times = play(stage, namespaces, [{"name": f"task {number}", **task} for number, task in enumerate(plays)])
@@ -115,7 +115,7 @@ def _times(stage: Stage, pairs: list[Pair], hosts: int, turns: int) -> list[list
 
 
 def play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[Times]:
-    """The time of each task of a play."""
+    """Return the time of each task of a play."""
     folder = stage.folder
     (folder / "ansible.cfg").touch()
     playbook, inventory = folder / "play.json", folder / "inventory.json"

@@ -1,4 +1,4 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The collection at work on a gateway in namespaces: python -m tests.demo"""
+"""Run the collection on a gateway in namespaces: python -m tests.demo"""

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook of the demo on the hosts of a lab, independent of the configuration of the user."""
+"""Run the playbook of the demo on the hosts of a lab, independent of the user's configuration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A UDP flow that never rests, as a voice call or a tunnel does."""
+"""A UDP flow that never pauses, as a voice call or a tunnel does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PATIENCE = 30.0
 
 
 class Steady:
-    """Sends over a flow again and again in a thread, and keeps what the far end saw as its sender, in order."""
+    """Send on a flow repeatedly in a thread, and record in order the source addresses that the far end received."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.seen: list[Endpoint | None] = []  # None: no answer
+        self.seen: list[Endpoint | None] = []  # None: no reply
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="steady", daemon=True)
         self._thread.start()
@@ -33,18 +33,18 @@ class Steady:
         self.flow.close()
 
     def go_on(self) -> None:
-        """Wait until some more messages have gone."""
+        """Wait until some more messages have been sent."""
         until = len(self.seen) + SOME
         while len(self.seen) < until and self._thread.is_alive():
             self._thread.join(PERIOD)
 
     @property
     def lost(self) -> int:
-        """How many messages were not answered."""
+        """Return the number of messages without a reply."""
         return self.seen.count(None)
 
     def addresses(self) -> list[str]:
-        """The source addresses in the order in which they were used, each run of the same one once."""
+        """Return the source addresses in the order of use, without consecutive duplicates."""
         runs: list[str] = []
         for endpoint in self.seen:
             if endpoint and runs[-1:] != [endpoint.address]:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the demo shows, and the checks of the table and the traffic."""
+"""The steps of the demo, and the checks of the table and the traffic."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Story:
         for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
             # No entry expires during the demo
             scene.gateway.sysctl(f"nf_conntrack_{protocol}_timeout", 120)
-        scene.gateway.firewall.accept("forward", "established")  # as most firewalls do
+        scene.gateway.firewall.accept("forward", "established")  # the usual policy of a firewall
         scene.server.mirror(VPN_PORT)
 
     def __enter__(self) -> Story:
@@ -134,7 +134,7 @@ class Story:
             f"The flush with a match removes {flushed} entry. The existing flow uses {', then '.join(addresses)}.",
             flushed == 1 and addresses == translations == [self.old, self.new],
         )
-        # An answer that arrives after its entry was flushed is lost
+        # A reply that arrives after the flush of its entry is lost
         yield (
             f"Of its {len(self.steady.seen)} packets, {self.steady.lost} are lost.",
             self.steady.lost <= 1,
@@ -159,7 +159,7 @@ class Story:
         )
 
     def _stale(self) -> dict[Key, tuple[str, str]]:
-        """The flows that the change of rules affects, with verdict and comment of the rule, but for the steady one."""
+        """Return the flows that the new rules affect, except the steady one, with verdict and comment of the rule."""
         stale = {
             _end_of(entry): ("nat_changed", NAT_RULE)
             for key, entry in self.before.items()
@@ -194,7 +194,10 @@ class Story:
         )
 
     def _talk_of_all_kinds(self) -> dict[str, tuple[Flow, Endpoint]]:
-        """Connections of both clients, each with what the server saw as its source."""
+        """Open connections of all kinds from both clients.
+
+        Return each with the source address that the server received.
+        """
         scene = self.scene
         flows = {
             "tcp1": scene.client1.tcp(scene.SERVER, scene.PORT),
@@ -243,7 +246,7 @@ def _key(protocol: str, **original: Any) -> Key:
 
 
 def _key_of(flow: Flow) -> Key:
-    """The key of a UDP flow in a `Table`."""
+    """Return the key of a UDP flow in a `Table`."""
     return _key(
         "udp",
         source=flow.local.address,
@@ -254,7 +257,7 @@ def _key_of(flow: Flow) -> Key:
 
 
 def _end_of(entry: dict[str, Any]) -> Key:
-    """Protocol, source and source port of an entry, which are enough here."""
+    """Return protocol, source and source port of an entry, which identify it in this demo."""
     original = entry["original"]
     return (entry["protocol"], original["source"], original.get("source_port", 0))
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The faults that the tests inject, and what the collection guarantees about each.
+"""The faults that the tests inject, and the guarantee of the collection for each.
 
 This table is the source of `docs/docsite/rst/guide_faults.rst` (see `page`) and of the parameters of
 `tests/kernel/test_injected_faults.py`. `python -m tests.faults` writes the page.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-#: Where a fault can happen: at any call of its kind, or at those that receive a part of a dump.
+#: Where a fault can happen: at any call of its kind, or at calls that receive a part of a dump.
 ANY, DUMP = "any", "dump"
 
 #: The modules that write; all others only read.
@@ -33,7 +33,8 @@ class Fault(NamedTuple):
     """A system call that fails.
 
     `call` is open, bind, setsockopt, getsockopt, send, receive (of a netlink socket), or write (of a file under
-    /proc/sys). `how` is refused (nothing happened, `errno` is the reason), or what becomes of the answer.
+    /proc/sys). `how` is refused (nothing happened, `errno` is the reason), or the way in which the answer is lost or
+    damaged.
     """
 
     name: str
@@ -70,7 +71,7 @@ FAULTS = (
 
 
 class Row(NamedTuple):
-    """A line of the page: what is injected, where, what is guaranteed, and the tests, each by its file and name."""
+    """A line of the page: the fault, its place, the guarantee, and the tests, each by its file and name."""
 
     injected: str
     where: str
@@ -118,7 +119,7 @@ def _row(fault: Fault) -> Row:
     return Row(fault.what, where, guarantee, (_ON_A_KERNEL,))
 
 
-#: The tables of the page, by their headings.
+#: The tables of the page, by heading.
 TABLES: dict[str, tuple[Row, ...]] = {
     "System calls that fail": (
         *map(_row, FAULTS),

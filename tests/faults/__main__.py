@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write docs/docsite/rst/guide_faults.rst, which is made from the table of faults."""
+"""Write docs/docsite/rst/guide_faults.rst from the table of faults."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Comparisons of the state before and after a fault."""
+"""Compare the state before and after a fault."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import NamedTuple
 from .injection import Injector
 from .scenarios import Done, Stage, State
 
-#: Values of an entry that tell when it was made, not what it is.
+#: Values that depend on the time when an entry was created.
 FLEETING = ("id",)
 
 
 class Course(NamedTuple):
-    """A task without faults: the states before and after it, and its result and calls."""
+    """A task without faults: the states before and after it, its result and its calls."""
 
     start: State
     goal: State
@@ -32,7 +32,7 @@ def without_fault(stage: Stage) -> Course:
 
 
 def unwanted(start: State, now: State, goal: State) -> Iterator[str]:
-    """Yield values that are neither in the start nor in the goal, and names that are lost."""
+    """Yield values that are neither in the start state nor in the goal state, and names that are lost."""
     for name in {**start, **now, **goal}:
         before, there, after = (state.get(name) for state in (start, now, goal))
         if there is None:
@@ -50,7 +50,7 @@ def unwanted(start: State, now: State, goal: State) -> Iterator[str]:
 
 
 def changed_things(start: State, now: State) -> Counter[str]:
-    """How many things were created, updated and deleted."""
+    """Return the number of things that were created, updated and deleted."""
     before, after = lasting(start), lasting(now)
     return Counter(
         "created" if name not in before else "deleted" if name not in after else "updated"
@@ -60,7 +60,7 @@ def changed_things(start: State, now: State) -> Counter[str]:
 
 
 def lasting(state: State) -> State:
-    """A state without what differs from run to run."""
+    """Return a state without the values that differ from run to run."""
     return {
         name: {key: value for key, value in values.items() if key not in FLEETING} for name, values in state.items()
     }

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Let a chosen system call of the client fail.
+"""Make a chosen system call of the client fail.
 
 The client reaches the kernel through the sockets of `client.netlink`, and the settings through the files that
-`client.settings` opens. `Injector` replaces the modules `socket` and `os` in there with copies whose calls it counts.
+`client.settings` opens. `Injector` replaces the modules `socket` and `os` there with copies whose calls it counts.
 It works in this process only, so call it in a forked child.
 """
 
@@ -24,13 +24,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink im
 
 from . import DUMP, Fault
 
-#: Seconds that a lost answer takes. The kernel answers a request before the call that sends it returns.
+#: Timeout in seconds for a lost answer. The kernel answers a request before the call that sends it returns.
 PATIENCE = 0.02
 #: Length, type and flags of a netlink message.
 _HEADER = struct.Struct("=IHH")
 _HEADER_SIZE = 16
 _NEW = 0
-#: Where the attributes of a message of netfilter start.
+#: Offset of the attributes in a netfilter message.
 _ATTRIBUTES_AT = 20
 _DUMP, _INTERRUPTED = 0x300, 0x10
 
@@ -44,11 +44,11 @@ class Call(NamedTuple):
 
 
 class Injector:
-    """Counts the calls, and lets one of them fail, or with `stays` also those after it.
+    """Count the calls, and make one of them fail, or with `stays` also all calls after it.
 
-    `before` is called before each with its place among all.
+    `before` is called before each call, with its number among all calls.
 
-    `calls` are those that were made, and `struck` is whether the fault was injected.
+    `calls` are the calls made so far, and `struck` is whether the fault was injected.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Injector:
         sysctl.os = fake_os  # type: ignore[assignment]
 
     def count(self, kind: str) -> Fault | None:
-        """Count a call, and return the fault if it is the one that is to fail."""
+        """Count a call, and return the fault if this call must fail."""
         with self._lock:
             number = self._counts.get(kind, 0)
             self._counts[kind] = number + 1
@@ -115,7 +115,7 @@ class Injector:
             return self._fault
 
     def refuse(self, kind: str) -> None:
-        """Count a call, and raise the error if it is the one that is to fail."""
+        """Count a call, and raise the error if this call must fail."""
         fault = self.count(kind)
         if fault is not None:
             raise OSError(fault.errno, os.strerror(fault.errno))
@@ -128,7 +128,7 @@ class Injector:
 
 
 class _Socket(socket.socket):
-    """A netlink socket with countable calls."""
+    """A netlink socket whose calls can be counted."""
 
     def count(self, kind: str) -> Fault | None:
         raise NotImplementedError
@@ -194,7 +194,10 @@ class _Socket(socket.socket):
         return size, ancillary, flags, sender
 
     def _drain(self, buffer: Any) -> None:
-        """Lose all that the kernel has sent: it does not go on where answers are missing."""
+        """Discard everything that the kernel has sent.
+
+        The kernel does not continue a dump while answers are missing.
+        """
         while True:
             try:
                 super().recv_into(buffer, 0, socket.MSG_DONTWAIT)
@@ -203,7 +206,7 @@ class _Socket(socket.socket):
 
 
 def _cut(datagram: memoryview, left: int | None = None) -> int:
-    """Return the size of the datagram if its last message is cut in half, or after `left` bytes."""
+    """Return the size of the datagram with its last message cut in half, or cut after `left` bytes."""
     start = end = 0
     while end < len(datagram):
         start, length = end, _HEADER.unpack_from(datagram, end)[0]
@@ -212,7 +215,7 @@ def _cut(datagram: memoryview, left: int | None = None) -> int:
 
 
 def _garble(datagram: memoryview) -> None:
-    """Let the first attribute of the first message claim more bytes than there are."""
+    """Set the length of the first attribute of the first message beyond the end of the message."""
     length, kind, _flags = _HEADER.unpack_from(datagram)
     if kind >= _HEADER_SIZE and length >= _ATTRIBUTES_AT + 4:
         struct.pack_into("=H", datagram, _ATTRIBUTES_AT, 0xFFF0)
@@ -228,5 +231,5 @@ def _interrupt(datagram: memoryview) -> None:
 
 
 def applies(fault: Fault, call: Call) -> bool:
-    """Whether a fault can happen to a call."""
+    """Return whether a fault can happen to a call."""
     return fault.call == call.kind and (fault.where != DUMP or call.is_dump)

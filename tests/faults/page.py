@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page of the documentation about injected faults."""
+"""The documentation page about injected faults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ After every fault in this list:
 
 
 def text() -> str:
-    """The whole page."""
+    """Return the whole page."""
     names = ", ".join(f"``{name}``" for name in WRITING)
     modules = textwrap.fill(f"Modules that write are {names}.", WIDTH, break_on_hyphens=False)
     parts = [_START, "", modules, ""]

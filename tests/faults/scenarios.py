@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tasks of every module that writes, and the namespaces in which they run.
 
-Programs other than the collection show what there is: conntrack(8), nfct(8), and the files under /proc/sys.
+Programs other than the collection read the state: conntrack(8), nfct(8), and the files under /proc/sys.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.lab.namespace import SYSTEM_PATH
 from .injection import Call, Injector
 
 Document = dict[str, Any]
-#: The values of a thing by its name: of an entry its reply tuple, mark and so on.
+#: The values of a thing by its name; those of an entry are its reply tuple, mark and so on.
 State = dict[str, dict[str, Any]]
 Task = tuple[str, Document]
 
 MODULES = "ansible_collections.netops.conntrack.plugins.modules"
 SERVER = "192.0.2.80"
-#: More entries than fit into two windows of requests, and into a wide window, which needs root.
+#: More entries than fit into two windows of requests, and into a wide window, which requires root.
 MANY, MANY_WIDE = 130, 270
 SETTINGS = ("nf_conntrack_acct", "nf_conntrack_timestamp", "nf_conntrack_tcp_loose", "nf_conntrack_udp_timeout")
 POLICY = "web"
@@ -46,17 +46,17 @@ UDP_PORT = 5300
 
 
 def line(port: int, timeout: int = 6500, mark: int = 1, source: str = "10.1.0.2") -> str:
-    """A line for `conntrack -R`. Remaining timeouts are compared in thousands of seconds."""
+    """Return a line for `conntrack -R`. Remaining timeouts are compared in thousands of seconds."""
     return f"-I -p udp -s {source} -d {SERVER} --sport {port} --dport 53 -t {timeout} -m {mark}\n"
 
 
 def entry(port: int, **more: Any) -> Document:
-    """The declaration of the same entry."""
+    """Return the declaration of the same entry."""
     ends = {"source": "10.1.0.2", "destination": SERVER, "source_port": port, "destination_port": 53}
     return {"protocol": "udp", "original": ends, **more}
 
 
-#: Entries that no task is about.
+#: Entries that no task matches.
 BYSTANDERS = "".join(line(port, mark=9, source="10.9.0.9") for port in (1, 2, 3))
 NAT = {"nat": {"source": {"address": "203.0.113.7", "port": 4000}}}
 _CONTROL = {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 1400, "destination_port": 21}
@@ -67,7 +67,7 @@ _SESSION: Task = (
 
 
 def expectation(port: int = 4000, **more: Any) -> Document:
-    """The declaration of an expectation of that session."""
+    """Return the declaration of an expectation of that session."""
     ends = {"source": "192.0.2.21", "destination": "10.1.0.2", "destination_port": port}
     return {"tuple": {"protocol": "tcp", **ends}, "master": _CONTROL, **more}
 
@@ -86,9 +86,10 @@ class Done(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A task, and what there is before it: entries as lines for conntrack(8), and what earlier tasks made.
+    """A task and the state before it: entries as lines for conntrack(8), and the results of earlier tasks.
 
-    `{folder}` in arguments is a folder of the scenario's own. `packets` are sent before, to be counted.
+    `{folder}` in arguments is a folder of the scenario's own. `packets` are sent before the task, so that they are
+    counted.
     """
 
     module: str
@@ -222,7 +223,7 @@ class Stage:
         self._saved = folder / "snapshot"
 
     def reset(self) -> None:
-        """Have what there is before the task."""
+        """Restore the state before the task."""
         scenario, namespace = self.scenario, self.namespace
         for name, value in self._settings.items():
             namespace.sysctl(name, value)
@@ -280,19 +281,19 @@ class Stage:
 
 
 def import_modules(*modules: str) -> None:
-    """Import what the modules import, and compile them. Call it once before the forks that run them."""
+    """Import the modules' dependencies, and compile them. Call it once before the forks that run the modules."""
     folder = Path(next(iter(module_utils.__path__)))
     for file in folder.rglob("*.py"):
         importlib.import_module(".".join([module_utils.__name__, *file.relative_to(folder).with_suffix("").parts]))
     for name in ("module_legacy_c2m", "module_legacy_m2c"):
-        with contextlib.suppress(ImportError):  # of ansible-core 2.19 and later
+        with contextlib.suppress(ImportError):  # in ansible-core 2.19 and later
             importlib.import_module(f"ansible.module_utils._internal._json._profiles._{name}")
     for name in modules:
         _code(name)
 
 
 def missing_program() -> str:
-    """The first of the programs that a stage needs and that is absent, "" for none."""
+    """Return the first missing program among those that a stage requires, "" for none."""
     return next((name for name in ("conntrack", "nfct") if not shutil.which(name, path=SYSTEM_PATH)), "")
 
 
@@ -318,7 +319,7 @@ def _entries(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "reply": " ".join(ends[4:]),
                 "mark": values["mark"],
                 "id": values["id"],
-                # In thousands of seconds, because it falls while the test runs
+                # In thousands of seconds, because the value decreases while the test runs
                 "timeout": int(words[4]) // 1000,
                 "counters": tuple(counters),
             },

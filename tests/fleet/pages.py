@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pages of the documentation, followed as a reader follows them.
+"""Follow pages of the documentation as a reader does.
 
-A block with a caption is a file. In a block of `console` are commands, each with what it prints below it:
+A block with a caption is a file. A block of `console` contains commands, each followed by its output:
 
     $ ansible-playbook block.yml -i inventory.yml
     ...
@@ -11,11 +11,11 @@ A block with a caption is a file. In a block of `console` are commands, each wit
     root@gw1:~# conntrack -L -s 10.1.0.2
     conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown.
 
-After `$` it is run on the controller, in the folder with the files; after `root@gw1:~#`, on the host of this name. It
-has to succeed, and to print just what is shown; `...` stands for what was left out, in a line or as a line of its own.
-A command below which nothing is shown may print what it will, and one that ends by `^C` is interrupted when all that is
-above it has been printed. There are no other blocks of code, nor commands in sentences that are not in blocks as well:
-none that nobody tries.
+A command after `$` runs on the controller, in the folder with the files; a command after `root@gw1:~#` runs on that
+host. The command must succeed and must print exactly what the page shows; `...` stands for omitted text, within a line
+or as a line of its own. A command without output on the page may print anything. A command that ends with `^C` is
+interrupted when it has printed the output above it. Pages contain no other blocks of code, and every command in a
+sentence is also in a block, so that no command stays untested.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ BLOCK = re.compile(
     r"\n(?P<text>(?:(?:(?P=indent) {4}.*)?\n)+)",
     re.MULTILINE,
 )
-#: All ways to show what is not prose.
+#: All markup for literal blocks.
 LITERAL = re.compile(r"^ *(?:\.\. (?:code|parsed-literal|literalinclude|sourcecode)\b.*|(?!\.\. ).*::)$", re.MULTILINE)
 #: A command in the middle of a sentence.
 INLINE = re.compile(r"``((?:ansible|conntrack|nft)[\w-]* [^`]+)``")
 PROMPT = re.compile(r"^(?:\$|root@(?P<host>[\w.-]+):~#) ", re.MULTILINE)
 CONTINUED = re.compile(r"(?:.*\\\n)*.*\n?")
 
-#: What differs from run to run: how a line is filled up, what is left of a countdown, when it was, how long it took.
+#: The parts that differ from run to run: padding, the remaining timeout, the date and time, and the duration.
 VARIES = [
     (re.compile(r"[ \t]+"), " "),
     (re.compile(r" \*+$", re.MULTILINE), " ***"),
@@ -63,7 +63,7 @@ VARIES = [
 
 
 class Command(NamedTuple):
-    """A command, the host on which it is run, or None for the controller, and what the page shows of its output."""
+    """A command, the host that runs it (None for the controller), and the output that the page shows."""
 
     place: str
     host: str | None
@@ -72,9 +72,9 @@ class Command(NamedTuple):
 
 
 class Page:
-    """What is on a page.
+    """The files and commands of a page.
 
-    :raises ValueError: when something is there that could not be followed.
+    :raises ValueError: if the page contains something that cannot be followed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,9 +111,9 @@ def _commands(place: str, text: str) -> list[Command]:
 
 
 class Reader:
-    """Who follows a page, with a controller at hand and these hosts, which bear the names that the page gives them.
+    """A reader who follows a page, with a controller and these hosts, which have the names that the page gives them.
 
-    It is a context, at whose end every command has been run.
+    Use it as a context manager. At its end, every command has been run.
     """
 
     def __init__(self, page: Page, controller: Controller, hosts: Mapping[str, Namespace]) -> None:
@@ -130,7 +130,7 @@ class Reader:
         self.folder.mkdir()
         for name, text in page.files.items():
             self._write(name, text)
-        # Where they really are; what the inventory of the page says is weaker
+        # The real location of each host; host_vars override the inventory of the page
         for name, host in hosts.items():
             self._write(
                 f"host_vars/{name}.json",
@@ -151,7 +151,7 @@ class Reader:
         assert failure or not self.left, f"not run: {self.left}"
 
     def go_on(self, to: str | None = None) -> None:
-        """Run one command after the other: up to the next that has this in it, or all that are left."""
+        """Run one command after another: up to the next one that contains this text, or all remaining commands."""
         while self.left and (to is None or to not in self.left[0].text):
             self.run_next()
         assert to is None or self.left, f"the page has no more command with {to}"
@@ -175,7 +175,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _started(self, command: str, host: str | None) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
-        """A process that ends with the block, and what it has printed so far."""
+        """Start a process that ends with the block, and collect its output."""
         output = [self.folder.with_name(name) for name in ("stdout", "stderr")]
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(path.open("w")) for path in output)
@@ -190,7 +190,7 @@ class Reader:
                     start_new_session=True,
                 )
             try:
-                # As on a terminal, where what is left in a buffer comes before what is said at the end
+                # Like a terminal, which shows buffered output before the messages at the end
                 yield process, lambda: "".join(path.read_text() for path in output)
             finally:
                 with contextlib.suppress(ProcessLookupError):
@@ -204,7 +204,7 @@ class Reader:
 
 
 def agree(shown: str, printed: str) -> bool:
-    """Whether a command printed what a page shows of it."""
+    """Return whether a command printed the output that a page shows."""
     if not shown:
         return True
     for varies, instead in VARIES:

@@ -4,7 +4,7 @@
 """Run every block of Python and YAML in the README and the guides.
 
 Tasks run in a play on a namespace with matching entries. Each task that changes something must report a change.
-A block that needs more than that has a comment with the reason in front of it, and only its syntax is checked:
+A block that requires more than that is preceded by a comment with the reason, and only its syntax is checked:
 ``.. not run: two gateways`` in a guide, ``<!-- not run: two gateways -->`` in the README.
 """
 
@@ -36,7 +36,7 @@ from tests.lab import Namespace
 from tests.plays import PIPELINING
 
 CHECKOUT = Path(__file__).parents[2]
-#: All but the pages that tests/fleet/test_howto.py follows from beginning to end.
+#: All pages except those that tests/fleet/test_howto.py follows from beginning to end.
 DOCUMENTS = [
     CHECKOUT / "README.md",
     *sorted(path for path in (CHECKOUT / "docs/docsite/rst").glob("*.rst") if not path.name.startswith("howto_")),
@@ -54,7 +54,7 @@ MARKDOWN = re.compile(
 
 
 class Block(NamedTuple):
-    """A block of code, where it is, and what it needs that there is none of here."""
+    """A block of code, its location, and the requirement that the test cannot provide."""
 
     place: str
     language: str
@@ -72,7 +72,7 @@ def blocks(*languages: str) -> Iterator[Block]:
 
 
 def kind_of(block: Block) -> str:
-    """What a block of YAML is; a new kind has to be tested in a way of its own."""
+    """Return the kind of a YAML block. Each new kind requires a test of its own."""
     content = yaml.safe_load(block.text)
     if block.place.startswith("guide_events.rst"):
         return "of a rulebook"  # tests/fleet/test_rulebooks.py runs these
@@ -107,10 +107,10 @@ def of_kind(wanted: str) -> list[Any]:
     return params([block for kind, block in YAML if kind == wanted and block.needs is None])
 
 
-# What the documents speak of
+# The entries that the documents mention
 
 ENTRIES: list[dict[str, Any]] = [
-    {  # left behind by a change of the NAT rules
+    {  # left over from a change of the NAT rules
         "protocol": "udp",
         "original": {"source": "10.1.0.3", "destination": "192.0.2.53", "source_port": 5000, "destination_port": 53},
         "nat": {"source": {"address": "198.51.100.1"}},
@@ -131,7 +131,7 @@ ENTRIES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def documented(namespace: Namespace) -> Namespace:
-    """A namespace with the entries above, and one flow that has counted."""
+    """A namespace with the entries above, and one flow with counters."""
     for name in ("nf_conntrack_acct", "nf_conntrack_timestamp"):
         namespace.sysctl(name, 1)
     namespace.firewall.use_labels()
@@ -173,8 +173,8 @@ def test_the_client_deletes_what_matches(documented: Namespace) -> None:
 #: Modules that change nothing on the host.
 READERS = re.compile(r"netops\.conntrack\.conntrack_(info|facts|wait)|ansible\.builtin\.(debug|assert|set_fact)")
 
-#: What the boot reads is the machine's own: in a mount namespace, writes to /etc go elsewhere; and the process 1
-#: whose network namespace these settings would be for is one of a process namespace.
+#: The boot configuration is that of the machine itself: in a mount namespace, writes to /etc go to another folder. The
+#: settings would be for the network namespace of process 1, which here is the process 1 of a process namespace.
 ISOLATED = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c"]
 SHADOW = (
     'mount -t tmpfs none "$0" && mkdir "$0/upper" "$0/work" && '
@@ -184,7 +184,7 @@ SHADOW = (
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Ansible that knows the collection."""
+    """The environment of an Ansible that finds the collection."""
     tree = tmp_path / "ansible_collections/netops"
     tree.mkdir(parents=True)
     (tree / "conntrack").symlink_to(CHECKOUT)
@@ -204,7 +204,7 @@ def program(name: str) -> str:
 
 
 def write_play(folder: Path, block: Block, **variables: Any) -> Path:
-    """A playbook of these tasks alone."""
+    """Write a playbook that contains only these tasks."""
     play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": yaml.safe_load(block.text)}
     playbook = folder / "playbook.yml"
     playbook.write_text(yaml.safe_dump([play], sort_keys=False))
@@ -222,7 +222,7 @@ def test_tasks_run(block: Block, documented: Namespace, environment: dict[str, s
     if documented.run([*ISOLATED, SHADOW, str(etc)], check=False).returncode:
         raise unittest.SkipTest("mount and process namespaces of one's own are forbidden here")
 
-    # As root already, and a user namespace of one's own has nobody else to become.
+    # The test is already root, and a separate user namespace has no other user to become.
     variables = {"ansible_connection": "netops.conntrack.netns", "ansible_become": "false"}
     options = [f"-e{name}={value}" for name, value in variables.items()]
     ansible = [program("ansible-playbook"), "-i", "host,", "-e", "ansible_netns_name=/proc/1/ns/net", *options]
@@ -259,7 +259,7 @@ def test_inventories_are_read(block: Block, environment: dict[str, str], tmp_pat
 def test_inventory_plugins_find_hosts(
     block: Block, documented: Namespace, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """In a namespace where one flow is there that they are about; whose they are, tests/fleet tells."""
+    """Inventory plugins find hosts in a namespace with one matching flow. Other files here test the hosts' details."""
     with documented.entered(), Table() as table:
         ends = {"source": "10.1.0.7", "destination": "10.0.0.5", "source_port": 5001, "destination_port": 5432}
         table.create(from_document({"protocol": "tcp", "original": ends, "tcp": {"state": "established"}}))
@@ -275,7 +275,7 @@ def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: 
         compile(block.text, block.place, "exec")
     playbooks = []
     for kind, block in YAML:
-        playbook = tmp_path / f"{block.place}.yml"  # a message names it
+        playbook = tmp_path / f"{block.place}.yml"  # a message contains this name
         if kind == "plays":
             playbook.write_text(block.text)
         elif kind == "tasks" and block.needs:
@@ -295,7 +295,7 @@ PLAYBOOK, RULEBOOK = "netops.conntrack.", "extensions/eda/rulebooks"
 
 
 def extra_variables(words: list[str]) -> Iterator[str]:
-    """The names of the variables that a command sets with -e; a file may have any."""
+    """Return the names of the variables that a command sets with -e; a file may contain any."""
     for option, value in itertools.pairwise(words):
         if option == "-e" and value.startswith("{"):
             yield from json.loads(value)
@@ -324,7 +324,7 @@ def test_commands_name_playbooks_with_their_variables_and_rulebooks() -> None:
 
 
 def test_something_was_found() -> None:
-    """A pattern that finds nothing would make all of this pass."""
+    """If the patterns found no block, all tests of this file would pass."""
     text = "".join(document.read_text() for document in DOCUMENTS)
     written = len(re.findall(r"^(?:```|\.\. code-block:: )(?:python|yaml)\b", text, re.MULTILINE))
     assert len(PYTHON) + len(YAML) == written > 9

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The event source on the running kernel, put to work as ansible-rulebook does it, without rules behind it."""
+"""Run the event source on the running kernel as ansible-rulebook does, without rules behind it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.lab.table import from_program
 SOURCE = Path(__file__).parents[2] / "extensions/eda/plugins/event_source/conntrack.py"
 FLOOD = 50_000
 NFNLGRP_NFTABLES = 7
-#: Seconds in which everything comes that will.
+#: Timeout in seconds for events that must arrive.
 SOON = 300.0
-#: Turns of a test whose windows may end while the machine stands still.
+#: Maximum number of attempts of a test whose windows may end while the machine stands still.
 TURNS = 8
 
 
@@ -74,14 +74,14 @@ def is_to(port: int, event: dict[str, Any]) -> bool:
 
 
 class Rules:
-    """Takes events, one after the other, from a queue with room for one, as rules do."""
+    """Take events one after another from a queue with room for one event, as rules do."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
         self.taken: list[dict[str, Any]] = []
 
     async def take(self, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """What has come when it is enough, and what comes right after that."""
+        """Return the events once there are enough, and the events that arrive right after that."""
         async with asyncio.timeout(SOON):
             while not enough(self.taken):
                 self.taken.append(await self.queue.get())
@@ -96,7 +96,7 @@ class Rules:
 
 @contextlib.asynccontextmanager
 async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
-    """The source at work. It is subscribed and has read the table, so it reports what comes from now on."""
+    """Run the source. It has subscribed and read the table, so it reports all later events."""
     rules = Rules()
     ready = threading.Event()
 
@@ -126,7 +126,7 @@ async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
 
 
 def alike(document: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells an entry from all others, and what every reader shows of it."""
+    """Return the values that identify an entry and that every reader shows."""
     ways = (tuple(sorted((k, v) for k, v in document[way].items() if k != "zone")) for way in ("original", "reply"))
     return document["protocol"], *ways, document.get("zone", 0), document.get("mark", 0)
 
@@ -144,7 +144,7 @@ class TestFlood:
         assert {(event["type"], event["entry"]["original"]["destination_port"]) for event in taken} == {("new", 53)}
 
     def test_what_a_small_buffer_loses_is_told_and_made_up_for(self, namespace: Namespace) -> None:
-        """Rules that follow every event know the table in the end, and were told that events were lost."""
+        """Rules that process every event end with the same entries as the table, and receive an event for each loss."""
 
         async def scenario() -> Rules:
             async with watching(namespace, receive_buffer=1) as rules:
@@ -181,13 +181,13 @@ class TestFlood:
         assert all("resync" not in event for event in taken)
 
     def test_rules_that_take_nothing_cost_no_memory(self, namespace: Namespace) -> None:
-        """Actions may take minutes; what comes meanwhile waits in the kernel, which has room for so much, no more."""
+        """Actions may take minutes; in the meantime, events wait in the kernel, whose buffer is limited."""
 
         async def scenario() -> Rules:
             async with watching(namespace, resync=False, receive_buffer=100_000) as rules:
                 for first in range(0, 10_000, 100):
                     create(namespace, *(udp(number) for number in range(first, first + 100)))
-                    await asyncio.sleep(0.01)  # time for whoever would hoard
+                    await asyncio.sleep(0.01)  # time for a source that would buffer events in memory
                 await rules.take(lambda taken: rules.count("overrun") > 0)
                 return rules
 
@@ -221,7 +221,7 @@ class TestWhatIsTold:
         assert [event["type"] for event in asyncio.run(scenario())] == ["destroy"]
 
     def test_what_comes_to_match(self, namespace: Namespace) -> None:
-        """A flow that is marked as forbidden while it lives is a new one to the rules."""
+        """A flow whose mark changes to the forbidden one is reported to the rules as new."""
 
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace, match={"mark": 9}) as rules:
@@ -342,7 +342,7 @@ class TestChanges:
         assert len(taken) < 10
 
     def test_a_constant_stream_is_reported(self, namespace: Namespace, ip: str) -> None:
-        """An event comes while the stream goes on. No window has two."""
+        """The source reports an event while a constant stream of changes continues. No window has two events."""
         window, made = 0.1, 0
 
         async def stream() -> None:
@@ -416,7 +416,7 @@ class TestWhatCannotBe:
         assert "match: asks for what needs timestamps, which is off" in found
 
     def test_the_thread_of_the_rules_stays_where_it_is(self, namespace: Namespace) -> None:
-        """The actions that ansible-rulebook runs belong to its own network namespace."""
+        """The actions that ansible-rulebook runs stay in its own network namespace."""
         before = os.stat("/proc/thread-self/ns/net").st_ino
 
         async def scenario() -> int:

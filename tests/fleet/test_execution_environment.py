@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images that ansible-builder makes of the collection have what it needs."""
+"""Images that ansible-builder makes for the collection contain its requirements."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from tests.plays import CHECKOUT
 
 BUILDER = Path(sys.executable).with_name("ansible-builder")
 
-#: Comes with ansible-core, or is it.
+#: ansible-core itself, and packages that it installs.
 WITH_ANSIBLE = {"ansible", "ansible_collections", "yaml"}
 
 REQUIREMENT = re.compile(r"^([A-Za-z][\w.-]*)\s*([~<>=!].*)?$", re.MULTILINE)
 
 
 def requirements(path: Path) -> dict[str, str]:
-    """The packages of a requirement file, and which versions of them."""
+    """Return the packages of a requirement file with their version specifiers."""
     return {name: versions.replace(" ", "") for name, versions in REQUIREMENT.findall(path.read_text())}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the collection as users get it: built, and installed from what was built."""
+    """Return a folder with the collection as users get it: built, and installed from the built package."""
     folder = tmp_path_factory.mktemp("collections")
     galaxy = [sys.executable, "-m", "ansible", "galaxy", "collection"]
     subprocess.run([*galaxy, "build", str(CHECKOUT), "--output-path", str(folder)], check=True, capture_output=True)
     (package,) = folder.glob("netops-conntrack-*.tar.gz")
-    # By force, for the checkout may be where Ansible finds it installed already
+    # With --force, because the checkout may be in a folder where Ansible finds it as installed
     install = [*galaxy, "install", str(package), "--offline", "--force", "-p", str(folder)]
     subprocess.run(install, check=True, capture_output=True)
     return folder
@@ -47,7 +47,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not BUILDER.exists(), reason="ansible-builder is absent (pip install ansible-builder)")
 def test_an_image_gets_what_the_collection_needs(installed: Path) -> None:
-    """By the files that are in the package, not in the checkout."""
+    """The requirements come from the files in the package, not in the checkout."""
     done = subprocess.run([BUILDER, "introspect", str(installed)], check=True, capture_output=True, text=True)
     found = yaml.safe_load(done.stdout)
     needed = requirements(CHECKOUT / "requirements.txt")
@@ -66,12 +66,12 @@ def test_the_page_on_images_asks_for_what_is_tested() -> None:
 
 
 def test_what_plugins_import_is_required() -> None:
-    """On the controller; what runs on hosts, modules and module_utils, needs the standard library alone."""
+    """This concerns plugins on the controller; modules and module_utils on hosts require only the standard library."""
     assert imported() - WITH_ANSIBLE == requirements(CHECKOUT / "requirements.txt").keys()
 
 
 def imported() -> set[str]:
-    """The packages that plugins import anywhere, other than Python's own."""
+    """Return the packages that plugins import anywhere, except Python's own."""
     folders = (path for path in (CHECKOUT / "plugins").iterdir() if path.name not in ("modules", "module_utils"))
     files = (file for folder in folders for file in folder.rglob("*.py"))
     return {name for file in files for name in _imports(file)} - sys.stdlib_module_names
@@ -86,7 +86,7 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def test_what_is_tested_is_what_is_required() -> None:
-    """No other list of requirements asks for other versions of the same package."""
+    """No other list of requirements requires other versions of the same package."""
     required = requirements(CHECKOUT / "requirements.txt")
     others = {path.name: requirements(path) for path in (CHECKOUT / "tests/requirements").glob("*.txt")}
     others["kernels"] = dict(REQUIREMENT.findall("\n".join(trees.REQUIREMENTS).replace(" ", "")))

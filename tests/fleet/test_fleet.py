@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A hundred hosts at a time: each host has its own result, whatever happens to the others, and the summary names both.
+"""Run tasks on a hundred hosts: each host has its own result, even if others fail, and the summary names both.
 
 Twenty gateways are reached by SSH. Each has its own sshd, and the user becomes root. Eighty tenants are namespaces of
 the controller; without STRICT=1 there are thirteen. A task on all hosts takes 40 seconds of processor time, mostly of
@@ -38,12 +38,12 @@ from tests.ssh import (
 Document = dict[str, Any]
 
 GATEWAYS = [f"gateway-{number:02}" for number in range(20)]
-#: A hundred hosts with STRICT=1, a third of them otherwise.
+#: A hundred hosts in total with STRICT=1, otherwise a third of that.
 TENANTS = [f"tenant-{number:02}" for number in range(80 if STRICT else 13)]
-#: Of the gateways: those that wait, of which one dies meanwhile; one that does not answer; one on whose port nobody
-#: listens; and one where the user is nobody special.
+#: Special gateways: four that wait, one that dies while it waits, one that does not answer, one without a listener on
+#: its port, and one where the user has no privileges.
 WAITING, DYING, SILENT, REFUSING, UNPRIVILEGED = GATEWAYS[10:14], *GATEWAYS[16:]
-#: Of the tenants: one that is not there, and one whose kernel does not count bytes.
+#: Special tenants: one that does not exist, and one whose kernel does not count bytes.
 MISSING, UNCOUNTED = TENANTS[-2:]
 UNREACHABLE = {DYING, SILENT, REFUSING, MISSING}
 
@@ -54,14 +54,14 @@ PATIENCE = 900.0
 
 
 class Told(NamedTuple):
-    """How a task ended on a host: ok, failed, unreachable."""
+    """The outcome of a task on a host: ok, failed, unreachable."""
 
     outcome: str
     result: Document
 
 
 class Run:
-    """What Ansible said of a run: of each task and host, and in the end."""
+    """The output of Ansible for a run: the result of each task and host, and the summary."""
 
     def __init__(self, status: int, lines: list[str]) -> None:
         self.status = status
@@ -77,7 +77,7 @@ class Run:
         assert self.summary, "".join(lines)
 
     def outcomes(self, task: str) -> dict[str, set[str]]:
-        """The hosts by how a task ended on them."""
+        """Return the hosts by the outcome of a task."""
         hosts: dict[str, set[str]] = {}
         for host, told in self.tasks[task].items():
             hosts.setdefault(told.outcome, set()).add(host)
@@ -85,7 +85,7 @@ class Run:
 
 
 class Fleet:
-    """The hosts, a controller that reaches them, and how many flows each has by the old and the new address."""
+    """The hosts, a controller that reaches them, and the number of flows of each by the old and the new address."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class Fleet:
         for number, name in enumerate(GATEWAYS, start=1):
             gateway = self.hosts[name] = lab.host(name)
             lab.link(gateway, switch, [f"10.0.0.{number}/24"])
-            gateway.firewall.track()  # so that the table has the session, too
+            gateway.firewall.track()  # so that the table contains the session, too
             (folder / name).mkdir()
             self.servers[name] = Server(gateway, folder / name)
         self.hosts |= {name: lab.host(name) for name in TENANTS}
@@ -109,7 +109,7 @@ class Fleet:
         (folder / "ansible.cfg").touch()
 
     def fill(self) -> dict[str, tuple[int, int]]:
-        """Give each host flows, from one test to the next: how many by the old address, and by the new one."""
+        """Create flows on each host, and return how many use the old address and how many the new one."""
         numbers = {}
         for position, (name, host) in enumerate(self.hosts.items()):
             host.sysctl("nf_conntrack_acct", int(name != UNCOUNTED))
@@ -119,7 +119,7 @@ class Fleet:
         return numbers
 
     def left(self) -> dict[str, tuple[int, int]]:
-        """How many flows each host has by the old address and by the new one, as conntrack(8) sees it."""
+        """Return the number of flows of each host by the old and by the new address, according to conntrack(8)."""
 
         def look(host: Host) -> tuple[int, int]:
             udp = [flow["reply"]["destination"] for flow in host.table() if flow["protocol"] == "udp"]
@@ -135,9 +135,9 @@ class Fleet:
         of_hosts: dict[str, Document] | None = None,
         meanwhile: Callable[[str], None] | None = None,
     ) -> Run:
-        """Run playbooks, by name or by what they say.
+        """Run playbooks, by name or by content.
 
-        :param meanwhile: Is told each line as soon as it is there.
+        :param meanwhile: Receives each line of output as soon as it is printed.
         """
         arguments = ["--forks", str(forks), "--extra-vars", json.dumps(variables or {})]
         for number, playbook in enumerate(playbooks):
@@ -148,8 +148,8 @@ class Fleet:
             arguments.append(playbook)
         inventory = self.folder / "inventory.json"
         inventory.write_text(json.dumps(self._inventory(of_hosts or {})))
-        # Connections that persist end with the processes' namespace, in which Ansible is number 1: it is there that
-        # namespaces are found by their descriptors. The path of a socket must be short.
+        # Persistent connections end with the process namespace. Ansible is process 1 in it, and namespaces are
+        # found by the descriptors of that process. The path of a socket must be short.
         with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:
             process = self.controller.start(
                 [*OWN, sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), *arguments],
@@ -215,12 +215,12 @@ class Fleet:
 
 
 def descriptor(host: Host) -> int:
-    """The namespace of a host, open in this process."""
+    """Open the namespace of a host in this process, and return the descriptor."""
     return int(host.path.rpartition("/")[2])
 
 
 def add(host: Host, old: int, new: int) -> None:
-    """Flows by the old and by the new address."""
+    """Add flows by the old and by the new address."""
     addresses = [OLD] * old + [NEW] * new
     flows = [
         f"-A -p udp -s 10.1.0.2 -d 192.0.2.53 --sport {port} --dport 53 -t 600 -n {address}\n"
@@ -230,7 +230,7 @@ def add(host: Host, old: int, new: int) -> None:
 
 
 def link(gateway: Host, state: str) -> None:
-    """Plug the cable in, or pull it out."""
+    """Set the link of a host up or down."""
     with gateway.rtnetlink() as rtnetlink:
         rtnetlink.link("set", index=rtnetlink.link_lookup(ifname="switch")[0], state=state)
 
@@ -243,7 +243,7 @@ def fleet(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
 
 
 def check_facts(facts: dict[str, Document], numbers: dict[str, tuple[int, int]]) -> None:
-    """What each host says of itself is what is there; on gateways there is the session besides."""
+    """Check that the facts of each host are correct; gateways have the session in addition."""
     for name, said in facts.items():
         flows = sum(numbers[name])
         assert said["by_protocol"]["udp"] == said["nat"]["source"] == flows, name
@@ -253,7 +253,10 @@ def check_facts(facts: dict[str, Document], numbers: dict[str, tuple[int, int]])
 
 @pytest.mark.thorough
 def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
-    """With ten forks, the last of them to be asked; what each would lose is said, and nobody has lost anything."""
+    """With ten forks, the last host stops all.
+
+    The messages name what each host would remove, and no host removes anything.
+    """
     numbers = fleet.fill()
     busy = fleet.hosts[TENANTS[-1]]
     busy.conntrack("-F")
@@ -285,7 +288,7 @@ def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
 
 @pytest.mark.thorough
 def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done(fleet: Fleet) -> None:
-    """The machine is cut off while the first batch is at work; it is in the last one."""
+    """The connection to the gateway breaks while the first batch runs; the gateway is in the last batch."""
     numbers = fleet.fill()
     gateways = GATEWAYS[:8]
     victim = gateways[5]
@@ -317,10 +320,12 @@ def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done
 
 @pytest.mark.thorough
 def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_result(fleet: Fleet) -> None:
-    """With fifty forks. Nothing listens on one host, nothing answers from another, a third is not there at all and a
-    fourth dies while a module runs on it; on one the user may not, and the kernel of one cannot.
+    """Run with fifty forks and several kinds of failing hosts.
 
-    It comes last, for the one that dies does so for good.
+    One host has no listener, one does not answer, one does not exist and one dies while it runs a module. On one
+    host the user lacks privileges, and the kernel of one lacks a feature.
+
+    This test is the last one, because the host that dies is not started again.
     """
     numbers = fleet.fill()
     waiting = [fleet.hosts[name] for name in (*WAITING, DYING)]

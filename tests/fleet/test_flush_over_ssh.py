@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whoever flushes a firewall's table over SSH is still logged in afterwards.
+"""A flush of a firewall's table over SSH keeps the SSH connection that runs the task.
 
-The gateway drops what belongs to no connection that it knows, and lets a connection begin by its first packet
-only: a session whose entry is gone hangs for good.
+The gateway drops packets without a known connection, and accepts a new connection only with its first packet. A
+session without an entry therefore hangs forever.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Task = dict[str, Any]
 
 CONNTRACK = shutil.which("conntrack", path=SYSTEM_PATH)
 IPV4, IPV6, LINK_LOCAL = "192.0.2.1", "2001:db8::1", "fe80::1%gateway"
-#: The gateway's address that the operator reaches through a router that translates
+#: The gateway's address that the operator reaches through a router with destination NAT
 BEHIND = "198.51.100.1"
 REDIRECTED = 2222
-#: Where a program on the gateway accepts connections and passes them on to the server.
+#: The port on which a program on the gateway accepts connections and forwards them to the server.
 PROXY_PORT = 443
 ZONE, SSH_ZONE = 5, 7
-#: Seen and tracked in the zone; the others' port is 7.
+#: A port that is tracked in the zone; the other flows use port 7.
 ZONED_PORT = 9
 
 
-#: Does what sslh, haproxy and socat do: connects to the server itself and passes on what it reads.
+#: Does the same as sslh, haproxy and socat: connects to the server itself and forwards what it reads.
 PROXY = f"""
 import asyncio, os, sys
 
@@ -60,7 +60,7 @@ asyncio.run(serve())
 
 
 class Stage(NamedTuple):
-    """A gateway to be flushed, and the operator at the other end of the wire."""
+    """A gateway to be flushed, and the operator on the other side of the link."""
 
     operator: Operator
     client: Host
@@ -68,12 +68,12 @@ class Stage(NamedTuple):
 
     @contextmanager
     def others(self) -> Iterator[int]:
-        """Some dozens of flows, and three who are logged in, none of them the operator's session.
+        """Open some dozens of flows and three SSH sessions, none of them the operator's session.
 
-        How many flows there are besides the three.
+        Yield the number of flows besides the three sessions.
         """
         with self.gateway.entered(), NFCTSocket() as conntrack:
-            conntrack.flush()  # what earlier tests have left
+            conntrack.flush()  # the flows of earlier tests
         flows: list[Flow] = []
         with ExitStack() as stack:
             for address in (IPV4, IPV6):
@@ -88,7 +88,7 @@ class Stage(NamedTuple):
 
     @contextmanager
     def proxy(self, *, seen: bool = True, contained: bool = False) -> Iterator[None]:
-        """A program on the gateway in front of the server.
+        """Run a program on the gateway in front of the server.
 
         :param seen: Its process is visible to the processes of the server.
         :param contained: It has mount and process namespaces of its own.
@@ -102,17 +102,17 @@ class Stage(NamedTuple):
             assert process.stdout.readline() == "ready\n"
             yield
         finally:
-            process.communicate()  # it ends when its standard input does
+            process.communicate()  # it ends when its standard input ends
 
     def left(self) -> Left:
-        """What there is in the table."""
+        """Return the flows in the table."""
         table = self.gateway.table()
         ssh = [flow for flow in table if flow["protocol"] == "tcp" and flow["reply"]["source_port"] in PORTS]
         return Left(ssh, [flow for flow in table if flow not in ssh])
 
 
 class Left(NamedTuple):
-    """The flows of a table that carry SSH, and those that do not."""
+    """The flows of a table that carry SSH, and all others."""
 
     ssh: list[dict[str, Any]]
     others: list[dict[str, Any]]
@@ -143,7 +143,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def protect(gateway: Host) -> None:
-    """The rules of a careful administrator."""
+    """Load the rules of a careful administrator."""
     gateway.sysctl("nf_conntrack_tcp_loose", 0)
     firewall = gateway.firewall
     for port, address in ((REDIRECTED, IPV4), (REDIRECTED, IPV6)):
@@ -164,13 +164,13 @@ def protect(gateway: Host) -> None:
 
 
 def flush(name: str = "flush", **options: Any) -> Task:
-    """A task by its keywords and the module's options."""
+    """Return a task with these keywords and options of the module."""
     task: Task = {key: options.pop(key) for key in ("async", "poll", "check_mode", "become") if key in options}
     return {"become": True, "name": name, "netops.conntrack.conntrack_flush": options or {"all": True}, **task}
 
 
 def connection(name: str) -> Task:
-    """Which connection the tasks come through; and that they still come through."""
+    """Return a task that prints SSH_CONNECTION, and that fails if the connection no longer works."""
     return {"name": name, "ansible.builtin.command": "printenv SSH_CONNECTION"}
 
 
@@ -199,14 +199,14 @@ def target(address: str = IPV4, **variables: Any) -> dict[str, Any]:
     ids=["conntrack -F", "keep_ssh: false"],
 )
 def test_a_session_that_is_not_spared_is_cut(stage: Stage, cut: Task) -> None:
-    """The trap is real; without this the tests below would prove nothing."""
+    """A session whose entry is removed breaks. Without this test, the tests below would prove nothing."""
     tasks = [connection("before"), cut, connection("after")]
     done = stage.operator.play(tasks, target())
     assert {name: task.outcome for name, task in done.items()} == {"before": "ok", "flush": "unreachable"}
 
 
 def check_survival(stage: Stage, variables: dict[str, Any], *, persist: bool = True, **options: Any) -> dict[str, Any]:
-    """Flush everything, and carry on by the same connection; what the module returned."""
+    """Flush everything, continue on the same connection, and return the result of the module."""
     tasks = [connection("before"), flush(**options), connection("after")]
     with stage.others() as others:
         done = stage.operator.play(tasks, variables, persist)
@@ -242,7 +242,7 @@ def test_as_root_itself(stage: Stage) -> None:
 
 
 def test_with_one_capability(stage: Stage) -> None:
-    """A user who is not root may not look into the processes of sshd, not even into this one."""
+    """A user other than root may not read the processes of sshd, not even the one of this session."""
     result = check_survival(stage, target(ansible_python_interpreter=CAPABLE_PYTHON), become=False)
     assert result["kept"] == 1
 
@@ -259,13 +259,13 @@ def test_by_another_way(stage: Stage, address: str, port: int) -> None:
 
 @pytest.mark.parametrize("contained", [False, True], ids=["on the host", "in a container"])
 def test_through_a_program_on_the_gateway(stage: Stage, contained: bool) -> None:
-    """The server's peer is the gateway itself."""
+    """The peer of the server is the gateway itself."""
     tasks = [connection("before"), flush(), connection("after")]
     with stage.proxy(contained=contained), stage.others():
         done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT))
     assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
     assert done["after"].result["stdout"] == done["before"].result["stdout"]
-    # The operator's connection to the program, and the program's to the server
+    # The operator's connection to the program, and the program's connection to the server
     assert done["flush"].result["kept"] == 2
 
 
@@ -280,7 +280,7 @@ def test_through_a_program_that_cannot_be_seen(stage: Stage) -> None:
 
 
 def test_through_a_program_of_another_user(stage: Stage) -> None:
-    """A task that is not root's cannot see the program's connections, and removes nothing."""
+    """A task without root cannot see the program's connections, and removes nothing."""
     tasks = [connection("before"), flush(become=False), connection("after")]
     variables = target(ansible_port=PROXY_PORT, ansible_python_interpreter=CAPABLE_PYTHON)
     with stage.proxy(), stage.others() as others:
@@ -292,7 +292,7 @@ def test_through_a_program_of_another_user(stage: Stage) -> None:
 
 
 def test_in_the_background_through_a_program(stage: Stage) -> None:
-    """Connections to the program that are to come stay as well."""
+    """Future connections to the program stay as well."""
     tasks = [connection("before"), flush(all=True, **{"async": 300, "poll": 1}), connection("after")]
     with stage.proxy(), stage.others():
         done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT), persist=False)
@@ -308,7 +308,10 @@ def test_in_the_background_through_a_program(stage: Stage) -> None:
     ids=["as root itself", "with sudo that keeps SSH_CONNECTION"],
 )
 def test_without_proc(stage: Stage, variables: dict[str, Any]) -> None:
-    """SSH_CONNECTION names it. Whether the task is a child of sshd is unknown, so others at port 22 stay as well."""
+    """SSH_CONNECTION identifies the connection.
+
+    It is unknown whether the task is a child of sshd, so other connections to port 22 stay as well.
+    """
     task = flush()
     del task["become"]
     tasks = [connection("before"), task, connection("after")]
@@ -324,7 +327,7 @@ def test_without_proc(stage: Stage, variables: dict[str, Any]) -> None:
 
 
 def test_without_proc_and_variable(stage: Stage) -> None:
-    """Nothing names it, and nothing is removed."""
+    """Nothing identifies the connection, and the module removes nothing."""
     with stage.others() as others:
         done = stage.operator.play([flush()], target(ansible_python_interpreter=BLIND_PYTHON))
         left = stage.left()
@@ -334,7 +337,7 @@ def test_without_proc_and_variable(stage: Stage) -> None:
 
 
 def test_when_except_names_it(stage: Stage) -> None:
-    """As one does where it cannot be found."""
+    """The user excludes the connection, because the module cannot always identify it."""
     options = {"all": True, "keep_ssh": False, "except": {"protocol": "tcp", "destination_port": [22, 2200]}}
     tasks = [connection("before"), flush(**options), connection("after")]
     with stage.others() as others:
@@ -346,7 +349,7 @@ def test_when_except_names_it(stage: Stage) -> None:
 
 
 def test_when_the_match_names_it(stage: Stage) -> None:
-    """Check mode says beforehand what is kept."""
+    """Check mode predicts which connections are kept."""
     match = {"destination_port": 22}
     tasks = [flush("predict", match=match, check_mode=True), flush("flush", match=match), connection("after")]
     with stage.others() as others:
@@ -355,7 +358,7 @@ def test_when_the_match_names_it(stage: Stage) -> None:
     assert done["after"].outcome == "ok"
     for name in ("predict", "flush"):
         result = done[name].result
-        # Two of the three others who are logged in came to this port.
+        # Two of the three other sessions use this port.
         assert (result["flushed"], result["kept"]) == (2, 1), name
     assert len(left.others) >= others
 
@@ -364,7 +367,7 @@ def test_when_the_match_names_it(stage: Stage) -> None:
     ("user", "persist"), [("operator", True), ("root", False)], ids=["with sudo", "a connection each"]
 )
 def test_in_the_background(stage: Stage, user: str, persist: bool) -> None:
-    """The task is no child of sshd any more and is asked after through connections to come: all of them stay."""
+    """The task is no longer a child of sshd, and Ansible polls it through future connections: all SSH sessions stay."""
     options: dict[str, Any] = {"async": 300, "poll": 1, "become": user != "root"}
     result = check_survival(stage, target(ansible_user=user), persist=persist, **options)
     assert result["kept"] >= 3

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The pages that tell how to do something, one test each: all their commands are run, with real traffic under them."""
+"""Follow the how-to pages, one test each: all their commands are run, with real traffic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Follow = Callable[[Mapping[str, Namespace]], Reader]
 
 @pytest.fixture
 def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
-    """Take the page that the test is named after to hosts by its names."""
+    """Follow the page after which the test is named, on hosts with the page's names."""
     for program in ("bash", "conntrack", "nft", "nsenter"):
         if not shutil.which(program, path=SYSTEM_PATH):
             pytest.skip(f"the {program} program is absent")
@@ -47,7 +47,7 @@ def test_every_page_is_followed() -> None:
 
 
 def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
-    """The flows that were left behind take the new address and the new server with their next packets."""
+    """The stale flows use the new address and the new server from their next packets."""
     if not shutil.which("iptables-nft", path=SYSTEM_PATH):
         pytest.skip("the iptables-nft program is absent")
     gateway, clients, outside = gateway_lab.gateway, (gateway_lab.client1, gateway_lab.client2), gateway_lab.server
@@ -104,10 +104,10 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
             assert connection.seen_as().address == OLD, "TCP was left alone"
             reader.go_on(to="8125")
             with pytest.raises(ConnectionRefusedError):
-                metrics.seen_as()  # by the gateway itself, where nobody listens
+                metrics.seen_as()  # by the gateway itself, which has no listener on this port
             reader.go_on(to="--orig-port-src 5061")
             gateway.nft("flush chain ip nat postrouting")
-            phone.send()  # nobody knows the way back to an address that was not translated
+            phone.send()  # the server has no route to a source address without NAT
             gateway.nft(
                 f"add rule ip nat postrouting ip saddr 10.0.0.0/8 oifname server snat to {NEW} comment "
                 '"to the internet"'
@@ -128,7 +128,7 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
 
 
 def follow_again(gateway: Namespace, rules: str, *flows: Flow) -> None:
-    """Let flows begin by these rules, and one more that no match of the page is about."""
+    """Start flows with these rules, and one more flow that no match of the page concerns."""
     gateway.nft(rules)
     gateway.empty()
     for flow in flows:
@@ -139,7 +139,7 @@ def follow_again(gateway: Namespace, rules: str, *flows: Flow) -> None:
 
 
 def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:
-    """The wait is over when clients have left; one that stays is sent to the new backend, which resets it."""
+    """The wait ends when the clients have left; the new backend resets the connection that remains."""
     gateway, outside = gateway_lab.gateway, gateway_lab.server
     rules = """
         table ip nat
@@ -173,7 +173,7 @@ def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:
 
 @contextmanager
 def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[None]:
-    """Do this as soon as a program has subscribed to events of conntrack and read the table, while the block is run."""
+    """Call `act` as soon as a process has subscribed to events and read the table, while the block runs."""
 
     def wait() -> None:
         clock.wait_until(lambda: over.is_set() or any(host.subscriptions()))
@@ -193,7 +193,7 @@ def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[
 
 @pytest.mark.thorough
 def test_howto_move_gateway(lab: Lab, follow: Follow) -> None:
-    """A connection goes on through the new gateway, and the far end sees the same address and port."""
+    """A connection continues through the new gateway, and the far end receives the same address and port."""
     site = Site(lab)
     with site.client.tcp(SERVER["ipv4"], PORT, source_port=40001) as connection:
         before = connection.seen_as()
@@ -204,7 +204,7 @@ def test_howto_move_gateway(lab: Lab, follow: Follow) -> None:
 
 
 def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
-    """A connection that a new rule does not end is ended, that of another host is not, and all can be undone."""
+    """A connection that outlives a new rule is removed, that of another host is kept, and every step can be undone."""
     gateway, host, other = gateway_lab.gateway, gateway_lab.client1, gateway_lab.client2
     gateway.nft(
         """
@@ -226,7 +226,7 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
     ):
         connection.seen_as()
         gateway.nft("add element inet filter blocked { 10.1.0.2 }")
-        connection.seen_as()  # that is what the page is about
+        connection.seen_as()  # the subject of the page
         gateway.nft("delete element inet filter blocked { 10.1.0.2 }")
         with follow({"gw1": gateway}) as reader:
             reader.go_on(to="conntrack -L -s 10.1.0.2")
@@ -238,7 +238,7 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
 
 
 def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
-    """It is told how full a table is and who fills it, and the alarm goes off."""
+    """The page shows the usage of the table and the hosts with most entries, and the alarm goes off."""
     if not Path(sys.executable).with_name("ansible-rulebook").exists() or not shutil.which("java", path=SYSTEM_PATH):
         pytest.skip("ansible-rulebook, or the Java for it, is absent")
     gateway = gateway_lab.gateway
@@ -249,14 +249,14 @@ def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
 
 
 def fill(namespace: Namespace, number: int) -> None:
-    """So many flows of one host, which does not wait for an answer."""
+    """Create this number of flows of one host, which does not wait for a reply."""
     flow = "-A -t 600 -u SEEN_REPLY -p udp -s 10.1.0.2 -d 203.0.113.80 --dport 53"
     flows = "".join(f"{flow} --sport {1024 + port}\n" for port in range(number))
     namespace.conntrack("-R", "-", input=flows)
 
 
 def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
-    """The pipeline is green, and red where there is more than there may be."""
+    """The pipeline succeeds, and fails if there are more entries than allowed."""
     gateway = gateway_lab.gateway
     with follow({"gw1": gateway}) as reader:
         fill(gateway, 3)
@@ -264,7 +264,7 @@ def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
 
 
 def test_howto_awx(follow: Follow) -> None:
-    """What the page shows makes the context of an image, with the collection, ansible-core and SSH in it."""
+    """The files of the page create the build context of an image with the collection, ansible-core and SSH."""
     if not Path(sys.executable).with_name("ansible-builder").exists():
         pytest.skip("ansible-builder is absent (pip install ansible-builder)")
     with follow({}) as reader:

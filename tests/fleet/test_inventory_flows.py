@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The inventory flows as a user has it: real traffic, real ansible-inventory, real plays on the hosts it finds."""
+"""Run the inventory plugin flows as users do: real traffic, real ansible-inventory, real plays on its hosts."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ Document = dict[str, Any]
 
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_inventory.rst"
 BLOCK = re.compile(r"^\.\. code-block:: yaml\n\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
-#: Only this plugin reads the files, so that what it says is all that is said.
+#: Only this plugin reads the files, so that no other plugin adds messages.
 ALONE = {"ANSIBLE_INVENTORY_ENABLED": "netops.conntrack.flows"}
 
 
 def of_guide(sign: str) -> str:
-    """The block of the guide that has this in it."""
+    """Return the block of the guide that contains this text."""
     return next(text for text in map(textwrap.dedent, BLOCK.findall(GUIDE.read_text())) if sign in text)
 
 
 class Site:
-    """A controller, run where it is told to, with inventories of flows in its folder."""
+    """A controller with inventories of flows in its folder, and with a choice of the namespace in which it runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**Controller(folder).environment, **ALONE, **PIPELINING}
 
     def write(self, text: str | Document, name: str = "flows.yml") -> str:
-        """An inventory of this plugin."""
+        """Write an inventory of this plugin."""
         path = self.folder / name
         path.write_text(text if isinstance(text, str) else json.dumps({"plugin": "netops.conntrack.flows", **text}))
         return str(path)
 
     def ansible(self, program: str, *arguments: str, inside: Namespace | None = None, **environment: str) -> Any:
-        """Run one of Ansible's programs, in a namespace or where the tests are; what came of it."""
+        """Run one of Ansible's programs, in a namespace or in that of the tests, and return the result."""
         command = [sys.executable, "-m", "ansible", program, *arguments]
         environment = {**self.environment, **environment}
         if inside is not None:
@@ -67,7 +67,7 @@ class Site:
         return done
 
     def hosts(self, *inventories: str, **more: Any) -> dict[str, Document]:
-        """The hosts of inventories, with their variables."""
+        """Return the hosts of inventories, with their variables."""
         files = [option for inventory in inventories for option in ("-i", inventory)]
         done = self.ansible("inventory", *files, "--list", **more)
         assert done.returncode == 0
@@ -77,7 +77,7 @@ class Site:
 
 
 def listed(printed: str) -> Any:
-    """What ansible-inventory lists; text that is no template, it marks."""
+    """Parse the output of ansible-inventory, which marks text that is not a template."""
     return json.loads(printed, object_hook=lambda found: found.get("__ansible_unsafe", found))
 
 
@@ -88,14 +88,14 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def opened() -> Iterator[contextlib.ExitStack]:
-    """Connections that stay open until the test is over."""
+    """Open connections that stay open until the test ends."""
     with contextlib.ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def busy(gateway_lab: Gateway, opened: contextlib.ExitStack) -> Gateway:
-    """Two clients with flows of all sorts through the gateway, which counts what they move."""
+    """Open flows of all kinds from two clients through the gateway, which counts their packets and bytes."""
     gateway_lab.gateway.sysctl("nf_conntrack_acct", 1)
     one, two, server = gateway_lab.client1, gateway_lab.client2, (gateway_lab.SERVER, gateway_lab.PORT)
     flows = [*(one.udp(*server) for _turn in range(3)), two.udp(*server), two.tcp(*server)]
@@ -111,7 +111,7 @@ def busy(gateway_lab: Gateway, opened: contextlib.ExitStack) -> Gateway:
 def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody_else(
     lab: Lab, site: Site, opened: contextlib.ExitStack
 ) -> None:
-    """Three clients, of which one has never used it, and one cannot reach the new one."""
+    """One of three clients has never used the database, and one cannot reach the new server."""
     gateway, network = lab.host("gateway", forwarding=True), lab.switch("network")
     lab.link(gateway, network, ["10.0.0.1/24"])
     servers = {address: lab.host(f"server{address[-1]}") for address in ("10.0.0.5", "10.0.0.6")}
@@ -135,7 +135,7 @@ def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody
 
     inventory = site.write(of_guide("state: established"), "clients.flows.yml")
     playbook = site.write(of_guide("wait_for"), "reach.yml")
-    reached = {  # else it is by SSH
+    reached = {  # otherwise Ansible uses SSH
         "ansible_connection": "netops.conntrack.netns",
         "ansible_netns_name": "{{ namespaces[conntrack_address] }}",
         "ansible_python_interpreter": sys.executable,
@@ -148,7 +148,7 @@ def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody
 
 
 def test_hosts_and_numbers_are_those_of_the_table(busy: Gateway, site: Site) -> None:
-    """As conntrack(8) tells them; with groups, composed variables and extra ones."""
+    """The values equal those of conntrack(8); with groups, composed variables and extra ones."""
     inventory = site.write(
         {
             "netns": busy.gateway.path,
@@ -204,7 +204,7 @@ def test_hosts_and_numbers_are_those_of_the_table(busy: Gateway, site: Site) -> 
 
 
 def test_what_nat_hides_is_seen_from_either_side(busy: Gateway, site: Site) -> None:
-    """Behind the address of the gateway, all clients are one to their server."""
+    """The server sees all clients as one address, that of the gateway."""
     inventories = [
         site.write(
             {
@@ -226,7 +226,7 @@ def test_what_nat_hides_is_seen_from_either_side(busy: Gateway, site: Site) -> N
 
 
 def test_a_cached_inventory_needs_no_table(busy: Gateway, site: Site) -> None:
-    """Nor the gateway, nor root, until it is to be fresh."""
+    """It also needs neither the gateway nor root, until the user requests a fresh one."""
     inventory = site.write(
         {
             "netns": busy.gateway.path,
@@ -244,7 +244,7 @@ def test_a_cached_inventory_needs_no_table(busy: Gateway, site: Site) -> None:
 
 
 def test_snapshots_of_several_gateways_are_one_inventory(busy: Gateway, site: Site) -> None:
-    """Saved by the module on each, one of them without the flows of a client."""
+    """The module saves a snapshot on each gateway, one of them without the flows of a client."""
     (site.folder / "snapshots").mkdir()
     for name in ("gw1", "gw2"):
         busy.gateway.call(snapshot, str(site.folder / f"snapshots/{name}.gz"))
@@ -266,7 +266,7 @@ def snapshot(path: str) -> None:
 
 
 def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site) -> None:
-    """With the option's name and what to write instead, for each inventory on its own."""
+    """The message contains the option's name and the correct form, for each inventory on its own."""
     (site.folder / "odd.gz").write_text("{}\n")
     wrong: dict[str, tuple[Document, str]] = {
         "misspelt": ({"mach": {"port": 5432}}, "mach: no such option; write one of "),
@@ -277,7 +277,7 @@ def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site)
             {"match": {"source": "{{ backend }}"}},
             "match: 'backend' is undefined; templates here know extra variables (-e) and no others",
         ),
-        "side": ({"side": "left"}, "Invalid value 'left' for config 'side'"),  # in Ansible's own words
+        "side": ({"side": "left"}, "Invalid value 'left' for config 'side'"),  # a message of Ansible itself
         "netns": ({"netns": "no-such-namespace"}, "netns: cannot enter /run/netns/no-such-namespace: No such file"),
         "snapshot": ({"snapshots": ["odd.gz"]}, f"snapshots[0]: {site.folder}/odd.gz is no snapshot; name a file"),
         "hosts": ({"max_hosts": -1}, "max_hosts: -1 is negative; write 0 or more"),

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The inventory netns as a user has it: real namespaces, real ansible-inventory, real plays inside."""
+"""Run the inventory plugin netns as users do: real namespaces, real ansible-inventory, real plays inside."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ GUIDE = CHECKOUT / "docs/docsite/rst/guide_inventory.rst"
 OF_GUIDE = re.compile(
     r"^\.\. code-block:: yaml\n\n((?: {4}.*\n)*? {4}plugin: netops\.conntrack\.netns\n(?: {4}.*\n)*)", re.M
 )
-#: A name that Linux allows, of a namespace and of a link.
+#: A name that Linux allows, both for a namespace and for a link.
 TEMPLATE = "{{7*7}}"
 
-#: Each host looks for the links that the inventory has, and for its own bridge, in the files of its own network.
+#: Each host reads the links of the inventory, and its own bridge, from the files of its own network.
 PLAYBOOK = """
 - hosts: all
   gather_facts: false
@@ -47,7 +47,7 @@ PLAYBOOK = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where namespaces have names; links to their files serve as well as mounts, and leave nothing behind."""
+    """Return a folder with names of namespaces. Symbolic links work like mounts, and need no cleanup."""
     folder = tmp_path / "netns"
     folder.mkdir()
     return folder
@@ -72,14 +72,14 @@ def ansible(program: str, *arguments: str, environment: dict[str, str]) -> Any:
 
 
 def listed(printed: str) -> Any:
-    """What ansible-inventory lists; text that is no template, it marks."""
+    """Parse the output of ansible-inventory, which marks text that is not a template."""
     return json.loads(printed, object_hook=lambda found: found.get("__ansible_unsafe", found))
 
 
 def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
     ip: str, lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """As ip(8) tells it, with the inventory of the guide; a name that looks like a template is a name."""
+    """The values equal those of ip(8), with the inventory of the guide; a name like a template stays a name."""
     gateway, client, bridge = lab.host("tenant-gateway"), lab.host("tenant-client"), lab.switch("tenant-bridge")
     lab.link(client, gateway, ["10.1.0.2/24", "2001:db8:1::2/64"], ["10.1.0.1/24", "2001:db8:1::1/64"])
     client.route("default", "10.1.0.1")
@@ -133,7 +133,7 @@ def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
 
 
 def settle(namespaces: Iterable[Namespace], ip: str) -> None:
-    """Wait until links are what they will be: the kernel tells states and makes addresses in its own time."""
+    """Wait until links have their final state, because the kernel sets states and addresses with a delay."""
     until, before = time.monotonic() + TIMEOUT, None
     while time.monotonic() < until:
         now = [json.loads(namespace.run([ip, "-json", "address"]).stdout) for namespace in namespaces]
@@ -145,7 +145,7 @@ def settle(namespaces: Iterable[Namespace], ip: str) -> None:
 
 
 def compare(namespace: Namespace, host: Document, ip: str) -> None:
-    """What a host says of itself and what ip(8) says."""
+    """Compare the variables of a host with the output of ip(8)."""
     links = json.loads(namespace.run([ip, "-json", "-details", "address"]).stdout)
     addresses = {
         link["ifname"]: [f"{address['local']}/{address['prefixlen']}" for address in link["addr_info"]]
@@ -188,7 +188,7 @@ def compare(namespace: Namespace, host: Document, ip: str) -> None:
 def test_many_namespaces_are_listed_and_what_is_none_is_left_out(
     lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """A name whose namespace is gone, and a file that ip(8) left behind when it was killed."""
+    """A name without a namespace, and a file that a killed ip(8) left behind, are left out."""
     paths = [lab.host(name).path for name in ("one", "two", "three")]
     for number in range(300):
         (folder / f"tenant{number}").symlink_to(paths[number % 3])
@@ -211,11 +211,11 @@ def test_many_namespaces_are_listed_and_what_is_none_is_left_out(
 def test_namespaces_of_ip_are_found_where_it_puts_them(
     ip: str, tmp_path: Path, environment: dict[str, str], root: None
 ) -> None:
-    """With nothing but the plugin's name in the file, and plays come in by the name alone."""
+    """The file contains only the plugin's name, and plays enter namespaces with the name alone."""
     (tmp_path / "netns.yml").write_text("plugin: netops.conntrack.netns\n")
     (tmp_path / "playbook.yml").write_text(PLAYBOOK)
     play = [sys.executable, "-m", "ansible", "playbook", "-i", "netns.yml", "playbook.yml"]
-    # In a mount namespace of its own, the machine's namespaces are neither seen nor touched
+    # In a mount namespace of its own, the test neither sees nor changes the machine's namespaces
     script = 'mount -t tmpfs none /run && "$0" netns add blue && "$0" netns add green && "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, ip, *play],

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Flows with real packets go on when their gateway is changed under them, with the playbook migrate."""
+"""Flows with real packets continue when the playbook migrate moves them to another gateway."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.lab.lab import Host
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
 
-#: The routes by the new gateway: of the client to the world, and of the server to what is translated to.
+#: The routes through the new gateway: from the client to the world, and from the server to the translated addresses.
 SWITCH = """
 - name: Let all packets take the new gateway
   ansible.builtin.command: ip {{ item.family }} route replace {{ item.route }}
@@ -41,7 +41,7 @@ def site(lab: Lab) -> Site:
 
 @pytest.fixture
 def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Run the playbook, with variables of hosts if need be; its exit status and what it printed."""
+    """Run the playbook, with variables of hosts if given; return its exit status and output."""
     controller = Controller(tmp_path)
     switch = tmp_path / "switch.yml"
     switch.write_text(SWITCH if has_ipv6() else SWITCH.partition('    - {host: client, family: "-6"')[0])
@@ -63,7 +63,7 @@ def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
 
 
 def summary(printed: str) -> dict[str, Any]:
-    """What is said at the end."""
+    """Return the summary at the end of the output."""
     found = re.search(r"\[Show what was moved\].*?=> (\{\n.*?\n\})", printed, re.DOTALL)
     assert found is not None, printed
     said: dict[str, Any] = json.loads(found[1])["msg"]
@@ -71,18 +71,18 @@ def summary(printed: str) -> dict[str, Any]:
 
 
 def some(**counts: int) -> dict[str, int]:
-    """Counts, of which all others are 0."""
+    """Return counts with these values; all others are 0."""
     return {**dict.fromkeys(("created", "updated", "replaced", "deleted", "unchanged", "failed"), 0), **counts}
 
 
 def packets(gateway: Host) -> int:
-    """How many packets a gateway has forwarded on translated flows, as conntrack(8) counts them."""
+    """Return the number of packets that a gateway has forwarded on NATed flows, according to conntrack(8)."""
     listed = gateway.conntrack("-L", "--src-nat") + gateway.conntrack("-L", "-f", "ipv6", "--src-nat")
     return sum(int(word[8:]) for word in listed.split() if word.startswith("packets="))
 
 
 def test_live_connections_go_on_through_the_new_gateway(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
-    """TCP and UDP, IPv4 and IPv6: the far end sees the same address and port before and after, and no reset."""
+    """For TCP and UDP, IPv4 and IPv6, the far end receives the same address and port before and after, and no reset."""
     for gateway in (site.old, site.new):
         gateway.sysctl("nf_conntrack_acct", 1)
     flows = {}
@@ -105,7 +105,7 @@ def test_live_connections_go_on_through_the_new_gateway(site: Site, migrate: Cal
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_connection_dies_without_it(site: Site, family: str) -> None:
-    """What the test above would be worth if it did not."""
+    """Without this check, the test above would prove nothing."""
     with site.client.tcp(SERVER[family], PORT) as flow:
         flow.seen_as()
         for host, route in ((site.client, "default"), (site.server, "198.51.100.0/24")):
@@ -142,7 +142,7 @@ def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Ca
 def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    """One that comes to the old gateway after they were saved is not on the new one, and stays on the old."""
+    """A flow that reaches the old gateway after the save is not on the new gateway, and stays on the old one."""
     late = "-I -p udp -s 10.1.0.9 -d 203.0.113.80 --sport 9 --dport 7 -t 600"
     comes = tmp_path / "comes"
     comes.write_text(
@@ -172,7 +172,7 @@ def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
 def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
     site: Site, migrate: Callable[..., tuple[int, str]]
 ) -> None:
-    """A list of a million flows would take the memory of both hosts, and be found out about after the switch."""
+    """Otherwise a million flows would fill the memory of both hosts, and the limit would fail after the switch."""
     for port in (1, 2):
         site.old.conntrack(*f"-I -p udp -s 10.1.0.2 -d 203.0.113.80 --sport {port} --dport 7 -t 600".split())
     status, printed = migrate(conntrack_remove_from_old=True, conntrack_remove_limit=1)
@@ -187,7 +187,7 @@ def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
 def test_while_some_are_not_moved_none_leaves_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]]
 ) -> None:
-    """What was done is said all the same, also where the playbook ends there."""
+    """The playbook reports the completed steps even if it ends there."""
     for gateway, client, port in ((site.old, "10.1.0.2", 1), (site.old, "10.1.0.2", 2), (site.new, "10.1.0.9", 2)):
         flow = f"-I -p udp -s {client} -d 203.0.113.80 --sport {port} --dport 7 -t 600 --src-nat 198.51.100.1"
         gateway.conntrack(*flow.split())

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How pages are followed: were it too lenient, a page could show what nobody gets to see."""
+"""The reader of pages is strict: otherwise a page could show output that no user gets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_page_is_files_and_commands(tmp_path: Path) -> None:
     ],
 )
 def test_what_could_not_be_followed_is_refused(tmp_path: Path, block: str) -> None:
-    """A command that nobody tries."""
+    """A command outside the tested blocks is refused, because no test would run it."""
     with pytest.raises(ValueError, match=r"page\.rst"):
         page(tmp_path, f"{PAGE}\n{block}")
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks by their names, on namespaces as hosts."""
+"""Run the playbooks by their names, on namespaces as hosts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTS = ("gateway-a", "gateway-b", "gateway-c")
 
 @pytest.fixture
 def hosts(root: None) -> Iterator[dict[str, Namespace]]:
-    """Three gateways with two flows by an old address and one by a new one; the third has one more."""
+    """Create three gateways with two flows by an old address and one by a new one; the third has one more."""
     namespaces = {name: Namespace(name) for name in HOSTS}
     try:
         for name, namespace in namespaces.items():
@@ -49,7 +49,7 @@ def ports(namespace: Namespace) -> list[int]:
 
 @pytest.fixture
 def play(hosts: dict[str, Namespace], tmp_path: Path) -> Play:
-    """Run a playbook on them: its exit status and what it printed."""
+    """Run a playbook on the hosts, and return its exit status and output."""
     controller = Controller(tmp_path)
 
     def run(playbook: str, *options: str, of_hosts: Document | None = None, **variables: Any) -> tuple[int, str]:
@@ -66,7 +66,7 @@ STALE = {"nat": "source", "reply_destination": "198.51.100.1"}
 
 
 def summary(printed: str) -> dict[str, str]:
-    """What is said of each host at the end."""
+    """Return the summary of each host at the end of the output."""
     last = printed.rpartition("[Show what was done]")[2]
     return dict(re.findall(r'"(gateway-.)": "(.*?)"', last))
 
@@ -100,7 +100,7 @@ def test_flush_of_too_much_on_one_host_removes_nothing_on_any(hosts: dict[str, N
 
 @pytest.fixture
 def busy(hosts: dict[str, Namespace]) -> None:
-    """So many flows on the third gateway that its table is not tiny any more."""
+    """Create enough flows on the third gateway that the floor for small tables does not apply."""
     flows = "".join(" ".join(["-A", *flow(port)]) + "\n" for port in range(1000, 1120))
     hosts["gateway-c"].conntrack("-R", "-", input=flows)
 
@@ -120,7 +120,7 @@ def busy(hosts: dict[str, Namespace]) -> None:
 def test_flush_of_too_large_a_share_on_one_host_removes_nothing_on_any(
     hosts: dict[str, Namespace], play: Play, tmp_path: Path, variables: Document, says: str, enough: int
 ) -> None:
-    """Whatever hosts are picked, and in the strategy too that lets each host go on by itself."""
+    """This holds for any selection of hosts, and also in the strategy in which hosts do not wait for each other."""
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
     status, printed = play("flush", "--limit", "gateway-a,gateway-c", **variables)
     assert status != 0
@@ -132,7 +132,7 @@ def test_flush_of_too_large_a_share_on_one_host_removes_nothing_on_any(
 
 @pytest.mark.usefixtures("busy")
 def test_flush_of_all_is_held_to_the_share_that_each_host_allows(hosts: dict[str, Namespace], play: Play) -> None:
-    """The inventory can allow it for one host. Tables as tiny as those of the others are of no account."""
+    """The inventory can allow it for one host. The limit does not apply to tables as small as those of the others."""
     status, printed = play("flush", conntrack_all=True, of_hosts={"gateway-c": {"conntrack_max_share": 100}})
     assert status == 0
     assert "124 of 124 entries would be removed, 100 %" in printed
@@ -140,7 +140,7 @@ def test_flush_of_all_is_held_to_the_share_that_each_host_allows(hosts: dict[str
 
 
 def test_flush_that_begins_in_the_middle_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
-    """As when one goes on where a run was interrupted: nobody has looked at the share."""
+    """A user who continues an interrupted run starts there, and then the share was not checked."""
     status, printed = play("flush", "--start-at-task", "Remove the entries", conntrack_match=STALE)
     assert status != 0
     assert summary(printed) == dict.fromkeys(HOSTS, "not begun, because nothing was counted")
@@ -164,7 +164,7 @@ def test_flush_of_what_was_not_said_removes_nothing(
 
 
 def test_flush_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespace], play: Play) -> None:
-    """One that is refused what it was allowed a moment ago, and one that is not reached any more."""
+    """One host refuses what it allowed a moment ago, and one is no longer reachable."""
     refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if _conntrack_found is defined else 'nsenter' }}"
     gone = "{{ 'false' if _conntrack_found is defined else 'nsenter' }}"
     for nsenter, says in ((refused, "This needs CAP_NET_ADMIN"), (gone, "")):
@@ -284,7 +284,7 @@ def test_apply_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespa
 def test_drain_waits_until_the_flows_have_left_every_gateway(
     hosts: dict[str, Namespace], play: Play, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On two of three gateways they are gone by themselves, on the third one stays."""
+    """On two of three gateways the flows end on their own; on the third, one flow stays."""
     of_hosts: Document = {name: {"conntrack_match": STALE} for name in HOSTS}
     of_hosts["gateway-c"] = {"conntrack_match": {"source_port": 4}, "conntrack_drain_timeout": 1}
 
@@ -328,7 +328,7 @@ def test_drain_waits_until_the_flows_have_left_every_gateway(
 
 
 def test_drain_says_of_every_gateway_what_became_of_it(hosts: dict[str, Namespace], play: Play) -> None:
-    """Of one that is not reached, and of one that is not reached any more when the rest is to be removed."""
+    """One host is unreachable from the start, and one when the remaining flows must be removed."""
     of_hosts = {
         "gateway-a": {"ansible_netns_nsenter": "false"},
         "gateway-b": {"ansible_netns_nsenter": "{{ 'false' if _conntrack_waited is defined else 'nsenter' }}"},
@@ -384,7 +384,7 @@ def first_error(printed: str) -> str:
 
 
 def test_variables_of_the_inventory_without_prefix_have_no_effect(hosts: dict[str, Namespace], play: Play) -> None:
-    """A flush by accident, because a role of other software names a variable `match`."""
+    """The variable `match` of another role must not cause a flush."""
     of_hosts: Document = {name: {"match": STALE, "limit": 10, "all": True} for name in HOSTS}
     status, printed = play("flush", of_hosts=of_hosts)
     assert status != 0

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook preview on gateways with flows: what it predicts is what happens when the ruleset is loaded."""
+"""The playbook preview predicts exactly what happens when gateways with flows load the ruleset."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ table inet filter {{
     }}
 }}
 """
-#: Of gateway-b: one flow that the ruleset does not change, one that it refuses, one that a rate limit decides about.
+#: On gateway-b: one flow that the ruleset keeps, one that it refuses, and one for which a rate limit decides.
 FLOWS = ("-s 10.3.0.2 --sport 1 --dport 53", "-s 10.2.0.2 --sport 2 --dport 53", "-s 10.3.0.2 --sport 3 --dport 5353")
-#: Enter a namespace in which another file has the place of the TUN device.
+#: Enters a namespace in which another file replaces the TUN device.
 WITHOUT_TUN = "unshare --mount sh -c 'mount --bind {} /dev/net/tun && exec nsenter \"$@\"' sh"
 
 
 class Preview:
-    """Two gateways, with two real flows through the first, and the playbook on them."""
+    """Two gateways, with two real flows through the first, and the playbook for both."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
@@ -71,7 +71,7 @@ class Preview:
         self.before = self.state()
 
     def state(self) -> list[Any]:
-        """The rules and the flows of the gateways, without what changes by itself."""
+        """Return the rules and the flows of the gateways, without values that change over time."""
         return [
             (
                 gateway.run(["nft", "-s", "-a", "list", "ruleset"]).stdout,
@@ -99,7 +99,7 @@ def preview(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 
 
 def verdicts(printed: str) -> dict[str, dict[str, int]]:
-    """The verdicts that the playbook shows for each host."""
+    """Return the verdicts that the playbook shows for each host."""
     shown = printed.partition("[Show the verdicts")[2].partition("\nTASK ")[0]
     found = re.findall(r"^ok: \[(.*?)\] => (\{\n.*?^\})", shown, re.DOTALL | re.MULTILINE)
     return {host: json.loads(text)["msg"]["verdicts"] for host, text in found}
@@ -194,7 +194,7 @@ def test_files_of_hosts_and_encrypted_files_in_check_mode(preview: Preview) -> N
 
 
 def test_what_was_predicted_happens_when_the_ruleset_is_loaded(preview: Preview) -> None:
-    """The flow that is translated otherwise has the new address, and that which is refused is cut."""
+    """The flow with a different NAT result has the new address, and the refused flow is removed."""
     gateway = preview.gateways["gateway-a"]
     gateway.run(["nft", "-f", str(preview.ruleset)])
     assert [flow.seen_as().address for flow in (preview.moved, preview.cut)] == [OLD, OLD]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook refresh on gateways whose rules have changed."""
+"""Run the playbook refresh on gateways whose rules have changed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ table inet filter {
 }
 """
 OLD, NEW = "203.0.113.1", "203.0.113.2"
-#: Of each gateway: two flows that the rules translate differently, one that they refuse, one that a rate limit
-#: decides about, and one that stays.
+#: On each gateway: two flows with a different NAT result, one that the rules refuse, one for which a rate limit
+#: decides, and one that stays.
 FLOWS = (
     ("-p udp --sport 1 --dport 53", OLD),
     ("-p udp --sport 2 --dport 53", OLD),
@@ -43,7 +43,7 @@ FLOWS = (
     ("-p udp --sport 4 --dport 5353", NEW),
     ("-p udp --sport 5 --dport 53", NEW),
 )
-#: Enter a namespace in which another file has the place of the TUN device.
+#: Enters a namespace in which another file replaces the TUN device.
 WITHOUT_TUN = "unshare --mount sh -c 'mount --bind {} /dev/net/tun && exec nsenter \"$@\"' sh"
 
 Refresh = Callable[..., tuple[int, str]]
@@ -66,7 +66,7 @@ def gateways(root: None) -> Iterator[dict[str, Host]]:
 
 @pytest.fixture
 def refresh(gateways: dict[str, Host], tmp_path: Path) -> Refresh:
-    """Run the playbook on them: its exit status and what it printed."""
+    """Run the playbook on the hosts, and return its exit status and output."""
     controller = Controller(tmp_path)
 
     def run(*options: str, of_hosts: dict[str, Any] | None = None, **variables: Any) -> tuple[int, str]:
@@ -84,7 +84,7 @@ def ports(gateway: Host) -> list[int]:
 
 
 def summary(printed: str) -> dict[str, str]:
-    """What is said of each host at the end."""
+    """Return the summary of each host at the end of the output."""
     last = printed.rpartition("[Show what was done]")[2]
     return dict(re.findall(r'"(gateway-.)": "(.*?)"', last))
 
@@ -158,7 +158,7 @@ def test_refresh_where_nothing_is_stale(gateways: dict[str, Host], refresh: Refr
 def test_refresh_of_too_much_on_one_host_removes_nothing_on_any(
     gateways: dict[str, Host], refresh: Refresh, tmp_path: Path, limits: dict[str, Any], says: str
 ) -> None:
-    """In the strategy too that lets each host go on by itself."""
+    """This also holds in the strategy in which hosts do not wait for each other."""
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
     status, printed = refresh(conntrack_remove_stale=True, of_hosts={"gateway-c": limits})
     assert status != 0
@@ -171,7 +171,7 @@ def test_refresh_of_too_much_on_one_host_removes_nothing_on_any(
 def test_refresh_reports_a_host_that_cannot_be_judged(
     gateways: dict[str, Host], refresh: Refresh, tmp_path: Path
 ) -> None:
-    """One without TUN devices, and one that does not answer. The third host is not affected."""
+    """One host has no TUN device, and one does not answer. The third host is not affected."""
     (tmp_path / "no-tun").touch()
     of_hosts = {
         "gateway-a": {"ansible_netns_nsenter": WITHOUT_TUN.format(tmp_path / "no-tun")},
@@ -190,7 +190,7 @@ def test_refresh_reports_a_host_that_cannot_be_judged(
 
 
 def test_refresh_stops_at_the_host_that_fails(gateways: dict[str, Host], refresh: Refresh) -> None:
-    """A host that cannot be reached any more when its flows are to be removed."""
+    """A host is no longer reachable when its flows must be removed."""
     gone = "{{ 'false' if _conntrack_allowed is defined else 'nsenter' }}"
     status, printed = refresh(conntrack_remove_stale=True, of_hosts={"gateway-b": {"ansible_netns_nsenter": gone}})
     assert status != 0

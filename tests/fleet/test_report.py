@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook report on real hosts, and its page in a real browser."""
+"""Run the playbook report on real hosts, and open its page in a real browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def hosts(root: None) -> Iterator[dict[str, Namespace]]:
-    """Two gateways: one with five translated lookups and a connection that counts bytes, one with nothing."""
+    """Create two gateways: one with five NATed lookups and a connection with byte counters, one with an empty table."""
     with Namespace("gateway-b") as busy, Namespace("gateway-c") as idle:
         busy.sysctl("nf_conntrack_acct", 1)
         for port in range(1000, 1005):
@@ -43,7 +43,7 @@ def hosts(root: None) -> Iterator[dict[str, Namespace]]:
 
 
 class Outcome:
-    """What a run of the playbook has left behind."""
+    """The result of a run of the playbook, and its files."""
 
     def __init__(self, folder: Path, status: int, printed: str) -> None:
         self.status = status
@@ -65,7 +65,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
 
 
 def play(controller: Controller, hosts: dict[str, Namespace], folder: Path, *options: str, **more: Any) -> Outcome:
-    """One that is not there comes first, so that Ansible has to go on behind it."""
+    """Run the playbook. The first host does not exist, so that Ansible must continue with the others."""
     inventory = {
         "gateway-a": {"ansible_netns_name": "/proc/1/ns/nonesuch"},
         **{name: {"ansible_netns_name": host.path} for name, host in hosts.items()},
@@ -164,7 +164,7 @@ DARK = "--blink-settings=preferredColorScheme=0"
 
 
 def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
-    """What the browser prints, and what the page's console says; it has no network."""
+    """Return the output of the browser and of the page's console; the browser has no network."""
     if CHROMIUM is None:
         pytest.skip("chromium is absent (apt-get install chromium)")
     done = subprocess.run(
@@ -175,12 +175,15 @@ def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
         env={**os.environ, "HOME": str(folder)},
     )
     lines = done.stderr.decode(errors="replace").splitlines()
-    # The browser's own pages say something there, too
+    # The browser's own pages also write to the console
     return done.stdout, "\n".join(line for line in lines if "CONSOLE" in line and "source: chrome://" not in line)
 
 
 def of_size(size: int, judged: bool = False) -> str:
-    """The page on this number of hosts, with or without judged flows. The last host has the longest possible name."""
+    """Return the page for this number of hosts, with or without judged flows.
+
+    The last host has the longest possible name.
+    """
     results = fleets.results(size, judged=judged)
     last, result = results.popitem()
     results[f"{last}.{'x' * 200}"] = result
@@ -188,8 +191,8 @@ def of_size(size: int, judged: bool = False) -> str:
     return page.render(document, "report.json")
 
 
-#: Looks at the page from within and puts what it found where --dump-dom prints it. In a frame, since a window of the
-#: browser is never narrower than 500 pixels.
+#: Examines the page and writes its findings where --dump-dom prints them. The page is in a frame, because a window of
+#: the browser is at least 500 pixels wide.
 EXAMINE = """
 const found = {};
 function luminance(colour) {
@@ -247,7 +250,7 @@ main();
 
 
 def examined(folder: Path, text: str, *options: str) -> dict[str, Document]:
-    """What the script found on the page, wide and narrow, folded and unfolded."""
+    """Return the findings of the script, for the page wide and narrow, folded and unfolded."""
     script = EXAMINE.replace("PAGE", json.dumps(text).replace("<", "\\u003c"))
     file = folder / "examined.html"
     scheme = '<meta name="color-scheme" content="light dark">'
@@ -281,7 +284,7 @@ def test_it_can_be_read_wide_and_narrow_by_day_and_by_night(
 
 
 def test_it_opens_without_complaint_and_without_a_network(tmp_path: Path) -> None:
-    """The page itself, not a copy: what its policy forbids, its console would say."""
+    """The browser opens the original page, whose console would show each violation of its policy."""
     file = tmp_path / "report.html"
     file.write_text(of_size(20))
     printed, console = browse(tmp_path, file, "--dump-dom", f"--screenshot={tmp_path / 'page.png'}")
@@ -291,7 +294,7 @@ def test_it_opens_without_complaint_and_without_a_network(tmp_path: Path) -> Non
 
 
 def test_the_policy_stops_what_would_be_on_the_page(tmp_path: Path) -> None:
-    """Were something to come through in spite of all, it would not run."""
+    """If markup of a host did reach the page, the policy would prevent its execution."""
     file = tmp_path / "report.html"
     attack = (
         "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title = 'taken'\">"
@@ -304,7 +307,7 @@ def test_the_policy_stops_what_would_be_on_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "least", "most"), [(20, 3, 8), (300, 4, 12)])
 def test_it_prints_on_a_few_sheets(tmp_path: Path, size: int, least: int, most: int) -> None:
-    """Three hundred hosts on a thousand sheets nobody would read."""
+    """Three hundred hosts must not fill a thousand sheets."""
     file, target = tmp_path / "report.html", tmp_path / "report.pdf"
     file.write_text(of_size(size))
     browse(tmp_path, file, f"--print-to-pdf={target}", "--no-pdf-header-footer")

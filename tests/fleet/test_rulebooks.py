@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The event source and the rulebooks, run by the real ansible-rulebook as a user runs them."""
+"""Run the event source and the rulebooks with the real ansible-rulebook, as a user does."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from tests.plays import CHECKOUT, Controller
 
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_events.rst"
 FLOOD = 50_000
-#: Seconds for ansible-rulebook to begin, with Java and all, or to act.
+#: Timeout in seconds for the start of ansible-rulebook, which includes Java, and for its actions.
 SOON = 300.0
-#: Turns of a test whose windows may end while the machine stands still.
+#: Maximum number of attempts of a test whose windows may end while the machine stands still.
 TURNS = 5
 
 if importlib.util.find_spec("ansible_rulebook") is None:
@@ -47,7 +47,7 @@ if shutil.which("java", path=SYSTEM_PATH) is None:
 
 
 class Rulebook:
-    """ansible-rulebook at work in a namespace, and what it has printed."""
+    """A running ansible-rulebook in a namespace, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
         self.process = process
@@ -58,7 +58,7 @@ class Rulebook:
         return self._output.read_text()
 
     def until(self, reached: Callable[[], Any], seconds: float = SOON) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         end = time.monotonic() + seconds
         while not reached():
             assert self.process.poll() is None, self.printed
@@ -66,14 +66,14 @@ class Rulebook:
             time.sleep(0.05)
 
     def end(self) -> None:
-        """End it as Ctrl+C does; it leaves nothing behind."""
+        """End it like Ctrl+C; no process may remain."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(timeout=SOON) is not None
         assert not _session(self.process.pid), "a process is still there"
 
 
 def _session(leader: int) -> list[str]:
-    """The processes of a session."""
+    """Return the processes of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def controller(tmp_path: Path) -> Controller:
 
 @contextlib.contextmanager
 def running(controller: Controller, namespace: Namespace, command: str, files: Mapping[str, str]) -> Iterator[Rulebook]:
-    """A command of ansible-rulebook at work in a folder with these files."""
+    """Run a command of ansible-rulebook in a folder with these files."""
     for name, content in files.items():
         (controller.folder / name).write_text(content)
     output = controller.folder / "printed"
@@ -135,24 +135,24 @@ def create(namespace: Namespace, *entries: Entry) -> None:
 
 
 def counted(book: Rulebook) -> int:
-    """How many new entries are in the aggregates that --print-events has shown."""
+    """Return the number of new entries in the aggregates that --print-events has shown."""
     return sum(map(int, re.findall(r"'new': (\d+)", book.printed)))
 
 
 def received(book: Rulebook, kind: str) -> int:
-    """How many events of a type --print-events has shown."""
+    """Return the number of events of a type that --print-events has shown."""
     return len(re.findall(rf"'type': '{kind}'", book.printed))
 
 
 def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
-    """Packets of a forbidden flow are seen, and its entry goes long before it expires; flows that are allowed stay."""
+    """The entry of a forbidden flow is removed long before its timeout; allowed flows stay."""
     client, gateway = lab.host("client"), lab.host("gateway")
     lab.link(client, gateway, ["10.1.0.2/24"], ["10.1.0.1/24"])
     gateway.firewall.track()
     for port in (53, 161, 1900):
         gateway.mirror(port)
     with client.udp("10.1.0.1", 161) as flow:
-        flow.send()  # before anybody watches
+        flow.send()  # before the source watches
 
     def ports() -> set[int]:
         flows = [flow for flow in gateway.table() if flow["original"]["source"] == "10.1.0.2"]
@@ -170,7 +170,7 @@ def test_flush_forbidden(controller: Controller, lab: Lab) -> None:
     assert "failed=1" not in book.printed
 
 
-#: Rules of a gateway with one address outside, or another.
+#: Rules of a gateway, with a choice of the outside address.
 NAT = """
     table ip nat
     delete table ip nat
@@ -196,9 +196,9 @@ FILTER = """
 
 
 def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
-    """Flows that a change leaves behind are gone shortly after it, by one flush when the changes have settled.
+    """One flush removes stale flows shortly after a change, once the changes have settled.
 
-    More of them than the limit stay, until a change of the rules leaves fewer.
+    If there are more flows than the limit, they stay until a change of the rules leaves fewer.
     """
     gateway, client1, client2 = gateway_lab.gateway, gateway_lab.client1, gateway_lab.client2
     gateway.wait_for_links()
@@ -249,7 +249,7 @@ def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
 
 
 def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
-    """Once when the table fills up, and once when it has room again."""
+    """The rulebook warns once when the table fills up, and reports once when usage has dropped."""
     most = int(namespace.sysctl("nf_conntrack_max"))
     variables = {"percent": 100 * 500 / most, "below": 100 * 100 / most, "interval": 0.2}
     assert set(yaml.safe_load(FILL)) == set(variables)
@@ -265,10 +265,10 @@ def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
 
 
 def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -> None:
-    """The one in the guide names who scans, and nobody else."""
+    """The rulebook of the guide names only the host that scans."""
     with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:
         book.until(lambda: any(namespace.subscriptions()))
-        clock.wait_until_asleep(book.process.pid)  # it has read the table
+        clock.wait_until_asleep(book.process.pid)  # the source has read the table
         other = {"source": "192.0.2.7", "destination": "198.51.100.2", "source_port": 1, "destination_port": 53}
         for turn in range(1, TURNS + 1):
             before = received(book, "aggregate")
@@ -285,9 +285,10 @@ def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -
 
 @pytest.mark.thorough
 def test_flood(controller: Controller, namespace: Namespace, tmp_path: Path) -> None:
-    """Of 50,000 new entries, the 100 that were asked for arrive at the rules, and no other.
+    """Of 50,000 new entries, exactly the 100 requested ones arrive at the rules.
 
-    And a name that is a template is shown, not evaluated, neither by ansible-rulebook nor by the task that gets it.
+    A name that contains a template is shown and never evaluated, neither by ansible-rulebook nor by the task that
+    receives it.
     """
     trap = tmp_path / "evaluated"
     labels = tmp_path / "connlabel.conf"

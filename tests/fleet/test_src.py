@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Declarations and rulesets in files of the controller: encrypted, large, for another user, in the background.
+"""Use declarations and rulesets in files of the controller: encrypted, large, for another user, in the background.
 
-They travel to the target in a file, and of that nothing stays behind, however a task ends.
+Ansible copies them to the target as a file, and no copy remains, however a task ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def declared(kind: str, number: int = 3) -> Any:
 
 @pytest.fixture
 def remote() -> Iterator[Path]:
-    """A folder for temporary files on the target, which everybody can reach."""
+    """Return a folder for temporary files on the target, which every user can reach."""
     with tempfile.TemporaryDirectory(prefix="conntrack-") as folder:
         Path(folder).chmod(0o1777)
         yield Path(folder)
@@ -56,7 +56,7 @@ def remote() -> Iterator[Path]:
 
 @pytest.fixture
 def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
-    """Run tasks on the namespace as a host; the results by their names, and nothing left in temporary files."""
+    """Run tasks on the namespace as a host, check that no temporary files remain, and return the results by name."""
     tree = tmp_path / "ansible_collections/netops"
     tree.mkdir(parents=True)
     (tree / "conntrack").symlink_to(CHECKOUT)
@@ -72,7 +72,7 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
     }
 
     def run(*tasks: Document, more: Document | None = None, umask: int = -1, **variables: Any) -> Document:
-        """The results of tasks by their names, all of which are tried, with `more` in the environment."""
+        """Run all tasks, with `more` in the environment, and return the results by task name."""
         whole: list[Document] = [{**task, "register": task["name"], "ignore_errors": True} for task in tasks]
         results = tmp_path / "results.json"
         whole.append(
@@ -109,7 +109,7 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
         )
         print(done.stdout, done.stderr)
         assert results.exists(), done.stderr
-        # What is done in the background is tidied up every five seconds
+        # Ansible cleans up after asynchronous tasks every five seconds
         clock.wait_until(lambda: not any(path.is_file() for path in remote.rglob("*")), pause=0.1)
         found: Document = json.loads(results.read_text())
         return found
@@ -156,7 +156,7 @@ def test_an_encrypted_file(namespace: Namespace, play: Play, tmp_path: Path, kin
 def test_ten_thousand_entries_in_one_task(
     namespace: Namespace, play: Play, tmp_path: Path, kind: str, form: str
 ) -> None:
-    """And none of them comes back with the result, which would take longer than all else."""
+    """The result does not contain the entries, because their transfer would take longer than the rest of the task."""
     large = declared(kind, 10_000)
     source = tmp_path / f"flows.{form}"
     if form == "yml":
@@ -197,7 +197,7 @@ def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kin
 def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
     namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool
 ) -> None:
-    """Also on a host where what one user makes is for nobody else to read."""
+    """This also holds on a host where new files are readable only by their owner."""
     if len(Path("/proc/self/uid_map").read_text().splitlines()) == 1 and os.stat("/").st_uid:
         pytest.skip("there is nobody else in a user namespace of one's own")
     source = tmp_path / "flows.json"
@@ -246,7 +246,7 @@ INFO, FACTS = "netops.conntrack.conntrack_info", "netops.conntrack.conntrack_fac
 
 
 def test_a_ruleset_that_is_not_loaded(namespace: Namespace, play: Play, tmp_path: Path) -> None:
-    """By both modules, as options and as defaults, in the background, and with each error."""
+    """Test both modules, with options and with defaults, in the background, and with each error."""
     if not shutil.which("nft", path=SYSTEM_PATH):
         pytest.skip("the nft program is absent")
     ping = "-p icmp -s 127.0.0.1 -d 127.0.0.1 --icmp-type 8 --icmp-code 0 --icmp-id 1 -t 600"

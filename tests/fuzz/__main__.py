@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fuzz what reads foreign input, with coverage as the guide (`make fuzz`).
+"""Fuzz the readers of untrusted input, guided by coverage (`make fuzz`).
 
-Each target runs in a process of its own, one after the other. Every finding is written to `tests/output/fuzz`: the
-input, and beside it the traceback. The exit status is 1 if there is any.
+Each target runs in a process of its own, one after another. Every finding is written to `tests/output/fuzz`: the
+input, and beside it the traceback. The exit status is 1 if there is any finding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ collection_tree.use()
 from ansible_collections.netops.conntrack.tests.fuzz.targets import TARGETS, Target  # noqa: E402
 
 FINDINGS = ROOT / "tests/output/fuzz"
-#: Inputs with new coverage of earlier runs.
+#: Inputs of earlier runs that added coverage.
 GROWN = ROOT / ".cache/fuzz"
 #: Seconds that a process may take beyond its time, to start and to end.
 _GRACE = 120
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def write_corpus(target: Target) -> None:
-    """Write the samples of a target into its corpus, and remove all others."""
+    """Write the samples of a target into its corpus, and remove all other files."""
     shutil.rmtree(target.corpus, ignore_errors=True)
     target.corpus.mkdir(parents=True)
     for name, data in target.samples().items():
@@ -78,7 +78,7 @@ def check(target: Target, path: Path) -> int:
 def fuzz(target: Target, options: argparse.Namespace) -> int:
     """Fuzz a target and return the number of findings.
 
-    If libFuzzer itself ends the process, for instance because of its memory, it starts again.
+    If libFuzzer itself ends the process, for example because of its memory, the target starts again.
     """
     findings, grown = FINDINGS / target.name, GROWN / target.name
     grown.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def fuzz(target: Target, options: argparse.Namespace) -> int:
 
 
 def keep_artifacts(findings: Path, status: int) -> None:
-    """Treat the inputs that libFuzzer itself has stopped at (memory, time, a crash of the interpreter) as findings."""
+    """Treat the inputs at which libFuzzer itself stopped (memory, time, a crash of the interpreter) as findings."""
     for path in findings.iterdir():
         if path.suffix or not path.name.startswith(("crash-", "oom-", "timeout-", "leak-", "slow-unit-")):
             continue

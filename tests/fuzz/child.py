@@ -17,7 +17,7 @@ from tests import collection_tree
 
 collection_tree.use()
 
-# Coverage is that of the collection, and of the readers that it uses
+# Measure the coverage of the collection, and of the readers that it uses
 _MEASURED = [
     "ansible_collections.netops.conntrack.plugins",
     "ansible_collections.netops.conntrack.plugins.module_utils",
@@ -36,7 +36,7 @@ def main(name: str, findings: Path, options: list[str]) -> None:
         target = TARGETS[name]
         run = target.run
         for data in target.samples().values():
-            run(data)  # what is imported only when it is used is measured, too
+            run(data)  # also measure modules that are imported only when they are used
 
     known: set[tuple[type[BaseException], str, int]] = set()
 
@@ -47,7 +47,7 @@ def main(name: str, findings: Path, options: list[str]) -> None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # The fuzzer goes on, and each cause is written once
+            # The fuzzer continues, and writes each cause once
             frame = traceback.extract_tb(error.__traceback__)[-1]
             cause = (type(error), frame.filename, frame.lineno or 0)
             if cause not in known:

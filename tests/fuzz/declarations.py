@@ -69,7 +69,7 @@ MATCHES = [
 
 
 def run(data: bytes) -> None:
-    """Check what the modules do with a file, or with options that say the same."""
+    """Check the modules with a file, and with options of the same content."""
     seen: list[Any] = []
     for name in ("a", "a.json", "a.jsonl", "a.yml"):
         with named(file.SourceFault):
@@ -106,7 +106,7 @@ def _check_one(document: Any) -> None:
 
 
 def samples() -> dict[str, bytes]:
-    """Declarations as users write them."""
+    """Return declarations as users write them."""
     anchored = (
         "- &a {protocol: udp, mark: 1}\n- {<<: *a, zone: 2, original: &b {source: 10.0.0.1}}\n- *a\n- {reply: *b}\n"
     )

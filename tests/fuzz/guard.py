@@ -9,11 +9,11 @@ import resource
 import signal
 from typing import Any, Iterator
 
-#: Characters of the longest message of an error.
+#: Maximum number of characters of an error message.
 LONGEST_MESSAGE = 2000
-#: Seconds of processor time, and of time, that one input may take.
+#: Maximum processor time and elapsed time for one input, in seconds.
 PROCESSOR_TIME, TIME = 5.0, 60.0
-#: Bytes that one input may add to the address space. Threads need most of them.
+#: Maximum number of bytes that one input may add to the address space. Threads use most of this space.
 MEMORY = 1 << 29
 
 
@@ -22,12 +22,12 @@ class Violation(AssertionError):
 
 
 class TooSlow(BaseException):
-    """An input takes too long. No handler of exceptions catches this one."""
+    """An input takes too long. It is a BaseException, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
 def named(*errors: type[Exception]) -> Iterator[None]:
-    """Accept these errors if their messages are short and can be shown. All others are findings."""
+    """Accept these errors if their messages are short and printable. All other errors are findings."""
     try:
         yield
     except errors as error:
@@ -38,22 +38,22 @@ def check_message(message: str) -> None:
     """Raise `Violation` for a message that is too long, or that a terminal or JSON cannot show."""
     if len(message) > LONGEST_MESSAGE:
         raise Violation(f"a message has {len(message)} characters: {message[:200]!r}")
-    # A message about several errors has a line for each
+    # A message about several errors has a line for each error
     if not message.replace("\n- ", "").isprintable():
         raise Violation(f"a message has characters that cannot be shown: {message!r}")
 
 
 def check_equal(one: Any, other: Any, what: str) -> None:
-    """Raise `Violation` where two ways to the same result differ."""
+    """Raise `Violation` if two ways to the same result differ."""
     if one != other:
         raise Violation(f"{what}: {one!r} is not {other!r}")
 
 
 @contextlib.contextmanager
 def limited(seconds: float = TIME) -> Iterator[None]:
-    """End what takes too long with `TooSlow`, and what takes too much memory with `MemoryError`.
+    """Raise `TooSlow` after the time limit, and `MemoryError` at the memory limit.
 
-    With 0 seconds only processor time is limited: libFuzzer itself uses the other timer.
+    With 0 seconds only processor time is limited, because libFuzzer itself uses the other timer.
     """
     timers = [(signal.ITIMER_PROF, signal.SIGPROF, PROCESSOR_TIME)]
     timers += [(signal.ITIMER_REAL, signal.SIGALRM, seconds)] if seconds else []

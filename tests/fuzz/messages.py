@@ -43,7 +43,7 @@ from ansible_collections.netops.conntrack.tests.fuzz.guard import Violation, che
 from ansible_collections.netops.conntrack.tests.unit.support import corpus, fake_socket, wire
 
 Result = Any
-#: More entries than an input has.
+#: More entries than any input contains.
 MANY = 1 << 16
 
 FLOW = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1, "destination_port": 2}
@@ -54,7 +54,7 @@ MATCHES = [
     for match in ({"address": "10.0.0.0/8"}, {"port": 1}, {"nat": "any"}, {"state": "established"}, {"labels": [1]})
 ]
 
-#: Requests of a client. `run` gives one of them the datagram as the answer.
+#: Requests of a client. `run` passes the datagram to one of them as the answer.
 WORKS: tuple[Callable[[Table], Any], ...] = (
     lambda table: table.create(ENTRY),
     lambda table: table.get(ENTRY),
@@ -85,7 +85,7 @@ _DUMP = 0x300
 
 
 def run(data: bytes) -> None:
-    """Check everything that the client does with a datagram."""
+    """Run every operation of the client that reads a datagram, and check the results."""
     found = []
     with named(MalformedMessage):
         for _sequence, message in netlink.parse(data):
@@ -115,7 +115,7 @@ def result_of(read: Callable[[], Result]) -> Result:
 
 
 def generally(framed: bytes) -> Result:
-    """Decode a message with its netlink header by the general decoder."""
+    """Decode a message, with its netlink header, by the general decoder."""
     return result_of(lambda: {**ENTRIES.decode(framed, uapi.NFNL_HDRLEN), "family": framed[uapi.NLMSG_HDRLEN]})
 
 
@@ -130,7 +130,7 @@ def by_layout(layouts: LayoutCache, framed: bytes) -> Result:
 
 
 def _taught() -> LayoutCache:
-    """The layouts of the samples. They learn no others, so that results do not depend on earlier inputs."""
+    """Return the layouts of the samples. They learn no others, so that results do not depend on earlier inputs."""
     layouts = LayoutCache(ENTRIES)
     for sample in corpus.ANSWERS:
         layouts.of(wire.framed(0x0100, 2, 0, sample.data))
@@ -142,7 +142,7 @@ _TAUGHT = _taught()
 
 
 def check_layouts(framed: list[bytes]) -> None:
-    """Layouts, those of the samples and those that these messages teach, and the general decoder agree."""
+    """Check that three decoders agree: the layouts of the samples, those of these messages, and the general decoder."""
     framed = [data for data in framed if len(data) >= uapi.NFNL_HDRLEN]
     own = LayoutCache(ENTRIES)
     for data in framed:
@@ -169,7 +169,7 @@ def _counted(visitors: list[Any]) -> list[Any]:
 
 
 def check_shown(entry: Any) -> None:
-    """An entry of any kernel can be named, shown, matched and recorded."""
+    """Check that an entry of any kernel can be named, shown, matched and recorded."""
     hash(identity(entry))
     describe(entry)
     json.dumps(to_document(entry)).encode()
@@ -182,14 +182,14 @@ def check_shown(entry: Any) -> None:
 
 
 def check_expectation(found: Any) -> None:
-    """An expectation of any kernel can be named and shown."""
+    """Check that an expectation of any kernel can be named and shown."""
     hash(expectation.identity(found))
     expectation.describe(found)
     json.dumps(expectation.to_document(found)).encode()
 
 
 def check_answer(data: bytes, work: Callable[[Table], Any]) -> None:
-    """A client that receives the datagram as its answer returns a result or a named error."""
+    """Check that a client that receives the datagram as its answer returns a result or raises a named error."""
 
     def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
         yield answering(data, request.sequence)
@@ -200,7 +200,7 @@ def check_answer(data: bytes, work: Callable[[Table], Any]) -> None:
 
 
 def answering(data: bytes, sequence: int) -> bytes:
-    """The same datagram with this sequence number in each message, as far as its lengths lead."""
+    """Return the same datagram with this sequence number in each message that its lengths lead to."""
     answer, start = bytearray(data), 0
     while start + netlink.HEADER.size <= len(answer):
         struct.pack_into("=I", answer, start + 8, sequence)
@@ -212,7 +212,7 @@ def answering(data: bytes, sequence: int) -> bytes:
 
 
 def samples() -> dict[str, bytes]:
-    """Datagrams as kernels send them."""
+    """Return datagrams as kernels send them."""
     request = wire.Framed(0x0101, _DUMP, 7, b"")
     found = {sample.name: wire.framed(0x0100, 2, 7, sample.data) for sample in corpus.ANSWERS}
     several = [data for data in found.values() if len(data) < 300]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-#: Bytes that mean something in one of the kinds of input.
+#: Bytes with a meaning in one of the kinds of input.
 _WORDS = (
     *(b"\0", b"\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x04\0\1\0", b"\x04\0\1\x80", b"\x10\0\0\0"),
     *(b"\x1b", b"\xed\xb2\x80", b"\xc3", b"\xd9\xa3", b"\n", b" ", b"=", b"-", b'"', b"'", b"9" * 30, b"-1", b"1e999"),
@@ -17,7 +17,7 @@ _WORDS = (
 
 @st.composite
 def mutated(draw: st.DrawFn, inputs: list[bytes]) -> bytes:
-    """One of the inputs with up to four mutations."""
+    """Return one of the inputs with up to four mutations."""
     data = draw(st.sampled_from(inputs))
     for _time in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of snapshots, as they are and with a checksum that fits."""
+"""Snapshot files, unchanged and with a valid checksum."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _KEYS = {ENTRIES: KEYS, EXPECTATIONS: {"family", "extra", *(row.key for row in e
 
 
 def run(data: bytes) -> None:
-    """Check what conntrack_restore does with a file before it sends anything."""
+    """Check the steps that restore a file with conntrack_snapshot, up to the first request to the kernel."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "snapshot")
         for content in (data, sealed(data)):
@@ -53,7 +53,7 @@ def _read(snapshot: Snapshot) -> None:
     json.dumps([snapshot.header.as_result(), snapshot.header.as_line()]).encode()
     for of, known in _KEYS.items():
         if not snapshot.keys[of] <= known:
-            return  # refused by name
+            return  # conntrack_snapshot refuses unknown keys by name
     rows = [(block.keys, row) for block in snapshot.blocks(ENTRIES) for row in block.rows]
     for work in (entries, declarations, creations):
         with named(InvalidValue):
@@ -65,7 +65,7 @@ def _read(snapshot: Snapshot) -> None:
 
 
 def sealed(data: bytes) -> bytes:
-    """The same lines with the counts and the checksum that fit, as somebody can write them who wants to deceive."""
+    """Return the same lines with valid counts and a valid checksum, as an attacker can write them."""
     first, _end, body = data.partition(b"\n")
     try:
         header = json.loads(first)
@@ -85,7 +85,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def samples() -> dict[str, bytes]:
-    """A small snapshot, plain and compressed."""
+    """Return a small snapshot, plain and compressed."""
     header = Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {"voip": 5})
     parsed = [
         from_document({key: value for key, value in sample.document.items() if key != "extra"})

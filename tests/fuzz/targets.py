@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kinds of input, each with its check, its samples, its corpus and the inputs that once broke a guarantee."""
+"""The kinds of input, each with its check, its samples, its corpus and its regressions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = "ansible_collections.netops.conntrack.tests.fuzz"
 
 
 class Target(NamedTuple):
-    """One kind of input. Its module is imported when it is used: declarations need Ansible and PyYAML."""
+    """One kind of input. Its module is imported on first use, because declarations require Ansible and PyYAML."""
 
     name: str
     module: str
@@ -26,31 +26,31 @@ class Target(NamedTuple):
 
     @property
     def run(self) -> Callable[[bytes], None]:
-        """The check of one input. It raises every error that the collection does not name."""
+        """Return the check of one input. It raises every error that the collection does not name."""
         run: Callable[[bytes], None] = self._part(self.run_name)
         return run
 
     def samples(self) -> dict[str, bytes]:
-        """Valid inputs by name, from which the corpus is made."""
+        """Return valid inputs by name, from which the corpus is made."""
         made: dict[str, bytes] = self._part(self.samples_name)()
         return made
 
     @property
     def corpus(self) -> Path:
-        """The folder of valid inputs."""
+        """Return the folder of valid inputs."""
         return HERE / "corpus" / self.name
 
     @property
     def regressions(self) -> Path:
-        """The folder of inputs that broke a guarantee and no longer do."""
+        """Return the folder of inputs that once broke a guarantee and no longer do."""
         return HERE / "regressions" / self.name
 
     def inputs(self) -> list[Path]:
-        """The corpus."""
+        """Return the inputs of the corpus."""
         return sorted(self.corpus.glob("*.bin"))
 
     def fixed(self) -> list[Path]:
-        """The inputs that broke a guarantee."""
+        """Return the inputs that once broke a guarantee."""
         return sorted(self.regressions.glob("*.bin"))
 
 

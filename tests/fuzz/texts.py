@@ -52,7 +52,7 @@ def _run(data: bytes, forms: Sequence[str | None]) -> None:
 
 
 def _check(found: formats.Reading) -> None:
-    """Show the entries, and write them in each format that can hold them."""
+    """Show the entries, and write them in each format that can represent them."""
     for name in found.skipped:
         check_message(name)
     json.dumps([formats.to_document(entry) for entry in found.entries]).encode()
@@ -74,7 +74,7 @@ def _written(output: str) -> str:
 
 
 def text_samples() -> dict[str, bytes]:
-    """Texts as conntrack and the kernel print them."""
+    """Return texts as conntrack and the kernel print them."""
     listed = _written("text")
     extended = _written("extended,id,labels").replace(" use=", " [start=Mon Nov 23 12:30:14 2026] use=", 1)
     line = listed.splitlines()[0]
@@ -95,7 +95,7 @@ def text_samples() -> dict[str, bytes]:
 
 
 def xml_samples() -> dict[str, bytes]:
-    """Documents as conntrack prints them."""
+    """Return documents as conntrack prints them."""
     document = _written("xml,id,ktimestamp,labels")
     flow = next(line for line in document.splitlines() if line.startswith("<flow>"))
     found = {

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Test the client and the modules on other kernels than the running one, and close with a table of them.
+"""Test the client and the modules on other kernels than the running one, and print a table of the results.
 
-Arguments are the kernels to test, all of them if there are none.
+The arguments are the kernels to test. Without arguments, all kernels are tested.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from . import debian, machine, report, trees
 CACHE = trees.CHECKOUT / ".cache/kernels"
 PROGRAMS = ("apt-get", "cpio", "depmod", "dpkg-deb")
 
-#: The suite of Debian that each kernel comes from; of a suite that moves on, whatever it has
+#: The Debian suite of each kernel. The version in a rolling suite may be newer than the one named here
 KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "bookworm-backports", "7.2": "sid"}
 PACKAGE = "linux-image-cloud-amd64"
 
-#: Run again on the oldest and the newest kernel, with the table that the other one saved
+#: The test that runs again on the oldest and the newest kernel, with the table that the other one saved
 EXCHANGE = "tests/kernel/test_exchange.py"
 TESTED = (trees.CHECKOUT / "tests/kernel").glob("test_*.py")
 OPTIONS = ("--color=no", "--durations=10", "--quiet", "--tb=short")
 TESTS = (
-    # By name, since the other files import packages that the machines do not have
+    # By name, because the other files import packages that are missing in the machines
     *sorted(str(file.relative_to(trees.CHECKOUT)) for file in TESTED if "mark.every_kernel" in file.read_text()),
     "-m=every_kernel and not running_kernel_only",
     *OPTIONS,
@@ -39,7 +39,7 @@ TESTS = (
 
 
 def check_programs() -> None:
-    """`Missing` where there is something to be installed first."""
+    """Raise `Missing` if required programs are not installed."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
         raise debian.Missing(f"needs {', '.join(missing)}")
@@ -83,7 +83,10 @@ def main() -> int:
         return outcome
 
     def exchange(kernel: trees.Kernel, other: Path) -> report.Outcome:
-        """Restore the table of another kernel, in a file that the kernel's own run does not overwrite."""
+        """Restore the table of another kernel.
+
+        The result goes to a file of its own, beside that of the kernel's own run.
+        """
         archive = trees.exchange_archive(kernel.image.parent, other, (EXCHANGE, *OPTIONS))
         return test(kernel, f"{kernel.release} from {other.stem}", archive)
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Debian's packages of any suite, by an apt configuration of one's own: the machine's apt is only asked for a mirror.
+"""Read Debian's packages of any suite with a separate apt configuration.
 
-Nothing is installed, so none of it needs root.
+The module only reads the mirror from the machine's own apt. Nothing is installed, so root is not required.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Whose signatures count, also on machines that are not Debian's (package debian-archive-keyring)
+#: The keys that sign Debian, also on machines with another system (package debian-archive-keyring)
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-#: What the machine does after its own updates is not to be done after these
+#: Clears the machine's own hooks, which must not run after these updates
 CONFIGURATION = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -37,13 +37,13 @@ Dir::State::status "{folder}/status";
 
 
 class Missing(RuntimeError):
-    """What this machine has not got, as the reason why nothing can be done here."""
+    """A requirement that this machine lacks; the message is the reason why the tests cannot run."""
 
 
 def find_mirror() -> str:
-    """The mirror that the machine's own apt takes Debian from.
+    """Return the mirror from which the machine's own apt installs Debian.
 
-    :raises Missing: if it takes Debian from nowhere, or has none of Debian's keys.
+    :raises Missing: if there is no such mirror, or if Debian's keys are not installed.
     """
     if not KEYRING.exists():
         raise Missing(f"needs {KEYRING} (apt-get install debian-archive-keyring)")
@@ -55,7 +55,7 @@ def find_mirror() -> str:
 
 
 class Suite:
-    """One suite of Debian as seen by somebody who has nothing installed; its lists and packages are in `folder`."""
+    """One suite of Debian as apt resolves it without any installed package. Lists and packages are in `folder`."""
 
     def __init__(self, name: str, mirror: str, folder: Path) -> None:
         for part in ("cache/archives/partial", "state/lists/partial"):
@@ -68,8 +68,8 @@ class Suite:
         self._apt("update")
 
     def kernel(self, package: str) -> tuple[str, list[Path]]:
-        """The release that a kernel's metapackage stands for, and the files with its image and its modules."""
-        # Not with all that they depend on, such as what makes an initrd for a machine with disks
+        """Return the release that a kernel's metapackage stands for, and the files with its image and its modules."""
+        # Without the dependencies, such as the generator of an initrd for a machine with disks
         dependencies = self._apt("depends", "--recurse", "--important", package, program="apt-cache")
         names = re.findall(r"^linux-(?:image|base|binary|modules)-\d\S+$", dependencies, re.MULTILINE)
         self._apt("download", *names)
@@ -77,7 +77,7 @@ class Suite:
         return release, self._downloaded()
 
     def with_dependencies(self, packages: Sequence[str]) -> list[Path]:
-        """The files of packages and of all that they depend on."""
+        """Return the files of packages and of all their dependencies."""
         self._apt("install", "--download-only", "--yes", "--no-install-recommends", *packages)
         return self._downloaded()
 
@@ -93,6 +93,6 @@ class Suite:
 
 
 def unpack(packages: Sequence[Path], folder: Path) -> None:
-    """Lay out the files of packages in a folder, without running anything of theirs."""
+    """Extract the files of packages into a folder, without running their scripts."""
     for package in packages:
         subprocess.run(("dpkg-deb", "-x", package, folder), check=True)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One machine under QEMU, without hardware acceleration: it boots, tests, answers with a JUnit file, and is gone."""
+"""One machine under QEMU, without hardware acceleration: it boots, tests, returns a JUnit file, and ends."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pathlib import Path
 MEMORY = 2048  # MiB
 #: The name of the file with the table that tests/kernel/test_exchange.py saved
 SAVED = "exchange.json"
-#: Seconds without a word on the console, where each test ends with a letter: not a limit for all tests, which take
-#: many times as long on a machine that has something else to do as well
+#: Maximum seconds without output on the console, where each test ends with a letter. The total time is not limited,
+#: because tests take many times as long on a busy machine
 SILENT = 600
-#: Lines of the console to show of a machine that failed
+#: Number of console lines to show if a machine fails
 LAST_WORDS = 30
 
 
 class NoAnswer(RuntimeError):
-    """The machine did not boot, or did not get to the end of its tests; the text has its last words."""
+    """The machine did not boot, or did not complete its tests; the message contains its last console lines."""
 
 
 def test(qemu: Sequence[str], image: Path, archives: Sequence[Path], folder: Path) -> ET.Element:
-    """Boot a kernel into what the archives make up; the JUnit file of the tests.
+    """Boot a kernel with the root file system from the archives, and return the JUnit file of the tests.
 
     The folder keeps the console, and the table that was saved for other kernels (`SAVED`).
 
     :param qemu: The command that runs QEMU.
 
-    :raises NoAnswer: if there is none in time.
+    :raises NoAnswer: if the machine writes no JUnit file in time.
     """
     console, answer, saved, initrd = (folder / name for name in ("console", "junit.xml", SAVED, "initrd"))
     for file in (console, answer, saved):
@@ -63,7 +63,7 @@ def test(qemu: Sequence[str], image: Path, archives: Sequence[Path], folder: Pat
 
 
 def _watch(machine: subprocess.Popen[str], console: Path) -> str | None:
-    """Wait for the machine to end by itself; what is wrong, if it does not."""
+    """Wait for the machine to end, and return the problem if it does not."""
     spoken, since = 0, time.monotonic()
     while machine.poll() is None:
         size = console.stat().st_size if console.exists() else 0

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What came of the tests on one kernel, and of all kernels as a table."""
+"""The results of the tests on one kernel, and a table of all kernels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-#: How a test says that it cannot be, with the feature's name in `conntrack_facts`, subset `capabilities`
+#: The reason of a skipped test, with the feature's name in `conntrack_facts`, subset `capabilities`
 LACKS = re.compile(r"this kernel lacks (\w+)")
 
 
 @dataclass
 class Outcome:
-    """The tests on one kernel; `lacking` is what the kernel says itself, `unmet` counts the tests that need it."""
+    """The tests on one kernel; `lacking` is reported by the kernel itself, `unmet` counts the tests that require it."""
 
     release: str
     seconds: float
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def judge(release: str, seconds: float, report: ET.Element) -> Outcome:
-    """Count, and turn into failures what was skipped for any reason but a feature that the kernel lacks."""
+    """Count the tests. A skipped test counts as failed, unless its reason is a feature that the kernel lacks."""
     outcome = Outcome(release, seconds)
     lacking = report.find(".//property[@name='lacking']")
     outcome.lacking = tuple((lacking.get("value") or "").split()) if lacking is not None else ()
@@ -52,7 +52,7 @@ def judge(release: str, seconds: float, report: ET.Element) -> Outcome:
 
 
 def dead(release: str, seconds: float, problem: str) -> tuple[Outcome, ET.Element]:
-    """A kernel from which nothing was heard, as one failed test."""
+    """Return a kernel without any result, as one failed test."""
     summary = problem.splitlines()[0]
     suite = ET.Element("testsuite", name=release)
     case = ET.SubElement(suite, "testcase", classname="tests.kernels", name=f"boot[{release}]", time=f"{seconds:.0f}")
@@ -61,7 +61,7 @@ def dead(release: str, seconds: float, problem: str) -> tuple[Outcome, ET.Elemen
 
 
 def skipped(reason: str) -> ET.Element:
-    """What is told of a machine that cannot do any of this."""
+    """Return the report of a machine that cannot run these tests."""
     suite = ET.Element("testsuite", name="kernels")
     case = ET.SubElement(suite, "testcase", classname="tests.kernels", name="boot")
     ET.SubElement(case, "skipped", message=reason)
@@ -69,7 +69,7 @@ def skipped(reason: str) -> ET.Element:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """One line for each kernel, and below it what the kernel lacks, with how many tests cannot be without it."""
+    """Return one line for each kernel, and below it the features that it lacks, with the number of affected tests."""
     width = max(len(outcome.release) for outcome in outcomes)
     lines = [f"{'Kernel':{width}}  passed  failed  lacking  seconds"]
     for each in outcomes:

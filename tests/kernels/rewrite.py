@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write what pytest makes of the assertions of test files to its cache: in the machine, which is slow, it takes long.
+"""Cache the test files with pytest's rewritten assertions, because this takes long in the slow machine.
 
-The machine's own Python runs this, with its own pytest. Arguments: the root of the machine, and files in it.
+The machine's own Python runs this script, with its own pytest. Arguments: the root of the machine, and files in it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a machine boots from, in three archives: Debian with Python, a kernel with its modules, and this checkout.
+"""Build the three archives that a machine boots: Debian with Python, a kernel with its modules, and this checkout.
 
-The kernel unpacks one archive after the other over the same root (initramfs), so that only the last has to be made for
-each run. The first two are kept in the cache.
+The kernel unpacks one archive after another over the same root (initramfs), so that only the last archive must be
+built for each run. The first two are kept in the cache.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ COLLECTION = "collections/ansible_collections/netops/conntrack"
 ROOT_SUITE = "bookworm"
 ROOT_PACKAGES = (
     "conntrack coreutils dash iproute2 iptables kmod mount netbase nfct nftables python3 util-linux "
-    "usr-is-merged"  # instead of usrmerge, which brings Perl
+    "usr-is-merged"  # instead of usrmerge, which requires Perl
 ).split()
-#: What the tests import, for the suite's Python; of ansible-core only what runs on targets, so nothing it depends on
+#: Imports of the tests, for the suite's Python; of ansible-core only the part for targets, without its dependencies
 PYTHON = "3.11"
 REQUIREMENTS = ("hypothesis", "pytest", "pyroute2 ~=0.9.5")
 ANSIBLE_CORE = "ansible-core ~=2.19.0"
 WHEELS_FOR = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
 
-#: Of a kernel's modules, those that have to do with networks, and what these may need
+#: The kernel's network modules, and the modules that these may require
 MODULES = ("arch", "crypto", "lib", "net", "drivers/net/veth.*", "drivers/net/tun.*")
 
-#: Not the machine's own: before QEMU 8.1, a kernel that patches its code while it is interrupted crashes now and then,
+#: Not the machine's own QEMU: before 8.1, a kernel that patches its code while it is interrupted crashes sometimes,
 #: in two of three boots of Linux 6.12 (QEMU's commit deba78709a)
 QEMU_SUITE = "trixie"
 QEMU_PACKAGE = "qemu-system-x86"
@@ -46,7 +46,7 @@ LOADER = "ld-linux-x86-64.so.2"
 
 
 class Kernel(NamedTuple):
-    """A kernel to be booted."""
+    """A kernel that a machine boots."""
 
     release: str
     image: Path
@@ -54,7 +54,7 @@ class Kernel(NamedTuple):
 
 
 def emulator(cache: Path, mirror: str) -> tuple[str, ...]:
-    """The command that runs QEMU."""
+    """Return the command that runs QEMU."""
     tree = cache / "qemu/tree"
     if not (cache / "qemu/ready").exists():
         unpack(Suite(QEMU_SUITE, mirror, cache / "qemu").with_dependencies([QEMU_PACKAGE]), _emptied(tree))
@@ -64,7 +64,7 @@ def emulator(cache: Path, mirror: str) -> tuple[str, ...]:
 
 
 def root_archive(cache: Path, mirror: str) -> Path:
-    """Debian's Python, conntrack(8) and the like, with nothing configured: that is enough for tests."""
+    """Build the archive with Debian's Python, conntrack(8) and the like. Tests do not need configured packages."""
     archive, tree = cache / "root.cpio", cache / "root/tree"
     if archive.exists():
         return archive
@@ -73,7 +73,7 @@ def root_archive(cache: Path, mirror: str) -> Path:
     unpack(packages, tree)
     for unread in ("doc", "locale", "man"):
         shutil.rmtree(tree / "usr/share" / unread, ignore_errors=True)
-    (tree / "usr/sbin/iptables").symlink_to("iptables-nft")  # what Debian's postinst sets up
+    (tree / "usr/sbin/iptables").symlink_to("iptables-nft")  # the links that Debian's postinst creates
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
     _install_python_packages(tree / "python")
     _compile(tree, tree / "usr/lib", tree / "python")
@@ -82,7 +82,7 @@ def root_archive(cache: Path, mirror: str) -> Path:
 
 
 def kernel_archive(cache: Path, mirror: str, suite: str, package: str) -> Kernel:
-    """The kernel of a suite and the modules of it that have to do with networks."""
+    """Build the archive with the kernel of a suite and its network modules."""
     folder = cache / suite
     if not (folder / "release").exists():
         release, packages = Suite(suite, mirror, folder).kernel(package)
@@ -104,7 +104,7 @@ def kernel_archive(cache: Path, mirror: str, suite: str, package: str) -> Kernel
 
 
 def checkout_archive(folder: Path, root: Path, tests: Sequence[str]) -> Path:
-    """What git would keep of this checkout, and the program that runs these tests in it."""
+    """Build the archive with the files of this checkout that git would keep, and the program that runs these tests."""
     tree = _emptied(folder / "tree")
     listing = subprocess.run(
         ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
@@ -123,7 +123,7 @@ def checkout_archive(folder: Path, root: Path, tests: Sequence[str]) -> Path:
 
 
 def exchange_archive(folder: Path, table: Path, tests: Sequence[str]) -> Path:
-    """A table that another kernel saved, and the tests to run with it in place of those of `checkout_archive`."""
+    """Build the archive with a table that another kernel saved, and with the tests that restore it."""
     tree = _emptied(folder / "exchange")
     (tree / "exchange").mkdir()
     shutil.copy2(table, tree / "exchange")
@@ -146,14 +146,14 @@ def _install_python_packages(folder: Path) -> None:
 
 
 def _compile(root: Path, *folders: Path) -> None:
-    """Compile Python's files by the root's own Python: in the machine, which is slow, it would take minutes."""
+    """Compile Python files with the root's own Python, because this would take minutes in the slow machine."""
     python = _program(root, f"usr/bin/python{PYTHON}")
-    # Some files of Debian's do not compile, and are not meant to
+    # Some files of Debian do not compile, and are not intended to
     subprocess.run((*python, "-m", "compileall", "-qq", "--invalidation-mode=unchecked-hash", *folders), check=False)
 
 
 def _rewrite_assertions(root: Path, tree: Path) -> None:
-    """Do the same with the test files, which pytest compiles in its own way; if this fails, pytest does it anew."""
+    """Cache the test files as pytest compiles them; if this fails, pytest compiles them again in the machine."""
     tests = tree / COLLECTION / "tests"
     files = (tree / COLLECTION / "conftest.py", *(tests / "kernel").glob("*.py"))
     subprocess.run(
@@ -164,14 +164,14 @@ def _rewrite_assertions(root: Path, tree: Path) -> None:
 
 
 def _program(tree: Path, name: str) -> tuple[str, ...]:
-    """The command that runs a program of a tree here, with the tree's own libraries."""
+    """Return the command that runs a program of a tree on this machine, with the tree's own libraries."""
     libraries = [tree / folder for folder in LIBRARIES]
     loader = next(folder / LOADER for folder in libraries if (folder / LOADER).exists())
     return (str(loader), "--library-path", ":".join(map(str, libraries)), str(tree / name))
 
 
 def _pack(tree: Path, archive: Path) -> None:
-    """Make an archive that the kernel can unpack, owned by root; it appears once it is complete."""
+    """Create an archive that the kernel can unpack, owned by root. The file appears once it is complete."""
     names = "\0".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*")))
     unfinished = archive.with_suffix(".unfinished")
     with unfinished.open("wb") as output:

@@ -15,7 +15,7 @@ SERVICES = {"domain": 53, "ftp": 21, "http": 80, "https": 443, "ssh": 22}
 
 @pytest.fixture(autouse=True, scope="session")
 def services() -> Iterator[None]:
-    """Give the names of services the same numbers on every host."""
+    """Map the names of services to the same numbers on every host."""
 
     def number_of(name: str, protocol: str = "") -> int:
         try:

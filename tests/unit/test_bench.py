@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The bench without measurements: results of several machines in a folder, ratios and limits, text and drawing."""
+"""Test the bench without measurements: results of several machines in a folder, ratios and limits, text and drawing."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_several_runs_of_a_row_are_one_row_with_all_processor_times() -> None:
 
 
 def burn(seconds: float) -> None:
-    """Use so much processor time of this thread."""
+    """Use this amount of processor time in this thread."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass

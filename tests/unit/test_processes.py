@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An interrupted `make test` must leave no process behind: it would go on for an hour, with both cores."""
+"""An interrupted `make test` ends all its processes; otherwise they would use both cores for an hour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
 
-#: As nox starts its workers: in a session of their own, and here deaf to SIGTERM too.
+#: Workers start as in nox: in a session of their own, here also without a reaction to SIGTERM.
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(300)"
 #: A process that starts another in a new session and ends before it.
 ABANDONING = f"""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The package contains what users need and nothing else, and its tools have the same versions everywhere."""
+"""The package contains exactly the files that users need, and its tools have the same versions everywhere."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prints a JSON line when a task of a play begins, and for each failure."""
+"""Print a JSON line for the start of each task of a play, and for each failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible.plugins.callback import CallbackBase  # noqa: E402
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which has no types
-    """One line for the begin of a task, for each host that failed, and for the end."""
+    """Print one line for the start of a task, for each failed host, and for the end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -44,10 +44,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
         self.v2_runner_on_failed(result)
 
     def _tell_task(self, name: str) -> None:
-        """Report a task that begins, and when the one before it ended.
+        """Report a task that starts, and when the task before it ended.
 
-        The kernel adds the time of a worker, of its modules and of their programs to that of this process when the
-        worker has ended. Workers of the task before have sent their results, and are about to end.
+        When a worker has ended, the kernel adds the processor time of the worker, of its modules and of their programs
+        to that of this process. The workers of the previous task have sent their results and are about to end.
         """
         ended = time.monotonic()
         for worker in multiprocessing.active_children():

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The list of public names of the client is what programs rely on: its names exist, and none is forgotten."""
+"""The guide lists the public names of the client: each listed name exists, and no public name is missing."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PLUGINS = "ansible_collections.netops.conntrack.plugins"
 
 
 class Cell(NamedTuple):
-    """A cell of a table in the guide: the heading of its column, and what it says."""
+    """A cell of a table in the guide: the heading of its column, and its text."""
 
     heading: str
     text: str
@@ -41,7 +41,7 @@ Row = list[Cell]
 
 
 def rows() -> Iterator[Row]:
-    """The rows of all tables."""
+    """Yield the rows of all tables."""
     for table in re.findall(r"^\.\. list-table::\n    :header-rows: 1\n\n((?: {4}.*\n)+)", GUIDE.read_text(), re.M):
         heads, *others = [
             [cell.strip() for cell in re.split(r"^ {6}-(?=\s)", row, flags=re.M)]
@@ -55,12 +55,12 @@ ROWS = list(rows())
 
 
 def said(heading: str) -> list[str]:
-    """Every name in the columns of this heading."""
+    """Return every name in the columns with this heading."""
     return [name for row in ROWS for cell in row if cell.heading == heading for name in cell.names()]
 
 
 def facts() -> dict[str, list[str]]:
-    """The names of the C side by the heading of their column."""
+    """Return the names of the C side by the heading of their column."""
     found: dict[str, list[str]] = {}
     for line in NAMES.read_text().splitlines():
         if line.startswith("["):
@@ -87,14 +87,14 @@ def test_no_name_is_left_out_or_made_up(heading: str) -> None:
 
 
 def keys_of(spec: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of a document, as paths."""
+    """Return the keys of a document, as paths."""
     for name, option in spec.items():
         yield prefix + name
         yield from keys_of(option.get("options", {}), f"{prefix}{name}.")
 
 
 def options() -> Iterator[str]:
-    """The modules, filters and the event source, and their options as `module: option`."""
+    """Return the modules, the filters and the event source, and their options as `module: option`."""
     source = CHECKOUT / "extensions/eda/plugins/event_source/conntrack.py"
     named = {f"netops.conntrack.{source.stem}": source}
     for folder, pattern in (("modules", "conntrack_*.py"), ("filter", "*_conntrack.py")):
@@ -108,7 +108,7 @@ def options() -> Iterator[str]:
 
 
 def documentation(path: Path) -> dict[str, Any]:
-    """The DOCUMENTATION of a plugin."""
+    """Return the DOCUMENTATION of a plugin."""
     (text,) = (
         ast.literal_eval(node.value)
         for node in ast.parse(path.read_text()).body
@@ -169,7 +169,7 @@ def test_the_guide_and_the_names_are_of_one_version(package: str) -> None:
 
 
 def test_values_are_accepted_in_lower_case() -> None:
-    """Every state of conntrack(8) is a state of the client, and a match accepts it."""
+    """The client has every state of conntrack(8), and a match accepts it."""
     tables = [name for name in vars(types) if name.endswith("_STATES")]
     seen = set()
     for row in ROWS:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The links of the pages in the root of the repository, and the table of contents in the README."""
+"""The links in the pages in the root of the repository and the table of contents in the README are valid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_links_lead_to_files(name: str) -> None:
 
 
 def test_the_readme_lists_everything_that_users_call() -> None:
-    """Modules, plugins, playbooks and rulebooks."""
+    """The README lists all modules, plugins, playbooks and rulebooks."""
     folders = ["plugins/modules", "plugins/filter", "plugins/test", "plugins/inventory", "plugins/connection"]
     folders += ["extensions/eda/plugins/event_source", "extensions/eda/rulebooks"]
     called = {
@@ -35,7 +35,7 @@ def test_the_readme_lists_everything_that_users_call() -> None:
         for path in (CHECKOUT / folder).iterdir()
         if path.suffix in (".py", ".yml") and path.name != "__init__.py"
     }
-    # Playbooks have pages, except the one of the demo
+    # Playbooks have pages, except the demo
     called |= {f"docs/docsite/rst/playbook_{path.stem}.rst" for path in (CHECKOUT / "playbooks").glob("*.yml")}
     assert called - set(links("README.md")) == {"docs/docsite/rst/playbook_demo.rst"}
 

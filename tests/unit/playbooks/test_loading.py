@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Playbooks and rulebooks load without a warning, also where a duplicate key is an error."""
+"""Playbooks and rulebooks load without a warning, even if a duplicate key is an error."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verdicts that playbooks show are one line for each rule, whatever a host returns."""
+"""Playbooks show the verdicts with one line for each rule, whatever a host returns."""
 
 from __future__ import annotations
 

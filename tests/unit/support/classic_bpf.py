@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Classic BPF as a netlink socket's filter, in Python: what the kernel refuses, and what it lets through.
+"""Model classic BPF as a netlink socket's filter: the programs that the kernel refuses, and the messages that pass.
 
 Source: bpf_check_classic, chk_code_allowed and bpf_skb_get_nlattr in net/core/filter.c; nla_find and
 nla_ok in lib/nlattr.c and include/net/netlink.h.
@@ -37,7 +37,7 @@ def disassemble(program: bytes) -> list[Instruction]:
 
 
 def check(program: bytes) -> None:
-    """What a kernel checks before it takes a program."""
+    """Check a program as a kernel does before it accepts the program."""
     assert len(program) % 8 == 0
     code = disassemble(program)
     assert 0 < len(code) <= LONGEST
@@ -55,7 +55,7 @@ def check(program: bytes) -> None:
 
 
 def run(program: bytes, message: bytes) -> bool:
-    """Whether a message, from its netlink header on, gets through."""
+    """Return whether a message, from its netlink header on, passes the filter."""
     code = disassemble(program)
     a = x = position = 0
     while True:
@@ -89,7 +89,7 @@ def run(program: bytes, message: bytes) -> bool:
 
 
 def find(message: bytes, start: int, end: int, number: int) -> int:
-    """Where the attribute starts, or 0."""
+    """Return the offset of the attribute, or 0."""
     while end - start >= 4:
         length, there = struct.unpack_from("=HH", message, start)
         if not 4 <= length <= end - start:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random declarations for a gateway that are right, and ways to make them wrong."""
+"""Random valid declarations for a gateway, and ways to make them wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Path = tuple[Any, ...]
 
 FTP = {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 1400, "destination_port": 21}
 DATA = {"protocol": "tcp", "source": "192.0.2.21", "destination": "10.1.0.2", "destination_port": 4000}
-#: What a match may say; none of it is true of the entries of `declarations`.
+#: Matches with every kind of value. None of them matches the entries of `declarations`.
 MATCHES = [
     {"source": "192.0.2.0/24", "destination": ["192.0.2.1-192.0.2.9", "2001:db8:77::/48"]},
     {"protocol": ["tcp", 17], "port": ["https", "8000-8010", 22], "zone": 99, "state": "established"},
@@ -56,7 +56,7 @@ expectations = st.fixed_dictionaries(
 
 @st.composite
 def entries(draw: Any) -> Document:
-    """The section, with and without a purge."""
+    """Return the section, with and without a purge."""
     found = {"declared": draw(st.lists(declarations(), max_size=3, unique_by=lambda one: identity(from_document(one))))}
     found.update(draw(some_of(on_existing=st.sampled_from(["update", "keep", "fail"]), replace=truths)))
     if draw(st.booleans()):
@@ -66,7 +66,7 @@ def entries(draw: Any) -> Document:
 
 @st.composite
 def configs(draw: Any) -> Document:
-    """What is right, written in one of the ways in which it may be."""
+    """Return a valid declaration, written in one of the accepted ways."""
     config = draw(
         some_of(
             settings=st.fixed_dictionaries(
@@ -91,7 +91,7 @@ def configs(draw: Any) -> Document:
 
 
 def likewise(value: Any, option: Mapping[str, Any]) -> list[Any]:
-    """The ways to write a value of an option."""
+    """Return the ways to write a value of an option."""
     ways = [value]
     if option["type"] == "int" and isinstance(value, int):
         ways += [str(value), f" {value} "] + ([hex(value)] if value >= 0 else [])
@@ -101,7 +101,7 @@ def likewise(value: Any, option: Mapping[str, Any]) -> list[Any]:
 
 
 def leaves(config: Document) -> Iterator[tuple[Path, Any, Mapping[str, Any]]]:
-    """Where there is a value of an option, the value, and the option."""
+    """Yield the path of each value of an option, the value, and the option."""
 
     def below(value: Any, options: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any, Mapping[str, Any]]]:
         for name, item in value.items():
@@ -128,7 +128,7 @@ def put(config: Any, path: Path, value: Any) -> None:
 
 
 def named(path: Path) -> str:
-    """A path as faults have it."""
+    """Format a path as error messages do."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
@@ -138,7 +138,7 @@ FREE = ("counters", "timestamps", "extra", "timeouts")
 
 @st.composite
 def wrong_configs(draw: Any) -> tuple[Document, str]:
-    """A declaration with one thing wrong, and the path of that."""
+    """Return a declaration with one fault, and the path of the fault."""
     config = draw(configs())
     values = [(path, value, option) for path, value, option in leaves(config) if value is not None]
     groups = [(), *{path[:cut] for path, _value, _option in values for cut in range(1, len(path))}]
@@ -153,7 +153,7 @@ def wrong_configs(draw: Any) -> tuple[Document, str]:
         path, value, _option = draw(st.sampled_from(values))
         wrong: list[Any] = [[[]], {"x": 1}, [{"x": 1}], 1 << 70]
         if isinstance(value, (dict, list)):
-            # One label is a list with one name, which the map of the target may have
+            # A single label is a list with one name, which may be in the target's label map
             wrong = [3.7] if path[-1] == "labels" else ["x y", 3.7]
         put(config, path, draw(st.sampled_from(wrong)))
         return config, named(path)

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages as they are: one corpus for decoding and for encoding.
+"""Real messages: one corpus for decoding and for encoding.
 
 `ANSWERS` are entries as Linux 6.18 sends them (little-endian machine, payload after the netlink
-header), with the documents that a user sees. `REQUESTS` are what conntrack(8) 1.4.7 sends for a
-command, whole datagrams, with the documents that say the same.
+header), with the documents that a user sees. `REQUESTS` are the messages that conntrack(8) 1.4.7 sends for a
+command, whole datagrams, with equivalent documents.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Sample(NamedTuple):
-    """Bytes and the document that says the same."""
+    """Bytes and the equivalent document."""
 
     name: str
     data: bytes
@@ -857,7 +857,7 @@ REQUESTS = (
     ),
 )
 
-#: Error answers of Linux 6.18 to a creation whose mark has two bytes, sequence 1: with
+#: Error messages of Linux 6.18 for a creation whose mark has two bytes, sequence 1: with
 #: NETLINK_CAP_ACK, and without.
 CAPPED = bytes.fromhex(
     "78000000020000030100000073ff33efdeffffff8c0000000001050601000000000000002700010041747472696275746520"

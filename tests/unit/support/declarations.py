@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random declarations from small pools, so that they meet one another in a table, and a second opinion
-on whether an entry is as declared."""
+"""Random declarations from small pools, so that they conflict in a table, and an independent check of entries."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ booleans = st.booleans()
 
 @st.composite
 def declarations(draw: Any) -> Document:
-    """What a play may declare; there are few identities, and many of them mirror another."""
+    """Return a declaration for a play. There are few identities, and many of them are mirrored by another."""
     family, protocol = draw(protocols)
     source, destination = draw(hosts[family])
     ends: Document = {"source": source, "destination": destination}
@@ -62,14 +61,14 @@ def declarations(draw: Any) -> Document:
     elif zone == "original":
         ends["zone"] = 7
     if draw(booleans):
-        # the one ICMP id serves both ends, the keys of GRE are not translated
+        # the one ICMP id serves both ends, and the kernel does not translate GRE keys
         document["nat"] = draw(translations(family, protocol in ("tcp", "udp", "sctp")))
     return document
 
 
 @functools.lru_cache(maxsize=None)
 def other_keys(protocol: Any) -> Any:
-    """What a declaration may say besides, all of it or in part."""
+    """Return all or some of the optional keys of a declaration."""
     adjustment = st.fixed_dictionaries({"position": numbers, "before": st.integers(-2, 2), "after": st.just(3)})
     helper = {"tcp": "ftp", "udp": "sip"}.get(str(protocol), "")
     keys: Document = {
@@ -91,7 +90,7 @@ def other_keys(protocol: Any) -> Any:
 
 @functools.lru_cache(maxsize=None)
 def translations(family: str, has_ports: bool) -> Any:
-    """Address translation, to one value or any of a range, and also to what it is already."""
+    """Return an address translation, to one value or to a range, which may include the current value."""
     low, high = OUTSIDE[family]
     address = st.sampled_from([low, high, f"{low}-{high}", *HOSTS[family]])
     port = {"port": st.sampled_from([80, 2000, "2000-2010"])} if has_ports else {}
@@ -100,7 +99,7 @@ def translations(family: str, has_ports: bool) -> Any:
 
 
 def is_open(document: Document) -> bool:
-    """Whether a declaration leaves the kernel a choice of how to translate."""
+    """Return whether a declaration leaves the kernel a choice of the translation."""
     nat = document.get("nat", {})
     asked = [str(value) for end in nat.values() for value in end.values()]
     return bool(nat) and (
@@ -109,7 +108,7 @@ def is_open(document: Document) -> bool:
 
 
 def filled(documents: list[Document], **features: Any) -> Kernel:
-    """A kernel with a table of those entries that find room in it."""
+    """Return a kernel whose table contains the entries that do not conflict with an earlier one."""
     kernel = Kernel(**features)
     with kernel.table() as table:
         for document in documents:
@@ -121,7 +120,7 @@ def filled(documents: list[Document], **features: Any) -> Kernel:
 
 
 def held(kernel: Kernel, document: Document) -> Connection | None:
-    """The entry with the identity of a document, whatever else it is."""
+    """Return the entry with the identity of a document, whatever its other values."""
     original = document["original"]
     for there in kernel.connections:
         ends = there.tuples[0]
@@ -147,7 +146,7 @@ _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47, "icmp": 1, "icmpv6": 
 
 
 def missing(there: Connection, document: Document) -> list[str]:
-    """The keys of a document that are not so of an entry."""
+    """Return the keys of a document that differ from the entry."""
     wrong = [key for key, value in document.items() if key in _CHECKS and not _CHECKS[key](there, value)]
     if "nat" in document:
         wrong += [f"nat.{end}" for end, asked in document["nat"].items() if not _translated(there, end, asked)]

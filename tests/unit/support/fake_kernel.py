@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model of the kernel's table of connections that answers ctnetlink's messages.
+"""A model of the kernel's connection tracking table that answers ctnetlink's messages.
 
-It reads and writes the bytes by itself, without the client's codec, and keeps to what Linux does,
-errno by errno: both directions are searched, an update is applied attribute by attribute up to
-the one that is refused, labels without a rule get lost in silence. A test can have it fail at any
-message, or change the table between two of them.
+It reads and writes the bytes without the client's codec, and behaves like Linux, errno by errno: both directions
+are searched, an update is applied attribute by attribute up to the refused one, and labels without a rule are lost
+without an error. A test can make it fail at any message, or change the table between two messages.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import 
     refusal,
 )
 
-#: Types below it are netlink's own.
+#: Types below it belong to netlink itself.
 FIRST_TYPE = 0x10
 NEW, GET, DELETE, GET_ZERO, GET_STATS_CPU, GET_STATS, GET_DYING, GET_UNCONFIRMED = range(0x0100, 0x0108)
 WRITES = (NEW, DELETE)
@@ -39,7 +38,7 @@ WRITES = (NEW, DELETE)
 EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED = 1, 2, 4, 8
 SRC_NAT, DST_NAT, SEQ_ADJUST, SRC_NAT_DONE, DST_NAT_DONE = 0x10, 0x20, 0x40, 0x80, 0x100
 DYING, FIXED_TIMEOUT, HELPER, OFFLOAD = 0x200, 0x400, 0x2000, 0x4000
-#: What an update may neither set nor clear.
+#: The status bits that an update may neither set nor clear.
 GUARDED = 0x1000 | 0x800 | OFFLOAD | 0x8000 | 0x1F0 | EXPECTED | CONFIRMED | DYING
 SCALED = 1
 LONGEST_TIMEOUT = 8_589_934
@@ -48,12 +47,12 @@ ICMP, TCP, UDP, DCCP, GRE, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 47, 58, 132, 13
 ANSWERS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 128: 129, 129: 128, 139: 140, 140: 139}
 
 Attributes = Dict[int, Any]
-#: Of an attribute
+#: The header of an attribute
 HEADER = struct.Struct("=HH").pack
 
 
 class Refused(Exception):
-    """The errno with which the kernel answers."""
+    """The error with which the kernel answers; `code` is its errno."""
 
     def __init__(self, code: int) -> None:
         super().__init__(errno.errorcode[code])
@@ -61,7 +60,7 @@ class Refused(Exception):
 
 
 class Ends(NamedTuple):
-    """A tuple: two addresses, the protocol, and what it tells flows apart by.
+    """A tuple: two addresses, the protocol, and the values that distinguish its flows.
 
     `more` is (source, destination) port or key, or (id, type, code) of ICMP.
     """
@@ -81,7 +80,7 @@ class Ends(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """A number, and the directions (0 original, 1 reply) that are in the zone of that number."""
+    """A number, and the directions (0 original, 1 reply) that are in the zone with that number."""
 
     number: int = 0
     directions: tuple[int, ...] = (0, 1)
@@ -96,7 +95,7 @@ DEFAULT_ZONE = Zone()
 class Connection:
     """One entry of the table."""
 
-    #: No entry of any table was ever given an earlier deadline
+    #: No entry of any table ever had an earlier deadline
     earliest = float("inf")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -127,12 +126,12 @@ class Connection:
 
     @property
     def key(self) -> Any:
-        """What makes it this connection and no other."""
+        """Return the values that identify the connection."""
         return self.family, self.tuples[0], self.zone.of(0), self.zone.of(1)
 
 
 class Fault(NamedTuple):
-    """How a message fails: refused with `errno`, or carried out (or not) and its answer lost."""
+    """The way in which a message fails: refused with `errno`, or carried out (or not) without an answer."""
 
     errno: int
     lost: bool = False
@@ -145,14 +144,14 @@ class Kernel:
     def __init__(self, label_rule: bool = True, helpers: dict[str, int] | None = None) -> None:
         self.label_rule = label_rule
         self.helpers = {"ftp": TCP, "sip": UDP} if helpers is None else helpers
-        #: Protocols that are known by number alone
+        #: Protocols without a tracker. Their tuples contain no ports
         self.untracked = {DCCP, UDPLITE}
-        #: Filters that are heeded, such as ("dump", "mark"); one by tuple is else refused
+        #: Filters that the kernel supports, such as ("dump", "mark"); without support, a filter by tuple is an error
         self.filters = {(work, by) for work in ("dump", "flush") for by in ("mark", "status", "zone", "tuple")}
         self.connections: list[Connection] = []
         self.now = 0.0
         self.faults: dict[int, Fault] = {}
-        #: Called before each message with its number, for what others do to the table meanwhile
+        #: Called before each message with its number, to simulate changes by other processes
         self.meanwhile: Callable[[int, wire.Framed], None] | None = None
         self.sockets: list[FakeDatagrams] = []
         self._served = itertools.count()
@@ -166,21 +165,21 @@ class Kernel:
         return NetlinkSocket(self.sockets[-1])
 
     def table(self) -> Table:
-        """The client's view of this table."""
+        """Return the client's view of this table."""
         return Table(self.connect)
 
     @property
     def requests(self) -> list[wire.Framed]:
-        """Every message that was sent, on any socket."""
+        """Return every message that was sent, on any socket."""
         return [request for datagrams in self.sockets for request in datagrams.requests]
 
     @property
     def writes(self) -> list[wire.Framed]:
-        """Every message that is for changing something."""
+        """Return every message that changes something."""
         return [request for request in self.requests if request.type in WRITES]
 
     def forget(self) -> None:
-        """Begin to count messages anew."""
+        """Count messages from 0 again."""
         self.sockets = []
         self._served = itertools.count()
 
@@ -190,7 +189,7 @@ class Kernel:
             self.connections = [there for there in self.connections if there.deadline > self.now]
 
     def snapshot(self) -> list[Any]:
-        """All that a change could change, to be compared."""
+        """Return all values that a change could affect, for a comparison."""
         return sorted((there.key, repr(sorted(self._shown(there).items(), key=str))) for there in self.connections)
 
     def drop(self, connection: Connection) -> None:
@@ -202,7 +201,7 @@ class Kernel:
                 self._by_tuple[ends].remove(connection)
 
     def renew(self, connection: Connection) -> Connection:
-        """What a packet does right after an entry was deleted: the same tuples, another entry."""
+        """Replace an entry as a packet does right after its deletion: the same tuples in another entry."""
         self.drop(connection)
         other = Connection(connection.family, *connection.tuples, connection.zone, self.now + 30)
         other.id = next(self._ids)
@@ -227,7 +226,7 @@ class Kernel:
         return answers
 
     def _answers(self, request: wire.Framed) -> list[Reply]:
-        if request.type < FIRST_TYPE:  # nothing to do, but for an acknowledgement
+        if request.type < FIRST_TYPE:  # only an acknowledgement
             return [refusal(request, 0)] if request.flags & ACK else []
         family, version = request.payload[:2]
         attributes = wire.tree(request.payload[4:])
@@ -266,7 +265,7 @@ class Kernel:
         return answers + ([refusal(request, 0)] if request.flags & ACK else [])
 
     def _passes(self, work: str, attributes: Attributes, family: int, there: Connection) -> bool:
-        """Whether a filtered dump or flush takes the entry, on a kernel that heeds these `filters`."""
+        """Return whether a filtered dump or flush includes the entry, on a kernel that supports these `filters`."""
 
         def heeded(by: str, attribute: int) -> bool:
             return attribute in attributes and (work, by) in self.filters
@@ -282,7 +281,7 @@ class Kernel:
         flags = struct.unpack("=I", attributes[25][1])[0] if 25 in attributes else 0
         return not flags & 1 or there.tuples[0].source == attributes[1][1][1]
 
-    # looking
+    # searching
 
     def _get(self, family: int, attributes: Attributes) -> Connection:
         zone = self._zone_in(attributes)
@@ -295,7 +294,7 @@ class Kernel:
         raise Refused(errno.EINVAL)
 
     def find(self, family: int, wanted: Ends, zone: Zone = DEFAULT_ZONE) -> Connection | None:
-        """The entry that has a tuple in either direction."""
+        """Return the entry that has a tuple in either direction."""
         self.pass_time(0)
         for there in self._holders(wanted):
             for direction in (0, 1):
@@ -305,7 +304,7 @@ class Kernel:
         return None
 
     def _holders(self, ends: Ends) -> list[Connection]:
-        """The entries that have this tuple, in the order of the table, which tests change as they like."""
+        """Return the entries with this tuple, in the order of the table. Tests may change the table in any way."""
         known = len(self._indexed)
         if self.connections[:known] != self._indexed:
             self._indexed, self._by_tuple, known = [], {}, 0
@@ -316,7 +315,7 @@ class Kernel:
         return self._by_tuple.get(ends, [])
 
     def _taken(self, wanted: Connection) -> bool:
-        """Whether an entry has one of these tuples where it would be put."""
+        """Return whether an existing entry already has one of these tuples in the same zone."""
         for there in (*self._holders(wanted.tuples[0]), *self._holders(wanted.tuples[1])):
             for direction, ours in itertools.product((0, 1), (0, 1)):
                 same = there.tuples[direction] == wanted.tuples[ours] and there.family == wanted.family
@@ -417,7 +416,7 @@ class Kernel:
         if low is not None and not low <= getattr(current, end) <= nat.get(2, nat.get(5, low)):
             current = current._replace(**{end: low})
         at = 0 if source or len(current.more) == 3 else 1
-        if not current.more or (not source and 3 not in nat):  # no other destination port is looked for
+        if not current.more or (not source and 3 not in nat):  # the kernel searches no other destination port
             return current
         first, last = (number(nat[3][1]), number(nat[3].get(2, nat[3][1]))) if 3 in nat else (0, 0xFFFF)
         candidates = [current.more[at], *range(first, min(last, first + 64) + 1)]
@@ -537,7 +536,7 @@ class Kernel:
         shown[8] = u32(there.mark)
         if there.master is not None:
             shown[14] = tuple_attributes(there.family, there.master.tuples[0])
-        if there.status & SEQ_ADJUST:  # of both directions or of none
+        if there.status & SEQ_ADJUST:  # of both directions or of neither
             for direction, (position, before, after) in enumerate(there.adjustments):
                 shown[15 + direction] = {1: u32(position), 2: struct.pack(">i", before), 3: struct.pack(">i", after)}
         if there.labels:
@@ -578,7 +577,7 @@ def u32(value: int) -> bytes:
 
 
 def encoded(attributes: Attributes) -> bytes:
-    """A tree of attributes as bytes, each with its length and padding."""
+    """Encode a tree of attributes, each with its length and padding."""
     parts = []
     for kind, value in attributes.items():
         if isinstance(value, dict):

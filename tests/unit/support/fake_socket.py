@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A kernel's end of a netlink socket: a function from requests to replies, and a small table.
+"""The kernel's end of a netlink socket: a function from requests to replies, and a small table.
 
-What is sent is counted, so that a test can say how many system calls a piece of work may take.
+It counts the sent datagrams, so that a test can limit the number of system calls for a task.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DUMP = 0x300
 CREATE = 0x400
 EXCL = 0x200
 
-#: A datagram, or the error that receiving ends with instead of one.
+#: A datagram, or the error that receiving raises instead.
 Reply = Union[bytes, OSError]
 Respond = Callable[[wire.Framed], Iterable[Reply]]
 
 
 class FakeDatagrams(NetlinkTransport):
-    """Datagrams whose other end is `respond`, asked about one request after the other."""
+    """Datagrams whose other end is `respond`, which is called with one request after another."""
 
     def __init__(self, respond: Respond) -> None:
         self.respond = respond
@@ -43,11 +43,11 @@ class FakeDatagrams(NetlinkTransport):
 
     @property
     def requests(self) -> list[wire.Framed]:
-        """Every request that was sent."""
+        """Return every request that was sent."""
         return [request for datagram in self.sent for request in wire.messages(datagram)]
 
     def grow(self, receive_buffer: int) -> int:
-        """As without privilege: it stays at the default."""
+        """Keep the default size, as the kernel does without privilege."""
         return 212992
 
     def send(self, datagram: bytes) -> None:
@@ -69,7 +69,7 @@ class FakeDatagrams(NetlinkTransport):
 
 
 class FakeMulticast(NetlinkTransport):
-    """The kernel's end of a socket in multicast groups: what was sent waits here, behind a real file descriptor."""
+    """The kernel's end of a socket in multicast groups: sent messages wait here, behind a real file descriptor."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -82,7 +82,7 @@ class FakeMulticast(NetlinkTransport):
         os.write(self._written, b"!")
 
     def overrun(self) -> None:
-        """Everything that waits is lost, and more."""
+        """Lose all waiting messages, and more."""
         while self.waiting:
             self.waiting.popleft()
             os.read(self._read, 1)
@@ -112,35 +112,35 @@ class FakeMulticast(NetlinkTransport):
 
 
 def refusal(request: wire.Framed, code: int) -> bytes:
-    """An error answer (or with 0 an acknowledgement), without the request's payload."""
+    """Return an error message (or with 0 an acknowledgement), without the request's payload."""
     echo = struct.pack("=LHHLL", 16 + len(request.payload), *request[:3], 0)
     return wire.framed(2, 0x100, request.sequence, struct.pack("=i", -code) + echo)
 
 
 def acknowledge(request: wire.Framed) -> list[Reply]:
-    """What a kernel answers to a request that it carries out: nothing, unless asked to."""
+    """Return the kernel's answer to a successful request: nothing, unless the request has the flag ACK."""
     return [refusal(request, 0)] if request.flags & ACK else []
 
 
 def done(request: wire.Framed, code: int = 0) -> bytes:
-    """The end of a dump."""
+    """Return the end of a dump."""
     return wire.framed(3, MULTI, request.sequence, struct.pack("=i", -code))
 
 
 def entry_message(request: wire.Framed, payload: bytes, flags: int = MULTI) -> bytes:
-    """An entry in answer to a request."""
+    """Return an entry in answer to a request."""
     return wire.framed(0x0100, flags, request.sequence, payload)
 
 
 class FakeKernel:
-    """A table of entries, found by either tuple and the zone as ctnetlink does."""
+    """A table of entries, found by either tuple and the zone as in ctnetlink."""
 
     def __init__(self, *entries: bytes) -> None:
         self.entries = list(entries)
         self.sockets: list[FakeDatagrams] = []
 
     def table(self) -> Table:
-        """The client's view of this table."""
+        """Return the client's view of this table."""
         return Table(self.connect)
 
     def connect(self) -> NetlinkSocket:
@@ -149,7 +149,7 @@ class FakeKernel:
 
     @property
     def requests(self) -> list[wire.Framed]:
-        """Every request that was sent on any socket."""
+        """Return every request that was sent, on any socket."""
         return [request for datagrams in self.sockets for request in datagrams.requests]
 
     def respond(self, request: wire.Framed) -> Iterable[Reply]:
@@ -190,7 +190,7 @@ class FakeKernel:
             yield refusal(request, code)
 
     def find(self, payload: bytes) -> bytes | None:
-        """The entry that has the original tuple of a request, in either direction."""
+        """Return the entry that has the original tuple of a request, in either direction."""
         wanted = wire.tree(payload[4:])
         for entry in self.entries:
             there = wire.tree(entry[4:])

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Made-up hosts of any number, the same every time: most are well, some are filling up, some do not answer."""
+"""Generate any number of hosts, the same every time: most are well, some are nearly full, some do not answer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 Document = dict[str, Any]
 
 GATHERED = "2026-03-14T09:26:53Z"
-#: What may not happen in a page on them.
+#: Thresholds for a page on these hosts.
 THRESHOLDS = {"usage_percent_above": 95, "drop_above": 100000, "hosts_without_facts_above": 3}
 
 
 def results(size: int, seed: int = 7, judged: bool = False) -> dict[str, Document]:
-    """The results of conntrack_facts on this number of hosts, with or without the subset `stale`."""
+    """Return the results of conntrack_facts on this number of hosts, with or without the subset `stale`."""
     dice = random.Random(seed)
     found = {
         f"{'edge' if place % 3 else 'core'}-{place:03d}.{('fra', 'ams', 'lhr', 'waw')[place % 4]}.example.net": _result(
@@ -31,7 +31,7 @@ def results(size: int, seed: int = 7, judged: bool = False) -> dict[str, Documen
 
 
 def stale(dice: random.Random, count: int) -> Document:
-    """The flows of a host by verdict, and the rules that decide."""
+    """Return the flows of a host by verdict, and the rules that decide."""
     refused, nat_changed = (dice.choice((0, dice.randrange(1 + count // share))) for share in (10, 40))
     uncertain = dice.choice((0, 3))
     rules = [
@@ -62,7 +62,7 @@ def _decided(verdict: str, entries: int, *rule: Any) -> Document:
 
 
 def facts(dice: random.Random, usage: float = 20.0, most: int = 262144, accounting: bool = True) -> Document:
-    """The facts of a host whose table is so full in per cent."""
+    """Return the facts of a host whose table has this usage in per cent."""
     count = round(most * usage / 100)
     tcp, udp = round(count * 0.71), round(count * 0.26)
     icmp = count - tcp - udp

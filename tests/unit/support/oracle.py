@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a match means, said a second time: slowly, over the document that a user sees."""
+"""A second, slow implementation of matches, which evaluates the document that a user sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 
 def matches(match: Any, document: dict[str, Any], now: int) -> bool:
-    """Whether the entry that `document` shows is one of those that `match` describes."""
+    """Return whether the entry of `document` matches `match`."""
     if isinstance(match, list):
         return any(matches(one, document, now) for one in match)
     for key, value in match.items():
@@ -23,7 +23,7 @@ def matches(match: Any, document: dict[str, Any], now: int) -> bool:
 
 
 def holds(key: str, value: Any, document: dict[str, Any], now: int) -> bool:
-    """Whether one key of a match is true of an entry."""
+    """Return whether an entry matches one key of a match."""
     wanted = value if isinstance(value, list) else [value]
     original, reply = document["original"], document["reply"]
     status = document.get("status", [])
@@ -90,7 +90,7 @@ def holds(key: str, value: Any, document: dict[str, Any], now: int) -> bool:
 
 
 def compared(key: str, value: int, document: dict[str, Any], now: int) -> bool:
-    """`bytes_above: 5` and the like."""
+    """Evaluate comparisons such as `bytes_above: 5`."""
     what, side = key.split("_")
     if what == "age":
         there = (now - document["timestamps"]) // 1_000_000_000
@@ -120,7 +120,7 @@ def within(number: int, wanted: Any) -> bool:
 
 
 def has(wanted: Any, bits: list[Any]) -> bool:
-    """Whether a bit is set, or all bits under a mask are as in its value."""
+    """Return whether a bit is set, or whether all bits under a mask equal those of the value."""
     if "/" not in str(wanted):
         return wanted in bits
     value, mask = (int(text, 0) for text in wanted.split("/"))

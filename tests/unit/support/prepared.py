@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Processes that run code at the top level and end as interpreters do, after a preparation that they share.
+"""Run code in processes that share a preparation and end as interpreters do.
 
-An interpreter runs the preparation once. Each process is a fork of it: its main thread runs the code in the namespace
-of the preparation, and Python then ends it as it ends a program. Only the imports and the data are ready already.
+An interpreter runs the preparation once. Each process is a fork of this interpreter: its main thread runs the code in
+the namespace of the preparation, and Python then ends it as it ends a program. Only the imports and the data are
+already loaded.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-#: Seconds after which a process is killed. The slowest takes two; on a machine with other work, many times as long.
+#: Seconds after which a process is killed. The slowest takes two; on a busy machine, many times as long.
 PATIENCE = 300.0
 
-#: The child leaves the loop: the code is then the last that the interpreter runs.
+#: The child leaves the loop, so that the code is the last that the interpreter runs.
 SERVER = """
 import json, os, resource, sys
 exec(json.loads(sys.stdin.readline()))
@@ -48,7 +49,7 @@ exec(_request["code"])
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit status, or the negative number of a signal, and what it printed."""
+    """The result of a process: its exit status or the negative number of a signal, and its output."""
 
     returncode: int
     stdout: bytes
@@ -56,7 +57,7 @@ class Ended(NamedTuple):
 
 
 class Prepared:
-    """An interpreter with a preparation behind it, of which processes are forks."""
+    """An interpreter that has run a preparation, and whose forks run the code."""
 
     def __init__(self, preparation: str, **environment: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -74,14 +75,14 @@ class Prepared:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
-        self._server.communicate()  # it ends when its standard input does
+        self._server.communicate()  # it ends when its standard input ends
         self._folder.cleanup()
 
     def run(self, code: str, *arguments: Any, room: int = resource.RLIM_INFINITY) -> Ended:
-        """Run this in a process of its own.
+        """Run the code in a process of its own.
 
-        :param arguments: What `sys.argv` holds behind the first item.
-        :param room: No file that it writes can be longer.
+        :param arguments: The items of `sys.argv` after the first.
+        :param room: The maximum size of the files that it writes.
         """
         printed = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
         for file in printed:

@@ -29,7 +29,7 @@ Entry = Any
 
 
 def of_kind(kind: types.AttributeType) -> st.SearchStrategy[Any]:
-    """Any value of a kind; a new kind is to be added here."""
+    """Return any value of a kind; add each new kind here."""
     if isinstance(kind, types.MaskedFlags):
         return st.integers(0, 0xFF)
     if isinstance(kind, types.Integer):
@@ -45,7 +45,7 @@ def of_kind(kind: types.AttributeType) -> st.SearchStrategy[Any]:
 
 
 def rows(family: int, protocol: int) -> list[Attribute]:
-    """The rows of the attribute table that an entry of this family and protocol can have."""
+    """Return the rows of the attribute table that an entry of this family and protocol can have."""
     found: dict[str, Attribute] = {}
     keys = protocol_keys(protocol)
     for row in ENTRY:
@@ -61,7 +61,7 @@ def rows(family: int, protocol: int) -> list[Attribute]:
 
 @st.composite
 def raw_entries(draw: Any) -> Entry:
-    """Any value under any key of the table, whether or not a kernel would have it together."""
+    """Return any value under any key of the table, whether or not a kernel would combine them."""
     family = draw(st.sampled_from([types.AF_INET, types.AF_INET6]))
     protocol = draw(st.sampled_from([*PROTOCOLS, 50, 255]))
     entry = {"family": family}
@@ -75,7 +75,7 @@ def raw_entries(draw: Any) -> Entry:
 
 @st.composite
 def odd_messages(draw: Any) -> bytes:
-    """What follows the netlink header of a message of any attributes, of any size, some of them more than once."""
+    """Return the payload of a message with any attributes of any size, some of them more than once."""
     family = draw(st.sampled_from([types.AF_INET, types.AF_INET6]))
     protocol = draw(st.sampled_from([6, 17, 47, 1]))
     few = [*("original.source", "original.destination", "original.protocol", "original.destination_port")]
@@ -103,7 +103,7 @@ ports = st.one_of(st.sampled_from(PORTS), st.integers(0, 0xFFFF))
 
 @st.composite
 def tuples(draw: Any, family: int, protocol: int) -> dict[str, Any]:
-    """One tuple in the form of a document, such as a packet could start a connection with."""
+    """Return one tuple as in a document, with which a packet could start a connection."""
     there: dict[str, Any] = {
         "source": draw(addresses(family)),
         "destination": draw(addresses(family)),
@@ -124,7 +124,7 @@ def names(known: Any) -> st.SearchStrategy[list[str]]:
 
 
 def optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A dictionary with some of these keys."""
+    """Return a dictionary with some of these keys."""
     return st.fixed_dictionaries({}, optional=keys)
 
 
@@ -144,7 +144,7 @@ tcp_end = optional(window_scale=st.integers(0, 14), flags=names(types.TCP_FLAG_B
 
 @st.composite
 def documents(draw: Any) -> dict[str, Any]:
-    """A declaration that is right, with any of its optional keys."""
+    """Return a valid declaration, with any of its optional keys."""
     name = draw(st.sampled_from([*types.PROTOCOLS, 50, 255]))
     protocol = types.PROTOCOLS.get(name, name)
     if name == "icmp":
@@ -200,7 +200,7 @@ def documents(draw: Any) -> dict[str, Any]:
 
 @st.composite
 def live_entries(draw: Any) -> Entry:
-    """An entry such as a kernel shows: both tuples, counters, a start, translated or not."""
+    """Return an entry as a kernel shows it: both tuples, counters, a start time, with or without NAT."""
     document = draw(documents())
     for key in ("nat", "mark", "timeout"):
         document.pop(key, None)
@@ -222,26 +222,26 @@ def live_entries(draw: Any) -> Entry:
     return entry
 
 
-#: The time at which the ages of `live_entries` are taken, in nanoseconds.
+#: The time at which the ages of `live_entries` are computed, in nanoseconds.
 NOW = 1_000_000_000_000
 
 Some = st.SearchStrategy[Any]
 
 
 def some(one: Some) -> Some:
-    """One value, or a list of them."""
+    """Return one value, or a list of values."""
     return st.one_of(one, st.lists(one, min_size=1, max_size=3))
 
 
 def spans(one: Some) -> Some:
-    """A number, or a range from the lower to the higher of two."""
+    """Return a number, or a range from the lower to the higher of two."""
     pairs = st.tuples(one, one).map(sorted).map(lambda pair: f"{pair[0]}-{pair[1]}")
     return st.one_of(one, one.map(str), one.map(hex), pairs)
 
 
 @st.composite
 def address_sets(draw: Any) -> str:
-    """An address, a block or a range."""
+    """Return an address, a block or a range."""
     family = draw(st.sampled_from([types.AF_INET, types.AF_INET6]))
     address = draw(addresses(family))
     form = draw(st.sampled_from(["address", "block", "range"]))
@@ -256,7 +256,7 @@ def address_sets(draw: Any) -> str:
 
 
 def specified(text: str) -> str:
-    """The same with a prefix length if it is an unspecified address, which most keys refuse without."""
+    """Return the same with a prefix length for an unspecified address, which most keys refuse without one."""
     return f"{text}/{32 if text == '0.0.0.0' else 128}" if text in ("0.0.0.0", "::") else text
 
 
@@ -271,7 +271,7 @@ status_lists = st.lists(st.sampled_from(sorted(types.STATUS_BITS)), min_size=1, 
 states = st.sampled_from(sorted({*types.TCP_STATES, *types.SCTP_STATES, *types.DCCP_STATES}))
 zones = st.one_of(st.integers(0, 3), st.integers(0, 0xFFFF))
 
-#: What each key of a match may have for a value.
+#: The values of each key of a match.
 MATCH_VALUES: dict[str, Some] = {
     "family": some(st.sampled_from(["ipv4", "ipv6"])),
     "protocol": some(st.sampled_from([*types.PROTOCOLS, 50, "17", "esp", "ipv6-icmp"])),
@@ -304,14 +304,14 @@ MATCH_VALUES["master"] = some(
 
 @st.composite
 def simple_matches(draw: Any) -> dict[str, Any]:
-    """A match of up to three keys."""
+    """Return a match of up to three keys."""
     keys = draw(st.lists(st.sampled_from(sorted(MATCH_VALUES)), min_size=1, max_size=3, unique=True))
     return {key: draw(MATCH_VALUES[key]) for key in keys}
 
 
 @st.composite
 def matches(draw: Any) -> Any:
-    """A match, or a list of them, with or without an exception."""
+    """Return a match, or a list of matches, with or without an exception."""
     match = draw(simple_matches())
     if draw(st.booleans()):
         match["except"] = draw(some(simple_matches()))
@@ -320,7 +320,7 @@ def matches(draw: Any) -> Any:
 
 @st.composite
 def many_matches(draw: Any) -> list[dict[str, Any]]:
-    """More matches than are evaluated one after another, most of them about the same key."""
+    """Return more matches than are evaluated one after another, most of them with the same key."""
     keys = st.sampled_from(sorted(MATCH_VALUES))
     shared, exception, other = draw(keys), draw(keys), draw(keys)
     found = []

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Netlink messages and attributes read and written a second time, for the tests to compare with.
+"""A second implementation of netlink messages and attributes, with which tests compare the first.
 
-Knows nothing of conntrack: what holds other attributes is what has the kernel's flag for it.
+It contains nothing of conntrack: an attribute contains other attributes if it has the kernel's flag for nests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 NESTED = 0x8000
-#: Behind data whose length has this remainder
+#: Padding after data whose length has this remainder
 PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
@@ -25,7 +25,7 @@ class Framed(NamedTuple):
 
 
 def messages(datagram: bytes) -> Iterator[Framed]:
-    """Every message of a datagram."""
+    """Return every message of a datagram."""
     while datagram:
         length, kind, flags, sequence, port = struct.unpack("=LHHLL", datagram[:16])
         assert port == 0 or kind in (2, 3), "requests leave the port to the kernel"
@@ -34,12 +34,12 @@ def messages(datagram: bytes) -> Iterator[Framed]:
 
 
 def framed(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    """One message with its header."""
+    """Return one message with its header."""
     return struct.pack("=LHHLL", 16 + len(payload), kind, flags, sequence, 0) + padded(payload)
 
 
 def unordered(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Entries in a form that is equal whatever the order of the entries and of their keys."""
+    """Return entries in a form that is equal for any order of the entries and of their keys."""
     return sorted(repr(sorted(entry.items())) for entry in entries)
 
 
@@ -48,7 +48,7 @@ def padded(data: bytes) -> bytes:
 
 
 def tree(data: bytes) -> dict[int, Any]:
-    """Attributes by number: bytes, or a dictionary for a nest."""
+    """Return attributes by number: bytes, or a dictionary for a nest."""
     found: dict[int, Any] = {}
     while data:
         length, number = struct.unpack("=HH", data[:4])
@@ -60,7 +60,7 @@ def tree(data: bytes) -> dict[int, Any]:
 
 
 def flat(attributes: dict[int, Any], path: tuple[int, ...] = ()) -> dict[tuple[int, ...], bytes]:
-    """A tree of attributes by the whole path of each."""
+    """Return a tree of attributes, each by its whole path."""
     found: dict[tuple[int, ...], bytes] = {}
     for number, value in attributes.items():
         if isinstance(value, dict):
@@ -71,7 +71,7 @@ def flat(attributes: dict[int, Any], path: tuple[int, ...] = ()) -> dict[tuple[i
 
 
 def attribute(path: tuple[int, ...], payload: bytes) -> bytes:
-    """One attribute inside the nests of its path."""
+    """Return one attribute inside the nests of its path."""
     *outer, last = path
     data = padded(struct.pack("=HH", 4 + len(payload), last) + payload)
     for number in reversed(outer):

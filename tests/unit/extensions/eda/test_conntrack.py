@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The event source as a file: it works wherever the collection lies, and says of its options what is so."""
+"""The file of the event source works in any folder of the collection, and its documented options are correct."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_ansible_rulebook_looks_for() -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["no Ansible", "ansible_collections is another package"])
 def test_it_finds_the_collection_by_itself(tmp_path: Path, elsewhere: bool) -> None:
-    """ansible-rulebook's Python knows no collections, or has those of the package `ansible`, which are others."""
+    """ansible-rulebook's Python has no collections, or only those of the package `ansible`."""
     home = tmp_path / "ansible_collections/netops"
     home.mkdir(parents=True)
     (home / "conntrack").symlink_to(ROOT)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rulebooks with and without their variables, rendered as ansible-rulebook does it, without ansible-rulebook."""
+"""Render the rulebooks with and without their variables as ansible-rulebook does, without ansible-rulebook."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ def test_flush_stale_with_variables() -> None:
 
 
 def verdicts_of(value: Any) -> tuple[str, ...]:
-    """The verdicts that the module reads from the task of flush_stale. Empty if it would flush all matching flows."""
+    """Return the verdicts that the module reads from the task of flush_stale.
+
+    The list is empty if the task would flush all matching flows.
+    """
     task = task_of("flush_stale", verdicts=value, match={"protocol": "udp"})
     module: Any = SimpleNamespace(params={"stale": task["stale"], "table": "conntrack"})
     return stale_of(module)

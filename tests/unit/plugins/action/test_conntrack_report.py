@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The task that writes a report: its files, its check mode, and what it refuses."""
+"""The action plugin writes report files, supports check mode, and refuses wrong options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTS: Document = {
 
 
 def run(check_mode: bool = False, **options: Any) -> Document:
-    """The result of the task with these options."""
+    """Return the result of the task with these options."""
     task = SimpleNamespace(args=options, async_val=0, check_mode=check_mode, diff=True)
     arguments: list[Any] = [task, SimpleNamespace(_shell=SimpleNamespace(tmpdir=None)), None, None, None]
     result: Document = subject.ActionModule(*arguments).run(task_vars={})
@@ -175,7 +175,7 @@ def socket_at(path: Path) -> None:
 
 
 def device(path: Path) -> None:
-    """A device that takes everything, as /dev/null does."""
+    """Create a device that accepts any data, like /dev/null."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a device")
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
@@ -195,7 +195,7 @@ def device(path: Path) -> None:
 def test_only_a_file_is_replaced(
     folder: Path, option: str, make: Callable[[Path], None], kind: str, linked: bool, check_mode: bool
 ) -> None:
-    """A device would become a file, and a FIFO is waited for."""
+    """Otherwise the plugin would replace a device by a file, or wait for the reader of a FIFO."""
     make(folder / "special")
     before = (folder / "special").stat()
     if linked:
@@ -243,7 +243,7 @@ def test_the_page_names_no_json_that_is_elsewhere(folder: Path) -> None:
 
 
 def test_its_options_are_those_that_are_documented() -> None:
-    """A person who reads the documentation can use all of them, and no others."""
+    """Users can use exactly the documented options."""
 
     def types(options: Document) -> Document:
         return {

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting in turns: they come to one result, keep to the time that was given, and say how far they are."""
+"""The action plugin waits in turns, returns one result, keeps the timeout, and shows its progress."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ansible_collections.netops.conntrack.plugins.action import conntrack_wait
 
 Document = dict[str, Any]
 
-#: What starting and ending a module takes.
+#: Seconds that the start and the end of a module take.
 OVERHEAD = 0.5
 
 
 class Host:
-    """Runs the module in its own way: `counts` are what match at the ends of turns; the goal is 0."""
+    """A host that runs a fake module: `counts` are the numbers of matches at the ends of turns; the goal is 0."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *counts: int, **options: Any) -> None:
         self.now = 100.0
@@ -143,7 +143,7 @@ def test_a_time_that_is_none_is_left_for_the_module_to_refuse(monkeypatch: pytes
 def test_a_timeout_beyond_any_float_is_refused_by_the_module(
     monkeypatch: pytest.MonkeyPatch, timeout: int, sent: str
 ) -> None:
-    """Ansible ends with a traceback where an integer has no float."""
+    """The conversion of such an integer to a float would end Ansible with a traceback."""
     host = Host(monkeypatch, 0, args={"match": {"port": 22}, "timeout": timeout})
     host.run()
     assert [turn["arguments"] for turn in host.turns] == [{"match": {"port": 22}, "timeout": sent}]
@@ -151,7 +151,7 @@ def test_a_timeout_beyond_any_float_is_refused_by_the_module(
 
 @pytest.mark.parametrize("options", [{"async_val": 900}, {"check_mode": True}])
 def test_where_nobody_listens_it_is_one_turn(monkeypatch: pytest.MonkeyPatch, options: Document) -> None:
-    """What is asynchronous needs its files until it is over."""
+    """An asynchronous module requires its files until it ends."""
     host = Host(monkeypatch, 700, **options)
     host.run()
     asynchronous = "async_val" in options

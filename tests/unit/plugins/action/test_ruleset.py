@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A ruleset of the controller reaches the module byte for byte, and without one nothing changes."""
+"""The action plugin passes a ruleset of the controller to the module byte for byte, and changes nothing without one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ansible_collections.netops.conntrack.plugins.action import conntrack_facts,
 
 Document = dict[str, Any]
 
-#: What YAML, JSON or another encoding would change.
+#: Bytes that YAML, JSON or another encoding would change.
 CONTENT = b"\xef\xbb\xbf# \xff\x00 {{ x }}\r\nflush ruleset"
 SECRETS = [("default", VaultSecret(b"secret"))]
 
 
 class Host:
-    """Receives files, and runs the module."""
+    """A host that receives files and runs the module."""
 
     def __init__(self, action: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, **result: Any) -> None:
         self.files: dict[str, bytes] = {}

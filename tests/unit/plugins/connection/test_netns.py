@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The connection without a namespace: what it would start, and what it says when it cannot."""
+"""Test the connection plugin without a namespace: the commands that it starts, and its error messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Connect = Callable[..., netns.Connection]
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Connect:
-    """A connection with these options; names are files in the folder "names"."""
+    """Return a function that creates a connection. Names of namespaces are files in the folder "names"."""
     (tmp_path / "names").mkdir()
     monkeypatch.setattr(netns, "NAMES", str(tmp_path / "names"))
 
@@ -34,7 +34,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Connect:
 
 @pytest.fixture
 def enter(tmp_path: Path) -> Callable[[str], str]:
-    """A program in the place of nsenter, from its lines of shell."""
+    """Return a function that writes a shell script in place of nsenter."""
 
     def program(lines: str) -> str:
         path = tmp_path / "enter"
@@ -52,7 +52,7 @@ def refusal(connection: netns.Connection) -> str:
 
 
 def test_starts_every_command_through_nsenter(connect: Connect, enter: Callable[[str], str]) -> None:
-    """Quotes, dollars and lines of the command arrive as they are."""
+    """Quotes, dollar signs and newlines of the command arrive unchanged."""
     program = enter('[ "$1 $2 $3" = "--blue --net=/proc/self/ns/net --" ] && shift 3 && exec "$@"')
     connection = connect(netns="/proc/self/ns/net", nsenter=f"{program} --blue")
     command = """printf '%s\n' "it's" "\\$HOME" 'two

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filters, called as a template calls them."""
+"""Call the filters as a template does."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def types_of(value: Any) -> set[type]:
 
 
 def test_tagged_values() -> None:
-    """Values of a play carry tags; those that come out are plain."""
+    """Values of a play carry tags; the filters return plain values."""
     from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
 
     def tagged(value: Any) -> Any:
@@ -89,7 +89,7 @@ def test_tagged_values() -> None:
 
 
 def test_in_a_template() -> None:
-    """A run of Ansible finds the filters, and tells what a text is wrong with in one sentence."""
+    """Ansible finds the filters, and reports an invalid text in one sentence."""
     tree = Path(importlib.import_module(PREFIX + "to_conntrack").__file__ or "").parents[5]
     back_again = "netops.conntrack.from_conntrack | netops.conntrack.to_conntrack('extended')"
     done = subprocess.run(

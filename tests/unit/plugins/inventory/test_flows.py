@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands in a snapshot is never run: Ansible's own programs, on each ansible-core, take it for data.
+"""Ansible's own programs, in each ansible-core, treat the contents of a snapshot as data and never as templates.
 
-Here and not in tests/fleet because trust is a matter of ansible-core, of which the unit tests know all releases.
+This test is not in tests/fleet, because trust depends on ansible-core, and the unit tests run with all its releases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file im
 
 CHECKOUT = Path(__file__).parents[4]
 
-#: A playbook that does all that one can do with a variable.
+#: A playbook that uses a variable in every possible way.
 PLAYBOOK = """
 - hosts: all
   gather_facts: false
@@ -68,7 +68,7 @@ def ansible(program: str, *arguments: str, environment: dict[str, str]) -> str:
 
 
 def test_nothing_in_a_snapshot_is_ever_a_template(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Whoever names a label, a host or a helper on some gateway would else run programs on the controller."""
+    """Otherwise a user who names a label, a host or a helper on a gateway could run programs on the controller."""
     template = f"{{{{ lookup('pipe', 'touch {tmp_path}/run') }}}}"
     columns: dict[str, Any] = {
         "family": ["ipv4"],
@@ -101,7 +101,7 @@ def test_nothing_in_a_snapshot_is_ever_a_template(tmp_path: Path, environment: d
     assert variables["composed"] == untrusted
     assert str(8191 * 8191) not in json.dumps(listed)
 
-    (tmp_path / "gw1.gz").unlink()  # from here on it is the cache that speaks
+    (tmp_path / "gw1.gz").unlink()  # from here on, the values come from the cache
     printed = ansible("playbook", "-i", str(inventory), str(playbook), environment=environment)
     assert "ok=5" in printed
     assert printed.count("lookup('pipe'") >= 5

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The variables of a playbook as ansible-playbook sets them."""
+"""Read the variables of a playbook as ansible-playbook sets them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATCH = {"source": "{{ inventory_hostname }}"}
 
 
 class Ended(NamedTuple):
-    """How a run ended: its exit status, the variables of each host, and everything printed, in one line."""
+    """The end of a run: its exit status, the variables of each host, and the whole output in one line."""
 
     status: int
     variables: dict[str, dict[str, Any]]
@@ -124,7 +124,7 @@ def test_values_are_checked_before_a_host_is_touched(play: Callable[..., Ended])
 
 
 def test_old_names_in_vars_of_import_playbook_are_refused(play: Callable[..., Ended], tmp_path: Path) -> None:
-    """They would have no effect, and a playbook without its match may do too much."""
+    """They would have no effect, and a playbook without its match may remove too much."""
     assert play("flush", "--syntax-check").status == 0
     imports = [{"ansible.builtin.import_playbook": "playbook.yml", "vars": {"match": MATCH, "target_hosts": "a"}}]
     (tmp_path / "site.yml").write_text(json.dumps(imports))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A declaration is refused on the controller if it is wrong, by the path of every fault, and only then."""
+"""The controller refuses exactly the wrong declarations, and reports the path of every fault."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_refused_by_its_path(wrong: tuple[Document, str]) -> No
 @examples(400)
 @given(wrong_configs())
 def test_the_schema_refuses_nothing_that_the_parsers_take(wrong: tuple[Document, str]) -> None:
-    """An editor that knows the schema would else mark what is right."""
+    """Otherwise an editor with the schema would mark valid declarations."""
     config, _path = wrong
     if not options.read_declaration(config, LABELS)[1]:
         assert [error.message for error in VALIDATOR.iter_errors(config)] == []
@@ -186,7 +186,7 @@ def test_one_fault_is_one_sentence(config: Any, says: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_integer_of_thousands_of_digits_is_a_fault(config: Any, path: str) -> None:
-    """Python refuses to print it, which is no reason for a traceback."""
+    """Python refuses to print it, but the module must not end with a traceback."""
     assert re.match(rf"{path}: an integer of thousands of digits ", str(faults_of(config)))
 
 
@@ -220,7 +220,7 @@ def test_all_errors_of_a_timeout_policy(policy: Document, wrong: list[str]) -> N
     ],
 )
 def test_what_only_the_target_knows_is_asked_there(match: Document) -> None:
-    """A controller without /etc/services or the label map would else refuse what is right."""
+    """A controller without /etc/services or the label map would otherwise refuse valid declarations."""
     config = {
         "absent": [match],
         "entries": {"declared": [], "purge": True, "scope": [match, {"zone": 5, "except": match}]},

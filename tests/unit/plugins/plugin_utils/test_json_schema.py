@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The published schema is the one by which declarations are checked, and knows what the modules know and no more."""
+"""The published schema is the one that the controller uses, and contains exactly the modules' options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.schema import PUBLISHED, text
 
 
 def test_it_is_published_as_it_is() -> None:
-    """Run `make schema` where this fails."""
+    """Run `make schema` if this fails."""
     assert PUBLISHED.read_text(encoding="utf-8") == text()
 
 
@@ -40,7 +40,7 @@ def _undescribed(value: Any) -> Any:
 
 
 def objects(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every schema of a dictionary that has keys of its own, with its path."""
+    """Return every schema of a dictionary that has keys of its own, with its path."""
     if isinstance(value, dict):
         if isinstance(value.get("properties"), dict) and "additionalProperties" in value:
             yield path, value

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks of the variables of playbooks, and that the playbooks read no others."""
+"""The playbooks check their variables, and read no others."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def _templates(content: Any, condition: bool = False) -> Iterator[str]:
 
 
 def _defined(content: Any) -> Iterator[str]:
-    """Names that the playbook itself gives to results and variables."""
+    """Return the names that the playbook itself gives to results and variables."""
     if isinstance(content, dict):
         for key, value in content.items():
             if key == "register":

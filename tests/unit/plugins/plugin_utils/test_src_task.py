@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file of the controller is read as it is, or decrypted."""
+"""A file of the controller is read unchanged, or decrypted."""
 
 from __future__ import annotations
 

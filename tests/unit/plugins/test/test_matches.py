@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The test, called as a template calls it."""
+"""Call the test plugin as a template does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.netops.conntrack.plugins.test.matches import matches
 from ansible_collections.netops.conntrack.tests.unit.support.strategies import NOW, live_entries
 from ansible_collections.netops.conntrack.tests.unit.support.strategies import matches as some_matches
 
-#: As the kernel says of an entry with such a reply.
+#: The status that the kernel reports for an entry with such a reply.
 IS_TRANSLATED = STATUS_BITS["src_nat"] | STATUS_BITS["dst_nat"]
 ENTRY: dict[str, Any] = {
     "family": "ipv4",
@@ -84,7 +84,7 @@ def test_a_match_or_one_of_several(tmp_path: Path, match: Any, holds: bool) -> N
     ],
 )
 def test_what_cannot_be_told(tmp_path: Path, entry: Any, match: Any, fault: str) -> None:
-    """One sentence, and never an answer that looks like one."""
+    """The plugin reports one sentence, and never returns a result."""
     (tmp_path / "connlabel.conf").write_text("5 bulk\n")
     with pytest.raises(AnsibleFilterError) as caught:
         matches(entry, match, label_map=str(tmp_path / "connlabel.conf"))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts are right and complete; however many groups there are, what is kept stays small and nothing is left out."""
+"""Counts are correct and complete, and memory stays limited for any number of groups."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_groups_with_most_come_first() -> None:
 
 
 def test_a_window_begins_with_the_first_event() -> None:
-    """Nothing is told of a time when nothing happened, and no later than so many seconds after something did."""
+    """The source reports nothing about a time without events, and reports at most one window after the first event."""
     tally = Tally(Aggregate(10))
     assert tally.due == math.inf
     assert tally.take(1e9) == []
@@ -74,7 +74,7 @@ def test_the_others_are_told_together() -> None:
 
 
 def test_a_scan_from_many_addresses_hides_nobody() -> None:
-    """Who comes most often is found among more groups than are kept, and the sum is right all the same."""
+    """The most frequent address is found among more groups than the tally keeps, and the sum stays correct."""
     tally = Tally(Aggregate(1, ("source",), 1), capacity=50)
     for number in range(2000):
         tally.add(Event("new", flow(f"10.1.{number // 250}.{number % 250}")), 0)

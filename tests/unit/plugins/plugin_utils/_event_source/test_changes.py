@@ -64,7 +64,7 @@ def test_an_event_comes_a_window_after_the_last_change() -> None:
 
 
 def test_a_reload_in_several_steps_is_one_event_after_its_last_step() -> None:
-    """In between, the rules of NAT may be absent, and each translated flow would be stale."""
+    """Between the steps, the NAT rules may be absent, and each NATed flow would be stale."""
     changes, ruleset, _network = window(1)
     events = []
     for tenth in range(100):
@@ -75,7 +75,7 @@ def test_a_reload_in_several_steps_is_one_event_after_its_last_step() -> None:
 
 
 def test_changes_that_never_stop_are_reported_every_six_windows() -> None:
-    """As those of a router with BGP."""
+    """A router with BGP produces such changes."""
     changes, _ruleset, network = window(2)
     reported = []
     for second in range(51):

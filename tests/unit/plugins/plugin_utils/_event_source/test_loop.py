@@ -63,14 +63,14 @@ class Source:
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
-    """The subscription that the event source opens, which may open nothing else."""
+    """The subscription that the event source opens. It may open nothing else."""
 
     def nothing(*_arguments: Any) -> Any:
         raise AssertionError("nothing of conntrack is needed")
 
     source = Source()
     monkeypatch.setattr(loop, "subscribed", source.subscribed)
-    monkeypatch.setattr(loop, "_PATIENCE", 3600.0)  # a change has to wake the loop
+    monkeypatch.setattr(loop, "_PATIENCE", 3600.0)  # a change must wake the loop
     for name in ("FollowerStream", "SubscriptionStream", "Table"):
         monkeypatch.setattr(loop, name, nothing)
     yield source
@@ -112,7 +112,7 @@ def test_one_event_for_a_window(source: Source) -> None:
 
 
 class BusyQueue(asyncio.Queue[Any]):
-    """A queue of rules that are busy with an event. Counts the events that were offered."""
+    """A queue of rules that are busy with an event. It counts the events that were offered."""
 
     offered = 0
 
@@ -122,7 +122,7 @@ class BusyQueue(asyncio.Queue[Any]):
 
 
 def test_changes_wait_while_rules_are_busy(source: Source) -> None:
-    """All changes during a long action come with one event, and none is lost."""
+    """All changes during a long action arrive with one event, and none is lost."""
 
     async def scenario() -> None:
         queue = BusyQueue(1)

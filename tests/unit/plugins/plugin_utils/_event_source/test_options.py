@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A mistake in a rulebook is told at its start, in one sentence, and never becomes a source that tells nothing."""
+"""The event source reports a mistake in a rulebook at its start, in one sentence, and never runs without events."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_a_template_leaves_empty_is_not_given() -> None:
 
 
 def test_numbers_and_switches_may_be_text() -> None:
-    """As they are when they come from environment variables."""
+    """Values from environment variables are text."""
     options = parse_options(
         {
             "resync": "False",
@@ -147,14 +147,14 @@ def test_groups_are_parted_by_what_they_tell_of() -> None:
     ],
 )
 def test_a_variable_that_is_not_set_is_named(options: dict[str, Any], path: str) -> None:
-    """ansible-rulebook passes an object of Jinja in its place."""
+    """ansible-rulebook passes a Jinja object in its place."""
     with pytest.raises(InvalidValue) as refused:
         parse_options(rendered(options))
     assert str(refused.value) == f"{path}: the variable forbidden is not set; set forbidden in the file of --vars"
 
 
 def rendered(value: Any) -> Any:
-    """The options without any variable, as ansible-rulebook renders them."""
+    """Return the options without any variable, as ansible-rulebook renders them."""
     if isinstance(value, dict):
         return {key: rendered(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules see entries as all else of this collection shows them, and no name from elsewhere becomes a template."""
+"""Rules receive entries in the collection's usual form, and no name from a host becomes a template."""
 
 from __future__ import annotations
 

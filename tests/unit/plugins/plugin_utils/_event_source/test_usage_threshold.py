@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who is warned is warned once, is told when it is over, and is not kept awake by a table that swings."""
+"""The source warns once when usage crosses the threshold, reports the end once, and ignores small fluctuations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.usa
 
 
 def told(counts: list[int], most: int | None = 1000) -> list[str]:
-    """What is told when a look every second finds so many entries, with thresholds of 80 and 70."""
+    """Return the reports for these numbers of entries, one per second, with thresholds of 80 and 70."""
     found = iter(counts)
     fill = Fill(Threshold(80, 70, 1), lambda: (next(found), most))
     return [event["crossed"] for second in range(len(counts)) for event in fill.take(second)]

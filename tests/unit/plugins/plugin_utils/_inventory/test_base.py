@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An inventory takes its own files alone, no misspelt option, and from the cache what was asked for, nothing else."""
+"""An inventory reads only its own files, refuses a misspelt option, and uses the cache only for the same options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Found(FoundInventory):
-    """An inventory of hosts that are named after what was asked for."""
+    """An inventory of hosts that are named after their options."""
 
     ENDING = "flows"
     DECISIVE = ("side", "match")
@@ -76,7 +76,7 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_file_is_known_by_its_name(tmp_path: Path, name: str, ours: bool) -> None:
-    """A playbook or a list of hosts beside it in the folder of inventories is left to others."""
+    """Other plugins read a playbook or a list of hosts in the same folder of inventories."""
     assert not Found().verify_file(str(tmp_path / name)), "it is not there"
     (tmp_path / name).touch()
     assert Found().verify_file(str(tmp_path / name)) is ours
@@ -95,7 +95,7 @@ def test_hosts_have_their_variables_and_what_is_made_of_them(file: Path) -> None
 
 
 def test_what_was_found_is_no_template_in_what_is_made_of_it(file: Path) -> None:
-    """On the one core that these tests run with; those with Ansible's programs have the whole way."""
+    """This covers the ansible-core of these tests; the tests with Ansible's programs cover the whole path."""
     inventory = parsed(file, "strict: true\ncompose: {again: said, more: \"'<' ~ said ~ '>'\"}\n")
     variables = inventory.hosts["host-source"].get_vars()
     assert (variables["again"], variables["more"]) == ("{{ 7 * 7 }}", "<{{ 7 * 7 }}>")
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_an_error_and_strict_makes_more_of_them(file: Path) -> 
 
 
 def test_a_misspelt_option_is_no_option_left_out(file: Path) -> None:
-    """Without its match, an inventory has all hosts that ever talked through the gateway."""
+    """Without its match, an inventory would contain all hosts with a flow through the gateway."""
     with pytest.raises(AnsibleParserError, match="^mach: no such option; write one of .*match"):
         parsed(file, "mach: {port: 5432}\n")
 
@@ -126,7 +126,7 @@ def test_options_may_be_templates_of_their_author(file: Path) -> None:
 
 
 def test_the_cache_answers_what_was_asked_before(file: Path) -> None:
-    """With the table gone, or read by a user who may not."""
+    """The table no longer exists, or the user may not read it."""
     cache: dict[str, Any] = {}
     first, second, third, fourth = (Found(cache) for _turn in range(4))
     parsed(file, "cache: true\n", first)

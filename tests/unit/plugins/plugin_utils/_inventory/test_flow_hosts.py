@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No flow is lost on the way to the hosts at its ends, and however many there are, what is kept stays small."""
+"""Every flow is counted for the hosts at its ends, and memory stays limited for any number of flows."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ Document = dict[str, Any]
 tables = st.lists(live_entries(), max_size=6)
 sides = st.sampled_from([SIDES, *((side,) for side in SIDES)])
 separators = st.lists(st.sampled_from(SEPARATORS), unique=True)
-#: Where in a document the addresses are that the option `addresses` speaks of.
+#: The addresses of a document that each value of the option `addresses` selects.
 PLACES = {name: [end.split(".") for end in ends] for name, ends in ADDRESSES.items()}
 
 
 def flow(
     source: str = "10.0.0.1", destination: str = "10.0.0.9", port: int = 443, number: int = 1, **keys: Any
 ) -> Document:
-    """A TCP flow, with its reply."""
+    """Return a TCP flow, with its reply."""
     ends = {"source": source, "destination": destination, "source_port": number, "destination_port": port}
     turned = {"source": destination, "destination": source, "source_port": port, "destination_port": number}
     return from_document({"protocol": "tcp", "original": ends, "reply": turned, **keys})
 
 
 def translated(reply_source: str, reply_port: int, reply_destination: str) -> Document:
-    """A flow from 10.0.0.1 to 203.0.113.80, port 443, that is answered by these."""
+    """Return a flow from 10.0.0.1 to 203.0.113.80, port 443, with a reply from and to these addresses."""
     entry = flow(destination="203.0.113.80")
     return {
         **entry,
@@ -70,7 +70,7 @@ def found(entries: list[Any], **options: Any) -> dict[str, Any]:
     return dict(endpoints.hosts())
 
 
-# what it is all about
+# counts
 
 
 @examples(60)
@@ -120,7 +120,7 @@ def test_hosts_and_their_numbers_are_those_that_info_would_show(entries: list[An
 def test_a_scan_of_the_table_finds_what_its_entries_say(
     entries: list[Any], addresses: str, pending: int, accounted: bool
 ) -> None:
-    """Messages are read by another way than entries, and those that are alike are counted first."""
+    """Messages are read differently from entries, and equal messages are counted first."""
     entries = [
         {key: value for key, value in entry.items() if accounted or not key.startswith("counters.")}
         for entry in entries * 2
@@ -190,7 +190,7 @@ def test_a_host_has_the_variables_that_the_documentation_names() -> None:
 
 
 def test_bytes_are_there_only_where_the_kernel_accounts() -> None:
-    """Zero would say that nothing was moved."""
+    """Zero would mean that no bytes were transferred."""
     host = found([flow()])["10.0.0.1"]
     assert "conntrack_bytes" not in host
     assert host["conntrack_as_source"]["peers"] == {"10.0.0.9": {"flows": 1}}
@@ -208,7 +208,7 @@ def test_a_protocol_without_ports_is_a_service_of_its_own() -> None:
     assert set(services["10.0.0.9"]["conntrack_as_destination"]["services"]) == {"icmp", "dccp", "dccp/5"}
 
 
-# which addresses
+# addresses
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_protocol_without_ports_is_a_service_of_its_own() -> None:
     ],
 )
 def test_nat_shows_the_hosts_as_it_was_asked_for(addresses: str, client: str, server: str, service: str) -> None:
-    """A play on a virtual address runs on the gateway, one on a backend where the flow ends."""
+    """A play on a virtual address runs on the gateway, and a play on a backend runs where the flow ends."""
     hosts = found([translated("10.9.0.7", 8443, "198.51.100.1")], addresses=addresses)
     assert set(hosts) == {client, server}
     assert set(hosts[client]["conntrack_as_source"]["peers"]) == {server}
@@ -228,7 +228,7 @@ def test_nat_shows_the_hosts_as_it_was_asked_for(addresses: str, client: str, se
 
 
 def test_a_flow_without_a_reply_has_no_other_end() -> None:
-    """No kernel shows one, but a file may."""
+    """The kernel always has one, but a file may lack it."""
     entry = {key: value for key, value in flow().items() if not key.startswith("reply.")}
     assert set(found([entry])) == {"10.0.0.1"}
 
@@ -238,7 +238,7 @@ def test_a_flow_without_a_reply_has_no_other_end() -> None:
     ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.251", "ff02::fb", "255.255.255.255", "169.254.1.1", "fe80::1"],
 )
 def test_what_is_nobodys_address_is_no_host(address: str) -> None:
-    """A host 127.0.0.1 would be localhost to all plays."""
+    """A host 127.0.0.1 would be localhost in all plays."""
     other = "2001:db8::1" if ":" in address else "10.0.0.1"
     endpoints = Endpoints()
     endpoints.add(flow(address, other))
@@ -254,11 +254,11 @@ def test_what_somebody_may_have_is_a_host(address: str) -> None:
     assert is_host(parse_address(address, ""))
 
 
-# which hosts
+# hosts
 
 
 def test_networks_that_overlap_are_kept_apart_by_their_zones() -> None:
-    """Else a play for one tenant's database would run on another's."""
+    """Otherwise a play for one tenant's database would run on another's."""
     entries = [flow(), flow(zone=7), {**flow(number=3), "original.zone": 8}]
     assert {name: host["conntrack_zones"] for name, host in found(entries).items()} == {
         "10.0.0.1": [0],
@@ -292,7 +292,7 @@ def test_gateways_are_told_and_may_keep_hosts_apart() -> None:
 
 @pytest.mark.parametrize("name", ["", "a,b", "{{ 1 }}", "a:b", "-x", "é", "a b", "x" * 300, "gw1\n"])
 def test_a_gateway_gives_hosts_no_name_that_means_something_else(name: str) -> None:
-    Endpoints().set_source(name, LabelMap())  # it is no part of a name there
+    Endpoints().set_source(name, LabelMap())  # without separate_by, it is not part of a host name
     with pytest.raises(InvalidValue, match="separate_by: the gateway .* give it another name"):
         Endpoints(separate_by=["gateway"]).set_source(name, LabelMap())
 
@@ -312,11 +312,11 @@ def test_hosts_come_in_the_order_of_their_addresses() -> None:
     assert hosts == ["9.0.0.1", "9.0.0.1@zone3", "10.0.0.9", "10.0.0.10", "2001:db8::1"]
 
 
-# how much
+# limits
 
 
 def test_more_hosts_than_allowed_are_an_error_as_soon_as_they_are_met() -> None:
-    """A play on some of the hosts would look like one on all of them."""
+    """A play on some of the hosts would look like a play on all hosts."""
     endpoints = Endpoints(("source",), max_hosts=2)
     for source in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
         endpoints.add(flow(source))
@@ -345,7 +345,7 @@ def test_a_scan_of_all_ports_takes_no_memory_for_each() -> None:
 
 
 def test_one_that_comes_often_is_listed_whatever_else_comes() -> None:
-    """It is met between ever new ones, of which none stays."""
+    """It alternates with new ones, each of which occurs only once."""
     tally = Tally()
     for number in range(3000):
         tally.add("often" if number % 3 == 0 else f"{number:05}", 1, 0, 5)

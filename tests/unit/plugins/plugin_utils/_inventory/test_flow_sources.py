@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An inventory reads the snapshots that it is told to, whole ones alone, and says what is wrong with its options."""
+"""An inventory reads only complete snapshots that its options name, and reports wrong options."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def flow(number: int, **keys: Any) -> Document:
 
 
 def save(path: Path, *entries: Document, host: str = "gw1", labels: dict[str, int] | None = None) -> None:
-    """A snapshot as the module writes it."""
+    """Write a snapshot as the module does."""
     rows = [(tuple(entry), tuple(entry.values())) for entry in entries or map(flow, range(1, 11))]
     with Writer(str(path), Header(host, "6.18.1", "2030-01-31T12:00:00Z", labels or {})) as writer:
         for columns in records(rows):
@@ -68,7 +68,7 @@ def problem(folder: Path, **options: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of these tests reads the table of the machine that they run on, nor its settings."""
+    """Prevent the tests from reading the table and the settings of the machine that they run on."""
 
     def unwanted(*arguments: Any) -> None:
         raise AssertionError("the machine's own table")
@@ -90,7 +90,7 @@ def test_the_flows_of_a_snapshot_are_found(tmp_path: Path, name: str) -> None:
 
 
 def test_snapshots_of_several_gateways_are_one_inventory(tmp_path: Path) -> None:
-    """By pattern and by name; each host says who saw it."""
+    """Snapshots are given by pattern and by name; each host has the names of its gateways."""
     (tmp_path / "north").mkdir()
     for place, host in (("north/a.gz", "gw1"), ("north/b.gz", "gw2"), ("south.gz", "gw1")):
         save(tmp_path / place, flow(1), host=host)
@@ -107,7 +107,7 @@ def test_match_and_except_choose_from_a_snapshot(tmp_path: Path) -> None:
 
 
 def test_labels_have_the_names_of_the_snapshot_unless_a_map_is_given(tmp_path: Path) -> None:
-    """A match on a name means the bit that the gateway called so."""
+    """A match on a name uses the bit with that name on the gateway."""
     save(tmp_path / "gw1", flow(1, labels=[5]), flow(2, labels=[6]), labels={"voice": 5})
     match = {"labels": "voice"}
     hosts = found(tmp_path, snapshots=["gw1"], match=match, side="source")
@@ -120,7 +120,7 @@ def test_labels_have_the_names_of_the_snapshot_unless_a_map_is_given(tmp_path: P
 
 
 def test_a_snapshot_that_is_not_whole_makes_no_inventory(tmp_path: Path) -> None:
-    """Half of a table would be half of the hosts."""
+    """Half of a table would contain half of the hosts."""
     save(tmp_path / "gw1")
     whole = (tmp_path / "gw1").read_bytes()
     (tmp_path / "gw1").write_bytes(whole.replace(b"10.0.0.1", b"10.6.6.6"))
@@ -144,7 +144,7 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_cannot_be_is_told_by_its_snapshot(tmp_path: Path) -> None:
-    """Somebody may have written it by hand, checksum and all."""
+    """Such a file may be written by hand, including its checksum."""
     columns = {"family": ["ipv4"], "protocol": ["udp"], "original.source": ["{{ 7 * 7 }}"]}
     with Writer(str(tmp_path / "odd"), Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {})) as writer:
         writer.write(ENTRIES, columns)
@@ -228,7 +228,7 @@ def test_what_the_kernel_does_not_record_is_an_error(tmp_path: Path, monkeypatch
 
 
 def test_a_file_of_strings_that_look_like_templates_is_read_as_it_is(tmp_path: Path) -> None:
-    """What becomes of them in Ansible, the tests with its programs show."""
+    """The tests with Ansible's programs show what Ansible does with these strings."""
     template = "{{ lookup('pipe', 'touch /pwned') }}"
     save(tmp_path / "gw1", flow(1, labels=[5]), host=template, labels={template: 5})
     hosts = found(tmp_path, snapshots=["gw1"], side="source")

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Namespaces become hosts by their names, with what is in them; one that is gone is none, and what is wrong is said.
+"""Each namespace becomes a host with variables for its contents; namespaces that disappear are left out.
 
-The kernel's messages are imitated here; tests/fleet/test_inventory_netns.py has real ones.
+Errors are reported. The kernel's messages are imitated here; tests/fleet/test_inventory_netns.py has real ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULTS: Document = {"folder": "", "include": ["*"], "exclude": [], "max_routes
 
 
 class Message(Document):
-    """Fields of a message of rtnetlink, and attributes."""
+    """The fields and the attributes of an rtnetlink message."""
 
     def __init__(self, attributes: Document, **fields: Any) -> None:
         super().__init__(fields)
@@ -57,7 +57,7 @@ for _index, _link in enumerate(LINKS, 1):
 ADDRESSES = [
     Message({"IFA_ADDRESS": "10.0.0.2", "IFA_LOCAL": "10.0.0.1"}, index=2, prefixlen=32),  # of a tunnel
     Message({"IFA_ADDRESS": "2001:db8::1"}, index=2, prefixlen=64),
-    Message({"IFA_ADDRESS": "10.0.0.3"}, index=9, prefixlen=8),  # of a link that came meanwhile
+    Message({"IFA_ADDRESS": "10.0.0.3"}, index=9, prefixlen=8),  # of a link that appeared meanwhile
 ]
 UNICAST: Document = {"type": 1, "table": 254}
 ROUTES = {
@@ -82,7 +82,7 @@ ROUTES = {
 
 
 class Rtnetlink:
-    """What pyroute2 has of a namespace; all are alike."""
+    """The part of pyroute2 that reads a namespace; all namespaces have the same contents."""
 
     def __enter__(self) -> Rtnetlink:
         return self
@@ -102,7 +102,7 @@ class Rtnetlink:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three namespaces, and a thread that can enter them."""
+    """Create three namespaces, and a function that a thread enters them with."""
 
     def enter(path: str) -> None:
         assert threading.current_thread() is not threading.main_thread(), "Ansible itself stays where it is"
@@ -187,7 +187,7 @@ def test_a_host_has_the_variables_that_the_documentation_names(folder: Path) -> 
 
 
 def test_more_routes_than_allowed_are_cut_and_it_says_so(folder: Path) -> None:
-    """A namespace that holds the routes of the internet would else be the whole inventory."""
+    """Otherwise a namespace with all routes of the internet would fill the whole inventory."""
     found = hosts(folder, max_routes=2)["blue"]
     assert (len(found["netns_routes"]), found["netns_routes_cut"]) == (2, True)
     assert hosts(folder, max_routes=4)["blue"]["netns_routes_cut"] is False
@@ -202,7 +202,7 @@ def test_patterns_choose_among_names() -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EINVAL])
 def test_one_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Its name may be gone, or what it was the name of."""
+    """Its name may be gone, or the namespace behind the name."""
 
     def enter(path: str) -> None:
         if path.endswith("green"):
@@ -243,7 +243,7 @@ def test_a_wrong_option_is_named_with_its_cure(folder: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_has_no_namespaces(folder: Path) -> None:
-    """ip(8) makes it when the first is added."""
+    """ip(8) creates the folder with the first namespace."""
     assert hosts(folder / "gone") == {}
 
 

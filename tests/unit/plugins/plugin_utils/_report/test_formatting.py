@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers mean the same wherever they stand: they are read by people who decide by them."""
+"""Numbers have the same format everywhere in a report, because people base decisions on the numbers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is no markup does not become any, wherever it is put."""
+"""Text never becomes markup, wherever the page contains it."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def test_markup_stays_markup() -> None:
 
 
 def test_what_is_taken_from_markup_is_text_again() -> None:
-    """A piece of an element is no element."""
+    """A slice of an element is text, and no longer an element."""
     assert element("p", element("b", "x")[:3]) == "<p>&lt;b&gt;</p>"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The JUnit file fails where the task fails, and says on which host."""
+"""The JUnit file fails if the task fails, and names the host."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a report says: who needs attention and why, sums over all hosts, and which thresholds are exceeded."""
+"""A report lists the hosts that require attention with the reason, sums over all hosts, and exceeded thresholds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 def gathered(**changes: Any) -> Document:
-    """What one host that is well returned, with other facts where it is said."""
+    """Return the result of a healthy host, with other facts if given."""
     facts = {**fleets.facts(random.Random(1), usage=20), **changes}
     return {"ansible_facts": {"conntrack": facts}, "changed": False}
 
@@ -216,7 +216,7 @@ VERDICTS = dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "u
 
 
 def judged(*rules: Document, **verdicts: int) -> Document:
-    """What a host that has judged its flows returned, and gathered nothing else but `min`."""
+    """Return the result of a host that has judged its flows, and has gathered only `min` besides."""
     facts = {"count": 20, "max": 100, "stale": {"verdicts": {**VERDICTS, **verdicts}, "rules": list(rules)}}
     return {"ansible_facts": {"conntrack": facts}}
 
@@ -260,7 +260,7 @@ def test_how_urgent_stale_flows_are(verdicts: dict[str, int], found: list[tuple[
 
 
 def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
-    """A rule with a comment is one rule, even if hosts have different handles for it."""
+    """A rule with a comment is one rule, even if its handle differs between hosts."""
     hosts = {
         "a": judged(decided(7, 3, "blocked"), decided(2, 5), unchanged=1, refused=9),
         "b": judged(decided(1, 4, "blocked"), decided(4, 6), decided(1, verdict="unchanged"), unchanged=5, refused=5),
@@ -285,7 +285,7 @@ def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
 
 
 def test_rules_of_one_host_with_the_same_comment_stay_separate() -> None:
-    """The rule of another host with this comment may be any of them. The handle then identifies a rule."""
+    """The comment does not show which rule of another host is the same. The handle then identifies a rule."""
     twice = judged(decided(7, 3, "blocked"), decided(2, 5, "blocked"), unchanged=1, refused=9)
     other = judged(decided(1, 4, "blocked"), refused=1)
 
@@ -380,7 +380,7 @@ def test_what_nobody_has_counted_is_not_zero() -> None:
     assert report({"a": judged(unchanged=1), "b": WELL}, {})["fleet"]["matched"] > 0
 
 
-# all of it
+# whole model
 
 
 def test_the_same_facts_make_the_same_report() -> None:

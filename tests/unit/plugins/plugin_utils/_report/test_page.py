@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page is whole, harmless and readable, whatever the hosts have sent.
+"""The page is complete, harmless and readable, whatever the hosts send.
 
-It is read back as XML, which is stricter than HTML: markup that came through from a host would be seen here.
+The tests parse the page as XML, which is stricter than HTML, so that they detect markup that a host sent.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
     assert len(rendered(results)) < 200_000
 
 
-# Whole
+# Complete
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.El
 
 
 def of_judged(*names: str, **results: Any) -> ET.Element:
-    """The page on hosts that have judged their flows, with these facts alone."""
+    """Return the page for hosts that have judged their flows, with only these facts."""
     for result in results.values():
         facts = result.get("ansible_facts", {}).get("conntrack", {})
         for name in set(facts) - {"stale", *names}:
@@ -459,7 +459,7 @@ def test_a_screen_reader_finds_its_way(tree: ET.Element) -> None:
 
 
 def test_a_colour_is_never_the_only_sign(tree: ET.Element) -> None:
-    """Wherever a level has its colour, it has a shape of its own, and a word beside."""
+    """Each level with a colour also has a shape of its own and a word beside it."""
     for item in tree.iter("li"):
         if item.attrib.get("class") in ("critical", "warning"):
             assert words_of(item).startswith(item.attrib["class"].capitalize())
@@ -471,7 +471,7 @@ def test_a_colour_is_never_the_only_sign(tree: ET.Element) -> None:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance as in WCAG 2.2."""
+    """Return the relative luminance as defined by WCAG 2.2."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
     parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host sends is taken for what it should be or not at all, and never for more than a page can bear."""
+"""Values from a host have the expected type or are dropped, and never exceed the limits of a page."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _each(operation: str, entries: str) -> Work:
 
 def _preparing() -> Callable[[dict[str, Any]], Any]:
     """Turn declarations into the contents of requests."""
-    from_document, creation = _of("client.entry.document").from_document, _of("client.entry.entry").creation
+    from_document, creation = _of("client.entry.document").from_document, _of("client.entry.creation").creation
     return lambda declared: creation(from_document(declared))
 
 

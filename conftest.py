@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
-from tests import collection_tree
+from tests import clock, collection_tree
 
 collection_tree.use()
 
 from ansible_collections.netops.conntrack.tests import profiles  # noqa: E402
 
 profiles.register()
+
+
+def pytest_runtest_logstart() -> None:
+    """Start the clock by which tests compare remaining timeouts."""
+    clock.begin_test()

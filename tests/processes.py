@@ -17,7 +17,7 @@ from types import FrameType
 PR_SET_CHILD_SUBREAPER = 36
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 #: Seconds that processes have to end by themselves, and then to be gone after SIGKILL.
-GRACE, PATIENCE = 3.0, 10.0
+GRACE, PATIENCE = 3.0, 60.0
 
 
 class Interrupted(BaseException):
@@ -61,17 +61,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def end_descendants() -> list[int]:
     """Send SIGTERM to every descendant, SIGKILL after `GRACE` seconds, and return those left after `PATIENCE` more."""
-    began = time.monotonic()
+    began, killed = time.monotonic(), 0.0
     asked: set[int] = set()
     while running := descendants():
-        elapsed = time.monotonic() - began
-        if elapsed > GRACE + PATIENCE:
-            return running
+        now = time.monotonic()
+        if killed and now - killed > PATIENCE:
+            return descendants()
+        grace_is_over = now - began > GRACE
         for pid in running:
-            if elapsed > GRACE or pid not in asked:
+            if grace_is_over or pid not in asked:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL if elapsed > GRACE else signal.SIGTERM)
+                    os.kill(pid, signal.SIGKILL if grace_is_over else signal.SIGTERM)
         asked.update(running)
+        if grace_is_over and not killed:
+            killed = time.monotonic()
         time.sleep(0.02)
     return []
 

@@ -40,9 +40,10 @@ OWN = "unshare --mount --pid --fork --kill-child --mount-proc".split()
 PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 
 #: Of the client. A connection on which nothing comes back for nine seconds is dead: a busy server needs some of them.
+#: `ConnectTimeout` is longer than a machine stands still.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
-    "ConnectTimeout": "20",
+    "ConnectTimeout": "45",
     "GlobalKnownHostsFile": "/dev/null",
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
@@ -233,7 +234,7 @@ class Operator:
         playbook.write_text(
             json.dumps([{"hosts": "gateway", "gather_facts": False, "vars": variables, "tasks": tasks}])
         )
-        mode = ("auto", "60s") if persist else ("no", "no")
+        mode = ("auto", "600s") if persist else ("no", "no")
         options = {**CLIENT_OPTIONS, "ControlMaster": mode[0], "ControlPersist": mode[1], **more}
         # Connections that persist end with the processes' namespace. The path of a socket must be short.
         with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:

@@ -16,14 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests import clock
 from tests.lab import Namespace, table
 
 Document = dict[str, Any]
-
-#: Seconds that two readings of a countdown may differ by, on a machine that has something else to do as well.
-SLACK = 10
 
 STATUS_BITS = (
     "expected seen_reply assured confirmed src_nat dst_nat seq_adjust src_nat_done dst_nat_done dying "
@@ -40,10 +36,10 @@ SCTP_STATES = (
 
 
 def near(document: Document) -> Document:
-    """The same, equal to one whose countdown was read a moment earlier or later."""
+    """Return the same document, equal to one whose remaining timeout was read earlier or later in the same test."""
     if "timeout" not in document:
         return document
-    return {**document, "timeout": pytest.approx(document["timeout"], abs=SLACK)}
+    return {**document, "timeout": clock.near(document["timeout"])}
 
 
 def lasting(document: Document) -> Document:

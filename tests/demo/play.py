@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
-TIMEOUT = 50.0
+#: Seconds after which the play is considered hung.
+TIMEOUT = 600.0
 
 
 def run_playbook(namespaces: dict[str, str], variables: dict[str, Any]) -> tuple[int, dict[str, Any]]:

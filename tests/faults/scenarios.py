@@ -45,8 +45,8 @@ POLICY = "web"
 UDP_PORT = 5300
 
 
-def line(port: int, timeout: int = 650, mark: int = 1, source: str = "10.1.0.2") -> str:
-    """A line for `conntrack -R`. Remaining timeouts are compared in hundreds of seconds."""
+def line(port: int, timeout: int = 6500, mark: int = 1, source: str = "10.1.0.2") -> str:
+    """A line for `conntrack -R`. Remaining timeouts are compared in thousands of seconds."""
     return f"-I -p udp -s {source} -d {SERVER} --sport {port} --dport 53 -t {timeout} -m {mark}\n"
 
 
@@ -62,7 +62,7 @@ NAT = {"nat": {"source": {"address": "203.0.113.7", "port": 4000}}}
 _CONTROL = {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 1400, "destination_port": 21}
 _SESSION: Task = (
     "conntrack_entry",
-    {"protocol": "tcp", "original": _CONTROL, "helper": "ftp", "timeout": 650, "tcp": {"state": "established"}},
+    {"protocol": "tcp", "original": _CONTROL, "helper": "ftp", "timeout": 6500, "tcp": {"state": "established"}},
 )
 
 
@@ -106,20 +106,20 @@ _TABLE = "".join(line(port) for port in range(1, MANY + 1))
 _WIDE_TABLE = "".join(line(port) for port in range(1, MANY_WIDE + 1))
 _SCOPE = {"source": "10.1.0.0/16"}
 _MIXED = [
-    *(entry(port, timeout=650, mark=1) for port in range(1, MANY + 1)),
-    *(entry(port, timeout=650, mark=2) for port in range(201, 211)),
-    *(entry(port, timeout=650, mark=1, nat={"source": {"address": "203.0.113.7", "port": 4000 + port}})
+    *(entry(port, timeout=6500, mark=1) for port in range(1, MANY + 1)),
+    *(entry(port, timeout=6500, mark=2) for port in range(201, 211)),
+    *(entry(port, timeout=6500, mark=1, nat={"source": {"address": "203.0.113.7", "port": 4000 + port}})
       for port in range(301, 304)),
 ]  # fmt: skip
 _THERE = BYSTANDERS + "".join(line(port) for port in (1, 2, *range(201, 211), *range(301, 304), *range(401, 411)))
 
 SCENARIOS: dict[str, Scenario] = {
-    "entry-created": Scenario("conntrack_entry", entry(50, timeout=650, mark=5)),
+    "entry-created": Scenario("conntrack_entry", entry(50, timeout=6500, mark=5)),
     "entry-updated": Scenario(
-        "conntrack_entry", entry(50, timeout=950, timeout_min=900, mark=5), BYSTANDERS + line(50)
+        "conntrack_entry", entry(50, timeout=9500, timeout_min=9000, mark=5), BYSTANDERS + line(50)
     ),
     "entry-replaced": Scenario(
-        "conntrack_entry", entry(50, timeout=650, replace=True, **NAT), BYSTANDERS + line(50, mark=5)
+        "conntrack_entry", entry(50, timeout=6500, replace=True, **NAT), BYSTANDERS + line(50, mark=5)
     ),
     "entry-deleted": Scenario("conntrack_entry", entry(50, state="absent"), BYSTANDERS + line(50)),
     "entries": Scenario("conntrack_entries", {"entries": _MIXED, "replace": True}, _THERE),
@@ -133,7 +133,7 @@ SCENARIOS: dict[str, Scenario] = {
         BYSTANDERS + _TABLE,
     ),
     "update": Scenario(
-        "conntrack_update", {"match": _SCOPE, "set": {"mark": 7, "timeout": 250}}, BYSTANDERS + _WIDE_TABLE
+        "conntrack_update", {"match": _SCOPE, "set": {"mark": 7, "timeout": 2500}}, BYSTANDERS + _WIDE_TABLE
     ),
     "update-limited": Scenario(
         "conntrack_update", {"match": _SCOPE, "set": {"mark": 7}, "limit": 500}, BYSTANDERS + _TABLE
@@ -146,14 +146,14 @@ SCENARIOS: dict[str, Scenario] = {
         "conntrack_flush", {"table": "expect", "all": True},
         earlier=(_SESSION, *(("conntrack_expectation", expectation(port)) for port in (4000, 4001, 5000))),
     ),
-    "expectation-created": Scenario("conntrack_expectation", expectation(timeout=150), earlier=(_SESSION,)),
+    "expectation-created": Scenario("conntrack_expectation", expectation(timeout=1500), earlier=(_SESSION,)),
     "expectation-updated": Scenario(
-        "conntrack_expectation", expectation(timeout=150, timeout_min=100),
-        earlier=(_SESSION, ("conntrack_expectation", expectation(timeout=50))),
+        "conntrack_expectation", expectation(timeout=1500, timeout_min=1000),
+        earlier=(_SESSION, ("conntrack_expectation", expectation(timeout=500))),
     ),
     "expectation-replaced": Scenario(
-        "conntrack_expectation", expectation(timeout=150, flags=["permanent"], replace=True),
-        earlier=(_SESSION, ("conntrack_expectation", expectation(timeout=150))),
+        "conntrack_expectation", expectation(timeout=1500, flags=["permanent"], replace=True),
+        earlier=(_SESSION, ("conntrack_expectation", expectation(timeout=1500))),
     ),
     "expectation-deleted": Scenario(
         "conntrack_expectation", expectation(state="absent"),
@@ -162,7 +162,7 @@ SCENARIOS: dict[str, Scenario] = {
     "restore": Scenario("conntrack_snapshot", _RESTORED, BYSTANDERS + _TABLE, _SAVED, then=_THERE),
     "restore-with-expectations": Scenario(
         "conntrack_snapshot", _RESTORED, BYSTANDERS,
-        (_SESSION, ("conntrack_expectation", expectation(timeout=150)), *_SAVED), then="",
+        (_SESSION, ("conntrack_expectation", expectation(timeout=1500)), *_SAVED), then="",
     ),
     "restore-over": Scenario(
         "conntrack_snapshot", {**_RESTORED, "on_existing": "update", "purge": True, "scope": _SCOPE,
@@ -269,7 +269,7 @@ class Stage:
         found = dict(_entries(self.namespace.conntrack("-L", "-o", "extended,id")))
         if self._has_expectations:
             for one in self.namespace.expectations("ipv4"):
-                timeout = one.pop("timeout") // 100
+                timeout = one.pop("timeout") // 1000
                 port = one["tuple"]["destination_port"]
                 found[f"expectation {port}"] = {"timeout": timeout, "rest": json.dumps(one, sort_keys=True)}
         if self._has_policies:
@@ -318,8 +318,8 @@ def _entries(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "reply": " ".join(ends[4:]),
                 "mark": values["mark"],
                 "id": values["id"],
-                # In hundreds of seconds, because it falls while the test runs
-                "timeout": int(words[4]) // 100,
+                # In thousands of seconds, because it falls while the test runs
+                "timeout": int(words[4]) // 1000,
                 "counters": tuple(counters),
             },
         )

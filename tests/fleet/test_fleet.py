@@ -200,7 +200,7 @@ class Fleet:
         }
 
     def _environment(self) -> dict[str, str]:
-        options = {**CLIENT_OPTIONS, "ControlMaster": "auto", "ControlPersist": "60s"}
+        options = {**CLIENT_OPTIONS, "ControlMaster": "auto", "ControlPersist": "600s"}
         return {
             **environment(),
             "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callback"),
@@ -333,12 +333,14 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
         while not all(any(host.subscriptions()) for host in waiting):
             if over.wait(0.1):
                 return
+        for host in waiting:
+            host.wait_for_reader()
         fleet.servers[DYING].process.kill()
         link(fleet.hosts[DYING], "down")
         for name in WAITING:
             fleet.hosts[name].conntrack("-D", *LEAVING)
 
-    wait = {"name": "wait", "netops.conntrack.conntrack_wait": {"match": {"destination_port": 99}, "timeout": 60}}
+    wait = {"name": "wait", "netops.conntrack.conntrack_wait": {"match": {"destination_port": 99}, "timeout": 600}}
     match = [{**STALE, "bytes_below": 1}, {"destination_port": 22, "state": "established"}]
     flush = {"name": "flush", "netops.conntrack.conntrack_flush": {"match": match}}
     report = fleet.folder / "report.json"

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
 from typing import Any
 
 import pytest
 import yaml
 
+from tests import clock
 from tests.fleet.pages import FOLDER, Page, Reader
 from tests.lab import Flow, Gateway, Lab, Namespace
 from tests.lab.handover import PORT, SERVER, Site
@@ -133,7 +133,9 @@ def follow_again(gateway: Namespace, rules: str, *flows: Flow) -> None:
     gateway.empty()
     for flow in flows:
         flow.seen_as()
-    gateway.conntrack("-I", *"-p tcp -s 10.1.0.2 -d 203.0.113.80 --sport 1 --dport 2 -t 60 --state ESTABLISHED".split())
+    gateway.conntrack(
+        "-I", *"-p tcp -s 10.1.0.2 -d 203.0.113.80 --sport 1 --dport 2 -t 600 --state ESTABLISHED".split()
+    )
 
 
 def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:
@@ -171,12 +173,12 @@ def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:
 
 @contextmanager
 def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[None]:
-    """Do this as soon as somebody has subscribed to events of conntrack, while the block is run."""
+    """Do this as soon as a program has subscribed to events of conntrack and read the table, while the block is run."""
 
     def wait() -> None:
-        while not over.is_set() and not any(host.subscriptions()):
-            sleep(0.05)
-        sleep(2)  # and has read the table
+        clock.wait_until(lambda: over.is_set() or any(host.subscriptions()))
+        if not over.is_set():
+            host.wait_for_reader()
         act()
 
     over = Event()

@@ -134,7 +134,7 @@ def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
 
 def settle(namespaces: Iterable[Namespace], ip: str) -> None:
     """Wait until links are what they will be: the kernel tells states and makes addresses in its own time."""
-    until, before = time.monotonic() + 60, None
+    until, before = time.monotonic() + TIMEOUT, None
     while time.monotonic() < until:
         now = [json.loads(namespace.run([ip, "-json", "address"]).stdout) for namespace in namespaces]
         coming = any("LOWER_UP" in link["flags"] and link["operstate"] != "UP" for links in now for link in links[1:])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lab import Namespace
-from tests.plays import TIMEOUT, Controller
+from tests.plays import Controller
 
 Document = dict[str, Any]
 Play = Callable[..., tuple[int, str]]
@@ -290,7 +290,7 @@ def test_drain_waits_until_the_flows_have_left_every_gateway(
 
     def expire_once_awaited() -> None:
         for name in ("gateway-a", "gateway-b"):
-            hosts[name].wait_for_subscriber(TIMEOUT)
+            hosts[name].wait_for_reader()
             hosts[name].conntrack("-U", "-s", "10.1.0.2", "--reply-dst", "198.51.100.1", "-t", "5")
 
     expiring = Thread(target=expire_once_awaited)

@@ -22,7 +22,7 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils._report import pa
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 from ansible_collections.netops.conntrack.tests.unit.support import fleets
 from tests.lab import Namespace
-from tests.plays import Controller
+from tests.plays import TIMEOUT, Controller
 
 Document = dict[str, Any]
 
@@ -171,7 +171,7 @@ def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
         ["unshare", "-n", CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, file.as_uri()],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=TIMEOUT,
         env={**os.environ, "HOME": str(folder)},
     )
     lines = done.stderr.decode(errors="replace").splitlines()

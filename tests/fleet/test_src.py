@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from tests import clock
 from tests.lab import Namespace
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import TIMEOUT
@@ -109,10 +109,8 @@ def play(namespace: Namespace, tmp_path: Path, remote: Path) -> Play:
         )
         print(done.stdout, done.stderr)
         assert results.exists(), done.stderr
-        left = time.monotonic() + 60  # what is done in the background is tidied up every five seconds
-        while any(path.is_file() for path in remote.rglob("*")) and time.monotonic() < left:
-            time.sleep(0.1)
-        assert [path for path in remote.rglob("*") if path.is_file()] == []
+        # What is done in the background is tidied up every five seconds
+        clock.wait_until(lambda: not any(path.is_file() for path in remote.rglob("*")), pause=0.1)
         found: Document = json.loads(results.read_text())
         return found
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -21,6 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
     ChangeSubscription,
     subscribed,
 )
+from tests import clock
 from tests.lab import Host, Lab, has_ipv6
 from tests.lab.namespace import SYSTEM_PATH
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.every_kernel
 RECEIVE_BUFFER = 1 << 20
 RULES = """
 table inet filter {
-    set seen { type ipv4_addr; flags dynamic, timeout; timeout 1m; }
+    set seen { type ipv4_addr; flags dynamic, timeout; timeout 10m; }
     chain output {
         type filter hook output priority 0; policy accept;
         ip daddr 10.1.0.2 udp dport 9 add @seen { ip daddr }
@@ -78,10 +79,13 @@ class Watch:
         """The number of changes by kind that a program makes. Waits for the expected ones, which may come later."""
         self.received()  # what is late from before
         found = Counter(change.kind for change in self.changes(command))
-        deadline = time.monotonic() + 10
-        while any(found[kind] < count for kind, count in (expected or {}).items()) and time.monotonic() < deadline:
-            time.sleep(0.01)
+
+        def is_complete() -> bool:
             found.update(change.kind for change in self.received())
+            return all(found[kind] >= count for kind, count in (expected or {}).items())
+
+        with contextlib.suppress(TimeoutError):  # the caller compares them
+            clock.wait_until(is_complete, seconds=60)
         return dict(found)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import clock
 from tests.lab import Lab, Namespace
 
 Ansible = Callable[..., str]
@@ -59,7 +60,7 @@ def ansible(tmp_path: Path) -> Ansible:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=clock.HUNG,
         )
         return done.stdout
 

@@ -20,6 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     PartialFailure,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import DumpInterrupted
+from tests import clock
 from tests.lab import Namespace
 
 Document = dict[str, Any]
@@ -155,16 +156,16 @@ def test_expectations_have_the_same_verbs(namespace: Namespace) -> None:
             "destination_port": 4000,
         },
         "master": {"protocol": "tcp", **master},
-        "timeout": 60,
+        "timeout": 600,
     }
     with namespace.entered(), Conntrack() as conntrack:
         conntrack.create(flow)
         conntrack.expectations.create(expected)
         (shown,) = conntrack.expectations.dump(match={"destination_port": 4000})
-        assert shown == {**conntrack.expectations.get(expected), "timeout": shown["timeout"]}
+        assert shown == {**conntrack.expectations.get(expected), "timeout": clock.near(shown["timeout"])}
         assert "dport=4000" in namespace.conntrack("-L", "expect")
-        conntrack.expectations.update({**expected, "timeout": 300})
-        assert conntrack.expectations.get(expected)["timeout"] > 60
+        conntrack.expectations.update({**expected, "timeout": 3000})
+        assert conntrack.expectations.get(expected)["timeout"] == clock.left_of(3000)
         assert conntrack.expectations.flush(match={"destination_port": 4001}) == 0
         conntrack.expectations.delete(shown)
         conntrack.expectations.create(expected)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import clock
 from tests.fleet.pages import agree
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=clock.HUNG,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
@@ -56,7 +57,7 @@ def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=clock.HUNG,
     )
     assert done.returncode == 0, done.stdout
     assert "The flush without a match removes nothing: stale flows cannot be found here: no TUN device" in done.stdout

@@ -51,7 +51,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.me
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.tests.unit.support import strategies
-from tests import features, samples
+from tests import clock, features, samples
 from tests.lab import Gateway, Namespace
 from tests.lab.table import from_program
 from tests.profiles import examples
@@ -69,7 +69,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 
 def udp(port: int, destination: int = 53, **more: Any) -> Entry:
-    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **more)))
+    return creation(from_document(samples.flow("ipv4", "udp", port, destination, **{"timeout": 600, **more})))
 
 
 def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) -> None:
@@ -123,7 +123,7 @@ def read_lines(descriptor: int, count: int) -> list[str]:
     found: list[str] = []
     rest = b""
     os.set_blocking(descriptor, False)
-    while select.select([descriptor], [], [], 20 if len(found) < count else 0.1)[0]:
+    while select.select([descriptor], [], [], clock.HUNG if len(found) < count else 0.1)[0]:
         read = os.read(descriptor, 1 << 16)
         if not read:
             break
@@ -170,14 +170,16 @@ class TestWhichProcess:
         namespace.conntrack("--version")  # skips the test where the program is absent
         watch = namespace.start(["conntrack", "-E", "-o", "userspace"], stderr=subprocess.DEVNULL)
         namespace.wait_for_subscriber()
-        with namespace.entered(), Table() as table, Subscription() as subscription, Follower() as follower:
+        with namespace.entered(), Table() as table, Subscription() as subscription, Follower(check=None) as follower:
             with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT):
                 pass
             table.create(udp(1))
             table.update({**udp(1), "mark": 7})
             namespace.conntrack("-D", "-p", "udp", "--orig-port-src", "1")
+            # Nothing follows the last packet of the connection
+            clock.wait_until(lambda: [flow["state"] for flow in namespace.table() if "state" in flow] == ["time_wait"])
             found = []
-            while subscription.wait(0.2):
+            while subscription.wait(0):
                 found += subscription.receive()
             followed = [told for told in drain(follower) if isinstance(told, Event)]
         assert watch.stdout is not None
@@ -262,7 +264,7 @@ class TestEveryProtocol:
     def test_of_real_traffic(self, gateway_lab: Gateway) -> None:
         """A connection through NAT, from its first packet to its end."""
         gateway = gateway_lab.gateway
-        with gateway.entered(), Follower() as follower, Subscription() as subscription:
+        with gateway.entered(), Follower(check=None) as follower, Subscription() as subscription:
             before = len(follower.entries)
             with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
                 assert flow.seen_as().address == gateway_lab.OUTSIDE[0]
@@ -377,7 +379,7 @@ class TestFlood:
 
     def test_what_a_small_buffer_loses_is_told(self, namespace: Namespace, table: Table) -> None:
         flood(table, count=1000)
-        with Follower(receive_buffer=1) as follower:
+        with Follower(receive_buffer=1, check=None) as follower:
             assert not follower.subscription.filtered
             flood(table, 1000)
             gone = [{**udp(number, 54 if number % 500 else 53)} for number in range(100, 200)]
@@ -457,7 +459,7 @@ class TestFollower:
         namespace.firewall.use_labels()
         table.create(udp(1, labels=[3]))
         match = parse_match({"labels": [3]})
-        with Follower(match) as follower:
+        with Follower(match, check=None) as follower:
             (first,) = follower.entries.values()
             assert first["labels"] == 8
             table.update({**udp(1), "mark": 5})
@@ -468,7 +470,7 @@ class TestFollower:
 
     def test_the_same_entry_again(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
-        with Follower() as follower:
+        with Follower(check=None) as follower:
             for _round in range(3):
                 table.delete(udp(1))
                 table.create(udp(1))
@@ -530,7 +532,7 @@ class TestMode:
 
     def test_what_is_heard_is_not_silent(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
-        with Follower() as follower:
+        with Follower(check=None) as follower:
             assert len(follower.unannounced) == 1
             table.update({**udp(1), "mark": 1})
             drain(follower)
@@ -578,7 +580,7 @@ def in_a_user_namespace(receive_buffer: int) -> tuple[int, list[str]]:
 
 class TestAsyncio:
     def run(self, test: Any) -> None:
-        asyncio.run(asyncio.wait_for(test, 60))
+        asyncio.run(asyncio.wait_for(test, clock.HUNG))
 
     def test_iterated(self, namespace: Namespace, table: Table) -> None:
         async def test() -> None:
@@ -659,7 +661,7 @@ class TestAsyncio:
                     turns += 1
                     await asyncio.sleep(0)
 
-            with Follower(receive_buffer=1) as follower:
+            with Follower(receive_buffer=1, check=None) as follower:
                 flood(table, count=20_000)
                 task = asyncio.ensure_future(other())
                 async for each in follower:

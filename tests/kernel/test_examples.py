@@ -19,12 +19,11 @@ from typing import Any
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import samples, views
+from tests import clock, samples, views
 from tests.lab import Namespace
 from tests.lab import table as lab_table
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-PATIENCE = 30.0
 
 
 def command(example: str) -> list[str]:
@@ -40,7 +39,7 @@ def run(namespace: Namespace, *examples: str) -> str:
 def running(namespace: Namespace, example: str) -> Iterator[subprocess.Popen[str]]:
     """An example that runs until it is interrupted, listening."""
     process = namespace.start(command(example), env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog = threading.Timer(clock.HUNG, process.kill)
     watchdog.start()
     try:
         assert process.stdout is not None
@@ -78,7 +77,7 @@ def test_create(namespace: Namespace) -> None:
     (entry,) = shown(namespace).values()
     assert (entry["original"]["source"], entry["original"]["destination_port"]) == ("192.0.2.1", 21)
     assert (entry["mark"], entry["helper"], entry["tcp"]["state"]) == (0x10, "ftp", "established")
-    assert 98 <= entry["timeout"] <= 100
+    assert entry["timeout"] == clock.left_of(100)
 
 
 def test_create_nat(namespace: Namespace) -> None:
@@ -134,7 +133,7 @@ def test_dump_filter_tuple(namespace: Namespace) -> None:
     matching = {"source": "192.0.2.1", "destination": "198.51.100.2"}
     fill(
         namespace,
-        *({"protocol": "icmp", "timeout": 60, "original": {**ends, **ping}} for ends in (other, matching)),
+        *({"protocol": "icmp", "timeout": 600, "original": {**ends, **ping}} for ends in (other, matching)),
         samples.flow("ipv4", "udp", 1, 53),
     )
     assert run(namespace, "dump_filter_tuple").splitlines() == ["icmp 192.0.2.1 -> 198.51.100.2 type 8 code 0 id 9"]

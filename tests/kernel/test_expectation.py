@@ -24,6 +24,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import clock
 from tests.lab import Gateway, Namespace
 
 pytestmark = pytest.mark.every_kernel
@@ -92,7 +93,7 @@ class TestEachOperation:
     def test_create_and_get(self, table: Table, namespace: Namespace, family: str) -> None:
         found = create(table, **declared(family))
         assert found.pop("id")
-        assert found.pop("timeout") in range(290, 301)
+        assert found.pop("timeout") == clock.left_of(300)
         ends = {"source": FULL[family], "destination": FULL[family]}
         assert found == {
             "family": family,
@@ -154,9 +155,9 @@ class TestEachOperation:
 
     def test_update_changes_the_countdown(self, table: Table, namespace: Namespace) -> None:
         found = expectation.from_document(create(table, **declared()))
-        expectation.update(table, {**found, "timeout": 77, "flags": 1})
+        expectation.update(table, {**found, "timeout": 777, "flags": 1})
         (other,) = namespace.expectations()
-        assert other["timeout"] in range(67, 78)
+        assert other["timeout"] == clock.left_of(777)
         assert other["flags"] == []
 
     def test_a_get_goes_by_the_mask(self, table: Table) -> None:
@@ -305,7 +306,7 @@ class TestRefusals:
         assert "Another expectation is for some of the same connections" in str(error)
 
     def test_the_timeout_of_a_new_one_is_its_helpers(self, table: Table) -> None:
-        assert create(table, **declared(timeout=7))["timeout"] in range(290, 301)
+        assert create(table, **declared(timeout=7))["timeout"] == clock.left_of(300)
 
     def test_one_too_many_takes_the_oldest_away(self, table: Table, namespace: Namespace) -> None:
         create(table, **declared(port=4000))
@@ -342,19 +343,20 @@ class TestDeclared:
         return reconcile(table, expectation.from_document(document), Policy(**policy), check_mode)
 
     def test_twice(self, table: Table, namespace: Namespace) -> None:
-        document = declared(timeout=60, flags=["permanent"])
+        document = declared(timeout=600, flags=["permanent"])
         with namespace.events() as events:
             foreseen = self.run(table, document, check_mode=True)
             assert namespace.expectations() == []
             done, again = self.run(table, document), self.run(table, document)
         assert events.kinds() == ["new_expectation"]
         assert foreseen["operation"] == done["operation"] == "created"
-        assert done["expectation"].pop("timeout") in range(50, foreseen["expectation"].pop("timeout") + 1)
+        assert foreseen["expectation"].pop("timeout") == 600
+        assert done["expectation"].pop("timeout") == clock.left_of(600)
         assert foreseen["expectation"] == {key: value for key, value in done["expectation"].items() if key != "id"}
         assert foreseen["diff"] == done["diff"]
         assert (again["operation"], again["changes"]) == ("unchanged", [])
         (other,) = namespace.expectations()
-        assert other["timeout"] in range(50, 61)
+        assert other["timeout"] == clock.left_of(600)
 
     def test_as_it_was_gathered(self, table: Table) -> None:
         for zone in (0, 5):
@@ -363,15 +365,15 @@ class TestDeclared:
             assert self.run(table, expectation.to_document(found))["operation"] == "unchanged"
 
     def test_the_countdown(self, table: Table) -> None:
-        self.run(table, declared(timeout=60))
-        assert self.run(table, declared(timeout=90))["operation"] == "unchanged"
-        done = self.run(table, declared(timeout=90), timeout_min=61)
+        self.run(table, declared(timeout=600))
+        assert self.run(table, declared(timeout=900))["operation"] == "unchanged"
+        done = self.run(table, declared(timeout=900), timeout_min=601)
         assert done["operation"] == "updated"
         assert [change["key"] for change in done["changes"]] == ["timeout"]
-        assert done["expectation"]["timeout"] in range(80, 91)
+        assert done["expectation"]["timeout"] == clock.left_of(900)
 
     def test_a_replacement(self, table: Table, namespace: Namespace) -> None:
-        before = self.run(table, declared(timeout=60, flags=["permanent"]))["expectation"]
+        before = self.run(table, declared(timeout=600, flags=["permanent"]))["expectation"]
         other = declared(mask={"source_port": 0xFFFF})
         with pytest.raises(CannotReconcile, match=r"cannot be changed in place \(mask.source_port\)"):
             self.run(table, other)
@@ -379,17 +381,17 @@ class TestDeclared:
         assert (done["operation"], done["before"]["id"]) == ("replaced", before["id"])
         assert done["evicted"] == []
         assert done["expectation"]["flags"] == ["permanent"]
-        assert done["expectation"]["timeout"] in range(50, 61)
+        assert done["expectation"]["timeout"] == clock.left_of(600)
         (shown,) = namespace.expectations()
         assert shown["mask"]["source_port"] == 0xFFFF
 
     def test_a_replacement_that_fails_is_undone(self, table: Table, namespace: Namespace) -> None:
-        self.run(table, declared(timeout=60))
+        self.run(table, declared(timeout=600))
         with pytest.raises(CannotReconcile, match="deleted and restored") as failure:
             self.run(table, declared(**{"class": 9}), replace=True)
         assert failure.value.result["operation"] == "replaced"
         (shown,) = namespace.expectations()
-        assert (shown["class"], shown["timeout"] <= 60) == (0, True)
+        assert (shown["class"], shown["timeout"]) == (0, clock.left_of(600))
 
     def test_absent(self, table: Table, namespace: Namespace) -> None:
         self.run(table, declared(zone=5))

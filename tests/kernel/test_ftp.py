@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
+import select
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labe
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import clock
 from tests.lab import Gateway, Namespace
 
 pytest.importorskip("pyftpdlib")
@@ -43,7 +44,7 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
 FTPHandler.permit_foreign_addresses = True  # the kernel writes IPv6 addresses in full, the server compares texts
-FTPHandler.active_dtp.timeout = 3
+FTPHandler.active_dtp.timeout = 300
 FTPHandler.authorizer = DummyAuthorizer()
 FTPHandler.authorizer.add_anonymous(sys.argv[2])
 FTPServer((sys.argv[1], 21), FTPHandler).serve_forever()
@@ -114,14 +115,17 @@ def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Pat
     (tmp_path / "file").write_bytes(CONTENT)
     address = ENDS[family].server
     gateway_lab.server.start([sys.executable, "-W", "ignore", "-c", SERVER, address, str(tmp_path)])
-    with contextlib.closing(ftplib.FTP(timeout=5)) as client:
-        for _attempt in range(100):
+    with contextlib.closing(ftplib.FTP(timeout=clock.HUNG)) as client:
+
+        def is_connected() -> bool:
             try:
                 with gateway_lab.client1.entered():
                     client.connect(address)
-                break
             except ConnectionRefusedError:  # the server is still on its way
-                time.sleep(0.05)
+                return False
+            return True
+
+        clock.wait_until(is_connected, pause=0.05)
         client.login()
         client.voidcmd("TYPE I")
         yield client
@@ -154,7 +158,10 @@ class Transfer:
 
     def __exit__(self, *_: object) -> None:
         if self._thread is not None:
-            self._session.close()  # what it waits for, if it still does
+            if self._session.sock is not None:  # end the wait of the thread for an answer
+                with contextlib.suppress(OSError):
+                    self._session.sock.shutdown(socket.SHUT_RDWR)
+            self._session.close()
             self._thread.join()
         self._closing.close()
 
@@ -164,19 +171,21 @@ class Transfer:
         with self._lab.client1.entered():
             self._listener = self._closing.enter_context(socket.create_server((host, 0), family=self._session.af))
         self.port = self._listener.getsockname()[1]
-        self._listener.settimeout(5)
+        self._listener.settimeout(clock.HUNG)
         send = self._session.sendport if self._session.af == socket.AF_INET else self._session.sendeprt
         self._thread = threading.Thread(target=self._send, args=(send, host), daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 5
-        while not self._lab.gateway.expectations() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        clock.wait_until(
+            # The server may have connected already
+            lambda: self._lab.gateway.expectations() or select.select([self._listener], [], [], 0)[0],
+            lambda: "the helper expects nothing",
+        )
 
     def _send(self, send: Callable[[str, int], str], host: str) -> None:
         with contextlib.suppress(ftplib.Error, OSError, EOFError):
             send(host, self.port)
 
-    def connect(self, timeout: float = 5) -> socket.socket:
+    def connect(self, timeout: float = clock.HUNG) -> socket.socket:
         """Wait for the server to connect, or in passive mode, connect to it."""
         if self._mode == "active":
             self._listener.settimeout(timeout)
@@ -184,7 +193,7 @@ class Transfer:
         else:
             with self._lab.client1.entered():
                 data = socket.create_connection(self._there, timeout=timeout)
-        data.settimeout(5)
+        data.settimeout(clock.HUNG)
         return self._closing.enter_context(data)
 
     def receive(self, data: socket.socket) -> bytes:
@@ -238,7 +247,7 @@ def test_a_transfer(
         for part in ("tuple", "mask", "master"):
             assert seen[part] == {key: value for key, value in expected[part].items() if key != "protocol"}
         assert (seen["protocol"], seen["class"], seen["helper"]) == ("tcp", expected["class"], "ftp")
-        assert abs(seen["timeout"] - expected["timeout"]) <= 1
+        assert seen["timeout"] == clock.near(expected["timeout"])
 
         # The tuple of a master is a match, and finds the control connection and nothing else
         (master,) = read(table, "conntrack", expected["master"])

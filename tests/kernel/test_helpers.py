@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +31,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.restore
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save import save
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotFound, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from tests.lab import Gateway, Lab, Namespace
+from tests.lab.namespace import LASTING
 from tests.lab.protocols import PROTOCOLS, Broadcast, Conversation, Host, NetbiosNs, Snmp, SnmpTrap
 
 Document = dict[str, Any]
@@ -46,6 +48,8 @@ SERVER = {"ipv4": Gateway.SERVER, "ipv6": Gateway.SERVER_IPV6}
 NO_LABELS = LabelMap()
 #: Seconds after which a packet counts as dropped.
 DROPPED = 0.4
+#: Seconds that the kernel expects answers to a broadcast: the default of nf_conntrack_netbios_ns and nf_conntrack_snmp.
+SHORTEST = 3.0
 
 #: The cells that Linux lacks, by protocol, family and aspect, with the source that shows it. None as the aspect stands
 #: for all aspects.
@@ -139,10 +143,31 @@ def converse(network: Network, gateway: Namespace) -> Iterator[Converse]:
                 outside = client.address
             server = Host(SERVER[family], topology.server.entered)
             conversation = closing.enter_context(kind(client, server, outside))
-            conversation.announce()
+            announce(gateway, conversation)
             return conversation
 
         yield converse
+
+
+def announce(gateway: Namespace, conversation: Conversation) -> None:
+    """Announce a connection, and extend an expectation that lasts `SHORTEST` seconds.
+
+    If the machine stands still in between, the expectation expires, and the connection is announced again.
+    """
+    while True:
+        began = time.monotonic()
+        conversation.announce()
+        if not isinstance(conversation, Broadcast):
+            return
+        with gateway.entered(), Table() as table:
+            found = list(expectation.read_all(table))
+            with contextlib.suppress(NotFound):
+                for one in found:
+                    expectation.update(table, {**one, "timeout": LASTING})
+                if found:
+                    return
+        if time.monotonic() - began < SHORTEST:
+            return  # nothing was expected
 
 
 @contextlib.contextmanager
@@ -342,7 +367,7 @@ def test_a_family_without_the_helper(table: Table, gateway: Namespace) -> None:
         kind = PROTOCOLS[protocol]
         ends = {"source": CLIENTS["ipv6"][0], "destination": SERVER["ipv6"]}
         ports = {"source_port": number, "destination_port": kind.port}
-        declared = {"protocol": kind.transport, "original": {**ends, **ports}, "helper": kind.helper, "timeout": 60}
+        declared = {"protocol": kind.transport, "original": {**ends, **ports}, "helper": kind.helper, "timeout": 600}
         with pytest.raises(Unsupported):
             table.create(from_document(declared))
     assert gateway.table() == []

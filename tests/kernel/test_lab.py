@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from tests import clock
 from tests.lab import Gateway, Lab, Namespace, table
 from tests.lab.lab import Host
 
@@ -58,7 +59,7 @@ class TestNamespace:
         with namespace.entered():
             server = socket.create_server(("127.0.0.1", 0))
         with server, pytest.raises(OSError, match=r"refused|unreachable"):
-            socket.create_connection(server.getsockname(), timeout=2)
+            socket.create_connection(server.getsockname(), timeout=clock.HUNG)
 
     def test_path_serves_other_processes(self, namespace: Namespace) -> None:
         with namespace.entered():
@@ -90,7 +91,7 @@ class TestNamespace:
 
     def test_close_ends_what_was_started(self, root: None) -> None:
         with Namespace() as namespace:
-            process = namespace.start(["sleep", "60"])
+            process = namespace.start(["sleep", "600"])
             assert process.poll() is None
         assert process.poll() is not None
 
@@ -99,17 +100,14 @@ class TestNamespace:
         code = (
             "import signal\nfrom tests.lab import Namespace\n"
             "namespace = Namespace()\n"
-            "print(namespace.start(['sleep', '60']).pid, namespace.path, flush=True)\nsignal.pause()"
+            "print(namespace.start(['sleep', '600']).pid, namespace.path, flush=True)\nsignal.pause()"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
             assert owner.stdout
             pid, path = owner.stdout.readline().split()
             assert os.path.exists(path)
             owner.kill()
-        deadline = time.monotonic() + 5
-        while os.path.exists(f"/proc/{pid}/ns/net") and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not os.path.exists(f"/proc/{pid}/ns/net")
+        clock.wait_until(lambda: not os.path.exists(f"/proc/{pid}/ns/net"))
         assert not os.path.exists(path)
 
 
@@ -156,9 +154,9 @@ class TestTable:
             "--dstkey",
             "2",
             "-t",
-            "60",
+            "600",
         )
-        gateway.conntrack("-I", "-p", "99", "-s", "192.0.2.1", "-d", "192.0.2.2", "-t", "60", "--zone", "5")
+        gateway.conntrack("-I", "-p", "99", "-s", "192.0.2.1", "-d", "192.0.2.2", "-t", "600", "--zone", "5")
         by_program = table.from_program(gateway.conntrack("-L", "-o", "extended,id"))
         with gateway.entered():
             by_pyroute2 = table.from_pyroute2()
@@ -200,7 +198,7 @@ class TestEvents:
 
     def test_none_is_lost_in_a_crowd(self, namespace: Namespace) -> None:
         crowd = "".join(
-            f"-A -t 60 -p udp -s 192.0.2.1 -d 192.0.2.2 --sport {port} --dport 53"
+            f"-A -t 600 -p udp -s 192.0.2.1 -d 192.0.2.2 --sport {port} --dport 53"
             f" -r 192.0.2.2 -q 192.0.2.1 --reply-port-src 53 --reply-port-dst {port}\n"
             for port in range(1, 501)
         )

@@ -16,16 +16,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.netops.conntrack.plugins.filter.from_conntrack import from_conntrack
+from tests import clock
 from tests.lab import Host, Lab
 
 from .test_modules import run
 
 ONE_WAY = 0.02
+TCP_ESTABLISHED = "01"  # in /proc/net/tcp
 CLIENT, SERVER, PORT = "10.1.0.2", "203.0.113.80", 80
 OUTSIDE = "203.0.113.1"
 #: A transfer of this size needs a window that is larger than one without a scale.
@@ -82,7 +85,7 @@ def download(lab: Lab, gateway: Host) -> Iterator[socket.socket]:
     thread = threading.Thread(target=serve, name="server", daemon=True)
     thread.start()
     with listener, lab.hosts["client"].entered(), socket.create_connection((SERVER, PORT)) as connection:
-        connection.settimeout(60)
+        connection.settimeout(clock.HUNG)
         yield connection
         connection.close()
         thread.join()
@@ -105,6 +108,21 @@ def delete(gateway: Host) -> None:
         if not gateway.count():
             return
     raise AssertionError("the connection does not come to rest")
+
+
+def wait_for_acknowledgements(lab: Lab) -> None:
+    """Return when the server has no reason to send a packet: the client has acknowledged everything.
+
+    A packet of the server that finds no entry would have the gateway answer with a reset. Source: get_tcp4_sock in
+    net/ipv4/tcp_ipv4.c.
+    """
+
+    def are_sent() -> bool:
+        with lab.hosts["server"].entered():
+            lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+        return all(line.split()[4].startswith("00000000:") for line in lines if line.split()[3] == TCP_ESTABLISHED)
+
+    clock.wait_until(are_sent)
 
 
 def dropped(gateway: Host) -> int:
@@ -156,10 +174,10 @@ def test_flags_that_are_declared_to_be_none_are_none(gateway: Host, download: so
 
 
 @pytest.mark.parametrize("way", ["entry", "extended", "save", "conntrack -R", "conntrack -I"])
-def test_a_masqueraded_connection_goes_on(masquerading: Host, download: socket.socket, way: str) -> None:
+def test_a_masqueraded_connection_goes_on(lab: Lab, masquerading: Host, download: socket.socket, way: str) -> None:
     gateway = masquerading
     fetch(download)
-    time.sleep(5 * ONE_WAY)  # a packet of the server that finds no entry would have the gateway answer with a reset
+    wait_for_acknowledgements(lab)
     printed = gateway.conntrack(*PRINTED.get(way, PRINTED["save"]), "-p", "tcp")
     delete(gateway)
     nat = {"source": {"address": OUTSIDE}}

@@ -21,7 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.docu
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import identity
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import samples, views
+from tests import clock, samples, views
 from tests.lab import Gateway, Namespace
 from tests.lab.traffic import Flow
 from tests.profiles import examples
@@ -352,6 +352,7 @@ def shared(root: None) -> Iterator[tuple[Namespace, Table]]:
 @examples(300, suppress_health_check=list(HealthCheck))
 @given(document=documents())
 def test_any_entry_comes_back(shared: tuple[Namespace, Table], document: Document) -> None:
+    clock.begin_test()  # each example is one
     namespace, table = shared
     wanted = from_document(document)
     table.create(wanted)

@@ -25,7 +25,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING, parse_match
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import samples, views
+from tests import clock, samples, views
 from tests.features import lacks
 from tests.lab import Namespace
 
@@ -70,7 +70,7 @@ def fill(table: Table) -> bool:
                 del declared["original"]["protocol"]
                 table.create(from_document(declared))
             ends = samples.turned(family, destination_port=4000 + zone)
-            announced = {"tuple": {"protocol": "tcp", **ends}, "master": master, "zone": zone, "timeout": 77}
+            announced = {"tuple": {"protocol": "tcp", **ends}, "master": master, "zone": zone, "timeout": 777}
             wanted = expectation.from_document(announced)
             expectation.create(table, wanted)
             expectation.update(table, wanted)
@@ -116,7 +116,7 @@ def expectations(table: Table) -> list[Document]:
     found = [expectation.to_document(one) for one in expectation.located(table, expectation.read_all(table))]
     for one in found:
         del one["id"]
-        assert 40 < one["timeout"] <= 77
+        assert one["timeout"] == clock.left_of(777)
         del one["timeout"]
     return sorted(found, key=json.dumps)
 
@@ -319,7 +319,7 @@ def test_a_restore_needs_no_more_than_the_file(namespace: Namespace, elsewhere: 
     done = run_module(namespace, "conntrack_snapshot", state="restored", path=path, netns=elsewhere.path)
     assert (done["changed"], numbers(done), done["checksum"] != "") == (True, {"created": 1}, True)
     (flow,) = elsewhere.table()
-    assert (flow["mark"], 500 < flow["timeout"] <= 600) == (7, True)
+    assert (flow["mark"], flow["timeout"]) == (7, clock.left_of(600))
 
 
 def refusals() -> list[Any]:

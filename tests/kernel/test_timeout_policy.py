@@ -20,6 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import tim
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.plugins.module_utils.client.timeout_policy import PROTOCOL, STATES
+from tests import clock
 from tests.lab import Gateway, Namespace
 from tests.lab.namespace import SYSTEM_PATH
 
@@ -158,6 +159,12 @@ def test_what_nfct_made_is_found_and_changed(table: Table, namespace: Namespace)
     assert policy_by_nfct(namespace, "theirs") == {}
 
 
+def timeout_of_udp(gateway: Namespace) -> int:
+    """Return the remaining timeout of the flow."""
+    (flow,) = (entry for entry in gateway.table() if entry["protocol"] == "udp")
+    return int(flow["timeout"])
+
+
 def test_connections_of_a_rule_have_it_and_it_stays_while_they_do(gateway_lab: Gateway) -> None:
     gateway, client = gateway_lab.gateway, gateway_lab.client1
     rule = ["-t", "raw", "-A", "PREROUTING", "-p", "udp", "-j", "CT", "--timeout", "short"]
@@ -167,14 +174,14 @@ def test_connections_of_a_rule_have_it_and_it_stays_while_they_do(gateway_lab: G
         gateway.run([program("iptables"), *rule])
         flow = client.udp(gateway_lab.SERVER, gateway_lab.PORT)
         flow.seen_as()
-        assert 900 < next(entry["timeout"] for entry in gateway.table() if entry["protocol"] == "udp") <= 1000
+        assert timeout_of_udp(gateway) == clock.left_of(1000)
         # For its first two seconds a flow has that of unreplied ones, answered or not
         done = declare(table, timeouts={"unreplied": 3000}, **given)
         assert done["operation"] == "updated"
         assert done["policy"]["use"] >= 2  # since Linux 7.2 each flow counts, too
         assert done["policy"]["timeouts"] == {"unreplied": 3000, "replied": 1000}
         flow.seen_as()
-        assert 2900 < next(entry["timeout"] for entry in gateway.table() if entry["protocol"] == "udp") <= 3000
+        assert timeout_of_udp(gateway) == clock.left_of(3000)
         for otherwise in ({"state": "absent"}, {"family": "ipv6", "replace": True, "timeouts": {"replied": 1}}):
             with pytest.raises(ConntrackError, match="a rule uses it; remove that rule first"):
                 declare(table, **{**given, **otherwise})

@@ -17,7 +17,7 @@ MEMORY = 2048  # MiB
 SAVED = "exchange.json"
 #: Seconds without a word on the console, where each test ends with a letter: not a limit for all tests, which take
 #: many times as long on a machine that has something else to do as well
-SILENT = 300
+SILENT = 600
 #: Lines of the console to show of a machine that failed
 LAST_WORDS = 30
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import time
 from collections.abc import Iterable
 from typing import TypeVar
+
+from tests import clock
 
 from .delay import Delay
 from .namespace import Namespace
@@ -55,13 +56,13 @@ class Host(Namespace):
         with self.rtnetlink() as rtnetlink:
             rtnetlink.route("add", dst=destination, gateway=via, family=family)
 
-    def wait_for_links(self, timeout: float = 60.0) -> None:
+    def wait_for_links(self) -> None:
         """Wait until each link is up and has its link-local address, both of which the kernel does later.
 
-        :raises TimeoutError: if a link is not up in time.
+        :raises TimeoutError: if a link does not come up.
         """
-        deadline = time.monotonic() + timeout
-        while True:
+
+        def waiting() -> list[str]:
             with self.rtnetlink() as rtnetlink:
                 links = [one for one in rtnetlink.get_links() if one.get_attr("IFLA_IFNAME") != "lo"]
                 local = {
@@ -69,16 +70,13 @@ class Host(Namespace):
                     for route in rtnetlink.get_routes(family=socket.AF_INET6, table=LOCAL_TABLE)
                     if str(route.get_attr("RTA_DST")).startswith("fe80:")
                 }
-            waiting = [
+            return [
                 one.get_attr("IFLA_IFNAME")
                 for one in links
                 if one.get_attr("IFLA_OPERSTATE") != "UP" or (has_ipv6() and one["index"] not in local)
             ]
-            if not waiting:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: not up after {timeout} s: {waiting}")
-            time.sleep(0.05)
+
+        clock.wait_until(lambda: not waiting(), lambda: f"{self.name}: not up: {waiting()}", pause=0.05)
 
     def delay(self, other: Host, seconds: float) -> None:
         """Link the two without Ethernet, so that a packet takes so many seconds; see `Lab.slow_link`."""

@@ -14,13 +14,14 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
+
+from tests import clock
 
 from . import isolation, table
 from .child import call_in_child
@@ -35,6 +36,15 @@ NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR = 0x1, 0x4, 2
 CTNETLINK, DELETE, GET_STATS = 1 << 8, 2, 5
 #: linux/sockios.h, linux/if.h: an ifreq is 40 bytes long, the name first, then the flags
 SIOCSIFFLAGS, IFF_UP, IFREQ = 0x8914, 0x1, struct.Struct("=16sh22x")
+#: Seconds, and settings of timeouts of flows that packets create. A flow without traffic must not expire while a test
+#: runs, even if the machine stands still.
+LASTING = 600
+SHORT_TIMEOUTS = (
+    *("udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "gre_timeout", "gre_timeout_stream"),
+    *(f"tcp_timeout_{state}" for state in ("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack", "time_wait")),
+    *("tcp_timeout_close", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged"),
+    *("sctp_timeout_closed", "sctp_timeout_cookie_wait", "sctp_timeout_established", "dccp_timeout_request"),
+)
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
 
@@ -42,7 +52,7 @@ class Namespace:
     """An empty network namespace with its loopback up; gone with close(), the block, or this process.
 
     Events are on from the start (nf_conntrack_events=1): with the kernel's default, changes to an entry that
-    was made while nobody listened are not told.
+    was made while nobody listened are not told. The timeouts of flows that packets create are `LASTING` seconds.
     """
 
     def __init__(self, name: str = "namespace") -> None:
@@ -57,9 +67,18 @@ class Namespace:
                 # The kernel loads conntrack on a request, and then this namespace has its settings
                 _ask_conntrack(GET_STATS)
             self.sysctl("nf_conntrack_events", 1)
+            self._extend_timeouts()
         except BaseException:
             self.close()
             raise
+
+    def _extend_timeouts(self) -> None:
+        with self.entered():
+            for name in SHORT_TIMEOUTS:
+                with contextlib.suppress(FileNotFoundError):  # the kernel lacks the protocol
+                    fd = os.open(f"/proc/sys/net/netfilter/nf_conntrack_{name}", os.O_WRONLY)
+                    os.write(fd, str(LASTING).encode())
+                    os.close(fd)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.path}>"
@@ -85,7 +104,7 @@ class Namespace:
         """The calling thread is inside for the length of the block; its sockets stay inside for good."""
         return isolation.entered(self._network)
 
-    def call(self, function: Callable[..., T], *arguments: Any, timeout: float = 60.0) -> T:
+    def call(self, function: Callable[..., T], *arguments: Any, timeout: float = clock.HUNG) -> T:
         """What the function returns when a forked child calls it inside.
 
         The result, or the exception, is pickled on its way back.
@@ -103,7 +122,7 @@ class Namespace:
         arguments: Sequence[str],
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = clock.HUNG,
         **more: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program inside to its end, with its output as text.
@@ -217,16 +236,33 @@ class Namespace:
         rows = [line.split() for line in lines]
         return [int(row[3], 16) for row in rows if row[1] == str(NETLINK_NETFILTER) and row[2] != "0"]
 
-    def wait_for_subscriber(self, timeout: float = 60.0) -> None:
+    def wait_for_subscriber(self) -> None:
         """Return once a program inside is subscribed to events.
 
-        :raises TimeoutError: when none is after so many seconds.
+        :raises TimeoutError: if none subscribes.
         """
-        until = time.monotonic() + timeout
-        while not any(self.subscriptions()):
-            if time.monotonic() > until:
-                raise TimeoutError(f"no program in {self.name} is subscribed to events")
-            time.sleep(0.01)
+        clock.wait_until(
+            lambda: any(self.subscriptions()), lambda: f"no program in {self.name} is subscribed to events"
+        )
+
+    def wait_for_reader(self) -> None:
+        """Return once a program inside is subscribed to events, has read the table, and sleeps.
+
+        :raises TimeoutError: if none subscribes, or one does not sleep.
+        """
+        self.wait_for_subscriber()
+        for pid in self.processes():
+            with contextlib.suppress(FileNotFoundError):  # it has ended
+                clock.wait_until_asleep(pid)
+
+    def processes(self) -> list[int]:
+        """The ids of all processes inside."""
+        inside, found = os.fstat(self._network).st_ino, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                if (folder / "ns/net").stat().st_ino == inside:
+                    found.append(int(folder.name))
+        return found
 
     def empty(self) -> None:
         """Delete every entry, and with the entries their expectations."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 #: Seconds to wait for a packet that must arrive.
-TIMEOUT = 10.0
+TIMEOUT = 120.0
 ACK = b"received"
 
 Tuple = dict[str, Any]

@@ -46,7 +46,7 @@ CYCLE = 0.2
 OPEN_FILES = 16384
 INTERRUPTED = 130
 #: Seconds within which a process must answer.
-PATIENCE = 60.0
+PATIENCE = 300.0
 #: Seconds between two lines that show the progress.
 PROGRESS = 10.0
 

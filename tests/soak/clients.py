@@ -28,7 +28,7 @@ BURST = 32
 #: Seconds between two looks at the clock.
 TICK = 0.002
 #: Seconds that a connection waits for an answer, and one that the flush may break.
-PATIENCE, PATIENCE_IF_FLUSHED = 40.0, 4.0
+PATIENCE, PATIENCE_IF_FLUSHED = 90.0, 4.0
 #: Seconds after which a client sends a datagram again; twice as many each next time.
 REPEAT = 1.0
 #: Every ninth connection lasts longer: it exchanges several messages, with a pause before each next one. Protocols and

@@ -38,7 +38,7 @@ NO_LABELS = LabelMap()
 #: Seconds between two cycles.
 PAUSE = 0.2
 #: Seconds that a wait may take.
-PATIENCE = 30.0
+PATIENCE = 300.0
 #: The first mark of entries that a flush removes. The marks of updates are smaller.
 TO_BE_REMOVED = 0x10000
 #: The timeout that updates set, longer than those of closed connections, so that no entry lives for ever.

@@ -38,7 +38,7 @@ Entry = dict[str, Any]
 #: Programs that change rules and nothing else.
 RULES_ONLY = ("nft", "iptables-nft-restore", "ip6tables-nft-restore")
 #: How often the readers of the table are asked until they agree.
-ATTEMPTS = 20
+ATTEMPTS = 200
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
 
 

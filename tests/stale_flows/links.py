@@ -26,8 +26,8 @@ PACKET_OUTGOING = 4
 BRIDGE_NETFILTER = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 #: The address of the bridge.
 ADDRESS = "02:00:00:00:00:02"
-#: Seconds to wait until the kernel has a packet that was sent by Ethernet.
-TIMEOUT = 5.0
+#: Seconds to wait until the kernel has a packet that was sent by Ethernet. This only ends a hung test.
+TIMEOUT = 120.0
 
 
 class Link(Protocol):

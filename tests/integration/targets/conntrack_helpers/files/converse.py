@@ -22,7 +22,7 @@ ADDRESSES = {
     "ipv6": ("2001:db8:1::2", "2001:db8:ffff::80", "2001:db8:ffff::1"),
 }
 #: Seconds after which the conversation ends in any case.
-LIFETIME = 240
+LIFETIME = 3600
 
 
 def load(lab, name):

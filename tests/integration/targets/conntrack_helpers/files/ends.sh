@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Link a client and a server, each in a network namespace of its own, to the gateway whose process id is $1. Print the
-# process ids that hold the client's and the server's namespace. Both end after five minutes.
+# process ids that hold the client's and the server's namespace. Both end after an hour.
 
 set -eu
 
@@ -16,7 +16,7 @@ within() {
 }
 
 holder() {
-  unshare --net sleep 300 </dev/null >/dev/null 2>&1 &
+  unshare --net sleep 3600 </dev/null >/dev/null 2>&1 &
   until [ "$(readlink "/proc/$!/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do
     sleep 0.01
   done

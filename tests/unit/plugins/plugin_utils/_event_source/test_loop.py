@@ -20,7 +20,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source import loop
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.run import run
 
-SOON = 60.0
+SOON = 300.0
 
 
 class Source:

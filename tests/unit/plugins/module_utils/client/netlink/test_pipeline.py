@@ -77,7 +77,7 @@ def test_a_thread_that_waits_for_what_never_comes_is_woken() -> None:
     def fetch() -> Any:
         number = next(numbers)
         if number > THREAD_AFTER + 1:
-            assert came.wait(10)
+            assert came.wait(120)
         return number
 
     reading = prefetch(fetch, lambda number: False, came.set)
@@ -110,7 +110,7 @@ def test_the_next_things_are_fetched_while_the_work_goes_on() -> None:
             yield number
 
     def work(number: int) -> bool:
-        return number < THREAD_AFTER or fetched[number + 1].wait(10)
+        return number < THREAD_AFTER or fetched[number + 1].wait(120)
 
     assert all(result for _thing, result in overlap(work, things()))
 

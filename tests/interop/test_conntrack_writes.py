@@ -144,7 +144,7 @@ CASES = [
         )
         for state in views.SCTP_STATES[:8]
     ),
-    # The program swaps the bytes of a tag twice (tests/kernel/test_attributes.py has tags from packets).
+    # The program swaps the bytes of a tag once too often (tests/kernel/test_attributes.py has tags from packets).
     Case(
         "sctp-tags",
         f"{SCTP} --state ESTABLISHED --orig-vtag 1 --reply-vtag 2",

@@ -611,7 +611,7 @@ SCOPED = [
 
 
 def test_multicast_and_link_local_flows_are_uncertain(gateway: Host) -> None:
-    """Only the programs of the host determine their multicast groups, and only the packet determines its link."""
+    """The multicast groups depend on the programs of the host, and the link of such a flow on its packet."""
     load(gateway, *({"protocol": "udp", "original": ends, "timeout": 600} for ends in SCOPED))
     result = run(gateway, "conntrack_flush", stale=True)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(SCOPED))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The client makes and changes entries, conntrack(8) finds them by its own options: the same selection by both."""
+"""The client creates and changes entries. conntrack(8) reads them, and its options select the same entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ V4, V6 = CLIENT["ipv4"], CLIENT["ipv6"]
 
 @pytest.fixture(scope="module")
 def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
-    """A table with an entry of every kind, which the tests only read."""
+    """Return a table with an entry of every kind. The tests do not change it."""
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         with namespace.entered(), Table() as table:
@@ -80,7 +80,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
     ],
 )
 def test_selects_the_same(filled: tuple[Namespace, Table], options: str, match: dict[str, Any]) -> None:
-    """What the client would flush for this match is what `conntrack -D` would with these options."""
+    """A match selects the same entries as these options of `conntrack -L`."""
     namespace, table = filled
     text = namespace.conntrack("-L", "-o", "extended,id", *options.split())
     shown = {entry["id"] for entry in views.by_text(namespace, text)}
@@ -104,7 +104,7 @@ def test_selects_the_same(filled: tuple[Namespace, Table], options: str, match: 
 def test_selects_more_exactly(
     filled: tuple[Namespace, Table], options: str, match: dict[str, Any], more: dict[str, Any]
 ) -> None:
-    """The program does not compare GRE keys, and takes a changed ICMP id for destination NAT."""
+    """The program does not compare GRE keys, and treats a changed ICMP ID as destination NAT."""
     namespace, table = filled
     text = namespace.conntrack("-L", "-o", "extended,id", *options.split())
     shown = {entry["id"] for entry in views.by_text(namespace, text)}
@@ -136,7 +136,7 @@ class TestGet:
 
 
 class TestChanges:
-    """What the client does to entries of the program's, the program sees."""
+    """conntrack(8) reads the changes of the client to its entries."""
 
     INSERT = ("-I", "-s", V4, "-d", SERVER["ipv4"], "-p", "tcp", "--sport", "1", "--dport", "2", "-t", "300")
 

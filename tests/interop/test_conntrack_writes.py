@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""conntrack(8) makes and changes entries, the client reads them: the same words for the same thing."""
+"""conntrack(8) creates and changes entries. The client reads them and uses the same names."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.samples import CLIENT, INSIDE, OUTSIDE, SERVER
 
 Document = dict[str, Any]
 
-#: What the program sets of its own accord: it asks the kernel not to look at windows.
+#: TCP values that conntrack(8) always sets: it disables the window check of the kernel.
 LIBERAL = {"window_scale": 0, "flags": ["sack_permitted", "be_liberal"]}
-#: And in the last states besides, that this side has begun to close.
+#: The same values in the last states, in which the client has also started to close.
 CLOSING = {"window_scale": 0, "flags": ["sack_permitted", "close_init", "be_liberal"]}
 
 
 class Case(NamedTuple):
-    """Options of `conntrack -I` besides the addresses, and what is gathered then."""
+    """Options of `conntrack -I` besides the addresses, and the gathered entry."""
 
     name: str
     options: str
@@ -66,7 +66,7 @@ CASES = [
         for state in views.TCP_STATES
         if state != "syn_sent2"
     ),
-    Case("tcp-listen", f"{TCP} --state LISTEN", tcp("syn_sent2")),  # its old name
+    Case("tcp-listen", f"{TCP} --state LISTEN", tcp("syn_sent2")),  # the old name of the state
     Case(
         "reply",
         f"{TCP} --state NONE -r 10.0.0.9 -q 10.0.0.8 --reply-port-src 22 --reply-port-dst 33",
@@ -87,8 +87,8 @@ CASES = [
     Case("seen-reply", f"{UDP} -u SEEN_REPLY", udp(status=["seen_reply", "confirmed"])),
     Case("assured", f"{UDP} -u ASSURED,SEEN_REPLY", udp(status=["seen_reply", "assured", "confirmed"])),
     Case("fixed-timeout", f"{UDP} -u FIXED_TIMEOUT", udp(status=["confirmed", "fixed_timeout"])),
-    Case("offload", f"{UDP} -u OFFLOAD", udp()),  # the kernel keeps this bit to itself
-    # The program writes the status into the mark as well, unless the mark comes after it.
+    Case("offload", f"{UDP} -u OFFLOAD", udp()),  # the kernel does not accept this bit
+    # The program also writes the status into the mark, unless the option for the mark comes after it.
     Case(
         "status-and-mark",
         f"{UDP} -u SEEN_REPLY -m 7",
@@ -144,7 +144,7 @@ CASES = [
         )
         for state in views.SCTP_STATES[:8]
     ),
-    # The program turns the bytes of a tag round once too often (tests/kernel/test_attributes.py has them from packets).
+    # The program swaps the bytes of a tag once too often (tests/kernel/test_attributes.py has tags from packets).
     Case(
         "sctp-tags",
         f"{SCTP} --state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
@@ -166,7 +166,7 @@ CASES = [
         ),
     ),
     Case(
-        "gre-reply",  # accepted and ignored by the program
+        "gre-reply",  # the program accepts these options and ignores them
         "-p gre --srckey 1 --dstkey 2 --reply-key-src 3 --reply-key-dst 0x10",
         same("gre", {"source_key": 1, "destination_key": 2}, {"source_key": 2, "destination_key": 1}),
     ),
@@ -269,7 +269,7 @@ def test_inserts_ipv6(table: Table, namespace: Namespace, case: Case) -> None:
 
 
 def test_inserts_dccp(table: Table, namespace: Namespace) -> None:
-    """With ports and state where the kernel tracks it (before 6.17), as a bare protocol where not."""
+    """The entry has ports and state if the kernel tracks DCCP (before 6.17), otherwise neither."""
     insert(namespace, "-p dccp --sport 1 --dport 2 --state OPEN --role client")
     (found,) = gathered(table)
     if "dccp" in found:
@@ -298,7 +298,7 @@ def test_adds(table: Table, namespace: Namespace) -> None:
 
 
 def test_restores_what_the_client_made_and_it_had_saved(table: Table, namespace: Namespace) -> None:
-    """-o save and -R, the program's own way there and back: marks, labels and NAT are lost on it."""
+    """`conntrack -o save` and `conntrack -R` save and restore a table, but lose marks, labels and NAT."""
     for family in samples.FAMILIES:
         table.create(from_document(samples.flow(family, "udp", 1, 2, zone=5, timeout=300)))
     saved = namespace.conntrack("-L", "-o", "save")
@@ -312,7 +312,7 @@ def test_restores_what_the_client_made_and_it_had_saved(table: Table, namespace:
 
 
 class TestChanges:
-    """-U and -D on entries that the client made."""
+    """`conntrack -U` and `conntrack -D` change entries that the client created."""
 
     @pytest.fixture
     def made(self, table: Table) -> list[Document]:
@@ -379,7 +379,7 @@ class TestLabels:
 
     @pytest.fixture
     def labels(self, program: views.LabelledProgram, tmp_path: Path) -> LabelMap:
-        """The client's map, read from the very file that the program reads."""
+        """Return the client's label map, read from the same file as that of the program."""
         return LabelMap.read(str(tmp_path / "xtables/connlabel.conf"))
 
     def test_are_read_by_their_names(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
@@ -394,7 +394,7 @@ class TestLabels:
     ) -> None:
         table.create(from_document(udp(labels=["of-the-third-word", 5, "first"]), labels))
         (shown,) = views.by_text(namespace, program("-L", "-o", "extended,id,labels"))
-        assert shown["labels"] == ["first", "of-the-third-word"]  # it shows those that have a name
+        assert shown["labels"] == ["first", "of-the-third-word"]  # the program shows only labels with a name
         (shown,) = views.by_xml(namespace, program("-L", "-o", "xml,id,labels"))
         assert shown["labels"] == ["first", "of-the-third-word"]
         (seen,) = views.by_pyroute2(namespace)

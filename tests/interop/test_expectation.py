@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Expectations of conntrack(8) and of the client, each seen and removed by the other."""
+"""Expectations: conntrack(8) reads and deletes those of the client, and the client those of conntrack(8)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXPECTED = {"protocol": "tcp", "source": "192.0.2.21", "destination": "10.1.0.2"
 DECLARED = {"master": CONTROL, "tuple": EXPECTED}
 PARTS = ("tuple", "mask", "master")
 
-# What the program wants to hear to find one: the ports of the answers have to be there, whatever they are.
+# The options with which the program finds an expectation. The ports of the answers are required, with any value.
 NAMED = "-p tcp -s 192.0.2.21 -d 10.1.0.2 --sport 0 --dport 4000 --reply-port-src 0 --reply-port-dst 0".split()
 MADE = (
     "-t 600 -p tcp --orig-src 10.1.0.2 --orig-dst 192.0.2.21 --orig-port-src 1400 --orig-port-dst 21 "
@@ -51,7 +51,7 @@ def create(table: Table, **more: Any) -> dict[str, Any]:
 
 
 def as_program_shows(document: dict[str, Any]) -> dict[str, Any]:
-    """A document with the protocol where the program has it, and without what the program leaves out."""
+    """Return a document with the protocol and the keys in the places where the program shows them."""
     shown = {key: document[key] for key in ("class", "helper", "flags", *PARTS)}
     for part in PARTS:
         shown[part] = {key: value for key, value in document[part].items() if key != "protocol"}
@@ -76,7 +76,7 @@ def test_it_gets(table: Table, namespace: Namespace) -> None:
 
 def test_it_deletes(table: Table, namespace: Namespace) -> None:
     found = create(table)
-    namespace.conntrack("-D", "expect", *NAMED, check=False)  # it has no count of what it deletes, so it says 1
+    namespace.conntrack("-D", "expect", *NAMED, check=False)  # the exit status is 1, for no deletions
     with pytest.raises(NotFound):
         expectation.get(table, expectation.from_document(found))
 
@@ -88,7 +88,7 @@ def test_it_flushes(table: Table, namespace: Namespace) -> None:
 
 
 def test_it_inserts(table: Table, namespace: Namespace) -> None:
-    """It sends neither protocol nor ports of what is expected; the addresses are there, and so is the master."""
+    """The program sends the addresses and the master, but neither the protocol nor the ports of the expectation."""
     namespace.conntrack("-I", "expect", *MADE)
     (found,) = expectation.located(table, expectation.read_all(table))
     document = expectation.to_document(found)
@@ -101,8 +101,8 @@ def test_it_inserts(table: Table, namespace: Namespace) -> None:
 
 
 def test_it_tells_events(table: Table, namespace: Namespace, tmp_path: Path) -> None:
-    """And the client tells the same ones."""
-    namespace.conntrack("--version")  # or there is nothing to compare with
+    """The program and the client report the same events."""
+    namespace.conntrack("--version")  # skip the test without the program
     told = tmp_path / "events"
     with told.open("w") as file:
         program = namespace.start(["conntrack", "-E", "expect"], stdout=file, stderr=None)

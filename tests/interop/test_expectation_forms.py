@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Lists of expectations are conntrack(8)'s, byte for byte, and are read as what they are."""
+"""Lists of expectations are identical to those of conntrack(8), and the client reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FTP6 = {"source": "2001:db8::2", "destination": "2001:db8::21", "source_port": 1
 SIP = {"protocol": "udp", **FTP, "destination_port": 5060}
 ENDS = {"source": "192.0.2.21", "destination": "10.1.0.2"}
 TO_CLIENT = {"protocol": "tcp", **ENDS, "destination_port": 4000}
-#: Declarations, each with the helper of its master.
+#: Declarations, with the helper of each master.
 DECLARED: list[tuple[str, dict[str, Any]]] = [
     ("ftp", {"master": FTP, "tuple": TO_CLIENT}),
     (
@@ -56,7 +56,7 @@ DECLARED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def filled(root: None) -> Iterator[Filled]:
-    """A namespace with expectations, and those as they are read."""
+    """Return a namespace with expectations, and the expectations as the client reads them."""
     with Namespace() as namespace, namespace.entered(), Table() as table:
         for helper, declared in DECLARED:
             wanted = expectation.from_document(declared)
@@ -66,7 +66,7 @@ def filled(root: None) -> Iterator[Filled]:
             try:
                 table.create(from_document({**master, "original": ends}))
             except Unsupported:
-                continue  # this kernel has no such helper
+                continue  # this kernel lacks the helper
             expectation.create(table, wanted)
         found = list(expectation.read_all(table))
         if not found:
@@ -75,7 +75,7 @@ def filled(root: None) -> Iterator[Filled]:
 
 
 def printed(filled: Filled, *options: str) -> str:
-    """What the program lists of both families; without `-f` it lists IPv4 alone."""
+    """Return the program's list of both families. Without `-f`, the program lists only IPv4."""
     namespace, _found = filled
     return "".join(namespace.conntrack("-L", "expect", "-f", family, *options) for family in ("ipv4", "ipv6"))
 
@@ -85,7 +85,7 @@ def without_timeout(lines: str) -> list[str]:
 
 
 def as_read(found: dict[str, Any], *missing: str) -> dict[str, Any]:
-    """A document as a list has it: without what no list shows, and what changes meanwhile."""
+    """Return the document that a list can contain, without keys that lists lack and keys that change."""
     document = expectation.to_document(found)
     if document["tuple"]["protocol"] != "gre":
         document["master"] = {key: value for key, value in document["master"].items() if key != "protocol"}
@@ -136,7 +136,7 @@ def test_the_kernels_own_list_is_read(filled: Filled) -> None:
 
 
 def test_the_program_takes_the_commands(filled: Filled) -> None:
-    """It sends neither protocol nor ports of what is expected, but finds the master and takes the addresses."""
+    """The program finds the master, but sends only the addresses of the expectation, not its protocol and ports."""
     found = next(one for one in filled[1] if one["tuple.protocol"] == 6 and one["family"] == 2 and not one["flags"])
     (line,) = formats.write([found], "save").splitlines()
     with Namespace() as other, other.entered(), Table() as table:

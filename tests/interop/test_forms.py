@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The collection's texts are conntrack(8)'s, byte for byte, but where the program is wrong or loses something."""
+"""The output formats are identical to those of conntrack(8), except for errors and losses of the program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = {1: "voice", 64: "bulk"}
 
 
 def more(family: str) -> Iterator[Sample]:
-    """What the samples have no need of, and a form has."""
+    """Yield entries that the samples lack and that the output formats need."""
     yield Sample("dccp", {"family": family, "protocol": "dccp", "original": ends(family)}, {})
     yield Sample("marked", flow(family, "udp", 100, 1, mark=0x80000000), {})
     yield Sample("labelled", flow(family, "udp", 101, 1, labels=[1, 64]), {})
@@ -56,7 +56,7 @@ def more(family: str) -> Iterator[Sample]:
 
 
 def stable(namespace: Namespace, table: Table, *options: str) -> tuple[str, list[Entry], float]:
-    """What the program prints, the entries at that time, and the time."""
+    """Return the output of the program, the entries at that time, and the time."""
     deadline = time.monotonic() + clock.HUNG
     while time.monotonic() < deadline:
         before, entries = int(time.time()), list(table.dump())
@@ -72,7 +72,7 @@ def sort_of(entries: list[Entry]) -> list[Entry]:
 
 @pytest.fixture(scope="module")
 def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
-    """A table with an entry of every kind, with counters and moments."""
+    """Return a table with an entry of every kind, with counters and timestamps."""
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         namespace.sysctl("nf_conntrack_acct", 1)
@@ -95,7 +95,7 @@ def test_the_list_is_the_same(filled: tuple[Namespace, Table], output: str) -> N
 
 
 def test_the_list_is_read_as_it_is(filled: tuple[Namespace, Table]) -> None:
-    """By its own account each entry is what the table has, but for what no list shows."""
+    """Each entry of the list equals the entry in the table, except for values that lists lack."""
     theirs, entries, _now = stable(*filled, "-o", "extended,id,ktimestamp")
     read = {entry["id"]: to_document(entry) for entry in formats.read(theirs)}
     assert len(read) == len(entries)
@@ -121,7 +121,7 @@ def test_the_kernels_own_list_is_read(filled: tuple[Namespace, Table]) -> None:
 
 
 def test_labels_are_the_same(filled: tuple[Namespace, Table], tmp_path: Path) -> None:
-    """But for a label without a name: the program leaves it out, and with it an = if it is alone."""
+    """The program leaves out labels without a name; if an entry has no other label, it also leaves out the "="."""
     namespace, table = filled
     program = views.LabelledProgram(namespace, tmp_path, NAMES)
     names = LabelMap({name: bit for bit, name in NAMES.items()})
@@ -139,7 +139,7 @@ def test_labels_are_the_same(filled: tuple[Namespace, Table], tmp_path: Path) ->
 
 @pytest.mark.parametrize("output", ["xml", "xml,ktimestamp", "xml,extended,id"])
 def test_the_document_is_the_same(filled: tuple[Namespace, Table], output: str) -> None:
-    """But for the numbers of ICMP, which the program leaves out, and SCTP's states, which it calls as TCP's."""
+    """The program leaves out the ICMP values, and uses the names of TCP states for SCTP."""
     theirs, entries, now = stable(*filled, "-o", output)
     ours = formats.write(entries, output, now=now)
     assert sorted(ours.splitlines()) != sorted(theirs.splitlines())
@@ -173,7 +173,7 @@ def test_the_programs_document_is_read(filled: tuple[Namespace, Table]) -> None:
 
 
 def loses(entry: Entry) -> bool:
-    """Whether the program's own command brings about another entry, or none."""
+    """Return whether the program's own command creates a different entry, or none."""
     status = to_document(entry)["status"]
     plain = {key: value for key, value in entry.items() if not key.startswith("nat.")}
     ends_moved = [
@@ -208,12 +208,12 @@ def test_commands_are_the_same(filled: tuple[Namespace, Table]) -> None:
 
 
 def load(namespace: Namespace, commands: str) -> subprocess.CompletedProcess[str]:
-    namespace.conntrack("--version")  # skips where there is none
+    namespace.conntrack("--version")  # skips the test without the program
     return namespace.run(["conntrack", "-R", "-"], input=commands, check=False)
 
 
 def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None:
-    """What `conntrack -R` makes of the text is the table that was, to the last translation."""
+    """`conntrack -R` restores the table from the client's output, including NAT."""
     _namespace, table = filled
     entries = [entry for entry in table.dump() if entry.get("sctp.state") != 8]  # see the next test
     commands = formats.write(entries, "save")
@@ -226,7 +226,7 @@ def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None
         for now, was in zip(made, sort_of(entries), strict=True):
             document, expected = to_document(now), to_document(was)
             moved = was.get("original.icmp_id") != was.get("reply.icmp_id")
-            if moved:  # no option of the program says it
+            if moved:  # no option of the program sets this value
                 assert document["reply"].pop("icmp_id") == was["original.icmp_id"]
                 expected["reply"].pop("icmp_id")
             for key in ("family", "protocol", "original", "reply", "zone", "mark", "nat"):
@@ -241,7 +241,7 @@ def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None
 
 
 def test_a_state_that_the_program_cannot_load(filled: tuple[Namespace, Table]) -> None:
-    """It writes the state as (null), and crashes on that as on the name."""
+    """The program writes the state as (null), and crashes when it reads this value or the name of the state."""
     theirs, _entries, _now = stable(*filled, "-p", "sctp", "-o", "save")
     (line,) = [line for line in theirs.splitlines() if "(null)" in line and CLIENT["ipv4"] in line]
     (read,) = formats.read(line)
@@ -252,7 +252,7 @@ def test_a_state_that_the_program_cannot_load(filled: tuple[Namespace, Table]) -
 
 
 def test_what_the_program_writes_is_read(filled: tuple[Namespace, Table]) -> None:
-    """Its commands mean to the collection what they mean to itself."""
+    """The program and the collection create the same entries from the program's commands."""
     theirs, _entries, _now = stable(*filled, "-o", "save")
     lines = [line for line in theirs.splitlines() if "EXPECTED" not in line and "(null)" not in line]
     lines = [line for line in lines if "dccp" not in line]
@@ -263,7 +263,7 @@ def test_what_the_program_writes_is_read(filled: tuple[Namespace, Table]) -> Non
     assert read.keys() == made.keys()
     assert len(read) == len(lines)
     for key_of, document in read.items():
-        if len(document.get("nat", {})) == 2:  # the program forgets the ports that its line tells
+        if len(document.get("nat", {})) == 2:  # the program ignores the ports in its own output
             continue
         for key in ("family", "protocol", "original", "reply", "zone", "nat", "sctp"):
             assert document.get(key) == made[key_of].get(key)
@@ -302,7 +302,7 @@ def test_events_are_read(namespace: Namespace, tmp_path: Path, output: str) -> N
 
 
 def test_an_empty_table(namespace: Namespace) -> None:
-    """The program prints no document at all then; the collection's is one that can be read."""
+    """The program prints no document for an empty table. The collection prints an empty document."""
     for output in ("extended", "save", "xml"):
         theirs = namespace.conntrack("-L", "-o", output)
         assert formats.read(theirs) == []
@@ -310,7 +310,7 @@ def test_an_empty_table(namespace: Namespace) -> None:
     assert formats.read(formats.write([], "xml")) == []
 
 
-# Lines that people write for `conntrack -R`
+# Lines that users write for `conntrack -R`
 
 ENTRY = "-t 600 -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2"
 TCP = "-t 600 -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2"
@@ -378,7 +378,7 @@ def test_a_line_that_the_program_refuses(namespace: Namespace, line: str) -> Non
 
 @pytest.mark.parametrize("option", ["-g10.0.0.9:7", "--dst-nat=10.0.0.9:7"])
 def test_a_translation_that_the_program_ignores(namespace: Namespace, option: str) -> None:
-    """It creates an entry without one, which nobody can have meant."""
+    """The program creates an entry without NAT, which no user can intend."""
     assert load(namespace, f"-A {ENTRY} {option}\n").returncode == 0
     assert "10.0.0.9" not in namespace.conntrack("-L")
     with pytest.raises(
@@ -388,7 +388,7 @@ def test_a_translation_that_the_program_ignores(namespace: Namespace, option: st
 
 
 def test_single_commands_print_documents_of_their_own(namespace: Namespace) -> None:
-    """-U and -D print a bare flow, -G one in a document that is never closed."""
+    """`-U` and `-D` print a flow without a document. `-G` prints one in a document without an end tag."""
     namespace.conntrack("-I", *ENTRY.split())
     ends = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2".split()
     (listed,) = formats.read(namespace.conntrack("-L", "-o", "xml"))
@@ -426,7 +426,7 @@ def test_labels_with_blanks(namespace: Namespace, tmp_path: Path) -> None:
 
 
 def test_lost_events_are_no_silent_gap(namespace: Namespace, tmp_path: Path) -> None:
-    """A listener that does not keep up says so on its standard error."""
+    """A listener that is too slow reports this on its standard error."""
     namespace.conntrack("--version")
     namespace.firewall.track()
     report = tmp_path / "events"
@@ -439,7 +439,7 @@ def test_lost_events_are_no_silent_gap(namespace: Namespace, tmp_path: Path) -> 
                 table.create(from_document(flow("ipv4", "udp", number, 2)))
         listener.send_signal(signal.SIGCONT)
         clock.wait_until(lambda: "--buffer-size" in report.read_text())
-        # The message comes before the events that were not lost, and the kernel drops others until these are read
+        # The message comes before the events that were kept, and the kernel drops more events until these are read
         ports = itertools.count(2000)
 
         def hears_another() -> bool:

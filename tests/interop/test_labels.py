@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A name of a label stands for the same bit here as in libnetfilter_conntrack."""
+"""A label name stands for the same bit as in libnetfilter_conntrack."""
 
 from __future__ import annotations
 

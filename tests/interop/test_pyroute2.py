@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""pyroute2 makes, changes and deletes entries, the client reads them; and the other way round."""
+"""pyroute2 creates, changes and deletes entries, and the client reads them; and the reverse."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Namespaces and networks from the lab."""
+"""Import the fixtures of the lab: namespaces and networks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is declared is what the kernel then has: every attribute that it lets one set, seen by three readers."""
+"""Declare every attribute that the kernel accepts, and compare the entry as three programs read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.every_kernel
 
 @pytest.fixture
 def labelled(emptied_namespace: Namespace) -> Namespace:
-    """A namespace whose connections can have labels."""
+    """Return a namespace whose connections can have labels."""
     return emptied_namespace
 
 
@@ -40,7 +40,7 @@ def table(labelled: Namespace) -> Iterator[Table]:
 
 
 def create(table: Table, declared: dict[str, Any]) -> dict[str, Any]:
-    """Create what is declared; what is gathered of it then."""
+    """Create an entry and return it as the table has it."""
     wanted = from_document(declared)
     table.create(wanted)
     (found,) = (entry for entry in table.dump() if identity(entry) == identity(wanted))
@@ -48,7 +48,7 @@ def create(table: Table, declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_sample(table: Table, sample: Sample) -> dict[str, Any]:
-    """Likewise, with the master of a sample that has one; skipped without what it needs in this kernel."""
+    """Create a sample, after its master if it has one. Skip the test if this kernel lacks what the sample needs."""
     features.needs(sample.needs)
     try:
         if "master" in sample.declared:
@@ -68,7 +68,7 @@ class TestEverySample:
         assert gathered == {**views.near(sample.gathered()), "id": gathered["id"], "use": gathered["use"]}
 
     def test_is_got_as_it_is_dumped(self, table: Table, sample: Sample) -> None:
-        """Only that a get holds a reference of its own while it reads."""
+        """Compare a get with a dump. They differ by the reference that the get holds while it reads."""
         gathered = create_sample(table, sample)
         got = to_document(table.get(from_document(sample.declared)))
         assert got == {**views.near(gathered), "use": gathered["use"] + 1}
@@ -78,7 +78,7 @@ class TestEverySample:
         shown = views.numbered(views.by_text(labelled))[gathered["id"]]
         assert shown == views.as_program_shows(gathered)
 
-    @pytest.mark.running_kernel_only  # the program writes the text above from the same message
+    @pytest.mark.running_kernel_only  # both outputs of the program come from the same message
     def test_is_what_conntrack_shows_as_xml(self, table: Table, labelled: Namespace, sample: Sample) -> None:
         gathered = create_sample(table, sample)
         shown = views.numbered(views.by_xml(labelled))[gathered["id"]]
@@ -120,7 +120,7 @@ class TestEveryValue:
 
     @pytest.mark.parametrize("direction", ["original", "reply"])
     def test_tcp_flags_are_cleared(self, table: Table, labelled: Namespace, direction: str) -> None:
-        """An empty list clears the flags of an existing entry in place, and those of one direction only."""
+        """An empty list clears the flags of that direction of an existing entry, and no others."""
         every = {"window_scale": 7, "flags": list(views.TCP_FLAGS)}
         declared = samples.flow("ipv4", "tcp", 1, 2, tcp={"state": "established", "original": every, "reply": every})
         number = create(table, declared)["id"]
@@ -149,7 +149,7 @@ class TestEveryValue:
     @pytest.mark.parametrize(("request_type", "answer"), [(8, 0), (13, 14), (15, 16), (17, 18)])
     @pytest.mark.parametrize("turned", [False, True])
     def test_icmp_types(self, table: Table, labelled: Namespace, request_type: int, answer: int, turned: bool) -> None:
-        """Every type with an answer, declared by either."""
+        """Every ICMP type with an answer, declared by the request or by the answer."""
         if turned:
             request_type, answer = answer, request_type
         original = samples.ends("ipv4", icmp_type=request_type, icmp_code=255, icmp_id=0)
@@ -179,13 +179,13 @@ class TestEveryValue:
 
 
 class TestWhatPacketsSet:
-    """What the kernel itself writes into an entry is read as it is on the wire."""
+    """Compare values that the kernel sets with the packets that caused them."""
 
     def test_tcp(self, gateway_lab: Gateway) -> None:
         gateway = gateway_lab.gateway
         with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
             flow.seen_as()
-            time.sleep(0.3)  # for the acknowledgement that TCP may keep back for 0.2 s
+            time.sleep(0.3)  # TCP may delay an acknowledgement by 0.2 s
             with gateway.entered(), Table() as table:
                 (gathered,) = (to_document(entry) for entry in table.dump())
             assert gathered["tcp"]["state"] == "established"
@@ -199,7 +199,7 @@ class TestWhatPacketsSet:
             assert shown == views.as_program_shows(gathered)
 
     def test_sctp_tags(self, gateway_lab: Gateway) -> None:
-        """An INIT with the tag 0x01020304, which the other side has to answer with."""
+        """Send an INIT with the tag 0x01020304, which the server must use in its answer."""
         gateway = gateway_lab.gateway
         gateway.sysctl("nf_conntrack_checksum", 0)
         chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x01020304, 65535, 1, 1, 7)

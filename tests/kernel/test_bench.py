@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The bench on small tables: it measures every row and every limit, and leaves nothing behind."""
+"""Run the benchmark on small tables. It measures every row and every limit, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHECKOUT = Path(__file__).parents[2]
 HOSTS = sizes.QUICK.hosts
 HAS_CONNTRACK = shutil.which("conntrack", path=SYSTEM_PATH) is not None
 
-#: Every row, and against whom it competes.
+#: Every row, with the programs that it is compared with.
 ROWS = {
     "read": ["bare receive loop", "conntrack -L", "pyroute2"],
     "read as flat dictionaries": [],
@@ -79,7 +79,7 @@ TASKS = {
     f"conntrack_flush task, {HOSTS} hosts": ["command: conntrack -D"],
     f"conntrack_flush of all task, {HOSTS} hosts": ["command: conntrack -F"],
 }
-#: The limits of elapsed time and of memory, and the side that they refer to
+#: The limits of elapsed time and of memory, and the side to which each limit applies
 LIMITS = {
     "read": [(1.15, "bare receive loop"), (0.65, "conntrack -L")],
     "many matches": [(2.0, "reading all")],
@@ -181,7 +181,7 @@ def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[s
     for side in row["sides"]:
         assert len(side["values"]) == 1
         assert all(math.isfinite(value) and value > 0 for value in side["values"])
-        # A program that is quick enough has ended before it was asked
+        # A fast program can end before its memory is measured
         assert all(memory > 0 or side is not first for memory in side["peak_memory_mb"])
         assert len(side["processor_time"]) == (row["unit"] in TIME)
         assert all(math.isfinite(value) and value > 0 for value in side["processor_time"])

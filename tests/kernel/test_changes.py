@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of the ruleset and the network that programs make, as the running kernel reports them."""
+"""Changes of the ruleset and the network by programs, as the running kernel reports them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Watch:
         self._subscriptions = subscriptions
 
     def received(self) -> list[Change]:
-        """What has arrived. The kernel sends a message before the system call that makes the change ends."""
+        """Return the messages that have arrived. The kernel sends them before the system call of the change returns."""
         return [change for subscription in self._subscriptions for change in subscription.receive(100_000)]
 
     def run(self, command: str, text: str | None = None, check: bool = True) -> str:
-        """What a program prints."""
+        """Run a program and return its output."""
         program, *arguments = command.split()
         path = shutil.which(program, path=SYSTEM_PATH)
         if path is None:
@@ -71,13 +71,13 @@ class Watch:
         return self.gateway.run([path, *arguments], input=text, check=check).stdout
 
     def changes(self, command: str, text: str | None = None, check: bool = True) -> list[Change]:
-        """The changes that a program makes."""
+        """Return the changes that a program makes."""
         self.run(command, text, check)
         return self.received()
 
     def counts(self, command: str, expected: Mapping[str, int] | None = None) -> dict[str, int]:
-        """The number of changes by kind that a program makes. Waits for the expected ones, which may come later."""
-        self.received()  # what is late from before
+        """Return the numbers of changes by kind that a program makes. The expected changes may come later."""
+        self.received()  # late messages of earlier changes
         found = Counter(change.kind for change in self.changes(command))
 
         def is_complete() -> bool:
@@ -144,13 +144,13 @@ def test_iptables_nft(watch: Watch) -> None:
     assert watch.counts("iptables-nft -S") == {}
 
 
-#: Commands of ip(8), with the changes that each makes.
+#: Commands of ip(8), with the changes that each command makes.
 COMMANDS = [
     ("address add 203.0.113.7/24 dev wan", {"address": 1}),
     ("address change 203.0.113.7/24 dev wan valid_lft 1000 preferred_lft 900", {}),
     ("address delete 203.0.113.7/24 dev wan", {"address": 1}),
     ("address add 10.9.0.1/24 dev wan", {"address": 1, "route": 1}),
-    # With nodad, the kernel would send the message later
+    # Without nodad, the kernel would send the message later
     ("-6 address add 2001:db8:9::1/64 dev wan", {"address": 1, "route": 1}),
     ("-6 address change 2001:db8:9::1/64 dev wan valid_lft 1000 preferred_lft 900", {}),
     ("route add 192.0.2.0/24 via 203.0.113.254", {"route": 1}),
@@ -186,7 +186,7 @@ def test_commands_of_ip(watch: Watch) -> None:
 
 
 def test_a_link_that_goes_down_and_comes_up(watch: Watch) -> None:
-    """The kernel removes its IPv4 routes without a message about a route."""
+    """The kernel removes the IPv4 routes of the link without a message about a route."""
     watch.run("ip route add 192.0.2.0/24 via 203.0.113.254")
     if has_ipv6():
         watch.gateway.sysctl("net.ipv6.conf.wan.disable_ipv6", 1)
@@ -197,7 +197,7 @@ def test_a_link_that_goes_down_and_comes_up(watch: Watch) -> None:
 
 
 def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
-    """Packets come in by the bridge: the port, its addresses and routes decide about no flow until it leaves."""
+    """Packets arrive on the bridge, so the addresses and routes of the link are unused while it is a port."""
     watch.run("ip link add bridge up type bridge")
     watch.received()
     for command in (
@@ -260,7 +260,7 @@ def test_without_the_capability(lab: Lab) -> None:
 
 
 def failure() -> tuple[str, int, str]:
-    """The error of a subscription without any capability. Called in a child process."""
+    """Return the error of a subscription without any capability. Call this in a child process."""
     drop_capabilities()
     try:
         with subscribed(KINDS, RECEIVE_BUFFER):

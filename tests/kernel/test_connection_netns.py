@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ansible in namespaces: what a task does there, it does there and nowhere else."""
+"""Run tasks with Ansible in namespaces. A task changes only its own namespace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.execut
 
 @pytest.fixture
 def ansible(tmp_path: Path) -> Ansible:
-    """Run one module on a host by the connection; what Ansible prints."""
+    """Run one module on a host over the connection, and return the output of Ansible."""
     tree = tmp_path / "ansible_collections/netops"
     tree.mkdir(parents=True)
     (tree / "conntrack").symlink_to(COLLECTION)
@@ -68,7 +68,7 @@ def ansible(tmp_path: Path) -> Ansible:
 
 
 def of(namespace: Namespace, **variables: str) -> list[str]:
-    """Options that make a host of this namespace."""
+    """Return the options of a host for this namespace."""
     words = {"ansible_netns_name": namespace.path, **variables}
     return [word for name, value in words.items() for word in ("-e", f"{name}='{value}'")]
 
@@ -106,7 +106,7 @@ def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining:
     with namespace.entered():
         inside = os.readlink("/proc/thread-self/ns/net")
     become = ("--become", "--become-user", "nobody")
-    # The files of a module are for root alone: they are piped in, or made readable for all.
+    # Only root can read the files of a module: they are sent through a pipe, or made readable for all.
     options = of(namespace, ansible_pipelining=pipelining, ansible_shell_allow_world_readable_temp="true")
     printed = ansible(
         "host",
@@ -122,7 +122,7 @@ def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining:
 
 @pytest.mark.usefixtures("ip")
 def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
-    """Made by ip-netns(8), with a /run of its own so that the machine's is not touched."""
+    """A namespace of ip-netns(8). A private /run keeps that of the machine as it is."""
     script = 'mount -t tmpfs none /run && ip netns add blue && ip -n blue link add marked type veth && exec "$@"'
     inside = ("unshare", "--mount", "--net", "sh", "-c", script, "sh")
     assert "marked" in ansible("blue", "command", "ip -brief link", inside=inside)
@@ -133,7 +133,7 @@ def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
 
 @pytest.mark.usefixtures("ip")
 def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path: Path) -> None:
-    """That of a rootless container, entered with the user namespace it belongs to."""
+    """A namespace of a rootless container, entered together with the user namespace that owns it."""
     ready = tmp_path / "ready"
     script = f"ip link add marked type veth && touch {ready} && exec sleep 600"
     with subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]) as container:
@@ -152,7 +152,7 @@ def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path:
 
 
 def test_an_ordinary_user_is_told_what_to_do(ansible: Ansible, namespace: Namespace) -> None:
-    """Without the capability, nsenter fails as it does for any user who is not root."""
+    """Without the capability, nsenter fails as for any user other than root."""
     unprivileged = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin nsenter"
     printed = ansible("host", "command", "true", *of(namespace, ansible_netns_nsenter=unprivileged))
     assert "UNREACHABLE" in printed

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`Conntrack`, the class for Python programs, on the running kernel; conntrack(8) shows what became of the table."""
+"""The class `Conntrack` for Python programs on the running kernel. conntrack(8) shows the resulting table."""
 
 from __future__ import annotations
 

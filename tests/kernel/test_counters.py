@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Counters of real packets: none lost, none counted twice, and none of another entry reset."""
+"""Zero the counters of real packets. No packet is lost or counted twice, and other entries keep their counters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PORTS = (5001, 5002, 5003)
 
 @pytest.fixture
 def counting(gateway_lab: Gateway) -> Gateway:
-    """A gateway that counts."""
+    """Return a gateway with accounting on."""
     gateway_lab.gateway.sysctl("nf_conntrack_acct", 1)
     return gateway_lab
 
@@ -54,7 +54,7 @@ def run(table: Table, match: Match = EVERYTHING, check_mode: bool = False, repor
 
 
 def shown(namespace: Namespace) -> dict[int, list[tuple[int, int]]]:
-    """Packets and bytes of each direction as conntrack(8) prints them, by the source port."""
+    """Return packets and bytes of each direction by source port, as conntrack(8) shows them."""
     found = {}
     for line in namespace.conntrack("-L", "-p", "udp").splitlines():
         counters = re.findall(r"packets=(\d+) bytes=(\d+)", line)
@@ -133,7 +133,7 @@ def flow_document(port: int) -> Any:
 
 
 def test_windows_fit_the_receive_buffer(namespace: Namespace) -> None:
-    """Every answer arrives, and belongs to its request."""
+    """Every answer arrives and belongs to its request."""
     namespace.sysctl("nf_conntrack_acct", 1)
     entries = [flow_document(port) for port in range(1, 20 * ANSWERED_BATCH_SIZE)]
     with namespace.entered(), Table() as table:
@@ -145,7 +145,7 @@ def test_windows_fit_the_receive_buffer(namespace: Namespace) -> None:
 
 
 def test_a_buffer_that_is_too_small_is_no_silent_loss(namespace: Namespace) -> None:
-    """Answers that found no room had counts in them: each is told."""
+    """The client reports each answer that the buffer had no room for, because its counters are lost."""
     namespace.sysctl("nf_conntrack_acct", 1)
     with namespace.entered(), Table(lambda: NetlinkSocket(NetlinkTransport(receive_buffer=1))) as cramped:
         assert not any(cramped.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_BATCH_SIZE)))

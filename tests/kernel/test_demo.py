@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo where it cannot run, and what the README shows of it; make demo itself checks its claims."""
+"""The demo on machines with restrictions, and its output in the README. `make demo` itself verifies its statements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
-    """As on a machine that lets users make no namespaces: no trace of Python, but what to do."""
+    """On a machine that forbids namespaces, the output is one sentence with the remedy, without a traceback."""
     forbid = "for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
     script = f'{forbid}; exec "$@"'
     done = subprocess.run(
@@ -49,7 +49,7 @@ def test_the_demo_prints_what_the_readme_shows(root: None) -> None:
 
 @pytest.mark.thorough
 def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
-    """It says why no flow is found without a match, and all the rest is shown."""
+    """The demo explains why it finds no flow without a match, and shows all other steps."""
     script = 'mount --bind /dev/null /dev/net/tun && exec "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-m", "tests.demo"],

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Many entries declared at once, on the real kernel, seen by conntrack(8)."""
+"""Declare many entries at once on the running kernel, and compare the table as conntrack(8) shows it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_purge_removes_what_is_in_scope_and_not_declared_and_nothing_else(
     foreseen = run(table, declared, check_mode=True, scope=scope)
     done = run(table, declared, scope=scope)
     assert done["counts"] == foreseen["counts"]
-    # Of the declared, every tenth, half have mark 2 and none mark 1; half have mark 0.
+    # Every tenth entry is declared. Half of them have mark 2, half have mark 0, and none has mark 1.
     assert done["counts"] == {
         "created": 0, "updated": 40, "replaced": 0, "deleted": 200 - 20, "unchanged": 0, "failed": 0
     }  # fmt: skip

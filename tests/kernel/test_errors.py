@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where there is nothing to talk to, or no right to: one sentence that says so and what to do."""
+"""Without the kernel's support or without the capability, the error is one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def check(result: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """What an ordinary user is: no capability at all."""
+    """Drop all capabilities, as a user other than root."""
     header = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
     check(libc.capset(header, bytes(24)))
 
 
 def become_root_elsewhere() -> None:
-    """Every capability, but in a user namespace that does not own the network namespace."""
+    """Keep every capability, but in a user namespace that does not own the network namespace."""
     check(libc.unshare(CLONE_NEWUSER))
 
 
 def forbid_netlink() -> None:
-    """Answer socket(AF_NETLINK, …) as a kernel without it does, and as systemd's RestrictAddressFamilies=."""
+    """Answer socket(AF_NETLINK, …) as a kernel without netlink does, and as systemd's RestrictAddressFamilies= does."""
     load, equal, answer = 0x20, 0x15, 0x06  # BPF: ld [k], jeq k, ret k
     program = b"".join(
         struct.pack("=HBBI", *instruction)
         for instruction in (
             (load, 0, 0, 0),  # seccomp_data.nr
             (equal, 0, 3, SOCKET_CALL[platform.machine()]),
-            (load, 0, 0, 16),  # seccomp_data.args[0], its lower half
+            (load, 0, 0, 16),  # seccomp_data.args[0], the lower half
             (equal, 0, 1, AF_NETLINK),
             (answer, 0, 0, SECCOMP_RET_ERRNO | errno.EAFNOSUPPORT),
             (answer, 0, 0, SECCOMP_RET_ALLOW),
@@ -75,7 +75,7 @@ def forbid_netlink() -> None:
 
 
 def failure_of(prepare: Callable[[], None], operation: Callable[[Table], Any]) -> tuple[str, int, str]:
-    """Name, errno and text of the error with which an operation fails; made to be called in a child."""
+    """Return the name, errno and text of the error with which an operation fails. Call this in a child process."""
     prepare()
     try:
         with Table() as table:
@@ -138,7 +138,7 @@ def test_without_netlink(namespace: Namespace) -> None:
 
 
 def test_a_table_is_not_read_from_another_namespace(namespace: Namespace) -> None:
-    """Deletions would go to the one namespace while the entries came from the other."""
+    """Otherwise, the client could read entries in one namespace and delete them in another one."""
     with namespace.entered():
         table = Table()
     with table, pytest.raises(ConntrackError, match="opened in another network namespace"):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Events of the running kernel: all of them, only those asked for, and what was lost is told."""
+"""Events of the running kernel: all events, filtered events, and reports of lost events."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def udp(port: int, destination: int = 53, **more: Any) -> Entry:
 
 
 def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) -> None:
-    """Create entries; the port of one in `every` is 53."""
+    """Create entries. One in `every` has the port 53."""
     plain = udp(1, 54)
     entries = (
         {
@@ -89,7 +89,7 @@ def flood(table: Table, first: int = 0, count: int = FLOOD, every: int = 500) ->
 
 
 def gist(document: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells an entry from all others, and what every reader shows of it."""
+    """Return the values that identify an entry and that every reader shows."""
     return (
         document["family"],
         document["protocol"],
@@ -100,7 +100,7 @@ def gist(document: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def listed(namespace: Namespace) -> list[tuple[Any, ...]]:
-    """The table as conntrack(8) lists it."""
+    """Return the table as conntrack(8) lists it."""
     return sorted(map(gist, from_program(namespace.conntrack("-L", "-o", "extended,id"))), key=str)
 
 
@@ -109,7 +109,7 @@ def known(follower: Follower) -> list[tuple[Any, ...]]:
 
 
 def drain(follower: Follower) -> list[Any]:
-    """Everything that the follower has to tell now."""
+    """Return everything that the follower can report now."""
     told: list[Any] = []
     while True:
         waiting = follower.subscription.wait(0)
@@ -119,7 +119,7 @@ def drain(follower: Follower) -> list[Any]:
 
 
 def read_lines(descriptor: int, count: int) -> list[str]:
-    """So many lines of a program, for which there is time, and those that follow at once."""
+    """Wait for this number of lines of a program, and return them with those that follow immediately."""
     found: list[str] = []
     rest = b""
     os.set_blocking(descriptor, False)
@@ -133,7 +133,7 @@ def read_lines(descriptor: int, count: int) -> list[str]:
 
 
 class Watch:
-    """`conntrack -E`, beside what is tested."""
+    """`conntrack -E`, which runs at the same time as the test."""
 
     LINE = re.compile(r"\[(NEW|UPDATE|DESTROY)\]\s+(ipv[46] .*)")
 
@@ -149,7 +149,7 @@ class Watch:
         self.process.wait()
 
     def read(self, count: int) -> list[tuple[Any, ...]]:
-        """So many events, and no more that follow at once."""
+        """Return this number of events. Fail if more follow immediately."""
         found: list[tuple[Any, ...]] = []
         output = self.process.stdout
         assert output is not None
@@ -165,9 +165,9 @@ class Watch:
 
 class TestWhichProcess:
     def test_the_port_id_is_that_of_conntrack(self, gateway_lab: Gateway) -> None:
-        """Entries of packets have none, and those that programs create, change or delete have that of the program."""
+        """Events of packets have no port ID. Events of a program's requests have the port ID of that program."""
         namespace = gateway_lab.gateway
-        namespace.conntrack("--version")  # skips the test where the program is absent
+        namespace.conntrack("--version")  # skips the test without the program
         watch = namespace.start(["conntrack", "-E", "-o", "userspace"], stderr=subprocess.DEVNULL)
         namespace.wait_for_subscriber()
         with namespace.entered(), Table() as table, Subscription() as subscription, Follower(check=None) as follower:
@@ -195,7 +195,7 @@ class TestWhichProcess:
         assert [event.port_id for event in followed if event.entry["original.protocol"] == 17] == ours
 
 
-#: Samples with a helper or a master have tests of their own.
+#: Other tests use the samples with a helper or a master.
 FREE_STANDING = [each for each in samples.SAMPLES if not each[1].needs]
 
 
@@ -247,7 +247,7 @@ class TestEveryProtocol:
             assert not subscription.wait(0.02)
 
     def test_time_of_an_event(self, table: Table) -> None:
-        """From Linux 6.14 on, and only with nf_conntrack_timestamp."""
+        """The kernel reports the time since Linux 6.14, and only with nf_conntrack_timestamp."""
         with Subscription(["new"]) as subscription:
             table.create(udp(1))
             assert "timestamps.event" not in subscription.receive()[0].entry
@@ -278,7 +278,7 @@ class TestEveryProtocol:
                 assert "assured" in to_document(entry)["status"]
                 assert to_document(entry)["nat"]["source"]["address"] == gateway_lab.OUTSIDE[0]
                 gateway.conntrack("-F")
-                # A late acknowledgement creates the entry again.
+                # A delayed acknowledgement creates the entry again.
                 deleted = (event for event in drain(follower) if event.kind == "destroy")
                 (last,) = (event for event in deleted if to_document(event.entry)["protocol"] == "tcp")
                 assert last.entry["tcp.state"] == entry["tcp.state"]
@@ -289,13 +289,13 @@ class TestEveryProtocol:
 
 
 class TestFilter:
-    """The program in the kernel, which Python's own view of it must not differ from."""
+    """The filter program in the kernel must have the same result as the match in Python."""
 
     @pytest.mark.running_kernel_only
     @examples(400, suppress_health_check=list(HealthCheck))
     @given(strategies.live_entries(), strategies.matches())
     def test_the_kernel_runs_it_as_it_is_meant(self, entry: Entry, raw: Any) -> None:
-        """Attached to a socket of another kind, the same program sees the same bytes, and needs no rights."""
+        """Attached to a socket of another kind, the same program reads the same bytes, and needs no capability."""
         try:
             match = parse_match(raw)
         except InvalidValue:
@@ -318,14 +318,14 @@ class TestFilter:
 
     @pytest.mark.parametrize("count", [100, 1000, 4000])
     def test_long_programs(self, namespace: Namespace, table: Table, count: int) -> None:
-        """Up to what a socket has room for; beyond that, events come all the same."""
+        """A socket has limited space for a program. With a longer program, events arrive without a filter."""
         match = parse_match({"destination_port": list(range(0, 2 * count, 2))})
         with Subscription(match=match) as subscription:
             assert count > 1000 or subscription.filtered
             flood(table, 1, 3, every=1)
             table.create(udp(9, 54))
             heard: list[int] = []
-            while not heard:  # without a filter, what does not match is received and passed over
+            while not heard:  # without a filter, the subscription receives and skips events that do not match
                 heard += [event.entry["original.destination_port"] for event in subscription.receive()]
             assert heard == [54]
 
@@ -352,7 +352,7 @@ def passes_kernel(program: bytes, message: bytes) -> bool:
 
 
 class Counting(NetlinkTransport):
-    """Counts what arrives at the socket, before anyone looks at it."""
+    """Count the datagrams that arrive at the socket, before any code handles them."""
 
     arrived = 0
 
@@ -388,7 +388,7 @@ class TestFlood:
             (resync,) = (each for each in told if isinstance(each, Resync))
             assert resync.overrun
             assert follower.subscription.overruns == 1
-            # Every entry was told once, by an event or by the table.
+            # Every entry was reported once, by an event or by the table.
             assert sum(each.kind == "new" for each in told if isinstance(each, Event)) == FLOOD
             assert sum(each.kind == "destroy" for each in told if isinstance(each, Event)) == 100
             assert resync.new == sum(each.missed and each.kind == "new" for each in told if isinstance(each, Event))
@@ -397,7 +397,7 @@ class TestFlood:
             assert len(follower.entries) == FLOOD + 900
 
     def test_while_it_goes_on(self, namespace: Namespace, table: Table) -> None:
-        """Whoever reads while the flood comes, with a buffer too small for it, knows the table in the end."""
+        """A follower that reads during the flood, with a buffer that is too small, has the correct table at the end."""
 
         def pour() -> None:
             with namespace.entered(), Table() as other:
@@ -425,7 +425,7 @@ class TestFlood:
             assert len(believed) == len(follower.entries) == 6_666
 
     def test_overrun_and_on(self, namespace: Namespace, table: Table) -> None:
-        """After an overrun nothing old is in the buffer, and what comes then is heard."""
+        """After an overrun, the buffer has no old events, and new events arrive."""
         with Subscription(receive_buffer=1) as subscription:
             flood(table, count=100)
             with pytest.raises(Overrun, match="receive buffer overran"):
@@ -479,7 +479,7 @@ class TestFollower:
 
 
 def needs_mode(mode: int) -> None:
-    """Events only while somebody listens are known since Linux 5.19."""
+    """Skip the test for events on demand (mode 2) on kernels before Linux 5.19."""
     if mode == 2:
         features.needs("events_on_demand")
 
@@ -501,7 +501,7 @@ class TestMode:
 
     @pytest.mark.parametrize("before", [0, 2])
     def test_entries_from_before_are_silent(self, namespace: Namespace, table: Table, before: int) -> None:
-        """No event tells of them; the follower says so, and finds out."""
+        """The kernel sends no events about these entries. The follower reports this, and finds the changes."""
         needs_mode(before)
         namespace.sysctl("nf_conntrack_events", before)
         for port in (1, 2, 3):
@@ -552,7 +552,7 @@ class TestBuffer:
                 assert other.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * self.SIZE
 
     def test_in_a_user_namespace(self, namespace: Namespace) -> None:
-        """There the kernel grants what net.core.rmem_max allows, and no more."""
+        """In a user namespace, the kernel grants no more than net.core.rmem_max."""
         try:
             with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
                 highest = int(file.read())
@@ -603,7 +603,7 @@ class TestAsyncio:
         self.run(test())
 
     def test_cancelled_and_several_tasks(self, namespace: Namespace, table: Table) -> None:
-        """Tasks share a subscription; those that are cancelled take nothing with them."""
+        """Tasks share a subscription. A cancelled task loses no event."""
 
         async def test() -> None:
             with Subscription() as subscription:
@@ -650,7 +650,7 @@ class TestAsyncio:
 
     @pytest.mark.running_kernel_only
     def test_follower_through_a_flood(self, namespace: Namespace, table: Table) -> None:
-        """Other tasks go on while it reads the table."""
+        """Other tasks continue while the follower reads the table."""
 
         async def test() -> None:
             turns = 0
@@ -712,7 +712,7 @@ class TestExpectations:
         assert gone.entry["id"] == whole["id"]
 
     def test_alone(self, namespace: Namespace, table: Table) -> None:
-        """With nf_conntrack_events=2, whoever listens to expectations alone makes the kernel tell of them."""
+        """With nf_conntrack_events=2, a subscription to expectations alone also turns on events."""
         needs_mode(2)
         namespace.sysctl("nf_conntrack_events", 2)
         with Subscription(["expectation_new"]) as subscription:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every program in docs/examples does what it says; what it did is looked at through other eyes."""
+"""Every program in docs/examples has the described result. Other programs verify the table."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def command(example: str) -> list[str]:
 
 
 def run(namespace: Namespace, *examples: str) -> str:
-    """What the last of these examples prints, run one after the other."""
+    """Return a function that runs examples one after another and returns the output of the last one."""
     return [namespace.run(command(example)).stdout for example in examples][-1]
 
 
 @contextlib.contextmanager
 def running(namespace: Namespace, example: str) -> Iterator[subprocess.Popen[str]]:
-    """An example that runs until it is interrupted, listening."""
+    """Run an example that listens until it is interrupted."""
     process = namespace.start(command(example), env={**os.environ, "PYTHONUNBUFFERED": "1"})
     watchdog = threading.Timer(clock.HUNG, process.kill)
     watchdog.start()
@@ -56,7 +56,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def shown(namespace: Namespace) -> dict[int, dict[str, Any]]:
-    """Every entry as pyroute2 sees it, by the port where it began."""
+    """Return every entry as pyroute2 reads it, by the source port."""
     return {entry["original"]["source_port"]: entry for entry in views.by_pyroute2(namespace)}
 
 
@@ -91,7 +91,7 @@ def test_create_nat(namespace: Namespace) -> None:
 
 def test_get(namespace: Namespace) -> None:
     printed = json.loads(run(namespace, "create", "get"))
-    printed["use"] -= 1  # the one who reads it
+    printed["use"] -= 1  # the process that reads it
     assert views.as_pyroute2_shows(printed) == shown(namespace)[1025]
 
 
@@ -213,7 +213,7 @@ def test_table_statistics(namespace: Namespace) -> None:
     assert sum(line.count("'insert': ") for line in printed) == cpus
 
 
-# Expectations, through conntrack(8)
+# Expectations, read by conntrack(8)
 
 EXPECTED = "expectation of tcp 198.51.100.2 -> 192.0.2.1:2000"
 # linux/netlink.h, linux/netfilter/nfnetlink_conntrack.h
@@ -236,7 +236,7 @@ def test_expectation_create_nat(namespace: Namespace) -> None:
     run(namespace, "create", "expectation_create_nat")
     (line,) = expectations(namespace)
     assert "dst=203.0.113.1 sport=0 dport=5000 " in line
-    # conntrack(8) shows no translation, so this is what the kernel sends: the function, and port 2000 as a source
+    # conntrack(8) does not show NAT, so compare the kernel's message: the function, and the source port 2000
     with namespace.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         netlink.send(struct.pack("=IHHIII", 20, EXPECTATIONS_GET, REQUEST_DUMP, 1, 0, 0))
         answer = netlink.recv(65536)

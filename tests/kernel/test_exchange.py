@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table that was saved on one kernel is restored on another one.
+"""A table that one kernel saved is restored on another kernel.
 
-`make kernels` boots the oldest and the newest kernel a second time, with the table that the other one saved in the
-folder that `CONNTRACK_EXCHANGE_FROM` names. Without that, the table comes from the running kernel.
+`make kernels` boots the oldest and the newest kernel a second time. The environment variable
+`CONNTRACK_EXCHANGE_FROM` names the folder with the table that the other kernel saved. Without the variable, the table
+comes from the running kernel.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
 
-#: Where the table is written to for another kernel, and where the tables of other kernels are
+#: The folder in which to save the table for another kernel, and the folder with the tables of other kernels
 TO, FROM = (os.environ.get(f"CONNTRACK_EXCHANGE_{name}") for name in ("TO", "FROM"))
-#: Protocols that only some kernels track, and the capability that says so
+#: Protocols that only some kernels track, by the capability that shows it
 PROTOCOLS = {"dccp": "tracks_dccp", "udplite": "tracks_udplite"}
 
 
 def save_everything(folder: Path) -> Path:
-    """Save a table with entries of every kind, and what conntrack(8) shows of them, in one JSON file."""
+    """Save a table with entries of every kind, and the output of conntrack(8), in one JSON file."""
     with Namespace("here") as here, here.entered(), Table() as table:
         here.firewall.use_labels()
         fill(table)
@@ -81,13 +82,13 @@ def test_a_table_is_saved_for_another_kernel(root: None, tmp_path: Path) -> None
 
 
 def is_refused(entry: Document) -> bool:
-    """Whether this kernel refuses the entry: without ports if it tracks the protocol, with ports if it does not."""
+    """Return whether this kernel rejects the entry: without ports if it tracks the protocol, otherwise with ports."""
     capability = PROTOCOLS.get(entry.get("protocol", ""))
     return capability is not None and lacks(capability) == bool(entry["original"].get("source_port"))
 
 
 def test_a_table_is_restored(saved: Document, elsewhere: Namespace, tmp_path: Path) -> None:
-    """Each entry that this kernel refuses is named, and nothing else is missing or different."""
+    """The module names each entry that this kernel rejects. All others are restored without a difference."""
     refused = [entry for entry in saved["entries"] if is_refused(entry)]
     wanted = [entry for entry in saved["entries"] if not is_refused(entry)]
     with elsewhere.entered(), Table() as table:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Expectations on the running kernel: what is declared is there, what is refused is said why, and by its name."""
+"""Expectations on the running kernel: declared values, and the names and messages of errors."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Document = dict[str, Any]
 
 
 def control(family: str = "ipv4", port: int = 1400) -> Document:
-    """The original tuple of an FTP session."""
+    """Return the original tuple of an FTP session."""
     return {"source": CLIENT[family], "destination": SERVER[family], "source_port": port, "destination_port": 21}
 
 
 def announced(family: str = "ipv4", port: int = 4000, **more: Any) -> Document:
-    """The tuple of a data connection from any port."""
+    """Return the tuple of a data connection from any port."""
     ends = {"source": SERVER[family], "destination": CLIENT[family]}
     return {"protocol": "tcp", **ends, "destination_port": port, **more}
 
@@ -54,7 +54,7 @@ def declared(family: str = "ipv4", port: int = 4000, **more: Any) -> Document:
 
 @pytest.fixture
 def table(namespace: Namespace) -> Iterator[Table]:
-    """FTP sessions in both families and in two zones, one without a helper, and one of SIP."""
+    """Yield a table with FTP sessions in both families and in two zones, a session without a helper, and a SIP one."""
     with namespace.entered(), Table() as table:
         for family in FAMILIES:
             session(table, family)
@@ -77,14 +77,14 @@ def session(table: Table, family: str = "ipv4", port: int = 1400, zone: int = 0,
 
 
 def create(table: Table, **document: Any) -> Document:
-    """Create what is declared; what is gathered of it then."""
+    """Create an expectation, and return it as the table has it."""
     wanted = expectation.from_document(document)
     expectation.create(table, wanted)
     return expectation.to_document(expectation.get(table, wanted))
 
 
 def shown(namespace: Namespace) -> list[Document]:
-    """What conntrack(8) shows, without countdowns."""
+    """Return the output of conntrack(8) without timeouts."""
     return [{key: value for key, value in one.items() if key != "timeout"} for one in namespace.expectations()]
 
 
@@ -178,7 +178,7 @@ class TestEachOperation:
             expectation.delete(table, found)
 
     def test_a_zone_is_told_by_its_master(self, table: Table, namespace: Namespace) -> None:
-        """The kernel shows none, and takes an expectation of another zone for one that is not there."""
+        """The kernel shows no zone, and treats an expectation of another zone as absent."""
         here, there = create(table, **declared()), create(table, **declared(zone=5))
         assert all("zone" not in found for found in expectation.read_all(table))
         found = {one["id"]: one for one in expectation.located(table, expectation.read_all(table))}
@@ -218,13 +218,13 @@ class TestEachOperation:
 
 
 def create_again(table: Table, found: Document) -> Document:
-    """What was read, declared as it stands after it was deleted."""
+    """Delete an expectation, and declare the values that were read before."""
     expectation.delete(table, expectation.from_document(found))
     return create(table, **found)
 
 
 class TestRefusals:
-    """Each errno of the kernel's, and what a user is told."""
+    """Each errno of the kernel, and the message for the user."""
 
     def refused(self, table: Table, **more: Any) -> KernelError:
         with pytest.raises(KernelError) as refusal:
@@ -232,7 +232,7 @@ class TestRefusals:
         return refusal.value
 
     def raw(self, table: Table, **more: Any) -> int:
-        """The errno for a message that the client itself would not send, keys of None left out."""
+        """Return the errno for a message that the client itself never sends. Keys with the value None are left out."""
         whole = {**expectation.creation(expectation.from_document(declared())), **more}
         message = expectation.create_message({key: value for key, value in whole.items() if value is not None})
         with pytest.raises(KernelError) as refusal:
@@ -286,7 +286,7 @@ class TestRefusals:
             expectation.create(table, wanted)
         except KernelError as error:
             refusal = error
-        if refusal is None:  # Linux 5.10 takes any flag
+        if refusal is None:  # Linux 5.10 accepts any flag
             assert expectation.to_document(expectation.get(table, wanted))["flags"] == [3]
         else:
             assert refusal.errno == errno.EINVAL
@@ -298,7 +298,7 @@ class TestRefusals:
         assert isinstance(self.refused(table, mask={"source_port": 0xFFFF}), Exists)
 
     def test_a_clash(self, table: Table) -> None:
-        """Two that some connection would fulfil both."""
+        """Two expectations that the same connection would match."""
         session(table, port=1402)
         create(table, tuple=announced(source_port=7), master=control(port=1402))
         error = self.refused(table)
@@ -329,7 +329,7 @@ class TestRefusals:
         assert len(list(expectation.located(table, expectation.read_all(table)))) == most
 
     def test_nothing_is_sent_without_a_tuple(self, table: Table, namespace: Namespace) -> None:
-        """The kernel would take such a deletion for a flush."""
+        """The kernel would treat such a deletion as a flush."""
         create(table, **declared())
         with pytest.raises(InvalidValue, match="would be about every expectation"):
             expectation.delete(table, {"family": 2, "id": 1})
@@ -337,7 +337,7 @@ class TestRefusals:
 
 
 class TestDeclared:
-    """What the module does about the same."""
+    """The results of the module."""
 
     def run(self, table: Table, document: Document, check_mode: bool = False, **policy: Any) -> Document:
         return reconcile(table, expectation.from_document(document), Policy(**policy), check_mode)
@@ -447,7 +447,7 @@ table inet mirror {
 
 
 def test_a_declared_expectation_lets_a_connection_in(gateway_lab: Gateway) -> None:
-    """What the documentation says of nat-follow-master: from outside to the master's client."""
+    """With nat-follow-master, a connection from outside reaches the client of the master, as documented."""
     gateway, outside = gateway_lab.gateway, gateway_lab.OUTSIDE[0]
     gateway.nft(HELPER)
     gateway_lab.client1.mirror(7000)

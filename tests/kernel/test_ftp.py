@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""FTP through a gateway that translates: what the helper announces is shown, and linked with what comes of it.
+"""FTP through a gateway with NAT. The collection shows the helper's expectations, and the entries of their connections.
 
-A real server, a real client and the kernel's own helper, in both families and both of FTP's modes. Without this
-nobody would know that an expectation's master, and an expected entry's, are the connections that they name.
+The test uses a real server, a real client and the kernel's own helper, in both families and both modes of FTP. Without
+it, no test would verify that the master of an expectation, or of a related entry, is the right connection.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ FTPHandler.authorizer.add_anonymous(sys.argv[2])
 FTPServer((sys.argv[1], 21), FTPHandler).serve_forever()
 """
 
-# Connections to port 21 get the helper; conntrack sees packets because of the rule. New connections from outside are
-# held up: in active mode, the server answers only when it is connected, and tries again after a second.
+# The helper follows connections to port 21; the rule also turns on tracking. New connections from outside are
+# delayed: in active mode, the server answers only after it is connected, and retries after a second.
 HELPER = """
 table inet ftp {
   ct helper standard {
@@ -75,7 +75,7 @@ NO_LABELS = LabelMap()
 
 
 class Ends(NamedTuple):
-    """Who takes part, by their addresses."""
+    """The addresses of the client and the server."""
 
     client: str
     outside: str
@@ -90,7 +90,7 @@ ENDS = {
 
 @pytest.fixture
 def gateway(gateway_lab: Gateway) -> Namespace:
-    """The gateway, whose kernel follows FTP."""
+    """Return the gateway, whose kernel follows FTP."""
     try:
         gateway_lab.gateway.nft(HELPER)
     except subprocess.CalledProcessError as error:
@@ -111,7 +111,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Path) -> Iterator[ftplib.FTP]:
-    """A client of the server outside, logged in."""
+    """Return a client that is logged in to the server outside."""
     (tmp_path / "file").write_bytes(CONTENT)
     address = ENDS[family].server
     gateway_lab.server.start([sys.executable, "-W", "ignore", "-c", SERVER, address, str(tmp_path)])
@@ -121,7 +121,7 @@ def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Pat
             try:
                 with gateway_lab.client1.entered():
                     client.connect(address)
-            except ConnectionRefusedError:  # the server is still on its way
+            except ConnectionRefusedError:  # the server is not ready yet
                 return False
             return True
 
@@ -132,7 +132,7 @@ def session(gateway: Namespace, gateway_lab: Gateway, family: str, tmp_path: Pat
 
 
 def read(table: Table, name: str, match: Any = None) -> list[dict[str, Any]]:
-    """What conntrack_info returns of a table."""
+    """Return a table as conntrack_info reads it."""
     resource = resource_of(name)
     wanted = EVERYTHING if match is None else resource.parse_match(match, NO_LABELS, "match")
     result = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, resource)
@@ -141,7 +141,7 @@ def read(table: Table, name: str, match: Any = None) -> list[dict[str, Any]]:
 
 
 class Transfer:
-    """A data connection, in two steps: announced by the control connection, and then opened."""
+    """A data connection in two steps: the control connection announces it, and then it is opened."""
 
     def __init__(self, session: ftplib.FTP, gateway_lab: Gateway, mode: str) -> None:
         self._session, self._lab, self._mode = session, gateway_lab, mode
@@ -166,7 +166,7 @@ class Transfer:
         self._closing.close()
 
     def _announce(self) -> None:
-        """PORT, or EPRT, which is not answered before the server is connected."""
+        """Send PORT or EPRT, which the server does not answer before it is connected."""
         host = self._session.sock.getsockname()[0]
         with self._lab.client1.entered():
             self._listener = self._closing.enter_context(socket.create_server((host, 0), family=self._session.af))
@@ -186,7 +186,7 @@ class Transfer:
             send(host, self.port)
 
     def connect(self, timeout: float = clock.HUNG) -> socket.socket:
-        """Wait for the server to connect, or in passive mode, connect to it."""
+        """Wait for the connection of the server, or in passive mode, connect to the server."""
         if self._mode == "active":
             self._listener.settimeout(timeout)
             data = self._listener.accept()[0]
@@ -197,7 +197,7 @@ class Transfer:
         return self._closing.enter_context(data)
 
     def receive(self, data: socket.socket) -> bytes:
-        """The file."""
+        """Receive the file and return its content."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -208,7 +208,7 @@ class Transfer:
 
 
 def announced(ends: Ends, mode: str, port: int) -> dict[str, Any]:
-    """The tuple that the helper is to expect: as it arrives at the gateway, from any port."""
+    """Return the tuple that the helper expects: as it arrives at the gateway, from any port."""
     if mode == "active":
         return {
             "protocol": "tcp",
@@ -249,7 +249,7 @@ def test_a_transfer(
         assert (seen["protocol"], seen["class"], seen["helper"]) == ("tcp", expected["class"], "ftp")
         assert seen["timeout"] == clock.near(expected["timeout"])
 
-        # The tuple of a master is a match, and finds the control connection and nothing else
+        # The tuple of a master is a match for the control connection, and for no other entry
         (master,) = read(table, "conntrack", expected["master"])
         assert master["id"] == control["id"]
 
@@ -274,7 +274,7 @@ def test_a_transfer(
 
 
 def removed(table: Table, name: str, match: Any) -> dict[str, Any]:
-    """The result of conntrack_flush with this match."""
+    """Return the result of conntrack_flush with this match."""
     wanted = resource_of(name).parse_match(match, NO_LABELS, "match")
     result: dict[str, Any] = flush(PLANS[name](table, wanted, limit=1))
     return result
@@ -284,7 +284,7 @@ def removed(table: Table, name: str, match: Any) -> dict[str, Any]:
 def test_data_connections_are_flushed_by_their_master(
     gateway: Namespace, gateway_lab: Gateway, table: Table, session: ftplib.FTP, family: str, mode: str
 ) -> None:
-    """The example of conntrack_flush: behind NAT, only the master has the address of the client in both modes."""
+    """An example of conntrack_flush: behind NAT, only the master has the address of the client in both modes."""
     client = ENDS[family].client
     (control,) = read(table, "conntrack", {"helper": "ftp"})
     others = {"master": {"source": ENDS[family].server}}
@@ -312,9 +312,9 @@ def test_data_connections_are_flushed_by_their_master(
 def test_it_comes_through_only_where_it_is_expected(
     gateway: Namespace, gateway_lab: Gateway, table: Table, session: ftplib.FTP, family: str, mode: str, flushed: bool
 ) -> None:
-    """A gateway that lets through only what belongs to a known connection, and an expectation that is removed there."""
+    """The gateway accepts only related connections. After the expectation is removed, it drops the connection."""
     firewall = gateway.firewall
-    firewall.drop("forward", "new", protocol="tcp")  # what is related is not new
+    firewall.drop("forward", "new", protocol="tcp")  # related connections are not new
     with Transfer(session, gateway_lab, mode) as transfer:
         match = expectation.parse_match({"helper": "ftp", "destination_port": transfer.port}, NO_LABELS)
         result = flush(ExpectationDeletionPlan(table, match, limit=1), check_mode=not flushed)

@@ -51,8 +51,8 @@ DROPPED = 0.4
 #: Seconds that the kernel expects answers to a broadcast: the default of nf_conntrack_netbios_ns and nf_conntrack_snmp.
 SHORTEST = 3.0
 
-#: The cells that Linux lacks, by protocol, family and aspect, with the source that shows it. None as the aspect stands
-#: for all aspects.
+#: The cells that Linux lacks, by protocol, family and aspect, with the source that shows it. The aspect None stands for
+#: all aspects.
 ABSENT: dict[tuple[str, str, str | None], str] = {
     ("dcc-send", "ipv6", None): "net/netfilter/nf_conntrack_irc.c registers AF_INET only: DCC has no IPv6 addresses",
     ("dcc-chat", "ipv6", None): "net/netfilter/nf_conntrack_irc.c registers AF_INET only: DCC has no IPv6 addresses",
@@ -64,7 +64,7 @@ ABSENT: dict[tuple[str, str, str | None], str] = {
     ("q931", "ipv6", "nat"): "net/netfilter/nf_conntrack_h323_main.c calls nf_nat_h323 for NFPROTO_IPV4 only",
     ("ras", "ipv6", "nat"): "net/netfilter/nf_conntrack_h323_main.c calls nf_nat_h323 for NFPROTO_IPV4 only",
 }
-#: The helpers of which a snapshot loses something, because the kernel does not return it, with the source.
+#: The helpers whose snapshots lose data because the kernel does not return it, with the source.
 LOST_BY_RESTORE = {
     "pptp": "net/netfilter/nf_conntrack_proto_gre.c: the keys of GRE packets come from a map that netlink cannot fill",
     "q931": "net/netfilter/nf_conntrack_netlink.c: netlink has no helper of the connection that is expected",
@@ -73,7 +73,7 @@ LOST_BY_RESTORE = {
 
 
 def cells(aspect: str) -> list[Any]:
-    """The protocols and families in which the kernel has an aspect."""
+    """Return the protocols and families in which the kernel has an aspect."""
     return [
         pytest.param(protocol, family, id=f"{protocol}-{family}")
         for protocol in PROTOCOLS
@@ -83,7 +83,7 @@ def cells(aspect: str) -> list[Any]:
 
 
 class Network(NamedTuple):
-    """A network for all tests of this file, since it takes longer to create than a test."""
+    """Create one network for all tests of this file, because this takes longer than a test."""
 
     topology: Gateway
     #: The helpers for which the gateway has rules.
@@ -94,14 +94,14 @@ class Network(NamedTuple):
 def network(root: None) -> Iterator[Network]:
     with Lab() as lab:
         topology = lab.gateway_topology()
-        for address in CLIENTS["ipv6"]:  # without translation, the server needs a way back to the clients
+        for address in CLIENTS["ipv6"]:  # without NAT, the server needs a route to the clients
             topology.server.route(str(ipaddress.ip_network(f"{address}/64", strict=False)), via=OUTSIDE["ipv6"])
         yield Network(topology, set())
 
 
 @pytest.fixture
 def gateway(network: Network) -> Iterator[Namespace]:
-    """The gateway, with empty tables and the rules that every test finds."""
+    """Return the gateway, with empty tables and the initial rules."""
     yield network.topology.gateway
     network.topology.gateway.conntrack("-F")
 
@@ -117,10 +117,10 @@ Converse = Callable[..., Conversation]
 
 @pytest.fixture
 def converse(network: Network, gateway: Namespace) -> Iterator[Converse]:
-    """Start a conversation between a client, by its number, and the server, and announce a connection in it.
+    """Start a conversation between the client of this number and the server, and announce a connection.
 
-    In the families in which the kernel does not translate what the client announces, the gateway does not translate at
-    all, unless the caller insists.
+    If the kernel does not translate the announced address in a family, the gateway does not use NAT in that family,
+    unless the caller requires it.
     """
     topology, assigned = network
     clients = (topology.client1, topology.client2)
@@ -172,7 +172,7 @@ def announce(gateway: Namespace, conversation: Conversation) -> None:
 
 @contextlib.contextmanager
 def only_related_packets(gateway: Namespace) -> Iterator[None]:
-    """Let nothing new through, except what is related to a connection."""
+    """Drop new packets, except for related connections."""
     try:
         for chain in ("forward", "input"):
             gateway.firewall.drop(chain, "new")
@@ -183,7 +183,7 @@ def only_related_packets(gateway: Namespace) -> Iterator[None]:
 
 
 def read(table: Table, name: str, match: Any = None) -> list[Document]:
-    """The entries or expectations that conntrack_info returns."""
+    """Return the entries or expectations that conntrack_info reads."""
     resource = resource_of(name)
     wanted = EVERYTHING if match is None else resource.parse_match(match, NO_LABELS, "match")
     entries: list[Document] = collect(TABLES[name](table, wanted), None, False, 100, NO_LABELS, resource)["entries"]
@@ -191,7 +191,7 @@ def read(table: Table, name: str, match: Any = None) -> list[Document]:
 
 
 def control(table: Table, conversation: Conversation) -> Document:
-    """The entry of the connection that the helper follows."""
+    """Return the entry of the connection that the helper follows."""
     own = {"helper": conversation.helper, "source_port": conversation.control_port}
     (entry,) = read(table, "conntrack", own)
     return entry
@@ -206,12 +206,12 @@ def tuples_of(expectations: list[Document], part: str = "tuple") -> list[Documen
 
 
 def named(entry: Document) -> Document:
-    """The tuple by which expectations and related entries name this entry."""
+    """Return the tuple by which expectations and related entries refer to this entry."""
     return {"protocol": entry["protocol"], **entry["original"]}
 
 
 def check_others_see(namespace: Namespace, expectations: list[Document]) -> None:
-    """conntrack(8) shows these expectations, and no others."""
+    """Verify that conntrack(8) shows these expectations, and no others."""
     seen = namespace.expectations()
     for part in ("tuple", "mask", "master"):
         without = [{part: {key: one[part][key] for key in one[part] if key != "protocol"}} for one in expectations]
@@ -222,7 +222,7 @@ def check_others_see(namespace: Namespace, expectations: list[Document]) -> None
 
 
 def related_to(table: Table, entry: Document) -> Document:
-    """The entry of the only connection that was expected; it names this one as its master."""
+    """Return the only expected entry. It must have this entry as its master."""
     (related,) = read(table, "conntrack", {"expected": True})
     assert related["master"] == named(entry)
     assert [one["id"] for one in read(table, "conntrack", {"master": named(entry)})] == [related["id"]]
@@ -243,7 +243,7 @@ def test_expectations_name_their_master(
     check_others_see(gateway, expected)
     for one in expected:
         assert one["master"] == named(entry)
-        # The tuple of a master is a match that finds the master and nothing else
+        # The tuple of a master is a match for the master, and for no other entry
         (master,) = read(table, "conntrack", one["master"])
         assert master["id"] == entry["id"]
 
@@ -279,7 +279,7 @@ def test_the_related_connection_is_translated(
     assert entry["nat"]["source"]["address"] == outside
     for one in read(table, "expect"):
         if conversation.helper == "sane":
-            assert "nat" not in one  # Linux has no nf_nat_sane: the rules translate the related connection
+            assert "nat" not in one  # Linux has no nf_nat_sane, so the rules apply NAT to the related connection
             continue
         assert one["nat"]["direction"] == ("original" if one["tuple"]["source"] == client else "reply")
         if one["nat"]["direction"] == "original" or conversation.helper == "sip":
@@ -301,7 +301,7 @@ def test_the_related_connection_is_translated(
 def test_expectations_are_removed_by_their_master(
     gateway: Namespace, table: Table, converse: Converse, protocol: str, family: str
 ) -> None:
-    """The gateway lets through only what is related. The connection that is no longer expected is not."""
+    """The gateway accepts only related connections. It drops the connection whose expectation was removed."""
     kind = PROTOCOLS[protocol]
     flushed, kept = converse(kind, family), converse(kind, family, 1)
     with only_related_packets(gateway):
@@ -327,7 +327,7 @@ def test_expectations_are_removed_by_their_master(
 def test_expectations_are_saved_and_restored(
     gateway: Namespace, table: Table, converse: Converse, tmp_path: Path, protocol: str, family: str
 ) -> None:
-    """The snapshot has the entries and the expectations, and the gateway goes on where it was."""
+    """The snapshot has the entries and the expectations, and the gateway continues in the same state."""
 
     def lasting(documents: list[Document]) -> list[Document]:
         changing = ("id", "use", "timeout", "status", "tcp", "sequence_adjustment")
@@ -339,7 +339,7 @@ def test_expectations_are_saved_and_restored(
     path = str(tmp_path / "snapshot.gz")
     done = save(table, path, EVERYTHING, NO_LABELS, False)
     assert (done["snapshot"]["entries"], done["snapshot"]["expectations"]) == (len(entries), len(expected))
-    with only_related_packets(gateway):  # a late acknowledgement would create the entry
+    with only_related_packets(gateway):  # a delayed acknowledgement would create the entry
         gateway.conntrack("-F")
         assert (read(table, "conntrack"), gateway.expectations()) == ([], [])
         with Snapshot(path) as snapshot:
@@ -360,7 +360,7 @@ def test_expectations_are_saved_and_restored(
 
 
 def test_a_family_without_the_helper(table: Table, gateway: Namespace) -> None:
-    """The kernel refuses the helpers that ABSENT lists for IPv6."""
+    """The kernel rejects the helpers that ABSENT lists for IPv6."""
     absent = [protocol for protocol, family, aspect in ABSENT if (family, aspect) == ("ipv6", None)]
     assert absent == [name for name, kind in PROTOCOLS.items() if kind.families == ("ipv4",)]
     for number, protocol in enumerate(absent, start=4000):
@@ -395,7 +395,7 @@ def test_the_kernel_expects_no_answers_to_what_it_forwards(
 
 
 def test_the_address_in_an_snmp_trap_is_translated(gateway: Namespace, table: Table, converse: Converse) -> None:
-    """nf_nat_snmp_basic translates addresses in messages, and expects nothing."""
+    """nf_nat_snmp_basic translates addresses in messages, and expects no connection."""
     conversation = converse(SnmpTrap, "ipv4")
     assert isinstance(conversation, SnmpTrap)
     assert conversation.agent == OUTSIDE["ipv4"]

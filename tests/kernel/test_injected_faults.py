@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every system call of every module that writes fails once, on the running kernel.
+"""Let every system call of every module that writes fail once, on the running kernel.
 
-After each fault, the kernel has only earlier or declared values, and the result of the module is true. A second run
+After each fault, the kernel has only earlier or declared values, and the result of the module is correct. A second run
 completes the task.
 """
 
@@ -28,18 +28,18 @@ from tests.profiles import share
 MOST = 2
 #: Seconds after which a process that runs a task several times is killed. It takes few unless the machine is loaded.
 PATIENCE = 600
-#: Faults that are injected in all calls from one on.
+#: Faults that are injected in all calls from the chosen one on.
 LASTING = [fault for fault in FAULTS if fault.name in ("send-EACCES", "receive-lost", "receive-EACCES")]
-#: A replacement without its second request.
+#: Errors of a replacement whose second request failed.
 HALF_DONE = re.compile("is lost$|^expectation .*: timeout is|^the second run did not complete it")
-#: Keys of results that say nothing about a failure.
+#: Keys of results that do not describe a failure.
 LONG = ("invocation", "diff", "before", "entry", "expectation", "snapshot")
-#: Messages of results that are unknown, or of changes that were undone.
+#: Messages about requests with an unknown result, or about changes that were undone.
 MAYBE = re.compile("unknown|lost|may be|may have|not read back|deleted and restored")
 
 
 class Observation(NamedTuple):
-    """A task with a fault at one call, and the same task again."""
+    """A task with a fault at one call, and the same task in a second run."""
 
     number: int
     start: State
@@ -78,7 +78,7 @@ def with_fault(stage: Stage, fault: Fault, numbers: list[int], stays: bool = Fal
 
 
 def sample(calls: list[Call], fault: Fault, scenario: str) -> list[int]:
-    """The numbers of some calls to which the fault can happen, the same ones in every run.
+    """Return the numbers of some calls in which the fault can happen, the same ones in every run.
 
     A fault of an answer happens to parts of dumps and to other answers in turn. Each error of another call happens
     once, and different errors happen at different calls if there are enough calls.
@@ -111,14 +111,14 @@ def test_a_fault_does_no_harm(play: Play, fault: Fault) -> None:
     for observation in observations:
         problems = list(faults_of(observation, course))
         if fault.how == "interrupted" and stage.scenario.module != "conntrack_snapshot":
-            # A restore reads the table only to know what an answer that is lost later on means
+            # A restore reads the table only to interpret answers that are lost later
             assert observation.done.result.get("failed"), "it used an inconsistent list"
         assert not problems, f"call {observation.number}: {problems}. It reported: {outline(observation.done.result)}"
 
 
 @pytest.mark.parametrize("fault", LASTING, ids=[fault.name for fault in LASTING])
 def test_a_fault_that_stays_does_no_harm(play: Play, fault: Fault) -> None:
-    """All calls of its kind fail from one on, so that nothing can be read back or undone."""
+    """All calls of one kind fail from the chosen one on, so the module can neither read back nor undo a change."""
     name, stage, course = play
     numbers = sample(course.done.calls, fault, name)
     if not numbers:
@@ -129,7 +129,7 @@ def test_a_fault_that_stays_does_no_harm(play: Play, fault: Fault) -> None:
 
 
 def is_half_done(problem: str, observation: Observation) -> bool:
-    """Whether this is the first of two requests that can be neither finished nor undone, as the result says.
+    """Return whether the first of two requests can be neither completed nor undone, and the result reports it.
 
     The second run then creates only declared values, and does not change the timeout of an existing expectation.
     """
@@ -174,12 +174,12 @@ def faults_of(observation: Observation, course: Course) -> Iterator[str]:
 
 
 def outline(result: Document) -> Document:
-    """A result without its lists."""
+    """Return a result without its lists."""
     return {key: value for key, value in result.items() if not isinstance(value, list) and key not in LONG}
 
 
 def comparable(result: Document) -> dict[str, str]:
-    """A result without what differs from run to run."""
+    """Return the parts of a result that are the same in every run."""
     kept = {
         key: value
         for key, value in result.items()
@@ -189,7 +189,7 @@ def comparable(result: Document) -> dict[str, str]:
 
 
 def reported(result: Document) -> int:
-    """How many things a result says were changed."""
+    """Return the number of changes that a result reports."""
     for key in ("flushed", "updated", "zeroed"):
         if key in result:
             return int(result[key])
@@ -202,7 +202,7 @@ def reported(result: Document) -> int:
 
 
 def slack(result: Document) -> float:
-    """How many more may have been changed, as the result says."""
+    """Return the number of further changes that are possible according to the result."""
     if "zeroed" in result:
         return float("inf") if "may be zeroed and lost" in result["msg"] else 0
     if "counts" in result:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules are killed before one of their system calls, on the running kernel; a second run completes the task."""
+"""Kill modules before one of their system calls, on the running kernel. A second run completes the task."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.profiles import share
 MOST = 6
 #: Seconds after which a process that runs a task is killed. It takes few unless the machine is loaded.
 PATIENCE = 600
-#: The state between two requests that make one change, after SIGKILL: the old entry is deleted, or the new expectation
-#: has the timeout of its helper.
+#: The possible state after SIGKILL between the two requests of a change: the old entry is deleted, or the new
+#: expectation has the timeout of its helper.
 HALF_DONE = re.compile("(.*) is lost|(expectation .*): timeout is .*")
 #: Tasks, and whether they make such changes.
 TASKS = {
@@ -72,7 +72,7 @@ def moments(calls: int, seed: str) -> list[int]:
 
 
 def run_until(stage: Stage, number: int, place: int) -> Done:
-    """Run the task, and send this process a signal before the call at that place."""
+    """Run the task, and send a signal to this process before the call at that place."""
 
     def before(at: int) -> None:
         if at == place:
@@ -84,7 +84,7 @@ def run_until(stage: Stage, number: int, place: int) -> Done:
 
 
 def kill(stage: Stage, number: int, place: int) -> None:
-    """Run the task in a process that the signal ends; if the task is over before, that is fine, too."""
+    """Run the task in a process that the signal ends. The task may also complete before."""
     try:
         stage.namespace.call(run_until, stage, number, place, timeout=PATIENCE)
     except ChildProcessError as death:
@@ -94,7 +94,7 @@ def kill(stage: Stage, number: int, place: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_killed_task_does_no_harm(play: Play, number: signal.Signals, request: pytest.FixtureRequest) -> None:
-    """SIGTERM loses nothing. SIGKILL may interrupt a replacement, and a second run creates what was declared."""
+    """SIGTERM loses nothing. SIGKILL may interrupt a replacement, and a second run creates the declared values."""
     name, stage, (_start, goal, done) = play
     for place in moments(len(done.calls), request.node.name):
         stage.namespace.call(stage.reset, timeout=PATIENCE)
@@ -119,7 +119,7 @@ def test_a_killed_task_does_no_harm(play: Play, number: signal.Signals, request:
 def test_a_killed_save_leaves_a_whole_snapshot(
     namespace: Namespace, tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
-    """The old one or the new one, and no other file."""
+    """The folder has only one file, which is the old or the new snapshot."""
     if missing_program():
         pytest.skip(f"the {missing_program()} program is absent")
     import_modules(SAVED.module)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab itself: if it lied, every test on it would."""
+"""Tests of the lab itself, on which the other tests depend."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class TestNamespace:
         assert process.poll() is not None
 
     def test_vanishes_with_a_killed_process(self, root: None) -> None:
-        """What kill -9 leaves behind of a namespace with a program inside: nothing."""
+        """After kill -9, nothing remains of a namespace with a program in it."""
         code = (
             "import signal\nfrom tests.lab import Namespace\n"
             "namespace = Namespace()\n"
@@ -284,7 +284,7 @@ class TestFirewall:
 
 
 def labels(host: Host) -> dict[int, int | None]:
-    """By protocol number, as pyroute2 sees them."""
+    """Return the labels by protocol number, as pyroute2 reads them."""
     with host.entered():
         return {
             message.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM"): message.get_attr(

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A live TCP connection goes on through a gateway that drops what is invalid when its entry is made anew.
+"""A TCP connection continues through a gateway that drops invalid packets, after its entry was created again.
 
-Between the client and the gateway a packet takes 20 ms, so that a fast transfer needs a window beyond 64 KiB. The
-kernel takes the packets beyond it for invalid unless it knows the window scales, which come in the handshake alone, or
-the entry has the flag be_liberal.
+A packet takes 20 ms between the client and the gateway, so that a fast transfer needs a window of more than 64 KiB. The
+kernel treats packets beyond that window as invalid, unless it has the window scales or the entry has the flag
+be_liberal. Only the handshake contains the window scales.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ONE_WAY = 0.02
 TCP_ESTABLISHED = "01"  # in /proc/net/tcp
 CLIENT, SERVER, PORT = "10.1.0.2", "203.0.113.80", 80
 OUTSIDE = "203.0.113.1"
-#: A transfer of this size needs a window that is larger than one without a scale.
+#: A transfer of this size needs a window that exceeds the maximum without a scale.
 SIZE = 4 << 20
-#: How the program prints the table, and how it is asked for that.
+#: The output formats of the program, with their options.
 PRINTED = {
     "text": ("-L",),
     "extended": ("-L", "-o", "extended"),
@@ -64,20 +64,20 @@ def gateway(lab: Lab) -> Host:
 
 @pytest.fixture
 def masquerading(gateway: Host) -> Host:
-    """The gateway, with source NAT for new connections. To be requested before the download."""
+    """Return the gateway, with source NAT for new connections. Request this fixture before the download."""
     gateway.firewall.masquerade(out_interface="server")
     return gateway
 
 
 @pytest.fixture
 def download(lab: Lab, gateway: Host) -> Iterator[socket.socket]:
-    """The client's end of a connection; for each byte that it sends, the server sends SIZE bytes."""
+    """Return the client's socket of a connection. The server sends SIZE bytes for each byte that it receives."""
     with lab.hosts["server"].entered():
         listener = socket.create_server((SERVER, PORT))
 
     def serve() -> None:
         there = listener.accept()[0]
-        # Where the gateway has dropped packets, the client closes with data unread, which resets the connection.
+        # If the gateway has dropped packets, the client closes with unread data, which resets the connection.
         with there, contextlib.suppress(ConnectionResetError, BrokenPipeError):
             while there.recv(1):
                 there.sendall(bytes(SIZE))
@@ -101,7 +101,7 @@ def fetch(connection: socket.socket) -> None:
 
 
 def delete(gateway: Host) -> None:
-    """Delete the entry, once the last acknowledgements have passed: they would have the kernel make it anew."""
+    """Delete the entry after the last acknowledgements, which would create it again."""
     for _attempt in range(20):
         gateway.conntrack("-F")
         time.sleep(5 * ONE_WAY)
@@ -113,7 +113,7 @@ def delete(gateway: Host) -> None:
 def wait_for_acknowledgements(lab: Lab) -> None:
     """Return when the server has no reason to send a packet: the client has acknowledged everything.
 
-    A packet of the server that finds no entry would have the gateway answer with a reset. Source: get_tcp4_sock in
+    If a packet of the server had no entry, the gateway would answer with a reset. Source: get_tcp4_sock in
     net/ipv4/tcp_ipv4.c.
     """
 
@@ -126,14 +126,14 @@ def wait_for_acknowledgements(lab: Lab) -> None:
 
 
 def dropped(gateway: Host) -> int:
-    """How many packets the gateway has dropped as invalid."""
+    """Return the number of packets that the gateway has dropped as invalid."""
     listed = json.loads(gateway.run(["nft", "-j", "list", "counter", "inet", "guard", "invalid"]).stdout)
     packets: int = next(one["counter"]["packets"] for one in listed["nftables"] if "counter" in one)
     return packets
 
 
 def entry(download: socket.socket) -> dict[str, Any]:
-    """The connection as a user declares it who knows no more than its ends and its state."""
+    """Return the connection as a user declares it, who has only its addresses, ports and state."""
     ends = {"source": CLIENT, "destination": SERVER}
     ports = {"source_port": download.getsockname()[1], "destination_port": PORT}
     return {
@@ -163,7 +163,7 @@ def test_it_goes_on_when_its_entry_is_declared_without_flags(gateway: Host, down
 
 
 def test_flags_that_are_declared_to_be_none_are_none(gateway: Host, download: socket.socket) -> None:
-    """The other way round, so that the test above is known to measure something."""
+    """Control test: the flags make the difference in the test above."""
     fetch(download)
     delete(gateway)
     none = {"flags": []}
@@ -192,7 +192,7 @@ def test_a_masqueraded_connection_goes_on(lab: Lab, masquerading: Host, download
         assert run(gateway, "conntrack_entry", **entry(download), nat=nat)["operation"] == "created"
     else:
         entries = from_conntrack(printed)
-        if way == "extended":  # which shows the addresses of NAT, and not that there is NAT
+        if way == "extended":  # this format shows the addresses after NAT, but not that there is NAT
             assert not any("nat" in one for one in entries)
             entries = [{**one, "nat": nat} for one in entries]
         assert run(gateway, "conntrack_entries", entries=entries)["counts"]["created"] == 1

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules run as Ansible runs them on a target: a process of their own, the arguments as JSON, a result as JSON.
+"""Run modules as Ansible does on a target: in a separate process, with arguments and a result in JSON.
 
-What they did is read by conntrack(8). Some kernels ignore a filter that they do not know, and then a flush by zone or
-by status empties the table: each way to choose is tried with a table in which there is something to lose.
+conntrack(8) reads the results. Some kernels ignore filters that they do not support, so a flush by zone or by status
+would empty the table. The tests try each match with entries that it must keep.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
 
-# What the forks would import one after the other
+# Imports that each fork would otherwise repeat
 IMPORTED = (
     *("client.dump.deletions", "client.host.ssh_session", "client.match.keys", "client.match.message_filter"),
     *("client.probe", "client.table", "client.match.attribute_keys", "_argspec.match", "_module", "_operations.flush"),
@@ -46,7 +46,7 @@ IPV4 = ("10.1.0.2", "10.1.0.3", "10.2.0.2")
 IPV6 = ("2001:db8:1::2", "2001:db8:1::3", "2001:db8:2::2")
 SERVER = {"ipv4": "192.0.2.80", "ipv6": "2001:db8:ffff::80"}
 
-#: Per family one entry in a zone, one assured, one marked, one of another protocol, and one of another network
+#: In each family one entry in a zone, one assured, one marked, one of another protocol, and one of another network
 ENTRIES = "".join(
     f"-I -p {protocol} -s {addresses[client]} -d {SERVER[family]} --sport {port} --dport {to} -t 600 {more}\n"
     for family, addresses in (("ipv4", IPV4), ("ipv6", IPV6))
@@ -60,7 +60,7 @@ ENTRIES = "".join(
     )
 )
 
-#: Ways to choose, with what they are to choose as a reader of conntrack(8)'s list says it
+#: Matches, with the entries to select, as a condition on the list of conntrack(8)
 WAYS: dict[str, tuple[Document, Callable[[Flow], bool]]] = {
     "zone": ({"match": {"zone": 5}}, lambda flow: flow.get("zone") == 5),
     "zone-none": ({"match": {"zone": 0}}, lambda flow: "zone" not in flow),
@@ -116,7 +116,7 @@ WAYS: dict[str, tuple[Document, Callable[[Flow], bool]]] = {
     "all": ({"all": True}, lambda flow: True),
 }
 
-#: What old kernels pass over in a filter, measured (see the client's module narrowing)
+#: Filters that old kernels ignore, as measured (see the client's module narrowing)
 IGNORED = {
     "5.10": {"dump_by_status", "dump_by_zone", "flush_by_status", "flush_by_zone", "flush_by_tuple"},
     "6.1": {"dump_by_zone", "flush_by_zone", "flush_by_tuple"},
@@ -125,7 +125,7 @@ IGNORED = {
 
 @pytest.fixture(autouse=True)
 def _filters_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few entries there are, for that is what old kernels are to be asked."""
+    """Use the kernel's filters also for small tables, because the tests must cover them on old kernels."""
     monkeypatch.setattr(table_reader, "FEW", 0)
 
 
@@ -136,12 +136,12 @@ def filled(emptied_namespace: Namespace) -> Namespace:
 
 
 def run(namespace: Namespace, module: str, check_mode: bool = False, **arguments: Any) -> Document:
-    """The result of a module that runs inside, in a fork of this process: Python and the imports are there already."""
+    """Return the result of a module in the namespace. It runs in a fork of this process, to save time."""
     return answer(*namespace.call(execute, module, given(check_mode, arguments)))
 
 
 def run_alone(namespace: Namespace, module: str, **arguments: Any) -> Document:
-    """Likewise, in a Python of its own."""
+    """Return the result of a module that runs in a new Python process."""
     command = [sys.executable, "-m", f"{MODULES}.{module}"]
     done = namespace.run(command, input=given(False, arguments), check=False)
     return answer(done.returncode, done.stdout or done.stderr)
@@ -158,7 +158,7 @@ def answer(status: int, output: str) -> Document:
 
 
 def execute(module: str, arguments: str) -> tuple[int, str]:
-    """A module as the main program of this process, which it is the last thing to do of."""
+    """Run a module as the main program of this process, which must end afterwards."""
     del sys.argv[1:]
     sys.stdin = io.TextIOWrapper(io.BytesIO(arguments.encode()))
     with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as exit_:
@@ -167,7 +167,7 @@ def execute(module: str, arguments: str) -> tuple[int, str]:
 
 
 def ports(flows: list[Flow]) -> list[tuple[str, int]]:
-    """Which entries these are."""
+    """Return the family and the source port of each entry."""
     return sorted((flow["family"], flow["original"]["source_port"]) for flow in flows)
 
 
@@ -197,7 +197,7 @@ def test_a_flush_of_too_many_takes_nothing(filled: Namespace) -> None:
 
 @pytest.mark.parametrize(("client", "server"), [(IPV4[0], SERVER["ipv4"]), (IPV6[0], SERVER["ipv6"])])
 def test_an_entry_from_nothing_to_nothing(filled: Namespace, client: str, server: str) -> None:
-    """Declared twice, changed, removed; the entry with the same tuple outside the zone stays as it is."""
+    """Declare an entry twice, change it and delete it. The entry with the same tuple in no zone does not change."""
     tuple_ = {"source": client, "destination": server, "source_port": 1, "destination_port": 53}
     declared = {"protocol": "udp", "zone": 7, "original": tuple_, "timeout": 300, "mark": 3}
     others = ports(filled.table())
@@ -216,7 +216,7 @@ def test_an_entry_from_nothing_to_nothing(filled: Namespace, client: str, server
 
 @pytest.mark.parametrize("module", ["conntrack_entry", "conntrack_entries"])
 def test_a_translated_entry_is_deleted_by_its_reply_alone(namespace: Namespace, module: str) -> None:
-    """Which is what `conntrack -D -r -q` can do."""
+    """`conntrack -D -r -q` can also do this."""
     ends = {"source": "10.0.0.1", "destination": SERVER["ipv4"], "source_port": 1, "destination_port": 53}
     reply = {"source": SERVER["ipv4"], "destination": "192.0.2.1", "source_port": 53, "destination_port": 4000}
     nat = {"source": {"address": "192.0.2.1", "port": 4000}}
@@ -244,7 +244,7 @@ def test_facts(filled: Namespace) -> None:
 
 
 def test_capabilities(filled: Namespace, record_testsuite_property: Callable[[str, object], None]) -> None:
-    """As they were measured on this kernel, if it was measured; what it lacks goes into the report."""
+    """The capabilities are those measured on this kernel, if any. The report lists the missing ones."""
     facts = run(filled, "conntrack_facts", gather_subset=["!all", "capabilities"])["ansible_facts"]["conntrack"]
     capabilities = facts["capabilities"]
     assert capabilities["probed"]

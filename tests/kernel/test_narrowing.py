@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this kernel leaves out is nothing that matches, and what it flushes by itself is all that matches."""
+"""The kernel's filters never exclude a matching entry, and its own flush removes all matching entries and no others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ECHO = {"icmp_code": 0, "icmp_id": 9}
 
 
 def zoned() -> Iterator[dict[str, Any]]:
-    """Both directions in zone 7, or one of them, and the same in zone 0: four entries of one number."""
+    """Yield the same flows in different zones: in both directions, in one direction, and in no zone."""
     for family in FAMILIES:
         for port, zone in ((701, {"zone": 7}), (702, {}), (703, {"zone": 8}), (704, {"zone": 7, "mark": 0x17})):
             yield samples.flow(family, "udp", port, 53, **zone)
@@ -51,7 +51,7 @@ def marked() -> Iterator[dict[str, Any]]:
 
 
 def foreign_icmp() -> Iterator[Entry]:
-    """ICMP over IPv6 and the other way round, which no packet is, but which netlink makes."""
+    """Yield ICMP over IPv6 and ICMPv6 over IPv4. No packet creates such entries, but netlink does."""
     for family, protocol, request, answer in (("ipv6", 1, 8, 0), ("ipv4", 58, 128, 129)):
         entry = from_document(samples.flow(family, "udp", 1, 1))
         entry = {key: value for key, value in entry.items() if not key.endswith(("_port", ".protocol"))}
@@ -65,13 +65,13 @@ def foreign_icmp() -> Iterator[Entry]:
 def entries() -> list[Entry]:
     documents = [sample.declared for _name, sample in SAMPLES if "master" not in sample.declared]
     parsed = [from_document(document) for document in (*documents, *zoned(), *marked())]
-    # None expires on a slow machine
+    # Long enough that no entry expires on a slow machine
     return [creation({"timeout": 3600, **entry}) for entry in (*parsed, *foreign_icmp())]
 
 
 def populate(table: Table) -> None:
     for entry, error in zip(entries(), list(table.create_all(entries())), strict=True):
-        if isinstance(error, Unsupported):  # no helper in this kernel
+        if isinstance(error, Unsupported):  # this kernel lacks the helper
             table.create({key: value for key, value in entry.items() if key != "helper"})
         elif error is not None:
             raise error
@@ -161,14 +161,14 @@ def name_of(match: Any) -> str:
 
 
 def flushed(match: Any) -> bool:
-    """Whether the kernel can be asked to remove what matches, and nothing else can come of it."""
+    """Return whether the kernel can flush exactly the matching entries, and rejects filters that it does not know."""
     narrowing = narrow(parse_match(match).term)
     return narrowing.exact and narrowing.fails_closed
 
 
 @functools.lru_cache
 def heeds_everything() -> bool:
-    """Whether this kernel heeds every filter; an older one reads more than that, and refuses the flush."""
+    """Return whether this kernel supports every filter. Older kernels return more entries, and reject such a flush."""
     found = probe.probe()
     return all(found[f"{work}_by_{by}"] for work in ("dump", "flush") for by in ("mark", "status", "zone", "tuple"))
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The transport on a real socket: what is lost is told, and what the kernel explains is passed on."""
+"""The transport on a real socket reports lost answers, and returns the kernel's explanations of errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 @pytest.fixture
 def cramped(namespace: Namespace) -> Iterator[Table]:
-    """A table whose sockets have the smallest receive buffer that the kernel allows."""
+    """Return a table whose sockets have the smallest receive buffer that the kernel allows."""
     with (
         namespace.entered(),
         Table(lambda: NetlinkSocket(NetlinkTransport(receive_buffer=1, timeout=UNANSWERED))) as table,
@@ -70,7 +70,7 @@ class TestOverrun:
         assert namespace.count() == self.COUNT
 
     def test_lost_refusals_are_unknown_and_not_success(self, cramped: Table, namespace: Namespace) -> None:
-        """More refusals than the buffer holds: not one of them may pass for done."""
+        """The kernel rejects more requests than the buffer has room for. None of them may count as successful."""
         entries = [udp(port) for port in range(1, self.COUNT + 1)]
         assert not any(cramped.create_all(entries))
         results = list(cramped.create_all(entries))
@@ -83,7 +83,7 @@ class TestOverrun:
         assert namespace.count() == self.COUNT
 
     def test_what_was_carried_out_unheard_is_unknown(self, cramped: Table, namespace: Namespace) -> None:
-        """Refusals push the acknowledgement of the last request out: the kernel has done it all the same."""
+        """Errors displace the acknowledgement of the last request, although the kernel has executed it."""
         there = [udp(port) for port in range(1, BATCH_SIZE)]
         assert not any(cramped.create_all(there))
         *_unused, last = cramped.create_all([*there, udp(BATCH_SIZE)])
@@ -91,7 +91,7 @@ class TestOverrun:
         assert BATCH_SIZE in {entry["original"]["source_port"] for entry in namespace.table()}
 
     def test_is_over_at_once(self, cramped: Table) -> None:
-        """Neither the next window nor the next request waits for answers that cannot come."""
+        """Neither the next batch nor the next request waits for answers that cannot arrive."""
         entries = [udp(port) for port in range(1, self.COUNT + 1)]
         assert not any(cramped.create_all(entries))
         start = time.monotonic()
@@ -103,20 +103,20 @@ class TestOverrun:
 
     @pytest.mark.running_kernel_only
     def test_a_dump_has_room(self, cramped: Table) -> None:
-        """The kernel waits for the reader of a dump; a small buffer makes it slow, not short."""
+        """The kernel waits for the reader of a dump, so a small buffer makes the dump slow but complete."""
         assert not any(cramped.create_all(udp(port) for port in range(1, 5001)))
         assert len(list(cramped.dump())) == 5000
 
 
 class TestDying:
     def test_entries_whose_end_could_not_be_told(self, table: Table, namespace: Namespace) -> None:
-        """A listener that insists on every event and has no room for them keeps the entries from going."""
+        """If a listener requires every event and its buffer is full, the kernel keeps the entries."""
         with namespace.entered():
             listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_NETFILTER)
         with listener:
             listener.setsockopt(uapi.SOL_NETLINK, NETLINK_BROADCAST_ERROR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-            listener.bind((0, 1 << 2))  # the group of DESTROY
+            listener.bind((0, 1 << 2))  # the DESTROY group
             entries = [udp(port) for port in range(1, 101)]
             assert not any(table.create_all(entries))
             assert not any(table.delete_all(entries))
@@ -140,7 +140,7 @@ class TestDying:
 
 class TestAnswers:
     def test_the_kernel_points_at_the_attribute(self, table: Table) -> None:
-        """An attribute of the wrong length, which the client itself never sends."""
+        """Send an attribute of the wrong length, which the client itself never sends."""
         broken = requests.CREATE.message(udp(1))
         mark = b"\x06\x00\x08\x00\x01\x02\x00\x00"  # CTA_MARK with two bytes
         with NetlinkSocket() as transport, pytest.raises(RequestRejected) as refusal:
@@ -169,7 +169,7 @@ class TestAnswers:
             assert refusal.value.refusal.errno == errno.EBUSY
 
     def test_requests_one_after_the_other_on_one_socket(self, table: Table) -> None:
-        """Answers are told apart by their sequence, also after refusals."""
+        """The sequence number identifies an answer, also after errors."""
         for port in range(1, 300):
             table.create(udp(port))
             with pytest.raises(Exists):
@@ -179,9 +179,9 @@ class TestAnswers:
                 table.get(udp(port + 1))
 
     def test_silence_is_an_unknown_result(self, namespace: Namespace) -> None:
-        """What the kernel does not answer is given up after a while."""
+        """The client stops waiting for a missing answer after the timeout."""
         with namespace.entered(), NetlinkSocket(NetlinkTransport(timeout=0.2)) as transport:
-            silent = Message(3, 0, messages.nfgenmsg())  # NLMSG_DONE: no request
+            silent = Message(3, 0, messages.nfgenmsg())  # NLMSG_DONE is not a request
             with pytest.raises(KernelError) as refusal:
                 transport.dump(silent).__next__()
             assert isinstance(refusal.value, ResultUnknown)

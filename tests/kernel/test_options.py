@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules with all the options that the integration tests list in their vars.
+"""Run the modules with all options that the integration tests list in their vars.
 
-A call takes a third of a second in a play, and a few milliseconds here. The plays run the cases that have the key
-`play`: too, or only if their result depends on the controller.
+A call takes a third of a second in a play, and a few milliseconds here. The plays run only the cases with the key
+`play: too`, and the cases whose result depends on the controller.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.lab import Namespace
 
 Document = dict[str, Any]
 
-# Imported here for the forks, as in test_modules
+# Imported before the test forks, as in test_modules
 for module in pkgutil.walk_packages(module_utils.__path__, f"{module_utils.__name__}."):
     importlib.import_module(module.name)
 
@@ -39,7 +39,7 @@ numbers, steady, surprises = FILTERS["numbers"], FILTERS["steady"], FILTERS["sur
 JINJA = jinja2.Environment()
 JINJA.filters["combine"] = lambda one, other: {**one, **other}
 
-#: A part of the result of each refusal by a module's own checks; the entries of `conntrack_entry` vary
+#: A part of the result when a module rejects its options; the entries of `conntrack_entry` vary
 NOTHING: dict[str, Document] = {
     "conntrack_config": {"counts.failed": 0, "settings.outcome": "not reached", "entries.failed_entries": []},
     "conntrack_entries": {"changes": [], "counts.created": 0, "failed_entries": []},
@@ -60,7 +60,7 @@ NOTHING: dict[str, Document] = {
     },
     "conntrack_wait": {"remaining": 0, "reached": False, "timed_out": False, "entries": []},
 }
-#: Options that a case is beside or instead of
+#: Options to which a case is added, or which it overrides
 BASE: dict[str, Document] = {
     "conntrack_entry": {
         "protocol": "udp",
@@ -69,7 +69,7 @@ BASE: dict[str, Document] = {
     },
     "conntrack_snapshot": {"path": "{{ output_dir }}/new", "state": "saved"},
 }
-#: Messages of AnsibleModule, which knows nothing of the keys of a result
+#: Messages of AnsibleModule, whose failures do not have the keys of the module's results
 OF_ANSIBLE = re.compile("missing required arguments|one of the following|mutually exclusive|Unsupported|argument '")
 
 
@@ -80,7 +80,7 @@ def variables(target: str) -> Document:
 
 
 def rendered(value: Any, names: Document) -> Any:
-    """Render the templates in a value as Ansible does: a template that is an expression gives any type."""
+    """Render the templates in a value as Ansible does: a template that is one expression can return any type."""
     if isinstance(value, dict):
         return {key: rendered(inner, names) for key, inner in value.items()}
     if isinstance(value, list):
@@ -91,7 +91,7 @@ def rendered(value: Any, names: Document) -> Any:
 
 
 def combined(one: Document, other: Document) -> Document:
-    """Combine dictionaries and those in them."""
+    """Combine dictionaries recursively."""
     inner = {
         key: combined(one[key], value) if isinstance(value, dict) and isinstance(one.get(key), dict) else value
         for key, value in other.items()
@@ -100,7 +100,7 @@ def combined(one: Document, other: Document) -> Document:
 
 
 def cases(target: str, name: str) -> list[Any]:
-    """Return what a list in the vars of a target holds, apart from what only a play can test."""
+    """Return a list in the vars of a target, without the cases that only a play can test."""
     listed = variables(target)[name]
     return [
         pytest.param(target, case, id=f"{target.removeprefix('conntrack_')}-{number}")
@@ -117,13 +117,13 @@ def at(result: Document, path: str) -> Any:
 
 
 def identities(namespace: Namespace) -> list[tuple[int, int]]:
-    """Return the id and mark of each entry."""
+    """Return the ID and the mark of each entry."""
     return [(flow["id"], flow["mark"]) for flow in namespace.table()]
 
 
 @pytest.fixture(scope="module")
 def occupied(root: None) -> Iterator[Namespace]:
-    """A namespace with one entry, which no refused module may touch."""
+    """Return a namespace with one entry, which a module that rejects its options must not change."""
     with Namespace() as namespace:
         namespace.conntrack(*"-I -p udp -s 10.1.0.2 -d 192.0.2.53 --sport 1700 --dport 53 -t 600".split())
         before = identities(namespace)
@@ -133,7 +133,7 @@ def occupied(root: None) -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def filled(root: None, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    """A namespace with the table of the target that the parameter names."""
+    """Return a namespace with the table of the target that the parameter names."""
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         made = run(namespace, "conntrack_entries", entries=variables(request.param)["table"])
@@ -149,7 +149,7 @@ def test_options_that_cannot_be_are_refused(occupied: Namespace, tmp_path: Path,
         combined(BASE.get(module, {}), case["but"]) if "but" in case else {**BASE.get(module, {}), **case["options"]}
     )
     arguments = rendered(options, names)
-    of_the_host = "persist" in arguments and "persist_in" not in arguments  # in check mode, lest it be written to /etc
+    of_the_host = "persist" in arguments and "persist_in" not in arguments  # in check mode, to keep /etc as it is
     result = run(occupied, module, of_the_host, **arguments)
     assert result["failed"]
     assert re.match(f"(?:{case['says']})", result["msg"]), result["msg"]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The settings of a namespace of its own, set here and read back by a plain look into /proc."""
+"""Set the settings of a network namespace, and read them back from /proc."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def declare(check_mode: bool = False, persist_in: Path | None = None, **declared
 
 
 def sysctls(namespace: Namespace) -> dict[str, int]:
-    """All of them by their files, through the eyes of sysctl's directory itself."""
+    """Return all conntrack sysctls, read from the files in the sysctl directory."""
     found = {}
     with namespace.entered():
         folder = os.open("/proc/sys/net/netfilter", os.O_RDONLY)
@@ -52,7 +52,7 @@ def sysctls(namespace: Namespace) -> dict[str, int]:
 
 #: A namespace that may write these changes them for the whole machine.
 OF_ALL_NAMESPACES = ("hooks_lwtunnel",)
-#: Bounds that depend on other settings, or that only the initial namespace can try.
+#: Settings with limits that depend on others, or that only the initial namespace can set.
 UNBOUNDED = ("max", "buckets", "expect_max", "frag6_high_thresh", "frag6_low_thresh")
 
 
@@ -61,13 +61,13 @@ def is_writable(file: str) -> bool:
 
 
 def bounds(name: str) -> tuple[int, int]:
-    """What may be set, on this kernel."""
+    """Return the lowest and the highest value of a setting on this kernel."""
     lowest, highest = sysctl.BOUNDS.get(name, (0, 10**6))
     return (lowest, 1) if name == "events" and features.lacks("events_on_demand") else (lowest, highest)
 
 
 def test_each_that_this_namespace_may_set(inside: Namespace) -> None:
-    """Up by one where that is allowed, and only the one file."""
+    """Increase each setting by one if the kernel allows it. No other file changes."""
     present = sysctl.flat(sysctl.read_all())
     assert {"accounting", "tcp_loose", "timeouts.tcp_established", "timeouts.udp"} <= set(present)
     before = sysctls(inside)
@@ -90,7 +90,7 @@ def test_each_that_this_namespace_may_set(inside: Namespace) -> None:
 
 
 def test_bounds_are_the_kernels(inside: Namespace) -> None:
-    """What is taken here the kernel takes, and what is not it would not either."""
+    """The kernel accepts the values within the limits and rejects the others."""
     for name in sysctl.BOUNDS:
         lowest, highest = bounds(name)
         if name in UNBOUNDED or name in OF_ALL_NAMESPACES or sysctl.read(name) is None:
@@ -99,7 +99,7 @@ def test_bounds_are_the_kernels(inside: Namespace) -> None:
             sysctl.write(name, value)
             assert sysctl.read(name) == value
         if name == "tcp_max_retrans" and features.lacks("events_on_demand"):
-            continue  # kernels as old as that take any number
+            continue  # kernels of that age accept any number
         with pytest.raises(sysctl.CannotSet, match=f"{name}: the kernel did not take {highest + 1}: .*EINVAL"):
             sysctl.write(name, highest + 1)
 
@@ -120,15 +120,15 @@ def test_what_only_the_initial_namespace_may_set(inside: Namespace, name: str) -
 
 
 def test_thresholds_for_fragments_change_together(inside: Namespace) -> None:
-    """The kernel refuses an upper one below the lower one, so the order counts, down and up again.
+    """The kernel rejects an upper threshold below the lower one, so the order of the writes matters.
 
-    Linux 5.10 refuses more than the host has.
+    Linux 5.10 also rejects more than the value of the initial namespace.
     """
     names = ("frag6_low_thresh", "frag6_high_thresh")
     before = {name: sysctl.read(name) or 0 for name in names}
     if not all(before.values()):
         pytest.skip("this kernel does not reassemble IPv6 fragments")
-    # The lower one of before is above the upper one of then
+    # The old lower threshold is above the new upper threshold
     for wanted in ({name: value // 4 for name, value in before.items()}, before):
         assert declare(**wanted)["changed"]
         assert {name: int(inside.sysctl(sysctl.NAMES[name])) for name in names} == wanted
@@ -147,7 +147,7 @@ def test_all_that_is_gathered_can_be_declared(inside: Namespace) -> None:
 
 
 def test_a_refusal_in_the_middle(inside: Namespace, tmp_path: Path) -> None:
-    """Longer than a clock of 100 ticks allows is refused before; what a faster one allows the kernel knows."""
+    """The module rejects timeouts that exceed a clock of 100 Hz. The kernel rejects those that exceed its own."""
     with pytest.raises(
         SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*same: accounting"
     ) as failure:
@@ -175,6 +175,6 @@ def test_what_is_persisted_a_boot_brings_back(inside: Namespace, tmp_path: Path)
 
 
 def test_the_boots_files_are_not_for_this_namespace(inside: Namespace) -> None:
-    """In check mode, so that nothing is written even if this fails."""
+    """This runs in check mode, so that nothing is written even if the check is broken."""
     with pytest.raises(InvalidValue, match="not that of process 1"):
         declare(check_mode=True, accounting=True, persist_in=Path("/etc"))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is gathered can be declared as it stands: a table saved, lost and declared again is the same table."""
+"""A gathered entry can be declared without changes: a table that is saved, flushed and declared is the same table."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
 
-#: Set once NAT has looked at an entry, whether it translates it or not.
+#: Status bits that the kernel sets when NAT has processed an entry, with or without a translation.
 DONE = ("src_nat_done", "dst_nat_done")
 
 
 def gathered(table: Table) -> list[Document]:
-    """The table as JSON would keep it, masters before what they expect."""
+    """Return the table as a JSON file would store it, masters before their expected connections."""
     documents = [to_document(entry) for entry in table.dump()]
     stored: list[Document] = json.loads(json.dumps(documents))
     return sorted(stored, key=lambda document: "master" in document)
 
 
 def at_rest(table: Table) -> list[Document]:
-    """The same once no packet is on its way: TCP may keep an acknowledgement back for 0.2 s."""
+    """Return the table when no packet is in transit: TCP may delay an acknowledgement by 0.2 s."""
     time.sleep(0.3)
     return gathered(table)
 
@@ -57,7 +57,7 @@ def by_identity(documents: list[Document]) -> dict[Any, Document]:
 
 
 def lose(namespace: Namespace) -> None:
-    """Empty the namespace's table by another program."""
+    """Flush the table of the namespace with conntrack(8)."""
     namespace.conntrack("-F")
     assert namespace.count() == 0
 
@@ -120,7 +120,7 @@ class TestTableOfEveryKind:
 
 
 class TestDccp:
-    """Since 6.17 the kernel has forgotten how to track it: no ports, no state. Before, it has all."""
+    """Linux tracks DCCP with ports and state before 6.17, and without ports and state since then."""
 
     STATE: Document = {"state": "open", "role": "client", "handshake_sequence": 7}  # noqa: RUF012
 
@@ -154,14 +154,14 @@ class TestDccp:
 
 
 class TestLiveConnections:
-    """A gateway that loses its table and gets it back: the flows through it go on as if nothing had been."""
+    """A gateway loses its table and gets it back. The flows through it continue without a change."""
 
     @pytest.fixture
     def flows(self, gateway_lab: Gateway) -> Iterator[list[Flow]]:
         flows = []
         for client in (gateway_lab.client1, gateway_lab.client2):
             for address in (gateway_lab.SERVER, gateway_lab.SERVER_IPV6):
-                # The same port on both clients: the second is given another one outside.
+                # Both clients use the same port, so the second client gets another port on the outside.
                 flows.append(client.tcp(address, gateway_lab.PORT, source_port=5000))
                 flows.append(client.udp(address, gateway_lab.PORT, source_port=5000))
                 assert client.ping(address, identifier=77) == 1
@@ -189,11 +189,11 @@ class TestLiveConnections:
             saved = at_rest(table)
             lose(gateway)
             declare(table, saved)
-            gateway_lab.translate_to(1)  # what is not in the table would now leave by another address
+            gateway_lab.translate_to(1)  # flows that are not in the table would now use another address
             assert [flow.seen_as() for flow in flows] == outside
 
     def test_are_cut_without_it(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
-        """The counter-check: with the table lost and the rule changed, a flow leaves by another address."""
+        """Control test: after a flush and a change of the rule, a flow uses another address."""
         udp = flows[1]
         before = udp.seen_as()
         lose(gateway_lab.gateway)
@@ -201,7 +201,7 @@ class TestLiveConnections:
         assert udp.seen_as().address != before.address
 
     def test_src_nat_comes_back_only_because_it_is_asked_for(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
-        """A tuple that shows a translation translates nothing: the kernel sets the bit for a request alone."""
+        """A reply tuple alone does not apply NAT: the kernel sets the status bit only if the request contains NAT."""
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
             saved = [document for document in at_rest(table) if document["protocol"] == "udp"]
@@ -223,7 +223,7 @@ class TestLiveConnections:
             }
 
     def test_status_and_reply_are_a_request_too(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
-        """An entry that says it is translated, and to what, is not silently made without the translation."""
+        """A status bit for NAT and a reply tuple together also request NAT."""
         outside = [flow.seen_as() for flow in flows]
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
@@ -238,7 +238,7 @@ class TestLiveConnections:
             assert [flow.seen_as() for flow in flows] == outside
 
     def test_that_are_not_translated_come_back_but_for_two_bits(self, gateway_lab: Gateway) -> None:
-        """That NAT has looked at a flow and left it alone is known to the kernel only."""
+        """Only the kernel can set the bits which show that NAT has processed a flow."""
         gateway = gateway_lab.gateway
         gateway.mirror(9)
         with gateway_lab.client1.tcp("10.1.0.1", 9) as flow, gateway.entered(), Table() as table:
@@ -255,7 +255,7 @@ class TestLiveConnections:
             assert flow.seen_as() == flow.local
 
 
-# Entries of random content
+# Entries with random content
 
 U8, U16, U32 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32))
 S32 = st.integers(-(1 << 31), (1 << 31) - 1)
@@ -272,7 +272,7 @@ def some(names: list[str]) -> st.SearchStrategy[list[str]]:
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
-    """A declared entry with anything that the kernel lets one set."""
+    """Generate a declared entry with any attributes that the kernel accepts."""
     family = draw(st.sampled_from(samples.FAMILIES))
     icmp = {"ipv4": "icmp", "ipv6": "icmpv6"}[family]
     other = st.integers(0, 255).filter(lambda number: number not in (1, 6, 17, 33, 47, 58, 132, 136))
@@ -341,7 +341,7 @@ def translations(draw: st.DrawFn, family: str, with_ports: bool) -> Document:
 
 @pytest.fixture(scope="module")
 def shared(root: None) -> Iterator[tuple[Namespace, Table]]:
-    """One namespace for all examples, empty before and after each."""
+    """Return a namespace for all examples, which is empty before and after each."""
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         with namespace.entered(), Table() as table:
@@ -369,7 +369,7 @@ def test_any_entry_comes_back(shared: tuple[Namespace, Table], document: Documen
         assert {**seen, "use": first["use"]} == views.as_pyroute2_shows(shown)
     finally:
         table.delete(first)
-    if "nat" not in shown:  # asked to be translated to itself, an entry has these two and nothing else
+    if "nat" not in shown:  # an entry with NAT to its own address has only these two bits
         shown["status"] = [bit for bit in shown["status"] if bit not in DONE]
     again = from_document(shown)
     table.create(again)

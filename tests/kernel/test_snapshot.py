@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table saved, lost and restored on the real kernel is the same table, to us and to conntrack(8)."""
+"""A table that is saved, flushed and restored is the same table, for the collection and for conntrack(8)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 @pytest.fixture
 def elsewhere(root: None) -> Iterator[Namespace]:
-    """The host to be restored on."""
+    """Return the namespace in which to restore the table."""
     with Namespace("elsewhere") as namespace:
         namespace.firewall.use_labels()
         yield namespace
 
 
 def fill(table: Table) -> bool:
-    """Entries of every kind, and what FTP sessions expect; whether there is a helper for these."""
+    """Create entries of every kind, and expectations of FTP sessions. Return whether the kernel has the FTP helper."""
     helper = "helper" not in samples.create_all(lambda declared: table.create(from_document(declared)), Unsupported)
     if helper:
         for family, zone in (("ipv4", 5), ("ipv6", 5), ("ipv4", 0)):
@@ -106,7 +106,7 @@ def entries(table: Table) -> dict[Any, Document]:
 
 
 def untimed(entries: dict[Any, Document]) -> dict[Any, Document]:
-    """Without countdowns, where it takes some seconds."""
+    """Return the entries without timeouts, because the test takes some seconds."""
     return {
         key: {name: value for name, value in document.items() if name != "timeout"} for key, document in entries.items()
     }
@@ -122,7 +122,7 @@ def expectations(table: Table) -> list[Document]:
 
 
 def seen(namespace: Namespace) -> list[str]:
-    """What others see of a table."""
+    """Return the table as other programs read it."""
     steady = [
         {key: value for key, value in entry.items() if key not in ("id", "use", "timeout")}
         for entry in views.by_text(namespace) + views.by_pyroute2(namespace)
@@ -160,7 +160,7 @@ def test_entries_and_expectations_of_every_kind_come_back(
 
 
 def test_what_nat_has_looked_at_and_left_alone_comes_back_without_a_sign_of_that(table: Table, path: Path) -> None:
-    """As the guide says; a translation comes back with both of its signs."""
+    """As documented in the guide, these bits are lost. An entry with NAT keeps both of its bits."""
     own, other = {"source": {"address": "10.0.0.1"}}, {"source": {"address": "198.51.100.9"}}
     ends = {"source": "10.0.0.1", "destination": "192.0.2.80"}
     for number, nat in enumerate((own, other)):
@@ -197,7 +197,7 @@ def test_one_without_a_rule_for_labels_says_what_it_lost(table: Table, path: Pat
 
 
 def test_of_a_protocol_that_is_not_tracked_nothing_is_left(table: Table, path: Path) -> None:
-    """Linux has tracked DCCP before 6.17."""
+    """Linux tracks DCCP before 6.17 only."""
     from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
 
     dccp = [{**flow(port, timeout=600), "protocol": "dccp"} for port in (1, 2)]
@@ -236,7 +236,7 @@ def test_a_translated_key_of_gre_is_reported_and_nothing_is_left(table: Table, p
 
 
 def test_of_two_that_exclude_each_other_the_second_is_reported(table: Table, path: Path) -> None:
-    """A snapshot that was edited by hand: check mode, which compares nearby records alone, does not find them."""
+    """Check mode compares only nearby records, so it does not detect this error in an edited snapshot."""
     from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
 
     ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
@@ -311,7 +311,7 @@ def test_an_expectation_comes_along_with_its_master(table: Table, elsewhere: Nam
 
 
 def test_a_restore_needs_no_more_than_the_file(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
-    """The module, in a process of its own: saved in one namespace, restored in the other, by their paths."""
+    """Run the module in separate processes: save in one namespace and restore in the other, both selected by path."""
     path = str(tmp_path / "it.gz")
     namespace.conntrack("-I", *"-p udp -s 10.1.0.2 -d 192.0.2.53 --sport 1 --dport 53 -t 600 -m 7".split())
     done = run_module(namespace, "conntrack_snapshot", state="saved", path=path)
@@ -335,7 +335,7 @@ def refusals() -> list[Any]:
     ]
 
 
-@pytest.mark.running_kernel_only  # refused before the kernel is asked anything
+@pytest.mark.running_kernel_only  # rejected before the first request to the kernel
 @pytest.mark.parametrize(("arguments", "says"), refusals())
 def test_what_cannot_be_is_refused_in_a_sentence(
     namespace: Namespace, tmp_path: Path, arguments: Document, says: str

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The soak test in a short run: all guarantees hold, and each of them is noticed when it does not."""
+"""A short run of the soak test: all guarantees hold, and the test detects the violation of each."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_interruption_ends_every_process(tmp_path: Path) -> None:
 
 
 def wait_for_children(pid: int) -> list[int]:
-    """Return the process ids of the witness, the server, two clients and the worker."""
+    """Return the process IDs of the witness, the server, two clients and the worker."""
 
     def started() -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The connections of a process, read from the running kernel's /proc."""
+"""Find the connections of a process in /proc on the running kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def connect_and_find(kind: str) -> tuple[set[TcpConnection], set[TcpConnection]]:
-    """Connect two sockets of this process. Return both ends, and the connections that the process has."""
+    """Connect two sockets of this process. Return both ends, and the connections of the process."""
     of_server, server_address, of_client, client_address = KINDS[kind]
     with socket.socket(of_server) as server, socket.socket(of_client) as client:
         server.bind((server_address, 0))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Stale flows: what the current rules would do with the entries of a gateway, by modules on a real kernel."""
+"""Stale flows: the modules find the entries of a gateway that the current rules would treat differently."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ HANDSHAKE = {"flags": ["window_scale", "sack_permitted"], "window_scale": 7}
 
 @pytest.fixture
 def gateway(lab: Lab) -> Host:
-    """A router between `lan` and `wan`, with RULES, and with no flows."""
+    """Return a router between `lan` and `wan`, with RULES and no flows."""
     gateway, lan, wan = lab.host("gateway", forwarding=True), lab.host("lan"), lab.host("wan")
     lab.link(gateway, lan, ["10.1.0.1/24", "2001:db8:1::1/64"])
     lab.link(gateway, wan, [f"{OUTSIDE}/24", "2001:db8:2::1/64"])
@@ -83,7 +83,7 @@ def gateway(lab: Lab) -> Host:
 
 
 def tcp(source: str, port: int, destination: str, destination_port: int, **more: Any) -> dict[str, Any]:
-    """An established connection whose handshake was seen."""
+    """Return an established connection with the TCP flags of a complete handshake."""
     ends = {"source": source, "source_port": port, "destination": destination, "destination_port": destination_port}
     state = {"state": "established", "original": HANDSHAKE, "reply": HANDSHAKE}
     status = ["seen_reply", "assured"]
@@ -103,7 +103,7 @@ def load(gateway: Host, *entries: dict[str, Any]) -> None:
 
 
 def judged(gateway: Host, **options: Any) -> dict[tuple[str, int], dict[str, Any]]:
-    """The stale entries by source and destination port."""
+    """Return the stale entries by source and destination port."""
     result = run(gateway, "conntrack_info", stale=True, **options)
     return {(one["original"]["source"], one["original"]["destination_port"]): one for one in result["entries"]}
 
@@ -195,7 +195,7 @@ def test_a_limit_keeps_all(gateway: Host) -> None:
 
 
 def test_what_cannot_be_decided_is_uncertain_and_stays(gateway: Host) -> None:
-    """A rate limit decides; nobody knows whether it is reached when the next packet comes."""
+    """A rate limit decides, and its state at the next packet is unknown."""
     load(gateway, tcp(CLIENT, 6000, "10.1.0.9", 2222))
     result = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, 1)
@@ -213,18 +213,18 @@ def test_untracked(gateway: Host) -> None:
 
 
 def settings() -> dict[str, str]:
-    """Every sysctl of the network namespace of this thread that can be read."""
+    """Return every readable sysctl of the network namespace of this thread."""
     found = {}
     for path in Path("/proc/sys/net").rglob("*"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             found[str(path)] = path.read_text()
-    del found["/proc/sys/net/netfilter/nf_conntrack_count"]  # of entries in all namespaces on some kernels
+    del found["/proc/sys/net/netfilter/nf_conntrack_count"]  # some kernels count the entries of all namespaces
     return found
 
 
 @contextlib.contextmanager
 def no_packets() -> Iterator[None]:
-    """No IPv4 packet arrives at, or leaves by, a link of the network namespace of this thread during the block."""
+    """Fail if an IPv4 packet passes a link of the network namespace of this thread during the block."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as packets:
         yield
         packets.setblocking(False)
@@ -238,7 +238,7 @@ def no_packets() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silent_kernel_log() -> Iterator[None]:
-    """The kernel logs nothing about packets, links or rules during the block, as far as this process may read it."""
+    """Fail if the kernel logs a message about packets, links or rules during the block, where its log is readable."""
     try:
         log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -257,7 +257,7 @@ def silent_kernel_log() -> Iterator[None]:
 
 def test_nothing_of_the_host_changes(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
-    gateway.wait_for_links()  # links and addresses that come up later would look like changes
+    gateway.wait_for_links()  # links and addresses that come up later would appear as changes
 
     def state() -> list[Any]:
         commands = (["nft", "-a", "list", "ruleset"], ["ip", "address"], ["ip", "route", "show", "table", "all"])
@@ -291,7 +291,7 @@ def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:
 
 @pytest.mark.parametrize("value", [False, "false", "False", "no", None])
 def test_without_a_verdict_a_match_is_required(gateway: Host, value: Any) -> None:
-    """Otherwise, a template that gives a text would empty the table."""
+    """Otherwise, a template that returns a string would flush the table."""
     load(gateway, *CURRENT)
     failed = run(gateway, "conntrack_flush", stale=value, keep_ssh=False)
     assert failed["failed"]
@@ -378,7 +378,7 @@ def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content:
     assert said in failed["msg"]
 
 
-#: Parts of a table, and rules of its chain for forwarded packets, by what they use.
+#: Objects of a table, and rules of its forward chain that use them.
 USES = {
     "counter": ('counter c { comment "all"; }', "counter name c"),
     "map of counters": ('counter c { }\nmap m { type inet_service : counter; elements = { 80 : "c" }; }', "{M}"),
@@ -402,7 +402,7 @@ USES = {
 }
 
 
-#: Those of which the result depends on the moment.
+#: Objects for which the result depends on the time.
 UNCERTAIN = ("quota", "map of limits", "set without timeouts")
 
 
@@ -440,7 +440,7 @@ def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Pa
 
 @pytest.mark.parametrize("module", ["conntrack_info", "conntrack_facts"])
 def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
-    """Otherwise, a variable that is not set would have the flows judged by the current rules."""
+    """Otherwise, an undefined variable would select the current rules."""
     options = {"stale": True} if module == "conntrack_info" else {"gather_subset": ["stale"]}
     failed = run(gateway, module, ruleset=None, **options)
     assert failed["failed"]
@@ -462,7 +462,7 @@ def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
 
 
 def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:
-    """A file of this name may be on the target, too."""
+    """A file of this name may also exist on the target."""
     (tmp_path / "new.nft").write_text("flush ruleset\n")
     path = str(tmp_path / "new.nft")
     for module, options in (("conntrack_info", {"stale": True}), ("conntrack_facts", {"gather_subset": ["stale"]})):
@@ -488,7 +488,7 @@ with Table() as table, Reevaluation() as reevaluation:
 
 
 def namespaces(of: str = "[0-9]*") -> set[str]:
-    """The network namespaces that processes are in, or hold open."""
+    """Return the network namespaces that processes use or hold open."""
     found = set()
     for path in (*Path("/proc").glob(f"{of}/task/*/ns/net"), *Path("/proc").glob(f"{of}/fd/*")):
         with contextlib.suppress(OSError):
@@ -518,7 +518,7 @@ def judge_nothing() -> None:
 
 
 def test_without_the_capability(gateway: Host) -> None:
-    """A process in a user namespace of its own may not make a network namespace that sees the gateway's rules."""
+    """A process in its own user namespace cannot create a network namespace with access to the gateway's rules."""
 
     def judge() -> str:
         drop_sys_admin()
@@ -531,7 +531,7 @@ def test_without_the_capability(gateway: Host) -> None:
 
 
 def drop_sys_admin() -> None:
-    """Take CAP_SYS_ADMIN from this process."""
+    """Drop CAP_SYS_ADMIN from this process."""
     import ctypes
     import struct
 
@@ -563,7 +563,7 @@ def test_a_target_of_iptables_that_checks_the_protocol(gateway: Host) -> None:
 
 
 def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel does not dump the protocol of such a rule, and refuses the rule without it."""
+    """The kernel does not dump the protocol of such a rule, and rejects the rule without it."""
     gateway.run(["iptables-nft", *TCP_RESET])
     monkeypatch.setattr(ruleset, "_compat", lambda family, expressions: b"")
     with pytest.raises(
@@ -591,7 +591,7 @@ def test_what_traffic_control_may_decide_is_uncertain(gateway: Host) -> None:
 
 
 def test_a_rule_without_an_effect_lets_the_kernel_track(lab: Lab) -> None:
-    """It is left out of the copy, which must track packets all the same."""
+    """The copy leaves this rule out, but must still track packets."""
     host = lab.host("host")
     host.nft("add table inet t; add chain inet t c; add rule inet t c ct state new counter")
     load(host, tcp("127.0.0.1", 4005, "127.0.0.1", 80))
@@ -612,21 +612,21 @@ SCOPED = [
 
 
 def test_multicast_and_link_local_flows_are_uncertain(gateway: Host) -> None:
-    """Only the host's programs know the groups that they have joined, and only the packet its link."""
+    """The multicast groups depend on the programs of the host, and the link of such a flow on its packet."""
     load(gateway, *({"protocol": "udp", "original": ends, "timeout": 600} for ends in SCOPED))
     result = run(gateway, "conntrack_flush", stale=True)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(SCOPED))
 
 
 def test_a_flow_without_an_address_is_uncertain(gateway: Host) -> None:
-    """Such as DHCP: the host would send it from another address in the copy."""
+    """An example is DHCP: in the copy, the host would send the packet from another address."""
     ends = {"source": "0.0.0.0", "source_port": 68, "destination": "255.255.255.255", "destination_port": 67}
     load(gateway, {"protocol": "udp", "original": ends, "timeout": 600})
     assert run(gateway, "conntrack_info", stale=True)["verdicts"]["uncertain"] == 1
 
 
 def test_flows_whose_events_a_rule_limits_are_tracked(gateway: Host) -> None:
-    """As on a host with conntrackd, which needs no events of new entries."""
+    """A host with conntrackd uses such a rule, because conntrackd does not need events of new entries."""
     gateway.run("iptables-nft -t raw -A PREROUTING -j CT --ctevents destroy".split())
     load(gateway, *CURRENT, *STALE)
     found = judged(gateway)
@@ -646,7 +646,7 @@ table inet timeouts {
 
 
 def test_flows_with_a_timeout_policy(gateway: Host) -> None:
-    """Their entries live longer in the copy, too, if their policy is copied as it is."""
+    """The entries in the copy need the same timeouts, so the module copies the policy without changes."""
     gateway.nft(TIMEOUTS)
     load(gateway, *CURRENT, *STALE)
     found = judged(gateway)
@@ -696,7 +696,7 @@ table inet filter {
 
 @pytest.fixture
 def container(root: None, ip: str) -> Iterator[int]:
-    """The id of a process in user, network, PID and mount namespaces of its own."""
+    """Start a process in its own user, network, PID and mount namespaces, and yield its process ID."""
     if shutil.which("nft", path=SYSTEM_PATH) is None:
         pytest.skip("the nft program is absent (apt-get install nftables)")
     with subprocess.Popen(CONTAINER) as process:

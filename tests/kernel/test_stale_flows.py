@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Verdicts about stale flows, compared with the kernel: delete the entries, send the first packets again.
+"""Compare verdicts about stale flows with the kernel: delete the entries, and send the first packets again.
 
-The cases, and the gateway that carries them out, are in `tests/stale_flows`. `python -m tests.stale_flows WORD` shows
+The cases, and the gateway on which they run, are in `tests/stale_flows`. `python -m tests.stale_flows WORD` shows
 the results of those whose names contain a word.
 """
 
@@ -20,7 +20,7 @@ from tests.stale_flows.cases import CASES
 from tests.stale_flows.comparison import STALE, UNCERTAIN, VERDICTS, Case, Result, compare_all
 
 PROGRAMS = ("conntrack", "ip", "nft", "iptables-nft-restore", "ip6tables-nft-restore")
-#: Flows that begin in each case. The rules let most of them pass.
+#: Flows that start in each case. The rules accept most flows.
 FEW, MANY = 100, 120
 #: Cases of every kind, for the test that always runs.
 SOME = CASES[::11]
@@ -28,14 +28,14 @@ SOME = CASES[::11]
 
 @pytest.fixture(autouse=True)
 def programs(root: None) -> None:
-    """The programs that configure the gateway; skipped without them."""
+    """Require the programs that configure the gateway. Skip the test without them."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
 
 
 def compared(cases: Iterable[Case], flows: int) -> list[Result]:
-    """Carry out cases. The verdicts must agree with the kernel, and few flows may be uncertain without need."""
+    """Run the cases. The verdicts must agree with the kernel, and few flows may be uncertain without a reason."""
     results = list(compare_all(cases, flows))
     disagreements = [line for result in results for line in result.disagreements]
     assert not disagreements, "\n".join([f"{len(disagreements)} verdicts are wrong:", *disagreements])

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel's own counters, against conntrack(8) and /proc."""
+"""Compare the kernel's own counters with conntrack(8) and /proc."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fill(table: Table, count: int) -> None:
 
 
 def shown_per_cpu(namespace: Namespace) -> dict[int, dict[str, int]]:
-    """What `conntrack -S` prints, in the kernel's words."""
+    """Return the output of `conntrack -S`, with the kernel's names."""
     shown = {}
     for line in namespace.conntrack("-S").splitlines():
         numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)}
@@ -48,7 +48,7 @@ def shown_per_cpu(namespace: Namespace) -> dict[int, dict[str, int]]:
 
 
 def counted(table: Table) -> dict[int, dict[str, int]]:
-    """What the client reads, with the zero that conntrack(8) shows of a counter that Linux 5.10 does not have."""
+    """Return the counters of the client. As in conntrack(8), a counter that Linux 5.10 does not have is 0."""
     return {cpu: {"chain_toolong": 0, **counters} for cpu, counters in table.statistics_per_cpu().items()}
 
 
@@ -73,7 +73,7 @@ def test_per_cpu(table: Table, namespace: Namespace) -> None:
 
 
 def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
-    """Packets from the middle of a connection that the table does not know are invalid, and counted so."""
+    """Packets in the middle of a connection without an entry are invalid, and counted as invalid."""
     server = gateway_lab.server
     server.firewall.track()
     server.sysctl("nf_conntrack_tcp_loose", 0)
@@ -89,13 +89,13 @@ def test_per_cpu_of_real_packets(gateway_lab: Gateway) -> None:
         assert any(counters["invalid"] for counters in table.statistics_per_cpu().values())
         for _attempt in range(10):
             before, shown = counted(table), shown_per_cpu(server)
-            if counted(table) == before:  # no late acknowledgement came between
+            if counted(table) == before:  # no delayed acknowledgement arrived in between
                 break
         assert before == shown
 
 
 def expected(port: int) -> Message:
-    """A request for an expectation of a connection to this port, of the master below."""
+    """Return a request that creates an expectation of a connection to this port, with the master below."""
     ends = {"family": 2, "original.source": b"\xc0\0\2\1", "original.destination": b"\xc6\x33\x64\2"}
     ends.update({"original.protocol": 6, "original.source_port": 1000, "original.destination_port": 21})
     master = ENTRIES.encode(ends)
@@ -109,7 +109,7 @@ def expected(port: int) -> Message:
 
 
 def expectations_shown(namespace: Namespace) -> dict[int, dict[str, int]]:
-    """What `conntrack -S expect` prints."""
+    """Return the output of `conntrack -S expect`."""
     shown = {}
     for line in namespace.conntrack("-S", "expect").splitlines():
         numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)}

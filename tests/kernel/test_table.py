@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Each operation does what it says, and each refusal of the kernel's comes under its own name."""
+"""Each operation has its documented result, and each error of the kernel has its own exception."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def patient() -> Table:
 
 
 def udp(port: int, **more: Any) -> Entry:
-    """A declared UDP flow from this port."""
+    """Return a declared UDP flow from this port."""
     return from_document(samples.flow("ipv4", "udp", port, 53, **more))
 
 
@@ -65,17 +65,17 @@ def tcp(port: int, **more: Any) -> Entry:
 
 
 def in_direction(entry: Entry, direction: str, zone: int) -> Entry:
-    """The entry with only this direction in a zone."""
+    """Return the entry with only this direction in a zone."""
     return {**entry, f"{direction}.zone": zone}
 
 
 def ports(namespace: Namespace) -> list[int]:
-    """The source ports of what conntrack(8), or pyroute2, finds in the table."""
+    """Return the source ports in the table, as conntrack(8) or pyroute2 reads them."""
     return sorted(entry["original"]["source_port"] for entry in namespace.table())
 
 
 def seen(namespace: Namespace, port: int) -> dict[str, Any]:
-    """The one entry with this source port, as pyroute2 sees it."""
+    """Return the one entry with this source port, as pyroute2 reads it."""
     (entry,) = (entry for entry in views.by_pyroute2(namespace) if entry["original"].get("source_port") == port)
     return entry
 
@@ -104,7 +104,7 @@ class TestCreate:
         assert seen(namespace, 1)["mark"] == 1
 
     def test_is_refused_where_another_entry_has_the_reply_tuple(self, table: Table, namespace: Namespace) -> None:
-        """Two flows whose answers would look the same: the caller must learn who is in the way."""
+        """The answers of two flows would be identical, so the error must name the existing entry."""
         table.create(udp(1))
         rival = {**udp(1), **{f"original.{key}": udp(2)[f"original.{key}"] for key in ("source_port",)}}
         with pytest.raises(Exists):
@@ -128,7 +128,7 @@ class TestCreate:
         assert sorted(entry.get("zone", 0) for entry in namespace.table()) == [0, 5, 6]
 
     def test_a_direction_in_a_zone_still_collides_in_the_other(self, table: Table, namespace: Namespace) -> None:
-        """With only the original direction in a zone of its own, the replies are the same."""
+        """If only the original direction is in a zone, the reply tuples are the same."""
         table.create(udp(1))
         with pytest.raises(Exists):
             table.create(in_direction(udp(1), "original", 7))
@@ -141,7 +141,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("helper", ["no-such", "tftp"])
     def test_of_a_helper_that_is_not_there_for_it(self, table: Table, namespace: Namespace, helper: str) -> None:
-        """Unknown, and one for UDP on a TCP connection."""
+        """An unknown helper, and a helper for UDP on a TCP connection."""
         with pytest.raises(Unsupported) as refusal:
             table.create(tcp(1, helper=helper))
         assert refusal.value.errno == errno.EOPNOTSUPP
@@ -166,7 +166,7 @@ class TestCreate:
         [("tcp.original.window_scale", 15), ("tcp.reply.window_scale", 15)],
     )
     def test_of_a_window_scale_out_of_range(self, table: Table, namespace: Namespace, key: str, value: int) -> None:
-        """Refused, or by Linux 5.10 passed over as any is without its flags."""
+        """Most kernels reject the scale. Linux 5.10 ignores it, as it does without the flags."""
         wanted = {**tcp(1), "tcp.state": 3, key: value}
         (refusal,) = table.create_all([creation(wanted)])
         if refusal is None:
@@ -195,7 +195,7 @@ class TestCreate:
     def test_takes_bits_the_kernel_keeps_to_itself_as_said_by_another(
         self, table: Table, namespace: Namespace, bit: str
     ) -> None:
-        """A status gathered elsewhere is declared as it stands: what cannot be set is left out."""
+        """A status that was gathered elsewhere can be declared: bits that cannot be set are left out."""
         table.create(udp(1, status=["assured", bit]))
         assert seen(namespace, 1)["status"] == ["assured", "confirmed"]
 
@@ -205,7 +205,7 @@ class TestCreate:
 
 
 class TestTranslation:
-    """NAT is asked for when an entry is created; what came of it is read from the reply tuple."""
+    """A request creates an entry with NAT, and the reply tuple shows the result."""
 
     def create(self, table: Table, document: dict[str, Any]) -> dict[str, Any]:
         entry = from_document(document)
@@ -233,7 +233,7 @@ class TestTranslation:
         assert shown["reply"]["destination_port"] == 77
 
     def test_of_gre_keeps_its_keys(self, table: Table) -> None:
-        """Without a PPTP master the kernel does not touch them, though a port was asked for."""
+        """Without a PPTP master, the kernel does not change the keys, although the request has a port."""
         original = samples.ends("ipv4", source_key=1, destination_key=2)
         nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 9}}
         gathered = self.create(table, {"protocol": "gre", "original": original, "nat": nat})
@@ -258,7 +258,7 @@ class TestTranslation:
         assert gathered["nat"] == nat
 
     def test_asked_for_beside_its_result_is_done_once(self, table: Table, namespace: Namespace) -> None:
-        """A gathered entry is declared as it stands: the reply that shows the translation is its result."""
+        """A gathered entry is declared without changes: its reply tuple is the result of its NAT."""
         nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 1}}
         first = self.create(table, {**self.plain(), "nat": nat})
         namespace.conntrack("-F")
@@ -333,7 +333,7 @@ class TestUpdate:
             assert sorted(entry["original.source_port"] for entry in entries) == found
 
     def test_of_labels_where_no_rule_uses_them(self, table: Table, namespace: Namespace) -> None:
-        """The kernel loses them in silence on creation and says "no space" on an update."""
+        """The kernel ignores the labels of a new entry without an error, and returns ENOSPC for an update."""
         table.create(udp(1, labels=[3]))
         assert "labels" not in seen(namespace, 1)
         for problem in (refusal_of(table, udp(1, labels=[3])), *table.update_all([udp(1, labels=[3])])):
@@ -377,7 +377,7 @@ class TestUpdate:
         except Unsupported:
             pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
         table.update(tcp(1, helper="ftp"))
-        with pytest.raises((Busy, Unsupported)):  # the second while its module is not loaded
+        with pytest.raises((Busy, Unsupported)):  # the second one while its module is not loaded
             table.update(tcp(1, helper="irc"))
         assert seen(namespace, 1)["helper"] == "ftp"
         table.create(tcp(2))
@@ -390,7 +390,7 @@ class TestUpdate:
             table.update(tcp(1, helper="ftp"))
 
     def test_keeps_what_came_before_a_refusal(self, table: Table, namespace: Namespace) -> None:
-        """In the kernel's order: timeout, then status, then protocol state, then mark."""
+        """The kernel applies values in this order: timeout, status, protocol state, mark."""
         table.create(tcp(1, timeout=100, mark=1, status=["seen_reply"]))
         with pytest.raises(Busy), namespace.events() as changes:
             table.update({**tcp(1, status=["confirmed"]), "timeout": 900, "mark": 2})
@@ -455,7 +455,7 @@ class TestGet:
                 table.get(other)
 
     def test_of_a_reply_direction_in_a_zone(self, table: Table) -> None:
-        """Its original tuple is in no zone, so that no other entry can have it there."""
+        """The original tuple is in no zone, so no other entry can have it there."""
         entry = in_direction(udp(1), "reply", 5)
         table.create(entry)
         assert table.get(entry)["reply.zone"] == 5
@@ -464,7 +464,7 @@ class TestGet:
         assert table.find_by_tuple(udp(1))["reply.zone"] == 5
 
     def test_is_not_the_mirrored_entry(self, table: Table) -> None:
-        """The kernel looks in both directions; a flow the other way round is another entry."""
+        """The kernel compares both directions, but a flow in the reverse direction is another entry."""
         table.create(udp(1))
         mirrored = from_document({"protocol": "udp", "original": samples.turned("ipv4", **samples.ports(53, 1))})
         with pytest.raises(NotFound):
@@ -472,7 +472,7 @@ class TestGet:
         assert table.find_by_tuple(mirrored)["original.source_port"] == 1
 
     def test_of_an_expired_entry(self, table: Table) -> None:
-        """At its deadline, not when garbage collection meets it."""
+        """The entry is gone at its deadline, before garbage collection."""
         table.create(udp(1, timeout=1))
         time.sleep(1.1)
         with pytest.raises(NotFound):
@@ -520,9 +520,9 @@ class TestDelete:
         assert namespace.count() == 0
 
     def test_leaves_what_took_the_place_of_an_entry(self, table: Table, namespace: Namespace) -> None:
-        """Between a dump and the deletion the flow ended and began anew: the new one stays.
+        """Between a dump and the deletion, the flow ended and started again. The new entry remains.
 
-        The id is made of the entry's address in memory. With another entry in the old one's place it differs.
+        The ID depends on the address of the entry in memory, so it changes if another entry is at that address.
         """
         table.create(udp(1))
         (read,) = table.dump()
@@ -536,7 +536,7 @@ class TestDelete:
         assert 1 in ports(namespace)
 
     def test_ids_of_one_tuple_may_come_back(self, table: Table) -> None:
-        """The limit of that guard: at the same place in memory the same tuple has the same id again."""
+        """The limit of that check: the same tuple at the same address in memory has the same ID again."""
         ids = []
         for _unused in range(20):
             table.create(udp(1))
@@ -551,7 +551,7 @@ class TestDelete:
 
 
 class TestMany:
-    """More than one window of requests, with refusals in the middle."""
+    """More than one batch of requests, with errors between the others."""
 
     COUNT = 3 * BATCH_SIZE + 7
     BAD = frozenset({0, 1, BATCH_SIZE - 1, BATCH_SIZE, 2 * BATCH_SIZE + 5, COUNT - 1})
@@ -601,7 +601,7 @@ class TestMany:
         assert {port - 1 for port in ports(namespace)} == self.BAD
 
     def test_refused_one_and_all(self, table: Table, namespace: Namespace, everything: list[Entry]) -> None:
-        """Every answer of a full window is an error, and none is lost."""
+        """Every answer of a full batch is an error, and none is lost."""
         assert not any(table.create_all(everything))
         results = list(table.create_all(everything))
         assert all(isinstance(error, Exists) for error in results)
@@ -616,7 +616,7 @@ class TestMany:
 
     @pytest.mark.running_kernel_only
     def test_deletion_while_the_table_is_read(self, table: Table, namespace: Namespace) -> None:
-        """Dump and delete side by side: every entry that was there from the start is read, and gone."""
+        """Dump and delete at the same time. Every entry that existed at the start is read and deleted."""
         entries = [creation(udp(port)) for port in range(1, 3001)]
         assert not any(table.create_all(entries))
         results = list(table.delete_all(table.dump()))
@@ -639,7 +639,7 @@ class TestDump:
 
     @pytest.mark.running_kernel_only
     def test_of_many(self, table: Table, namespace: Namespace) -> None:
-        """Many datagrams long, each entry once."""
+        """The dump has many datagrams. It returns each entry once."""
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 20001)))
         read = sorted(entry["original.source_port"] for entry in table.dump())
         assert read == list(range(1, 20001))
@@ -648,7 +648,7 @@ class TestDump:
     @pytest.mark.running_kernel_only
     @pytest.mark.parametrize("read", [1, 2000, 4000])
     def test_left_in_the_middle_ends_the_thread_that_reads_ahead(self, table: Table, read: int) -> None:
-        """Before there is one, while it reads, and when it may have read to the end."""
+        """Stop before the thread starts, while it reads, and when it may have read everything."""
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
         before, began = threading.active_count(), time.monotonic()
         with patient() as other:
@@ -663,7 +663,7 @@ class TestDump:
     def test_an_end_that_is_not_recognised_from_afar_is_one_all_the_same(
         self, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The thread waits for more then, and has to be woken."""
+        """The thread then waits for more data, and the reader must wake it."""
         monkeypatch.setattr(netlink, "_may_end_dump", lambda datagram: False)
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
         before, began = threading.active_count(), time.monotonic()
@@ -683,7 +683,7 @@ class TestDump:
 
 
 class TestRecords:
-    """What the kernel writes down of real packets."""
+    """Attributes that the kernel records for real packets."""
 
     def test_counters(self, gateway_lab: Gateway) -> None:
         gateway = gateway_lab.gateway

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Timeout policies on the running kernel, seen by nfct(8), and by what becomes of connections."""
+"""Timeout policies on the running kernel, as nfct(8) shows them, and with their effect on connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.lab.namespace import SYSTEM_PATH
 pytestmark = pytest.mark.every_kernel
 
 ALL = [PROTOCOL.present(protocol) for protocol in STATES]
-#: What nfct(8) calls otherwise, or does not know.
+#: States that nfct(8) does not name, or names differently.
 UNNAMED_BY_NFCT = {"heartbeat_sent", "heartbeat_acked"}
 
 
@@ -45,7 +45,7 @@ def program(name: str) -> str:
 
 
 def by_nfct(namespace: Namespace, *arguments: str) -> dict[str, Any]:
-    """The numbers that nfct(8) shows, by their names in lower case; empty where it finds nothing."""
+    """Return the numbers of nfct(8) by their names in lower case, empty if it finds nothing."""
     shown = namespace.run([program("nfct"), *arguments], check=False).stdout
     return {name.lower(): int(value) for name, value in re.findall(r"\.(\w+) = (\d+),", shown)}
 
@@ -65,7 +65,7 @@ def declare(table: Table, check_mode: bool = False, **given: Any) -> dict[str, A
 
 
 def tracks(table: Table, protocol: str) -> bool:
-    """Whether this kernel tracks a protocol; where it does not, declaring is refused in one sentence."""
+    """Return whether this kernel tracks a protocol. If it does not, a declaration must fail with one sentence."""
     try:
         timeout_policy.defaults(table, PROTOCOL.parse(protocol, "protocol"))
     except Unsupported:
@@ -99,7 +99,7 @@ def test_every_state_arrives_under_its_name(table: Table, namespace: Namespace, 
 
 @pytest.mark.parametrize("protocol", ALL)
 def test_one_state_alone(table: Table, namespace: Namespace, protocol: str) -> None:
-    """The others have the defaults when the policy is made, and stay as they are when it is changed."""
+    """The other states get the defaults when the policy is created, and keep their values when it is changed."""
     if not tracks(table, protocol):
         return
     *_others, state = STATES[PROTOCOL.parse(protocol, "protocol")]
@@ -141,7 +141,7 @@ def test_defaults_are_the_sysctls(table: Table, namespace: Namespace, protocol: 
     assert done["changes"] == [{"key": f"timeouts.{state}", "before": before, "after": before + 5}]
     assert int(namespace.sysctl(f"nf_conntrack_{file}")) == before + 5
     assert not declare(table, **given)["changed"]
-    if protocol != "icmp":  # of which nfct(8) sends the wrong number
+    if protocol != "icmp":  # nfct(8) requests this protocol by the wrong number
         shown = defaults_by_nfct(namespace, protocol)
         assert not shown or shown[state] == before + 5
 
@@ -175,10 +175,10 @@ def test_connections_of_a_rule_have_it_and_it_stays_while_they_do(gateway_lab: G
         flow = client.udp(gateway_lab.SERVER, gateway_lab.PORT)
         flow.seen_as()
         assert timeout_of_udp(gateway) == clock.left_of(1000)
-        # For its first two seconds a flow has that of unreplied ones, answered or not
+        # For its first two seconds, a flow has the timeout of unreplied flows, with or without an answer
         done = declare(table, timeouts={"unreplied": 3000}, **given)
         assert done["operation"] == "updated"
-        assert done["policy"]["use"] >= 2  # since Linux 7.2 each flow counts, too
+        assert done["policy"]["use"] >= 2  # since Linux 7.2, each flow counts as well
         assert done["policy"]["timeouts"] == {"unreplied": 3000, "replied": 1000}
         flow.seen_as()
         assert timeout_of_udp(gateway) == clock.left_of(3000)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Entries of the running kernel changed all at once: what was meant, in all of its kinds, and only where it differs."""
+"""Change many entries of the running kernel at once: matching entries of all kinds, and only if they differ."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ftp(port: int, **more: Any) -> Document:
 
 
 def run(table: Table, match: Any = None, timeout_min: int = 0, check: bool = False, **wanted: Any) -> Document:
-    """One run of the module; a failure is its result, with the sentence under `msg`."""
+    """Return the result of one run of the module. A failure has its message under `msg`."""
     limit = wanted.pop("limit", UNLIMITED)
     chosen = EVERYTHING if match is None else parse_match(match)
     try:
@@ -64,13 +64,13 @@ def run(table: Table, match: Any = None, timeout_min: int = 0, check: bool = Fal
 
 
 def seen(namespace: Namespace) -> dict[int, Document]:
-    """The entries by their source port, as pyroute2 sees them."""
+    """Return the entries by their source port, as pyroute2 reads them."""
     return {entry["original"]["source_port"]: entry for entry in views.by_pyroute2(namespace)}
 
 
 @pytest.mark.parametrize("family", ["ipv4", pytest.param("ipv6", marks=pytest.mark.running_kernel_only)])
 def test_marks_under_a_mask_of_many_entries(table: Table, namespace: Namespace, family: str) -> None:
-    """Bits outside the mask stay, others' marks stay, and nobody is told of what is right already."""
+    """Bits outside the mask and other entries do not change, and entries with the right mark get no request."""
     other = "ipv6" if family == "ipv4" else "ipv4"
     fill(table, *(udp(port, family, mark=port & 0xFF0F) for port in range(1, MANY)))
     fill(table, *(udp(port, family, mark=port & 0xFF0F | 0x20) for port in range(MANY, MANY + 100)))
@@ -96,7 +96,7 @@ def test_marks_under_a_mask_of_many_entries(table: Table, namespace: Namespace, 
 
 
 def test_entries_of_every_kind(table: Table, namespace: Namespace) -> None:
-    """In zones, of one direction too, translated, of protocols without ports: each is found by what names it."""
+    """Update entries in zones, with one direction in a zone, with NAT, and of protocols without ports."""
     kinds = [sample for _name, sample in samples.SAMPLES if not sample.needs]
     fill(table, *(sample.declared for sample in kinds))
     before = sorted(views.by_pyroute2(namespace), key=repr)
@@ -118,7 +118,7 @@ def test_entries_of_every_kind(table: Table, namespace: Namespace) -> None:
 
 
 def test_one_zone_alone(table: Table, namespace: Namespace) -> None:
-    """The same tuple in two zones and in none, and in one of one direction."""
+    """The same tuple in two zones and in no zone, and with one direction in a zone."""
     one_way = udp(2)
     one_way["original"]["zone"] = 7
     fill(table, udp(1), udp(1, zone=5), udp(1, zone=6), one_way)
@@ -175,7 +175,7 @@ def test_a_countdown_is_cut_and_prolonged_only_if_asked(table: Table, namespace:
 
 
 def test_a_fixed_countdown_stays_as_foreseen(table: Table, namespace: Namespace) -> None:
-    """On every kernel, though Linux 5.10 would take another one."""
+    """The timeout stays on every kernel, although Linux 5.10 would accept another one."""
     fill(table, udp(1, status=["fixed_timeout"]), udp(2))
     foreseen = run(table, check=True, timeout=300, mark="1")
     done = run(table, timeout=300, mark="1")
@@ -224,7 +224,7 @@ def test_limit_changes_nothing(table: Table, namespace: Namespace) -> None:
 
 
 def test_labels_of_a_rule_that_come_meanwhile_are_not_undone(table: Table, namespace: Namespace) -> None:
-    """What is sent says the labels that are named, under a mask, not the whole set as it was read."""
+    """The request contains only the named labels, with a mask, and not all labels that were read."""
     namespace.firewall.use_labels()
     fill(table, udp(1, labels=[1]))
     planned = parse_wanted({"labels_add": [5], "labels_remove": [1]}).plan(next(table.dump()))

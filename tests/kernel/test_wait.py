@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A wait on the running kernel ends soon after the last flow has gone, whichever way, whatever is told of it."""
+"""A wait on the running kernel ends soon after the last flow is gone, for every cause and every kind of events."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ pytestmark = pytest.mark.every_kernel
 Document = dict[str, Any]
 
 FLOWS = 20_000
-#: What is promised, in seconds. Others use this machine, too: it counts if one of so many turns keeps to it.
+#: The promised delay in seconds, and the number of turns. One turn must keep it, because the machine has other load.
 LIMIT, TURNS = 0.2, 4
-#: No turn may take so long while this process runs: it would have waited for something else than for the last flow.
+#: With a longer delay while this process runs, a turn has waited for something other than the last flow.
 HANGING = 10.0
 #: The largest factor by which other processes slow down this one that a turn allows for.
 SLOWEST = 5.0
 #: A test doubles a timeout that is too short for this machine, up to this number of seconds.
 LONGEST = 100
 MODULE = "ansible_collections.netops.conntrack.plugins.modules.conntrack_wait"
-#: Runs the module as on OpenWrt, where ctypes is a package of its own.
+#: Run the module as on OpenWrt, where ctypes is a separate package.
 WITHOUT_CTYPES = f"""
 import runpy, sys
 sys.modules["ctypes"] = None
@@ -57,7 +57,7 @@ FLOW = creation(from_document(_declared))
 
 
 def flows(count: int = FLOWS, **more: Any) -> Iterator[Entry]:
-    """Open connections that differ in their ports."""
+    """Yield established connections with different ports."""
     for number in range(count):
         source, destination = number % 60_000 + 1, 443 + number // 60_000
         ends = {
@@ -75,7 +75,7 @@ def keys(entries: Iterator[Entry], **more: Any) -> Iterator[Entry]:
 
 
 def delete_all() -> float:
-    """Everything below is done in another process, and returns when the last flow had gone."""
+    """Delete all flows, and return the time. The functions below run in another process as well."""
     with Table() as table:
         assert not any(table.delete_all(keys(flows())))
     return time.monotonic()
@@ -111,7 +111,7 @@ def mode_of(namespace: Namespace, mode: int) -> None:
 
 
 def fill(namespace: Namespace, **more: Any) -> float:
-    """Create the flows, and return by what factor other processes slow down this one."""
+    """Create the flows, and return the factor by which other processes slow down this one."""
     started, used = time.monotonic(), time.process_time()
     with namespace.entered(), Table() as table:
         assert not any(table.create_all(flows(**more)))
@@ -128,7 +128,7 @@ def await_(match: Any = None, goal: Goal | None = None, timeout: float = clock.H
 def elsewhere(namespace: Namespace, work: Callable[[], float]) -> Iterator[list[float]]:
     """Begin the work in another process when this one has read the table and sleeps in the block.
 
-    The answer is there after the block.
+    The list has the answer after the block.
     """
     answers: list[float] = []
 
@@ -146,9 +146,9 @@ def elsewhere(namespace: Namespace, work: Callable[[], float]) -> Iterator[list[
 
 
 class Turn(NamedTuple):
-    """The time at which the last flow had gone, and at which the wait ended, by the monotonic clock.
+    """The times at which the last flow was gone and at which the wait ended, by the monotonic clock.
 
-    The other process may read the clock after its last change was already seen.
+    The other process may read the clock after the wait has received its last change.
     """
 
     gone: float
@@ -186,7 +186,7 @@ class TestHowSoon:
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("mode", [0, 1, 2])
     def test_after_the_last_has_gone(self, namespace: Namespace, mode: int, way: str) -> None:
-        """20,000 flows from before anybody listened; with 0 and 2 nothing tells of them."""
+        """20,000 flows that existed before the subscription. With 0 and 2, the kernel sends no events about them."""
         mode_of(namespace, mode)
 
         def turn() -> Turn:
@@ -202,7 +202,7 @@ class TestHowSoon:
 
     @pytest.mark.parametrize("mode", [0, 1, 2])
     def test_after_the_last_has_expired(self, namespace: Namespace, mode: int) -> None:
-        """The kernel tells of that when its garbage collection comes by, minutes later."""
+        """The kernel sends this event when its garbage collection finds the entry, minutes later."""
         mode_of(namespace, mode)
 
         lasting = 2
@@ -226,7 +226,7 @@ class TestHowSoon:
         soon(turn)
 
     def test_events_from_before_they_were_on(self, namespace: Namespace, standstills: clock.Standstills) -> None:
-        """Of these nothing is told either, though the setting says that it is."""
+        """The kernel sends no events about these entries either, although the setting is on."""
         mode_of(namespace, 0)
         fill(namespace)
         mode_of(namespace, 1)
@@ -236,7 +236,7 @@ class TestHowSoon:
         assert Turn(gone[0], ended).late(standstills) < HANGING
 
     def test_a_buffer_that_holds_next_to_nothing(self, namespace: Namespace, standstills: clock.Standstills) -> None:
-        """What is lost need not be known."""
+        """The wait must also end if events are lost."""
         fill(namespace)
         subscriptions: list[Subscription] = []
 
@@ -255,7 +255,7 @@ class TestHowSoon:
 
 class TestWhatIsWaitedFor:
     def test_a_real_connection_until_it_is_closed(self, gateway_lab: Gateway, standstills: clock.Standstills) -> None:
-        """Closed, it stays in the table for minutes."""
+        """After the connection is closed, its entry remains in the table for minutes."""
         match = {"protocol": "tcp", "state": "established"}
         with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
             closed: list[float] = []
@@ -277,7 +277,7 @@ class TestWhatIsWaitedFor:
         assert [f["state"] for f in gateway_lab.gateway.table() if f["protocol"] == "tcp"] != ["established"]
 
     def test_packets_move_the_deadline(self, namespace: Namespace, standstills: clock.Standstills) -> None:
-        """Nothing tells of that; who believed the first deadline would say too early that it is over."""
+        """The kernel sends no event about a new timeout, so a wait that uses the first deadline would end too early."""
         lasting = 2
 
         def prolong() -> float:
@@ -318,7 +318,7 @@ class TestWhatIsWaitedFor:
     def test_a_flow_that_ends_at_once_has_come(
         self, namespace: Namespace, mode: int, standstills: clock.Standstills
     ) -> None:
-        """It lasts less than a millisecond. What does not match is not counted."""
+        """The flow lasts less than a millisecond. Flows that do not match are not counted."""
         mode_of(namespace, mode)
 
         def come() -> float:
@@ -340,7 +340,7 @@ class TestWhatIsWaitedFor:
         assert up.value.result["ended"] == 0
 
     def test_where_events_are_lost_or_off_the_table_counts(self, namespace: Namespace) -> None:
-        """Entries of which only the first event is received, and that others of the same tuple follow."""
+        """The first event of each entry arrives, the others are lost, and new entries with the same tuples follow."""
 
         def subscribe(**options: Any) -> Subscription:
             return Subscription(receive_buffer=1, **options)
@@ -403,7 +403,7 @@ class TestWhatIsWaitedFor:
 
 
 class TestModule:
-    """As a target runs it, without an action plugin."""
+    """Run the module as a target does, without an action plugin."""
 
     def start(
         self, namespace: Namespace, python: Sequence[str] = ("-m", MODULE), **arguments: Any
@@ -442,6 +442,6 @@ class TestModule:
         assert not namespace.subscriptions()
 
     def listening(self, namespace: Namespace, process: subprocess.Popen[str]) -> None:
-        """Return once the module has read the table after it subscribed, and sleeps."""
+        """Return when the module has subscribed and read the table, and sleeps."""
         namespace.wait_for_subscriber()
         clock.wait_until_asleep(process.pid)

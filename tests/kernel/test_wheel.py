@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The client as a Python package: built, installed into an empty environment, and used there without Ansible."""
+"""Build the client as a Python package, install it into an empty environment, and use it without Ansible."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_has_the_whole_client_and_the_mark_of_types(wheel: Path) -> None:
 
 
 def oldest_python() -> str:
-    """Return Python 3.8 if it is installed and starts, or else the Python that runs the tests."""
+    """Return Python 3.8 if it is installed and starts, otherwise the Python that runs the tests."""
     found = shutil.which("python3.8")
     return found if found and subprocess.run((found, "-c", ""), check=False).returncode == 0 else sys.executable
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab: throw-away networks of namespaces with real traffic. README.md shows how to use it."""
+"""Throw-away networks of namespaces with real traffic. README.md shows how to use them."""
 
 from .isolation import Forbidden, become_root
 from .lab import Gateway, Host, Lab, Switch, has_ipv6

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A function in a forked child: memory, signals and network of its own."""
+"""Call a function in a forked child, with its own memory, signals and network."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 def call_in_child(function: Callable[..., T], arguments: tuple[Any, ...], timeout: float) -> T:
-    """What the function returns, or raises, in a fork of the calling thread that ends with it.
+    """Call a function in a fork of the calling thread, and return its result or raise its error.
 
-    :raises TimeoutError: after so many seconds; the child is killed.
-    :raises ChildProcessError: when the child dies without an answer.
+    :raises TimeoutError: after `timeout` seconds. The child is killed.
+    :raises ChildProcessError: if the child ends without an answer.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
     with warnings.catch_warnings():
-        # Forking beside threads is safe here: the lab's own threads hold no lock that the child takes.
+        # The fork is safe although there are threads: those of the lab hold no lock that the child takes.
         warnings.simplefilter("ignore", DeprecationWarning)
         child.start()
     sender.close()
@@ -53,7 +53,7 @@ def call_in_child(function: Callable[..., T], arguments: tuple[Any, ...], timeou
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     isolation.end_with_parent()
-    gc.freeze()  # a collection would write to, and so copy, all memory that is shared with the parent
+    gc.freeze()  # a garbage collection would write to all memory that is shared with the parent, and so copy it
     try:
         answer = pickle.dumps((function(*arguments), None, ""))
     except BaseException as error:

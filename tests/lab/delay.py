@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A link on which every packet takes its time, for kernels without netem: two TUN interfaces and a thread between."""
+"""A link with a delay, for kernels without netem: two TUN interfaces, and a thread between them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 LARGEST = 65536
-#: Packets that wait in an interface: a burst of a large window must not be lost.
+#: Packets that can wait in an interface. A burst as large as a TCP window must not be lost.
 QUEUE = 10_000
 
 
 class Delay:
-    """Carries packets between an interface on the left and one on the right; each takes `seconds`."""
+    """Forward packets between the interfaces of two namespaces, each packet after `seconds`."""
 
     def __init__(self, left: Namespace, right: Namespace, seconds: float) -> None:
         self._seconds = seconds
@@ -37,7 +37,7 @@ class Delay:
         self._thread.start()
 
     def close(self) -> None:
-        """Take the link away."""
+        """Remove the link."""
         self._stop.send(b"stop")
         self._thread.join()
         for each in self._ends:
@@ -67,7 +67,7 @@ class Delay:
 
 
 def _interface(namespace: Namespace, name: str) -> int:
-    """A new TUN interface in the namespace, as the descriptor for its packets."""
+    """Create a TUN interface in the namespace, and return the file descriptor for its packets."""
     if not os.path.exists(DEVICE):
         raise unittest.SkipTest(f"this kernel has no {DEVICE} (CONFIG_TUN)")
     with namespace.entered():

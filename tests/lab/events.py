@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What changes in a conntrack table while a block runs, told by the kernel itself."""
+"""The changes in a conntrack table during a block, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ HEADER = struct.Struct("=IHH8x")  # nlmsghdr: length, type, flags
 CTNETLINK = 1
 DELETE = 2
 
-# Numbers of linux/netfilter/nfnetlink_compat.h, as the bits that bind(2) takes.
+# Group numbers of linux/netfilter/nfnetlink_compat.h, as the bits for bind(2).
 NEW, UPDATE, DESTROY, EXPECTATION_NEW, EXPECTATION_DESTROY = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 
 
 class EventLog(Sequence[dict[str, Any]]):
-    """The changes of a block, in order; complete when the block is left.
+    """The changes during a block, in order. The list is complete after the block.
 
-    Only the changes that are read are decoded, which is slow: their number and kinds are in the headers.
-    Each is an entry as in the module table with one key more, event: new, update or destroy. Changes of
-    expectations are new_expectation and destroy_expectation, with the message in hex. There is no waiting:
-    the kernel tells a change before the call that made it returns; only what packets on their way cause may
-    come later.
+    Decoding is slow, so an event is decoded when it is read. The headers are enough for the number and the kinds.
+    An event is an entry as in the module table, with the additional key `event`: new, update or destroy. Events of
+    expectations are new_expectation and destroy_expectation, with the message in hex.
 
-    :raises OSError: with ENOBUFS, on leaving the block, when there were more than could be read in time.
+    The block does not wait for events. The kernel reports a change before the call that makes the change returns.
+    Only events of packets in transit may come later.
+
+    :raises OSError: with ENOBUFS, at the end of the block, if more events came than could be read in time.
     """
 
     def __init__(self, entered: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
@@ -51,7 +52,7 @@ class EventLog(Sequence[dict[str, Any]]):
         with self._entered():
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        with contextlib.suppress(PermissionError):  # in a user namespace of one's own
+        with contextlib.suppress(PermissionError):  # in an unprivileged user namespace
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._socket.bind((0, NEW | UPDATE | DESTROY | EXPECTATION_NEW | EXPECTATION_DESTROY))
         self._stop, self._stopped = socket.socketpair()
@@ -82,19 +83,19 @@ class EventLog(Sequence[dict[str, Any]]):
         return _decode(self._messages[index])
 
     def _read(self) -> None:
-        """Take messages off the socket, whose buffer is small, until the block is left and none is there."""
+        """Read messages until the block ends and the socket is empty, because its buffer is small."""
         while True:
             ready = select.select([self._socket, self._stopped], [], [])[0]
-            # One may have come after the socket was looked at and before the end was
+            # A message may arrive after the check of the socket and before the check for the end
             if self._socket not in ready and not select.select([self._socket], [], [], 0)[0]:
                 return
             try:
                 self._datagrams.append(self._socket.recv(1 << 16))
-            except OSError as failure:  # ENOBUFS: some are lost
+            except OSError as failure:  # ENOBUFS: some messages are lost
                 self._failure = failure
 
     def kinds(self) -> list[str]:
-        """Only what happened, in order: ["new", "update", "destroy"]."""
+        """Return the kinds of the events in order: ["new", "update", "destroy"]."""
         return [_kind(message) for message in self._messages]
 
 

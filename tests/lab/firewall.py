@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules of a namespace by nftables over netlink (pyroute2), so that no program is needed."""
+"""nftables rules of a namespace, set over netlink with pyroute2, so that no program is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DROP, ACCEPT = 0, 1
 STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 
-# Every chain is made at its first rule: its hook, its type and its priority.
+# Hook, type and priority of each chain. The first rule of a chain creates it.
 CHAINS = {
     "raw": ("prerouting", "filter", -300),
     "raw_output": ("output", "filter", -300),
@@ -46,9 +46,9 @@ Expression = dict[str, Any]
 
 
 class Firewall:
-    """Rules in one table, chain by chain, in the order in which they are added.
+    """Rules in one table. Each chain has its rules in the order of the calls.
 
-    Most rules take what a packet must have, all optional: source and destination (address or network),
+    Most rules accept conditions for packets, all optional: source and destination (address or network),
     protocol, port (its destination port), in_interface, out_interface.
     """
 
@@ -57,47 +57,47 @@ class Firewall:
         self._chains: set[str] = set()
 
     def track(self) -> None:
-        """Let conntrack see every packet of the namespace; without any rule that asks it, it sees none."""
+        """Track every packet of the namespace. Without a rule that needs conntrack, the kernel tracks none."""
         self.add("unhooked", ct_state("new"))
 
     def use_labels(self) -> None:
-        """Let connections have labels, and let conntrack see packets; nothing gets one by this."""
+        """Let connections have labels, and track packets. This rule sets no label."""
         self.add("unhooked", set_ct(CT_LABELS, bytes(16)))
 
     def label(self, bit: int, **packet: Any) -> None:
-        """Put label number bit on the connections of matching packets that arrive."""
+        """Set the label with this number on the connections of matching packets that arrive."""
         self.add("mangle", match(**packet), set_ct(CT_LABELS, (1 << bit).to_bytes(16, "little")))
 
     def mark(self, mark: int, **packet: Any) -> None:
-        """Put a mark on the connections of matching packets that arrive."""
+        """Set a mark on the connections of matching packets that arrive."""
         self.add("mangle", match(**packet), set_ct(CT_MARK, struct.pack("=I", mark)))
 
     def zone(self, zone: int, chain: str = "raw", **packet: Any) -> None:
-        """Track matching packets in a zone: those that arrive, or with chain="raw_output" those made here."""
+        """Track matching packets in a zone: packets that arrive, or with chain="raw_output" local packets."""
         self.add(chain, match(**packet), set_ct(CT_ZONE, struct.pack("=H", zone)))
 
     def drop(self, chain: str = "input", state: str | None = None, comment: str = "", **packet: Any) -> None:
-        """Drop matching packets; state is one of conntrack's, such as invalid or new."""
+        """Drop matching packets; state is a conntrack state, such as invalid or new."""
         self.add(chain, match(**packet), ct_state(state) if state else [], verdict(DROP), comment=comment)
 
     def accept(self, chain: str = "input", state: str | None = None, **packet: Any) -> None:
-        """Accept matching packets; state is one of conntrack's, such as established."""
+        """Accept matching packets; state is a conntrack state, such as established."""
         self.add(chain, match(**packet), ct_state(state) if state else [], verdict(ACCEPT))
 
     def snat(self, to: str, to_port: int | None = None, comment: str = "", **packet: Any) -> None:
-        """Translate the source of new connections that leave to this address, and port."""
+        """Apply source NAT to new connections that leave, with this address and port."""
         self.add("snat", match(family=to, **packet), nat(SNAT, to, to_port), comment=comment)
 
     def masquerade(self, **packet: Any) -> None:
-        """Translate the source of new connections that leave to an address of the interface they take."""
+        """Apply source NAT to new connections that leave, with an address of the outgoing interface."""
         self.add("snat", match(**packet), [_expression("masq", {})])
 
     def dnat(self, to: str, to_port: int | None = None, **packet: Any) -> None:
-        """Translate the destination of new connections that arrive to this address, and port."""
+        """Apply destination NAT to new connections that arrive, with this address and port."""
         self.add("dnat", match(family=to, **packet), nat(DNAT, to, to_port))
 
     def add(self, chain: str, *parts: list[Expression], comment: str = "") -> None:
-        """Append a rule of these expressions to one of the CHAINS."""
+        """Append a rule with these expressions to one of the CHAINS."""
         with self._entered(), contextlib.closing(NFTables(nfgen_family=NFPROTO_INET)) as nftables:
             if chain not in self._chains:
                 nftables.table("add", name=TABLE)
@@ -123,7 +123,7 @@ def match(
     in_interface: str | None = None,
     out_interface: str | None = None,
 ) -> list[Expression]:
-    """What a packet must have; family is given by any address of it."""
+    """Return the expressions of conditions for packets. Any address determines the family."""
     rule: list[Expression] = []
     given = [address for address in (family, source, destination) if address]
     if given:
@@ -148,7 +148,7 @@ def match(
 
 
 def ct_state(*states: str) -> list[Expression]:
-    """The packet's connection is in one of these states."""
+    """Return the expressions that match connections in one of these states."""
     bits = sum(STATES[state] for state in states)
     return [
         _expression("ct", {"dreg": REGISTER, "key": CT_STATE}),
@@ -158,12 +158,12 @@ def ct_state(*states: str) -> list[Expression]:
 
 
 def set_ct(key: int, value: bytes) -> list[Expression]:
-    """Set a property of the packet's connection."""
+    """Return the expressions that set a property of the packet's connection."""
     return [_load(value), _expression("ct", {"key": key, "sreg": REGISTER})]
 
 
 def nat(kind: int, address: str, port: int | None) -> list[Expression]:
-    """Translate to an address, and to a port."""
+    """Return the expressions of NAT to an address, and to a port."""
     to = ipaddress.ip_address(address)
     family = NFPROTO_IPV4 if to.version == 4 else NFPROTO_IPV6
     translation = {"type": kind, "family": family, "reg_addr_min": REGISTER}
@@ -175,7 +175,7 @@ def nat(kind: int, address: str, port: int | None) -> list[Expression]:
 
 
 def verdict(code: int) -> list[Expression]:
-    """End with DROP or ACCEPT."""
+    """Return the expression of DROP or ACCEPT."""
     data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": [("NFTA_VERDICT_CODE", code)]})]}
     return [_expression("immediate", {"dreg": VERDICT, "data": data})]
 

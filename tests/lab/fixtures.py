@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab as pytest fixtures, for a conftest.py to import."""
+"""The lab as pytest fixtures, to import in a conftest.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .namespace import SYSTEM_PATH, Namespace
 
 @pytest.fixture(scope="session")
 def root() -> None:
-    """Root, or root over namespaces of one's own; skipped where the machine forbids them."""
+    """Become root, if necessary in a user namespace. Skip the test if the machine forbids it."""
     try:
         isolation.become_root()
     except isolation.Forbidden as reason:
@@ -26,7 +26,7 @@ def root() -> None:
 
 @pytest.fixture(scope="session")
 def ip() -> str:
-    """The path of ip(8); skipped where it is absent."""
+    """Return the path of ip(8). Skip the test without the program."""
     program = shutil.which("ip", path=SYSTEM_PATH)
     if program is None:
         pytest.skip("the ip program is absent (apt-get install iproute2)")
@@ -35,14 +35,14 @@ def ip() -> str:
 
 @pytest.fixture
 def namespace(root: None) -> Iterator[Namespace]:
-    """An empty network namespace with its loopback up."""
+    """Return an empty network namespace with its loopback interface up."""
     with Namespace() as namespace:
         yield namespace
 
 
 @pytest.fixture(scope="module")
 def module_namespace(root: None) -> Iterator[Namespace]:
-    """One namespace for all tests of a file, in which connections can have labels: on a slow machine it takes long."""
+    """Return one namespace for all tests of a file, to save time. Its connections can have labels."""
     with Namespace() as namespace:
         namespace.firewall.use_labels()
         yield namespace
@@ -50,7 +50,7 @@ def module_namespace(root: None) -> Iterator[Namespace]:
 
 @pytest.fixture
 def emptied_namespace(module_namespace: Namespace) -> Namespace:
-    """The namespace of the file with an empty table, for tests that change nothing of it but the table."""
+    """Return the namespace of the file with an empty table, for tests that change only the table."""
     module_namespace.empty()
     assert module_namespace.count() == 0
     return module_namespace
@@ -58,12 +58,12 @@ def emptied_namespace(module_namespace: Namespace) -> Namespace:
 
 @pytest.fixture
 def lab(root: None) -> Iterator[Lab]:
-    """A lab without hosts yet."""
+    """Return a lab without hosts."""
     with Lab() as lab:
         yield lab
 
 
 @pytest.fixture
 def gateway_lab(lab: Lab) -> Gateway:
-    """Two clients, a gateway that translates, and a server."""
+    """Return two clients, a gateway with source NAT, and a server."""
     return lab.gateway_topology()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A network in which one gateway takes the place of another."""
+"""A network in which one gateway replaces another one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .lab import Lab, has_ipv6
 PORT = 7
 FAMILIES = ["ipv4", "ipv6"] if has_ipv6() else ["ipv4"]
 SERVER = {"ipv4": "203.0.113.80", "ipv6": "2001:db8:ffff::80"}
-#: What the old gateway translates to, and what the new one would.
+#: The addresses of source NAT on the old and on the new gateway.
 OLD = {"ipv4": "198.51.100.1", "ipv6": "2001:db8:9::1"}
 NEW = {"ipv4": "198.51.100.2", "ipv6": "2001:db8:9::2"}
 
 
 class Site:
-    """A client and a server with two gateways between them, of which all packets take the old one.
+    """A client and a server with two gateways between them. All packets pass the old gateway.
 
     ::
 
@@ -41,7 +41,7 @@ class Site:
         self.server.route("198.51.100.0/24", "203.0.113.1")
         self.server.route("2001:db8:9::/64", "2001:db8:ffff::1")
         self.server.mirror(PORT)
-        # Behind a switch, addresses of IPv6 take a second to settle.
+        # Behind a switch, IPv6 addresses are tentative for about a second.
         assert all(any(self.client.ping(SERVER[family]) for _attempt in range(5)) for family in FAMILIES)
         for gateway in (self.old, self.new):
             gateway.conntrack("-F")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Namespaces by the kernel's own calls, namespaces(7); Python itself has them only from 3.12 on."""
+"""Namespaces by system calls, see namespaces(7). The module os has these calls since Python 3.12."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Forbidden(RuntimeError):
-    """This user may not make namespaces here; the text says what to do."""
+    """This user may not create namespaces on this machine. The text of the error gives the remedy."""
 
 
 def new_network() -> int:
-    """A new, empty network namespace as a file descriptor, and nothing but it.
+    """Create an empty network namespace, and return its file descriptor.
 
-    The namespace lives as long as the descriptor, or a socket or process inside: it needs no name, no mount and no
-    process of its own, and the kernel removes it however this process ends.
+    The namespace exists as long as the descriptor, or a socket or process in it. It needs no name, no mount and no
+    process. The kernel removes it in whatever way this process ends.
 
     :raises Forbidden: without CAP_SYS_ADMIN.
     """
@@ -45,9 +45,9 @@ def new_network() -> int:
 
 @contextlib.contextmanager
 def entered(network: int) -> Iterator[None]:
-    """The calling thread is inside the namespace for the length of the block.
+    """Run the block with the calling thread in the namespace.
 
-    Sockets opened, threads and processes started in the block stay inside for good.
+    Sockets, threads and processes that the block starts stay in the namespace.
     """
     here = _current_network()
     try:
@@ -61,11 +61,11 @@ def entered(network: int) -> Iterator[None]:
 
 
 def become_root() -> None:
-    """Make this process root over a network of its own, as unshare(1) does with -Urn; root stays as it is.
+    """Make this process root in a new user namespace, as `unshare -Urn` does. A process of root does not change.
 
-    To be called early: the kernel allows it only while the process has a single thread.
+    Call this function early: the kernel allows it only while the process has a single thread.
 
-    :raises Forbidden: where the machine does not let users make user namespaces.
+    :raises Forbidden: if the machine does not let users create user namespaces.
     """
     with contextlib.suppress(Forbidden):
         os.close(new_network())
@@ -85,7 +85,7 @@ def become_root() -> None:
 
 
 def end_with_parent() -> None:
-    """Let the kernel kill this process as soon as the thread that started it is gone."""
+    """Let the kernel kill this process when the thread that started it ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
 
 

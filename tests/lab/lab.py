@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A throw-away network: hosts, the links between them, and one topology that most tests need."""
+"""A throw-away network: hosts, links between them, and one topology that most tests need."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .traffic import Endpoint, Flow, Mirror, ping
 Kept = TypeVar("Kept", bound=Namespace)
 
 LOCAL_TABLE = 255  # RT_TABLE_LOCAL: the routes to the host's own addresses
-IFA_F_NODAD = 0x02  # an address that is used at once, without asking whether it is taken
+IFA_F_NODAD = 0x02  # an address that is used immediately, without duplicate address detection
 
 
 class Host(Namespace):
-    """A namespace with links to others, that speaks and answers."""
+    """A namespace with links to others, which can send and answer packets."""
 
     def __init__(self, name: str, forwarding: bool = False) -> None:
         super().__init__(name)
@@ -33,12 +33,12 @@ class Host(Namespace):
             if has_ipv6():
                 self.sysctl("net.ipv6.conf.all.forwarding", 1)
         if has_ipv6():
-            self.sysctl("net.ipv6.conf.default.accept_dad", 0)  # link-local addresses are usable at once
+            self.sysctl("net.ipv6.conf.default.accept_dad", 0)  # link-local addresses are usable immediately
 
-    # its place in the network
+    # its links, addresses and routes
 
     def address(self, interface: str, *addresses: str) -> None:
-        """Give an interface addresses: "10.1.0.1/24", "2001:db8::1/64"; of IPv6 if the kernel has it."""
+        """Add addresses to an interface, such as "10.1.0.1/24" or "2001:db8::1/64"; IPv6 only if the kernel has it."""
         with self.rtnetlink() as rtnetlink:
             index = rtnetlink.link_lookup(ifname=interface)[0]
             for address in addresses:
@@ -49,7 +49,7 @@ class Host(Namespace):
                     rtnetlink.addr("add", index=index, address=address, flags=IFA_F_NODAD)
 
     def route(self, destination: str, via: str) -> None:
-        """Add a route: "10.2.0.0/24", "default" for the family of the gateway."""
+        """Add a route, to a network such as "10.2.0.0/24", or to "default" in the family of the gateway."""
         if ":" in via and not has_ipv6():
             return
         family = socket.AF_INET6 if ":" in via else socket.AF_INET
@@ -57,7 +57,7 @@ class Host(Namespace):
             rtnetlink.route("add", dst=destination, gateway=via, family=family)
 
     def wait_for_links(self) -> None:
-        """Wait until each link is up and has its link-local address, both of which the kernel does later.
+        """Wait until each link is up and has its link-local address. The kernel does both in the background.
 
         :raises TimeoutError: if a link does not come up.
         """
@@ -79,26 +79,26 @@ class Host(Namespace):
         clock.wait_until(lambda: not waiting(), lambda: f"{self.name}: not up: {waiting()}", pause=0.05)
 
     def delay(self, other: Host, seconds: float) -> None:
-        """Link the two without Ethernet, so that a packet takes so many seconds; see `Lab.slow_link`."""
+        """Link two hosts without Ethernet, with a delay of this number of seconds; see `Lab.slow_link`."""
         self._cleanup.callback(Delay(self, other, seconds).close)
 
     # its traffic
 
     def mirror(self, port: int) -> Mirror:
-        """Answer on a port, TCP and UDP, until the host is closed."""
+        """Answer on a TCP and a UDP port, until the host is closed."""
         mirror = Mirror(self.entered, port)
         self._cleanup.callback(mirror.close)
         return mirror
 
     def tcp(self, address: str, port: int, source_port: int = 0) -> Flow:
-        """A TCP connection to a mirror.
+        """Open a TCP connection to a mirror.
 
-        :raises OSError: when nobody answers, or refuses.
+        :raises OSError: if no host answers, or the host refuses the connection.
         """
         return self._closed_at_the_end(Flow(self.entered, socket.SOCK_STREAM, Endpoint(address, port), source_port))
 
     def udp(self, address: str, port: int, source_port: int = 0) -> Flow:
-        """A UDP flow to a mirror; nothing is sent yet."""
+        """Open a UDP flow to a mirror. This sends no packet."""
         return self._closed_at_the_end(Flow(self.entered, socket.SOCK_DGRAM, Endpoint(address, port), source_port))
 
     def _closed_at_the_end(self, flow: Flow) -> Flow:
@@ -106,12 +106,12 @@ class Host(Namespace):
         return flow
 
     def ping(self, address: str, identifier: int | None = None, count: int = 1) -> int:
-        """How many ICMP echo requests were answered."""
+        """Return the number of ICMP echo requests that were answered."""
         return ping(self.entered, address, identifier, count)
 
 
 class Switch(Namespace):
-    """A bridge in a namespace of its own: everything linked to it shares one network."""
+    """A bridge in its own namespace. All links to it share one network."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -122,7 +122,7 @@ class Switch(Namespace):
 
 
 class Lab:
-    """Hosts and links that vanish together: with the block, after a failure in it, or with this process."""
+    """Hosts and links that are removed together: after the block, after a failure in it, or with this process."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, Namespace] = {}
@@ -139,21 +139,21 @@ class Lab:
             self.hosts.popitem()[1].close()
 
     def host(self, name: str, forwarding: bool = False) -> Host:
-        """A new host; with forwarding, a router."""
+        """Add a host. With forwarding, it is a router."""
         return self._keep(Host(name, forwarding))
 
     def switch(self, name: str) -> Switch:
-        """A new switch."""
+        """Add a switch."""
         return self._keep(Switch(name))
 
     def paths(self) -> dict[str, str]:
-        """Where each namespace is found: for an inventory, or a netns option."""
+        """Return the path of each namespace, for an inventory or a netns option."""
         return {name: host.path for name, host in self.hosts.items()}
 
     def link(
         self, left: Namespace, right: Namespace, of_left: Iterable[str] = (), of_right: Iterable[str] = ()
     ) -> None:
-        """A cable between two: on each side an interface named after the other side, with these addresses."""
+        """Link two hosts. The interface on each side has the name of the other side and these addresses."""
         with left.rtnetlink() as rtnetlink, open(right.path, "rb") as there:
             rtnetlink.link(
                 "add", kind="veth", ifname=right.name, peer={"ifname": left.name, "net_ns_fd": there.fileno()}
@@ -170,7 +170,7 @@ class Lab:
     def slow_link(
         self, left: Host, right: Host, seconds: float, of_left: Iterable[str] = (), of_right: Iterable[str] = ()
     ) -> None:
-        """A link on which a packet takes so many seconds, without Ethernet; else as `link`.
+        """Link two hosts as `link` does, but without Ethernet and with a delay of this number of seconds.
 
         :raises unittest.SkipTest: on a kernel without TUN.
         """
@@ -179,7 +179,7 @@ class Lab:
             here.address(there, *addresses)
 
     def gateway_topology(self) -> Gateway:
-        """Two clients, a gateway that translates, and a server that knows no way back to the clients."""
+        """Create two clients, a gateway with source NAT, and a server without a route to the clients."""
         return Gateway(self)
 
     def _keep(self, host: Kept) -> Kept:
@@ -199,8 +199,8 @@ class Gateway:
                                        gateway ── server 203.0.113.80, 2001:db8:ffff::80
         client2 10.2.0.2, 2001:db8:2::2 ──┘
 
-    The gateway owns two addresses of each family outside: it translates to the first and can change to the
-    second.
+    The gateway owns two outside addresses of each family. Its rule for source NAT uses the first address, and can
+    change to the second.
     """
 
     CLIENTS = ("10.1.0.2", "10.2.0.2")
@@ -230,7 +230,7 @@ class Gateway:
         self.server.mirror(self.PORT)
 
     def translate_to(self, number: int) -> None:
-        """Change the NAT rule: new connections leave by the first (0) or the second (1) address outside."""
+        """Change the NAT rule: new connections use the first (0) or the second (1) outside address."""
         firewall = self.gateway.firewall
         firewall.clear("snat")
         firewall.snat(self.OUTSIDE[number], out_interface="server")
@@ -239,5 +239,5 @@ class Gateway:
 
 
 def has_ipv6() -> bool:
-    """Whether this kernel speaks IPv6."""
+    """Return whether this kernel supports IPv6."""
     return os.path.exists("/proc/sys/net/ipv6")

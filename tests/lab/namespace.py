@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One network namespace: enter it, run in it, set it up, look into its conntrack table."""
+"""A network namespace: enter it, run programs in it, configure it, and read its conntrack table."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin",
 
 
 class Namespace:
-    """An empty network namespace with its loopback up; gone with close(), the block, or this process.
+    """An empty network namespace with its loopback interface up. It ends with close(), the block, or this process.
 
-    Events are on from the start (nf_conntrack_events=1): with the kernel's default, changes to an entry that
-    was made while nobody listened are not told. The timeouts of flows that packets create are `LASTING` seconds.
+    Events are on from the start (nf_conntrack_events=1). By default, the kernel sends no events about an entry that was
+    created without a listener. The timeouts of flows that packets create are `LASTING` seconds.
     """
 
     def __init__(self, name: str = "namespace") -> None:
@@ -64,7 +64,7 @@ class Namespace:
             with self.entered():
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
                     fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ.pack(b"lo", IFF_UP))
-                # The kernel loads conntrack on a request, and then this namespace has its settings
+                # The kernel loads conntrack on a request; then this namespace has the settings of conntrack
                 _ask_conntrack(GET_STATS)
             self.sysctl("nf_conntrack_events", 1)
             self._extend_timeouts()
@@ -91,31 +91,31 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """Where other processes find the namespace: for netns options, nsenter(1), the netns connection."""
+        """Return the path of the namespace for other processes: for netns options, nsenter(1), the netns connection."""
         return f"/proc/{os.getpid()}/fd/{self._network}"
 
     def close(self) -> None:
-        """End what was started inside and let the namespace go; once is enough, twice is harmless."""
+        """End all processes in the namespace and remove it. A second call has no effect."""
         self._cleanup.close()
 
-    # enter it
+    # Enter the namespace
 
     def entered(self) -> contextlib.AbstractContextManager[None]:
-        """The calling thread is inside for the length of the block; its sockets stay inside for good."""
+        """Run the block with the calling thread in the namespace. Sockets of the block stay in the namespace."""
         return isolation.entered(self._network)
 
     def call(self, function: Callable[..., T], *arguments: Any, timeout: float = clock.HUNG) -> T:
-        """What the function returns when a forked child calls it inside.
+        """Call a function in a forked child in the namespace, and return its result.
 
-        The result, or the exception, is pickled on its way back.
+        The result, or the exception, is pickled.
 
-        :raises TimeoutError: after so many seconds; the child is killed.
-        :raises ChildProcessError: when the child dies without an answer.
+        :raises TimeoutError: after `timeout` seconds. The child is killed.
+        :raises ChildProcessError: if the child ends without an answer.
         """
         with self.entered():
             return call_in_child(function, arguments, timeout)
 
-    # run in it
+    # Run programs in the namespace
 
     def run(
         self,
@@ -125,10 +125,10 @@ class Namespace:
         timeout: float = clock.HUNG,
         **more: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program inside to its end, with its output as text.
+        """Run a program in the namespace to its end. Its output is text.
 
         :param more: For subprocess.run: input, env, cwd.
-        :raises subprocess.CalledProcessError: when it fails and check is true; with its output as a note.
+        :raises subprocess.CalledProcessError: if the program fails and check is true, with its output as a note.
         """
         with self.entered():
             done = subprocess.run(list(arguments), check=False, capture_output=True, text=True, timeout=timeout, **more)
@@ -141,9 +141,9 @@ class Namespace:
         return done
 
     def start(self, arguments: Sequence[str], **more: Any) -> subprocess.Popen[str]:
-        """Start a program inside that runs until close(), or until the thread that started it is gone.
+        """Start a program in the namespace. It runs until close(), or until the thread that started it ends.
 
-        Its output comes by a pipe, which holds 64 KiB: give stdout and stderr for a talkative one.
+        Its output goes to a pipe, which holds 64 KiB. Pass stdout and stderr for a program with more output.
         """
         more.setdefault("stdout", subprocess.PIPE)
         more.setdefault("stderr", subprocess.STDOUT)
@@ -158,24 +158,24 @@ class Namespace:
         self._cleanup.callback(_end, process)
         return process
 
-    # set it up
+    # Configure the namespace
 
     @contextlib.contextmanager
     def rtnetlink(self) -> Iterator[IPRoute]:
-        """pyroute2's IPRoute inside: links, addresses, routes."""
+        """Yield pyroute2's IPRoute in the namespace, for links, addresses and routes."""
         with self.entered(), IPRoute() as rtnetlink:
             yield rtnetlink
 
     @functools.cached_property
     def firewall(self) -> Firewall:
-        """The rules of this namespace; conntrack sees packets only once a rule asks it."""
+        """Return the firewall of this namespace. The kernel tracks packets only after the first rule that needs it."""
         return Firewall(self.entered)
 
     def nft(self, rules: str) -> None:
-        """Load rules of nftables by its program, for what `firewall` has no words for.
+        """Load a ruleset with nft(8), for rules that `firewall` does not support.
 
-        :raises unittest.SkipTest: where the program is absent.
-        :raises subprocess.CalledProcessError: when it, or the kernel, refuses them.
+        :raises unittest.SkipTest: without the program.
+        :raises subprocess.CalledProcessError: if the program or the kernel rejects the rules.
         """
         program = shutil.which("nft", path=SYSTEM_PATH)
         if program is None:
@@ -183,9 +183,9 @@ class Namespace:
         self.run([program, "-f", "-"], input=rules)
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
-        """Read a setting, or write it and return what it was.
+        """Read a setting, or write it and return the earlier value.
 
-        :param name: A name under net.netfilter such as nf_conntrack_acct, or in full: net.ipv4.ip_forward.
+        :param name: A name under net.netfilter such as nf_conntrack_acct, or a full name such as net.ipv4.ip_forward.
         """
         full = name if "." in name or "/" in name else f"net.netfilter.{name}"
         path = os.path.join("/proc/sys", full if "/" in full else full.replace(".", "/"))
@@ -197,13 +197,13 @@ class Namespace:
                     file.write(str(value))
         return before
 
-    # look into its table
+    # Read the conntrack table
 
     def conntrack(self, *arguments: str, check: bool = True, **more: Any) -> str:
-        """What Debian's conntrack(8) prints inside: namespace.conntrack("-L", "-o", "extended,id").
+        """Return the output of conntrack(8) in the namespace: namespace.conntrack("-L", "-o", "extended,id").
 
-        :raises unittest.SkipTest: where the program is absent.
-        :raises subprocess.CalledProcessError: when it fails and check is true.
+        :raises unittest.SkipTest: without the program.
+        :raises subprocess.CalledProcessError: if the program fails and check is true.
         """
         program = shutil.which("conntrack", path=SYSTEM_PATH)
         if program is None:
@@ -211,25 +211,25 @@ class Namespace:
         return self.run([program, *arguments], check=check, **more).stdout
 
     def table(self) -> list[table.Flow]:
-        """Every entry, as an independent reader sees it: see the module table."""
+        """Return every entry, as an independent reader returns it: see the module table."""
         if shutil.which("conntrack", path=SYSTEM_PATH):
             return table.from_program(self.conntrack("-L", "-o", "extended,id"))
         with self.entered():
             return table.from_pyroute2()
 
     def expectations(self, *families: str) -> list[table.Flow]:
-        """Every expectation, or those of the families, as conntrack(8) sees it: see the module table."""
+        """Return every expectation, or those of the families, as conntrack(8) shows it: see the module table."""
         listed = [self.conntrack("-L", "expect", "-f", family) for family in families or ("ipv4", "ipv6")]
         return table.expectations_from_program("".join(listed))
 
     def count(self) -> int:
-        """How many entries the kernel counts."""
+        """Return the number of entries that the kernel counts."""
         return int(self.sysctl("nf_conntrack_count"))
 
     def subscriptions(self) -> list[int]:
-        """The multicast groups, as a bit mask, of each netfilter socket inside that is not the kernel's.
+        """Return the multicast groups, as a bit mask, of each netfilter socket in the namespace, without the kernel's.
 
-        Source: netlink_seq_show in net/netlink/af_netlink.c. Pointers in the list may look like any mask.
+        Source: netlink_seq_show in net/netlink/af_netlink.c. Pointers in the list may have the form of a mask.
         """
         with self.entered():
             lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
@@ -237,7 +237,7 @@ class Namespace:
         return [int(row[3], 16) for row in rows if row[1] == str(NETLINK_NETFILTER) and row[2] != "0"]
 
     def wait_for_subscriber(self) -> None:
-        """Return once a program inside is subscribed to events.
+        """Return when a program in the namespace has subscribed to events.
 
         :raises TimeoutError: if none subscribes.
         """
@@ -246,7 +246,7 @@ class Namespace:
         )
 
     def wait_for_reader(self) -> None:
-        """Return once a program inside is subscribed to events, has read the table, and sleeps.
+        """Return when a program in the namespace has subscribed to events, has read the table, and sleeps.
 
         :raises TimeoutError: if none subscribes, or one does not sleep.
         """
@@ -256,7 +256,7 @@ class Namespace:
                 clock.wait_until_asleep(pid)
 
     def processes(self) -> list[int]:
-        """The ids of all processes inside."""
+        """Return the IDs of all processes in the namespace."""
         inside, found = os.fstat(self._network).st_ino, []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended
@@ -265,19 +265,19 @@ class Namespace:
         return found
 
     def empty(self) -> None:
-        """Delete every entry, and with the entries their expectations."""
+        """Delete every entry. This also deletes the expectations."""
         with self.entered():
             _ask_conntrack(DELETE)
 
     def events(self) -> EventLog:
-        """What changes while a block runs: with namespace.events() as changes: ...; assert not changes."""
+        """Return the log of the changes during a block: with namespace.events() as changes: ...; assert not changes."""
         return EventLog(self.entered)
 
 
 def _ask_conntrack(request: int) -> None:
     """Send a request without attributes, in the namespace of the calling thread, and wait for the acknowledgement.
 
-    :raises OSError: if the kernel refuses it.
+    :raises OSError: if the kernel rejects the request.
     """
     message = struct.pack("=IHHII BBH", 20, CTNETLINK | request, NLM_F_REQUEST | NLM_F_ACK, 1, 0, 0, 0, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
@@ -292,7 +292,7 @@ def _ask_conntrack(request: int) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program and what it started, which share a session of their own."""
+    """End a program and its children, which have their own session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:

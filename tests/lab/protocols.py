@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Protocols that announce a connection inside another one, each as a client and a server in a few lines.
+"""Protocols that announce a connection in another connection, each with a small client and server.
 
 Each has a connection tracking helper in Linux. A conversation has two steps: `announce` makes the helper expect a
 connection, and `follow` opens that connection. The caller can look at the gateway in between.
@@ -39,19 +39,19 @@ class Conversation:
     helper: ClassVar[str]
     transport: ClassVar[str]
     port: ClassVar[int]
-    #: The families that the helper is registered for.
+    #: The families for which the kernel registers the helper.
     families: ClassVar[tuple[str, ...]] = ("ipv4", "ipv6")
-    #: The families in which the kernel translates what the client announces.
+    #: The families in which the kernel translates the announced address.
     translated: ClassVar[tuple[str, ...]] = ("ipv4", "ipv6")
-    #: The helper of the connection that is announced, if it gets one.
+    #: The helper of the announced connection, if any.
     next_helper: ClassVar[str | None] = None
     #: Whether the client is the gateway itself.
     local: ClassVar[bool] = False
 
     def __init__(self, client: Host, server: Host, outside: str) -> None:
-        """:param outside: The address of the gateway to which it translates that of the client."""
+        """:param outside: The address with which the gateway replaces that of the client."""
         self.client, self.server, self.outside = client, server, outside
-        #: The port of the client in the connection that the helper follows.
+        #: The client's port of the connection that the helper follows.
         self.control_port = 0
         self._closing = contextlib.ExitStack()
 
@@ -67,7 +67,7 @@ class Conversation:
 
     @classmethod
     def rules(cls) -> str:
-        """Return the nftables ruleset that assigns the helper. Because of it, conntrack sees all packets."""
+        """Return the nftables ruleset that assigns the helper. It also turns on tracking for all packets."""
         name = f"{cls.transport}-{cls.port}"
         rule = f'{cls.transport} dport {cls.port} ct helper set "{name}"'
         return f"""
@@ -87,26 +87,26 @@ table inet helpers {{
 """
 
     def announce(self) -> None:
-        """Speak until the helper has seen the announcement."""
+        """Send messages until the helper has processed the announcement."""
         raise NotImplementedError
 
     def follow(self, timeout: float = TIMEOUT) -> None:
-        """Open what was announced, and pass data both ways.
+        """Open the announced connection, and pass data both ways.
 
         :raises TimeoutError: if a packet does not arrive.
         """
         raise NotImplementedError
 
     def expected(self) -> list[Tuple]:
-        """The tuples that the helper expects, as they arrive at the gateway; a source port of 0 is any port."""
+        """Return the tuples that the helper expects, as they arrive at the gateway. A source port of 0 is any port."""
         raise NotImplementedError
 
     def related(self) -> Tuple:
-        """The original tuple of the connection that `follow` opens; a source port of 0 is any port."""
+        """Return the original tuple of the connection that `follow` opens. A source port of 0 is any port."""
         return self.expected()[0]
 
     def left(self) -> list[Tuple]:
-        """Those of `expected` that are still expected after `follow`."""
+        """Return the tuples of `expected` that the helper still expects after `follow`."""
         return []
 
     # sockets
@@ -133,7 +133,7 @@ table inet helpers {{
     def _connected(
         self, host: Host, address: str, listener: socket.socket, timeout: float = TIMEOUT, port: int = 0
     ) -> tuple[socket.socket, socket.socket]:
-        """A TCP connection from a host to what listens on its own port, or on the port to which a gateway maps it."""
+        """Open a TCP connection from a host to a listener, on its port or on the port to which a gateway maps it."""
         with host.entered():
             here = socket.socket(_family(address), socket.SOCK_STREAM)
         self._closing.enter_context(here)
@@ -145,13 +145,13 @@ table inet helpers {{
         return here, there
 
     def _questioner(self) -> socket.socket:
-        """The socket of the client for the UDP flow that the helper follows."""
+        """Return the client's socket for the UDP flow that the helper follows."""
         client = self._datagram(self.client)
         self.control_port = client.getsockname()[1]
         return client
 
     def _control(self) -> tuple[socket.socket, socket.socket]:
-        """The TCP connection that the helper follows, of the client and the server."""
+        """Open the TCP connection that the helper follows, and return both of its sockets."""
         with self._listener(self.server, self.port) as listener:
             client, server = self._connected(self.client, self.server.address, listener)
         self.control_port = client.getsockname()[1]
@@ -160,11 +160,11 @@ table inet helpers {{
     # tuples
 
     def _inbound(self, protocol: str, port: int) -> Tuple:
-        """From the server to the address outside."""
+        """Return a tuple from the server to the outside address."""
         return _tuple(protocol, self.server.address, self.outside, port)
 
     def _outbound(self, protocol: str, port: int) -> Tuple:
-        """From the client to the server."""
+        """Return a tuple from the client to the server."""
         return _tuple(protocol, self.client.address, self.server.address, port)
 
 
@@ -189,7 +189,7 @@ def _exchange(here: socket.socket, there: socket.socket, data: bytes) -> bytes:
 
 
 class Tftp(Conversation):
-    """TFTP (RFC 1350): the server answers a read request from a port of its own."""
+    """TFTP (RFC 1350): the server answers a read request from a new port."""
 
     helper, transport, port = "tftp", "udp", 69
 
@@ -213,7 +213,7 @@ class Tftp(Conversation):
 
 
 class Dcc(Conversation):
-    """IRC (CTCP's DCC): the client tells another user where it listens, in a message that the server passes on."""
+    """IRC (CTCP's DCC): the client sends its address to another user, in a message that the server forwards."""
 
     helper, transport, port = "irc", "tcp", 6667
     families = ("ipv4",)
@@ -237,7 +237,7 @@ class Dcc(Conversation):
         assert _exchange(other, client, ACK) == ACK
 
     def expected(self) -> list[Tuple]:
-        assert self._there[0] == self.outside  # what the gateway made of the message
+        assert self._there[0] == self.outside  # the message after the gateway
         anybody = "0.0.0.0"  # the message does not contain the address of the other user
         return [{**self._inbound("tcp", self._there[1]), "source": anybody}]
 
@@ -252,7 +252,7 @@ class DccSend(Dcc):
 
 
 class DccChat(Dcc):
-    """DCC CHAT offers a talk without the server."""
+    """DCC CHAT offers a chat without the server."""
 
     command = "CHAT chat"
 
@@ -274,7 +274,7 @@ class Pptp(Conversation):
         _exchange(server, client, self._message(self.START_REPLY, struct.pack("!HBBIIHH128x", 0x100, 1, 0, 3, 3, 0, 1)))
         call = struct.pack("!HHIIIIHHHH128x", self._client_call, 1, 300, 100000000, 3, 3, 64, 0, 0, 0)
         heard = _exchange(client, server, self._message(self.CALL_REQUEST, call))
-        # The gateway puts an ID of its own in the place of the client's
+        # The gateway replaces the client's ID with another one
         self._mapped_call = struct.unpack_from("!H", heard, 12)[0]
         answer = struct.pack("!HHBBHIHHI", self._server_call, self._mapped_call, 1, 0, 0, 100000000, 64, 0, 0)
         heard = _exchange(server, client, self._message(self.CALL_REPLY, answer))
@@ -305,7 +305,7 @@ class Pptp(Conversation):
 
     @staticmethod
     def _packet(call: int) -> bytes:
-        """PPP in GRE version 1, with the key and without numbers."""
+        """Return PPP in GRE version 1, with the key and without sequence numbers."""
         return struct.pack("!HHHH", 0x2001, 0x880B, 4, call) + b"\xff\x03\xc0\x21"
 
 
@@ -320,7 +320,7 @@ def _keys(source: str, destination: str, source_key: int, destination_key: int) 
 
 
 class Sip(Conversation):
-    """SIP (RFC 3261): the client calls, and its SDP names the port for RTP; the next port is for RTCP."""
+    """SIP (RFC 3261): the client calls, and its SDP contains the port for RTP. The next port is for RTCP."""
 
     helper, transport, port = "sip", "udp", 5060
 
@@ -381,7 +381,7 @@ def _sdp(address: str) -> str:
 
 
 class Amanda(Conversation):
-    """Amanda: a backup server asks a host for its data, and the host answers with the ports where it listens."""
+    """Amanda: a backup server requests data from a host, and the host answers with its listening ports."""
 
     helper, transport, port = "amanda", "udp", 10080
 
@@ -435,7 +435,7 @@ class Sane(Conversation):
 
 
 class Broadcast(Conversation):
-    """A question to everyone in the network of the gateway, which hosts answer from their own addresses.
+    """A broadcast request in the network of the gateway. Hosts answer from their own addresses.
 
     The kernel follows only broadcasts of its own host.
     """
@@ -472,7 +472,7 @@ class Broadcast(Conversation):
         return {**self._inbound("udp", self._asked_from[1]), "source_port": self.port}
 
     def left(self) -> list[Tuple]:
-        return self.expected()  # others may answer, too
+        return self.expected()  # other hosts may answer, too
 
     def _everyone(self) -> str:
         interface = ipaddress.ip_interface(f"{self.client.address}/{self.NETWORK}")
@@ -480,21 +480,21 @@ class Broadcast(Conversation):
 
 
 class NetbiosNs(Broadcast):
-    """NetBIOS name service (RFC 1002): who has a name?"""
+    """NetBIOS name service (RFC 1002): a query for the host with a name."""
 
     helper, port = "netbios-ns", 137
     question = struct.pack("!HHHHHH", 1, 0x0110, 1, 0, 0, 0) + b"\x20" + b"CK" + b"CA" * 15 + b"\0" + b"\0\x20\0\1"
 
 
 class Snmp(Broadcast):
-    """SNMP version 1 (RFC 1157): what is your system's description?"""
+    """SNMP version 1 (RFC 1157): a query for the description of a system."""
 
     helper, port = "snmp", 161
     question = bytes.fromhex("302902010004067075626c6963a01c02040000000102010002010030 0e300c06082b060102010101000500")
 
 
 class SnmpTrap(Conversation):
-    """A trap of SNMP version 2 that contains the address of its sender (snmpTrapAddress). It announces nothing."""
+    """A trap of SNMP version 2 with the address of its sender (snmpTrapAddress). It announces no connection."""
 
     helper, transport, port = "snmp_trap", "udp", 162
     families = ("ipv4",)
@@ -531,24 +531,24 @@ class H323(Conversation):
 
     def expected(self) -> list[Tuple]:
         address, port = self._announced()
-        assert address == self.outside  # what the gateway made of the message
+        assert address == self.outside  # the message after the gateway
         return [self._inbound("tcp", port)]
 
     def _announced(self) -> tuple[str, int]:
-        """The address in the message that the server received."""
+        """Return the address in the message that the server received."""
         size = 16 if ":" in self.outside else 4
         address = self._heard[self._place : self._place + size]
         return str(ipaddress.ip_address(address)), struct.unpack_from("!H", self._heard, self._place + size)[0]
 
     def _address(self) -> bytes:
-        """TransportAddress: a choice of four bits (and for IPv6, of no extension), the address and the port."""
+        """Return a TransportAddress: a choice of four bits (IPv6: and of no extension), the address and the port."""
         packed = ipaddress.ip_address(self.client.address).packed
         choice = b"\x00" if len(packed) == 4 else b"\x30"
         return choice + packed + struct.pack("!H", self._listening.getsockname()[1])
 
 
 class Q931(H323):
-    """A call: the SETUP message of Q.931 names the address for H.245."""
+    """A call: the SETUP message of Q.931 contains the address for H.245."""
 
     helper, transport, port = "Q.931", "tcp", 1720
     next_helper = "H.245"
@@ -565,7 +565,7 @@ class Q931(H323):
 
 
 class Ras(H323):
-    """A registration with a gatekeeper: it names the address for calls, which come from the gatekeeper."""
+    """A registration with a gatekeeper: it contains the address for calls, which come from the gatekeeper."""
 
     helper, transport, port = "RAS", "udp", 1719
     next_helper = "Q.931"

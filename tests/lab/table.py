@@ -1,25 +1,25 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The conntrack table through eyes that are not the collection's own: conntrack(8), and pyroute2.
+"""Read the conntrack table with other programs than the collection: conntrack(8) and pyroute2.
 
-Both return the same dictionaries, in the words of the collection's entries but only with what both can see:
+Both return the same dictionaries, with the collection's names of keys, but only for values that both can read:
 
 family, protocol
-    Names as in the collection; a number where there is none.
+    Names as in the collection; a number if the protocol has no name.
 original, reply
-    source, destination, and by protocol source_port, destination_port; icmp_type, icmp_code, icmp_id;
+    source, destination, and depending on the protocol source_port, destination_port; icmp_type, icmp_code, icmp_id;
     source_key, destination_key.
 timeout, mark, id
     Integers.
 zone
-    Only when it is not 0.
+    Only if it is not 0.
 status
-    A list of seen_reply and assured, as far as they are set.
+    A list with seen_reply and assured, if they are set.
 state
-    Of TCP only, in lower case.
+    Only for TCP, in lower case.
 
-An expectation has protocol, tuple, mask and master (each with what an original has), timeout, class, helper, flags.
+An expectation has protocol, tuple, mask and master (each with the keys of original), timeout, class, helper, flags.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PROTOCOLS = {
     136: "udplite",
 }
 
-#: conntrack(8)'s words for what a tuple has
+#: Names of conntrack(8) for the keys of a tuple
 TUPLE_KEYS = {
     "src": "source",
     "dst": "destination",
@@ -60,7 +60,7 @@ TUPLE_KEYS = {
 
 
 def from_program(text: str) -> list[Flow]:
-    """What 'conntrack -L -o extended,id' printed."""
+    """Parse the output of 'conntrack -L -o extended,id'."""
     return [_from_line(line) for line in text.splitlines() if line.startswith("ipv")]
 
 
@@ -90,7 +90,7 @@ def _from_line(line: str) -> Flow:
 
 
 def expectations_from_program(text: str) -> list[Flow]:
-    """What 'conntrack -L expect' printed, and what 'conntrack -E expect' does, with the event's name."""
+    """Parse the output of 'conntrack -L expect' or 'conntrack -E expect', without the name of the event."""
     return [_from_expectation(line) for line in text.splitlines() if " proto=" in line]
 
 
@@ -121,18 +121,18 @@ def _from_expectation(line: str) -> Flow:
 
 
 def from_pyroute2() -> list[Flow]:
-    """What pyroute2 dumps in the namespace of the calling thread."""
+    """Return the entries that pyroute2 dumps in the namespace of the calling thread."""
     return [from_message(message) for message in messages()]
 
 
 def messages() -> list[Any]:
-    """The same as pyroute2's own messages, for what is left out above: message.get_attr("CTA_LABELS")."""
+    """Return the messages of pyroute2, for attributes that the entries above lack: message.get_attr("CTA_LABELS")."""
     with NFCTSocket(nfgen_family=socket.AF_UNSPEC) as conntrack:
         return list(conntrack.dump())
 
 
 def from_message(message: Any) -> Flow:
-    """One message of pyroute2, of a dump or an event."""
+    """Convert a message of pyroute2, from a dump or an event."""
     original = message.get_attr("CTA_TUPLE_ORIG")
     number = original.get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM")
     protocol = PROTOCOLS.get(number, number)

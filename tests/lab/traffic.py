@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real traffic: a mirror that tells its callers who they look like, and flows of TCP, UDP and ICMP to it.
+"""Real traffic: a mirror that returns the source address of each message, and TCP, UDP and ICMP flows to it.
 
 Each call waits at most TIMEOUT seconds for an answer, which only ends a hung test.
 """
@@ -37,7 +37,7 @@ class Endpoint(NamedTuple):
 
 
 class Mirror:
-    """A server on one port, TCP and UDP, IPv4 and IPv6, that answers every message with who sent it."""
+    """A server on a TCP and a UDP port, over IPv4 and IPv6. It answers every message with the address of the sender."""
 
     def __init__(self, entered: Entered, port: int) -> None:
         self.port = port
@@ -65,7 +65,7 @@ class Mirror:
             return
         if kind == socket.SOCK_STREAM:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # With each datagram comes the address that it was sent to: the answer must come from there.
+        # Each datagram comes with its destination address, from which the answer must come.
         if family == socket.AF_INET6:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -109,7 +109,7 @@ class Mirror:
 
 
 class Flow:
-    """A TCP connection or a UDP flow to a mirror, from a port of its own."""
+    """A TCP connection or a UDP flow to a mirror, with its own port."""
 
     def __init__(self, entered: Entered, kind: socket.SocketKind, to: Endpoint, source_port: int = 0) -> None:
         self.remote = to
@@ -117,7 +117,7 @@ class Flow:
             self._socket = socket.socket(_family(to.address), kind)
         try:
             self._socket.settimeout(TIMEOUT)
-            if kind == socket.SOCK_STREAM:  # of UDP, the kernel would give the same free port to two sockets
+            if kind == socket.SOCK_STREAM:  # for UDP, the kernel would assign the same free port to two sockets
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._socket.family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 may have the same port
@@ -135,9 +135,9 @@ class Flow:
         self.close()
 
     def seen_as(self, timeout: float | None = None) -> Endpoint:
-        """Send one message; who the far end says sent it.
+        """Send one message, and return the source address that the mirror received.
 
-        :param timeout: Seconds to wait for the answer, TIMEOUT if not given.
+        :param timeout: Seconds to wait for the answer, by default TIMEOUT.
         :raises TimeoutError: without an answer.
         """
         self._socket.settimeout(TIMEOUT if timeout is None else timeout)
@@ -150,17 +150,17 @@ class Flow:
         self._socket.send(data)
 
     def close(self) -> None:
-        """End it; of TCP, in good order."""
+        """Close the flow; a TCP connection with FIN."""
         self._socket.close()
 
     def reset(self) -> None:
-        """End a TCP connection by a reset."""
+        """End a TCP connection with a reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, SO_LINGER_RESET)
         self._socket.close()
 
 
 def ping(entered: Entered, to: str, identifier: int | None = None, count: int = 1) -> int:
-    """Send ICMP echo requests, one after the other; how many were answered in time."""
+    """Send ICMP echo requests one after another. Return the number that was answered in time."""
     identifier = os.getpid() & 0xFFFF if identifier is None else identifier
     answered = 0
     with entered(), _icmp_socket(to) as connection:
@@ -182,7 +182,7 @@ def _icmp_socket(to: str) -> socket.socket:
 
 
 def _echo_request(to: str, identifier: int, sequence: int) -> bytes:
-    if _family(to) == socket.AF_INET6:  # the kernel fills in the checksum
+    if _family(to) == socket.AF_INET6:  # the kernel sets the checksum
         return struct.pack("!BBHHH", ICMPV6_ECHO, 0, 0, identifier, sequence)
     words = (ICMP_ECHO << 8) + identifier + sequence
     checksum = ~((words & 0xFFFF) + (words >> 16)) & 0xFFFF

@@ -3,8 +3,8 @@
 
 """Flush, update, wait, save and restore in a loop on a gateway with many new connections, in private namespaces.
 
-Connections outside the matches must not break, the numbers of changes must be those of the kernel's events, and the
-memory must stay as it is.
+Connections outside the matches must not break, the numbers of changes must equal the kernel's events, and the memory
+must not grow.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ collection_tree.use()
 from . import clients, ports, report, server, witness, worker  # noqa: E402
 from .children import Child, ChildFailed  # noqa: E402
 
-#: Seconds that the entry of a closed connection lasts; less in a short run, so that the table has its size soon.
+#: Seconds that the entry of a closed connection remains. A short run uses less, so that the table soon has its size.
 CLOSED, SHORTEST, CLOSED_PART = 10, 3, 8
-#: Seconds that the other entries of TCP last, so that none that lost its connection fills the table.
+#: Seconds that other TCP entries remain, so that entries without a connection do not fill the table.
 TIMEOUTS = {
     **dict.fromkeys(("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack"), CLOSED),
     **dict.fromkeys(("established", "max_retrans", "unacknowledged"), 60),

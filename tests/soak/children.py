@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Child processes in namespaces: each runs one function until the parent requests its result."""
+"""Child processes in namespaces. Each runs one function until the parent requests its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ChildFailed(RuntimeError):
 
 
 class Stop:
-    """A request of the parent to end: a pipe, so that the child can also poll it beside its sockets."""
+    """A request of the parent to end. It is a pipe, so that the child can also poll it together with its sockets."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
@@ -98,7 +98,7 @@ class Child:
 
 
 def _run(sender: Any, function: Callable[..., Any], stop: Stop, arguments: tuple[Any, ...]) -> None:
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means
+    # Ctrl-C signals every process of the terminal; only the parent handles it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

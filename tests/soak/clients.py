@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The clients: new connections at a steady rate. Each connection checks that every message comes back unchanged."""
+"""Run the clients: new connections at a steady rate. Each connection checks that every message comes back unchanged."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from typing import Any, NamedTuple
 from . import ports
 from .children import Stop
 
-#: Most connections of a client at the same time, and most that wait for an answer. If the server gets no processor, the
-#: rate falls; otherwise answers would come too late.
+#: The maximum number of connections of a client, and of those that wait for an answer. If the server gets no
+#: processor, the rate falls; otherwise answers would come too late.
 MOST, MOST_WAITING = 1000, 200
-#: New connections at a time; in between, the client reads answers.
+#: New connections at a time. Between two groups, the client reads answers.
 BURST = 32
-#: Seconds between two looks at the clock.
+#: Seconds between two checks of the time.
 TICK = 0.002
 #: Seconds that a connection waits for an answer, and one that the flush may break.
 PATIENCE, PATIENCE_IF_FLUSHED = 90.0, 4.0
 #: Seconds after which a client sends a datagram again; twice as many each next time.
 REPEAT = 1.0
 #: Every ninth connection lasts longer: it exchanges several messages, with a pause before each next one. Protocols and
-#: ports repeat with an even period; an odd number covers all of them.
+#: ports repeat with an even period, so an odd number covers each of them in turn.
 LONG_EVERY, LONG_MESSAGES, LONG_PAUSE = 9, 4, 0.3
 #: Steady connections of each client and protocol, their first source port, and the pause between two messages.
 STEADY, STEADY_PORT, STEADY_PAUSE = 50, 61000, 1.0
-#: Every fifth TCP connection ends by FIN, which leaves a socket in TIME_WAIT. The others end by a reset. (Odd, too.)
+#: Every fifth TCP connection ends by FIN, which leaves a socket in TIME_WAIT. The others end by a reset. (Also odd.)
 FIN_EVERY = 5
 RESET = struct.pack("ii", 1, 0)
 MESSAGE = struct.Struct("!IQI16x")
 UNLIMITED = 1 << 30
-#: Errors of bind and connect that say nothing about the gateway.
+#: Errors of bind and connect that are not caused by the gateway.
 LOCAL = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
 
@@ -86,12 +86,12 @@ class Connection:
         self.paused = False
         #: Seconds until the message is sent again.
         self.repeat = REPEAT
-        #: When to look at the connection again, and when to give up.
+        #: The times of the next check of the connection, and of its failure.
         self.due = self.patient_until = 0.0
 
 
 def connect(stop: Stop, ready: Callable[[], None], plan: Plan) -> dict[str, Any]:
-    """Make connections until the end is requested, and return the figures."""
+    """Open connections until the parent requests the end, and return the figures."""
     with contextlib.closing(_Client(plan)) as client:
         client.open_steady()
         ready()
@@ -107,14 +107,14 @@ class _Client:
         self._plan = plan
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        #: When to look at which connection: (time, number, file descriptor).
+        #: The times of the next check of each connection: (time, number, file descriptor).
         self._agenda: list[tuple[float, int, int]] = []
         self._number = 0
         self._draining = False
         self._paused = 0
         self.started: Counter[str] = Counter()
         self.exchanges = self.repeated = self.finished = self.skipped = self.steady = 0
-        #: Connections that broke, by the reason: those that must not, and those in the match of the flush.
+        #: Failed connections by reason: those that must not fail, and those in the match of the flush.
         self.broken: Counter[str] = Counter()
         self.flushed: Counter[str] = Counter()
 
@@ -138,7 +138,7 @@ class _Client:
         self.steady = len(self._connections)
 
     def run(self, stop: Stop) -> None:
-        """Open connections at the rate. If that is not possible, the rate falls; nothing is made up for later."""
+        """Open connections at the rate. If that is not possible, the rate falls; the client does not catch up."""
         self._epoll.register(stop, select.EPOLLIN)
         began, opened = time.monotonic(), 0.0
         while True:
@@ -154,7 +154,7 @@ class _Client:
                 return
 
     def drain(self) -> None:
-        """Wait until each connection has the answer that it waits for, or gave up."""
+        """Wait until each connection has its answer or has failed."""
         self._draining = True
         for fd, connection in list(self._connections.items()):
             if connection.paused:
@@ -204,7 +204,7 @@ class _Client:
     # one connection
 
     def _step(self, stop: int, timeout: float) -> bool:
-        """Handle what happened and what is due; return whether the end is requested."""
+        """Handle events and timeouts. Return whether the parent requests the end."""
         for fd, events in self._epoll.poll(timeout, 256):
             if fd == stop:
                 return True
@@ -286,7 +286,7 @@ class _Client:
                 self._go_on(fd, connection)
 
     def _go_on(self, fd: int, connection: Connection) -> None:
-        """A message came back unchanged."""
+        """Handle a message that came back unchanged."""
         self.exchanges += 1
         if connection.left and not self._draining:
             self._pause(connection, True)
@@ -303,7 +303,7 @@ class _Client:
         self._close(fd, connection)
 
     def _fail(self, fd: int, connection: Connection, error: OSError) -> None:
-        """TCP ends with an error. A datagram that was refused is sent again."""
+        """Handle an error. TCP ends; a datagram that was refused is sent again."""
         if connection.tcp:
             self._break(fd, connection, error.strerror or str(error))
 
@@ -323,7 +323,7 @@ class _Client:
 
 
 def _is_older(data: bytes, message: bytes) -> bool:
-    """Whether this is the answer to an earlier message of the same connection."""
+    """Return whether this is the answer to an earlier message of the same connection."""
     if len(data) != MESSAGE.size:
         return False
     (client, number, left), wanted = MESSAGE.unpack(data), MESSAGE.unpack(message)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 #: No match covers these connections; only snapshots contain them.
 KEPT = 7001
-#: The flush removes these connections, so they may break.
+#: The flush removes these connections, so they may fail.
 FLUSHED = 7002
 #: Updates change the mark and the timeout of these connections.
 UPDATED = 7003
@@ -15,5 +15,5 @@ UPDATED = 7003
 STEADY = 7004
 
 ALL = (KEPT, FLUSHED, UPDATED, STEADY)
-#: The ports of new connections, each as often as it gets its turn.
+#: The ports of new connections, each as often as clients use it.
 TURNS = (KEPT, FLUSHED, KEPT, UPDATED)

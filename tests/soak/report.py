@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The figures of a run, and the guarantees that did not hold."""
+"""The figures of a run, and the violated guarantees."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .worker import FEWEST
 
 #: MB by which the memory of the worker may grow after the warm-up.
 GROWTH = 8.0
-#: Samples of memory that are compared at both ends of the run, at most.
+#: The maximum number of memory samples to compare at both ends of the run.
 SOME = 3
-#: A lower part of the rate than this is reported.
+#: The share of the requested rate below which the report has a warning.
 RATE = 0.95
-#: Reasons and ports that are listed.
+#: The maximum number of reasons and ports in a list.
 MOST_LISTED = 5
-#: The kinds of events, and the words for what causes them.
+#: The kinds of events, and the verbs for the requests that cause them.
 CHANGES = (("destroy", "removed"), ("update", "updated"), ("new", "created"))
 
 #: The destination ports of the entries that requests on the gateway may change, by the kind of the event.
@@ -29,7 +29,7 @@ IN_MATCH = {"destroy": {ports.FLUSHED}, "update": {ports.FLUSHED, ports.UPDATED,
 
 
 class Run(NamedTuple):
-    """What the processes reported."""
+    """The reports of the processes."""
 
     rate: float
     clients: list[dict[str, Any]]
@@ -37,11 +37,11 @@ class Run(NamedTuple):
     witness: dict[str, Any]
 
     def total(self, name: str) -> int:
-        """The sum of a number of all clients."""
+        """Return the sum of a number over all clients."""
         return sum(client[name] for client in self.clients)
 
     def merged(self, name: str) -> Counter[str]:
-        """The sum of a counter of all clients."""
+        """Return the sum of a counter over all clients."""
         merged: Counter[str] = Counter()
         for client in self.clients:
             merged.update(client[name])
@@ -49,12 +49,12 @@ class Run(NamedTuple):
 
     @property
     def reached(self) -> float:
-        """New connections per second."""
+        """Return the number of new connections per second."""
         return float(sum((client["started"].total() - client["steady"]) / client["seconds"] for client in self.clients))
 
     @property
     def memory(self) -> tuple[float, float]:
-        """MB of the worker after the warm-up and at the end."""
+        """Return the memory of the worker in MB, after the warm-up and at the end."""
         mb = [sample.kib / 1024 for sample in self.work["samples"]]
         some = max(1, min(SOME, len(mb) // 2))
         return statistics.median(mb[:some]), statistics.median(mb[-some:])
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 
 def figures(run: Run) -> Iterator[str]:
-    """The lines of the report."""
+    """Return the lines of the report."""
     done: Counter[str] = run.work["figures"]
     started, broken, flushed = run.merged("started"), run.merged("broken"), run.merged("flushed")
     before, after = run.memory
@@ -81,7 +81,7 @@ def figures(run: Run) -> Iterator[str]:
         "restored",
         f"{done['unchanged']:,} kept and {done['created']:,} created in {done['restores']:,} restores on the gateway",
     )
-    # The standby is empty, but if an entry expires at which a dump paused, the kernel shows others of its bucket twice
+    # The standby is empty, but if an entry expires at which a dump paused, the kernel dumps others of its bucket twice
     yield _line(
         "",
         f"{done['standby created']:,} created and {done['standby unchanged']:,} kept in "
@@ -100,7 +100,7 @@ def figures(run: Run) -> Iterator[str]:
 
 
 def violations(run: Run) -> Iterator[str]:
-    """A sentence for each guarantee that did not hold."""
+    """Return a sentence for each violated guarantee."""
     yield from _traffic(run)
     yield from _events(run)
     yield from _process(run)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The server: returns everything that it receives, by TCP and UDP, IPv4 and IPv6."""
+"""Run the server, which returns all data that it receives over TCP and UDP, IPv4 and IPv6."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from . import ports
 from .children import Stop
 
 SO_RCVBUFFORCE = 33
-#: Bytes of datagrams that may wait. Many arrive at once when the server did not get a processor for some time.
+#: Bytes of datagrams that may wait. Many arrive at once if the server did not run for some time.
 BUFFER = 8 << 20
-#: Most connections at the same time, and seconds without a byte after which the server closes one.
+#: The maximum number of connections, and the seconds without a byte after which the server closes one.
 MOST, IDLE = 8192, 30.0
 BACKLOG = 4096
-#: Connections or datagrams taken at a time.
+#: The number of connections or datagrams that the server takes at a time.
 SOME = 64
 
 
 def serve(stop: Stop, ready: Callable[[], None], wrong_every: int = 0) -> int:
-    """Serve until the end is requested, and return the number of connections closed because they were idle.
+    """Serve until the parent requests the end. Return the number of connections closed because they were idle.
 
     :param wrong_every: Answer every datagram of this number incorrectly, to test that the clients detect it. 0: none.
     """
@@ -44,7 +44,7 @@ class _Server:
         self._epoll = select.epoll()
         self._listening: dict[int, socket.socket] = {}
         self._datagram: dict[int, socket.socket] = {}
-        #: Connections with the time of the last byte, the longest idle first.
+        #: Connections with the time of the last byte, the longest idle one first.
         self._connections: dict[int, tuple[socket.socket, float]] = {}
         for family in (socket.AF_INET, socket.AF_INET6) if has_ipv6() else (socket.AF_INET,):
             for port in ports.ALL:
@@ -122,7 +122,7 @@ class _Server:
         for _turn in range(SOME):
             try:
                 data, sender = server.recvfrom(4096)
-            except OSError:  # nothing left
+            except OSError:  # no data left
                 return
             self._datagrams += 1
             if self._wrong_every and self._datagrams % self._wrong_every == 0:

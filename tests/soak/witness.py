@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The witness: counts the changes that requests caused, as the kernel reports them, without the code under test.
+"""Count the changes that requests caused, as the kernel reports them, without the code under test.
 
 An event has the port of the netlink socket that requested the change; if an entry expires or a packet changes it, that
 is 0. A filter in the kernel passes only the former, so the few events of the requests do not compete with those of the
@@ -34,12 +34,12 @@ DELETE = 2
 HEADER, ATTRIBUTE, INSTRUCTION = struct.Struct("=IHHII"), struct.Struct("=HH"), struct.Struct("=HBBI")
 NFGENMSG = 4
 CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT = 1, 2, 3
-#: Load nlmsg_pid; if it is 0, pass nothing, otherwise everything.
+#: BPF: load nlmsg_pid. If it is 0, drop the event, otherwise pass it.
 REQUESTED = ((0x20, 0, 0, 12), (0x15, 0, 1, 0), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 def watch(stop: Stop, ready: Callable[[], None], namespaces: dict[str, Namespace]) -> dict[str, Any]:
-    """Count until the end is requested.
+    """Count until the parent requests the end.
 
     :returns: For each namespace the number of events by (kind, destination port), and `lost`: how often the kernel
         reported that the buffer was full.
@@ -58,7 +58,7 @@ def watch(stop: Stop, ready: Callable[[], None], namespaces: dict[str, Namespace
     stopped = False
     while True:
         found = dict(poll.poll(0 if stopped else None))
-        # The kernel reports a change before it answers the request, so nothing more comes now
+        # The kernel reports a change before it answers the request, so no more events can arrive now
         if stopped and found.keys() <= {stop.fileno()}:
             return {"counts": counts, "lost": lost}
         stopped = stopped or stop.fileno() in found
@@ -85,7 +85,7 @@ def _subscribe() -> socket.socket:
 
 
 def _events(datagram: bytes) -> list[tuple[str, int]]:
-    """The kind and the destination port of each event of a datagram."""
+    """Return the kind and the destination port of each event in a datagram."""
     events = []
     start = 0
     while start + HEADER.size <= len(datagram):
@@ -105,7 +105,7 @@ def _destination_port(attributes: bytes) -> int:
 
 
 def _attribute(attributes: bytes, wanted: int) -> bytes:
-    """The content of an attribute; empty if there is none."""
+    """Return the content of an attribute, empty if it is absent."""
     start = 0
     while start + ATTRIBUTE.size <= len(attributes):
         length, number = ATTRIBUTE.unpack_from(attributes, start)

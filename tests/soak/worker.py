@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The work: the functions behind the modules, one after the other, on the gateway's table and on that of a standby."""
+"""Run the functions of the modules in a loop, on the gateway's table and on that of a standby."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PAUSE = 0.2
 PATIENCE = 300.0
 #: The first mark of entries that a flush removes. The marks of updates are smaller.
 TO_BE_REMOVED = 0x10000
-#: The timeout that updates set, longer than those of closed connections, so that no entry lives for ever.
+#: The timeout that updates set, longer than those of closed connections, so that no entry remains for ever.
 TIMEOUT = 30
-#: Seconds until tables and memory have their size, at most this part of the run.
+#: Seconds until tables and memory reach their size, at most this part of the run.
 WARM_UP, WARM_UP_PART = 20.0, 1 / 3
 #: The number of cycles after the warm-up that the comparison of memory needs, and seconds that the run may last longer
 #: to reach it.

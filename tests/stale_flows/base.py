@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ruleset that most changes begin with, and the programs that configure a gateway."""
+"""The ruleset with which most cases start, and the commands that configure a gateway."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ ANY_PORT = range(1 << 16)
 
 
 def nft(text: str) -> Step:
-    """Commands of nft(8)."""
+    """Return commands of nft(8)."""
     return Step(("nft", "-f", "-"), text)
 
 
 def instead(text: str) -> Step:
-    """A ruleset of nft(8) in place of the current one."""
+    """Return a ruleset of nft(8) that replaces the current one."""
     return nft("flush ruleset\n" + text)
 
 
 def ip(text: str, version: int = 4) -> Step:
-    """Commands of ip(8) for a version of IP, 0 for both."""
+    """Return commands of ip(8) for a version of IP, 0 for both."""
     return Step(("ip", *([f"-{version}"] if version else []), "-batch", "-"), text)
 
 
 def iptables(text: str, version: int = 4) -> Step:
-    """A ruleset of iptables-nft in place of the current one of the same tables."""
+    """Return a ruleset of iptables-nft that replaces the current one of the same tables."""
     return Step(("iptables-nft-restore" if version == 4 else "ip6tables-nft-restore",), text)
 
 
 def ip_set(name: str, *addresses: str) -> Step:
-    """A set of addresses of ipset, in place of the current one. pyroute2 does without the program."""
+    """Return an address set of ipset that replaces the current one. pyroute2 creates it without the program."""
     lines = ["from pyroute2 import IPSet", "with IPSet() as sets:", f"    sets.create({name!r}, exclusive=False)"]
     lines += [f"    sets.flush({name!r})", *(f"    sets.add({name!r}, {address!r})" for address in addresses)]
     return Step((sys.executable, "-"), "\n".join(lines) + "\n")
 
 
 def sysctl(name: str, value: int) -> Step:
-    """A setting, by its path under /proc/sys/net."""
+    """Return a setting, by its path under /proc/sys/net."""
     return Step(("tee", f"/proc/sys/net/{name}"), str(value))
 
 
@@ -174,13 +174,13 @@ RULES = FILTER + MARKS + NAT
 
 
 def changed(name: str, commands: str, *, undecidable: bool = False, ports: range = range(0), first: str = "") -> Case:
-    """A case that begins with RULES, and changes them by commands of nft(8).
+    """Return a case that starts with RULES and changes them with commands of nft(8).
 
-    :param first: Commands before the flows begin.
+    :param first: Commands before the flows start.
     """
     return Case(name, [instead(RULES + first)], [nft(commands)], undecidable, ports)
 
 
 def replaced(name: str, before: str, after: str, *, undecidable: bool = False, ports: range = range(0)) -> Case:
-    """A case with one ruleset of nft(8) in place of another one."""
+    """Return a case in which one ruleset of nft(8) replaces another one."""
     return Case(name, [instead(before)], [instead(after)], undecidable, ports)

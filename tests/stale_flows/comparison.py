@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Compare the verdicts about the flows of one case with what the kernel makes of them after the change."""
+"""Compare the verdicts about the flows of one case with the kernel's treatment of them after the change."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from .packets import ECHO_REQUEST, GRE, OTHER, Tuple
 __all__ = ["STALE", "UNCERTAIN", "VERDICTS", "Case", "Result", "Step", "compare_all"]
 
 Entry = dict[str, Any]
-#: Programs that change rules and nothing else.
+#: Programs that change only rules.
 RULES_ONLY = ("nft", "iptables-nft-restore", "ip6tables-nft-restore")
-#: How often the readers of the table are asked until they agree.
+#: The maximum number of reads until both readers of the table agree.
 ATTEMPTS = 200
 NUMBERS = {name: number for number, name in other_eyes.PROTOCOLS.items()}
 
 
 class Step(NamedTuple):
-    """A program with its input, by which a ruleset or the network is configured."""
+    """A program with its input, which configures a ruleset or the network."""
 
     program: tuple[str, ...]
     input: str
@@ -53,13 +53,13 @@ class Step(NamedTuple):
 class Case:
     """A change.
 
-    :ivar before: How the gateway is configured when the flows begin.
-    :ivar change: What is changed then.
-    :ivar undecidable: The outcome depends on the moment, on chance, or on what the table does not have.
-    :ivar ports: The source ports of which the kernel chooses one by chance.
-    :ivar gone: Addresses that no rule translates to any more: a flow to one of them cannot be unchanged.
+    :ivar before: The configuration of the gateway when the flows start.
+    :ivar change: The change after the flows have started.
+    :ivar undecidable: The result depends on the time, on chance, or on data that the table does not contain.
+    :ivar ports: The source ports from which the kernel chooses one at random.
+    :ivar gone: Addresses that no rule uses for NAT any more: a flow to one of these addresses cannot be unchanged.
     :ivar flows: The first flows, before the usual mix.
-    :ivar versions: The versions of IP of the flows, the more frequent one several times.
+    :ivar versions: The versions of IP of the flows. Repeat a version to make it more frequent.
     :ivar published: The weight of flows to published services.
     """
 
@@ -75,7 +75,7 @@ class Case:
 
 
 class Real(NamedTuple):
-    """What the kernel made of a flow: the verdict, and the reply tuple if there is an entry."""
+    """The kernel's treatment of a flow: the verdict, and the reply tuple if there is an entry."""
 
     verdict: str
     reply: Tuple | None = None
@@ -83,7 +83,7 @@ class Real(NamedTuple):
 
 @dataclass
 class Result:
-    """The result of a case: how many flows there were by verdict, and what differs."""
+    """The result of a case: the number of flows by verdict, and the differences."""
 
     case: Case
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -92,9 +92,9 @@ class Result:
 
 
 def compare_all(cases: Iterable[Case], number: int, seed: str = "") -> Iterator[Result]:
-    """Carry out cases with so many flows each. Another seed gives other flows.
+    """Run cases with this number of flows each. Another seed gives other flows.
 
-    A case that changes more than rules has a gateway of its own.
+    A case that changes more than rules has its own gateway.
     """
     with Gateway() as shared:
         for case in cases:
@@ -106,7 +106,7 @@ def compare_all(cases: Iterable[Case], number: int, seed: str = "") -> Iterator[
 
 
 def compare(case: Case, gateway: Gateway, number: int, seed: str = "") -> Result:
-    """Carry out a case with so many flows."""
+    """Run a case with this number of flows."""
     flows = list(case.flows) + Mix(case.name + seed, case.versions, case.published).flows(number)
     known = {flow for _link, flow in flows}
     gateway.forget()
@@ -136,7 +136,7 @@ def compare(case: Case, gateway: Gateway, number: int, seed: str = "") -> Result
         if judgement.verdict == UNCERTAIN:
             result.reasons[judgement.reason] += 1
         if real[key].verdict == REFUSED and _translation(entry, judgement) in taken:
-            continue  # without ports, the kernel drops a flow whose translation another one has already
+            continue  # without ports, the kernel drops a flow whose tuple after NAT another flow already has
         difference = _difference(case, entry, judgement, real[key])
         if difference:
             result.disagreements.append(f"{case.name}: {_text(key)}: {difference}")
@@ -154,7 +154,7 @@ def configure(gateway: Gateway, steps: Sequence[Step]) -> None:
 
 
 def _reality(gateway: Gateway, flows: Sequence[Flow], entries: Sequence[Entry]) -> dict[Tuple, Real]:
-    """Delete all entries, send the first packet of each flow again, and return what became of those with an entry."""
+    """Delete all entries, send the first packet of each flow again, and return the results of flows with an entry."""
     gateway.send([])
     gateway.conntrack("-F")
     passed = gateway.send(list(flows))
@@ -178,7 +178,7 @@ def _real(flow: Tuple, before: Entry, now: Mapping[str, Any] | None, passed: Pas
 
 
 def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> str:
-    """Return how a verdict differs from the reality, "" if it does not."""
+    """Return how a verdict differs from the kernel's treatment, "" if it does not."""
     if judgement.verdict == UNCERTAIN:
         return ""
     before = tuple_of(entry, "reply")
@@ -190,7 +190,7 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
     if case.undecidable:
         return f"{judgement.verdict}, but it may stay" if judgement.verdict in STALE and verdict == UNCHANGED else ""
     if "master.source" in entry:
-        # The verdict is that of its master. If that is stale, this one is not announced any more
+        # The verdict is that of the master. If the master is stale, the flow is not announced any more
         return (
             "" if (judgement.verdict in STALE) == (verdict in STALE) else f"{judgement.verdict}, but really {verdict}"
         )
@@ -207,9 +207,9 @@ def _difference(case: Case, entry: Entry, judgement: Judgement, real: Real) -> s
 
 
 def _read(gateway: Gateway, table: Table, flows: set[Tuple]) -> list[Entry]:
-    """Return the entries of flows. Another reader must see the same.
+    """Return the entries of flows. Another reader must return the same entries.
 
-    The kernel may still delete some in the background: those of masquerading when an address or a link is gone.
+    The kernel may still delete some in the background: entries of masquerading whose address or link is gone.
     """
     for _attempt in range(ATTEMPTS):
         entries = [entry for entry in table.dump() if tuple_of(entry, "original") in flows]
@@ -248,7 +248,7 @@ def _seen(flow: Mapping[str, Any], direction: str) -> Tuple:
 
 
 def _equal_but_for_port(one: Tuple, other: Tuple) -> bool:
-    """Whether two reply tuples differ at most in the port (or the identifier) that source NAT changes."""
+    """Return whether two reply tuples differ at most in the port (or the identifier) that source NAT changes."""
     if one.protocol in ECHO_REQUEST:
         return one._replace(source_port=0) == other._replace(source_port=0)
     return one._replace(destination_port=0) == other._replace(destination_port=0)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of filter rules of nft(8): elements of sets and maps, rules, chains, policies."""
+"""Changes of filter rules of nft(8): elements of sets and maps, rules, chains and policies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The flows of a case: a mix of those that a gateway has, with other ports and hosts in each case."""
+"""The flows of a case: a mix as on a real gateway, with other ports and hosts in each case."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INSIDE = {"lan": 1, "vlan10": 10, "vlan20": 20, "dmz": 30}
 
 
 class Mix:
-    """Generates flows. The same seed gives the same ones.
+    """Generate flows. The same seed gives the same flows.
 
-    :param versions: The versions of IP, the more frequent one several times.
+    :param versions: The versions of IP. Repeat a version to make it more frequent.
     :param published: The weight of flows from the internet to addresses of the gateway; all others together have 76.
     """
 
@@ -43,11 +43,11 @@ class Mix:
         ]
 
     def flows(self, number: int) -> list[Flow]:
-        """Return so many flows.
+        """Return this number of flows.
 
-        No two of them have the same tuple in either direction. Of the protocols without ports, no two have an end in
-        common: with the same destination, source NAT could make them equal, and the kernel would drop the second one;
-        with the same source, the kernel would choose the same address of a range for both.
+        No two flows have the same tuple in either direction. For protocols without ports, no two flows have a source or
+        a destination in common. With the same destination, source NAT could make them equal, and the kernel would drop
+        the second one. With the same source, the kernel would choose the same address of a range for both.
         """
         chosen: dict[Tuple, Flow] = {}
         without_ports: set[tuple[int, str]] = set()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A gateway with two uplinks, VLANs and a DMZ, whose neighbours are the test.
+"""A gateway with two uplinks, VLANs and a DMZ. The test takes the place of its neighbours.
 
 ::
 
@@ -64,7 +64,7 @@ class Gateway(Host):
         super().__init__("gateway", forwarding=True)
         try:
             self.sysctl("net/ipv6/conf/default/addr_gen_mode", 1)
-            self.sysctl("net/ipv4/tcp_syncookies", 2)  # listeners that answer all
+            self.sysctl("net/ipv4/tcp_syncookies", 2)  # listeners that accept all connections
             self.links: dict[str, Link] = {}
             for name in ("lan", "vlan10", "vlan20", "wan", "wan2", "dmz"):
                 link: Link = Ethernet(self, name) if name == "dmz" else Tun(self, name)
@@ -81,13 +81,13 @@ class Gateway(Host):
         return self
 
     def forget(self) -> None:
-        """Remove all rules, flows of the gateway itself, and entries."""
+        """Remove all rules, the flows of the gateway itself, and all entries."""
         self.nft("flush ruleset")
         self.send([])
         self.conntrack("-F")
 
     def send(self, flows: list[tuple[str, Tuple]]) -> Passed:
-        """Send the first packet of each flow: by a link, or from a socket if the name of the link is "".
+        """Send the first packet of each flow on a link, or from a socket if the name of the link is "".
 
         Return the packets that passed.
         """
@@ -100,7 +100,7 @@ class Gateway(Host):
         return Passed(self._drain(), self._sockets.delivered(), lost)
 
     def answer(self, flows: list[tuple[str, Tuple]], passed: Passed) -> None:
-        """Let the receivers of forwarded flows answer, and those that opened a TCP connection acknowledge it."""
+        """Let the receivers of forwarded flows answer. The clients of TCP connections then send the acknowledgement."""
         for name, packets in passed.left.items():
             for packet in packets:
                 back = answer(packet)
@@ -116,9 +116,9 @@ class Gateway(Host):
 
 
 class Passed:
-    """The packets that the gateway sent (by link), and the tuples of those that it delivered to itself.
+    """The packets that the gateway sent, by link, and the tuples of packets that it delivered to itself.
 
-    `lost` are flows of which no packet can come: their link is down, or the gateway has lost their source address.
+    `lost` are the flows that cannot have a packet: their link is down, or the gateway lost their source address.
     """
 
     def __init__(self, left: dict[str, list[bytes]], delivered: set[Tuple], lost: set[Tuple]) -> None:

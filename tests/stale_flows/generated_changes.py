@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes by rules that are put together at random: conditions, and what to do with the packets."""
+"""Changes by random rules: conditions, and an effect on the packets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .comparison import Case
 NUMBER = 40
 
 _LINKS = ("lan", "vlan10", "vlan20", "dmz", "wan", "wan2")
-#: Conditions by what they look at. A rule has at most one of each kind, so that they do not contradict one another.
+#: Conditions by the property that they test. A rule has at most one of each kind, so that they do not contradict.
 _OF_IPV4 = (
     "ip saddr {inside}",
     "ip saddr != {inside}",
@@ -69,7 +69,7 @@ _FILTER = (
     *("drop", "accept", "counter drop", "reject", "reject with icmpx admin-prohibited", "jump rejected"),
     *("goto rejected", "return"),
 )
-#: What looks at the protocol itself.
+#: Effects that test the protocol themselves.
 _FILTER_BY_PROTOCOL = (
     "meta l4proto tcp reject with tcp reset",
     "meta l4proto vmap {{ tcp : drop, udp : accept, icmp : jump rejected }}",
@@ -119,7 +119,7 @@ class _Rules:
     def _rule(
         self, families: tuple[int, ...], links: tuple[str, ...], plain: Sequence[str], full: Sequence[str]
     ) -> str:
-        """Return conditions and an effect. `full` are effects with a condition for the protocol."""
+        """Return conditions and an effect. `full` are the effects with a condition for the protocol."""
         network = _OF_IPV4 if self._random.choice(families) == 4 else _OF_IPV6
         by_protocol = bool(full) and self._random.random() < 0.3
         kinds = [network, _OF_ALL, links] if by_protocol else [network, _OF_TRANSPORT, _OF_ALL, links]
@@ -146,7 +146,7 @@ class _Rules:
         )
 
 
-#: A chain before conntrack sees a packet, for what is set there.
+#: A chain before conntrack, for properties that are set there.
 _FIRST = "table inet early { chain prerouting { type filter hook prerouting priority raw; policy accept; }; }\n"
 
 

@@ -95,7 +95,7 @@ def _router(**changes: str) -> Step:
 
 
 def _changed(name: str, *, undecidable: bool = False, ports: range = range(0), **changes: str) -> Case:
-    """A case in which the router's ruleset changes: the named places get these rules."""
+    """Return a case in which the router's ruleset changes: the named places get these rules."""
     return Case(f"iptables: {name}", [_router()], [_router(**changes)], undecidable, ports, (4,))
 
 
@@ -223,7 +223,7 @@ _OF_IPV6 = [
 
 
 def _node(backends: dict[str, list[str]], extra: str = "") -> Step:
-    """Return the ruleset of a node: services by address and port, whose backends are chosen by chance."""
+    """Return the ruleset of a node: services by address and port, with backends chosen at random."""
     services, chains, declared = [], [], []
     for number, (service, addresses) in enumerate(backends.items()):
         address, port = service.split(":")

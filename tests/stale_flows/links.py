@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Links of a gateway whose other end is the test: a TUN device, and a pair of Ethernet devices."""
+"""Links of a gateway whose other end is the test: a TUN device, or a pair of Ethernet devices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.lab.lab import IFA_F_NODAD
 TUNSETPERSIST = 0x400454CB
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, ETH_P_EXPERIMENTAL = 0x0003, 0x0800, 0x86DD, 0x88B5
 PACKET_OUTGOING = 4
-#: With these, the rules would see a packet before the bridge does, and drop some that the test waits for.
+#: With these settings, the rules would see a packet before the bridge, and drop some that the test waits for.
 BRIDGE_NETFILTER = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 #: The address of the bridge.
 ADDRESS = "02:00:00:00:00:02"
@@ -36,7 +36,7 @@ class Link(Protocol):
     name: str
 
     def inject(self, packet: bytes) -> bool:
-        """Let the gateway receive a packet. When this returns, the kernel has processed it. False: the link is down."""
+        """Send a packet to the gateway, and wait until the kernel has it. Return False if the link is down."""
 
     def captured(self) -> list[bytes]:
         """Return the packets that the gateway sent by this link since the last call."""
@@ -80,7 +80,7 @@ class Tun:
 
 
 class Ethernet:
-    """A bridge with an Ethernet device whose peer is in a namespace of its own."""
+    """A bridge with an Ethernet device whose peer is in another namespace."""
 
     def __init__(self, gateway: Namespace, name: str) -> None:
         self.name = name
@@ -110,7 +110,7 @@ class Ethernet:
         self._wait_for_bridge(probe)
 
     def _wait_for_bridge(self, probe: socket.socket) -> None:
-        """Return once the bridge forwards what its port receives."""
+        """Return when the bridge forwards the packets that its port receives."""
         probe.settimeout(0.05)
         end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
@@ -132,7 +132,7 @@ class Ethernet:
         version = packet[0] >> 4
         kind = struct.pack("!H", ETH_P_IP if version == 4 else ETH_P_IPV6)
         self._far.send(self._header + kind + packet)
-        while self._near[version].recv(LARGEST)[14:] != packet:  # the kernel hands it to this socket and to IP at once
+        while self._near[version].recv(LARGEST)[14:] != packet:  # the kernel passes it to IP at the same time
             pass
         return True
 

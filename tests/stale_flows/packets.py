@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packets of the flows: the first one, the answer to it, and the tuple of one that was seen.
+"""Packets of the flows: the first packet, its answer, and the tuple of a captured packet.
 
-This is independent of the collection, which has a builder of its own.
+This code is independent of the collection, which has its own packet builder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TCP, UDP, ICMP, ICMPV6, GRE, SCTP, UDPLITE, OTHER = 6, 17, 1, 58, 47, 132, 136, 
 WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 SYN, RST, ACK = 0x02, 0x04, 0x10
-#: What a client of TFTP sends first.
+#: The first data of a TFTP client.
 READ_REQUEST = b"\0\1file\0octet\0"
 #: The sequence numbers of a handshake, by the flags of the packet.
 _SEQUENCE = {SYN: 1000, SYN | ACK: 5000, ACK: 1001}
@@ -27,7 +27,7 @@ _CRC32C = 0x82F63B78
 
 
 class Tuple(NamedTuple):
-    """What identifies one direction of a flow. An ICMP echo request has its identifier as the source port."""
+    """The addresses and ports of one direction of a flow. The identifier of an ICMP echo request is the source port."""
 
     protocol: int
     source: str
@@ -40,7 +40,7 @@ class Tuple(NamedTuple):
         return 6 if ":" in self.source else 4
 
     def reversed(self) -> Tuple:
-        """Return the tuple of the other direction. The identifier of ICMP is on both sides."""
+        """Return the tuple of the other direction. Both directions have the same ICMP identifier."""
         if self.protocol in ECHO_REQUEST:
             return self._replace(source=self.destination, destination=self.source)
         return Tuple(self.protocol, self.destination, self.source, self.destination_port, self.source_port)
@@ -52,17 +52,17 @@ def first_packet(flow: Tuple) -> bytes:
 
 
 def transport(flow: Tuple) -> bytes:
-    """Return what the first packet of a flow that is not TCP has behind the IP header."""
+    """Return the part after the IP header of the first packet of a flow that is not TCP."""
     return _SEGMENTS[flow.protocol](flow, 0)
 
 
 def acknowledgement(flow: Tuple) -> bytes:
-    """Return the third packet of the TCP handshake, whose second one is that of `answer`."""
+    """Return the third packet of the TCP handshake, after the second one from `answer`."""
     return _packet(flow, _tcp(flow, ACK))
 
 
 def answer(packet: bytes) -> bytes | None:
-    """Return what the receiver of a packet of `first_packet` sends back, None if it is none of those."""
+    """Return the answer to a packet of `first_packet`, None for other packets."""
     seen = parse(packet)
     if seen is None:
         return None
@@ -79,7 +79,7 @@ def answer(packet: bytes) -> bytes | None:
 
 
 def parse(packet: bytes) -> Tuple | None:
-    """Return the tuple of a packet, None if it is not the first one of a flow (an ICMP error, a reset)."""
+    """Return the tuple of a packet, None if it is not the first packet of a flow (an ICMP error, a reset)."""
     if packet[0] >> 4 == 4:
         protocol, payload = packet[9], packet[(packet[0] & 15) * 4 :]
         addresses = [socket.inet_ntop(socket.AF_INET, packet[at : at + 4]) for at in (12, 16)]
@@ -90,7 +90,7 @@ def parse(packet: bytes) -> Tuple | None:
 
 
 def parse_transport(protocol: int, source: str, destination: str, payload: bytes) -> Tuple | None:
-    """Return the tuple of a packet by its parts; see `parse`."""
+    """Return the tuple of a packet from its parts; see `parse`."""
     if protocol in ECHO_REQUEST:
         if len(payload) < 8 or payload[0] != ECHO_REQUEST[protocol]:
             return None
@@ -144,7 +144,7 @@ def _tcp(flow: Tuple, flags: int) -> bytes:
 
 def _udp(flow: Tuple, _flags: int) -> bytes:
     data = READ_REQUEST if flow.destination_port == 69 else b"data of the flow"
-    # UDP-Lite has the number of bytes that its checksum covers, which may be 0 for all, in place of the length
+    # In place of the length, UDP-Lite has the number of bytes that the checksum covers. The value 0 stands for all.
     size = 8 + len(data) if flow.protocol == UDP else 0
     return _with_checksum(flow, struct.pack("!HHHH", flow.source_port, flow.destination_port, size, 0) + data, 6)
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes for flows that another one announces: the data of TFTP comes from a port that the server chooses."""
+"""Changes for related flows: TFTP data comes from a port that the server chooses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ table inet helpers {
 
 
 def _transfers() -> list[Flow]:
-    """Return requests from inside hosts, each with the data that the server sends to the address it sees."""
+    """Return requests from inside hosts, each with the server's data to the source address of the request after NAT."""
     flows: list[Flow] = []
     for host in range(4, 12):
         request = Tuple(UDP, f"2001:db8:1::{host}", "2001:db8:9::1", 40_000 + host, 69)

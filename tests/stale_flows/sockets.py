@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The gateway's own sockets: those that start flows, TCP listeners, and raw ones that see what is delivered."""
+"""The gateway's own sockets: sockets that start flows, TCP listeners, and raw sockets for delivered packets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sockets:
         self._closing.close()
 
     def renew(self) -> None:
-        """End all flows of before, and listen."""
+        """Close all earlier flows, and listen."""
         self._of_flows.close()
         self.delivered()
         with self._entered():
@@ -67,7 +67,7 @@ class Sockets:
     def send(self, flow: Tuple) -> bool:
         """Send the first packet of a flow from the gateway itself. A rule or a missing route may prevent it.
 
-        Return False if the gateway does not have the source address any more.
+        Return False if the gateway no longer has the source address.
         """
         family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
         kind = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}.get(flow.protocol, socket.SOCK_RAW)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes whose outcome depends on chance, on the moment, or on what the table does not have."""
+"""Changes whose result depends on chance, on the time, or on data that the table does not contain."""
 
 from __future__ import annotations
 

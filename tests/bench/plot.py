@@ -118,9 +118,9 @@ def _description(lettered: dict[str, Results], groups: list[Group]) -> str:
     for group in groups:
         for letter, bars in group.bars.items():
             texts = [
-                f"{kind} {bar.text}" if kind else bar.text
-                for kind, bar in zip(("", "processor time"), bars, strict=True)
-                if bar
+                f"{kind} {drawn.text}" if kind else drawn.text
+                for kind, drawn in zip(("", "processor time"), bars, strict=True)
+                if drawn
             ]
             parts.append(f"{group.name}{f', {group.against}' * bool(group.against)}, {letter}: {', '.join(texts)}.")
     for letter, results in lettered.items():
@@ -202,10 +202,10 @@ def _values(row: Row) -> Iterator[tuple[str, Bars]]:
         if limit.side is None and not limit.processor:
             value = _middle(row.sides[0].values)
             text = _with_limit(f"{number(value)} {row.unit}", row, limit)
-            bar = Bar(value / limit.at_most, text, row.kept(limit), 1.0)
+            drawn = Bar(value / limit.at_most, text, row.kept(limit), 1.0)
             processor = row.sides[0].processor
             used = _middle(processor) if processor else 0.0
-            yield "", (bar, Bar(used / limit.at_most, f"{number(used)} {row.unit}") if processor else None)
+            yield "", (drawn, Bar(used / limit.at_most, f"{number(used)} {row.unit}") if processor else None)
 
 
 def _with_limit(text: str, row: Row, limit: Limit) -> str:
@@ -236,19 +236,19 @@ def _group(group: Group, y: float, body: list[str]) -> float:
     for position, (letter, bars) in enumerate(group.bars.items()):
         top = y + position * LINE
         body.append(_text(BAR_LEFT - 18, top + 12, letter, "quiet", SMALL))
-        for place, (bar, column, kind) in enumerate(zip(bars, COLUMNS, ("", " processor"), strict=True)):
-            if bar:
-                body.extend(_bar(bar, top + place * BAR_STEP, kind))
-                body.append(_text(column, top + 12, bar.text, "quiet", SMALL))
+        for place, (drawn, column, kind) in enumerate(zip(bars, COLUMNS, ("", " processor"), strict=True)):
+            if drawn:
+                body.extend(_bar(drawn, top + place * BAR_STEP, kind))
+                body.append(_text(column, top + 12, drawn.text, "quiet", SMALL))
     return y + max(LINE * len(group.bars), 34 if group.against else LINE) + 8
 
 
-def _bar(bar: Bar, y: float, kind: str) -> Iterator[str]:
-    length = max(2.0, min(bar.length, LONGEST) * ONE)
+def _bar(drawn: Bar, y: float, kind: str) -> Iterator[str]:
+    length = max(2.0, min(drawn.length, LONGEST) * ONE)
     size = f'width="{length:.1f}" height="{BAR_HEIGHT}"'
-    yield f'  <rect class="{bar.kind}{kind}" x="{BAR_LEFT}" y="{y:.0f}" {size} rx="2"/>'
-    if bar.limit is not None:
-        x = BAR_LEFT + bar.limit * ONE
+    yield f'  <rect class="{drawn.kind}{kind}" x="{BAR_LEFT}" y="{y:.0f}" {size} rx="2"/>'
+    if drawn.limit is not None:
+        x = BAR_LEFT + drawn.limit * ONE
         yield f'  <line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 1:.0f}" y2="{y + BAR_HEIGHT + 1:.0f}"/>'
 
 

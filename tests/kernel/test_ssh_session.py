@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import ssh_session
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import (
     TcpConnection,
     own_connections,
@@ -26,8 +27,8 @@ KINDS = {
 }
 
 
-def connect_and_find(kind: str) -> tuple[set[TcpConnection], set[TcpConnection]]:
-    """Connect two sockets of this process. Return both ends, and the connections of the process."""
+def connect_and_find(kind: str) -> tuple[bool, bool]:
+    """Connect two sockets of this process. Return whether both are found as its own, and one as that of a client."""
     of_server, server_address, of_client, client_address = KINDS[kind]
     with socket.socket(of_server) as server, socket.socket(of_client) as client:
         server.bind((server_address, 0))
@@ -38,10 +39,10 @@ def connect_and_find(kind: str) -> tuple[set[TcpConnection], set[TcpConnection]]
             address = socket.inet_pton(*((socket.AF_INET6, "::1") if kind == "ipv6" else (socket.AF_INET, "127.0.0.1")))
             ports = client.getsockname()[1], server.getsockname()[1]
             ends = {TcpConnection(address, one, address, other) for one, other in (ports, ports[::-1])}
-            return ends, set(own_connections())
+            clients = ssh_session._clients_at("/proc", {(address, ports[0])})
+            return ends <= own_connections(), list(clients.values()) == [(address, ports[0])]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_of_each_family_is_found(namespace: Namespace, kind: str) -> None:
-    ends, found = namespace.call(connect_and_find, kind)
-    assert ends <= found
+    assert namespace.call(connect_and_find, kind) == (True, True)

@@ -79,6 +79,7 @@ class DeletionPlan(Visitor):
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
         """Find the entries, and call `between` after each datagram. In check mode, build no requests."""
         self._most = 0 if check_mode else self.limit
+        self._built = None
         self._table.scan(self, self.match.where, between=between)
 
     @property

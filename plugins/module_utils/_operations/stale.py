@@ -136,6 +136,7 @@ class StaleDeletionPlan(DeletionPlan):
     def read(self, check_mode: bool = False, between: Callable[[], object] | None = None) -> None:
         """Find the entries, and call `between` after each batch that was judged."""
         self._most = 0 if check_mode else self.limit
+        self._built = None
 
         def judge() -> None:
             for entry in self._stale.select(self._flows.found):

@@ -38,8 +38,6 @@ _LINK_LOCAL = b"\xfe\x80"
 _SERVERS = ("sshd", "dropbear", "tinysshd")
 #: The port of SSH servers whose sockets cannot be read, without root or in another container.
 _PORT = 22
-#: By list of sockets, the file that contains their number, and the first word of its line
-_SUMMARIES = {"tcp": ("sockstat", "TCP:"), "tcp6": ("sockstat6", "TCP6:")}
 _INIT = 1
 #: Searches for the process that holds a socket
 _ATTEMPTS = 3
@@ -148,7 +146,7 @@ def _clients_at(proc: str, ends: AbstractSet[_End]) -> dict[str, _End]:
     for folders in _namespaces(proc):
         established: dict[str, _End] = {}
         listening: set[_End] = set()
-        for file_name in ("tcp", "tcp6"):
+        for file_name in _lists_with_sockets(folders):
             for local, _peer, state, inode in _listed(folders, file_name):
                 if local[-5:] not in ports:
                     continue
@@ -338,26 +336,27 @@ def _sockets(proc: str, pids: Iterable[int]) -> Iterator[tuple[str, TcpConnectio
 def _listed(folders: list[str], file_name: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield the local end, peer, state and inode of sockets, from the first process that still exists."""
     for folder in folders:
-        net = os.path.join(folder, "net")
-        if _has_no_sockets(net, file_name):
-            return
-        with contextlib.suppress(OSError), open(os.path.join(net, file_name), encoding="ascii") as lines:
+        with contextlib.suppress(OSError), open(os.path.join(folder, "net", file_name), encoding="ascii") as lines:
             for row in map(str.split, lines):
                 if len(row) > 9 and row[3] in _STATES:
                     yield row[1], row[2], row[3], row[9]
             return
 
 
-def _has_no_sockets(net: str, file_name: str) -> bool:
-    """Return whether the kernel counts no socket for a list, so that the list need not be read.
+def _lists_with_sockets(folders: list[str]) -> list[str]:
+    """Return the names of the lists that can contain sockets, according to the kernel's counts.
 
     To list the sockets of one namespace, the kernel walks its hash table of the sockets of all namespaces. That takes
-    a millisecond, also if it finds none, and a host of containers has hundreds of namespaces.
+    a millisecond, also if it finds none, and a host of containers has hundreds of namespaces. Many kernels
+    leave sockets of MPTCP out of the count of TCP over IPv6, so that list counts as empty only without any socket.
     """
-    summary, protocol = _SUMMARIES[file_name]
-    with contextlib.suppress(OSError), open(os.path.join(net, summary), encoding="ascii") as lines:
-        return any(line.split()[:3] == [protocol, "inuse", "0"] for line in lines)
-    return False
+    for folder in folders:
+        with contextlib.suppress(OSError), open(os.path.join(folder, "net", "sockstat"), encoding="ascii") as lines:
+            rows = [line.split() for line in lines]
+            counts = {row[0]: row[2] for row in rows if len(row) > 2}
+            sure = {"tcp": counts.get("TCP:") == "0", "tcp6": counts.get("sockets:") == "0"}
+            return [name for name, empty in sure.items() if not empty]
+    return ["tcp", "tcp6"]
 
 
 def _socket_inodes(proc: str, pid: int) -> set[str]:

@@ -43,7 +43,7 @@ PROGRAMS = "ssh ssh-keygen sshd sudo su mount unshare".split()
 #: `ConnectTimeout` is longer than a machine stands still.
 CLIENT_OPTIONS = {
     "BatchMode": "yes",
-    "ConnectTimeout": "45",
+    "ConnectTimeout": "30",
     "GlobalKnownHostsFile": "/dev/null",
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",

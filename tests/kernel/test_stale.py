@@ -179,6 +179,7 @@ def test_flush_removes_the_stale_flows_and_no_other(gateway: Host) -> None:
     assert (again["changed"], again["flushed"]) == (False, 0)
 
 
+@pytest.mark.running_kernel_only
 def test_only_some_verdicts_and_only_what_matches(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     refused = run(gateway, "conntrack_flush", stale=["refused"], match={"source": "10.1.0.0/24"}, keep_ssh=False)
@@ -186,6 +187,7 @@ def test_only_some_verdicts_and_only_what_matches(gateway: Host) -> None:
     assert refused["verdicts"] == {"unchanged": 1, "nat_changed": 2, "refused": 1, "untracked": 0, "uncertain": 0}
 
 
+@pytest.mark.running_kernel_only
 def test_a_limit_keeps_all(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     failed = run(gateway, "conntrack_flush", stale=True, limit=2, keep_ssh=False)
@@ -275,6 +277,7 @@ def test_nothing_of_the_host_changes(gateway: Host) -> None:
     assert len(events) == 0
 
 
+@pytest.mark.running_kernel_only
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -289,6 +292,7 @@ def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:
     assert said in failed["msg"]
 
 
+@pytest.mark.running_kernel_only
 @pytest.mark.parametrize("value", [False, "false", "False", "no", None])
 def test_without_a_verdict_a_match_is_required(gateway: Host, value: Any) -> None:
     """Otherwise, a template that returns a string would flush the table."""
@@ -299,6 +303,7 @@ def test_without_a_verdict_a_match_is_required(gateway: Host, value: Any) -> Non
     assert gateway.count() == len(CURRENT)
 
 
+@pytest.mark.running_kernel_only
 def test_null_is_not_every_verdict(gateway: Host) -> None:
     load(gateway, *CURRENT)
     failed = run(gateway, "conntrack_flush", stale=None, match={"protocol": "tcp"}, keep_ssh=False)
@@ -306,6 +311,7 @@ def test_null_is_not_every_verdict(gateway: Host) -> None:
     assert gateway.count() == len(CURRENT)
 
 
+@pytest.mark.running_kernel_only
 def test_of_expectations_none_is_stale(gateway: Host) -> None:
     failed = run(gateway, "conntrack_info", stale=True, table="expect")
     assert failed["failed"]
@@ -427,6 +433,7 @@ def test_whatever_the_rules_use_a_change_can_be_judged(gateway: Host, tmp_path: 
         assert then.get("verdicts") == now, then
 
 
+@pytest.mark.running_kernel_only
 def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden:text:1\n")
     (tmp_path / "new.nft").write_text(f'table inet wrong {{\n chain {{\n }}\n}}\ninclude "{tmp_path}/secret"\n')
@@ -438,6 +445,7 @@ def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Pa
     assert "^" not in failed["msg"]
 
 
+@pytest.mark.running_kernel_only
 @pytest.mark.parametrize("module", ["conntrack_info", "conntrack_facts"])
 def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
     """Otherwise, an undefined variable would select the current rules."""
@@ -447,6 +455,7 @@ def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
     assert failed["msg"].startswith("ruleset: is null")
 
 
+@pytest.mark.running_kernel_only
 def test_verdicts_without_a_rule_are_counted(gateway: Host) -> None:
     load(gateway, tcp(CLIENT, 40001, SERVER, 443, **to_wan()))
     gateway.run(["ip", "route", "del", "default"])
@@ -454,6 +463,7 @@ def test_verdicts_without_a_rule_are_counted(gateway: Host) -> None:
     assert facts["rules"] == [{"verdict": "refused", "rule": None, "reason": None, "entries": 1}]
 
 
+@pytest.mark.running_kernel_only
 def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
     for module in ("conntrack_info", "conntrack_facts"):
         failed = run(gateway, module, ruleset="/nowhere")
@@ -461,6 +471,7 @@ def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
         assert failed["msg"].startswith("ruleset: requires ")
 
 
+@pytest.mark.running_kernel_only
 def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:
     """A file of this name may also exist on the target."""
     (tmp_path / "new.nft").write_text("flush ruleset\n")

@@ -170,7 +170,7 @@ class ExpectationDeletionPlan(DeletionPlan):
         from ..client.table import retry_lost_delete
 
         for one in self._found:
-            delete = functools.partial(expectation.delete, self._table, one)
+            delete = functools.partial(expectation.delete, self._writable(), one)
             try:
                 delete()
             except KernelError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import functools
-from typing import Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from . import uapi
 from .codec import types
@@ -23,6 +23,9 @@ from .ctnetlink.messages import nfgenmsg, payload_of
 from .errors import InvalidValue, KernelError, NotFound, Unavailable, quoted
 from .netlink.message import Message, attribute
 from .table_reader import TableReader, parse_answer
+
+if TYPE_CHECKING:
+    from .table import Table
 
 Policy = Values
 
@@ -191,7 +194,7 @@ def find(table: TableReader, name: str) -> Policy | None:
         return None
 
 
-def create(table: TableReader, policy: Mapping[str, Any]) -> None:
+def create(table: Table, policy: Mapping[str, Any]) -> None:
     """Create a policy. States without a timeout get the protocol's defaults.
 
     Raises `Exists`, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the answer is lost.
@@ -200,7 +203,7 @@ def create(table: TableReader, policy: Mapping[str, Any]) -> None:
     table.ask(f"creating {describe(policy)}", Message(uapi.IPCTNL_MSG_TIMEOUT_NEW, flags, _encode(policy)))
 
 
-def update(table: TableReader, policy: Mapping[str, Any]) -> None:
+def update(table: Table, policy: Mapping[str, Any]) -> None:
     """Change the timeouts of a policy, also while rules use it. Omitted states get the protocol's defaults.
 
     Its family and protocol cannot change. Raises `NotFound`, `KernelError` (EINVAL) without cttimeout, and
@@ -210,7 +213,7 @@ def update(table: TableReader, policy: Mapping[str, Any]) -> None:
     table.ask(f"updating {describe(policy)}", message)
 
 
-def delete(table: TableReader, policy: Mapping[str, Any]) -> None:
+def delete(table: Table, policy: Mapping[str, Any]) -> None:
     """Delete the policy with this name.
 
     Raises `NotFound`, `Busy` while a rule uses it, `KernelError` (EINVAL) without cttimeout, and `ResultUnknown` if the
@@ -233,7 +236,7 @@ def defaults(table: TableReader, protocol: int) -> Policy:
     return policy
 
 
-def set_defaults(table: TableReader, policy: Mapping[str, Any]) -> None:
+def set_defaults(table: Table, policy: Mapping[str, Any]) -> None:
     """Change the default timeouts of a protocol, which apply without a policy. Omitted states stay unchanged.
 
     Raises `Unsupported` for a protocol that this kernel does not track, `KernelError` (EINVAL) without cttimeout, and

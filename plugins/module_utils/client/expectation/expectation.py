@@ -320,7 +320,7 @@ def _ask(table: TableReader, doing: str, expectation: Mapping[str, Any], message
     return table.ask(f"{doing} the {describe(expectation)}", message, EXPECTATION)
 
 
-def update(table: TableReader, expectation: Mapping[str, Any]) -> None:
+def update(table: Table, expectation: Mapping[str, Any]) -> None:
     """Set the timeout of an expectation that was read. Raises `NotFound`."""
     _ask(table, "updating", expectation, update_message(creation_of(expectation)))
 
@@ -351,7 +351,7 @@ def _zone_item(expectation: Mapping[str, Any]) -> Expectation:
     return {"zone": expectation["zone"]} if expectation.get("zone") else {}
 
 
-def delete(table: TableReader, expectation: Mapping[str, Any]) -> None:
+def delete(table: Table, expectation: Mapping[str, Any]) -> None:
     """Delete an expectation; with `id`, only if it is still the one that was read. Raises `NotFound`."""
     try:
         _ask(table, "deleting", expectation, delete_message(expectation))
@@ -363,7 +363,7 @@ def delete(table: TableReader, expectation: Mapping[str, Any]) -> None:
         _ask(table, "deleting", expectation, delete_message(without))
 
 
-def flush(table: TableReader) -> None:
+def flush(table: Table) -> None:
     """Delete every expectation of the table's namespace."""
     table.ask("deleting every expectation", Message(uapi.IPCTNL_MSG_EXP_DELETE, 0, nfgenmsg()))
 

@@ -27,59 +27,14 @@ from tests import clock
 from tests.lab import Host, Lab
 from tests.lab.namespace import SYSTEM_PATH
 
+from .stale_gateway import OUTSIDE
 from .test_modules import MODULES, answer, given, run
 
 pytestmark = pytest.mark.every_kernel
 
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h
-CLIENT, BLOCKED, OUTSIDE, SERVER = "10.1.0.2", "10.1.0.66", "203.0.113.1", "198.51.100.7"
-RULES = """
-table inet filter {
-    set blocked { type ipv4_addr; elements = { 10.1.0.66 }; }
-    chain input {
-        type filter hook input priority 0; policy accept;
-        tcp dport 23 reject with tcp reset
-    }
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        ct state established,related accept
-        ip saddr @blocked counter drop comment "blocked hosts"
-        iifname "lan" oifname "wan" accept
-        iifname "wan" ct status dnat accept
-        tcp dport 2222 limit rate 5/second accept comment "slowly"
-    }
-}
-table ip raw {
-    chain prerouting {
-        type filter hook prerouting priority -300; policy accept;
-        udp dport 6081 notrack
-    }
-}
-table ip nat {
-    map services { type inet_service : ipv4_addr . inet_service; elements = { 8080 : 10.1.0.80 . 80 }; }
-    chain prerouting {
-        type nat hook prerouting priority -100; policy accept;
-        ip daddr 203.0.113.1 dnat to tcp dport map @services
-    }
-    chain postrouting {
-        type nat hook postrouting priority 100; policy accept;
-        oifname "wan" ip saddr 10.1.0.0/24 masquerade comment "to the internet"
-    }
-}
-"""
+CLIENT, BLOCKED, SERVER = "10.1.0.2", "10.1.0.66", "198.51.100.7"
 HANDSHAKE = {"flags": ["window_scale", "sack_permitted"], "window_scale": 7}
-
-
-@pytest.fixture
-def gateway(lab: Lab) -> Host:
-    """Return a router between `lan` and `wan`, with RULES and no flows."""
-    gateway, lan, wan = lab.host("gateway", forwarding=True), lab.host("lan"), lab.host("wan")
-    lab.link(gateway, lan, ["10.1.0.1/24", "2001:db8:1::1/64"])
-    lab.link(gateway, wan, [f"{OUTSIDE}/24", "2001:db8:2::1/64"])
-    gateway.route("default", "203.0.113.254")
-    gateway.route("default", "2001:db8:2::ff")
-    gateway.nft(RULES)
-    return gateway
 
 
 def tcp(source: str, port: int, destination: str, destination_port: int, **more: Any) -> dict[str, Any]:
@@ -351,150 +306,12 @@ def test_a_translation_by_chance_is_unchanged_if_it_is_one_of_several(gateway: H
     assert (stale["nat"]["destination"]["address"], stale["verdict"]) == ("10.1.0.83", "nat_changed")
 
 
-WITHOUT_MASQUERADE = RULES.replace('oifname "wan" ip saddr 10.1.0.0/24 masquerade comment "to the internet"', "")
-CHANGE = 'insert rule inet filter forward tcp dport 443 drop comment "no HTTPS"'
-
-
-@pytest.mark.parametrize(
-    ("file", "verdicts", "comment"),
-    [
-        (f"flush ruleset\n{WITHOUT_MASQUERADE}", {(CLIENT, 443): "nat_changed"}, None),
-        (CHANGE, {(CLIENT, 443): "refused", ("2001:db8:1::2", 443): "refused"}, "no HTTPS"),
-        (
-            "flush ruleset",
-            {(flow["original"]["source"], flow["original"]["destination_port"]): "untracked" for flow in CURRENT},
-            None,
-        ),
-    ],
-    ids=["whole", "change", "none"],
-)
-def test_a_ruleset_that_is_not_loaded(
-    gateway: Host, tmp_path: Path, file: str, verdicts: dict[tuple[str, int], str], comment: str | None
-) -> None:
-    load(gateway, *CURRENT)
-    (tmp_path / "new.nft").write_text(file + "\n")
-    before = gateway.run(["nft", "-a", "list", "ruleset"]).stdout
-    found = judged(gateway, ruleset=str(tmp_path / "new.nft"), remote_src=True)
-    assert {key: one["verdict"] for key, one in found.items()} == verdicts
-    assert {(one["rule"] or {}).get("comment") for one in found.values()} == {comment}
-    assert gateway.run(["nft", "-a", "list", "ruleset"]).stdout == before
-    assert judged(gateway) == {}
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("table inet", "ruleset: nft refuses "),
-        (None, "cannot be read: No such file or directory; name a file for nft -f"),
-    ],
-)
-def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content: str | None, said: str) -> None:
-    if content is not None:
-        (tmp_path / "new.nft").write_text(content)
-    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
-    assert failed["failed"]
-    assert said in failed["msg"]
-
-
-#: Objects of a table, and rules of its forward chain that use them.
-USES = {
-    "counter": ('counter c { comment "all"; }', "counter name c"),
-    "map of counters": ('counter c { }\nmap m { type inet_service : counter; elements = { 80 : "c" }; }', "{M}"),
-    "quota": ("quota q { over 25 mbytes; }", "quota name q drop"),
-    "limit": ("limit l { rate 400/minute; }", "limit name l accept"),
-    "map of limits": (
-        'limit l { rate 1/day burst 1 packets; }\nmap m { type inet_service : limit; elements = { 443 : "l" }; }',
-        "limit name tcp dport map @m accept\n tcp dport 443 drop",
-    ),
-    "synproxy": ("synproxy s { mss 1460; wscale 7; }", "tcp dport 81 ct state untracked synproxy name s"),
-    "helper and timeout": (
-        'ct helper h { type "ftp" protocol tcp; l3proto ip; }\nct timeout t { protocol tcp; l3proto ip; }',
-        "tcp dport 21 ct helper set h\n tcp dport 22 ct timeout set t",
-    ),
-    "set without timeouts": ("set s { type ipv4_addr; flags dynamic; }", "add @s { ip saddr ct count over 20 } drop"),
-    "set with timeouts": (
-        "set s { type ipv4_addr; flags dynamic,timeout; timeout 1m; }",
-        "update @s { ip saddr limit rate 5/second } accept",
-    ),
-    "flowtable": ("flowtable f { hook ingress priority 0; devices = { lan, wan }; }", "ip protocol tcp flow add @f"),
-}
-
-
-#: Objects for which the result depends on the time.
-UNCERTAIN = ("quota", "map of limits", "set without timeouts")
-
-
-@pytest.mark.parametrize("uses", USES)
-def test_whatever_the_rules_use_a_change_can_be_judged(gateway: Host, tmp_path: Path, uses: str) -> None:
-    parts, rules = USES[uses]
-    rules = rules.replace("{M}", "counter name tcp dport map @m")
-    chain = f"chain forward {{ type filter hook forward priority 10; policy accept\n {rules}\n }}"
-    (tmp_path / "used.nft").write_text(f"table inet used {{\n{parts}\n{chain}\n}}\n")
-    done = gateway.run(["nft", "-f", str(tmp_path / "used.nft")], check=False)
-    if done.returncode and "Could not process rule" in done.stderr:
-        pytest.skip(f"this kernel lacks {uses.replace(' ', '_')}")
-    assert done.returncode == 0, done.stderr
-    https = tcp(CLIENT, 40001, SERVER, 443, **to_wan())
-    load(gateway, https)
-    now = run(gateway, "conntrack_info", stale=True)["verdicts"]
-    expected = "uncertain" if uses in UNCERTAIN else "unchanged"
-    assert now == {**dict.fromkeys(now, 0), expected: 1}
-    for content in ("add table inet other\n", f"flush ruleset\n{RULES}\n{(tmp_path / 'used.nft').read_text()}"):
-        (tmp_path / "new.nft").write_text(content)
-        then = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
-        assert then.get("verdicts") == now, then
-
-
-@pytest.mark.running_kernel_only
-def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("hidden:text:1\n")
-    (tmp_path / "new.nft").write_text(f'table inet wrong {{\n chain {{\n }}\n}}\ninclude "{tmp_path}/secret"\n')
-    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
-    assert failed["failed"]
-    assert f"{tmp_path}/new.nft:2:8-8: Error: syntax error, unexpected" in failed["msg"]
-    assert f"{tmp_path}/secret:1:" in failed["msg"]
-    assert "hidden" not in failed["msg"]
-    assert "^" not in failed["msg"]
-
-
-@pytest.mark.running_kernel_only
-@pytest.mark.parametrize("module", ["conntrack_info", "conntrack_facts"])
-def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
-    """Otherwise, an undefined variable would select the current rules."""
-    options = {"stale": True} if module == "conntrack_info" else {"gather_subset": ["stale"]}
-    failed = run(gateway, module, ruleset=None, **options)
-    assert failed["failed"]
-    assert failed["msg"].startswith("ruleset: is null")
-
-
 @pytest.mark.running_kernel_only
 def test_verdicts_without_a_rule_are_counted(gateway: Host) -> None:
     load(gateway, tcp(CLIENT, 40001, SERVER, 443, **to_wan()))
     gateway.run(["ip", "route", "del", "default"])
     facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
     assert facts["rules"] == [{"verdict": "refused", "rule": None, "reason": None, "entries": 1}]
-
-
-@pytest.mark.running_kernel_only
-def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
-    for module in ("conntrack_info", "conntrack_facts"):
-        failed = run(gateway, module, ruleset="/nowhere")
-        assert failed["failed"]
-        assert failed["msg"].startswith("ruleset: requires ")
-
-
-@pytest.mark.running_kernel_only
-def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:
-    """A file of this name may also exist on the target."""
-    (tmp_path / "new.nft").write_text("flush ruleset\n")
-    path = str(tmp_path / "new.nft")
-    for module, options in (("conntrack_info", {"stale": True}), ("conntrack_facts", {"gather_subset": ["stale"]})):
-        failed = run(gateway, module, ruleset=path, **options)
-        assert failed["failed"]
-        assert failed["msg"] == (
-            "ruleset: a file on the controller is not available to gather_facts, which runs this module without its "
-            "action; write the path of a file on the target, and remote_src: true."
-        )
 
 
 REEVALUATE = """

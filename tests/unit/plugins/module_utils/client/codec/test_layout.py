@@ -145,6 +145,27 @@ def test_a_message_of_an_interrupted_dump_is_of_no_layout() -> None:
     assert not is_of(message(corpus.ANSWERS[0].data, flags=0x12), learned(message(corpus.ANSWERS[0].data)))
 
 
+def test_a_layout_keeps_one_mask_for_groups_of_every_size() -> None:
+    """A mask for each size would take 128 times the memory."""
+    data = encoded(generally(corpus.ANSWERS[0].data))
+    layout = learned(data)
+    for count in range(1, layout.most_messages + 1):
+        assert layout.difference(data * count) is None
+        assert layout.difference(data * (count - 1) + bytes([data[0] ^ 1]) + data[1:]) == 0
+    kept = [value for value in vars(layout).values() if isinstance(value, (int, tuple, list, dict))]
+    bits = sum(number.bit_length() for value in kept for number in _numbers_in(value))
+    assert bits <= (2 * layout.most_messages + 3) * layout.size * 8
+
+
+def _numbers_in(value: Any) -> list[int]:
+    """Return the numbers in a value, also in containers in it."""
+    if isinstance(value, int):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [number for one in value for number in _numbers_in(one)] if isinstance(value, (tuple, list)) else []
+
+
 def test_there_are_no_more_layouts_than_a_table_can_have() -> None:
     layouts = LayoutCache(ENTRIES)
     layouts.most = 3

@@ -130,9 +130,9 @@ def play(stage: Stage, namespaces: list[Namespace], tasks: list[Task]) -> list[T
         timeout=TIMEOUT,
         preexec_fn=end_with_parent,  # pylint: disable=subprocess-popen-preexec-fn
     )
-    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    failures = [line["failure"] for line in told if "failure" in line]
-    begins = [line for line in told if "task" in line]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    failures = [line["failure"] for line in lines if "failure" in line]
+    begins = [line for line in lines if "task" in line]
     if done.returncode or failures or len(begins) != len(tasks) + 1:
         raise WorkFailed(f"the play: {(failures or [done.stderr.strip() or done.stdout.strip()])[0]}")
     return [

@@ -99,9 +99,9 @@ class Story:
     def _facts(self) -> Iterator[tuple[str, bool]]:
         facts = self.report["facts"]
         protocols = Counter(protocol for protocol, *_original in self.before)
-        told = ", ".join(f"{number} {protocol}" for protocol, number in facts["by_protocol"].items())
+        by_protocol = ", ".join(f"{number} {protocol}" for protocol, number in facts["by_protocol"].items())
         yield (
-            f"The facts report {facts['count']} connections ({told}). The table has {len(self.before)}.",
+            f"The facts report {facts['count']} connections ({by_protocol}). The table has {len(self.before)}.",
             facts["count"] == len(self.before) and facts["by_protocol"] == protocols,
         )
 

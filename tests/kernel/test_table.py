@@ -135,7 +135,7 @@ class TestCreate:
         assert namespace.count() == 1
 
     def test_refuses_a_timeout_of_zero(self, table: Table, namespace: Namespace) -> None:
-        with pytest.raises(InvalidValue, match="timeout: 0 would be gone at once"):
+        with pytest.raises(InvalidValue, match="timeout: 0 would expire immediately"):
             table.create(udp(1, timeout=0))
         assert namespace.count() == 0
 

@@ -177,7 +177,8 @@ def update(
         ) from error
     if updating.matched > limit:
         raise UpdateFailed(
-            f"{updating.matched} entries match by now, more than the limit of {limit}: the others were left alone",
+            f"{updating.matched} entries match now, more than the limit of {limit}: no entry after the first "
+            f"{limit} was changed",
             updating.result(),
         )
     if updating.refused:

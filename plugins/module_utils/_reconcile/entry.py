@@ -162,7 +162,7 @@ def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: Lab
     If it is not as wanted, delete it again, unless another process may have created it. Raises `CannotReconcile`.
     """
     if found is None:
-        raise CannotReconcile(f"{describe(wanted)} was created and is gone again already", "created")
+        raise CannotReconcile(f"{describe(wanted)} was created, but no longer exists", "created")
     if _is_bare(found, wanted):
         missed = f"the protocol, which it does not track: there is {describe(found)}"
     elif identity(found) != identity(wanted):
@@ -228,7 +228,7 @@ def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: Ker
     if found is None:
         if error is not None and not isinstance(error, ResultUnknown):
             raise StalePlan(str(error)) from error
-        raise CannotReconcile(f"{describe(plan.declared)} vanished while it was changed", "updated")
+        raise CannotReconcile(f"{describe(plan.declared)} ended while it was being changed", "updated")
     missed = _missed(plan.declared, found, labels)
     if not missed and (error is None or isinstance(error, ResultUnknown)):
         return found

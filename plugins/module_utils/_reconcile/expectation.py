@@ -85,7 +85,7 @@ class _ExpectationReconciler(Reconciler):
             return Plan("unchanged" if actual is None else "deleted", declared, actual, [])
         check_timeout_min(policy.timeout_min, declared)
         if declared.get("timeout") == 0:
-            raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
+            raise InvalidValue("timeout", "0 would expire immediately; write 1 or more seconds")
         wanted = expectation.creation_of(declared)
         actual = self._find_staying(view)
         if actual is None:
@@ -100,8 +100,8 @@ class _ExpectationReconciler(Reconciler):
         if not policy.replace:
             keys = ", ".join(change.key for change in fixed)
             raise CannotReconcile(
-                f"the {describe(actual)} cannot be changed in place ({keys}): but for its timeout it stays as it was "
-                "created; set replace to true to delete it and create it again"
+                f"the {describe(actual)} cannot be changed in place ({keys}), because the kernel changes only the "
+                "timeout of an expectation; set replace to true to delete it and create it again"
             )
         whole = expectation.creation_of(_replacement(declared, actual))
         return Plan("replaced", declared, actual, changes, _possible(view, whole, actual))
@@ -212,7 +212,7 @@ def _replacement(declared: Expectation, actual: Expectation) -> Expectation:
 
 def _gone_again(wanted: Expectation) -> CannotReconcile:
     return CannotReconcile(
-        f"the {describe(wanted)} was created and is gone again already; the connection may have come", "created"
+        f"the {describe(wanted)} was created, but no longer exists; the connection may have begun", "created"
     )
 
 

@@ -55,7 +55,9 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
     if params["state"] == "absent":
         if params["name"] is None and params["default"]:
             problems.append(
-                InvalidValue("state", "a protocol's defaults cannot be absent; declare the timeouts they shall have")
+                InvalidValue(
+                    "state", "the default timeouts of a protocol cannot be removed; declare the timeouts to set"
+                )
             )
         return {"name": declared.get("name")}, problems
     if params["protocol"] is None:

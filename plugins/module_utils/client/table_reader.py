@@ -52,7 +52,7 @@ def to_kernel_error(doing: str, refusal: ErrorReply, rows: Iterable[Attribute] =
         return answer_lost(doing, refusal.errno)
     error = kernel_error(doing, refusal.errno, refusal.text, named)
     if isinstance(error, NotPermitted) and "updating" in doing:
-        return error.with_hint(f"{error.hint}. A timeout that is fixed (status fixed_timeout) nobody can change")
+        return error.with_hint(f"{error.hint}. A fixed timeout (status fixed_timeout) cannot be changed")
     return error
 
 

@@ -37,7 +37,7 @@ def creation(declared: Mapping[str, Any]) -> Entry:
         entry.update(default_reply(declared))
     entry.setdefault("timeout", DEFAULT_TIMEOUT)
     if entry["timeout"] == 0:
-        raise InvalidValue("timeout", "0 would be gone at once; write 1 or more seconds")
+        raise InvalidValue("timeout", "0 would expire immediately; write 1 or more seconds")
     if "status" in entry:
         entry["status"] = sent_status(entry["status"])
     if not entry.get("helper"):

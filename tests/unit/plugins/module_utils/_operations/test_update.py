@@ -662,7 +662,7 @@ def test_a_table_that_grows_beyond_the_limit_while_it_is_counted_is_changed_no_f
 
     kernel.meanwhile = meanwhile
     result = run(kernel, Asked({"mark": "1"}), limit=4)
-    assert "5 entries match by now, more than the limit of 4: the others were left alone" in result["msg"]
+    assert "5 entries match now, more than the limit of 4: no entry after the first 4 was changed" in result["msg"]
     assert (result["updated"], sum(there.mark for there in kernel.connections)) == (4, 4)
 
 

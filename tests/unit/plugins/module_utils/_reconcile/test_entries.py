@@ -381,7 +381,7 @@ def test_a_fault_names_its_place_and_nothing_is_touched() -> None:
     kernel = Kernel()
     with pytest.raises(InvalidValue, match=r"^entries\[1\]\.timeout_min: there is no timeout to set"):
         run(kernel, [flow(0, timeout=60), flow(1)], timeout_min=5)
-    with pytest.raises(InvalidValue, match=r"^entries\[1\]\.timeout: 0 would be gone at once"):
+    with pytest.raises(InvalidValue, match=r"^entries\[1\]\.timeout: 0 would expire immediately"):
         run(kernel, [flow(0), flow(1, timeout=0)])
     assert not kernel.writes
 

@@ -885,7 +885,7 @@ def test_timeout_min_that_would_refresh_on_every_run_is_refused(declared: Docume
 
 def test_a_timeout_of_zero_is_refused() -> None:
     kernel = Kernel()
-    assert "gone at once" in run(kernel, {**UDP, "timeout": 0})["msg"]
+    assert "would expire immediately" in run(kernel, {**UDP, "timeout": 0})["msg"]
     assert not kernel.writes
 
 

@@ -367,7 +367,7 @@ def test_an_expectation_without_its_timeout_is_deleted_also_if_an_answer_is_lost
         ({"function": "nonesuch"}, "no function 'nonesuch'"),
         ({"tuple": announced(4321, source_port=7)}, "4321 of the connection .* is for some of the same connections"),
         ({"master": {**announced(1400), "source_port": 21}}, "master: is the reply tuple of a connection"),
-        ({"timeout": 0}, "timeout: 0 would be gone at once"),
+        ({"timeout": 0}, "timeout: 0 would expire immediately"),
         ({"master": None}, "master: is missing"),
     ],
 )

@@ -320,7 +320,7 @@ def test_what_did_not_come_about_is_a_failure(kernel: Kernel) -> None:
     [
         ({"protocol": "tcp", "timeouts": {"close": 1}}, "name: is missing; .*default: true"),
         ({"name": "x", "default": True}, "default: name is given too"),
-        ({"default": True, "state": "absent"}, "state: a protocol's defaults cannot be absent"),
+        ({"default": True, "state": "absent"}, "state: the default timeouts of a protocol cannot be removed"),
         ({"name": "x", "family": "ipv4", "timeouts": {}}, "protocol: is missing"),
         ({"name": "x", "family": "ipv4", "protocol": "tcp"}, "timeouts: names no state"),
         ({"name": "x", "family": "ipv4", "protocol": "tcp", "timeouts": {}}, "timeouts: names no state"),

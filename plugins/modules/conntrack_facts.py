@@ -40,6 +40,13 @@ options:
       - Maximum number of zones, of marks, and of items in each ranking to return.
     type: int
     default: 10
+  group_by:
+    description:
+      - Count entries in groups by these keys, as C(groups). This is a list of keys, or a list of such lists for several
+        groupings. See O(netops.conntrack.conntrack_info#module:group_by) for the keys.
+      - The groupings are counted while the table is read for V(summary) and V(top).
+    type: list
+    elements: raw
 seealso:
   - module: netops.conntrack.conntrack_info
 notes:
@@ -65,6 +72,14 @@ EXAMPLES = r"""
       destination: 10.20.0.5
       destination_port: 5432
     top: 25
+  become: true
+
+- name: Count flows by service and state, and by client network
+  netops.conntrack.conntrack_facts:
+    gather_subset: [min]
+    group_by:
+      - [protocol, destination_port, state]
+      - [source/24]
   become: true
 
 - name: Count the flows that a ruleset of the controller would affect, before it is loaded
@@ -144,6 +159,19 @@ ansible_facts:
             services:
               by_flows:
                 - {protocol: tcp, port: 443, flows: 11000}
+        groups:
+          description:
+            - With O(group_by), a list with an item for each grouping. C(by) has its keys, C(groups) the O(top) groups
+              with the most flows.
+            - RV(netops.conntrack.conntrack_info#module:groups), RV(netops.conntrack.conntrack_info#module:other) and
+              RV(netops.conntrack.conntrack_info#module:uncertainty) describe the content.
+          type: list
+          elements: dict
+          sample:
+            - by: [destination, destination_port]
+              groups:
+                - {destination: 10.20.0.5, destination_port: 5432, flows: 811}
+              other: {flows: 39}
         statistics:
           description:
             - Subset V(statistics). Counters of the kernel, as C(total) and C(per_cpu).
@@ -215,12 +243,18 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     check_numbers(module, "top")
     subsets = chosen(params["gather_subset"])
     ruleset = ruleset_of(module, "stale" in subsets, "gather_subset: stale")
-    match = match_of(module, LabelMap.read(params["label_map"]))
+    labels = LabelMap.read(params["label_map"])
+    match = match_of(module, labels)
+    groupings: list[Any] = []
+    if params["group_by"] is not None:
+        from ansible_collections.netops.conntrack.plugins.module_utils._operations.groups import parse_groupings
+
+        groupings = parse_groupings(params["group_by"], labels)
     warning = warning_of(subsets)
     if warning:
         module.warn(warning)
     with TableReader() as table:
-        return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset)}}
+        return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset, groupings)}}
 
 
 def main() -> None:
@@ -229,6 +263,7 @@ def main() -> None:
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
             **MATCH,
             "top": {"type": "int", "default": 10},
+            "group_by": {"type": "list", "elements": "raw"},
             **RULESET,
             **TABLE,
         },

@@ -15,6 +15,7 @@ from ..client.match.match import EVERYTHING, Match
 from ..client.table_reader import TableReader
 
 if TYPE_CHECKING:
+    from ..client.dump.group_keys import GroupKey
     from ..client.entry.nested import Document
 
 SUBSETS = ("min", "summary", "top", "statistics", "settings", "expectations", "timeout_policies", "capabilities")
@@ -48,13 +49,21 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
 
 
 def gather(
-    table: TableReader, subsets: set[str], match: Match = EVERYTHING, most: int = 10, ruleset: str | None = None
+    table: TableReader,
+    subsets: set[str],
+    match: Match = EVERYTHING,
+    most: int = 10,
+    ruleset: str | None = None,
+    groupings: Sequence[Sequence[GroupKey]] = (),
 ) -> Document:
-    """Return the requested subsets in one document. `ruleset` is a file for `nft -f`, for the subset `stale`."""
+    """Return the requested subsets in one document. `ruleset` is a file for `nft -f`, for the subset `stale`.
+
+    `groupings` are the keys of each grouping in `groups`.
+    """
     facts: Document = {}
     if "min" in subsets:
         facts.update(_fill(table))
-    _count(table, subsets, match, most, facts)
+    _count(table, subsets, match, most, groupings, facts)
     if "statistics" in subsets:
         facts["statistics"] = {
             **_summed(table.statistics_per_cpu()),
@@ -117,7 +126,15 @@ def _summed(per_cpu: dict[int, dict[str, int]]) -> Document:
     }
 
 
-def _count(table: TableReader, subsets: set[str], match: Match, most: int, facts: Document) -> None:
+def _count(
+    table: TableReader,
+    subsets: set[str],
+    match: Match,
+    most: int,
+    groupings: Sequence[Sequence[GroupKey]],
+    facts: Document,
+) -> None:
+    """Add what one dump of the table shows."""
     counters: dict[str, Any] = {}
     if "summary" in subsets:
         from ..client.dump.summary import Summary
@@ -127,15 +144,24 @@ def _count(table: TableReader, subsets: set[str], match: Match, most: int, facts
         from ..client.dump.top import Top
 
         counters["top"] = Top()
-    if not counters:
+    grouped: list[Any] = []
+    if groupings:
+        from ..client.dump.groups import Groups
+
+        grouped = list(map(Groups, groupings))
+    if not counters and not grouped:
         return
     from ..client.dump.scan import VisitorGroup
 
-    table.scan(VisitorGroup(list(counters.values())), match.where)
+    table.scan(VisitorGroup([*counters.values(), *grouped]), match.where)
     if "summary" in counters:
         facts.update(counters["summary"].as_document(most))
     if "top" in counters:
         facts["top"] = counters["top"].as_document(most)
+    if groupings:
+        facts["groups"] = [
+            {"by": [key.name for key in keys], **groups.as_document(most)} for keys, groups in zip(groupings, grouped)
+        ]
 
 
 def _expectations(table: TableReader) -> Document:

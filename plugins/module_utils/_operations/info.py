@@ -49,6 +49,8 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
 
     Raises `InvalidValue` for any other name.
     """
+    if name in resource.sort_keys:
+        return resource.sort_keys[name]
     if name in ("bytes", "packets") and resource.rows is ENTRIES.rows:
         keys = (f"counters.original.{name}", f"counters.reply.{name}")
         return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Resource(NamedTuple):
-    """A kind of resource. `prefix` is the key of the tuple to which a match applies."""
+    """A kind of resource. `prefix` is the key of the tuple to which a match applies.
+
+    `sort_keys` has the names of sort keys besides those of the entries, and the functions that return their values.
+    """
 
     noun: str
     prefix: str
@@ -27,6 +30,7 @@ class Resource(NamedTuple):
     parse_match: Callable[[Any, LabelMap, str], Match]
     describe: Callable[[Mapping[str, Any]], str]
     to_documents: Callable[[Sequence[Mapping[str, Any]], LabelMap], list[Document]]
+    sort_keys: Mapping[str, Callable[[Any], Any]] = {}
 
 
 ENTRIES = Resource("entries", "original", ENTRY, parse_match, describe, to_documents)

@@ -23,7 +23,7 @@ class HeavyHitters:
 
     def __init__(self, capacity: int | None = None) -> None:
         self.counts: Counter[Any] = Counter()
-        self.uncertainty = 0
+        self.uncertainty: float = 0
         self.capacity = CAPACITY if capacity is None else capacity
 
     def tidy(self) -> None:

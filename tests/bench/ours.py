@@ -86,6 +86,21 @@ def facts(*subsets: str) -> Work:
     return work
 
 
+def groups(*keys: str) -> Work:
+    """Group every entry by keys, like conntrack_info with group_by."""
+    dump, keys_of = _of("client.dump.groups"), _of("client.dump.group_keys").parse_group_by
+    table = _table()
+
+    def work() -> int:
+        found = dump.Groups(keys_of(keys, "keys"))
+        table.scan(found)
+        found.as_document(10)
+        matched: int = found.matched()
+        return matched
+
+    return work
+
+
 def info(limit: str) -> Work:
     """Collect ordered entries up to a limit, like conntrack_info."""
     info, match, labels = _of("_operations.info"), _of("client.match.match"), _of("client.entry.labels")

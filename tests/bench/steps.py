@@ -25,6 +25,13 @@ MILLISECONDS, MICROSECONDS = 1e3, 1e6
 #: Numbers of alternatives of a match, and the side without any.
 ALTERNATIVES, READING = 1_000, "reading all"
 SUMMARY = ("min", "summary")
+#: Keys to group by, and the limit in units of the bare loop. A client has four connections to each server.
+GROUPINGS = {
+    ("destination_port",): 1.3,
+    ("destination_port", "state"): 1.8,
+    ("source",): 1.3,
+    ("source", "state"): 1.8,
+}
 #: In tables smaller than this, the time that the kernel needs to walk its empty hash table is visible.
 BASE = 100_000
 
@@ -58,6 +65,7 @@ def read(stage: Stage, results: Results) -> None:
         _read_half(stage, namespace, results)
         _read_alternatives(stage, namespace, results)
         _gather_facts(stage, namespace, results, bare)
+        _group(stage, namespace, results, bare)
         _collect_info(stage, namespace, results)
         _wait(stage, namespace, results)
         _read_on_one_core(stage, namespace, results)
@@ -140,6 +148,22 @@ def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Ca
     work = f"conntrack_facts, the summary and who has the most, over {entries:,} entries"
     results.add(Row("facts with top", work, sides, entries=entries))
     results.add(_memory(stage, "facts with top: memory", work, sides[0]))
+
+
+def _group(stage: Stage, namespace: Namespace, results: Results, bare: Callable[[], Sample]) -> None:
+    """Group by keys with few values, and by those with more values than groups are kept."""
+    entries = stage.sizes.table
+    for keys, limit in GROUPINGS.items():
+        shown = ", ".join(keys)
+        stage.say(f"groups of {entries:,} entries by {shown}")
+        sides = stage.compete(
+            {OURS: functools.partial(stage.ours, namespace, "groups", *keys, done=entries), BARE: bare}
+        )
+        row = Row(
+            f"group by {shown}", f"group {entries:,} entries by {shown}", sides, [Limit(limit, BARE)], entries=entries
+        )
+        results.add(row)
+        results.add(_memory(stage, f"group by {shown}: memory", row.work, sides[0]))
 
 
 def _collect_info(stage: Stage, namespace: Namespace, results: Results) -> None:

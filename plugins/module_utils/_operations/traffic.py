@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import time
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
 from ..client.dump.groups import measures
-from ..client.dump.rates import COUNTERS, RatedEntry, read_rates
+from ..client.dump.rates import COUNTERS, CounterReading, RatedEntry, rated
 from ..client.entry.labels import LabelMap
 from ..client.errors import InvalidValue
 from ..client.match.match import Match
@@ -40,6 +41,19 @@ def _check_interval(params: Mapping[str, Any]) -> None:
     check_recorded(frozenset({"accounting"}), "interval")
 
 
+def read_rates(
+    table: TableReader, match: Match, seconds: float, wait: Callable[[float], object] = time.sleep
+) -> Iterator[RatedEntry]:
+    """Read matching entries twice, and yield those of the second time with their rates. Needs accounting."""
+    first = CounterReading()
+    began = time.monotonic()
+    table.scan(first, match.where)
+    wait(max(0.0, began + seconds - time.monotonic()))
+    elapsed = time.monotonic() - began
+    for entry in table.dump(where=match.where):
+        yield rated(entry, first.moved_since(entry), elapsed)
+
+
 def _measures_with_rates(entry: RatedEntry) -> dict[str, float]:
     """Return what an entry adds to its group."""
     return {**measures(entry), **{name: entry.total(what) for name, what in RATES.items()}}
@@ -65,16 +79,16 @@ def read_traffic(
     params: Mapping[str, Any], match: Match, labels: LabelMap, stale: Sequence[str], ruleset: str | None
 ) -> Document:
     """Return the result of `conntrack_info` with its option `group_by`, `interval` or both. Raises `InvalidValue`."""
-    rated, grouped = params["interval"] is not None, params["group_by"] is not None
-    if rated:
+    with_rates, grouped = params["interval"] is not None, params["group_by"] is not None
+    if with_rates:
         _check_interval(params)
     if grouped:
-        result = GroupedResult(params, labels, *((tuple(RATES), _measures_with_rates) if rated else ()))
+        result = GroupedResult(params, labels, *((tuple(RATES), _measures_with_rates) if with_rates else ()))
     else:
         check_order(params["sort_by"], RATED_ENTRIES)
     with TableReader() as table:
-        if rated:
-            entries = read_rates(table, match.where, params["interval"])
+        if with_rates:
+            entries = read_rates(table, match, params["interval"])
             if grouped:
                 return result.of_entries(entries)
             sort_by, reverse = params["sort_by"], params["reverse"]

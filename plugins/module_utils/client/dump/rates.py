@@ -4,16 +4,11 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping
+from typing import Any, Dict, Mapping
 
 from ..codec.layout import MessageLayout
 from ..entry.entry import Entry
 from .scan import Action, Visitor
-
-if TYPE_CHECKING:
-    from ..match.expression import Term
-    from ..table_reader import TableReader
 
 #: What distinguishes entries. The id is a hash of 32 bits, which alone would not be enough for a large table.
 _IDENTITY = ("id", "original.source", "original.destination", "original.source_port")
@@ -68,24 +63,12 @@ def _identity(entry: Entry) -> int:
     return hash(tuple(entry[key] for key in _IDENTITY if key in entry))
 
 
-def read_rates(
-    table: TableReader, where: Term | None, seconds: float, wait: Callable[[float], object] = time.sleep
-) -> Iterator[RatedEntry]:
-    """Read matching entries twice, and yield those of the second time with their rates. Needs accounting."""
-    first = CounterReading()
-    began = time.monotonic()
-    table.scan(first, where)
-    wait(max(0.0, began + seconds - time.monotonic()))
-    elapsed = time.monotonic() - began
-    for entry in table.dump(where=where):
-        yield _rated(entry, first.moved_since(entry), elapsed)
-
-
-def _rated(entry: Mapping[str, Any], moved: list[int], elapsed: float) -> RatedEntry:
-    rated = RatedEntry(entry)
+def rated(entry: Mapping[str, Any], moved: list[int], elapsed: float) -> RatedEntry:
+    """Return an entry with its rates, from what it moved in a number of seconds."""
+    found = RatedEntry(entry)
     size = len(COUNTERS)
-    rated.rate = {
+    found.rate = {
         direction: {what: number / elapsed for what, number in zip(COUNTERS, moved[place * size :])}
         for place, direction in enumerate(DIRECTIONS)
     }
-    return rated
+    return found

@@ -60,6 +60,7 @@ STALE = """
     client/reevaluate/preview client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction
     client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
+GROUPS = "client/dump/groups client/dump/group_keys _operations/groups"
 
 #: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
@@ -120,6 +121,7 @@ FILES = {
             EXPECTATION,
             STALE,
             "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
+            GROUPS,
         ),
     ),
     "conntrack_flush": (
@@ -128,7 +130,7 @@ FILES = {
     ),
     "conntrack_info": (
         (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE),
+        (MANY, KEYS, EXPECTATION, STALE, GROUPS, "client/dump/heavy_hitters client/dump/rates _operations/traffic"),
     ),
     "conntrack_settings": (
         (MODULE, "client/host/sysctl client/uapi client/codec/types _argspec/settings _reconcile/settings"),

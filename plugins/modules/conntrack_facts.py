@@ -26,10 +26,11 @@ options:
   gather_subset:
     description:
       - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
-        V(timeout_policies), V(capabilities) and V(stale). A leading V(!) excludes a subset.
+        V(timeout_policies), V(capabilities), V(stale) and V(snat_ports). A leading V(!) excludes a subset.
       - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
       - V(summary) and V(top) read the whole table, once. All other subsets take negligible time.
       - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
+      - V(snat_ports) is gathered only if it is named. It reads the entries with source NAT.
       - V(stale) is gathered only if it is named. It judges every entry by the current rules, addresses and routes, see
         O(netops.conntrack.conntrack_flush#module:stale). With O(ruleset), the rules are those of a file.
     type: list
@@ -210,6 +211,30 @@ ansible_facts:
                 rule: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
                 reason: null
                 entries: 31
+        snat_ports:
+          description:
+            - Subset V(snat_ports). How many ports source NAT uses, for the O(top) combinations of translated
+              C(address), C(destination), C(destination_port), C(protocol) and C(zone) with the highest use.
+            - C(used) is the number of flows, each of which needs a port of its own, and C(limit) the number of ports
+              that rules allow for the address. It is 64512 for rules without a range of ports, if rules take ports
+              from a map, and if the rules cannot be read, which is the case for the legacy iptables. C(sources) are the
+              clients with the most ports.
+            - If all ports are used, new flows to this destination fail, and C(insert_failed) or C(drop) in
+              C(statistics) grows. The kernel tries a limited number of ports for a new flow. New flows can therefore
+              begin to fail before the use is 100 %.
+          type: list
+          elements: dict
+          sample:
+            - address: 198.51.100.1
+              destination: 203.0.113.9
+              destination_port: 443
+              protocol: tcp
+              zone: 0
+              used: 60100
+              limit: 64512
+              usage_percent: 93.16
+              sources:
+                - {address: 10.0.0.5, ports: 41000}
         capabilities:
           description:
             - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUBSETS = ("min", "summary", "top", "statistics", "settings", "expectations", "timeout_policies", "capabilities")
 #: Subsets that only their own name selects.
-ON_REQUEST = ("stale",)
+ON_REQUEST = ("stale", "snat_ports")
 
 
 def chosen(gather_subset: Sequence[str]) -> set[str]:
@@ -81,6 +81,10 @@ def gather(
         from ..client.probe import probe
 
         facts["capabilities"] = probe()
+    if "snat_ports" in subsets:
+        from .snat_ports import snat_ports
+
+        facts["snat_ports"] = snat_ports(table, match, most)
     if "stale" in subsets:
         facts["stale"] = _stale(table, match, most, ruleset)
     return facts

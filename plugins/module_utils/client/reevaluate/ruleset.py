@@ -160,6 +160,13 @@ def _dump(netlink: NetlinkSocket, kind: int, family: int = 0, body: bytes = b"")
         return list(netlink.dump(Message(kind, 0, nfgenmsg(family) + body)))
 
 
+def read_rules(netlink: NetlinkSocket) -> Iterator[tuple[int, bytes]]:
+    """Yield the family and the expressions of each rule, in the form of `expressions_of`."""
+    for message in _dump(netlink, n.NFT_MSG_GETRULE):
+        if message.payload[0] in FAMILIES:
+            yield message.payload[0], attributes_of(message.payload, _HEADER).get(n.NFTA_RULE_EXPRESSIONS, b"")
+
+
 def generation(netlink: NetlinkSocket) -> int:
     """Return the number of the ruleset, which each transaction increases.
 

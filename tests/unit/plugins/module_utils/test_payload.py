@@ -122,6 +122,7 @@ FILES = {
             STALE,
             "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
             GROUPS,
+            "client/reevaluate/snat_ranges _operations/snat_ports",
         ),
     ),
     "conntrack_flush": (

@@ -1,0 +1,176 @@
+# SPDX-FileCopyrightText: netops.conntrack contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The use of SNAT ports: real flows through a gateway until the kernel has no port left, and ranges of real rules."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.types import parse_address
+from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkSocket
+from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.snat_ranges import (
+    SnatRange,
+    ports_of,
+    read_snat_ranges,
+)
+from tests.lab import Gateway, Host, Namespace
+from tests.lab.namespace import SYSTEM_PATH
+
+from .test_modules import run
+
+#: A rule of a chain for source NAT, and what it allows.
+RULES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] = {
+    "an address": ("snat to 198.51.100.1", [("198.51.100.1", "198.51.100.1", None)]),
+    "addresses": ("snat to 198.51.100.1-198.51.100.9", [("198.51.100.1", "198.51.100.9", None)]),
+    "ports": (
+        "meta l4proto tcp counter snat to 198.51.100.1:2000-2999",
+        [("198.51.100.1", "198.51.100.1", range(2000, 3000))],
+    ),
+    "a port": (
+        "ip saddr 10.0.0.0/8 meta l4proto udp snat to 198.51.100.1:5060",
+        [("198.51.100.1", "198.51.100.1", range(5060, 5061))],
+    ),
+    "masquerade": ('oifname "wan" masquerade random', [(None, None, None)]),
+    "masquerade to ports": ("meta l4proto tcp masquerade to :1024-1033", [(None, None, range(1024, 1034))]),
+    "a map": ("snat to ip saddr map { 10.1.0.2 : 198.51.100.7 }", [(None, None, None)]),
+    "no NAT": ("ip saddr 10.1.0.2 accept", []),
+}
+IPTABLES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] = {
+    "SNAT": (
+        "-p tcp -j SNAT --to-source 198.51.100.1-198.51.100.2:4000-4009",
+        [("198.51.100.1", "198.51.100.2", range(4000, 4010))],
+    ),
+    "SNAT without ports": ("-j SNAT --to-source 198.51.100.1", [("198.51.100.1", "198.51.100.1", None)]),
+    "MASQUERADE": ("-p udp -j MASQUERADE --to-ports 1024-1025", [(None, None, range(1024, 1026))]),
+}
+
+
+def ranges_of(namespace: Namespace) -> list[SnatRange]:
+    with namespace.entered(), NetlinkSocket() as netlink:
+        return read_snat_ranges(netlink)
+
+
+def expected(ranges: list[tuple[str | None, str | None, range | None]]) -> list[SnatRange]:
+    return [
+        SnatRange(*(address and parse_address(address, "") for address in (low, high)), ports)
+        for low, high, ports in ranges
+    ]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.every_kernel
+def test_ranges_of_nftables(namespace: Namespace, name: str) -> None:
+    rule, ranges = RULES[name]
+    namespace.nft(f"table ip nat {{ chain postrouting {{ type nat hook postrouting priority srcnat\n{rule}\n}}\n}}")
+    assert ranges_of(namespace) == expected(ranges)
+
+
+@pytest.mark.parametrize("name", IPTABLES)
+def test_ranges_of_iptables(namespace: Namespace, name: str) -> None:
+    if not shutil.which("iptables-nft", path=SYSTEM_PATH):
+        pytest.skip("the iptables-nft program is absent")
+    rule, ranges = IPTABLES[name]
+    namespace.run(["iptables-nft", "-t", "nat", "-A", "POSTROUTING", *rule.split()])
+    assert ranges_of(namespace) == expected(ranges)
+
+
+def test_ranges_of_ipv6(namespace: Namespace) -> None:
+    namespace.nft(
+        "table inet nat { chain postrouting { type nat hook postrouting priority srcnat\n"
+        "meta l4proto tcp snat ip6 to [2001:db8::1]-[2001:db8::2]:7000-7001\n}\n}"
+    )
+    ranges = ranges_of(namespace)
+    assert ranges == expected([("2001:db8::1", "2001:db8::2", range(7000, 7002))])
+    assert ports_of(parse_address("2001:db8::2", ""), ranges) == 2
+
+
+def test_the_ports_of_an_address_are_those_of_all_rules_for_it() -> None:
+    address, other = (parse_address(text, "") for text in ("198.51.100.1", "198.51.100.2"))
+    named = SnatRange(address, address, range(2000, 2010))
+    masquerade = SnatRange(None, None, range(3000, 3004))
+    assert ports_of(address, []) == 64512
+    assert ports_of(address, [named, masquerade]) == 10
+    assert ports_of(other, [named, masquerade]) == 4
+    assert ports_of(address, [named, SnatRange(address, other, range(2005, 2015)), masquerade]) == 15
+    assert ports_of(address, [named, SnatRange(address, other, None)]) == 64512
+    assert ports_of(parse_address("2001:db8::1", ""), [named]) == 64512
+
+
+def open_flows(client: Host, number: int, address: str, port: int) -> list[socket.socket]:
+    """Send a datagram from this number of ports, and return the sockets."""
+    with client.entered():
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _number in range(number)]
+    for one in sockets:
+        one.connect((address, port))
+        one.send(b"?")
+    return sockets
+
+
+def used(gateway: Host, **options: Any) -> list[Any]:
+    facts = run(gateway, "conntrack_facts", gather_subset=["!all", "snat_ports", "statistics"], **options)
+    found: list[Any] = facts["ansible_facts"]["conntrack"]["snat_ports"]
+    return found
+
+
+@pytest.mark.every_kernel
+def test_when_no_port_is_left_it_is_full_and_packets_are_lost(gateway_lab: Gateway) -> None:
+    """Two clients share ten ports to one destination. The other destination still has ports."""
+    gateway, server, outside = gateway_lab.gateway, gateway_lab.SERVER, gateway_lab.OUTSIDE[0]
+    gateway.firewall.clear("snat")
+    gateway.nft(
+        "table ip range { chain postrouting { type nat hook postrouting priority srcnat\n"
+        f'oifname "server" meta l4proto udp snat to {outside}:1024-1033\n}}\n}}'
+    )
+    before = lost(gateway)
+    sockets = [
+        *open_flows(gateway_lab.client1, 7, server, gateway_lab.PORT),
+        *open_flows(gateway_lab.client2, 9, server, gateway_lab.PORT),
+        *open_flows(gateway_lab.client1, 2, server, 53),
+    ]
+    shared = {"address": outside, "destination": server, "protocol": "udp", "zone": 0, "limit": 10}
+    listed = Counter(
+        flow["original"]["source"]
+        for flow in gateway.table()
+        if flow["original"]["destination_port"] == gateway_lab.PORT
+    )
+    assert listed == {"10.1.0.2": 7, "10.2.0.2": 3}, "that is what the test is about"
+    assert used(gateway) == [
+        {
+            **shared,
+            "destination_port": gateway_lab.PORT,
+            "used": 10,
+            "usage_percent": 100.0,
+            "sources": [{"address": "10.1.0.2", "ports": 7}, {"address": "10.2.0.2", "ports": 3}],
+        },
+        {
+            **shared,
+            "destination_port": 53,
+            "used": 2,
+            "usage_percent": 20.0,
+            "sources": [{"address": "10.1.0.2", "ports": 2}],
+        },
+    ]
+    assert lost(gateway) - before >= 6
+    (first,) = used(gateway, top=1, match={"source": "10.2.0.2"})
+    assert (first["used"], first["sources"]) == (3, [{"address": "10.2.0.2", "ports": 3}])
+    for one in sockets:
+        one.close()
+
+
+def lost(gateway: Host) -> int:
+    """Return the number of packets that the gateway has dropped as conntrack(8) counts them."""
+    counts = Counter[str]()
+    for line in gateway.conntrack("-S").splitlines():
+        counts.update({name: int(number) for name, _sign, number in (part.partition("=") for part in line.split())})
+    return counts["insert_failed"] + counts["drop"]
+
+
+def test_without_source_nat_nothing_is_used(namespace: Namespace) -> None:
+    namespace.conntrack(*"-I -p udp -s 10.1.0.2 -d 192.0.2.1 --sport 1 --dport 53 -t 600".split())
+    assert used(namespace) == []

@@ -309,8 +309,8 @@ other:
   sample: {flows: 17, bytes: 8221, packets: 40}
 uncertainty:
   description:
-    - The maximum by which the numbers in RV(groups) are too low, because there were too many groups to count each of
-      them. A group with a higher number than that is never missing.
+    - Returned if there were more groups than can be counted exactly. The numbers in RV(groups) can then be too low by
+      up to this number. A group with a higher number is never missing.
   type: dict
   returned: with O(group_by), if a number is not exact
   sample: {flows: 3}

@@ -148,6 +148,11 @@ options:
         description:
           - Maximum number of flows with the verdict V(refused) on a host.
         type: float
+      snat_ports_percent_above:
+        description:
+          - Maximum use of SNAT ports in percent, of any translated address for any destination. Needs the subset
+            C(snat_ports).
+        type: float
       hosts_without_facts_above:
         description:
           - Maximum number of hosts without facts, because they were not reached or failed.

@@ -136,7 +136,7 @@ PLAYBOOKS = {
         {
             **MATCH,
             "top": INTEGER,
-            "gather_subset": Variable("list", ["!capabilities", "!timeout_policies"]),
+            "gather_subset": Variable("list", ["all", "!capabilities", "!timeout_policies", "snat_ports"]),
             "report_path": Variable("path", "conntrack-report.html"),
             **REPORT,
         },

@@ -9,8 +9,9 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -246,6 +247,52 @@ def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
     with follow({"gw1": gateway}) as reader:
         fill(gateway, number)
         reader.go_on()
+
+
+def test_howto_snat_ports(gateway_lab: Gateway, follow: Follow) -> None:
+    """A client has all ports that the rule of the gateway allows, and its next packets are dropped."""
+    gateway = gateway_lab.gateway
+    gateway.firewall.clear("snat")
+    gateway.nft(
+        "table ip range { chain postrouting { type nat hook postrouting priority srcnat\n"
+        f'oifname "server" meta l4proto udp snat to {OLD}:1024-1033\n}}\n}}'
+    )
+    with ExitStack() as stack:
+        for _flow in range(12):
+            stack.enter_context(gateway_lab.client1.udp(gateway_lab.SERVER, gateway_lab.PORT)).send()
+        with follow({"gw1": gateway}) as reader:
+            reader.go_on()
+
+
+def test_howto_line_use(gateway_lab: Gateway, follow: Follow) -> None:
+    """The client that sends most now comes first, although the other one has sent more before."""
+    gateway, server = gateway_lab.gateway, gateway_lab.server
+    server.mirror(5060)
+    over = Event()
+    with (
+        follow({"gw1": gateway}) as reader,
+        gateway_lab.client1.udp(gateway_lab.SERVER, 5060, source_port=4001) as old,
+        gateway_lab.client2.udp(gateway_lab.SERVER, 5060, source_port=4002) as new,
+    ):
+        reader.go_on(to="rates.yml")
+        for _turn in range(500):
+            old.send(bytes(1000))
+
+        def send() -> None:
+            for turn in count():
+                if over.wait(0.005):
+                    return
+                new.send(bytes(1000))
+                if not turn % 100:
+                    old.send()
+
+        sender = Thread(target=send, name="sender")
+        sender.start()
+        try:
+            reader.go_on()
+        finally:
+            over.set()
+            sender.join()
 
 
 def fill(namespace: Namespace, number: int) -> None:

@@ -31,8 +31,10 @@ def parse_groupings(raw: Sequence[Any], labels: LabelMap) -> list[tuple[GroupKey
 class GroupedResult:
     """Reads entries, and returns the result of a module that shows groups instead of entries.
 
-    `params` are the options `group_by`, `sort_by`, `reverse`, `limit` and `table` of the module. `rates` are the names
-    of the rates that `measure` returns for an entry; groups are sorted by the first of them. Raises `InvalidValue`.
+    `params` are the options `group_by`, `sort_by`, `reverse`, `limit` and `table` of the module. `measure` returns the
+    numbers that an entry adds to its group, with those in `rates`. By default, groups are sorted by the first rate.
+
+    Raises `InvalidValue`.
     """
 
     def __init__(

@@ -40,12 +40,14 @@ VERDICTS = tuple(VERDICT_NAMES)
 #: The verdicts of flows that a rule would affect, or may affect, and those of stale flows.
 AFFECTED = tuple(verdict for verdict in VERDICTS if verdict != "unchanged")
 STALE = tuple(verdict for verdict in AFFECTED if verdict != "uncertain")
+#: The keys that identify flows which share SNAT ports. The zone is one of them, but most hosts have none.
+PORT_USE = ("address", "destination", "destination_port", "protocol")
 #: The keys of a rule, besides its handle.
 RULE = ("family", "table", "chain", "comment")
 #: Maximum number of characters of the comment of a rule, and of a reason.
 COMMENT = 128
-#: Maximum number of names in a map, of timeouts, of protocols with states, and of rows in a ranking.
-NAMES, TIMEOUTS, STATEFUL, ROWS = 16, 64, 4, 25
+#: Maximum number of names in a map, of timeouts, of protocols with states, of rows in a ranking, and of sources.
+NAMES, TIMEOUTS, STATEFUL, ROWS, SOURCES = 16, 64, 4, 25, 3
 
 
 def of_host(facts: Any) -> Figures | None:
@@ -71,6 +73,7 @@ def of_host(facts: Any) -> Figures | None:
             "timeouts": dict(sorted(counts(mapping(facts, "settings", "timeouts"), TIMEOUTS).items())),
         },
         "stale": stale,
+        **_snat_ports(facts.get("snat_ports")),
     }
 
 
@@ -97,6 +100,7 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
         "statistics": {name: told for name in COUNTERS if (told := _counter(name, hosts)) is not None},
         "settings": _common_settings([flat(one["settings"]) for one in every]),
         "stale": _common_stale([one["stale"] for one in every if one["stale"] is not None]),
+        "snat_ports": _common_snat_ports(hosts),
     }
 
 
@@ -207,6 +211,41 @@ def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) 
 
 def _ranked(name: str, unit: str) -> Any:
     return lambda row: (-row[unit], *(row[key] for key in RANKINGS[name]))
+
+
+# SNAT ports
+
+
+def _snat_ports(found: Any) -> Figures:
+    """The use of SNAT ports, the highest first, and the highest percentage. None if it was not gathered."""
+    if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
+        return {"snat_ports": None, "snat_ports_percent": None}
+    used = [row for raw in rows(found, ROWS) if (row := _used_ports(raw)) is not None]
+    used.sort(key=lambda row: (-row["usage_percent"], *map(str, row.values())))
+    return {"snat_ports": used, "snat_ports_percent": max((row["usage_percent"] for row in used), default=0.0)}
+
+
+def _used_ports(raw: Mapping[Any, Any]) -> Figures | None:
+    """The used ports of an address for one destination. None if a key that identifies it is missing."""
+    known = {key: text(raw.get(key)) for key in PORT_USE}
+    used, limit = number(raw.get("used")), number(raw.get("limit"))
+    if not all(known.values()) or used is None or not limit:
+        return None
+    sources = [
+        {"address": address, "ports": ports}
+        for source in rows(raw.get("sources"), SOURCES)
+        if (address := text(source.get("address"))) and (ports := number(source.get("ports"))) is not None
+    ]
+    return {**known, "used": used, "limit": limit, "usage_percent": round(100 * used / limit, 2), "sources": sources}
+
+
+def _common_snat_ports(hosts: Sequence[tuple[str, Figures]]) -> list[Figures] | None:
+    """The highest uses of SNAT ports of all hosts. None if no host has gathered them."""
+    every = [(name, one["snat_ports"]) for name, one in hosts if one["snat_ports"] is not None]
+    if not every:
+        return None
+    used = [{**row, "host": name} for name, of_host in every for row in of_host]
+    return sorted(used, key=lambda row: (-row["usage_percent"], row["host"]))[:ROWS]
 
 
 # Stale flows

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from .components import empty, section
 from .formatting import plural
 from .html import Markup, element, joined
-from .sections import hosts, kernel, overview, stale, top, traffic, usage
+from .sections import hosts, kernel, overview, snat_ports, stale, top, traffic, usage
 
 
 def render(document: Mapping[str, Any], data: str | None = None) -> str:
@@ -53,6 +53,7 @@ def _sections(document: Mapping[str, Any]) -> list[Markup | None]:
         overview.thresholds(document),
         stale.stale(document),
         usage.fill(document),
+        snat_ports.snat_ports(document),
         traffic.traffic(document),
         top.rankings(document),
         kernel.counters(document),

@@ -29,6 +29,7 @@ def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason
     found = [
         *_of_fill(figures),
         *_of_statistics(figures["statistics"]),
+        *_of_snat_ports(figures["snat_ports"]),
         *_of_expectations(figures["expectations"]),
         *_of_answers(figures),
         *_of_judged(figures["stale"]),
@@ -88,6 +89,16 @@ def _of_statistics(statistics: dict[str, int]) -> list[Reason]:
         for name, urgency, nouns, what in problems
         if statistics.get(name)
     ]
+
+
+def _of_snat_ports(used: Sequence[Figures] | None) -> list[Reason]:
+    """The reason for the highest use of SNAT ports, if it is high. New flows fail before the last port is used."""
+    if not used or used[0]["usage_percent"] < FILLING:
+        return []
+    most, urgency = used[0], "critical" if used[0]["usage_percent"] >= NEARLY_FULL else "warning"
+    to = f"{most['protocol']} to {most['destination']} port {most['destination_port']}"
+    said = f"{most['address']} uses {percent(most['usage_percent'])} of its {whole(most['limit'])} ports for {to}."
+    return [_reason(urgency, "snat_ports_percent", said)]
 
 
 def _of_expectations(expectations: dict[str, int]) -> list[Reason]:

@@ -19,6 +19,7 @@ _FIGURES = {
         *("stale_percent", "refused_percent", "nat_changed_percent", "untracked_percent", "uncertain_percent"),
         *("stale", "refused"),
     ),
+    "snat_ports": ("snat_ports_percent",),
 }
 _OF_JUDGED = _FIGURES["stale"]
 #: The figure that each threshold limits.

@@ -174,7 +174,7 @@ class Groups(Visitor):
 def _converter(
     key: GroupKey, same: Values, names: Sequence[str]
 ) -> Callable[[Sequence[Sequence[Any]], int], Iterable[Any]]:
-    """Return a function that makes the values of a key for a number of rows, from the columns of these."""
+    """Return a function that takes the columns of rows, and their number, and returns the values of a key."""
     places = [names.index(need) for need in key.needs if need in names]
     if not places:
         value = key.of(same)

@@ -105,7 +105,8 @@ def test_names_of_others_are_accepted() -> None:
             {"fail_when": {"stale_above": 0}},
             (
                 "conntrack_fail_when.stale_above: the playbook report does not gather its figure; use one of "
-                "usage_percent_above, count_above, drop_above, .*, invalid_above, hosts_without_facts_above. Nothing"
+                "usage_percent_above, count_above, drop_above, .*, snat_ports_percent_above, "
+                "hosts_without_facts_above. Nothing"
             ),
         ),
         (

@@ -210,6 +210,44 @@ def test_a_threshold_that_nothing_can_be_above_is_refused(limit: float) -> None:
         thresholds.parse({"drop_above": limit})
 
 
+# SNAT ports
+
+
+def used_ports(*used: Any, **changes: Any) -> list[Document]:
+    """Return the fact `snat_ports` with these numbers of used ports of 1,000 each."""
+    row = {"address": "198.51.100.1", "destination": "203.0.113.9", "destination_port": 443, "protocol": "tcp"}
+    return [{**row, "used": number, "limit": 1000, "sources": [], **changes} for number in used]
+
+
+@pytest.mark.parametrize(
+    ("used", "level", "percent"),
+    [(749, None, ""), (750, "warning", "75.0 %"), (899, "warning", "89.9 %"), (900, "critical", "90.0 %")],
+)
+def test_how_urgent_the_use_of_snat_ports_is(used: int, level: str | None, percent: str) -> None:
+    found = reasons(gathered(statistics=statistics(), snat_ports=used_ports(10, used)))
+    said = f"198.51.100.1 uses {percent} of its 1,000 ports for tcp to 203.0.113.9 port 443."
+    assert found == ([(level, said)] if level else [])
+
+
+def test_a_threshold_of_snat_ports() -> None:
+    result = gathered(statistics=statistics(), snat_ports=used_ports(800))
+    ((level, sentence),) = reasons(result, snat_ports_percent_above=79.5)
+    assert level == "critical"
+    assert sentence.endswith("for tcp to 203.0.113.9 port 443. The threshold is 79.5 %.")
+    assert exceeded({"gw": result}, snat_ports_percent_above=80) == []
+    assert exceeded({"gw": gathered(snat_ports=[])}, snat_ports_percent_above=0) == []
+    assert exceeded({"gw": WELL}, snat_ports_percent_above=0) == []
+
+
+def test_snat_ports_from_a_host_are_checked() -> None:
+    rows = [*used_ports(5), *used_ports(5, limit=0), *used_ports(5, address=None), *used_ports("5"), "?"]
+    document = report({"a": gathered(snat_ports=rows), "b": gathered(snat_ports="full"), "c": WELL}, {})
+    figures = {host["name"]: host["figures"]["snat_ports"] for host in document["hosts"]}
+    assert [row["used"] for row in figures["a"]] == [5]
+    assert (figures["b"], figures["c"]) == (None, None)
+    assert [(row["host"], row["used"]) for row in document["fleet"]["snat_ports"]] == [("a", 5)]
+
+
 # stale flows
 
 VERDICTS = dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "uncertain"), 0)

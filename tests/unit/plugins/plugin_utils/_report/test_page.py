@@ -210,6 +210,15 @@ def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
             name: {"by_flows": rows, "by_bytes": rows} for name in ("sources", "destinations", "services", "pairs")
         },
         "settings": {"timeouts": many},
+        "snat_ports": [
+            {
+                **dict.fromkeys(metrics.PORT_USE, long),
+                "used": place,
+                "limit": 64512,
+                "sources": [{"address": long, "ports": 1}] * 1000,
+            }
+            for place in range(20000)
+        ],
         "stale": {
             "verdicts": dict.fromkeys(metrics.VERDICTS, 10**6),
             "rules": [
@@ -228,7 +237,7 @@ def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
         "hostile": {"ansible_facts": {"conntrack": facts}},
         long: {"failed": True, "msg": long},
     }
-    assert len(rendered(results)) < 200_000
+    assert len(rendered(results)) < 215_000
 
 
 # Complete
@@ -284,6 +293,38 @@ def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.El
         *("2026-03-14 09:26 UTC", "gateways", "report.json", "tcp_established 5 d", "accounting yes"),
     ):
         assert words in said, words
+
+
+# SNAT ports
+
+
+def test_the_highest_use_of_snat_ports_comes_first_with_its_host() -> None:
+    results = fleets.results(3)
+    for place, result in enumerate(results.values(), start=1):
+        result["ansible_facts"]["conntrack"]["snat_ports"] = [
+            {
+                "address": "198.51.100.1",
+                "destination": "203.0.113.9",
+                "destination_port": 443,
+                "protocol": "tcp",
+                "used": 10 * place,
+                "limit": 100,
+                "sources": [{"address": f"10.0.0.{place}", "ports": 5 * place}] if place > 1 else [],
+            }
+        ]
+    assert section(read(rendered(fleets.results(3))), "snat_ports") is None
+    tree = read(rendered(results))
+    check_harmless(tree)
+    names = [element.attrib.get("aria-labelledby") for element in tree.iter("section")]
+    assert names.index("snat_ports") == names.index("fill") + 1
+    ports = section(tree, "snat_ports")
+    assert ports is not None
+    hosts = list(results)
+    assert [words_of(row).replace("\u202f", " ") for row in ports.findall(".//tbody/tr")] == [
+        f"198.51.100.1 203.0.113.9 tcp 443 30.0 % 30 100 10.0.0.3 15 {hosts[2]}",
+        f"198.51.100.1 203.0.113.9 tcp 443 20.0 % 20 100 10.0.0.2 10 {hosts[1]}",
+        f"198.51.100.1 203.0.113.9 tcp 443 10.0 % 10 100 {hosts[0]}",
+    ]
 
 
 # Stale flows

@@ -101,6 +101,17 @@ def groups(*keys: str) -> Work:
     return work
 
 
+def snat_ports() -> Work:
+    """Read the use of SNAT ports, like conntrack_facts."""
+    read, match = _of("_operations.snat_ports").snat_ports, _of("client.match.match")
+    table = _table()
+
+    def work() -> int:
+        return sum(use["used"] for use in read(table, match.EVERYTHING, 1 << 30))
+
+    return work
+
+
 def info(limit: str) -> Work:
     """Collect ordered entries up to a limit, like conntrack_info."""
     info, match, labels = _of("_operations.info"), _of("client.match.match"), _of("client.entry.labels")

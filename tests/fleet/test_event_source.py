@@ -11,7 +11,7 @@ import os
 import runpy
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -318,6 +318,40 @@ class TestWhatIsTold:
         assert (above["crossed"], above["max"], below["crossed"]) == ("above", most, "below")
         assert 1000 <= above["count"] <= 1010, "it may look while entries are created"
         assert below["count"] <= 500
+
+    def test_snat_ports_that_run_out_and_are_free_again(self, namespace: Namespace) -> None:
+        rule = "meta l4proto udp snat to 198.51.100.1:1024-1033"
+        namespace.nft(f"table ip nat {{ chain postrouting {{ type nat hook postrouting priority srcnat\n{rule}\n}}\n}}")
+
+        async def scenario() -> list[dict[str, Any]]:
+            threshold = {"percent": 80, "below": 50, "interval": 0.1}
+            async with watching(namespace, groups=[], snat_ports=threshold) as rules:
+                namespace.conntrack("-R", "-", input=translated(range(7)))
+                await asyncio.sleep(0.3)
+                assert rules.queue.empty()
+                namespace.conntrack("-R", "-", input=translated(range(7, 9)))
+                await rules.take(lambda taken: len(taken) == 1)
+                namespace.conntrack("-F")
+                return await rules.take(lambda taken: len(taken) == 2)
+
+        above, below = asyncio.run(scenario())
+        shared = {"address": "198.51.100.1", "destination": "203.0.113.9", "destination_port": 53, "protocol": "udp"}
+        shared |= {"type": "snat_ports", "zone": 0, "limit": 10, "percent": 80.0, "below": 50.0}
+        assert (above["crossed"], below["crossed"]) == ("above", "below")
+        assert above["used"] in (8, 9), "it may look while entries are created"
+        assert above["sources"] == [{"address": "10.1.0.2", "ports": above["used"]}]
+        for event in (above, below):
+            assert {key: event[key] for key in shared} == shared
+        assert (below["used"], below["usage_percent"], below["sources"]) == (0, 0.0, [])
+
+
+def translated(numbers: Iterable[int]) -> str:
+    """Return commands that create flows of one client, each with a SNAT port of its own."""
+    return "".join(
+        f"-A -t 600 -u SEEN_REPLY -p udp -s 10.1.0.2 -d 203.0.113.9 --sport {4000 + number} --dport 53 "
+        f"-n 198.51.100.1:{1024 + number}\n"
+        for number in numbers
+    )
 
 
 class TestChanges:

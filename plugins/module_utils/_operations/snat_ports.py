@@ -37,23 +37,23 @@ _SHARING = {
 _ALL = 1 << 30
 
 
-def snat_ports(table: TableReader, match: Match, most: int) -> list[Document]:
+def snat_ports(table: TableReader, match: Match, most: int, sources: int | None = None) -> list[Document]:
     """Return the `most` used groups of flows that share ports, those with the highest use first.
 
-    Only matching entries with source NAT and ports count.
+    Only matching entries with source NAT and ports count. Each group has at most `sources` sources, by default `most`.
     """
     translated = parse_match({"nat": "source", "protocol": sorted(PORT_PROTOCOLS)})
     where = translated.term if match.where is None else And((match.where, translated.term))
     ports = Groups(parse_group_by(list(_SHARING), "keys"))
-    sources = Groups(parse_group_by([*_SHARING, "source"], "keys"))
-    table.scan(VisitorGroup([ports, sources]), where)
+    clients = Groups(parse_group_by([*_SHARING, "source"], "keys"))
+    table.scan(VisitorGroup([ports, clients]), where)
     ranges = _ranges()
     rows = [_row(group, ranges) for group in ports.as_document(_ALL)["groups"]]
     rows.sort(key=lambda row: (-row["usage_percent"], -row["used"], str(row)))
     by_source: defaultdict[tuple[Any, ...], list[Document]] = defaultdict(list)
-    for group in sources.as_document(_ALL)["groups"]:
+    for group in clients.as_document(_ALL)["groups"]:
         of = by_source[tuple(group[key] for key in _SHARING)]
-        if len(of) < most:
+        if len(of) < (most if sources is None else sources):
             of.append({"address": group["source"], "ports": group["flows"]})
     return [{**row, "sources": by_source[tuple(row[name] for name in _SHARING.values())]} for row in rows[:most]]
 

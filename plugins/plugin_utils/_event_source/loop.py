@@ -16,6 +16,7 @@ import select
 import time
 from collections.abc import Generator
 
+from ...module_utils._operations.snat_ports import snat_ports
 from ...module_utils.client.entry.nested import Document
 from ...module_utils.client.errors import Unavailable
 from ...module_utils.client.events.subscription import Event
@@ -27,13 +28,18 @@ from .aggregate import Tally
 from .changes import ChangeWindow
 from .options import Changes, Options
 from .payloads import document_of
+from .snat_port_threshold import PortUse
 from .streams import FollowerStream, Stream, SubscriptionStream
 from .usage_threshold import Fill
 
 #: Maximum number of documents in a batch.
 BATCH = 64
+#: Maximum number of uses of SNAT ports to compare with the threshold, those with the highest use.
+_USES = 1000
 #: Maximum number of seconds to wait in poll(2). A follower reads the table from time to time.
 _PATIENCE = 1.0
+#: Maximum number of sources in an event about SNAT ports.
+_SOURCES = 10
 
 
 def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
@@ -52,7 +58,10 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
         fill = None
         if options.threshold is not None:
             fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
-        clocks = [each for each in (tally, fill, changes) if each is not None]
+        ports = None
+        if options.snat_ports is not None:
+            ports = PortUse(options.snat_ports, functools.partial(_snat_ports, opened.enter_context(Table()), options))
+        clocks = [each for each in (tally, fill, ports, changes) if each is not None]
         poll = select.poll()
         of_changes = changes.filenos() if changes is not None else ()
         for descriptor in (wake, *(stream.fileno() for stream in streams), *of_changes):
@@ -99,6 +108,11 @@ def _open_changes(changes: Changes, receive_buffer: int, opened: contextlib.Exit
         return ChangeWindow(changes, opened.enter_context(subscribed(changes.kinds, receive_buffer)))
     except Unavailable as error:
         raise error.with_hint(f"{error.hint}, or leave ruleset out of changes.kinds") from error
+
+
+def _snat_ports(table: Table, options: Options) -> list[Document]:
+    """The highest uses of SNAT ports by matching flows."""
+    return snat_ports(table, options.match, _USES, sources=_SOURCES)
 
 
 def _usage(table: Table) -> tuple[int, int | None]:

@@ -43,7 +43,7 @@ class Aggregate(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """The option `threshold`: usage in percent to report, usage at which it ends, and seconds between checks."""
+    """The options `threshold` and `snat_ports`: percentages to report above and below, and seconds between checks."""
 
     percent: float
     below: float
@@ -66,6 +66,7 @@ class Options(NamedTuple):
     labels: LabelMap = LabelMap()
     aggregate: Aggregate | None = None
     threshold: Threshold | None = None
+    snat_ports: Threshold | None = None
     changes: Changes | None = None
     resync: bool = True
     existing: bool = False
@@ -82,7 +83,7 @@ class Options(NamedTuple):
 
 #: The names of the options.
 NAMES = (
-    *("groups", "match", "except", "netns", "label_map", "aggregate", "threshold", "changes"),
+    *("groups", "match", "except", "netns", "label_map", "aggregate", "threshold", "snat_ports", "changes"),
     *("resync", "existing", "receive_buffer"),
 )
 
@@ -104,7 +105,8 @@ def parse_options(args: Mapping[str, Any]) -> Options:
         netns=_text(given, "netns"),
         labels=labels,
         aggregate=_aggregate(given["aggregate"]) if "aggregate" in given else None,
-        threshold=_threshold(given["threshold"]) if "threshold" in given else None,
+        threshold=_threshold(given["threshold"], "threshold", 10.0) if "threshold" in given else None,
+        snat_ports=_threshold(given["snat_ports"], "snat_ports", 60.0) if "snat_ports" in given else None,
         changes=_changes(given["changes"]) if "changes" in given else None,
         resync=_switch(given.get("resync", True), "resync"),
         existing=_switch(given.get("existing", False), "existing"),
@@ -128,8 +130,10 @@ def _check_variables(value: Any, key: str) -> None:
 
 
 def _check_together(options: Options) -> None:
-    if not options.groups and options.threshold is None and options.changes is None:
-        raise InvalidValue("groups", "is empty, and there is nothing else to report; set groups, threshold or changes")
+    if not (options.groups or options.threshold or options.snat_ports or options.changes):
+        raise InvalidValue(
+            "groups", "is empty, and there is nothing else to report; set groups, threshold, snat_ports or changes"
+        )
     if options.existing and not options.resync:
         raise InvalidValue("existing", "needs the table to be read, which resync: false forbids; leave one of them out")
     if options.aggregate is not None and not options.entry_groups:
@@ -161,15 +165,15 @@ def _aggregate(raw: Any) -> Aggregate:
     )
 
 
-def _threshold(raw: Any) -> Threshold:
-    given = _known(raw, "threshold", Threshold._fields)
+def _threshold(raw: Any, key: str, interval: float) -> Threshold:
+    given = _known(raw, key, Threshold._fields)
     if "percent" not in given:
-        raise InvalidValue("threshold.percent", "is missing; write the percentage at which the table is too full")
-    percent = _number(given["percent"], "threshold.percent", 0.001, 100.0)
-    below = _number(given.get("below", 0.9 * percent), "threshold.below", 0.0, 100.0)
+        raise InvalidValue(f"{key}.percent", "is missing; write the percentage at which the usage is too high")
+    percent = _number(given["percent"], f"{key}.percent", 0.001, 100.0)
+    below = _number(given.get("below", 0.9 * percent), f"{key}.below", 0.0, 100.0)
     if not 0 < below <= percent:
-        raise InvalidValue("threshold.below", f"{below:g} is not between 0 and percent, {percent:g}; write less")
-    return Threshold(percent, below, _number(given.get("interval", 10.0), "threshold.interval", 0.1, _DAY))
+        raise InvalidValue(f"{key}.below", f"{below:g} is not between 0 and percent, {percent:g}; write less")
+    return Threshold(percent, below, _number(given.get("interval", interval), f"{key}.interval", 0.1, _DAY))
 
 
 def _changes(raw: Any) -> Changes:

@@ -33,7 +33,7 @@ options:
   groups:
     description:
       - Kinds of events to report. V(new), V(update) and V(destroy) are events of entries, the others of expectations.
-      - Use an empty list to report O(threshold) or O(changes) only.
+      - Use an empty list to report O(threshold), O(snat_ports) or O(changes) only.
     type: list
     elements: str
     choices: [new, update, destroy, expectation_new, expectation_destroy]
@@ -115,6 +115,25 @@ options:
         description: Seconds between checks. A check takes some microseconds, independent of the size of the table.
         type: float
         default: 10
+  snat_ports:
+    description:
+      - Report once when the use of SNAT ports of a translated address for a destination reaches a percentage, and once
+        when it falls below O(snat_ports.below). See the subset V(snat_ports) of
+        M(netops.conntrack.conntrack_facts).
+      - With O(match), only the ports of matching flows count.
+    type: dict
+    suboptions:
+      percent:
+        description: Use in percent at which to report V(above). The kernel can run out of ports before 100 %.
+        type: float
+        required: true
+      below:
+        description: Use in percent below which to report V(below). The default is 90% of O(snat_ports.percent).
+        type: float
+      interval:
+        description: Seconds between checks. Each check reads all entries with source NAT.
+        type: float
+        default: 60
   changes:
     description:
       - Report changes of the ruleset, addresses, routes, policy routing rules and links, after which entries may be
@@ -182,6 +201,8 @@ notes:
     C(destroy), and C(window). V(aggregate_rest) has the same keys except C(by), for all other groups.
   - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max), C(usage_percent), and the
     percentages of the option.
+  - Events of the type V(snat_ports) have C(crossed), C(address), C(destination), C(destination_port), C(protocol),
+    C(zone), C(used), C(limit), C(usage_percent) and C(sources), as the facts, and the percentages of the option.
   - Events of the type V(change) have C(counts), the number of changes of each kind, C(window), C(processes), and
     C(overrun). C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If C(overrun)
     is true, the kernel dropped messages, and C(counts) then includes one extra change for each kind that may have been
@@ -213,6 +234,11 @@ EXAMPLES = r"""
     threshold:
       percent: 80
       below: 70
+
+- netops.conntrack.conntrack:
+    groups: []
+    snat_ports:
+      percent: 80
 
 - netops.conntrack.conntrack:
     groups: []

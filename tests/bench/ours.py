@@ -25,6 +25,8 @@ PORTION = 100_000
 
 Work = Callable[[], int]
 TimedWork = Callable[[], tuple[int, float, float]]
+#: The addresses of source NAT for IPv4 and IPv6.
+TRANSLATED = ("203.0.113.1", "2001:db8:3::1")
 
 
 def _of(module: str) -> Any:
@@ -163,6 +165,16 @@ def create_declared(entries: str) -> Work:
     declared = list(mix.declarations(0, int(entries)))
     table = _table()
     return lambda: _succeeded(table.create_declared(declared))
+
+
+def create_translated(entries: str) -> Work:
+    """Create entries with source NAT to one address of each family."""
+    table = _table()
+    translated = (
+        {**one, "nat": {"source": {"address": TRANSLATED[":" in one["original"]["source"]]}}}
+        for one in mix.declarations(0, int(entries))
+    )
+    return lambda: _succeeded(table.create_declared(translated))
 
 
 def create_prepared(entries: str) -> Work:

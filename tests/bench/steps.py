@@ -226,6 +226,24 @@ def judge(stage: Stage, results: Results) -> None:
         results.add(_memory(stage, "judge: memory", work, sides[0]))
 
 
+def snat(stage: Stage, results: Results) -> None:
+    """Read the use of SNAT ports where every entry has source NAT."""
+    entries = stage.sizes.table
+    with stage.table() as namespace:
+        stage.say(f"filling a table with {entries:,} entries with source NAT")
+        stage.ours(namespace, "create_translated", entries, done=entries)
+        stage.say(f"the use of SNAT ports by {entries:,} entries")
+        sides = stage.compete(
+            {
+                OURS: lambda: stage.ours(namespace, "snat_ports"),
+                BARE: functools.partial(stage.work, namespace, "bare", "receive"),
+            }
+        )
+        work = f"conntrack_facts, the use of SNAT ports, with {entries:,} entries"
+        results.add(Row("SNAT ports", work, sides, entries=entries))
+        results.add(_memory(stage, "SNAT ports: memory", work, sides[0]))
+
+
 def _link_both_sides(namespace: Namespace) -> None:
     """Make a namespace a router, with a link to the clients and one to the servers of the mix."""
     namespace.sysctl("net.ipv4.ip_forward", 1)
@@ -466,6 +484,7 @@ STEPS: dict[str, Callable[[Stage, Results], None]] = {
     "read": read,
     "flush": flush,
     "judge": judge,
+    "snat": snat,
     "create": create,
     "snapshot": snapshot,
     "single": single,

@@ -8,12 +8,12 @@ destination as there are ports to translate to. Entries of closed connections co
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
 from typing import TYPE_CHECKING, Any
 
-from ..client.codec.types import PORT_PROTOCOLS, parse_address
+from ..client.codec.types import PORT_PROTOCOLS
 from ..client.dump.group_keys import parse_group_by
-from ..client.dump.groups import Groups
+from ..client.dump.groups import Groups, sort_key
 from ..client.dump.scan import VisitorGroup
 from ..client.errors import ConntrackError
 from ..client.match.expression import And
@@ -33,8 +33,6 @@ _SHARING = {
     "protocol": "protocol",
     "reply_zone": "zone",
 }
-#: A number of groups that is not exceeded.
-_ALL = 1 << 30
 
 
 def snat_ports(table: TableReader, match: Match, most: int, sources: int | None = None) -> list[Document]:
@@ -44,29 +42,42 @@ def snat_ports(table: TableReader, match: Match, most: int, sources: int | None 
     """
     translated = parse_match({"nat": "source", "protocol": sorted(PORT_PROTOCOLS)})
     where = translated.term if match.where is None else And((match.where, translated.term))
-    ports = Groups(parse_group_by(list(_SHARING), "keys"))
-    clients = Groups(parse_group_by([*_SHARING, "source"], "keys"))
+    keys = parse_group_by([*_SHARING, "source"], "keys")
+    shared, source = keys[:-1], keys[-1]
+    ports, clients = Groups(shared), Groups(keys)
     table.scan(VisitorGroup([ports, clients]), where)
     ranges = _ranges()
-    rows = [_row(group, ranges) for group in ports.as_document(_ALL)["groups"]]
-    rows.sort(key=lambda row: (-row["usage_percent"], -row["used"], str(row)))
-    by_source: defaultdict[tuple[Any, ...], list[Document]] = defaultdict(list)
-    for group in clients.as_document(_ALL)["groups"]:
-        of = by_source[tuple(group[key] for key in _SHARING)]
-        if len(of) < (most if sources is None else sources):
-            of.append({"address": group["source"], "ports": group["flows"]})
-    return [{**row, "sources": by_source[tuple(row[name] for name in _SHARING.values())]} for row in rows[:most]]
-
-
-def _row(group: Document, ranges: list[SnatRange]) -> Document:
-    limit = ports_of(parse_address(group["reply_destination"], "address"), ranges)
-    used = group["flows"]
-    return {
-        **{name: group[key] for key, name in _SHARING.items()},
-        "used": used,
-        "limit": limit,
-        "usage_percent": round(100 * used / limit, 2) if limit else 100.0,
-    }
+    limits: dict[bytes, int] = {}
+    uses = []
+    for group, used in ports.flows().items():
+        address = group[0]
+        limit = limits.get(address)
+        if limit is None:
+            limit = limits[address] = ports_of(address, ranges)
+        uses.append((used / limit if limit else 1.0, used, limit, group))
+    ranked = heapq.nsmallest(most, uses, key=lambda use: (-use[0], -use[1], *map(sort_key, use[3])))
+    by_source: dict[Any, list[tuple[int, Any]]] = {group: [] for _share, _used, _limit, group in ranked}
+    for (*group, client), used in clients.flows().items():
+        found = by_source.get(tuple(group))
+        if found is not None:
+            found.append((used, client))
+    return [
+        {
+            **{name: key.present(value) for name, key, value in zip(_SHARING.values(), shared, group)},
+            "used": used,
+            "limit": limit,
+            "usage_percent": round(100 * share, 2),
+            "sources": [
+                {"address": source.present(client), "ports": number}
+                for number, client in heapq.nsmallest(
+                    most if sources is None else sources,
+                    by_source[group],
+                    key=lambda one: (-one[0], sort_key(one[1])),
+                )
+            ],
+        }
+        for share, used, limit, group in ranked
+    ]
 
 
 def _ranges() -> list[SnatRange]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
 from itertools import repeat
 from operator import add
@@ -134,6 +135,11 @@ class Groups(Visitor):
         self._merge_all()
         return int(self._sums["flows"])
 
+    def flows(self) -> Mapping[Group, int]:
+        """Return the number of flows by the values of the keys, which `GroupKey.present` converts."""
+        self._merge_all()
+        return self._totals["flows"].counts
+
     def add(self, entry: Entry) -> None:
         self.add_measures(entry, measures(entry))
 
@@ -151,7 +157,7 @@ class Groups(Visitor):
         """
         self._merge_all()
         chosen = self._totals[order].counts
-        ranked = sorted(chosen, key=lambda group: (-chosen[group], *map(_order, group)))[:most]
+        ranked = heapq.nsmallest(most, chosen, key=lambda group: (-chosen[group], *map(sort_key, group)))
         shown = {what: [total.counts.get(group, 0) for group in ranked] for what, total in self._totals.items()}
         others = {what: _rounded(self._sums[what] - sum(numbers)) for what, numbers in shown.items()}
         document: dict[str, Any] = {
@@ -195,7 +201,7 @@ def _rounded(number: float) -> float:
     return number if isinstance(number, int) else round(number, 1)
 
 
-def _order(value: Any) -> tuple[Any, ...]:
+def sort_key(value: Any) -> tuple[Any, ...]:
     """Return what to compare values by, for groups with equal numbers. Values of different types stay apart."""
     if value is None:
         return (0,)

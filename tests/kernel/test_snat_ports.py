@@ -39,6 +39,10 @@ RULES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] 
     "masquerade": ('oifname "wan" masquerade random', [(None, None, None)]),
     "masquerade to ports": ("meta l4proto tcp masquerade to :1024-1033", [(None, None, range(1024, 1034))]),
     "a map": ("snat to ip saddr map { 10.1.0.2 : 198.51.100.7 }", [(None, None, None)]),
+    "a map after a value": (
+        "meta mark set 5 snat to ip saddr map { 10.1.0.2 : 198.51.100.7 }",
+        [(None, None, None)],
+    ),
     "no NAT": ("ip saddr 10.1.0.2 accept", []),
 }
 IPTABLES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] = {

@@ -179,6 +179,22 @@ def test_more_groups_than_are_kept_are_uncertain_by_what_is_said(monkeypatch: An
         assert sum(row[what] for row in document["groups"]) + document["other"][what] == total
 
 
+@pytest.mark.parametrize(
+    ("key", "ipv4", "ipv6"),
+    [
+        ("source/24", "10.0.0.0/24", "2001:db8:1:2::/64"),
+        ("source/8/48", "10.0.0.0/8", "2001:db8:1::/48"),
+        ("source/56", "10.0.0.9/32", "2001:db8:1::/56"),
+        ("source/0/0", "0.0.0.0/0", "::/0"),
+    ],
+)
+def test_networks_of_both_families(key: str, ipv4: str, ipv6: str) -> None:
+    address = ipaddress.ip_address("2001:db8:1:2::9").packed
+    of_ipv6 = {"family": 10, "original.source": address, "original.destination": address}
+    found = scanned([flow(9), flow(**of_ipv6)], key).as_document(9)["groups"]
+    assert [row["source"] for row in found] == [ipv4, ipv6]
+
+
 def test_labels_have_their_names() -> None:
     names = LabelMap({"voice": 1})
     groups = Groups(parse_group_by(["labels"], "group_by", names))

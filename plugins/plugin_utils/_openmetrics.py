@@ -141,7 +141,7 @@ class _Metrics:
         self._samples: dict[str, dict[Labels, int | float]] = {}
 
     def add(self, name: str, value: Any, **labels: Any) -> None:
-        """Add a sample, unless the value is no number. Values with the same labels are added up."""
+        """Add a sample if the value is a number. Values with the same labels are added up."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LARGEST:
             return
         own = {key: _label(label) for key, label in labels.items() if label is not None}

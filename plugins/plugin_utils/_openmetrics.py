@@ -13,6 +13,7 @@ https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -216,9 +217,13 @@ def _snat_ports(metrics: _Metrics, facts: Any) -> None:
 
 
 def _groups(metrics: _Metrics, facts: Any) -> None:
+    seen: Counter[str] = Counter()
     for grouping in rows(facts, ROWS):
         keys = _keys(grouping)
         by = ",".join(keys)
+        seen[by] += 1
+        if seen[by] > 1:  # samples of two groupings must not have the same labels
+            by = f"{by}#{seen[by]}"
         for measure, (unit, _what) in MEASURES.items():
             for group in rows(grouping.get("groups"), ROWS):
                 metrics.add(

@@ -207,6 +207,13 @@ def test_errors_name_the_argument(arguments: tuple[Any, ...], message: str) -> N
         render(*arguments)
 
 
+def test_groupings_with_equal_keys_are_kept_apart() -> None:
+    groupings = [{"by": ["source"], "groups": [{"source": "10.0.0.0/8", "flows": flows}]} for flows in (4, 9)]
+    found = samples(render({"count": 1, "groups": groupings}))
+    assert found[sample("group_entries", by="source", source="10.0.0.0/8")] == 4
+    assert found[sample("group_entries", by="source#2", source="10.0.0.0/8")] == 9
+
+
 def test_every_label_of_the_metrics_is_reserved() -> None:
     """Otherwise, a label of the user could replace it."""
     written = samples(render({key: value for key, value in FACTS.items() if key != "groups"}))

@@ -28,7 +28,7 @@ options:
     required: true
   labels:
     description:
-      - Labels for all metrics, for example V({site: fra}). Prometheus adds C(instance) and C(job) when it scrapes.
+      - Labels for all metrics. Prometheus adds C(instance) and C(job) when it scrapes.
     type: dict
   gathered:
     description:
@@ -58,7 +58,7 @@ EXAMPLES = r"""
 
 - name: Show them as metrics
   ansible.builtin.debug:
-    msg: "{{ ansible_facts.conntrack | netops.conntrack.to_openmetrics({'site': 'fra'}) }}"
+    msg: "{{ ansible_facts.conntrack | netops.conntrack.to_openmetrics(labels={'site': 'fra'}) }}"
 """
 
 RETURN = r"""

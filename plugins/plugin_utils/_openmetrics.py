@@ -104,7 +104,8 @@ LABELS = (
 FACTS = ("count", "matched", "statistics", "settings", "expectations", "stale", "snat_ports", "groups")
 
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-_ESCAPES = {"\\": r"\\", "\n": r"\n", '"': r"\""}
+#: A label has no line break, see `_label`.
+_ESCAPES = {"\\": r"\\", '"': r"\""}
 
 
 class BadInput(Exception):

@@ -207,6 +207,17 @@ def test_errors_name_the_argument(arguments: tuple[Any, ...], message: str) -> N
         render(*arguments)
 
 
+@pytest.mark.parametrize("value", [None, True, "5", [5], -1, 2**64, float("nan"), float("inf")])
+def test_a_value_that_is_no_count_is_left_out(value: Any) -> None:
+    assert "conntrack_entries" not in render({"count": value})
+
+
+def test_values_with_equal_labels_are_added_up() -> None:
+    """Prometheus refuses a file that has the same labels twice."""
+    found = samples(render({"count": 9, "by_protocol": {"a\x01": 4, "a\x02": 5}}))
+    assert found[sample("protocol_entries", protocol="a\ufffd")] == 9
+
+
 def test_groupings_with_equal_keys_are_kept_apart() -> None:
     groupings = [{"by": ["source"], "groups": [{"source": "10.0.0.0/8", "flows": flows}]} for flows in (4, 9)]
     found = samples(render({"count": 1, "groups": groupings}))

@@ -156,6 +156,16 @@ PLAYBOOKS = {
         one_of=(("ruleset",),),
         gather_subset=("stale",),
     ),
+    "metrics": Playbook(
+        {
+            **MATCH,
+            "top": INTEGER,
+            "gather_subset": Variable("list", ["summary", "statistics", "settings", "expectations"]),
+            "group_by": LIST,
+            "metrics_path": Variable("metrics_path", "/var/lib/prometheus/node-exporter/conntrack.prom"),
+            "metrics_labels": DICTIONARY,
+        },
+    ),
     "demo": Playbook(
         {
             "vpn_inside": Variable("text", "192.0.2.10"),
@@ -328,6 +338,14 @@ def _remote_path(value: Any) -> str:
     return text
 
 
+def _metrics_path(value: Any) -> str:
+    """An absolute path on the hosts that the textfile collector reads."""
+    path = _remote_path(value)
+    if not path.endswith(".prom"):
+        raise ValueError
+    return path
+
+
 def _batches(value: Any) -> Any:
     sizes = value if isinstance(value, list) else [value]
     if not sizes or not all(re.fullmatch(r"\d+%?", str(size)) for size in sizes):
@@ -347,6 +365,7 @@ KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "text": (check_type_str, "text"),
     "path": (_path, "the path of a file"),
     "remote_path": (_remote_path, "the absolute path of a file on the hosts"),
+    "metrics_path": (_metrics_path, "the absolute path of a file on the hosts that ends with .prom"),
     "flag": (check_type_bool, "true or false"),
     "integer": (check_type_int, "an integer"),
     "number": (check_type_float, "a number"),

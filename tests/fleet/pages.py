@@ -29,7 +29,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,12 +113,16 @@ def _commands(place: str, text: str) -> list[Command]:
 class Reader:
     """A reader who follows a page, with a controller and these hosts, which have the names that the page gives them.
 
-    Use it as a context manager. At its end, every command has been run.
+    Use it as a context manager. At its end, every command has been run. `folders` are folders of the machine that the
+    commands see with other content, empty at first: each command sees the changes of those before it.
     """
 
-    def __init__(self, page: Page, controller: Controller, hosts: Mapping[str, Namespace]) -> None:
+    def __init__(
+        self, page: Page, controller: Controller, hosts: Mapping[str, Namespace], folders: Sequence[str] = ()
+    ) -> None:
         self.left = list(page.commands)
         self._hosts = hosts
+        self._folders = folders
         self.folder = controller.folder / "reader"
         self._environment = {
             **controller.environment,
@@ -181,7 +185,7 @@ class Reader:
             stdout, stderr = (stack.enter_context(path.open("w")) for path in output)
             with self._hosts[host].entered() if host else contextlib.nullcontext():
                 process = subprocess.Popen(
-                    ["bash", "-c", command],
+                    [*self._isolated(), "bash", "-c", command],
                     cwd=self.folder,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
@@ -196,6 +200,17 @@ class Reader:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+    def _isolated(self) -> list[str]:
+        """Return a command that runs another one in a mount namespace with the folders."""
+        if not self._folders:
+            return []
+        mounts = []
+        for number, place in enumerate(self._folders):
+            instead = self.folder.with_name(f"mount{number}")
+            instead.mkdir(exist_ok=True)
+            mounts.append(f"mount --bind {instead} {place}")
+        return ["unshare", "--mount", "sh", "-c", f'{" && ".join(mounts)} && exec "$@"', "sh"]
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
@@ -29,7 +29,7 @@ from tests.plays import Controller
 OLD, NEW = Gateway.OUTSIDE
 #: linux/netlink.h
 
-Follow = Callable[[Mapping[str, Namespace]], Reader]
+Follow = Callable[..., Reader]
 
 
 @pytest.fixture
@@ -307,6 +307,23 @@ def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
     gateway = gateway_lab.gateway
     with follow({"gw1": gateway}) as reader:
         fill(gateway, 3)
+        reader.go_on()
+
+
+def test_howto_prometheus(gateway_lab: Gateway, follow: Follow, tmp_path: Path) -> None:
+    """The file has the flows of the gateway, and promtool accepts all files of the page."""
+    collected = "/var/lib/prometheus/node-exporter"
+    if not shutil.which("promtool", path=SYSTEM_PATH) or not Path(collected).is_dir():
+        pytest.skip("prometheus or prometheus-node-exporter is absent")
+    gateway = gateway_lab.gateway
+    with follow({"gw1": gateway}, folders=[collected]) as reader:
+        (reader.folder / ".ansible").mkdir()
+        (reader.folder / ".ansible/collections").symlink_to(tmp_path)
+        flows = [
+            gateway_lab.client1.udp(gateway_lab.SERVER, gateway_lab.PORT, source_port=n) for n in (5060, 5061, 5062)
+        ]
+        for flow in flows:
+            assert flow.seen_as().address == OLD
         reader.go_on()
 
 

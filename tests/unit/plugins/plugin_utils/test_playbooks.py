@@ -86,6 +86,12 @@ def test_names_of_others_are_accepted() -> None:
             {"ruleset": "gw.nft", "ruleset_remote_src": "yes"},
             "conntrack_ruleset: 'gw.nft' is not valid; use the absolute path of a file on the hosts.",
         ),
+        (
+            "metrics",
+            {"metrics_path": "/var/lib/conntrack.txt"},
+            "conntrack_metrics_path: .* use the absolute path of a file on the hosts that ends with .prom.",
+        ),
+        ("metrics", {"metrics_labels": "fra"}, "conntrack_metrics_labels: 'fra' is not valid; use a dictionary."),
         ("report", {"fail_when": "x"}, "conntrack_fail_when: 'x' is not valid; use a dictionary."),
         (
             "preview",

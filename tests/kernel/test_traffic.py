@@ -51,11 +51,11 @@ def test_networks_and_several_groupings_in_one_reading(filled: Namespace) -> Non
     assert facts["matched"] == 6
     assert facts["groups"] == [
         {
-            "by": ["source"],
+            "by": ["source/24/48"],
             "groups": [{"source": "2001:db8:1::/48", "flows": 5}, {"source": "2001:db8:2::/48", "flows": 1}],
         },
         {
-            "by": ["mark", "state", "zone"],
+            "by": ["mark/0xf0", "state", "zone"],
             "groups": [
                 {"mark": 0, "state": None, "zone": 0, "flows": 2},
                 {"mark": 0, "state": None, "zone": 5, "flows": 1},

@@ -56,12 +56,14 @@ class GroupKey(NamedTuple):
 
     `value` computes the value by which entries are compared from the values of `needs` in an entry. If it is None, that
     is the only value in `needs` itself, or None if the entry does not have it. `present` returns what a result shows.
+    `written` is the key as it was written, for example with a prefix length.
     """
 
     name: str
     needs: tuple[str, ...]
     value: Callable[[Mapping[str, Any]], Any] | None
     present: Callable[[Any], Any]
+    written: str = ""
 
     def of(self, entry: Mapping[str, Any]) -> Any:
         """Return the value of an entry."""
@@ -156,7 +158,7 @@ def parse_group_by(raw: Any, key: str, labels: LabelMap = NO_LABELS) -> tuple[Gr
             )
         elif slash:
             raise InvalidValue(path, f"{name} has no networks; write {name} without the slash")
-        found[name] = one
+        found[name] = one._replace(written=text)
     return tuple(found.values())
 
 

@@ -162,8 +162,8 @@ ansible_facts:
                 - {protocol: tcp, port: 443, flows: 11000}
         groups:
           description:
-            - With O(group_by), a list with an item for each grouping. C(by) has its keys as written, C(groups) the O(top) groups
-              with the most flows.
+            - With O(group_by), a list with an item for each grouping. C(by) has its keys as written, C(groups) the
+              O(top) groups with the most flows.
             - RV(netops.conntrack.conntrack_info#module:groups), RV(netops.conntrack.conntrack_info#module:other) and
               RV(netops.conntrack.conntrack_info#module:uncertainty) describe the content.
           type: list

@@ -164,7 +164,8 @@ def _count(
         facts["top"] = counters["top"].as_document(most)
     if groupings:
         facts["groups"] = [
-            {"by": [key.written for key in keys], **groups.as_document(most)} for keys, groups in zip(groupings, grouped)
+            {"by": [key.written for key in keys], **groups.as_document(most)}
+            for keys, groups in zip(groupings, grouped)
         ]
 
 

@@ -17,6 +17,7 @@ description:
   - The facts are its usage and content, the addresses and services with the most connections and traffic, the counters
     of the kernel, its settings, and its features.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.facts
   - netops.conntrack._match
@@ -203,7 +204,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     ruleset_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, TABLE, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
@@ -223,6 +224,12 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset)}}
 
 
+def read_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import run_in_each
+
+    return run_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -231,10 +238,11 @@ def main() -> None:
             "top": {"type": "int", "default": 10},
             **RULESET,
             **TABLE,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, read, {"ansible_facts": {}}, reads_only=True)
+    run(module, read, {"ansible_facts": {}}, reads_only=True, in_each=read_each)
 
 
 if __name__ == "__main__":

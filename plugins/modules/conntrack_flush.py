@@ -22,6 +22,7 @@ description:
   - Removing an entry does not end the connection. For its next packet, NAT is decided again, and rules that drop
     packets of unknown connections drop it.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
   - netops.conntrack._match.changing
@@ -171,6 +172,7 @@ method:
   sample: delete
 """
 
+from functools import lru_cache
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -182,14 +184,21 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, REPORT, check_numbers, run
+
+
+@lru_cache(maxsize=None)
+def session() -> frozenset[Any]:
+    """Return the SSH connections that run this task, which are the same for each namespace."""
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
+
+    return own_connections()
 
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import PLANS, flush
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
     params = module.params
@@ -197,7 +206,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     labels = LabelMap.read(params["label_map"])
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
-    keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
+    keep = session() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with TableReader() as table:
         options = table, match, keep, params["report_limit"], params["limit"]
         if stale:
@@ -211,6 +220,12 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
         return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 
+def remove_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import flush_in_each
+
+    return flush_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -221,10 +236,12 @@ def main() -> None:
             **STALE,
             **LIMIT,
             **REPORT,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"})
+    nothing_done = {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"}
+    run(module, remove, nothing_done, in_each=remove_each)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ description:
   - With O(table=expect), returns matching expectations, in the format in which
     M(netops.conntrack.conntrack_expectation) declares them.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.read_only
   - netops.conntrack._match
@@ -274,7 +275,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     ruleset_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, TABLE, check_numbers, run
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
@@ -305,6 +306,12 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 
 
+def read_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import run_in_each
+
+    return run_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -320,10 +327,11 @@ def main() -> None:
             **STALE,
             **RULESET,
             **TABLE,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, read, {"entries": [], "matched": 0, "truncated": False}, reads_only=True)
+    run(module, read, {"entries": [], "matched": 0, "truncated": False}, reads_only=True, in_each=read_each)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Each subset imports its own modules, because the target compiles every import ag
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..client.errors import InvalidValue, Unavailable, quoted
@@ -69,12 +70,18 @@ def gather(
     if "timeout_policies" in subsets:
         facts["timeout_policies"] = _timeout_policies(table)
     if "capabilities" in subsets:
-        from ..client.probe import probe
-
-        facts["capabilities"] = probe()
+        facts["capabilities"] = _capabilities()
     if "stale" in subsets:
         facts["stale"] = _stale(table, match, most, ruleset)
     return facts
+
+
+@lru_cache(maxsize=None)
+def _capabilities() -> Document:
+    """Return the features of the kernel, which are the same in every namespace."""
+    from ..client.probe import probe
+
+    return probe()
 
 
 def warning_of(subsets: set[str]) -> str | None:

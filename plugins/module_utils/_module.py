@@ -59,8 +59,6 @@ def run(
 
     try:
         if in_each is not None and _names_several(module):
-            # Each namespace has its own lists
-            nothing_done = {key: value for key, value in nothing_done.items() if not isinstance(value, (list, str))}
             result = in_each(module, task)
         else:
             _enter_namespace(module)
@@ -70,6 +68,8 @@ def run(
         module.fail_json(msg=sentence, **{"changed": False, **nothing_done})
     except ConntrackError as error:
         done = dict(error.result) if isinstance(error, PartialFailure) else {}
+        if "namespaces" in done:  # only the sums are outside this list
+            nothing_done = {key: value for key, value in nothing_done.items() if isinstance(value, int)}
         _warn(module, done)
         module.fail_json(msg=str(error), **{"changed": False, **nothing_done, **done})
     else:

@@ -59,6 +59,12 @@ EXAMPLES = r"""
   failed_when: ansible_facts.conntrack.usage_percent > 80
   become: true
 
+- name: Gather the number of entries of each container and namespace of the host
+  netops.conntrack.conntrack_facts:
+    netns: all
+    gather_subset: [min]
+  become: true
+
 - name: Show the clients of the database and their traffic
   netops.conntrack.conntrack_facts:
     gather_subset: [summary, top]
@@ -183,6 +189,20 @@ ansible_facts:
                 rule: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
                 reason: null
                 entries: 31
+        namespaces:
+          description:
+            - With several namespaces in O(netns), a list of them. Each has C(netns), C(processes), and the facts of
+              this namespace. If they could not be gathered, it has C(msg) instead.
+            - Outside this list are only C(count) and C(matched), the sums, and C(capabilities), which are those of the
+              kernel.
+          type: list
+          elements: dict
+          sample:
+            - netns: blue
+              processes: []
+              count: 233
+              max: 262144
+              usage_percent: 0.09
         capabilities:
           description:
             - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace
@@ -204,7 +224,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     ruleset_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    TABLE,
+    check_numbers,
+    run,
+)
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:

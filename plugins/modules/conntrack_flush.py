@@ -54,6 +54,8 @@ options:
         or if the program belongs to another user and the task does not run as root.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
         module cannot identify its connection. It then keeps all connections to the host's own SSH servers.
+      - With several namespaces in O(netns), the module keeps the connection in each namespace that has an entry with
+        its addresses and ports.
       - Other SSH connections are not kept, and neither are connections that only pass through this host as a router or
         a jump host. If Ansible reaches other hosts through this one, name these connections in O(except).
     type: bool
@@ -62,10 +64,14 @@ options:
     description:
       - Maximum number of entries to remove. If more entries match, the task fails and removes nothing. By default,
         there is no limit.
+      - With several namespaces in O(netns), this is the limit of all together. The module then counts in every
+        namespace before it removes anything. Entries that begin after the count never make it exceed the limit, and can
+        make the task fail in one namespace after it removed entries in others.
     type: int
   report_limit:
     description:
-      - Maximum number of removed entries to return and to show in the diff. All counts are complete.
+      - Maximum number of removed entries to return and to show in the diff. All counts are complete. With several
+        namespaces, this is the number of all together.
     type: int
     default: 100
 seealso:
@@ -123,6 +129,16 @@ EXAMPLES = r"""
     limit: 10000
   become: true
 
+- name: Remove the flows of a former resolver on the host and in all its containers
+  netops.conntrack.conntrack_flush:
+    netns: all
+    match:
+      protocol: udp
+      destination: 10.20.0.53
+      destination_port: 53
+    limit: 20000
+  become: true
+
 - name: Empty the table, and keep the SSH connection that runs this task
   netops.conntrack.conntrack_flush:
     all: true
@@ -170,6 +186,23 @@ method:
   type: str
   returned: always
   sample: delete
+namespaces:
+  description:
+    - The namespaces. Each has C(netns), C(processes), and the keys above, which are those of this namespace. If the
+      task failed in it, it has C(msg).
+    - The numbers and RV(verdicts) outside this list are sums. RV(entries) and RV(method) are only in the list.
+  type: list
+  elements: dict
+  returned: with several namespaces in O(netns)
+  sample:
+    - netns: blue
+      processes: []
+      flushed: 17
+      kept: 0
+      gone: 0
+      total: 233
+      entries: []
+      method: delete
 """
 
 from functools import lru_cache
@@ -184,7 +217,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, REPORT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    REPORT,
+    check_numbers,
+    run,
+)
 
 
 @lru_cache(maxsize=None)

@@ -59,7 +59,8 @@ options:
     default: false
   limit:
     description:
-      - Maximum number of entries to return, the first in the order of O(sort_by).
+      - Maximum number of entries to return, the first in the order of O(sort_by). With several namespaces in O(netns),
+        of each.
       - Each returned entry takes some kilobytes on the target and on the controller. Return tens of thousands only if
         you need them.
     type: int
@@ -122,6 +123,14 @@ EXAMPLES = r"""
     stale: true
     ruleset: gateway.nft
   register: stale
+  become: true
+
+- name: Read the ten flows with the most bytes of each container and namespace of the host
+  netops.conntrack.conntrack_info:
+    netns: all
+    sort_by: bytes
+    reverse: true
+    limit: 10
   become: true
 
 - name: Read connections that have a master
@@ -261,6 +270,28 @@ truncated:
   type: bool
   returned: always
   sample: false
+namespaces:
+  description:
+    - The namespaces. Each has C(netns), C(processes), and RV(entries), RV(matched) and RV(truncated), which are those
+      of this namespace. If it could not be read, it has C(msg) instead.
+    - RV(matched), RV(truncated) and RV(verdicts) outside this list are those of all namespaces. RV(entries) is only in
+      the list.
+  type: list
+  elements: dict
+  returned: with several namespaces in O(netns)
+  sample:
+    - netns: blue
+      processes: []
+      entries: []
+      matched: 0
+      truncated: false
+    - netns: /proc/4711/ns/net
+      processes:
+        - pid: 4711
+          name: nginx
+      entries: []
+      matched: 0
+      truncated: false
 """
 
 from typing import Any
@@ -275,7 +306,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     ruleset_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import NAMESPACES, TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    TABLE,
+    check_numbers,
+    run,
+)
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import yaml
 
 from tests import clock
 from tests.fleet.pages import FOLDER, Page, Reader
-from tests.lab import Flow, Gateway, Lab, Namespace
+from tests.lab import Flow, Gateway, Lab, Machine, Namespace
 from tests.lab.handover import PORT, SERVER, Site
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
@@ -28,7 +28,7 @@ from tests.plays import Controller
 OLD, NEW = Gateway.OUTSIDE
 #: linux/netlink.h
 
-Follow = Callable[[Mapping[str, Namespace]], Reader]
+Follow = Callable[[Mapping[str, Namespace | Machine]], Reader]
 
 
 @pytest.fixture
@@ -276,3 +276,16 @@ def test_howto_awx(follow: Follow) -> None:
     assert re.search(r"ansible-galaxy collection install .*requirements\.yml", recipe)
     assert yaml.safe_load((context / "_build/requirements.yml").read_text()) == {"collections": ["netops.conntrack"]}
     assert "openssh-clients" in (context / "_build/bindep.txt").read_text()
+
+
+def test_howto_all_namespaces(gateway_lab: Gateway, follow: Follow) -> None:
+    """The page finds the connections of two containers on the host and in each, and ends them."""
+    named = {"blue": gateway_lab.client1, "red": gateway_lab.client2}
+    for namespace in named.values():
+        namespace.firewall.track()
+        namespace.tcp(gateway_lab.SERVER, gateway_lab.PORT).seen_as()
+    with Machine(gateway_lab.gateway, named) as machine, follow({"node1": machine}) as reader:
+        reader.go_on(to="flush.yml -i inventory.yml --check")
+        reader.run_next()
+        assert all(namespace.count() for namespace in named.values()), "check mode removed entries"
+        reader.go_on()

@@ -15,6 +15,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     ConntrackError,
     InvalidDocument,
     InvalidValue,
+    PartialFailure,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
 
@@ -207,10 +208,17 @@ def test_what_names_no_namespace_is_refused(netns: Any) -> None:
     )
 
 
-def test_a_failure_in_several_namespaces_has_no_lists_of_one() -> None:
-    result = run(lambda module: {}, raising_in_each, netns="all")
-    assert result == {"failed": True, "changed": False, "msg": "no /proc", "before": {}}
+def test_a_failure_in_several_namespaces_has_only_sums_beside_them() -> None:
+    def in_each(_module: Any, _task: Any) -> None:
+        raise PartialFailure("red failed", {"namespaces": [{"netns": "red"}]})
 
-
-def raising_in_each(_module: Any, _task: Any) -> None:
-    raise ConntrackError("no /proc")
+    nothing = {"flushed": 0, "entries": [], "method": "delete"}
+    with pytest.raises(Ended) as ended:
+        _module.run(FakeModule(netns="all"), lambda module: {}, nothing, in_each=in_each)  # type: ignore[arg-type]
+    assert ended.value.args[0] == {
+        "failed": True,
+        "changed": False,
+        "msg": "red failed",
+        "flushed": 0,
+        "namespaces": [{"netns": "red"}],
+    }

@@ -163,6 +163,11 @@ def visit(namespaces: Iterable[HostNamespace]) -> Iterator[tuple[HostNamespace, 
             os.close(home)
 
 
+def still_exists(one: HostNamespace) -> bool:
+    """Return whether a file of a namespace still refers to it."""
+    return any(_identity_of(path) == one.identity for path in one.paths)
+
+
 def _enter(one: HostNamespace) -> bool:
     """Enter a namespace by the first of its files that still refers to it. False if there is none any more."""
     for path in one.paths:

@@ -12,8 +12,6 @@ import pytest
 
 from tests.lab import Gateway, Machine, Namespace
 
-pytestmark = pytest.mark.every_kernel
-
 Document = dict[str, Any]
 
 #: The ports of the clients' connections.
@@ -59,6 +57,7 @@ TCP = {"protocol": "tcp", "destination_port": Gateway.PORT}
 EACH = [[40001, 40002], [40001], [40002], [40001, 40002]]
 
 
+@pytest.mark.every_kernel
 def test_all_namespaces_are_read_in_one_task(site: Site) -> None:
     assert site.ports() == EACH
     found = site.machine.module("conntrack_info", netns="all", match=TCP)
@@ -115,6 +114,7 @@ def test_the_limit_of_a_flush_is_that_of_all_namespaces(site: Site) -> None:
     assert [diff["before_header"] for diff in done["diff"] if diff["before"]] == ["/proc/1/ns/net", "blue"]
 
 
+@pytest.mark.every_kernel
 def test_without_a_limit_every_namespace_is_flushed_and_the_session_is_kept_where_its_entries_are(site: Site) -> None:
     """The gateway translates the address of the client, so the entry of the client itself is not that of the server."""
     session = {"SSH_CONNECTION": f"203.0.113.1 40001 {Gateway.SERVER} {Gateway.PORT}"}

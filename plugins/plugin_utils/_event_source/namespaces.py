@@ -106,7 +106,7 @@ class Places:
                 if error is not None:
                     raise ConntrackError(cannot_enter(one.paths[0], error.strerror))
                 place = self._places[one.identity] = Place(one.netns, self._open_streams)
-            except ConntrackError as failure:
+            except (ConntrackError, OSError) as failure:  # OSError: too many open files
                 self._failed[one.identity] = one.netns
                 problems.append((one.netns, str(failure)))
                 continue

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Watch several network namespaces: one subscription in each.
 
-One socket with NETLINK_LISTEN_ALL_NSID is not enough. It receives events only of namespaces to which its own namespace
-has given an ID. With nf_conntrack_events=2, the default since Linux 5.19, the kernel also sends events of an entry only
-if its own namespace had a subscriber when the entry was created.
+One socket with NETLINK_LISTEN_ALL_NSID would receive only the events of namespaces that have an ID in its own
+namespace. To give each an ID changes the host, and to read a table after lost events needs a socket in its namespace
+anyway.
 
 A socket keeps its namespace alive. The namespaces are therefore searched for again every few seconds, and one that has
 lost its name and its processes is released.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from ..client.errors import InvalidValue, Unavailable, quoted
 from ..client.match.match import EVERYTHING, Match
@@ -70,18 +70,18 @@ def gather(
     if "timeout_policies" in subsets:
         facts["timeout_policies"] = _timeout_policies(table)
     if "capabilities" in subsets:
-        facts["capabilities"] = _capabilities()
+        from ..client.probe import probe
+
+        facts["capabilities"] = _once(probe)
     if "stale" in subsets:
         facts["stale"] = _stale(table, match, most, ruleset)
     return facts
 
 
 @lru_cache(maxsize=None)
-def _capabilities() -> Document:
-    """Return the features of the kernel, which are the same in every namespace."""
-    from ..client.probe import probe
-
-    return probe()
+def _once(read: Callable[[], Document]) -> Document:
+    """Return facts about the kernel, which are the same in every namespace."""
+    return read()
 
 
 def warning_of(subsets: set[str]) -> str | None:

@@ -8,13 +8,21 @@ imports are compiled only once (see `_fast_import`).
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._fast_import import compile_once
 
+#: What a module does in one namespace, and what does so in each of several.
+Task = Callable[[AnsibleModule], Dict[str, Any]]
+InEach = Callable[[AnsibleModule, Task], Dict[str, Any]]
+
 NETNS: dict[str, Any] = {"netns": {"type": "str"}}
+#: The same option of modules that can also do their work in several namespaces.
+NAMESPACES: dict[str, Any] = {"netns": {"type": "raw"}}
+#: The value for all namespaces of the host.
+_ALL = "all"
 #: The options of modules that show entries, and of those that also limit their number.
 TABLE: dict[str, Any] = {"label_map": {"type": "path"}, **NETNS}
 REPORT: dict[str, Any] = {"report_limit": {"type": "int", "default": 100}, **TABLE}
@@ -33,27 +41,35 @@ PRESENT: dict[str, Any] = {
 
 def run(
     module: AnsibleModule,
-    task: Callable[[AnsibleModule], dict[str, Any]],
+    task: Task,
     nothing_done: dict[str, Any],
     reads_only: bool = False,
+    in_each: InEach | None = None,
 ) -> None:
     """Run a task in the requested network namespace. Exit with its result, or fail with a message.
 
     `nothing_done` contains every key of the result. A failure returns it, updated with the result of a
     `PartialFailure`. If options are invalid, the message of a module that can change something ends with the sentence
     that nothing was changed.
+
+    `in_each` runs the task in several namespaces. Without it, the option `netns` is the name of one.
     """
     compile_once()
     from .client.errors import ConntrackError, InvalidValue, PartialFailure, nothing_changed
 
     try:
-        _enter_namespace(module)
-        result = task(module)
+        if in_each is not None and _names_several(module):
+            result = in_each(module, task)
+        else:
+            _enter_namespace(module)
+            result = task(module)
     except InvalidValue as fault:
         sentence = f"{fault}." if reads_only else nothing_changed(str(fault))
         module.fail_json(msg=sentence, **{"changed": False, **nothing_done})
     except ConntrackError as error:
         done = dict(error.result) if isinstance(error, PartialFailure) else {}
+        if "namespaces" in done:  # only the sums are outside this list
+            nothing_done = {key: value for key, value in nothing_done.items() if isinstance(value, int)}
         _warn(module, done)
         module.fail_json(msg=str(error), **{"changed": False, **nothing_done, **done})
     else:
@@ -67,6 +83,23 @@ def _warn(module: AnsibleModule, result: dict[str, Any]) -> None:
 
     for sentence in result.pop("warnings", ()):
         module.warn(readable(sentence))
+
+
+def _names_several(module: AnsibleModule) -> bool:
+    """Return whether the option `netns` is `all` or a list. Raises `InvalidValue` if it is no name either."""
+    value = module.params.get("netns")
+    if value is None or isinstance(value, str):
+        return bool(value == _ALL)
+    if isinstance(value, int) and not isinstance(value, bool):
+        module.params["netns"] = str(value)
+        return False
+    if isinstance(value, list) and value and all(isinstance(name, str) and name not in ("", _ALL) for name in value):
+        return True
+    from .client.errors import InvalidValue, quoted
+
+    raise InvalidValue(
+        "netns", f"{quoted(value)} names no namespaces; write a name, a path, a list of names and paths, or all"
+    )
 
 
 def _enter_namespace(module: AnsibleModule) -> None:

@@ -17,6 +17,7 @@ description:
   - The facts are its usage and content, the addresses and services with the most connections and traffic, the counters
     of the kernel, its settings, and its features.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.facts
   - netops.conntrack._match
@@ -64,6 +65,12 @@ EXAMPLES = r"""
   netops.conntrack.conntrack_facts:
     gather_subset: [min]
   failed_when: ansible_facts.conntrack.usage_percent > 80
+  become: true
+
+- name: Gather the number of entries of each container and namespace of the host
+  netops.conntrack.conntrack_facts:
+    netns: all
+    gather_subset: [min]
   become: true
 
 - name: Show the clients of the database and their traffic
@@ -235,6 +242,20 @@ ansible_facts:
               usage_percent: 93.16
               sources:
                 - {address: 10.0.0.5, ports: 41000}
+        namespaces:
+          description:
+            - With several namespaces in O(netns), a list of them. Each has C(netns), C(processes), and the facts of
+              this namespace. If they could not be gathered, it has C(msg) instead.
+            - Outside this list are only C(count) and C(matched), the sums, and C(capabilities), which are those of the
+              kernel.
+          type: list
+          elements: dict
+          sample:
+            - netns: blue
+              processes: []
+              count: 233
+              max: 262144
+              usage_percent: 0.09
         capabilities:
           description:
             - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace
@@ -256,7 +277,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     ruleset_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    TABLE,
+    check_numbers,
+    run,
+)
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
@@ -282,6 +308,12 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset, groupings)}}
 
 
+def read_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import run_in_each
+
+    return run_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -291,10 +323,11 @@ def main() -> None:
             "group_by": {"type": "list", "elements": "raw"},
             **RULESET,
             **TABLE,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, read, {"ansible_facts": {}}, reads_only=True)
+    run(module, read, {"ansible_facts": {}}, reads_only=True, in_each=read_each)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ description:
   - Removing an entry does not end the connection. For its next packet, NAT is decided again, and rules that drop
     packets of unknown connections drop it.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
   - netops.conntrack._match.changing
@@ -53,6 +54,8 @@ options:
         or if the program belongs to another user and the task does not run as root.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
         module cannot identify its connection. It then keeps all connections to the host's own SSH servers.
+      - With several namespaces in O(netns), the module keeps the connection in each namespace that has an entry with
+        its addresses and ports.
       - Other SSH connections are not kept, and neither are connections that only pass through this host as a router or
         a jump host. If Ansible reaches other hosts through this one, name these connections in O(except).
     type: bool
@@ -61,10 +64,14 @@ options:
     description:
       - Maximum number of entries to remove. If more entries match, the task fails and removes nothing. By default,
         there is no limit.
+      - With several namespaces in O(netns), this is the limit of all together. The module then counts in every
+        namespace before it removes anything. Entries that begin after the count never make it exceed the limit, and can
+        make the task fail in one namespace after it removed entries in others.
     type: int
   report_limit:
     description:
-      - Maximum number of removed entries to return and to show in the diff. All counts are complete.
+      - Maximum number of removed entries to return and to show in the diff. All counts are complete. With several
+        namespaces, this is the number of all together.
     type: int
     default: 100
 seealso:
@@ -122,6 +129,16 @@ EXAMPLES = r"""
     limit: 10000
   become: true
 
+- name: Remove the flows of a former resolver on the host and in all its containers
+  netops.conntrack.conntrack_flush:
+    netns: all
+    match:
+      protocol: udp
+      destination: 10.20.0.53
+      destination_port: 53
+    limit: 20000
+  become: true
+
 - name: Empty the table, and keep the SSH connection that runs this task
   netops.conntrack.conntrack_flush:
     all: true
@@ -169,8 +186,26 @@ method:
   type: str
   returned: always
   sample: delete
+namespaces:
+  description:
+    - The namespaces. Each has C(netns), C(processes), and the keys above, which are those of this namespace. If the
+      task failed in it, it has C(msg).
+    - The numbers and RV(verdicts) outside this list are sums. RV(entries) and RV(method) are only in the list.
+  type: list
+  elements: dict
+  returned: with several namespaces in O(netns)
+  sample:
+    - netns: blue
+      processes: []
+      flushed: 17
+      kept: 0
+      gone: 0
+      total: 233
+      entries: []
+      method: delete
 """
 
+from functools import lru_cache
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -182,14 +217,26 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     match_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import REPORT, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    REPORT,
+    check_numbers,
+    run,
+)
+
+
+@lru_cache(maxsize=None)
+def session() -> frozenset[Any]:
+    """Return the SSH connections that run this task, which are the same for each namespace."""
+    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
+
+    return own_connections()
 
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import PLANS, flush
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.resource import resource_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
-    from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import own_connections
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
     params = module.params
@@ -197,7 +244,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     labels = LabelMap.read(params["label_map"])
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
-    keep = own_connections() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
+    keep = session() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
     with TableReader() as table:
         options = table, match, keep, params["report_limit"], params["limit"]
         if stale:
@@ -211,6 +258,12 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
         return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 
+def remove_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import flush_in_each
+
+    return flush_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -221,10 +274,12 @@ def main() -> None:
             **STALE,
             **LIMIT,
             **REPORT,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, remove, {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"})
+    nothing_done = {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"}
+    run(module, remove, nothing_done, in_each=remove_each)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ description:
   - With O(table=expect), returns matching expectations, in the format in which
     M(netops.conntrack.conntrack_expectation) declares them.
 extends_documentation_fragment:
+  - netops.conntrack._netns
   - netops.conntrack._attributes
   - netops.conntrack._attributes.read_only
   - netops.conntrack._match
@@ -58,7 +59,8 @@ options:
     default: false
   limit:
     description:
-      - Maximum number of entries to return, the first in the order of O(sort_by).
+      - Maximum number of entries to return, the first in the order of O(sort_by). With several namespaces in O(netns),
+        of each.
       - Each returned entry takes some kilobytes on the target and on the controller. Return tens of thousands only if
         you need them.
     type: int
@@ -161,6 +163,14 @@ EXAMPLES = r"""
     interval: 5
     limit: 10
   register: clients
+  become: true
+
+- name: Read the ten flows with the most bytes of each container and namespace of the host
+  netops.conntrack.conntrack_info:
+    netns: all
+    sort_by: bytes
+    reverse: true
+    limit: 10
   become: true
 
 - name: Read connections that have a master
@@ -329,6 +339,28 @@ truncated:
   type: bool
   returned: always
   sample: false
+namespaces:
+  description:
+    - The namespaces. Each has C(netns), C(processes), and RV(entries), RV(matched) and RV(truncated), which are those
+      of this namespace. If it could not be read, it has C(msg) instead.
+    - RV(matched), RV(truncated) and RV(verdicts) outside this list are those of all namespaces. RV(entries) is only in
+      the list.
+  type: list
+  elements: dict
+  returned: with several namespaces in O(netns)
+  sample:
+    - netns: blue
+      processes: []
+      entries: []
+      matched: 0
+      truncated: false
+    - netns: /proc/4711/ns/net
+      processes:
+        - pid: 4711
+          name: nginx
+      entries: []
+      matched: 0
+      truncated: false
 """
 
 from typing import Any
@@ -343,7 +375,12 @@ from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match im
     ruleset_of,
     stale_of,
 )
-from ansible_collections.netops.conntrack.plugins.module_utils._module import TABLE, check_numbers, run
+from ansible_collections.netops.conntrack.plugins.module_utils._module import (
+    NAMESPACES,
+    TABLE,
+    check_numbers,
+    run,
+)
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
@@ -378,6 +415,12 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 
 
+def read_each(*work: Any) -> dict[str, Any]:
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.namespaces import run_in_each
+
+    return run_in_each(*work)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -395,10 +438,11 @@ def main() -> None:
             **STALE,
             **RULESET,
             **TABLE,
+            **NAMESPACES,
         },
         supports_check_mode=True,
     )
-    run(module, read, {"entries": [], "matched": 0, "truncated": False}, reads_only=True)
+    run(module, read, {"entries": [], "matched": 0, "truncated": False}, reads_only=True, in_each=read_each)
 
 
 if __name__ == "__main__":

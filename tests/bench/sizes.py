@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
     hosts: int
     tasks_of_hosts: int
     turns_on_one_core: int
+    namespaces: int
 
     @property
     def largest(self) -> int:
@@ -48,6 +49,7 @@ FULL = Sizes(
     hosts=50,
     tasks_of_hosts=2,
     turns_on_one_core=2,
+    namespaces=200,
 )
 QUICK = Sizes(
     table=10_000,
@@ -64,4 +66,5 @@ QUICK = Sizes(
     hosts=2,
     tasks_of_hosts=1,
     turns_on_one_core=1,
+    namespaces=4,
 )

@@ -491,6 +491,7 @@ STEPS: dict[str, Callable[[Stage, Results], None]] = {
     "import": imports,
     "scaling": scaling,
     "tasks": tasks.measure,
+    "namespaces": tasks.measure_namespaces,
     "payload": payload.measure,
 }
 

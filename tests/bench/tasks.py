@@ -20,7 +20,7 @@ from tests.lab.isolation import end_with_parent
 
 from .process import TIMEOUT, WorkFailed
 from .rows import OURS, Limit, Results, Row, Side
-from .stage import Stage
+from .stage import BARE, Stage
 
 FORKS = 10
 #: Entries in each host's table: those of a small gateway, so that the time of the task itself dominates.
@@ -94,6 +94,57 @@ def measure(stage: Stage, results: Results) -> None:
                     f"with pipelining, {FORKS} forks, {ENTRIES} entries on each host, none to remove after the first",
                 )
             )
+
+
+#: Namespaces in which tasks of one namespace, and bare receive loops, are measured. Their mean stands for all, which
+#: would take a minute.
+MEASURED = 10
+ONE_NAMESPACE = "one task, 1 namespace"
+
+
+def measure_namespaces(stage: Stage, results: Results) -> None:
+    """Measure one task that reads many namespaces of a host, a task that reads one, and a task for each namespace."""
+    number = stage.sizes.namespaces
+    stage.say(f"one task with {number} namespaces, and a task for each")
+    with contextlib.ExitStack() as stack:
+        namespaces = [stack.enter_context(Namespace("bench")) for _namespace in range(number)]
+        for namespace in namespaces:
+            stage.fill(namespace, ENTRIES)
+        paths = [namespace.path for namespace in namespaces]
+        tasks = [_read(paths)] + [_read(path) for path in paths[:MEASURED]]
+        # The first task builds the payload
+        numbered = [{"name": f"task {position}", **task} for position, task in enumerate([_read(paths[0]), *tasks])]
+        _first, ours, *others = play(stage, namespaces[:1], numbered)
+        loops = [stage.work(namespace, "bare", "receive") for namespace in namespaces[:MEASURED]]
+    one = _mean(others)
+    loop = _mean([Times(sample.seconds, sample.processor) for sample in loops])
+    every = f"{number} tasks"
+    sides = [
+        _side(OURS, [ours]),
+        _side(BARE, [Times(*(value * number for value in loop))]),
+        _side(ONE_NAMESPACE, [one]),
+        _side(every, [Times(*(value * number for value in one))]),
+    ]
+    stage.say(f"  {number} namespaces in one task {ours.seconds:.3f} s, {ONE_NAMESPACE} {one.seconds:.3f} s")
+    results.add(
+        Row(
+            "namespaces",
+            f"read {number} network namespaces of a host with conntrack_info, in one task",
+            sides,
+            [Limit(0.1, every), Limit(0.1, every, processor=True)] if number >= MEASURED else [],
+            note=f"{ENTRIES} entries in each. {every}, {BARE}: the mean in {len(others)} namespaces, times {number}",
+        )
+    )
+
+
+def _mean(times: list[Times]) -> Times:
+    return Times(*(statistics.mean(values) for values in zip(*times, strict=True)))
+
+
+def _read(netns: Any) -> Task:
+    """Return a task that reads the entries of a namespace, or of each of a list."""
+    match = {"protocol": "tcp", "destination_port": 443}
+    return {"netops.conntrack.conntrack_info": {"netns": netns, "match": match, "limit": 10}}
 
 
 def _side(name: str, times: list[Times]) -> Side:

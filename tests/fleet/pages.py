@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.lab import Namespace
+from tests.lab import Machine, Namespace
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, TIMEOUT, Controller
 
@@ -113,15 +113,22 @@ def _commands(place: str, text: str) -> list[Command]:
 class Reader:
     """A reader who follows a page, with a controller and these hosts, which have the names that the page gives them.
 
+    If the host is a machine with namespaces, it is the only one, and the controller runs on it, too.
+
     Use it as a context manager. At its end, every command has been run. `folders` are folders of the machine that the
     commands see with other content, empty at first: each command sees the changes of those before it.
     """
 
     def __init__(
-        self, page: Page, controller: Controller, hosts: Mapping[str, Namespace], folders: Sequence[str] = ()
+        self,
+        page: Page,
+        controller: Controller,
+        hosts: Mapping[str, Namespace | Machine],
+        folders: Sequence[str] = (),
     ) -> None:
         self.left = list(page.commands)
-        self._hosts = hosts
+        self._hosts = {name: host for name, host in hosts.items() if isinstance(host, Namespace)}
+        self._machine = next((host for host in hosts.values() if isinstance(host, Machine)), None)
         self._folders = folders
         self.folder = controller.folder / "reader"
         self._environment = {
@@ -135,18 +142,15 @@ class Reader:
         for name, text in page.files.items():
             self._write(name, text)
         # The real location of each host; host_vars override the inventory of the page
-        for name, host in hosts.items():
-            self._write(
-                f"host_vars/{name}.json",
-                json.dumps(
-                    {
-                        "ansible_connection": "netops.conntrack.netns",
-                        "ansible_netns_name": host.path,
-                        "ansible_python_interpreter": sys.executable,
-                        "ansible_become": False,
-                    }
-                ),
-            )
+        for name in hosts:
+            connection = {"ansible_connection": "local"}
+            if name in self._hosts:
+                connection = {
+                    "ansible_connection": "netops.conntrack.netns",
+                    "ansible_netns_name": self._hosts[name].path,
+                }
+            more = {"ansible_python_interpreter": sys.executable, "ansible_become": False}
+            self._write(f"host_vars/{name}.json", json.dumps({**connection, **more}))
 
     def __enter__(self) -> Reader:
         return self
@@ -183,9 +187,11 @@ class Reader:
         output = [self.folder.with_name(name) for name in ("stdout", "stderr")]
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(path.open("w")) for path in output)
-            with self._hosts[host].entered() if host else contextlib.nullcontext():
+            isolated = [*self._isolated(), "bash", "-c", command]
+            arguments = self._machine.shell(command, self.folder) if self._machine else isolated
+            with self._hosts[host].entered() if host in self._hosts else contextlib.nullcontext():
                 process = subprocess.Popen(
-                    [*self._isolated(), "bash", "-c", command],
+                    arguments,
                     cwd=self.folder,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,

@@ -99,10 +99,13 @@ async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
     """Run the source. It has subscribed and read the table, so it reports all later events."""
     rules = Rules()
     ready = threading.Event()
+    unopened = [*args["netns"]] if isinstance(args.get("netns"), list) else [namespace.path]
 
     def open_streams(*arguments: Any) -> Any:
         streams = original(*arguments)
-        ready.set()
+        unopened.pop()
+        if not unopened:
+            ready.set()
         return streams
 
     plugin = runpy.run_path(str(SOURCE))

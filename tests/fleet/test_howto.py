@@ -21,7 +21,7 @@ import yaml
 
 from tests import clock
 from tests.fleet.pages import FOLDER, Page, Reader
-from tests.lab import Flow, Gateway, Lab, Namespace
+from tests.lab import Flow, Gateway, Lab, Machine, Namespace
 from tests.lab.handover import PORT, SERVER, Site
 from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
@@ -340,3 +340,16 @@ def test_howto_awx(follow: Follow) -> None:
     assert re.search(r"ansible-galaxy collection install .*requirements\.yml", recipe)
     assert yaml.safe_load((context / "_build/requirements.yml").read_text()) == {"collections": ["netops.conntrack"]}
     assert "openssh-clients" in (context / "_build/bindep.txt").read_text()
+
+
+def test_howto_all_namespaces(gateway_lab: Gateway, follow: Follow) -> None:
+    """The page finds the connections of two containers on the host and in each, and ends them."""
+    named = {"blue": gateway_lab.client1, "red": gateway_lab.client2}
+    for namespace in named.values():
+        namespace.firewall.track()
+        namespace.tcp(gateway_lab.SERVER, gateway_lab.PORT).seen_as()
+    with Machine(gateway_lab.gateway, named) as machine, follow({"node1": machine}) as reader:
+        reader.go_on(to="flush.yml -i inventory.yml --check")
+        reader.run_next()
+        assert all(namespace.count() for namespace in named.values()), "check mode removed entries"
+        reader.go_on()

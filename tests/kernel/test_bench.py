@@ -72,6 +72,7 @@ ROWS = {
     "one delete": ["pyroute2"],
     "import": ["compiling it"],
     "scaling": [],
+    "namespaces": ["bare receive loop", "one task, 1 namespace", f"{sizes.QUICK.namespaces} tasks"],
 }
 TASKS = {
     "conntrack_flush task, 1 host": ["command: conntrack -D"],

@@ -5,6 +5,7 @@
 
 from .isolation import Forbidden, become_root
 from .lab import Gateway, Host, Lab, Switch, has_ipv6
+from .machine import Machine
 from .namespace import Namespace
 from .traffic import Endpoint, Flow, Mirror
 
@@ -15,6 +16,7 @@ __all__ = [
     "Gateway",
     "Host",
     "Lab",
+    "Machine",
     "Mirror",
     "Namespace",
     "Switch",

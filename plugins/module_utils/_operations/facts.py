@@ -8,7 +8,8 @@ Each subset imports its own modules, because the target compiles every import ag
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from ..client.errors import InvalidValue, Unavailable, quoted
 from ..client.match.match import EVERYTHING, Match
@@ -80,7 +81,7 @@ def gather(
     if "capabilities" in subsets:
         from ..client.probe import probe
 
-        facts["capabilities"] = probe()
+        facts["capabilities"] = _once(probe)
     if "snat_ports" in subsets:
         from .snat_ports import snat_ports
 
@@ -88,6 +89,12 @@ def gather(
     if "stale" in subsets:
         facts["stale"] = _stale(table, match, most, ruleset)
     return facts
+
+
+@lru_cache(maxsize=None)
+def _once(read: Callable[[], Document]) -> Document:
+    """Return facts about the kernel, which are the same in every namespace."""
+    return read()
 
 
 def warning_of(subsets: set[str]) -> str | None:

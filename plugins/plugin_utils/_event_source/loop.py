@@ -14,7 +14,7 @@ import functools
 import math
 import select
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from ...module_utils._operations.snat_ports import snat_ports
 from ...module_utils.client.entry.nested import Document
@@ -26,10 +26,11 @@ from ...module_utils.client.reevaluate.changes import subscribed
 from ...module_utils.client.table import Table
 from .aggregate import Tally
 from .changes import ChangeWindow
+from .namespaces import Places
 from .options import Changes, Options
 from .payloads import document_of
 from .snat_port_threshold import PortUse
-from .streams import FollowerStream, Stream, SubscriptionStream
+from .streams import FollowerStream, Stream, StreamItem, SubscriptionStream
 from .usage_threshold import Fill
 
 #: Maximum number of documents in a batch.
@@ -45,44 +46,83 @@ _SOURCES = 10
 def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
     """Generate batches of documents endlessly. Batches may be empty.
 
-    Moves the thread that requests the first batch permanently into the namespace of the options. Returns a batch early
-    if the file descriptor `wake` becomes readable.
+    Moves the thread that requests the first batch permanently into the namespace of the options. With several, the
+    thread moves between them. Returns a batch early if the file descriptor `wake` becomes readable.
     """
-    if options.netns is not None:
-        namespace.enter_asked(options.netns, "run ansible-rulebook as root")
-    sysctl.check_recorded(options.match.needs, "match")
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+
+    def listen(descriptor: int) -> None:
+        poll.register(descriptor, select.POLLIN)
+
     with contextlib.ExitStack() as opened:
-        changes = _open_changes(options.changes, options.receive_buffer, opened) if options.changes else None
-        streams = _open(options, opened)
+        changes = fill = ports = places = None
+        streams: list[Stream] = []
+        if options.several:
+            places = Places(options.netns or (), functools.partial(_open_checked, options), listen, poll.unregister)
+            opened.callback(places.close)
+        else:
+            if isinstance(options.netns, str):
+                namespace.enter_asked(options.netns, "run ansible-rulebook as root")
+            sysctl.check_recorded(options.match.needs, "match")
+            changes = _open_changes(options.changes, options.receive_buffer, opened) if options.changes else None
+            streams = _open(options, opened)
+            if options.threshold is not None:
+                fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
+            if options.snat_ports is not None:
+                measure = functools.partial(_snat_ports, opened.enter_context(Table()), options)
+                ports = PortUse(options.snat_ports, measure)
         tally = Tally(options.aggregate) if options.aggregate else None
-        fill = None
-        if options.threshold is not None:
-            fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
-        ports = None
-        if options.snat_ports is not None:
-            ports = PortUse(options.snat_ports, functools.partial(_snat_ports, opened.enter_context(Table()), options))
         clocks = [each for each in (tally, fill, ports, changes) if each is not None]
-        poll = select.poll()
         of_changes = changes.filenos() if changes is not None else ()
-        for descriptor in (wake, *(stream.fileno() for stream in streams), *of_changes):
-            poll.register(descriptor, select.POLLIN)
+        for descriptor in (*(stream.fileno() for stream in streams), *of_changes):
+            listen(descriptor)
+        ready: set[int] | None = None
+        all_due = 0.0
         while True:
             batch: list[Document] = []
-            for stream in streams:
-                for item in stream.take():
-                    if tally is not None and isinstance(item, Event) and item.kind in options.entry_groups:
-                        tally.add(item, time.monotonic())
-                        continue
-                    batch.append(document_of(item, options.labels))
-                    if len(batch) == BATCH:
-                        yield batch
-                        batch = []
+            if places is not None:
+                batch += [_problem(netns, problem) for netns, problem in places.search()]
+            if time.monotonic() >= all_due:
+                ready, all_due = None, time.monotonic() + _PATIENCE
+            for about, item in _items(streams) if places is None else _items_of(places, ready):
+                if tally is not None and isinstance(item, Event) and item.kind in options.entry_groups:
+                    tally.add(item, time.monotonic())
+                    continue
+                batch.append({**document_of(item, options.labels), **about})
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
             for clock in clocks:
                 batch += clock.take(time.monotonic())
             yield batch
             due = min((clock.due for clock in clocks), default=math.inf)
             patience = min(_PATIENCE, max(0.0, due - time.monotonic()))
-            poll.poll(math.ceil(patience * 1000))
+            ready = {descriptor for descriptor, _events in poll.poll(math.ceil(patience * 1000))}
+
+
+def _items(streams: list[Stream]) -> Iterator[tuple[Document, StreamItem]]:
+    """Yield the available events of one namespace, each without a key of its document."""
+    for stream in streams:
+        for item in stream.take():
+            yield {}, item
+
+
+def _items_of(places: Places, ready: set[int] | None) -> Iterator[tuple[Document, StreamItem]]:
+    """Yield the available events of several namespaces, each with the key `netns` of its document."""
+    for place in places.visited(ready):
+        for _nothing, item in _items(place.streams):
+            yield {"netns": place.netns}, item
+
+
+def _problem(netns: str, problem: str) -> Document:
+    return {"type": "namespace_error", "netns": netns, "msg": problem}
+
+
+def _open_checked(options: Options, opened: contextlib.ExitStack) -> list[Stream]:
+    """Open the sources of events of the namespace that the thread is in, if it records what the match needs."""
+    sysctl.check_recorded(options.match.needs, "match")
+    return _open(options, opened)
 
 
 def _open(options: Options, opened: contextlib.ExitStack) -> list[Stream]:

@@ -15,6 +15,7 @@ from ...module_utils.client.errors import InvalidValue, quoted
 from ...module_utils.client.events.subscription import ENTRY_GROUPS, GROUPS, RECEIVE_BUFFER
 from ...module_utils.client.match.match import EVERYTHING, Match, parse_match
 from ...module_utils.client.reevaluate.changes import KINDS
+from .namespaces import ALL
 
 #: Names of keys to count by. For each name, the first of these keys that is in the entry is used.
 BY: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,8 @@ class Options(NamedTuple):
 
     groups: tuple[str, ...] = ENTRY_GROUPS
     match: Match = EVERYTHING
-    netns: str | None = None
+    #: One namespace, or those of a list or `all`.
+    netns: str | tuple[str, ...] | None = None
     labels: LabelMap = LabelMap()
     aggregate: Aggregate | None = None
     threshold: Threshold | None = None
@@ -71,6 +73,11 @@ class Options(NamedTuple):
     resync: bool = True
     existing: bool = False
     receive_buffer: int = RECEIVE_BUFFER
+
+    @property
+    def several(self) -> bool:
+        """Whether the source watches several namespaces."""
+        return self.netns == ALL or isinstance(self.netns, tuple)
 
     @property
     def entry_groups(self) -> tuple[str, ...]:
@@ -102,7 +109,7 @@ def parse_options(args: Mapping[str, Any]) -> Options:
     options = Options(
         groups=_names(given["groups"], "groups", GROUPS, "is no group") if "groups" in given else ENTRY_GROUPS,
         match=match,
-        netns=_text(given, "netns"),
+        netns=_netns(given),
         labels=labels,
         aggregate=_aggregate(given["aggregate"]) if "aggregate" in given else None,
         threshold=_threshold(given["threshold"], "threshold", 10.0) if "threshold" in given else None,
@@ -130,6 +137,11 @@ def _check_variables(value: Any, key: str) -> None:
 
 
 def _check_together(options: Options) -> None:
+    for name in ("threshold", "snat_ports", "changes"):
+        if options.several and getattr(options, name) is not None:
+            raise InvalidValue(
+                name, f"is reported of one namespace, and netns names several; write one in netns, or leave {name} out"
+            )
     if not (options.groups or options.threshold or options.snat_ports or options.changes):
         raise InvalidValue(
             "groups", "is empty, and there is nothing else to report; set groups, threshold, snat_ports or changes"
@@ -200,6 +212,17 @@ def _text(given: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not (isinstance(value, str) and value):
         raise InvalidValue(key, f"{quoted(value)} is no name or path; write one, or leave it out")
     return value
+
+
+def _netns(given: Mapping[str, Any]) -> str | tuple[str, ...] | None:
+    value = given.get("netns")
+    if not isinstance(value, list):
+        return _text(given, "netns")
+    if not value or not all(isinstance(name, str) and name not in ("", ALL) for name in value):
+        raise InvalidValue(
+            "netns", f"{quoted(value)} names no namespaces; write a name, a path, a list of names and paths, or all"
+        )
+    return tuple(value)
 
 
 def _switch(raw: Any, key: str) -> bool:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,10 @@ from typing import Any
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import ConntrackError, InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host.namespaces import GONE, names_in
 
 #: The directory in which the connection plugin looks up names.
-FOLDER = "/run/netns"
+FOLDER = namespace.FOLDER
 CONNECTION = "netops.conntrack.netns"
 
 #: Routing tables with predefined names, and the one that the kernel maintains.
@@ -26,8 +26,6 @@ _LOCAL = 255
 _TYPES = dict(
     enumerate("unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split(), 1)
 )
-#: Errors of a deleted namespace: its file is missing, or its mount is gone.
-_GONE = (errno.ENOENT, errno.EINVAL, errno.ENXIO)
 
 
 def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]]:
@@ -39,7 +37,6 @@ def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]
         raise InvalidValue("max_routes", f"{options['max_routes']} is negative; write 0 or more")
     try:
         from pyroute2 import IPRoute
-        from pyroute2.netns import listnetns
     except ImportError:
         raise ConntrackError(
             "This inventory reads namespaces by the Python package pyroute2, and it is not there; install it beside "
@@ -47,7 +44,7 @@ def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]
         ) from None
     folder = os.path.join(below, options["folder"])
     try:
-        there = listnetns(folder)
+        there = names_in(folder)
     except OSError as error:
         raise InvalidValue("folder", f"{folder} cannot be read: {error.strerror}; name a folder") from None
     names = chosen(there, options["include"], options["exclude"])
@@ -80,7 +77,7 @@ def _entered(path: str) -> bool:
     try:
         namespace.enter(path)
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in GONE:
             return False
         raise ConntrackError(f"cannot enter the namespace {path}: {error.strerror}; run as root") from None
     return True

@@ -23,7 +23,7 @@ author:
 description:
   - Receives events about new, changed and destroyed entries of the connection tracking table, about the usage of the
     table, and about changes after which entries may be stale. Watches the table of the machine that runs
-    ansible-rulebook, or of one of its network namespaces.
+    ansible-rulebook, or those of its network namespaces.
   - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
   - Lost events are always reported. If rules are slower than events arrive, the receive buffer fills up, and the kernel
     drops events. The plugin then sends an event of the type V(overrun). With O(resync), it also reads the table and
@@ -51,7 +51,17 @@ options:
     description:
       - The network namespace to watch, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net).
       - The default is the namespace in which ansible-rulebook runs.
-    type: str
+      - With a list of names and paths, or with V(all), the plugin watches each of these namespaces by a subscription of
+        its own, with a receive buffer of its own. Events then have C(netns), the name or path of their namespace.
+        O(aggregate) counts the events of all namespaces together. O(threshold) and O(changes) are for one namespace
+        only.
+      - V(all) means the namespace in which ansible-rulebook runs, all namespaces with a name under C(/run/netns), and
+        those of all processes. The plugin searches for them every two seconds, and then also reports the events of a
+        new one. It does not report earlier entries of a new namespace, except with O(existing). It releases a namespace
+        that no longer has a name or a process.
+      - If a namespace cannot be watched, the plugin fails at its start. Later, it sends one event of the type
+        V(namespace_error).
+    type: raw
   label_map:
     description:
       - The file that maps label bits to names, in the format of C(connlabel.conf).
@@ -207,6 +217,7 @@ notes:
     C(overrun). C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If C(overrun)
     is true, the kernel dropped messages, and C(counts) then includes one extra change for each kind that may have been
     lost.
+  - Events of the type V(namespace_error) have C(netns) and C(msg), the error.
   - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns so
     far. With O(resync), they also have C(resync), the number of events of each kind that follow.
   - In untrusted names, such as those of helpers, labels and processes, the plugin inserts a space into text that Jinja
@@ -234,6 +245,13 @@ EXAMPLES = r"""
     threshold:
       percent: 80
       below: 70
+
+- netops.conntrack.conntrack:
+    groups: [new]
+    netns: all
+    match:
+      protocol: tcp
+      destination_port: 25
 
 - netops.conntrack.conntrack:
     groups: []

@@ -18,6 +18,8 @@ from ..errors import ConntrackError, InvalidValue
 _Result = TypeVar("_Result")
 
 CLONE_NEWNET = 0x40000000
+#: The directory of the files of named namespaces.
+FOLDER = "/run/netns"
 
 
 def current() -> tuple[int, int] | None:
@@ -31,7 +33,7 @@ def current() -> tuple[int, int] | None:
 
 def path_of(name: str) -> str:
     """Return the file of a namespace: a path as it is, or a name under /run/netns."""
-    return name if "/" in name else os.path.join("/run/netns", name)
+    return name if "/" in name else os.path.join(FOLDER, name)
 
 
 def enter(path: str) -> None:
@@ -43,9 +45,14 @@ def enter(path: str) -> None:
 
     descriptor = input_file.descriptor(path)
     try:
-        _call("setns", descriptor, CLONE_NEWNET)
+        enter_descriptor(descriptor)
     finally:
         os.close(descriptor)
+
+
+def enter_descriptor(descriptor: int) -> None:
+    """Move this thread into the network namespace of an open file. Raises the same errors as `enter`."""
+    _call("setns", descriptor, CLONE_NEWNET)
 
 
 def enter_asked(name: str, cure: str = "run as root") -> None:

@@ -15,6 +15,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.errors imp
     ConntrackError,
     InvalidDocument,
     InvalidValue,
+    PartialFailure,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host import namespace
 
@@ -50,10 +51,10 @@ class FakeModule:
         raise Ended({"failed": failed, **result, **warnings})
 
 
-def run(task: Any, **params: Any) -> Document:
+def run(task: Any, in_each: Any = None, **params: Any) -> Document:
     """Return the result of a module with this task."""
     with pytest.raises(Ended) as ended:
-        _module.run(FakeModule(**params), task, NOTHING)  # type: ignore[arg-type]
+        _module.run(FakeModule(**params), task, NOTHING, in_each=in_each)  # type: ignore[arg-type]
     result: Document = ended.value.args[0]
     return result
 
@@ -178,3 +179,46 @@ def test_a_namespace_that_is_not_there_is_one_sentence() -> None:
     result = run(lambda module: pytest.fail("ran outside"), netns="/nowhere/net")
     assert result["failed"]
     assert "netns: cannot enter /nowhere/net: No such file or directory; name a namespace" in result["msg"]
+
+
+def in_each(module: FakeModule, task: Any) -> Document:
+    """Return the namespaces that the task would run in."""
+    return {"several": module.params["netns"]}
+
+
+@pytest.mark.parametrize("netns", ["all", ["blue"], ["blue", "/proc/7/ns/net"]])
+def test_all_and_a_list_are_several_namespaces(netns: Any) -> None:
+    result = run(lambda module: pytest.fail("ran in one"), in_each, netns=netns)
+    assert result == {"failed": False, "several": netns}
+
+
+@pytest.mark.parametrize(("netns", "path"), [("blue", "/run/netns/blue"), ("./all", "./all"), (7, "/run/netns/7")])
+def test_a_string_is_one_namespace(monkeypatch: Any, netns: Any, path: str) -> None:
+    entered: list[str] = []
+    monkeypatch.setattr(namespace, "enter", entered.append)
+    assert run(lambda module: {"seen": entered}, lambda *_: pytest.fail("ran in each"), netns=netns)["seen"] == [path]
+
+
+@pytest.mark.parametrize("netns", [[], {}, True, 1.5, ["blue", 7], ["blue", ""], ["all"], ["blue", None]])
+def test_what_names_no_namespace_is_refused(netns: Any) -> None:
+    result = run(lambda module: pytest.fail("ran"), in_each, netns=netns)
+    assert result["msg"] == (
+        f"netns: {netns!r} names no namespaces; write a name, a path, a list of names and paths, or all. "
+        "Nothing was changed."
+    )
+
+
+def test_a_failure_in_several_namespaces_has_only_sums_beside_them() -> None:
+    def in_each(_module: Any, _task: Any) -> None:
+        raise PartialFailure("red failed", {"namespaces": [{"netns": "red"}]})
+
+    nothing = {"flushed": 0, "entries": [], "method": "delete"}
+    with pytest.raises(Ended) as ended:
+        _module.run(FakeModule(netns="all"), lambda module: {}, nothing, in_each=in_each)  # type: ignore[arg-type]
+    assert ended.value.args[0] == {
+        "failed": True,
+        "changed": False,
+        "msg": "red failed",
+        "flushed": 0,
+        "namespaces": [{"netns": "red"}],
+    }

@@ -61,6 +61,8 @@ STALE = """
     client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
 GROUPS = "client/dump/groups client/dump/group_keys _operations/groups"
+#: Files of tasks in several namespaces.
+NAMESPACES = "client/host/namespaces _operations/namespaces _operations/resource"
 
 #: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
@@ -120,6 +122,7 @@ FILES = {
             KEYS,
             EXPECTATION,
             STALE,
+            NAMESPACES,
             "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
             GROUPS,
             "client/reevaluate/snat_ranges _operations/snat_ports",
@@ -127,11 +130,19 @@ FILES = {
     ),
     "conntrack_flush": (
         (READER, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE),
+        (MANY, KEYS, EXPECTATION, STALE, NAMESPACES),
     ),
     "conntrack_info": (
         (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE, GROUPS, "client/dump/heavy_hitters client/dump/rates _operations/traffic"),
+        (
+            MANY,
+            KEYS,
+            EXPECTATION,
+            STALE,
+            NAMESPACES,
+            GROUPS,
+            "client/dump/heavy_hitters client/dump/rates _operations/traffic",
+        ),
     ),
     "conntrack_settings": (
         (MODULE, "client/host/sysctl client/uapi client/codec/types _argspec/settings _reconcile/settings"),
@@ -178,6 +189,8 @@ FILES = {
 
 #: Functions that contain imports and that a task always calls, in addition to its own functions.
 CALLED = ("run", "match_of", "goal_of", "config_of", "read_declaration")
+#: The end of the names of functions that only a task in several namespaces calls.
+IN_EACH = "_each"
 
 #: The imports to collect from a file: at module level; in functions that always run; everywhere.
 AT_ONCE, ALWAYS, EVERYWHERE = range(3)
@@ -196,7 +209,9 @@ def imports(file: Path, where: int) -> Iterator[Path]:
 
 def _is_called(file: Path, node: ast.AST, where: int) -> bool:
     own = file.parent.name == "modules"
-    return where == ALWAYS and isinstance(node, ast.FunctionDef) and (own or node.name in CALLED)
+    if where != ALWAYS or not isinstance(node, ast.FunctionDef) or node.name.endswith(IN_EACH):
+        return False
+    return own or node.name in CALLED
 
 
 def named(file: Path, node: ast.ImportFrom) -> Iterator[Path]:
@@ -278,6 +293,8 @@ def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.Monke
 def test_the_method_of_a_flush_that_failed_is_the_one_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[Any] = []
     monkeypatch.setattr(conntrack_flush, "AnsibleModule", lambda **_options: None)
-    monkeypatch.setattr(conntrack_flush, "run", lambda _module, _task, nothing_done: ended.append(nothing_done))
+    monkeypatch.setattr(
+        conntrack_flush, "run", lambda _module, _task, nothing_done, **_options: ended.append(nothing_done)
+    )
     conntrack_flush.main()
     assert ended[0]["method"] == METHOD

@@ -32,6 +32,13 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"except": {"port": "99999"}}, "except.port: "),
     ({"netns": ""}, "netns: '' is no name or path"),
     ({"netns": 5}, "netns: 5 is no name or path"),
+    ({"netns": []}, "netns: [] names no namespaces; write a name, a path, a list of names and paths, or all"),
+    ({"netns": ["blue", "all"]}, "netns: ['blue', 'all'] names no namespaces"),
+    (
+        {"netns": "all", "threshold": {"percent": 80}},
+        "threshold: is reported of one namespace, and netns names several; write one in netns, or leave threshold out",
+    ),
+    ({"netns": ["blue"], "changes": {}}, "changes: is reported of one namespace, and netns names several"),
     ({"label_map": "/nowhere/connlabel.conf"}, "label_map: /nowhere/connlabel.conf: No such file"),
     ({"aggregate": 10}, "aggregate: 10 is no dictionary; write some of window, by, limit"),
     ({"aggregate": {"windows": 1}}, "aggregate.windows: no such key (did you mean window?)"),
@@ -162,3 +169,10 @@ def rendered(value: Any) -> Any:
     if isinstance(value, list):
         return [rendered(item) for item in value]
     return NativeEnvironment(undefined=StrictUndefined).from_string(value).render()
+
+
+def test_all_and_a_list_are_several_namespaces() -> None:
+    several = {"blue": False, "/run/netns/all": False, "all": True}
+    assert {name: parse_options({"netns": name}).several for name in several} == several
+    assert parse_options({"netns": ["blue"]}).several
+    assert not parse_options({}).several

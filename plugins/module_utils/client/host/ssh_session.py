@@ -100,7 +100,7 @@ def _check_known(proc: str, connections: AbstractSet[TcpConnection]) -> None:
             f"mount {proc}, let sudo keep SSH_CONNECTION (env_keep in sudoers), {_WITHOUT}"
         )
     for connection in sorted(connections):
-        if _is_local(connection.peer):
+        if is_local(connection.peer):
             raise _unknown_peer(connection.peer, connection.peer_port, f"mount {proc}")
 
 
@@ -221,7 +221,7 @@ def _is(key: str, value: Any) -> Term:
 
 
 def _answered_here(key: str) -> Term:
-    return Predicate(lambda entry: key in entry and _is_local(entry[key]))
+    return Predicate(lambda entry: key in entry and is_local(entry[key]))
 
 
 def ancestors(proc: str, pid: int) -> Iterator[int]:
@@ -267,7 +267,7 @@ def _is_server(proc: str, pid: int) -> bool:
     return os.fsdecode(_read(proc, pid, "comm")).startswith(_SERVERS)
 
 
-def _is_local(address: bytes) -> bool:
+def is_local(address: bytes) -> bool:
     """Whether this host has the address, according to its routing. Nothing is sent."""
     family = AF_INET if len(address) == 4 else AF_INET6
     text = socket.inet_ntop(family, address)

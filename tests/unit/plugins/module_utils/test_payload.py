@@ -60,6 +60,8 @@ STALE = """
     client/reevaluate/preview client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction
     client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
+#: Files that end sockets.
+SOCKETS = "client/host/sockets _operations/end_sockets"
 
 #: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
@@ -119,12 +121,13 @@ FILES = {
             KEYS,
             EXPECTATION,
             STALE,
-            "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
+            "client/dump/heavy_hitters client/dump/summary client/dump/top client/host/sockets client/probe",
+            "client/timeout_policy",
         ),
     ),
     "conntrack_flush": (
         (READER, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE),
+        (MANY, KEYS, EXPECTATION, STALE, SOCKETS),
     ),
     "conntrack_info": (
         (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),

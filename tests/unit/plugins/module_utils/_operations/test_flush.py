@@ -41,7 +41,7 @@ Document = Dict[str, Any]
 
 #: The number of requests before the first deletion: count the entries, check whether they are few, read them.
 READ = 3
-KEYS = {"changed", "flushed", "kept", "gone", "total", "entries", "method", "diff"}
+KEYS = {"changed", "flushed", "kept", "gone", "total", "will_return", "entries", "method", "diff"}
 MATCHES: dict[str, Any] = {
     '{"protocol": "tcp"}': lambda there: there.tuples[0].protocol == TCP,
     '{"source": "10.0.0.1"}': lambda there: there.tuples[0].source == b"\n\0\0\1",

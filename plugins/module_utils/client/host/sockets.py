@@ -19,7 +19,7 @@ from .. import uapi
 from ..codec.types import AF_INET, AF_INET6
 from ..errors import KernelError, Unsupported
 from ..netlink.error import ErrorReply, RequestRejected, rejections
-from ..netlink.message import Message
+from ..netlink.message import Message, attributes
 from ..netlink.socket import NetlinkSocket, NetlinkTransport
 
 NETLINK_SOCK_DIAG = 4
@@ -33,7 +33,10 @@ ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, _TIME_WAIT, CLOSED, CLOSE
 )
 #: The states of sockets with a peer. A socket in TIME_WAIT is left out: it belongs to no process, and receives nothing.
 _WITH_PEER = (ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING)
-_WITHOUT_PEER = (CLOSED,)
+#: The states of UDP sockets with and without a peer.
+_UDP = (ESTABLISHED, CLOSED)
+#: Whether a socket of IPv6 does not receive packets of IPv4 (INET_DIAG_SKV6ONLY).
+_SKV6ONLY = 11
 
 #: struct inet_diag_req_v2: family, protocol, bit mask of the states, and the socket.
 _REQUEST = struct.Struct("=BBxxI48s")
@@ -59,7 +62,7 @@ DIRECTIONS = tuple(tuple(f"{direction}.{key}" for key in _KEYS) for direction in
 
 
 class LocalSocket(NamedTuple):
-    """A socket of this host. `peer` is empty if it has none. `user` is the ID of its owner.
+    """A socket of this host. `user` is the ID of its owner.
 
     `inode` identifies the socket in /proc, and is 0 if no process has it. `family` and `id` identify it for the kernel.
     """
@@ -69,6 +72,7 @@ class LocalSocket(NamedTuple):
     inode: int
     family: int
     id: bytes
+    only_ipv6: bool = False
 
 
 def open_socket() -> NetlinkSocket:
@@ -89,12 +93,26 @@ def ends_of(entry: Mapping[str, Any]) -> Iterator[Ends]:
 
 def connected(netlink: NetlinkSocket) -> dict[Ends, list[LocalSocket]]:
     """Return the TCP and UDP sockets with a peer by their ends. Raises `KernelError`."""
-    return _by_ends(_dump(netlink, PROTOCOLS, _WITH_PEER))
+    return _by_ends(one for protocol in PROTOCOLS for one in _dump(netlink, protocol, _WITH_PEER))
 
 
-def bound(netlink: NetlinkSocket) -> dict[Ends, list[LocalSocket]]:
-    """Return the UDP sockets without a peer by their local end, which may have an unspecified address."""
-    return _by_ends(_dump(netlink, (uapi.IPPROTO_UDP,), _WITHOUT_PEER))
+def receiving(netlink: NetlinkSocket) -> dict[Ends, list[LocalSocket]]:
+    """Return the sockets with a peer, and the UDP sockets without one, by their ends. Raises `KernelError`.
+
+    The ends of the latter have no peer, and may have an unspecified address: see `without_peer`.
+    """
+    tcp, udp = (_dump(netlink, protocol, states) for protocol, states in zip(PROTOCOLS, (_WITH_PEER, _UDP)))
+    found = _by_ends((*tcp, *udp))
+    for ends, sockets in list(found.items()):
+        if ends == (uapi.IPPROTO_UDP, bytes(16), ends[2], b"", 0):
+            found.setdefault((ends[0], bytes(4), *ends[2:]), [one for one in sockets if not one.only_ipv6])
+    return found
+
+
+def without_peer(ends: Ends) -> tuple[Ends, Ends]:
+    """Return the ends of the sockets without a peer that receive packets to these ends, the most specific first."""
+    protocol, address, port = ends[:3]
+    return (protocol, address, port, b"", 0), (protocol, bytes(len(address)), port, b"", 0)
 
 
 def _by_ends(sockets: Iterable[LocalSocket]) -> dict[Ends, list[LocalSocket]]:
@@ -104,16 +122,15 @@ def _by_ends(sockets: Iterable[LocalSocket]) -> dict[Ends, list[LocalSocket]]:
     return found
 
 
-def _dump(netlink: NetlinkSocket, protocols: Iterable[int], states: Iterable[int]) -> Iterator[LocalSocket]:
+def _dump(netlink: NetlinkSocket, protocol: int, states: Iterable[int]) -> Iterator[LocalSocket]:
     mask = sum(1 << state for state in states)
-    for protocol in protocols:
-        for family in (AF_INET, AF_INET6):
-            try:
-                with rejections("listing sockets"):
-                    for answer in netlink.dump(_request(SOCK_DIAG_BY_FAMILY, family, protocol, mask, bytes(48))):
-                        yield _parse(answer.payload, protocol)
-            except KernelError as error:
-                raise error.with_hint(_NO_DIAG) if error.errno in (errno.ENOENT, errno.EINVAL) else error from None
+    for family in (AF_INET, AF_INET6):
+        try:
+            with rejections("listing sockets"):
+                for answer in netlink.dump(_request(SOCK_DIAG_BY_FAMILY, family, protocol, mask, bytes(48))):
+                    yield _parse(answer.payload, protocol)
+        except KernelError as error:
+            raise error.with_hint(_NO_DIAG) if error.errno in (errno.ENOENT, errno.EINVAL) else error from None
 
 
 def _request(kind: int, family: int, protocol: int, states: int, identity: bytes) -> Message:
@@ -123,10 +140,14 @@ def _request(kind: int, family: int, protocol: int, states: int, identity: bytes
 def _parse(payload: bytes, protocol: int) -> LocalSocket:
     family, state, identity, user, inode = _ANSWER.unpack_from(payload)
     local_port, peer_port, local, peer = _SOCKET.unpack_from(identity)
-    ends = protocol, _address(family, local), local_port, _address(family, peer), peer_port
-    if state in _WITHOUT_PEER:
-        ends = protocol, _address(family, local), local_port, b"", 0
-    return LocalSocket(ends, user, inode, family, identity)
+    if state != CLOSED:
+        ends = protocol, _address(family, local), local_port, _address(family, peer), peer_port
+        return LocalSocket(ends, user, inode, family, identity)
+    more = {number: payload[start:end] for number, start, end in attributes(payload, _ANSWER.size, len(payload))}
+    only_ipv6 = more.get(_SKV6ONLY) == b"\1"
+    return LocalSocket(
+        (protocol, _address(family, local), local_port, b"", 0), user, inode, family, identity, only_ipv6
+    )
 
 
 def _address(family: int, address: bytes) -> bytes:

@@ -60,8 +60,9 @@ STALE = """
     client/reevaluate/preview client/reevaluate/scratch client/reevaluate/trace client/netlink/transaction
     client/host/ssh_session _operations/flush _operations/resource _operations/stale
 """
-#: Files that end sockets.
+#: Files that end sockets, and files that find the owners of flows.
 SOCKETS = "client/host/sockets _operations/end_sockets"
+OWNERS = "client/host/sockets client/host/owners client/host/ssh_session _operations/owner"
 
 #: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
@@ -131,7 +132,7 @@ FILES = {
     ),
     "conntrack_info": (
         (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE),
+        (MANY, KEYS, EXPECTATION, STALE, OWNERS),
     ),
     "conntrack_settings": (
         (MODULE, "client/host/sysctl client/uapi client/codec/types _argspec/settings _reconcile/settings"),

@@ -458,7 +458,7 @@ def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.M
     """Between two reads of /proc, an unrelated SSH client on this host ends, or a program forks."""
     proc.process(60, name="ssh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61))
-    original = ssh_session._socket_inodes
+    original = ssh_session.socket_inodes
 
     def changing(path: str, pid: int) -> set[str]:
         inodes = original(path, pid)
@@ -470,7 +470,7 @@ def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.M
                 (folder / "tcp").write_text("")
         return inodes
 
-    monkeypatch.setattr(ssh_session, "_socket_inodes", changing)
+    monkeypatch.setattr(ssh_session, "socket_inodes", changing)
     expected = {endpoints(PASSED_ON), *([endpoints(turned(PASSED_ON))] if event == "passed on" else [])}
     assert proc.own() == expected
 

@@ -49,8 +49,8 @@ def can_return(entry: Values) -> bool:
     return entry.get("tcp.state", RETURNING[0]) in RETURNING
 
 
-class ReturningFlows(Visitor):
-    """Counts the visited TCP entries that `can_return`."""
+class ReturningFlows:
+    """Counts the TCP entries that `can_return`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -71,6 +71,7 @@ class ReturningFlows(Visitor):
         return act
 
     def add(self, entry: Values) -> None:
+        """Count an entry that is already decoded."""
         self.count += entry.get("original.protocol") == uapi.IPPROTO_TCP and can_return(entry)
 
 

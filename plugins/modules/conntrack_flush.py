@@ -192,7 +192,7 @@ will_return:
       offloaded entries. Entries whose sockets O(end_local_sockets) ends do not count.
     - V(0) if the setting is off, if there is no such entry, and with O(table=expect). Null if there are such entries
       and the setting cannot be read.
-    - If entries are RV(gone) or were not removed, the number can include some of them.
+    - The number can include entries that are RV(gone), or that the kernel refused to remove.
   type: int
   returned: always
   sample: 3

@@ -199,36 +199,30 @@ def test_a_kernel_that_cannot_end_sockets(tracked: Namespace, monkeypatch: pytes
 
 @pytest.mark.parametrize("loose", [0, 1])
 @pytest.mark.parametrize("half_closed", [False, True])
-def test_flows_return_as_predicted(gateway_lab: Gateway, loose: int, half_closed: bool) -> None:
-    """The next packet of the flow creates an entry if the kernel picks up connections, and none otherwise."""
-    gateway, client = gateway_lab.gateway, gateway_lab.client1
-    gateway.sysctl("nf_conntrack_tcp_loose", loose)
-    with client.entered():
-        plain = socket.socket(socket.AF_INET)
-    with gateway_lab.server.entered():
-        server = socket.create_server((gateway_lab.SERVER, 8))
-    with plain, server:
-        plain.connect((gateway_lab.SERVER, 8))
-        with server.accept()[0] as accepted:
-            plain.sendall(b"1")
-            accepted.recv(1)
-            if half_closed:
-                plain.shutdown(socket.SHUT_WR)
-                assert accepted.recv(1) == b""
-            (flow,) = gateway.table()
-            assert flow["state"].lower() in (("close_wait", "fin_wait") if half_closed else ("established",))
-            predicted = remove(gateway, check=True)
-            assert (predicted["flushed"], predicted["will_return"]) == (1, loose)
-            with gateway.events() as changes:
-                assert remove(gateway)["will_return"] == loose
-                if loose and not half_closed:
-                    plain.sendall(b"2")
-                    assert accepted.recv(1) == b"2"
-            if loose and not half_closed:
-                assert changes.kinds()[:2] == ["destroy", "new"]
-            elif not half_closed:
-                plain.sendall(b"2")  # dropped or not, it creates no entry
-                assert gateway.count() == 0
+def test_flows_return_as_predicted(tracked: Namespace, loose: int, half_closed: bool) -> None:
+    """The next packet creates an entry if the kernel picks up connections, and none otherwise."""
+    tracked.sysctl("nf_conntrack_tcp_loose", loose)
+    with connection(tracked) as one:
+        one.carries()
+        if half_closed:
+            one.accepted.shutdown(socket.SHUT_WR)
+            assert one.client.recv(1) == b""
+        predicted = remove(tracked, check=True)
+        assert (predicted["flushed"], predicted["will_return"]) == (1, loose)
+        assert remove(tracked)["will_return"] == loose
+        assert one.carries()
+        assert tracked.count() == loose
+
+
+def test_flows_that_do_not_return(tracked: Namespace) -> None:
+    """Those that have not begun or have ended, and those of other protocols."""
+    for number, state in enumerate(("SYN_SENT", "TIME_WAIT", "CLOSE")):
+        tracked.conntrack(
+            "-I", *f"-p tcp -s 10.1.0.2 -d 10.1.0.3 --sport {number} --dport 2 -t 600 --state {state}".split()
+        )
+    tracked.conntrack("-I", *"-p udp -s 10.1.0.2 -d 10.1.0.3 --sport 1 --dport 2 -t 600".split())
+    done = remove(tracked)
+    assert (done["flushed"], done["will_return"]) == (4, 0)
 
 
 @pytest.mark.parametrize("keep_ssh", [True, False])

@@ -87,7 +87,7 @@ class _Namespace:
         return self._addresses[address]
 
     def find(self, possible: Sequence[Ends]) -> LocalSocket | None:
-        """Return the socket with one of these ends, or that receives packets to one of them."""
+        """Return the socket with these ends, or the one without a peer that receives the packets of the flow."""
         for ends in possible:
             for each in (ends, *without_peer(ends)) if ends[0] == uapi.IPPROTO_UDP else (ends,):
                 sockets = self._sockets.get(each)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 METHOD = "delete"
 
-#: The TCP states, as bytes of a dump, in which the next packet can have ACK without SYN, FIN and RST. From such a packet,
+#: The TCP states, as bytes of a dump, in which the next packet can have ACK without SYN, FIN and RST. From this packet,
 #: the kernel creates an established entry if nf_conntrack_tcp_loose is on (tcp_new in nf_conntrack_proto_tcp.c).
 RETURNING = bytes(TCP_STATES[name] for name in ("syn_recv", "established", "fin_wait", "close_wait", "last_ack"))
 

@@ -435,13 +435,28 @@ def test_an_offloaded_entry_can_return() -> None:
 def test_sockets_are_ended_before_the_first_deletion(loose: Any, check: bool) -> None:
     """Entries are not deleted while others are read. Flows whose sockets are ended do not return."""
     loose(1)
-    kernel = filled([{**TCP_FLOW, "zone": zone, "tcp": {"state": "established"}} for zone in range(1, 6)])
+    number = 4 * BATCH_SIZE
+    kernel = filled([{**TCP_FLOW, "zone": zone, "tcp": {"state": "established"}} for zone in range(1, number + 1)])
     with kernel.table() as table:
         sockets = Sockets(kernel)
         result = flush(DeletionPlan(table, EVERYTHING, sockets=sockets), check_mode=check)
-    assert (result["flushed"], result["ended_sockets"], result["will_return"]) == (5, 5, 0)
+    assert (result["flushed"], result["ended_sockets"], result["will_return"]) == (number, number, 0)
     assert sockets.writes_before == (None if check else 0)
-    assert len(kernel.connections) == (5 if check else 0)
+    assert len(kernel.connections) == (number if check else 0)
+
+
+def test_entries_that_are_decoded_or_judged_first_count_too(loose: Any) -> None:
+    loose(1)
+    kernel = filled([])
+    entry = {"original.protocol": TCP, "tcp.state": 3}
+    with kernel.table() as table:
+        sockets = Sockets(kernel)
+        plans = [DeletionPlan(table, EVERYTHING, report_limit=0, sockets=each) for each in (None, sockets)]
+        for plan in plans:
+            plan.read(check_mode=True)
+            plan.add(entry)
+    assert plans[0].will_return(1) == 1
+    assert (sockets.entries, plan.will_return(1)) == ([entry], 0)
 
 
 @pytest.mark.parametrize(("limit", "failure"), [(1, None), (9, ConntrackError("1 of 2 sockets were ended"))])

@@ -31,12 +31,13 @@ family, kind, address, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], i
 with socket.socket(family, kind) as server:
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        server.listen()
     print("ready", flush=True)
     if kind == socket.SOCK_DGRAM:
         while True:
             data, peer = server.recvfrom(1024)
             server.sendto(data, peer)
-    server.listen()
     accepted = []
     while True:
         accepted.append(server.accept()[0])

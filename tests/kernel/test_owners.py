@@ -122,6 +122,23 @@ def test_a_flow_to_another_namespace(gateway_lab: Gateway, kind: int) -> None:
         assert pids(gateway_lab.gateway, match={"source": gateway_lab.CLIENTS[0]}) == [None]
 
 
+def test_loopback_addresses_are_those_of_one_namespace(tracked: Namespace) -> None:
+    """As that of systemd-resolved, which has a socket for one of them. A server elsewhere is not the owner."""
+    resolver = ("127.0.0.53", 9)
+    with Namespace("other") as other:
+        serve(other, socket.SOCK_DGRAM, 9, "127.0.0.53")
+        entry = "-p udp -s 127.0.0.1 -d 127.0.0.53 --sport 1 --dport 9 -t 600"
+        tracked.conntrack("-I", *entry.split())
+        assert owners(tracked) == [None]
+        program = serve(tracked, socket.SOCK_DGRAM, 9, "127.0.0.53")
+        assert pids(tracked) == [program.pid]
+        tracked.empty()
+        with talk(tracked, socket.SOCK_DGRAM, resolver) as client:
+            assert pids(tracked) == [os.getpid()]
+            client.close()
+            assert pids(tracked) == [program.pid]
+
+
 def test_flows_without_socket(tracked: Namespace) -> None:
     """The owner is null if the socket is closed, and for other protocols."""
     tracked.conntrack("-I", *"-p tcp -s 10.1.0.2 -d 10.1.0.3 --sport 1 --dport 2 -t 600 --state ESTABLISHED".split())

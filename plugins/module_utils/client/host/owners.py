@@ -92,7 +92,7 @@ class _Namespace:
             for each in (ends, *without_peer(ends)) if ends[0] == uapi.IPPROTO_UDP else (ends,):
                 sockets = self._sockets.get(each)
                 # Packets that are routed to others do not reach a socket without address and peer
-                if sockets and (each is ends or self.has(ends[1])):
+                if sockets and (each[1] == ends[1] or self.has(ends[1])):
                     return sockets[0]
         return None
 

@@ -262,7 +262,9 @@ ansible_facts:
               could be created, C(probed) is false and the only key.
             - C(dump_by_…) and C(flush_by_…) are filters of the kernel. C(tracks_…) are protocols whose ports the kernel
               tracks. C(helper_removal) is whether a helper can be removed from an entry, C(events_on_demand) whether
-              O(netops.conntrack.conntrack_settings#module:events) can be 2. A feature that could not be probed is null.
+              O(netops.conntrack.conntrack_settings#module:events) can be 2, C(socket_destroy) whether
+              O(netops.conntrack.conntrack_flush#module:end_local_sockets) works. A feature that could not be probed is
+              null.
           type: dict
           sample: {probed: true, dump_by_zone: true, flush_by_tuple: true, tracks_dccp: false}
 """

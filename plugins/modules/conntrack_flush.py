@@ -60,6 +60,18 @@ options:
         a jump host. If Ansible reaches other hosts through this one, name these connections in O(except).
     type: bool
     default: true
+  end_local_sockets:
+    description:
+      - Whether to end the connections themselves where they begin or end on this host. The kernel destroys the TCP
+        sockets, and the UDP sockets with a peer, of the removed entries in the network namespace of the task.
+      - TCP sends a reset to the peer. The process receives the error C(ECONNABORTED). UDP sockets without a peer, which
+        serve many flows, and listening sockets are never destroyed. Zones are not compared, because sockets have none.
+      - The sockets are destroyed after all entries were read and before the first one is deleted, so that the resets
+        pass NAT and the firewall as packets of their connections.
+      - The sockets that O(keep_ssh) keeps are never destroyed, even with O(keep_ssh=false).
+      - Requires a kernel with C(CONFIG_INET_DIAG_DESTROY). Otherwise, the task fails and removes nothing.
+    type: bool
+    default: false
   limit:
     description:
       - Maximum number of entries to remove. If more entries match, the task fails and removes nothing. By default,
@@ -139,6 +151,13 @@ EXAMPLES = r"""
     limit: 20000
   become: true
 
+- name: Block a client, and end the connections between it and this host
+  netops.conntrack.conntrack_flush:
+    match:
+      address: 203.0.113.9
+    end_local_sockets: true
+  become: true
+
 - name: Empty the table, and keep the SSH connection that runs this task
   netops.conntrack.conntrack_flush:
     all: true
@@ -181,6 +200,25 @@ verdicts:
   type: dict
   returned: with O(stale)
   sample: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
+will_return:
+  description:
+    - Number of removed TCP entries whose flows can return with their next packet, because
+      O(netops.conntrack.conntrack_settings#module:tcp_loose) is on in this network namespace. In check mode, the
+      prediction.
+    - These are entries in the states V(syn_recv), V(established), V(fin_wait), V(close_wait) and V(last_ack), and
+      offloaded entries. Entries whose sockets O(end_local_sockets) ends do not count.
+    - V(0) if the setting is off, if there is no such entry, and with O(table=expect). Null if there are such entries
+      and the setting cannot be read.
+    - The number can include entries that are RV(gone), or that the kernel refused to remove.
+  type: int
+  returned: always
+  sample: 3
+ended_sockets:
+  description: Number of destroyed sockets, with those that ended since the module read them, such as the other end of a
+    connection on this host. In check mode, the prediction.
+  type: int
+  returned: with O(end_local_sockets)
+  sample: 2
 method:
   description: How the entries were removed. V(delete) means one by one.
   type: str
@@ -205,6 +243,7 @@ namespaces:
       method: delete
 """
 
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
@@ -245,8 +284,15 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     stale = stale_of(module)
     match = match_of(module, labels, resource_of(params["table"]).parse_match, optional=bool(stale))
     keep = session() if params["keep_ssh"] and params["table"] == "conntrack" else frozenset()
-    with TableReader() as table:
-        options = table, match, keep, params["report_limit"], params["limit"]
+    with TableReader() as table, ExitStack() as stack:
+        sockets = None
+        if params["end_local_sockets"]:
+            from ansible_collections.netops.conntrack.plugins.module_utils._operations.end_sockets import (
+                sockets_to_end,
+            )
+
+            sockets = stack.enter_context(sockets_to_end(params["table"], keep))
+        options = table, match, keep, params["report_limit"], params["limit"], sockets
         if stale:
             from ansible_collections.netops.conntrack.plugins.module_utils._operations.stale import (
                 StaleDeletionPlan,
@@ -271,6 +317,7 @@ def main() -> None:
             "table": {"type": "str", "choices": ["conntrack", "expect"], "default": "conntrack"},
             "all": {"type": "bool", "default": False},
             "keep_ssh": {"type": "bool", "default": True},
+            "end_local_sockets": {"type": "bool", "default": False},
             **STALE,
             **LIMIT,
             **REPORT,
@@ -278,8 +325,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    nothing_done = {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "entries": [], "method": "delete"}
-    run(module, remove, nothing_done, in_each=remove_each)
+    nothing = {"flushed": 0, "kept": 0, "gone": 0, "total": 0, "will_return": 0, "entries": [], "method": "delete"}
+    run(module, remove, nothing, in_each=remove_each)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,14 @@ options:
       - An entry that began in between counts with all its bytes and packets, one that ended does not count.
       - Each matching entry takes about 300 bytes of memory on the target.
     type: int
+  owner:
+    description:
+      - Whether to return the owner of each entry: process, user, systemd unit and container. See RV(entries[].owner).
+      - The module finds the sockets of the returned entries in the network namespace of the task. For flows that are
+        routed to other network namespaces of the host, such as those of containers, it searches these.
+      - Requires root to see processes of other users and other network namespaces.
+    type: bool
+    default: false
 seealso:
   - module: netops.conntrack.conntrack_expectation
   - module: netops.conntrack.conntrack_facts
@@ -111,6 +119,13 @@ EXAMPLES = r"""
     sort_by: bytes
     reverse: true
     limit: 10
+  become: true
+
+- name: Read which process or container has each connection to the database
+  netops.conntrack.conntrack_info:
+    match:
+      destination_port: postgresql
+    owner: true
   become: true
 
 - name: Fail if there are entries with a mark
@@ -268,6 +283,33 @@ entries:
           policy of a chain. Null if no rule decides, for example if there is no route. Only with O(stale).
       type: dict
       sample: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
+    owner:
+      description:
+        - Owner of the socket of the flow on this host. If both ends are on this host, that of the end that began the
+          connection. Only with O(owner).
+        - Null if no such socket is found. For example, the flow passes through this host, the process has closed the
+          connection, the protocol is neither TCP nor UDP, or the network namespace cannot be entered.
+        - Values that are unknown are null, for example if the socket belongs to the kernel, or to a process of another
+          user and the task does not run as root.
+      type: dict
+      contains:
+        process:
+          description: Name of the process, up to 15 characters.
+          type: str
+        pid:
+          description: ID of the process. If several have the socket, the lowest one, but 1 only if no other has it.
+          type: int
+        user:
+          description: Effective user of the process, by its name on this host, or its number if it has no name.
+          type: str
+        unit:
+          description: Unit of the system's systemd, from the control group.
+          type: str
+        container:
+          description: ID of the container of Docker, Podman, containerd or CRI-O, or name of that of LXC or
+            systemd-nspawn, from the control group.
+          type: str
+      sample: {process: postgres, pid: 4711, user: postgres, unit: postgresql.service, container: null}
     id:
       description: ID of the entry in the kernel.
       type: int
@@ -401,6 +443,10 @@ def read(module: AnsibleModule) -> dict[str, Any]:
 
         return read_traffic(params, match, labels, stale, ruleset)
     check_order(params["sort_by"], resource)
+    if params["owner"]:
+        from ansible_collections.netops.conntrack.plugins.module_utils._operations.owner import with_owners
+
+        resource = with_owners(resource)
     order = params["sort_by"], params["reverse"], params["limit"]
     with TableReader() as table:
         if stale:
@@ -410,7 +456,8 @@ def read(module: AnsibleModule) -> dict[str, Any]:
             )
 
             with StaleFilter(table, stale, ruleset) as judge:
-                found = collect(judge.scan(match), *order, labels, JUDGED_ENTRIES)
+                judged = with_owners(JUDGED_ENTRIES) if params["owner"] else JUDGED_ENTRIES
+                found = collect(judge.scan(match), *order, labels, judged)
             return {**found, "verdicts": judge.counts()}
         return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 
@@ -435,6 +482,7 @@ def main() -> None:
             "limit": {"type": "int", "default": 1000},
             "group_by": {"type": "list", "elements": "str"},
             "interval": {"type": "int"},
+            "owner": {"type": "bool", "default": False},
             **STALE,
             **RULESET,
             **TABLE,

@@ -327,6 +327,41 @@ def test_howto_prometheus(gateway_lab: Gateway, follow: Follow, tmp_path: Path) 
         reader.go_on()
 
 
+#: A program with this name that answers on a port of an address.
+PROGRAM = """
+import socket, sys
+open("/proc/self/comm", "w").write(sys.argv[1])
+with socket.create_server((sys.argv[2], int(sys.argv[3]))) as server:
+    print("ready", flush=True)
+    connection, _peer = server.accept()
+    while data := connection.recv(1024):
+        connection.sendall(b"192.0.2.10 1")
+"""
+
+
+def test_howto_flow_owner(lab: Lab, follow: Follow) -> None:
+    """The owners of a flow to the host, and of one to a container, are found, as ss does."""
+    if not shutil.which("ss", path=SYSTEM_PATH):
+        pytest.skip("the ss program is absent (apt-get install iproute2)")
+    host, client, container = lab.host("host1", forwarding=True), lab.host("client"), lab.host("container")
+    lab.link(client, host, ["192.0.2.10/24"], ["192.0.2.1/24"])
+    lab.link(container, host, ["172.17.0.2/16"], ["172.17.0.1/16"])
+    container.route("default", "172.17.0.1")
+    host.firewall.dnat("172.17.0.2", 80, destination="192.0.2.1", protocol="tcp", port=8080)
+    for place, name, address, port in (
+        (host, "postgres", "192.0.2.1", "5432"),
+        (container, "nginx", "172.17.0.2", "80"),
+    ):
+        program = place.start([sys.executable, "-c", PROGRAM, name, address, port])
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+    with client.tcp("192.0.2.1", 5432, source_port=40001) as one, client.tcp("192.0.2.1", 8080, 40002) as other:
+        one.seen_as()
+        other.seen_as()
+        with follow({"host1": host}) as reader:
+            reader.go_on()
+
+
 def test_howto_awx(follow: Follow) -> None:
     """The files of the page create the build context of an image with the collection, ansible-core and SSH."""
     if not Path(sys.executable).with_name("ansible-builder").exists():

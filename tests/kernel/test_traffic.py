@@ -79,6 +79,7 @@ def test_networks_and_several_groupings_in_one_reading(filled: Namespace) -> Non
             "sort_by: 'timeout' is no order of groups; write one of flows",
         ),
         ({"group_by": ["source"], "sort_by": "bytes"}, "sort_by: asks for what needs accounting, which is off"),
+        ({"group_by": ["source"], "owner": True}, "owner: groups have no owner; leave out owner or group_by"),
         ({"interval": 1}, "interval: asks for what needs accounting, which is off"),
         ({"interval": 0}, "interval: 0 is out of range; write a number of seconds from 1 to 3600"),
         ({"interval": 1, "table": "dying"}, "interval: table dying has no rates; leave out interval or table"),

@@ -6,6 +6,8 @@ The table is read, and each matching entry is deleted by its tuple, zone and id.
 therefore kept. Without a limit, entries are deleted while the rest of the table is still being read, unless the match
 needs counters or timestamps, which a later entry may lack. The kernel's own flush is never used: it is not faster, and
 it does not return the deleted entries.
+
+With sockets to end, all entries are read before the first deletion: see `end_sockets.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
+from ..client import uapi
 from ..client.codec.codec import Values
+from ..client.codec.types import TCP_STATES
 from ..client.dump.scan import Action, Visitor
 from ..client.entry.labels import NO_LABELS, LabelMap
 from ..client.errors import NAMED, ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown, named
@@ -31,16 +35,67 @@ if TYPE_CHECKING:
 
 METHOD = "delete"
 
+#: The TCP states, as bytes of a dump, in which the next packet can have ACK without SYN, FIN and RST. From this packet,
+#: the kernel creates an established entry if nf_conntrack_tcp_loose is on (tcp_new in nf_conntrack_proto_tcp.c).
+RETURNING = bytes(TCP_STATES[name] for name in ("syn_recv", "established", "fin_wait", "close_wait", "last_ack"))
+
 
 class FlushFailed(PartialFailure):
     """Not all matching entries were deleted."""
+
+
+def can_return(entry: Values) -> bool:
+    """Return whether the flow of a TCP entry can return with its next packet. An offloaded entry has no state."""
+    return entry.get("tcp.state", RETURNING[0]) in RETURNING
+
+
+class ReturningFlows:
+    """Counts the TCP entries that `can_return`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on(self, layout: MessageLayout) -> Action | None:
+        """Return the action for messages of a layout, None if it is not of TCP."""
+        if layout.constants.get("original.protocol") != uapi.IPPROTO_TCP:
+            return None
+        size, column = layout.size, layout.column("tcp.state")
+
+        def act(data: bytes) -> None:
+            count = len(data) // size
+            if column is not None:
+                states = data[column.start :: size]
+                count -= len(states.translate(None, RETURNING))
+            self.count += count
+
+        return act
+
+    def add(self, entry: Values) -> None:
+        """Count an entry that is already decoded."""
+        self.count += entry.get("original.protocol") == uapi.IPPROTO_TCP and can_return(entry)
+
+
+class LocalSockets(Visitor):
+    """The sockets that are ended with the visited entries. `end_sockets.py`, which few tasks need, implements it.
+
+    `returning` is the number of visited entries with such a socket that `can_return`.
+    """
+
+    returning = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def end(self) -> int:
+        """Destroy the sockets. Return the number of those that have ended now. Raises `ConntrackError`."""
+        raise NotImplementedError
 
 
 class DeletionPlan(Visitor):
     """The entries to delete: those that match and do not belong to a connection in `keep`.
 
     `count` is their number, and `shown` contains the first `report_limit` of them. `kept` is the number of matching
-    entries that are not deleted. No more than `limit` entries are deleted.
+    entries that are not deleted. No more than `limit` entries are deleted. With `sockets`, these are ended before.
     """
 
     #: The value of the option `table`.
@@ -53,8 +108,11 @@ class DeletionPlan(Visitor):
         keep: frozenset[TcpConnection] = frozenset(),
         report_limit: int = 100,
         limit: int = UNLIMITED,
+        sockets: LocalSockets | None = None,
     ) -> None:
         self.count = self.kept = 0
+        self.sockets = sockets
+        self._returning = ReturningFlows()
         self.shown: list[Values] = []
         self.match = match
         self.report_limit = report_limit
@@ -71,6 +129,20 @@ class DeletionPlan(Visitor):
     def results(self) -> Document:
         """Return the results that only this kind of plan has."""
         return {}
+
+    def will_return(self, deleted: int) -> int | None:
+        """Return how many of the deleted entries are of TCP flows that can return, None if the setting is unreadable.
+
+        Flows whose sockets end do not return.
+        """
+        ended = self.sockets.returning if self.sockets is not None else 0
+        count = min(self._returning.count - ended, deleted)
+        if not count:
+            return 0
+        from ..client.host import sysctl
+
+        loose = sysctl.read("tcp_loose")
+        return loose and count
 
     def total(self) -> int:
         """Return the number of entries in the table, whether or not they match."""
@@ -105,9 +177,15 @@ class DeletionPlan(Visitor):
     def on(self, layout: MessageLayout) -> Action:
         size = layout.size
         queue_delete: Action | None = None
+        count_returning = self._returning.on(layout)
+        choose_sockets = None if self.sockets is None else self.sockets.on(layout)
 
         def act(data: bytes) -> None:
             nonlocal queue_delete
+            if count_returning is not None:
+                count_returning(data)
+            if choose_sockets is not None:
+                choose_sockets(data)
             self.shown += layout.entries(data[: size * max(self.report_limit - len(self.shown), 0)])
             deleted = data[: size * max(self._most - self.count, 0)]
             self.count += len(data) // size
@@ -143,6 +221,9 @@ class DeletionPlan(Visitor):
     def select(self, entry: Values) -> None:
         """Add an entry that is not kept to the plan."""
         self.count += 1
+        self._returning.add(entry)
+        if self.sockets is not None:
+            self.sockets.add(entry)
         if self.count <= self.report_limit:
             self.shown.append(entry)
         if self.count <= self._most:
@@ -188,7 +269,7 @@ class DeletionProgress:
 
     def __init__(self, plan: DeletionPlan) -> None:
         self.plan = plan
-        self.deleted = self.gone = self.failed = 0
+        self.deleted = self.gone = self.failed = self.ended_sockets = 0
         #: The number of failed deletions that may have been carried out, because the answer was lost.
         self.unknown = 0
         #: The first error of a failed deletion: there can be a million.
@@ -197,7 +278,7 @@ class DeletionProgress:
     def start(self, check_mode: bool) -> None:
         """Find the entries and, if possible, delete them while the rest is being read."""
         plan = self.plan
-        at_once = plan.limit >= UNLIMITED and not check_mode and not plan.match.needs
+        at_once = plan.limit >= UNLIMITED and not (check_mode or plan.match.needs or plan.sockets is not None)
         plan.read(check_mode, self._delete_pending if at_once else None)
 
     def finish(self, check_mode: bool) -> None:
@@ -206,6 +287,12 @@ class DeletionProgress:
             self.deleted = self.plan.count
         else:
             self._delete_pending(last=True)
+
+    def end_sockets(self, check_mode: bool) -> None:
+        """End the sockets of the plan, if it has any. In check mode, count all as ended. Raises `ConntrackError`."""
+        sockets = self.plan.sockets
+        if sockets is not None:
+            self.ended_sockets = len(sockets) if check_mode else sockets.end()
 
     def _delete_pending(self, last: bool = False) -> None:
         for error in self.plan.delete_pending(last):
@@ -220,8 +307,8 @@ class DeletionProgress:
 
     @property
     def changed(self) -> bool:
-        """Whether an entry was deleted, or may have been."""
-        return self.deleted > 0 or self.unknown > 0
+        """Whether an entry was deleted, or may have been, or a socket was ended."""
+        return self.deleted > 0 or self.unknown > 0 or self.ended_sockets > 0
 
     @property
     def doubt(self) -> str:
@@ -235,7 +322,8 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
     """Delete the entries of a plan and return the module's result.
 
     Raises `FlushFailed` if more entries than the limit match, before any deletion; if the kernel refused a deletion,
-    after all others; and if reading the table fails after the first deletion or refusal.
+    after all others; if reading the table fails after the first deletion or refusal; and if sockets could not be ended,
+    before any deletion.
     """
     progress, resource, counted = DeletionProgress(plan), plan.resource(), 0
 
@@ -249,6 +337,8 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
             "total": max(counted, plan.count + plan.kept),
             "entries": resource.to_documents(plan.shown, labels),
             "method": METHOD,
+            "will_return": plan.will_return(progress.deleted),
+            **({} if plan.sockets is None else {"ended_sockets": progress.ended_sockets}),
             **plan.results(),
             **more,
         }
@@ -273,6 +363,10 @@ def flush(plan: DeletionPlan, labels: LabelMap = NO_LABELS, check_mode: bool = F
             "Nothing was removed: narrow the match or raise the limit",
             result(),
         )
+    try:
+        progress.end_sockets(check_mode)
+    except ConntrackError as error:
+        raise FlushFailed(f"{error}. No entry was removed", result()) from error
     progress.finish(check_mode)
     if progress.failed:
         raise FlushFailed(

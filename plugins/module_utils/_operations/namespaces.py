@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..client.entry.nested import Document
 
 #: The results that are added.
-_SUMS = ("matched", "flushed", "kept", "gone", "total", "count")
+_SUMS = ("matched", "flushed", "kept", "gone", "total", "count", "will_return", "ended_sockets")
 #: The results that are true if they are true for one namespace.
 _ANY = ("changed", "truncated")
 #: The facts that do not depend on the namespace.
@@ -79,11 +79,15 @@ class _Results:
         """Return the sum of a number."""
         return sum(item.get(key, 0) for item in self.items.values())
 
+    def _known_sum(self, key: str) -> int | None:
+        """Return the sum of a number, None if it is unknown in a namespace."""
+        return None if any(item.get(key, 0) is None for item in self.items.values()) else self.sum(key)
+
     def document(self) -> Document:
         """Return the combined result."""
         listed = self._listed()
         keys = {key for item in listed for key in item}
-        result: Document = {key: self.sum(key) for key in _SUMS if key in keys}
+        result: Document = {key: self._known_sum(key) for key in _SUMS if key in keys}
         result.update({key: any(item.get(key) for item in listed) for key in _ANY if key in keys})
         if "verdicts" in keys:
             verdicts: Counter[str] = Counter()

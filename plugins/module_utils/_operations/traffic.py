@@ -80,12 +80,19 @@ def read_traffic(
 ) -> Document:
     """Return the result of `conntrack_info` with its option `group_by`, `interval` or both. Raises `InvalidValue`."""
     with_rates, grouped = params["interval"] is not None, params["group_by"] is not None
+    resource = RATED_ENTRIES
+    if params["owner"]:
+        if grouped:
+            raise InvalidValue("owner", "groups have no owner; leave out owner or group_by")
+        from .owner import with_owners
+
+        resource = with_owners(resource)
     if with_rates:
         _check_interval(params)
     if grouped:
         result = GroupedResult(params, labels, *((tuple(RATES), _measures_with_rates) if with_rates else ()))
     else:
-        check_order(params["sort_by"], RATED_ENTRIES)
+        check_order(params["sort_by"], resource)
     with TableReader() as table:
         if with_rates:
             entries = read_rates(table, match, params["interval"])
@@ -94,7 +101,7 @@ def read_traffic(
             sort_by, reverse = params["sort_by"], params["reverse"]
             if sort_by is None:
                 sort_by, reverse = next(iter(RATES)), True
-            return collect(entries, sort_by, reverse, params["limit"], labels, RATED_ENTRIES)
+            return collect(entries, sort_by, reverse, params["limit"], labels, resource)
         if stale:
             from .stale import StaleFilter
 

@@ -24,7 +24,7 @@ from .entry.creation import creation
 from .entry.document import from_document
 from .entry.entry import Entry
 from .errors import ConntrackError, KernelError
-from .host import namespace, sysctl
+from .host import namespace, sockets, sysctl
 from .match.expression import InRanges, MaskEquals, Term, points
 from .match.kernel_filter import narrow
 from .netlink.message import Message
@@ -37,9 +37,9 @@ def probe() -> dict[str, Any]:
     """Return the features of the kernel by name: True, False, or None if a feature could not be tried.
 
     The names are `dump_by_*` and `flush_by_*` (`mark`, `status`, `zone`, `tuple`: filters that the kernel applies),
-    `events_on_demand` (nf_conntrack_events=2), `helper_removal` (by an update), and `tracks_*` (`sctp`, `dccp`,
-    `udplite`, `gre`). `probed` is False, without other names, if no namespace could be created, for example without
-    root.
+    `events_on_demand` (nf_conntrack_events=2), `helper_removal` (by an update), `socket_destroy` (of TCP and UDP), and
+    `tracks_*` (`sctp`, `dccp`, `udplite`, `gre`). `probed` is False, without other names, if no namespace could be
+    created, for example without root.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -144,6 +144,13 @@ def _sends_events_on_demand(table: Table) -> bool:
     return True
 
 
+def _destroys_sockets(_table: Table) -> bool:
+    """Whether the kernel can destroy sockets (CONFIG_INET_DIAG_DESTROY)."""
+    with sockets.open_socket() as netlink:
+        sockets.check_destroy(netlink)
+    return True
+
+
 _BY_MARK = MaskEquals("mark", ((1, 0xFFFFFFFF),))
 _BY_STATUS = MaskEquals("status", ((uapi.IPS_ASSURED, uapi.IPS_ASSURED),))
 _BY_SOURCE = InRanges(("original.source",), points([_ONE["original.source"]]))
@@ -164,5 +171,6 @@ _ATTEMPTS: dict[str, Callable[[Table], bool | None]] = {
     "flush_by_tuple": partial(_flush_honours, _BY_SOURCE, 1),
     "events_on_demand": _sends_events_on_demand,
     "helper_removal": _removes_helpers,
+    "socket_destroy": _destroys_sockets,
     **{f"tracks_{protocol}": partial(_tracks, protocol) for protocol in ("sctp", "dccp", "udplite", "gre")},
 }

@@ -84,7 +84,7 @@ def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[Tc
     found.update(connection for state, connection in _sockets(proc, family) if state == _ESTABLISHED)
     # In containers where init is an SSH server, an orphan is its child
     detached = not any(_is_server(proc, ancestor) for ancestor in family if ancestor != _INIT)
-    if not _processes(proc):
+    if not processes(proc):
         _check_known(proc, found)
     if not found or detached:
         found.update(_to_servers(proc))
@@ -100,7 +100,7 @@ def _check_known(proc: str, connections: AbstractSet[TcpConnection]) -> None:
             f"mount {proc}, let sudo keep SSH_CONNECTION (env_keep in sudoers), {_WITHOUT}"
         )
     for connection in sorted(connections):
-        if _is_local(connection.peer):
+        if is_local(connection.peer):
             raise _unknown_peer(connection.peer, connection.peer_port, f"mount {proc}")
 
 
@@ -171,8 +171,8 @@ def _processes_with(proc: str, ends: AbstractSet[_End]) -> set[int]:
     for _attempt in range(_ATTEMPTS):
         if not unseen:
             return found
-        for pid in _processes(proc):
-            held = _socket_inodes(proc, pid) & sockets.keys()  # several processes may have the same socket
+        for pid in processes(proc):
+            held = socket_inodes(proc, pid) & sockets.keys()  # several processes may have the same socket
             if held:
                 found.add(pid)
                 unseen = {inode: end for inode, end in unseen.items() if inode not in held}
@@ -187,7 +187,7 @@ def _processes_with(proc: str, ends: AbstractSet[_End]) -> set[int]:
 def _namespaces(proc: str) -> list[list[str]]:
     """Return the folders of the processes in each network namespace."""
     found: dict[str, list[str]] = {}
-    for pid in _processes(proc):
+    for pid in processes(proc):
         folder = os.path.join(proc, str(pid))
         with contextlib.suppress(OSError):
             found.setdefault(os.readlink(os.path.join(folder, "ns", "net")), []).append(folder)
@@ -221,7 +221,7 @@ def _is(key: str, value: Any) -> Term:
 
 
 def _answered_here(key: str) -> Term:
-    return Predicate(lambda entry: key in entry and _is_local(entry[key]))
+    return Predicate(lambda entry: key in entry and is_local(entry[key]))
 
 
 def ancestors(proc: str, pid: int) -> Iterator[int]:
@@ -232,12 +232,12 @@ def ancestors(proc: str, pid: int) -> Iterator[int]:
         seen.add(pid)
         try:
             # The name, in parentheses, may contain spaces and parentheses
-            pid = int(_read(proc, pid, "stat").rpartition(b")")[2].split()[1])
+            pid = int(read_file(proc, pid, "stat").rpartition(b")")[2].split()[1])
         except (ValueError, IndexError):
             return
 
 
-def _read(proc: str, pid: int, file_name: str) -> bytes:
+def read_file(proc: str, pid: int, file_name: str) -> bytes:
     """Return the content of a file of a process, empty if it cannot be read."""
     with contextlib.suppress(OSError), open(os.path.join(proc, str(pid), file_name), "rb") as file:
         return file.read()
@@ -247,7 +247,7 @@ def _read(proc: str, pid: int, file_name: str) -> bytes:
 def _to_servers(proc: str) -> Iterator[TcpConnection]:
     """Yield all connections to SSH servers of this host, also future ones."""
     yield _to_port(_PORT)
-    servers = [pid for pid in _processes(proc) if _is_server(proc, pid)]
+    servers = [pid for pid in processes(proc) if _is_server(proc, pid)]
     for state, connection in _sockets(proc, servers):
         yield connection if state == _ESTABLISHED else _to_port(connection.local_port)
 
@@ -256,7 +256,8 @@ def _to_port(port: int) -> TcpConnection:
     return TcpConnection(b"", port, b"", 0)
 
 
-def _processes(proc: str) -> list[int]:
+def processes(proc: str) -> list[int]:
+    """Return the IDs of all processes, in ascending order. Empty if they cannot be listed."""
     try:
         return sorted(int(name) for name in os.listdir(proc) if name.isdecimal())
     except OSError:
@@ -264,10 +265,10 @@ def _processes(proc: str) -> list[int]:
 
 
 def _is_server(proc: str, pid: int) -> bool:
-    return os.fsdecode(_read(proc, pid, "comm")).startswith(_SERVERS)
+    return os.fsdecode(read_file(proc, pid, "comm")).startswith(_SERVERS)
 
 
-def _is_local(address: bytes) -> bool:
+def is_local(address: bytes) -> bool:
     """Whether this host has the address, according to its routing. Nothing is sent."""
     family = AF_INET if len(address) == 4 else AF_INET6
     text = socket.inet_ntop(family, address)
@@ -282,7 +283,7 @@ def _is_local(address: bytes) -> bool:
 
 
 def _from_environment(proc: str, pid: int) -> list[TcpConnection]:
-    for variable in _read(proc, pid, "environ").split(b"\0"):
+    for variable in read_file(proc, pid, "environ").split(b"\0"):
         name, _equals, value = variable.partition(b"=")
         if name == b"SSH_CONNECTION":
             return parse_ssh_connection(value.decode("ascii", "replace"))
@@ -316,7 +317,7 @@ def _sockets(proc: str, pids: Iterable[int]) -> Iterator[tuple[str, TcpConnectio
     inodes: dict[str, set[str]] = {}
     folders: dict[str, list[str]] = {}
     for pid in pids:
-        held = _socket_inodes(proc, pid)
+        held = socket_inodes(proc, pid)
         if not held:
             continue
         folder = os.path.join(proc, str(pid))
@@ -359,7 +360,8 @@ def _lists_with_sockets(folders: list[str]) -> list[str]:
     return ["tcp", "tcp6"]
 
 
-def _socket_inodes(proc: str, pid: int) -> set[str]:
+def socket_inodes(proc: str, pid: int) -> set[str]:
+    """Return the inodes of the sockets of a process, as far as they can be read."""
     folder = os.path.join(proc, str(pid), "fd")
     inodes: set[str] = set()
     with contextlib.suppress(OSError):

@@ -63,6 +63,9 @@ STALE = """
 GROUPS = "client/dump/groups client/dump/group_keys _operations/groups"
 #: Files of tasks in several namespaces.
 NAMESPACES = "client/host/namespaces _operations/namespaces _operations/resource"
+#: Files that end sockets, and files that find the owners of flows.
+SOCKETS = "client/host/sockets _operations/end_sockets"
+OWNERS = "client/host/sockets client/host/owners client/host/ssh_session _operations/owner"
 
 #: By module: the files that each task compiles, and the other files that Ansible ships for some tasks.
 FILES = {
@@ -123,14 +126,15 @@ FILES = {
             EXPECTATION,
             STALE,
             NAMESPACES,
-            "client/probe client/dump/heavy_hitters client/dump/summary client/timeout_policy client/dump/top",
+            "client/dump/heavy_hitters client/dump/summary client/dump/top client/host/sockets client/probe",
+            "client/timeout_policy",
             GROUPS,
             "client/reevaluate/snat_ranges _operations/snat_ports",
         ),
     ),
     "conntrack_flush": (
         (READER, MODULE, MATCH, "client/dump/scan client/host/ssh_session _operations/flush _operations/resource"),
-        (MANY, KEYS, EXPECTATION, STALE, NAMESPACES),
+        (MANY, KEYS, EXPECTATION, STALE, NAMESPACES, SOCKETS),
     ),
     "conntrack_info": (
         (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
@@ -140,6 +144,7 @@ FILES = {
             EXPECTATION,
             STALE,
             NAMESPACES,
+            OWNERS,
             GROUPS,
             "client/dump/heavy_hitters client/dump/rates _operations/traffic",
         ),

@@ -14,8 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import DeletionPlan, FlushFailed, flush
-from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue, Overrun
+from ansible_collections.netops.conntrack.plugins.module_utils._operations.flush import (
+    DeletionPlan,
+    FlushFailed,
+    LocalSockets,
+    can_return,
+    flush,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import (
+    ConntrackError,
+    InvalidValue,
+    Overrun,
+)
+from ansible_collections.netops.conntrack.plugins.module_utils.client.host import sysctl
 from ansible_collections.netops.conntrack.plugins.module_utils.client.host.ssh_session import TcpConnection
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import (
     EVERYTHING,
@@ -41,7 +52,7 @@ Document = Dict[str, Any]
 
 #: The number of requests before the first deletion: count the entries, check whether they are few, read them.
 READ = 3
-KEYS = {"changed", "flushed", "kept", "gone", "total", "entries", "method", "diff"}
+KEYS = {"changed", "flushed", "kept", "gone", "total", "will_return", "entries", "method", "diff"}
 MATCHES: dict[str, Any] = {
     '{"protocol": "tcp"}': lambda there: there.tuples[0].protocol == TCP,
     '{"source": "10.0.0.1"}': lambda there: there.tuples[0].source == b"\n\0\0\1",
@@ -359,3 +370,103 @@ def test_every_deletion_names_tuple_zone_and_id() -> None:
     kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": 5}])
     run(kernel)
     assert set(wire.tree(kernel.writes[0].payload[4:])) == {1, 12, 18}
+
+
+# flows that return, and their sockets
+
+TCP_FLOW = {"protocol": "tcp", "original": FLOW}
+
+
+class Sockets(LocalSockets):
+    """Each visited entry has a socket. `end` records how many requests the kernel has received until then."""
+
+    def __init__(self, kernel: Kernel, failure: ConntrackError | None = None) -> None:
+        self.kernel = kernel
+        self.failure = failure
+        self.entries: list[Any] = []
+        self.writes_before: int | None = None
+
+    def on(self, layout: Any) -> Any:
+        return lambda data: self.add_all(layout.entries(data))
+
+    def add(self, entry: Any) -> None:
+        self.entries.append(entry)
+        self.returning = len(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def end(self) -> int:
+        self.writes_before = len(self.kernel.writes)
+        if self.failure is not None:
+            raise self.failure
+        return len(self.entries)
+
+
+@pytest.fixture
+def loose(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Set what the namespace has for tcp_loose."""
+    return lambda value: monkeypatch.setattr(sysctl, "read", {"tcp_loose": value}.__getitem__)
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("value", "expected"), [(1, 2), (0, 0), (None, None)])
+def test_flows_return_if_the_kernel_picks_up_connections(loose: Any, check: bool, value: Any, expected: Any) -> None:
+    loose(value)
+    states = ("established", "time_wait", "close_wait", "syn_sent", "close")
+    kernel = filled([{**TCP_FLOW, "zone": zone, "tcp": {"state": state}} for zone, state in enumerate(states, 1)])
+    assert run(kernel, check=check)["will_return"] == expected
+
+
+def test_the_setting_is_not_read_without_flows_that_can_return(loose: Any) -> None:
+    """`read` would raise KeyError for another name than that of the setting, and nothing for none."""
+    loose(None)
+    kernel = filled([{"protocol": "udp", "original": FLOW}, {**TCP_FLOW, "tcp": {"state": "close"}}])
+    assert run(kernel)["will_return"] == 0
+    assert run(kernel)["will_return"] == 0, "an empty table"
+
+
+def test_an_offloaded_entry_can_return() -> None:
+    assert can_return({"original.protocol": TCP})
+    assert [state for state in range(10) if can_return({"tcp.state": state})] == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_sockets_are_ended_before_the_first_deletion(loose: Any, check: bool) -> None:
+    """Entries are not deleted while others are read. Flows whose sockets are ended do not return."""
+    loose(1)
+    number = 4 * BATCH_SIZE
+    kernel = filled([{**TCP_FLOW, "zone": zone, "tcp": {"state": "established"}} for zone in range(1, number + 1)])
+    with kernel.table() as table:
+        sockets = Sockets(kernel)
+        result = flush(DeletionPlan(table, EVERYTHING, sockets=sockets), check_mode=check)
+    assert (result["flushed"], result["ended_sockets"], result["will_return"]) == (number, number, 0)
+    assert sockets.writes_before == (None if check else 0)
+    assert len(kernel.connections) == (number if check else 0)
+
+
+def test_entries_that_are_decoded_or_judged_first_count_too(loose: Any) -> None:
+    loose(1)
+    kernel = filled([])
+    entry = {"original.protocol": TCP, "tcp.state": 3}
+    with kernel.table() as table:
+        sockets = Sockets(kernel)
+        plans = [DeletionPlan(table, EVERYTHING, report_limit=0, sockets=each) for each in (None, sockets)]
+        for plan in plans:
+            plan.read(check_mode=True)
+            plan.add(entry)
+    assert plans[0].will_return(1) == 1
+    assert (sockets.entries, plan.will_return(1)) == ([entry], 0)
+
+
+@pytest.mark.parametrize(("limit", "failure"), [(1, None), (9, ConntrackError("1 of 2 sockets were ended"))])
+def test_no_entry_is_removed_after_a_failure(limit: int, failure: Any) -> None:
+    """With more entries than the limit, no socket is ended either."""
+    kernel = filled([{**TCP_FLOW, "zone": zone} for zone in (1, 2)])
+    with kernel.table() as table:
+        sockets = Sockets(kernel, failure)
+        with pytest.raises(FlushFailed, match="No entry was removed|Nothing was removed") as failed:
+            flush(DeletionPlan(table, EVERYTHING, limit=limit, sockets=sockets))
+    assert (failed.value.result["flushed"], failed.value.result["ended_sockets"]) == (0, 0)
+    assert (sockets.writes_before is None) is (failure is None)
+    assert len(kernel.connections) == 2

@@ -281,7 +281,7 @@ def test_without_a_server_in_sight_the_usual_port_counts(tmp_path: Path) -> None
 @pytest.fixture
 def without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the path for a chroot without /proc, on a host with the server's address."""
-    monkeypatch.setattr(ssh_session, "_is_local", lambda address: address in (packed("127.0.0.1"), packed("192.0.2.1")))
+    monkeypatch.setattr(ssh_session, "is_local", lambda address: address in (packed("127.0.0.1"), packed("192.0.2.1")))
     return str(tmp_path / "absent")
 
 
@@ -458,7 +458,7 @@ def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.M
     """Between two reads of /proc, an unrelated SSH client on this host ends, or a program forks."""
     proc.process(60, name="ssh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61))
-    original = ssh_session._socket_inodes
+    original = ssh_session.socket_inodes
 
     def changing(path: str, pid: int) -> set[str]:
         inodes = original(path, pid)
@@ -470,7 +470,7 @@ def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.M
                 (folder / "tcp").write_text("")
         return inodes
 
-    monkeypatch.setattr(ssh_session, "_socket_inodes", changing)
+    monkeypatch.setattr(ssh_session, "socket_inodes", changing)
     expected = {endpoints(PASSED_ON), *([endpoints(turned(PASSED_ON))] if event == "passed on" else [])}
     assert proc.own() == expected
 
@@ -571,7 +571,7 @@ def test_an_entry_may_lack_a_tuple() -> None:
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the server's address to this host."""
-    monkeypatch.setattr(ssh_session, "_is_local", lambda address: address == packed(SERVER[0]))
+    monkeypatch.setattr(ssh_session, "is_local", lambda address: address == packed(SERVER[0]))
 
 
 @pytest.mark.usefixtures("addresses")
@@ -596,4 +596,4 @@ def test_connections_to_come_are_those_that_this_host_answers(original: Half, re
     ("address", "answer"), [("127.0.0.1", True), ("192.0.2.250", False), ("2001:db8::250", False), ("fe80::1", True)]
 )
 def test_this_hosts_addresses(address: str, answer: bool) -> None:
-    assert ssh_session._is_local(packed(address)) is answer
+    assert ssh_session.is_local(packed(address)) is answer

@@ -92,7 +92,8 @@ options:
     type: int
   owner:
     description:
-      - Whether to return the owner of each entry: process, user, systemd unit and container. See RV(entries[].owner).
+      - Whether to return the owner of each entry, which is its process, user, systemd unit and container. See
+        RV(entries[].owner).
       - The module finds the sockets of the returned entries in the network namespace of the task. For flows that are
         routed to other network namespaces of the host, such as those of containers, it searches these.
       - Requires root to see processes of other users and other network namespaces.

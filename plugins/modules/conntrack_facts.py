@@ -29,7 +29,8 @@ options:
       - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
         V(timeout_policies), V(capabilities), V(stale) and V(snat_ports). A leading V(!) excludes a subset.
       - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
-      - V(summary) and V(top) read the whole table, once. All other subsets take negligible time.
+      - V(summary) and V(top) read the whole table, once. V(snat_ports) and V(stale) read it once more each. All other
+        subsets take negligible time.
       - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
       - V(snat_ports) is gathered only if it is named. It reads the entries with source NAT.
       - V(stale) is gathered only if it is named. It judges every entry by the current rules, addresses and routes, see
@@ -220,15 +221,18 @@ ansible_facts:
                 entries: 31
         snat_ports:
           description:
-            - Subset V(snat_ports). How many ports source NAT uses, for the O(top) combinations of translated
-              C(address), C(destination), C(destination_port), C(protocol) and C(zone) with the highest use.
-            - C(used) is the number of flows, each of which needs a port of its own, and C(limit) the number of ports
-              that rules allow for the address. It is 64512 for rules without a range of ports, if rules take ports
-              from a map, and if the rules cannot be read, which is the case for the legacy iptables. C(sources) are the
-              clients with the most ports.
+            - Subset V(snat_ports). The combinations of translated C(address), C(destination), C(destination_port),
+              C(protocol) and C(zone) that use the largest shares of their ports, at most O(top).
+            - C(used) is the number of flows with source NAT. Each of them needs a port of its own. Flows of the host
+              itself that use the address without NAT are not counted.
+            - C(limit) is the number of ports that the rules allow for the address. It is 64512 if the rules have no
+              range of ports, if they take ports from a map, and if they cannot be read, which is the case for the
+              legacy iptables. If rules give each client ports of its own, C(limit) is the sum of these.
+            - C(sources) are the clients with the most ports.
             - If all ports are used, new flows to this destination fail, and C(insert_failed) or C(drop) in
               C(statistics) grows. The kernel tries a limited number of ports for a new flow. New flows can therefore
               begin to fail before the use is 100 %.
+            - With more than 65,536 combinations, those with few flows can be missing.
           type: list
           elements: dict
           sample:

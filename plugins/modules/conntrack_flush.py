@@ -53,7 +53,9 @@ options:
       - The task fails and removes nothing if the connection cannot be found. This happens if C(/proc) is not mounted,
         or if the program belongs to another user and the task does not run as root.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
-        module cannot identify its connection. It then keeps all connections to the host's own SSH servers.
+        module cannot identify its connection. It then keeps all connections to the host's own SSH servers. In a
+        container that does not show the processes of the host, it knows only SSH servers on port 22. Name other ports
+        in O(except).
       - With several namespaces in O(netns), the module keeps the connection in each namespace that has an entry with
         its addresses and ports.
       - Other SSH connections are not kept, and neither are connections that only pass through this host as a router or

@@ -68,11 +68,11 @@ options:
   group_by:
     description:
       - Return groups of entries in RV(groups) instead of entries, with the number of flows in each and, with
-        accounting, their bytes and packets. A group has the same values for all of these keys.
+        accounting, their bytes and packets. All entries of a group have the same values for these keys.
       - The keys are V(family), V(protocol), V(source), V(destination), V(reply_source), V(reply_destination), the ports
         of these four, such as V(destination_port), V(icmp_type), V(icmp_code), V(icmp_id), V(source_key),
         V(destination_key), V(state), V(zone), V(original_zone), V(reply_zone), V(mark), V(status), V(nat), V(expected),
-        V(helper) and V(labels). They have the meaning that they have in O(match).
+        V(helper) and V(labels). They have the same meaning as in O(match), except V(nat), see RV(groups).
       - A prefix length after an address groups by network. V(source/24) means IPv4 networks of 24 bits and IPv6
         networks of 64 bits, V(source/24/56) also sets the length for IPv6. V(mark/0xff) groups by some bits of the
         mark.
@@ -83,12 +83,13 @@ options:
     elements: str
   interval:
     description:
-      - Read the table twice, with this number of seconds between, and return how many bytes and packets per second each
-        entry, or with O(group_by) each group, had in between. Needs accounting.
+      - Read the table twice, with this number of seconds between, and return the bytes and packets per second of each
+        entry during this time, or of each group with O(group_by). Needs accounting.
       - O(sort_by) can be V(bytes_per_second) or V(packets_per_second), which are the sums of both directions. By
         default, the entries with the most bytes per second come first.
-      - An entry that began in between counts with all its bytes and packets, one that ended does not count.
-      - Each matching entry takes about 300 bytes of memory on the target.
+      - If an entry began during the interval, all its bytes and packets count. Entries that ended during the interval
+        do not count.
+      - Each entry with the addresses and ports of O(match) takes about 300 bytes of memory on the target.
     type: int
   owner:
     description:
@@ -173,7 +174,7 @@ EXAMPLES = r"""
   register: networks
   become: true
 
-- name: Read which clients use the line most, measured for five seconds (needs accounting)
+- name: Read the clients with the highest rates, measured for five seconds (needs accounting)
   netops.conntrack.conntrack_info:
     group_by: [source]
     interval: 5
@@ -347,9 +348,9 @@ groups:
     - The largest groups, each with the keys of O(group_by) and with C(flows). C(bytes) and C(packets) are included if
       any entry has counters, C(bytes_per_second) and C(packets_per_second) with O(interval). They are the sums of both
       directions.
-    - An address without prefix length, a port, and other values have the form in which O(match) takes them. C(state)
-      and the keys of a protocol are null for entries of other protocols. C(nat) is V(source), V(destination), V(both)
-      or V(none).
+    - Values have the form in which O(match) takes them, except that C(state) and the keys of a protocol are null for
+      entries of other protocols, C(status) and C(labels) are lists of all that the entries have, and C(nat) is
+      V(source), V(destination), V(both) or V(none).
   type: list
   elements: dict
   returned: with O(group_by)
@@ -439,6 +440,8 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     match = match_of(module, labels, resource.parse_match)
     stale = stale_of(module)
     ruleset = ruleset_of(module, bool(stale), "stale")
+    if params["interval"] is not None:
+        check_numbers(module, "interval")
     if params["interval"] is not None or params["group_by"] is not None:
         from ansible_collections.netops.conntrack.plugins.module_utils._operations.traffic import read_traffic
 

@@ -68,7 +68,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "gathered_timestamp_seconds": (GAUGE, "Time at which the facts were gathered."),
     "entries": (GAUGE, "Entries in the table."),
     "entries_limit": (GAUGE, "Maximum number of entries in the table."),
-    "matched_entries": (GAUGE, "Entries that match the options match and except. The metrics below count only these."),
+    "matched_entries": (GAUGE, "Entries that match the options match and except."),
     "family_entries": (GAUGE, "Matching entries by address family."),
     "protocol_entries": (GAUGE, "Matching entries by protocol."),
     "state_entries": (GAUGE, "Matching entries by protocol and state."),

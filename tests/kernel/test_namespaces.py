@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,14 @@ def test_a_namespace_that_cannot_be_read_does_not_stop_the_others(site: Site) ->
     assert [each.get("flushed") for each in failed["namespaces"]] == [1, None, 1]
     assert "accounting" in failed["namespaces"][1]["msg"]
     assert site.ports() == [[], [], [40003], [40003]]
+
+
+def test_a_file_that_is_no_namespace_is_refused_before_anything_is_removed(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = site.ports()
+    failed = site.machine.module("conntrack_flush", netns=["blue", str(tmp_path / "file")], all=True)
+    assert failed["msg"].startswith(f"netns: cannot enter {tmp_path}/file: it is not a network namespace; name a")
+    assert (failed["changed"], site.ports()) == (False, before)
 
 
 def test_stale_entries_of_all_namespaces(site: Site) -> None:

@@ -24,34 +24,47 @@ from tests.lab.namespace import SYSTEM_PATH
 
 from .test_modules import run
 
+TCP, UDP = 6, 17
 #: A rule of a chain for source NAT, and what it allows.
-RULES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] = {
+RULES: dict[str, tuple[str, list[Any]]] = {
     "an address": ("snat to 198.51.100.1", [("198.51.100.1", "198.51.100.1", None)]),
     "addresses": ("snat to 198.51.100.1-198.51.100.9", [("198.51.100.1", "198.51.100.9", None)]),
     "ports": (
         "meta l4proto tcp counter snat to 198.51.100.1:2000-2999",
-        [("198.51.100.1", "198.51.100.1", range(2000, 3000))],
+        [("198.51.100.1", "198.51.100.1", range(2000, 3000), TCP)],
     ),
     "a port": (
         "ip saddr 10.0.0.0/8 meta l4proto udp snat to 198.51.100.1:5060",
-        [("198.51.100.1", "198.51.100.1", range(5060, 5061))],
+        [("198.51.100.1", "198.51.100.1", range(5060, 5061), UDP)],
     ),
     "masquerade": ('oifname "wan" masquerade random', [(None, None, None)]),
-    "masquerade to ports": ("meta l4proto tcp masquerade to :1024-1033", [(None, None, range(1024, 1034))]),
+    "masquerade to ports": ("meta l4proto tcp masquerade to :1024-1033", [(None, None, range(1024, 1034), TCP)]),
     "a map": ("snat to ip saddr map { 10.1.0.2 : 198.51.100.7 }", [(None, None, None)]),
     "a map after a value": (
         "meta mark set 5 snat to ip saddr map { 10.1.0.2 : 198.51.100.7 }",
         [(None, None, None)],
     ),
+    "several protocols": (
+        "meta l4proto { tcp, udp } snat to 198.51.100.1:2000-2999",
+        [("198.51.100.1", "198.51.100.1", range(2000, 3000))],
+    ),
+    "a protocol in the header": (
+        "ip protocol udp snat to 198.51.100.1:2000-2999",
+        [("198.51.100.1", "198.51.100.1", range(2000, 3000), UDP)],
+    ),
+    "all protocols but one": (
+        "meta l4proto != tcp snat to 198.51.100.1",
+        [("198.51.100.1", "198.51.100.1", None)],
+    ),
     "no NAT": ("ip saddr 10.1.0.2 accept", []),
 }
-IPTABLES: dict[str, tuple[str, list[tuple[str | None, str | None, range | None]]]] = {
+IPTABLES: dict[str, tuple[str, list[Any]]] = {
     "SNAT": (
         "-p tcp -j SNAT --to-source 198.51.100.1-198.51.100.2:4000-4009",
-        [("198.51.100.1", "198.51.100.2", range(4000, 4010))],
+        [("198.51.100.1", "198.51.100.2", range(4000, 4010), TCP)],
     ),
     "SNAT without ports": ("-j SNAT --to-source 198.51.100.1", [("198.51.100.1", "198.51.100.1", None)]),
-    "MASQUERADE": ("-p udp -j MASQUERADE --to-ports 1024-1025", [(None, None, range(1024, 1026))]),
+    "MASQUERADE": ("-p udp -j MASQUERADE --to-ports 1024-1025", [(None, None, range(1024, 1026), UDP)]),
 }
 
 
@@ -60,10 +73,13 @@ def ranges_of(namespace: Namespace) -> list[SnatRange]:
         return read_snat_ranges(netlink)
 
 
-def expected(ranges: list[tuple[str | None, str | None, range | None]]) -> list[SnatRange]:
+def expected(ranges: list[Any], size: int = 4) -> list[SnatRange]:
+    """Return the ranges with these addresses, ports, and protocols if they have one."""
     return [
-        SnatRange(*(address and parse_address(address, "") for address in (low, high)), ports)
-        for low, high, ports in ranges
+        SnatRange(
+            *(address and parse_address(address, "") for address in (low, high)), ports, *(more or (None,)), (size,)
+        )
+        for low, high, ports, *more in ranges
     ]
 
 
@@ -90,20 +106,46 @@ def test_ranges_of_ipv6(namespace: Namespace) -> None:
         "meta l4proto tcp snat ip6 to [2001:db8::1]-[2001:db8::2]:7000-7001\n}\n}"
     )
     ranges = ranges_of(namespace)
-    assert ranges == expected([("2001:db8::1", "2001:db8::2", range(7000, 7002))])
-    assert ports_of(parse_address("2001:db8::2", ""), ranges) == 2
+    assert ranges == expected([("2001:db8::1", "2001:db8::2", range(7000, 7002), TCP)], size=16)
+    assert ports_of(parse_address("2001:db8::2", ""), TCP, ranges).count(False) == 2
 
 
 def test_the_ports_of_an_address_are_those_of_all_rules_for_it() -> None:
-    address, other = (parse_address(text, "") for text in ("198.51.100.1", "198.51.100.2"))
-    named = SnatRange(address, address, range(2000, 2010))
+    address, other, ipv6 = (parse_address(text, "") for text in ("198.51.100.1", "198.51.100.2", "2001:db8::1"))
+    named = SnatRange(address, address, range(2000, 2010), TCP)
     masquerade = SnatRange(None, None, range(3000, 3004))
-    assert ports_of(address, []) == 64512
-    assert ports_of(address, [named, masquerade]) == 10
-    assert ports_of(other, [named, masquerade]) == 4
-    assert ports_of(address, [named, SnatRange(address, other, range(2005, 2015)), masquerade]) == 15
-    assert ports_of(address, [named, SnatRange(address, other, None)]) == 64512
-    assert ports_of(parse_address("2001:db8::1", ""), [named]) == 64512
+
+    def count(of: bytes, *ranges: SnatRange, protocol: int = TCP, outside: bool = False) -> int:
+        return ports_of(of, protocol, ranges).count(outside)
+
+    assert count(address) == 64512
+    assert count(address, named, masquerade) == 10
+    assert count(address, named, masquerade, protocol=UDP) == 4, "the other rule is for TCP"
+    assert count(other, named, masquerade) == 4
+    assert count(address, named, SnatRange(address, other, range(2005, 2015)), masquerade) == 15
+    assert count(address, named, SnatRange(address, other, None)) == 10, "no flow has a port outside of the range"
+    assert count(address, named, SnatRange(address, other, None), outside=True) == 64512
+    assert count(ipv6, named) == 64512
+    of_ipv4, of_ipv6 = masquerade._replace(sizes=(4,)), SnatRange(None, None, None, sizes=(16,))
+    assert [count(each, of_ipv4, of_ipv6) for each in (address, ipv6)] == [4, 64512]
+
+
+@pytest.mark.parametrize(("others", "limit"), [("", 10), ("meta l4proto udp ", 64512)])
+def test_ports_show_which_of_two_rules_applies(gateway_lab: Gateway, others: str, limit: int) -> None:
+    """A range needs a protocol, so most rulesets have another rule without a range after it."""
+    gateway, server, outside = gateway_lab.gateway, gateway_lab.SERVER, gateway_lab.OUTSIDE[0]
+    gateway.firewall.clear("snat")
+    port = gateway_lab.PORT if not others else 53
+    gateway.nft(
+        "table ip range { chain postrouting { type nat hook postrouting priority srcnat\n"
+        f'oifname "server" udp dport {port} snat to {outside}:1024-1033\n'
+        f'oifname "server" {others}snat to {outside}\n}}\n}}'
+    )
+    sockets = open_flows(gateway_lab.client1, 3, server, gateway_lab.PORT)
+    (only,) = used(gateway)
+    assert (only["used"], only["limit"]) == (3, limit)
+    for one in sockets:
+        one.close()
 
 
 def open_flows(client: Host, number: int, address: str, port: int) -> list[socket.socket]:

@@ -70,13 +70,13 @@ def test_networks_and_several_groupings_in_one_reading(filled: Namespace) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_by": ["nothing"]}, "group_by[0]: 'nothing' is no key to group by; write one of family, protocol"),
-        ({"group_by": []}, "group_by: [] is no list of keys; write for example [source, state]"),
+        ({"group_by": ["nothing"]}, "group_by[0]: 'nothing' is not a key to group by; write one of family, protocol"),
+        ({"group_by": []}, "group_by: [] is not a list of keys; write for example [source, state]"),
         ({"group_by": ["source"], "table": "expect"}, "group_by: expectations cannot be grouped"),
         ({"group_by": ["source"], "reverse": True}, "reverse: the largest groups always come first"),
         (
             {"group_by": ["source"], "sort_by": "timeout"},
-            "sort_by: 'timeout' is no order of groups; write one of flows",
+            "sort_by: 'timeout' is not an order of groups; write one of flows",
         ),
         ({"group_by": ["source"], "sort_by": "bytes"}, "sort_by: asks for what needs accounting, which is off"),
         ({"group_by": ["source"], "owner": True}, "owner: groups have no owner; leave out owner or group_by"),

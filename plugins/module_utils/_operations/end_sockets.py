@@ -14,7 +14,7 @@ from ..client import uapi
 from ..client.codec.codec import Values
 from ..client.codec.layout import MessageLayout
 from ..client.dump.scan import Action
-from ..client.errors import ConntrackError, InvalidValue, kernel_error
+from ..client.errors import ConntrackError, InvalidValue, answer_lost, kernel_error
 from ..client.host.sockets import (
     DIRECTIONS,
     PROTOCOLS,
@@ -99,12 +99,15 @@ class SocketsToEnd(LocalSockets, Closing):
             self._chosen.update((one.id, one) for one in found)
             self.returning += entry.get("original.protocol") == uapi.IPPROTO_TCP and can_return(entry)
 
-    def end(self) -> int:
-        ended, failure = destroy(self._netlink, list(self._chosen.values()))
-        if failure is not None:
-            cause = kernel_error("ending a socket", failure.errno, failure.text)
-            raise ConntrackError(f"{ended} of {len(self)} sockets were ended, another was not because: {cause}")
-        return ended
+    def end(self) -> None:
+        self.ended, failure = destroy(self._netlink, list(self._chosen.values()))
+        if failure is None:
+            return
+        self.may_have_ended = failure.lost
+        cause = kernel_error("ending a socket", failure.errno, failure.text)
+        if failure.lost:
+            cause = answer_lost("ending a socket", failure.errno)
+        raise ConntrackError(f"{self.ended} of {len(self)} sockets were ended. The first error: {cause}")
 
 
 def _ignore(data: bytes) -> None:

@@ -78,16 +78,19 @@ class ReturningFlows:
 class LocalSockets(Visitor):
     """The sockets that are ended with the visited entries. `end_sockets.py`, which few tasks need, implements it.
 
-    `returning` is the number of visited entries with such a socket that `can_return`.
+    `returning` is the number of visited entries with such a socket that `can_return`. After `end`, also if it failed,
+    `ended` is the number of sockets that have ended, and `may_have_ended` is whether there may be more.
     """
 
     returning = 0
+    ended = 0
+    may_have_ended = False
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def end(self) -> int:
-        """Destroy the sockets. Return the number of those that have ended now. Raises `ConntrackError`."""
+    def end(self) -> None:
+        """Destroy the sockets. Raises `ConntrackError`."""
         raise NotImplementedError
 
 
@@ -272,6 +275,7 @@ class DeletionProgress:
         self.deleted = self.gone = self.failed = self.ended_sockets = 0
         #: The number of failed deletions that may have been carried out, because the answer was lost.
         self.unknown = 0
+        self.sockets_unknown = False
         #: The first error of a failed deletion: there can be a million.
         self.failure: KernelError | None = None
 
@@ -291,8 +295,16 @@ class DeletionProgress:
     def end_sockets(self, check_mode: bool) -> None:
         """End the sockets of the plan, if it has any. In check mode, count all as ended. Raises `ConntrackError`."""
         sockets = self.plan.sockets
-        if sockets is not None:
-            self.ended_sockets = len(sockets) if check_mode else sockets.end()
+        if sockets is None:
+            return
+        if check_mode:
+            self.ended_sockets = len(sockets)
+            return
+        try:
+            sockets.end()
+        finally:
+            self.ended_sockets = sockets.ended
+            self.sockets_unknown = sockets.may_have_ended
 
     def _delete_pending(self, last: bool = False) -> None:
         for error in self.plan.delete_pending(last):
@@ -308,7 +320,7 @@ class DeletionProgress:
     @property
     def changed(self) -> bool:
         """Whether an entry was deleted, or may have been, or a socket was ended."""
-        return self.deleted > 0 or self.unknown > 0 or self.ended_sockets > 0
+        return self.deleted > 0 or self.unknown > 0 or self.ended_sockets > 0 or self.sockets_unknown
 
     @property
     def doubt(self) -> str:

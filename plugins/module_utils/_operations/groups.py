@@ -55,7 +55,7 @@ class GroupedResult:
         self._order = params["sort_by"] or orders[0]
         if self._order not in orders:
             raise InvalidValue(
-                "sort_by", f"{quoted(self._order)} is no order of groups; write one of {', '.join(orders)}"
+                "sort_by", f"{quoted(self._order)} is not an order of groups; write one of {', '.join(orders)}"
             )
         if self._order in ("bytes", "packets"):
             from ..client.host.sysctl import check_recorded

@@ -136,6 +136,15 @@ def flush_in_each(module: Any, task: Callable[[Any], Document]) -> Document:
 
     With a limit, the task first counts in every namespace, and removes nothing if all together exceed the limit.
     """
+    params = module.params
+    written = {name: params[name] for name in ("limit", "report_limit")}
+    try:
+        return _flush_in_each(module, task)
+    finally:
+        params.update(written)
+
+
+def _flush_in_each(module: Any, task: Callable[[Any], Document]) -> Document:
     params, limit = module.params, module.params["limit"]
     report_limit = params["report_limit"]
     results = _Results()
@@ -194,6 +203,7 @@ def _too_many(results: _Results, limit: int, noun: str) -> SomeFailed:
     names = [f"{item['flushed']} in {item['netns']}" for item in items]
     for item in items:
         item.update(changed=False, flushed=0, entries=item["entries"][:NAMED])
+        item.update({key: 0 for key in ("will_return", "ended_sockets") if key in item})
     document = results.document()
     document.pop("diff", None)
     return SomeFailed(

@@ -9,14 +9,14 @@ destination as there are ports to translate to. Entries of closed connections co
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ..client.codec.types import PORT_PROTOCOLS
 from ..client.dump.group_keys import parse_group_by
-from ..client.dump.groups import Groups, sort_key
+from ..client.dump.groups import Group, Groups, sort_key
 from ..client.dump.scan import VisitorGroup
-from ..client.errors import ConntrackError
-from ..client.match.expression import And
+from ..client.errors import KernelError
+from ..client.match.expression import And, InRanges, Term, points
 from ..client.match.match import Match, parse_match
 from ..client.netlink.socket import NetlinkSocket
 from ..client.reevaluate.snat_ranges import SnatRange, ports_of, read_snat_ranges
@@ -33,6 +33,7 @@ _SHARING = {
     "protocol": "protocol",
     "reply_zone": "zone",
 }
+_KEYS = parse_group_by(list(_SHARING), "keys")
 
 
 def snat_ports(table: TableReader, match: Match, most: int, sources: int | None = None) -> list[Document]:
@@ -41,19 +42,15 @@ def snat_ports(table: TableReader, match: Match, most: int, sources: int | None 
     Only matching entries with source NAT and ports count. Each group has at most `sources` sources, by default `most`.
     """
     translated = parse_match({"nat": "source", "protocol": sorted(PORT_PROTOCOLS)})
-    where = translated.term if match.where is None else And((match.where, translated.term))
-    keys = parse_group_by([*_SHARING, "source"], "keys")
-    shared, source = keys[:-1], keys[-1]
-    ports, clients = Groups(shared), Groups(keys)
+    where: Term = translated.term if match.where is None else And((match.where, translated.term))
+    shared, (source,) = _KEYS, parse_group_by(["source"], "keys")
+    ports, clients = Groups(shared), Groups((*shared, source))
     table.scan(VisitorGroup([ports, clients]), where)
-    ranges = _ranges()
-    limits: dict[bytes, int] = {}
+    used_ports = ports.flows()
+    limits = _limits(table, where, used_ports)
     uses = []
-    for group, used in ports.flows().items():
-        address = group[0]
-        limit = limits.get(address)
-        if limit is None:
-            limit = limits[address] = ports_of(address, ranges)
+    for group, used in used_ports.items():
+        limit = limits(group)
         uses.append((used / limit if limit else 1.0, used, limit, group))
     ranked = heapq.nsmallest(most, uses, key=lambda use: (-use[0], -use[1], *map(sort_key, use[3])))
     by_source: dict[Any, list[tuple[int, Any]]] = {group: [] for _share, _used, _limit, group in ranked}
@@ -80,10 +77,29 @@ def snat_ports(table: TableReader, match: Match, most: int, sources: int | None 
     ]
 
 
+def _limits(table: TableReader, where: Term, groups: Iterable[Group]) -> Callable[[Group], int]:
+    """Return a function that returns the number of ports of a group.
+
+    Rules with and without a range of ports can apply to the same address. Then the ports of the flows show which one
+    applies to a group.
+    """
+    ranges = _ranges()
+    known = {(group[0], group[3]): ports_of(group[0], group[3], ranges) for group in groups}
+    ambiguous = [address for (address, _protocol), ports in known.items() if ports.ranges and ports.without_range]
+    outside = set()
+    if ambiguous:
+        to = InRanges(("reply.destination",), points(set(ambiguous)))
+        for entry in table.dump(where=And((where, to))):
+            group = tuple(key.of(entry) for key in _KEYS)
+            if not known[group[0], group[3]].has(entry["reply.destination_port"]):
+                outside.add(group)
+    return lambda group: known[group[0], group[3]].count(group in outside)
+
+
 def _ranges() -> list[SnatRange]:
     """Return the ranges of the rules. Without nftables, there are none that could be read."""
     try:
         with NetlinkSocket() as netlink:
             return read_snat_ranges(netlink)
-    except ConntrackError:
+    except KernelError:
         return []

@@ -9,9 +9,10 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
 from ..client.dump.groups import measures
-from ..client.dump.rates import COUNTERS, CounterReading, RatedEntry, rated
+from ..client.dump.rates import COUNTERS, CounterReading, RatedEntry
 from ..client.entry.labels import LabelMap
 from ..client.errors import InvalidValue
+from ..client.match.expression import immutable_part
 from ..client.match.match import Match
 from ..client.table_reader import TableReader
 from .groups import GroupedResult
@@ -44,14 +45,17 @@ def _check_interval(params: Mapping[str, Any]) -> None:
 def read_rates(
     table: TableReader, match: Match, seconds: float, wait: Callable[[float], object] = time.sleep
 ) -> Iterator[RatedEntry]:
-    """Read matching entries twice, and yield those of the second time with their rates. Needs accounting."""
+    """Read entries twice, and yield those that match the second time with their rates. Needs accounting.
+
+    An entry may begin to match in between, for example by its state. The first reading therefore contains all entries
+    that could match.
+    """
     first = CounterReading()
     began = time.monotonic()
-    table.scan(first, match.where)
+    table.scan(first, None if match.where is None else immutable_part(match.where))
     wait(max(0.0, began + seconds - time.monotonic()))
-    elapsed = time.monotonic() - began
     for entry in table.dump(where=match.where):
-        yield rated(entry, first.moved_since(entry), elapsed)
+        yield first.rated(entry)
 
 
 def _measures_with_rates(entry: RatedEntry) -> dict[str, float]:

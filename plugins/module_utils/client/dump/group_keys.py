@@ -137,14 +137,14 @@ def _simple_keys(labels: LabelMap) -> dict[str, GroupKey]:
 def parse_group_by(raw: Any, key: str, labels: LabelMap = NO_LABELS) -> tuple[GroupKey, ...]:
     """Parse a list of names of keys. Raises `InvalidValue`."""
     if not isinstance(raw, (list, tuple)) or not raw:
-        raise InvalidValue(key, f"{quoted(raw)} is no list of keys; write for example [source, state]")
+        raise InvalidValue(key, f"{quoted(raw)} is not a list of keys; write for example [source, state]")
     simple = _simple_keys(labels)
     found: dict[str, GroupKey] = {}
     for number, text in enumerate(raw):
         path = f"{key}[{number}]"
         name, slash, rest = text.partition("/") if isinstance(text, str) else ("", "", "")
         if name not in simple:
-            raise InvalidValue(path, f"{quoted(text)} is no key to group by; write one of {', '.join(simple)}")
+            raise InvalidValue(path, f"{quoted(text)} is not a key to group by; write one of {', '.join(simple)}")
         if name in found:
             raise InvalidValue(path, f"{name} is written twice; write it once")
         one = simple[name]
@@ -173,6 +173,7 @@ def _prefix_lengths(text: str, rest: str, key: str) -> dict[int, int]:
     if len(lengths) != 2 or lengths[0] > _BITS[4]:
         name = text.partition("/")[0]
         raise InvalidValue(
-            key, f"{quoted(text)} has no prefix lengths behind the slash; write {name}/24, or {name}/24/64 with IPv6"
+            key,
+            f"{quoted(text)} has no valid prefix length after the slash; write {name}/24, or {name}/24/64 with IPv6",
         )
     return {4: lengths[0], 16: lengths[1]}

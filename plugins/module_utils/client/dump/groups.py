@@ -156,7 +156,9 @@ class Groups(Visitor):
         others, if there are any. `uncertainty` is included for each measure that is not exact.
         """
         self._merge_all()
-        chosen = self._totals[order].counts
+        chosen: Mapping[Group, float] = self._totals["flows"].counts
+        if order != "flows" and order in self._totals:  # groups without counters come last
+            chosen = {**dict.fromkeys(chosen, 0), **self._totals[order].counts}
         ranked = heapq.nsmallest(most, chosen, key=lambda group: (-chosen[group], *map(sort_key, group)))
         shown = {what: [total.counts.get(group, 0) for group in ranked] for what, total in self._totals.items()}
         others = {what: _rounded(self._sums[what] - sum(numbers)) for what, numbers in shown.items()}

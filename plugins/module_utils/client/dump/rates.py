@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+import time
+from itertools import repeat
+from typing import Any, Callable, Dict
 
 from ..codec.layout import MessageLayout
 from ..entry.entry import Entry
@@ -29,8 +31,11 @@ class RatedEntry(Dict[str, Any]):
 class CounterReading(Visitor):
     """The counters of entries by what distinguishes them. Takes about 300 bytes of memory for each entry."""
 
-    def __init__(self) -> None:
-        self._counters: dict[int, tuple[int, ...]] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        #: The counters of each entry, and the time at which they were read.
+        self._counters: dict[int, tuple[tuple[int, ...], float]] = {}
 
     def on(self, layout: MessageLayout) -> Action:
         names, read = layout.part((*_IDENTITY, *_COUNTED))
@@ -42,33 +47,30 @@ class CounterReading(Visitor):
         def act(data: bytes) -> None:
             columns = list(zip(*read(data)))
             keys = map(hash, zip(*map(columns.__getitem__, identity)))
-            self._counters.update(zip(keys, zip(*map(columns.__getitem__, counted))))
+            counters = zip(*map(columns.__getitem__, counted))
+            self._counters.update(zip(keys, zip(counters, repeat(self._clock()))))
 
         return act
 
     def add(self, entry: Entry) -> None:
-        self._counters[_identity(entry)] = tuple(entry.get(key, 0) for key in _COUNTED)
+        self._counters[_identity(entry)] = tuple(entry.get(key, 0) for key in _COUNTED), self._clock()
 
-    def moved_since(self, entry: Entry) -> list[int]:
-        """Return the differences of the counters of an entry since this reading.
+    def rated(self, entry: Entry) -> RatedEntry:
+        """Return an entry that was read now with its rates since this reading.
 
         An entry that was not there began since then. Counters that are lower were reset since then.
         """
-        before = self._counters.get(_identity(entry), (0,) * len(_COUNTED))
+        before, read_at = self._counters.get(_identity(entry), ((0,) * len(_COUNTED), self._began))
         now = [entry.get(key, 0) for key in _COUNTED]
-        return [new - old if new >= old else new for new, old in zip(now, before)]
+        elapsed = self._clock() - read_at
+        rates = [(new - old if new >= old else new) / elapsed for new, old in zip(now, before)]
+        found = RatedEntry(entry)
+        size = len(COUNTERS)
+        found.rate = {
+            direction: dict(zip(COUNTERS, rates[place * size :])) for place, direction in enumerate(DIRECTIONS)
+        }
+        return found
 
 
 def _identity(entry: Entry) -> int:
     return hash(tuple(entry[key] for key in _IDENTITY if key in entry))
-
-
-def rated(entry: Mapping[str, Any], moved: list[int], elapsed: float) -> RatedEntry:
-    """Return an entry with its rates, from what it moved in a number of seconds."""
-    found = RatedEntry(entry)
-    size = len(COUNTERS)
-    found.rate = {
-        direction: {what: number / elapsed for what, number in zip(COUNTERS, moved[place * size :])}
-        for place, direction in enumerate(DIRECTIONS)
-    }
-    return found

@@ -12,6 +12,7 @@ Source: namespaces(7), ip-netns(8).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence, Tuple
@@ -100,6 +101,7 @@ def find(wanted: Sequence[str], proc: str = "/proc") -> list[HostNamespace]:
     """Return the namespaces with these names or paths, each once. Raises `InvalidValue` if one does not exist."""
     paths: dict[Identity, list[str]] = {}
     netns: dict[Identity, str] = {}
+    own = namespace.current()
     for name in wanted:
         path = namespace.path_of(name)
         try:
@@ -109,6 +111,8 @@ def find(wanted: Sequence[str], proc: str = "/proc") -> list[HostNamespace]:
         except ValueError as error:
             raise InvalidValue("netns", cannot_enter(path, "no path can contain such characters")) from error
         identity = found.st_dev, found.st_ino
+        if own is not None and identity[0] != own[0]:
+            raise InvalidValue("netns", cannot_enter(path, "it is not a network namespace"))
         paths.setdefault(identity, []).append(path)
         netns.setdefault(identity, name)
     pids, _unreadable = _processes(proc)
@@ -146,7 +150,12 @@ def visit(namespaces: Iterable[HostNamespace]) -> Iterator[tuple[HostNamespace, 
     Yields each namespace while the thread is in it, or with the error if it cannot be entered. A namespace that has
     ended is left out.
     """
-    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConntrackError(
+            f"netns: several namespaces require /proc ({error.strerror}); mount it, or name one namespace"
+        ) from error
     try:
         for one in namespaces:
             try:
@@ -157,10 +166,10 @@ def visit(namespaces: Iterable[HostNamespace]) -> Iterator[tuple[HostNamespace, 
                 if entered:
                     yield one, None
     finally:
-        try:
+        # A process that may enter other namespaces but not its own stays in the last one. Results must not be lost
+        with contextlib.suppress(OSError):
             namespace.enter_descriptor(home)
-        finally:
-            os.close(home)
+        os.close(home)
 
 
 def still_exists(one: HostNamespace) -> bool:

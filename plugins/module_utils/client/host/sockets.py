@@ -44,8 +44,6 @@ _REQUEST = struct.Struct("=BBxxI48s")
 _SOCKET = struct.Struct("!HH16s16s")
 #: struct inet_diag_msg: family, state, the socket, user and inode.
 _ANSWER = struct.Struct("=BBxx48s12xII")
-#: Matches a socket by its ends alone.
-_NO_COOKIE = b"\xff" * 8
 _MAPPED = bytes(10) + b"\xff\xff"
 
 #: The errors of a socket that has ended, or that another one has replaced.
@@ -159,7 +157,8 @@ def _address(family: int, address: bytes) -> bytes:
 
 def check_destroy(netlink: NetlinkSocket) -> None:
     """Raise `KernelError` if the kernel cannot destroy sockets. It is asked for one that cannot exist."""
-    nothing = _SOCKET.pack(0, 0, b"", b"") + bytes(4) + _NO_COOKIE
+    # No socket has the cookie 0. Without a cookie, a BPF program for lookups could return a socket, which would end
+    nothing = _SOCKET.pack(0, 0, b"", b"") + bytes(4) + bytes(8)
     for protocol in PROTOCOLS:
         try:
             netlink.request(_request(SOCK_DESTROY, AF_INET, protocol, 0, nothing))

@@ -396,11 +396,12 @@ class Sockets(LocalSockets):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def end(self) -> int:
+    def end(self) -> None:
         self.writes_before = len(self.kernel.writes)
         if self.failure is not None:
+            self.ended = 1
             raise self.failure
-        return len(self.entries)
+        self.ended = len(self.entries)
 
 
 @pytest.fixture
@@ -460,13 +461,15 @@ def test_entries_that_are_decoded_or_judged_first_count_too(loose: Any) -> None:
 
 
 @pytest.mark.parametrize(("limit", "failure"), [(1, None), (9, ConntrackError("1 of 2 sockets were ended"))])
-def test_no_entry_is_removed_after_a_failure(limit: int, failure: Any) -> None:
+def test_no_entry_is_removed_after_a_failure_and_ended_sockets_are_reported(limit: int, failure: Any) -> None:
     """With more entries than the limit, no socket is ended either."""
     kernel = filled([{**TCP_FLOW, "zone": zone} for zone in (1, 2)])
     with kernel.table() as table:
         sockets = Sockets(kernel, failure)
         with pytest.raises(FlushFailed, match="No entry was removed|Nothing was removed") as failed:
             flush(DeletionPlan(table, EVERYTHING, limit=limit, sockets=sockets))
-    assert (failed.value.result["flushed"], failed.value.result["ended_sockets"]) == (0, 0)
+    ended = int(failure is not None)
+    assert (failed.value.result["flushed"], failed.value.result["ended_sockets"]) == (0, ended)
+    assert failed.value.result["changed"] is (failure is not None)
     assert (sockets.writes_before is None) is (failure is None)
     assert len(kernel.connections) == 2

@@ -182,6 +182,7 @@ class Tables:
         return {
             "changed": count > 0,
             "flushed": count,
+            "will_return": count,
             "kept": 0,
             "entries": shown,
             "diff": {"before": text, "after": ""},
@@ -213,6 +214,10 @@ def test_the_limit_is_compared_with_the_sum_before_anything_is_removed(host: Doc
     assert tables.entries == {"own": 4, "blue": 0, "red": 5}
     assert (failed.result["changed"], failed.result["flushed"]) == (False, 0)
     assert "diff" not in failed.result
+    assert (failed.result["will_return"], [each["will_return"] for each in failed.result["namespaces"]]) == (
+        0,
+        [0, 0, 0],
+    )
     assert [(each["changed"], each["flushed"], len(each["entries"])) for each in failed.result["namespaces"]] == [
         (False, 0, 3),
         (False, 0, 0),

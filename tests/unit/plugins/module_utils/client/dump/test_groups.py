@@ -151,6 +151,16 @@ def test_the_largest_groups_come_first_and_all_others_are_added_up() -> None:
     assert groups.as_document(0)["other"] == {"flows": 4, "bytes": 1012, "packets": 24}
 
 
+def test_groups_without_counters_come_last() -> None:
+    """Accounting was turned on after they began."""
+    mixed = scanned([flow(1), flow(2, **counted(5)), flow(3)], "source")
+    for order in ("bytes", "packets"):
+        rows = mixed.as_document(9, order)["groups"]
+        assert [row["source"] for row in rows] == ["10.0.0.2", "10.0.0.1", "10.0.0.3"]
+    without = scanned([flow(1), flow(2)], "source").as_document(9, "bytes")
+    assert without == {"groups": [{"source": "10.0.0.1", "flows": 1}, {"source": "10.0.0.2", "flows": 1}]}
+
+
 def test_groups_of_different_types_have_a_fixed_order() -> None:
     ipv6 = {"original.source": bytes(15) + b"\1", "original.destination": bytes(15) + b"\2", "family": 10}
     entries = [flow(**ipv6), flow(2), flow(1), flow(1, **{"original.protocol": 1, "original.icmp_type": 8})]

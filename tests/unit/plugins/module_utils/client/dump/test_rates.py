@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.codec import ENTRIES
 from ansible_collections.netops.conntrack.plugins.module_utils.client.codec.layout import LayoutCache
-from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.rates import CounterReading, rated
+from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.rates import CounterReading
 from ansible_collections.netops.conntrack.plugins.module_utils.client.dump.scan import DumpDecoder
 from ansible_collections.netops.conntrack.tests.unit.support import wire
 
@@ -31,8 +31,18 @@ def entry(port: int, *counters: int, number: int = 1, protocol: int = 17, **keys
     }
 
 
-def reading(*entries: Any, most_layouts: int = 512) -> CounterReading:
-    found = CounterReading()
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def reading(*entries: Any, most_layouts: int = 512, clock: Clock | None = None) -> CounterReading:
+    found = CounterReading(clock or Clock())
     layouts = LayoutCache(ENTRIES)
     layouts.most = most_layouts
     messages = [
@@ -42,33 +52,51 @@ def reading(*entries: Any, most_layouts: int = 512) -> CounterReading:
     return found
 
 
+def moved(first: CounterReading, entry: Any) -> list[float]:
+    """Return the rates of an entry that is read one second after a reading."""
+    first._clock.now += 1  # type: ignore[attr-defined]
+    rate = first.rated(entry).rate
+    first._clock.now -= 1  # type: ignore[attr-defined]
+    return [rate[direction][what] for direction in ("original", "reply") for what in ("bytes", "packets")]
+
+
 @pytest.mark.parametrize("most_layouts", [0, 512])
 def test_each_entry_has_the_difference_of_its_own_counters(most_layouts: int) -> None:
     first = reading(
         entry(1, 100, 1, 50, 2), entry(2, 7, 1, 0, 0), entry(1, 9, 9, 9, 9, number=2), most_layouts=most_layouts
     )
-    assert first.moved_since(entry(1, 110, 3, 50, 2)) == [10, 2, 0, 0]
-    assert first.moved_since(entry(2, 7, 1, 0, 0)) == [0, 0, 0, 0]
-    assert first.moved_since(entry(1, 9, 10, 11, 12, number=2)) == [0, 1, 2, 3]
+    assert moved(first, entry(1, 110, 3, 50, 2)) == [10, 2, 0, 0]
+    assert moved(first, entry(2, 7, 1, 0, 0)) == [0, 0, 0, 0]
+    assert moved(first, entry(1, 9, 10, 11, 12, number=2)) == [0, 1, 2, 3]
 
 
 def test_what_began_in_between_counts_from_zero() -> None:
-    assert reading().moved_since(entry(1, 100, 1, 50, 2)) == [100, 1, 50, 2]
-    assert reading(entry(1, 90, 1, 40, 2)).moved_since(entry(1, 100, 1, 50, 2, number=9)) == [100, 1, 50, 2]
+    assert moved(reading(), entry(1, 100, 1, 50, 2)) == [100, 1, 50, 2]
+    assert moved(reading(entry(1, 90, 1, 40, 2)), entry(1, 100, 1, 50, 2, number=9)) == [100, 1, 50, 2]
 
 
 def test_counters_that_were_reset_in_between_count_from_zero() -> None:
-    assert reading(entry(1, 100, 5, 50, 2)).moved_since(entry(1, 30, 4, 60, 3)) == [30, 4, 10, 1]
+    assert moved(reading(entry(1, 100, 5, 50, 2)), entry(1, 30, 4, 60, 3)) == [30, 4, 10, 1]
 
 
 def test_an_entry_without_ports_or_counters_is_compared_too() -> None:
     first = reading(entry(1, protocol=47), entry(0, 5, 1, 5, 1, protocol=50))
-    assert first.moved_since(entry(1, 3, 1, 2, 1, protocol=47)) == [3, 1, 2, 1]
-    assert first.moved_since(entry(0, 6, 2, 5, 1, protocol=50)) == [1, 1, 0, 0]
+    assert moved(first, entry(1, 3, 1, 2, 1, protocol=47)) == [3, 1, 2, 1]
+    assert moved(first, entry(0, 6, 2, 5, 1, protocol=50)) == [1, 1, 0, 0]
 
 
-def test_rates_are_per_second() -> None:
-    found = rated(entry(1, 1000, 10, 50, 2), [500, 5, 40, 1], 2.0)
-    assert found.rate == {"original": {"bytes": 250, "packets": 2.5}, "reply": {"bytes": 20, "packets": 0.5}}
-    assert (found.total("bytes"), found.total("packets")) == (270, 3)
-    assert found["counters.original.bytes"] == 1000
+def test_rates_are_per_second_of_the_time_between_both_readings_of_an_entry() -> None:
+    """Reading a large table takes seconds. Entries that are read late both times have their own interval."""
+    clock = Clock()
+    first = reading(entry(1, 1000, 10, 50, 2), clock=clock)
+    clock.now += 3
+    DumpDecoder(first, layouts=LayoutCache(ENTRIES)).feed(
+        wire.framed(0x0100, 2, 1, struct.pack(">BBH", 2, 0, 0) + ENTRIES.encode(entry(2, 1000, 10, 50, 2)))
+    )
+    clock.now += 2
+    early, late, new = (first.rated(entry(port, 2000, 20, 50, 2)) for port in (1, 2, 3))
+    assert early.rate == {"original": {"bytes": 200, "packets": 2}, "reply": {"bytes": 0, "packets": 0}}
+    assert late.rate["original"] == {"bytes": 500, "packets": 5}
+    assert new.rate["original"] == {"bytes": 400, "packets": 4}
+    assert (late.total("bytes"), new.total("packets")) == (500, 4.4)
+    assert late["counters.original.bytes"] == 2000

@@ -299,7 +299,7 @@ entries:
           description: Name of the process, up to 15 characters.
           type: str
         pid:
-          description: ID of the process. If several have the socket, the lowest one, but 1 only if no other has it.
+          description: ID of the process. If several have the socket, the first one, but 1 only if no other has it.
           type: int
         user:
           description: Effective user of the process, by its name on this host, or its number if it has no name.

@@ -125,12 +125,12 @@ def _other_namespaces(proc: str) -> Iterator[str]:
 
 
 def _processes_of(inodes: set[str], proc: str) -> dict[str, int]:
-    """Return the process that has each socket, the one with the lowest ID.
+    """Return the process that has each socket, the one that started first.
 
     systemd keeps the sockets that it passes to services, so init counts only if no other process has the socket.
     """
     found: dict[str, int] = {}
-    pids = sorted(processes(proc), key=lambda pid: (pid == _INIT, pid)) if inodes else ()
+    pids = sorted(processes(proc), key=lambda pid: (pid == _INIT, _started(proc, pid), pid)) if inodes else ()
     for pid in pids:
         held = socket_inodes(proc, pid) & inodes
         found.update(dict.fromkeys(held, pid))
@@ -138,6 +138,12 @@ def _processes_of(inodes: set[str], proc: str) -> dict[str, int]:
         if not inodes:
             break
     return found
+
+
+def _started(proc: str, pid: int) -> int:
+    """Return when a process started, in clock ticks since boot. IDs are used again, so they do not show it."""
+    fields = read_file(proc, pid, "stat").rpartition(b")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
 
 
 def _owner(one: LocalSocket, pid: int | None, proc: str) -> Owner:

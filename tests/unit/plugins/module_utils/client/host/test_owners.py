@@ -53,6 +53,14 @@ def process(proc: Path, pid: int, inodes: Any, name: str = "web", user: int = 0,
     (folder / "cgroup").write_text(cgroup)
 
 
+def test_the_first_process_with_a_socket_can_have_a_higher_id(tmp_path: Path) -> None:
+    """IDs are used again, so a child can have a lower ID than the process from which it has the socket."""
+    for pid, ticks in ((30, 5000), (200, 4000)):
+        process(tmp_path, pid, [7], name="a) b")
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b) S {' '.join(['1'] * 18)} {ticks} 0 0\n")
+    assert owners._processes_of({"7"}, str(tmp_path)) == {"7": 200}
+
+
 def test_the_process_with_a_socket(tmp_path: Path) -> None:
     """systemd keeps the sockets that it passes to a service; several processes of a service can have one socket."""
     process(tmp_path, 1, [7, 8], "systemd")

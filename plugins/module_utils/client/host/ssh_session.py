@@ -75,7 +75,7 @@ def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[Tc
     """
     found: set[TcpConnection] = set()
     if pid is None:
-        pid = os.getpid()
+        pid = _own_pid(proc)
         # A process with file capabilities may not read its own files in /proc
         found.update(parse_ssh_connection(os.environ.get("SSH_CONNECTION", "")))
     family = list(ancestors(proc, pid))
@@ -90,6 +90,14 @@ def own_connections(proc: str = "/proc", pid: int | None = None) -> frozenset[Tc
         found.update(_to_servers(proc))
     found.update(_forwarders(proc, family, found, detached))
     return frozenset(found)
+
+
+def _own_pid(proc: str) -> int:
+    """Return the ID that this process has in /proc, which can be that of another PID namespace than its own."""
+    try:
+        return int(os.readlink(os.path.join(proc, "self")))
+    except (OSError, ValueError):
+        return os.getpid()
 
 
 def _check_known(proc: str, connections: AbstractSet[TcpConnection]) -> None:

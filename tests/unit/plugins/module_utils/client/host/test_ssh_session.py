@@ -170,6 +170,13 @@ def test_this_process_is_asked_for_its_own_variable(proc: Proc, monkeypatch: pyt
     assert own_connections(proc.path) == {endpoints(MINE), endpoints(MINE_IPV6)}
 
 
+def test_this_process_has_the_id_that_proc_shows(tmp_path: Path) -> None:
+    """/proc can be that of another PID namespace, where the own ID is that of another process."""
+    (tmp_path / "self").symlink_to("2500")
+    assert ssh_session._own_pid(str(tmp_path)) == 2500
+    assert ssh_session._own_pid(str(tmp_path / "absent")) == os.getpid()
+
+
 @pytest.mark.parametrize("byte_order", ["little", "big"])
 @pytest.mark.parametrize("mine", [MINE, MINE_IPV6, ("fe80::1", 22, "fe80::7", 1)], ids=lambda ends: ends[0])
 def test_addresses_are_read_in_the_hosts_byte_order(

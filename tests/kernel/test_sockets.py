@@ -28,7 +28,7 @@ from .test_modules import run
 pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
-NOBODY: frozenset[TcpConnection] = frozenset()
+NO_CONNECTION: frozenset[TcpConnection] = frozenset()
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
 
@@ -65,16 +65,16 @@ def connection(namespace: Namespace, address: str = "127.0.0.1") -> Iterator[Con
 def remove(
     namespace: Namespace,
     match: Document | None = None,
-    keep: frozenset[TcpConnection] = NOBODY,
+    keep: frozenset[TcpConnection] = NO_CONNECTION,
     ended: bool = False,
     check: bool = False,
-    spared: frozenset[TcpConnection] = NOBODY,
+    protected: frozenset[TcpConnection] = NO_CONNECTION,
 ) -> Document:
-    """Flush the matching entries of a namespace, with `ended` also their sockets, without those of `spared`."""
+    """Flush the matching entries of a namespace, with `ended` also their sockets, without those of `protected`."""
     selected = EVERYTHING if match is None else parse_match(match)
     with namespace.entered(), contextlib.ExitStack() as stack:
         table = stack.enter_context(TableReader())
-        chosen = stack.enter_context(SocketsToEnd(spared or keep)) if ended else None
+        chosen = stack.enter_context(SocketsToEnd(protected or keep)) if ended else None
         return flush(DeletionPlan(table, selected, keep, sockets=chosen), check_mode=check)
 
 
@@ -176,7 +176,7 @@ def test_the_kept_connection_keeps_its_sockets(tracked: Namespace, keep_ssh: boo
     with connection(tracked) as mine, connection(tracked) as other:
         ports = mine.server.getsockname()[1], mine.client.getsockname()[1]
         own = frozenset({TcpConnection(address, ports[0], address, ports[1])})
-        done = remove(tracked, keep=own if keep_ssh else NOBODY, ended=True, spared=own)
+        done = remove(tracked, keep=own if keep_ssh else NO_CONNECTION, ended=True, protected=own)
         assert (done["flushed"], done["kept"], done["ended_sockets"]) == (2 - keep_ssh, int(keep_ssh), 2)
         assert mine.carries()
         assert not other.carries()

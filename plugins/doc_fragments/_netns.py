@@ -21,8 +21,8 @@ options:
       - V(all) means the namespace in which the module runs, all namespaces with a name under C(/run/netns), and those
         of all processes. It does not find a namespace that only a socket, an open file or a mount elsewhere keeps, or
         that only threads of a process are in. To name a namespace V(all), write its path.
-      - A namespace with several names or processes is one item. A namespace that ends before the module enters it is
-        left out.
+      - A namespace with several names or processes is one item. If a namespace ends before the module enters it, V(all)
+        leaves it out. If a list names it, its item has an error.
       - If the work fails in a namespace, its item has the error as C(msg). The module continues with the next
         namespace, and the task fails at the end, with the results of all.
     type: raw

@@ -127,7 +127,9 @@ def run_in_each(module: Any, task: Callable[[Any], Document]) -> Document:
             "out",
         )
     results = _Results()
-    _run(module, task, _namespaces_of(module, results), results)
+    namespaces = _namespaces_of(module, results)
+    _run(module, task, namespaces, results)
+    _report_ended(module, namespaces, results)
     return results.finish()
 
 
@@ -151,6 +153,7 @@ def _flush_in_each(module: Any, task: Callable[[Any], Document]) -> Document:
     namespaces = _namespaces_of(module, results)
     if limit is None or not 0 <= limit < UNLIMITED:
         _run(module, task, namespaces, results)
+        _report_ended(module, namespaces, results)
         return results.finish()
     check_mode, module.check_mode, params["limit"] = module.check_mode, True, UNLIMITED
     _run(module, task, namespaces, results)
@@ -164,6 +167,7 @@ def _flush_in_each(module: Any, task: Callable[[Any], Document]) -> Document:
         for one, item in zip(chosen, predicted):
             if results.items[one.identity] is item:  # the namespace has ended
                 results.remove(one)
+    _report_ended(module, namespaces, results)
     return results.finish()
 
 
@@ -194,6 +198,13 @@ def _run(module: Any, task: Callable[[Any], Document], namespaces: Sequence[Host
             if params["limit"] < UNLIMITED:
                 params["limit"] -= item["flushed"]
     results.check_options()
+
+
+def _report_ended(module: Any, namespaces: Sequence[HostNamespace], results: _Results) -> None:
+    """Add a failure for each namespace that a list names and that has ended. With `all`, these are left out."""
+    for one in namespaces if module.params["netns"] != "all" else ():
+        if one.identity not in results.items:
+            results.add(one, {}, ConntrackError(f"netns: {one.netns} ended during the task; leave it out of the list"))
 
 
 def _too_many(results: _Results, limit: int, noun: str) -> SomeFailed:

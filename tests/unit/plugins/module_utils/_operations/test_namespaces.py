@@ -261,6 +261,19 @@ def test_entries_that_begin_after_the_count_do_not_exceed_the_limit(host: Docume
     assert str(failed).startswith("netns: the task failed in 1 of 3 namespaces, first in red: 7 match. Nothing was")
 
 
+@pytest.mark.parametrize("limit", [UNLIMITED, 9])
+def test_a_listed_namespace_that_has_ended_is_reported(
+    host: Document, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(namespaces, "find", lambda wanted: [one for one in FOUND if one.netns in wanted])
+    host["ended"] = {"red"}
+    tables = Tables(own=1, blue=2, red=5)
+    failed = failure_of(host, flush_in_each, flushing(limit, netns=["blue", "red"]), tables.remove)
+    assert "1 of 2 namespaces, first in red: netns: red ended during the task; leave it out of the list" in str(failed)
+    assert (failed.result["flushed"], failed.result["changed"]) == (2, True)
+    assert tables.entries == {"own": 1, "blue": 0, "red": 5}
+
+
 def test_a_namespace_that_ends_after_the_count_is_left_out(host: Document) -> None:
     tables = Tables(own=4, blue=0, red=5)
 

@@ -29,9 +29,9 @@ from .changes import ChangeWindow
 from .namespaces import Places
 from .options import Changes, Options
 from .payloads import document_of
-from .snat_port_threshold import PortUse
+from .snat_port_threshold import SnatPortUsage
 from .streams import FollowerStream, Stream, StreamItem, SubscriptionStream
-from .usage_threshold import Fill
+from .usage_threshold import TableUsage
 
 #: Maximum number of documents in a batch.
 BATCH = 64
@@ -68,10 +68,10 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
             changes = _open_changes(options.changes, options.receive_buffer, opened) if options.changes else None
             streams = _open(options, opened)
             if options.threshold is not None:
-                fill = Fill(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
+                fill = TableUsage(options.threshold, functools.partial(_usage, opened.enter_context(Table())))
             if options.snat_ports is not None:
                 measure = functools.partial(_snat_ports, opened.enter_context(Table()), options)
-                ports = PortUse(options.snat_ports, measure)
+                ports = SnatPortUsage(options.snat_ports, measure)
         tally = Tally(options.aggregate) if options.aggregate else None
         clocks = [each for each in (tally, fill, ports, changes) if each is not None]
         of_changes = changes.filenos() if changes is not None else ()

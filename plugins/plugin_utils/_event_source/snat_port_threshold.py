@@ -9,31 +9,26 @@ from typing import Any
 
 from ...module_utils.client.entry.nested import Document
 from .options import Threshold
+from .usage_threshold import ThresholdCheck
 
-#: The uses of SNAT ports, the highest first, in the form of the fact `snat_ports`.
-Measure = Callable[[], list[Document]]
 #: The keys that identify flows which share ports.
 _KEYS = ("address", "destination", "destination_port", "protocol", "zone")
 
 
-class PortUse:
-    """Checks the use at intervals, and reports once when one rises above the threshold and once when it falls."""
+class SnatPortUsage(ThresholdCheck["list[Document]"]):
+    """Reports once when a use of SNAT ports rises above the threshold and once when it falls.
 
-    def __init__(self, threshold: Threshold, measure: Measure) -> None:
-        self._threshold = threshold
-        self._measure = measure
+    Measured are all uses, the highest first, in the form of the fact `snat_ports`.
+    """
+
+    def __init__(self, threshold: Threshold, measure: Callable[[], list[Document]]) -> None:
+        super().__init__(threshold, measure)
         #: The last use of those that were reported as above the threshold.
         self._above: dict[tuple[Any, ...], Document] = {}
-        #: Time of the next check.
-        self.due = 0.0
 
-    def take(self, now: float) -> list[Document]:
-        """The events of all crossings, if a check is due."""
-        if now < self.due:
-            return []
+    def _crossings(self, measured: list[Document]) -> list[Document]:
         threshold = self._threshold
-        self.due = now + threshold.interval
-        uses = {tuple(use[key] for key in _KEYS): use for use in self._measure()}
+        uses = {tuple(use[key] for key in _KEYS): use for use in measured}
         events = []
         for key, use in uses.items():
             if key not in self._above and use["usage_percent"] >= threshold.percent:

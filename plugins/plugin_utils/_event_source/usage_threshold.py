@@ -4,32 +4,48 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ...module_utils.client.entry.nested import Document
 from .options import Threshold
 
-#: The number of entries and the maximum, or None if the kernel does not return the maximum.
-Measure = Callable[[], tuple[int, int | None]]
+_Measured = TypeVar("_Measured")
 
 
-class Fill:
-    """Checks the usage at intervals, and reports once when it rises above the threshold and once when it falls."""
+class ThresholdCheck(ABC, Generic[_Measured]):
+    """Measures at intervals, and returns the events of crossings of the threshold."""
 
-    def __init__(self, threshold: Threshold, measure: Measure) -> None:
+    def __init__(self, threshold: Threshold, measure: Callable[[], _Measured]) -> None:
         self._threshold = threshold
         self._measure = measure
-        self._above = False
         #: Time of the next check.
         self.due = 0.0
 
     def take(self, now: float) -> list[Document]:
-        """The event of a crossing, if a check is due and the threshold was crossed."""
+        """Return the events of all crossings, if a check is due."""
         if now < self.due:
             return []
+        self.due = now + self._threshold.interval
+        return self._crossings(self._measure())
+
+    @abstractmethod
+    def _crossings(self, measured: _Measured) -> list[Document]:
+        """Return an event for each crossing since the last check."""
+
+
+class TableUsage(ThresholdCheck["tuple[int, int | None]"]):
+    """Reports once when the usage of the table rises above the threshold and once when it falls.
+
+    Measured are the number of entries and the maximum, None if the kernel does not return it.
+    """
+
+    _above = False
+
+    def _crossings(self, measured: tuple[int, int | None]) -> list[Document]:
         threshold = self._threshold
-        self.due = now + threshold.interval
-        count, most = self._measure()
+        count, most = measured
         if not most:  # 0 means no limit
             return []
         share = 100 * count / most

@@ -13,13 +13,12 @@ Source: proc(5) on PID/fd, PID/status and PID/cgroup; cgroups(7); https://system
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from .. import uapi
 from ..errors import ConntrackError
-from . import namespace
+from . import namespace, namespaces
 from .sockets import Ends, LocalSocket, ends_of, open_socket, receiving, without_peer
 from .ssh_session import is_local, processes, read_file, socket_inodes
 
@@ -61,12 +60,8 @@ def find_owners(entries: Sequence[Mapping[str, Any]], proc: str = "/proc") -> li
             routed = [each for each in ends if not (each[1].startswith(_EVERYWHERE[len(each[1])]) or here.has(each[1]))]
             if routed:
                 left[place] = routed
-    for path in _other_namespaces(proc) if left else ():
-        there = _find_in(path, left)
-        found.update(there)
-        left = {place: ends for place, ends in left.items() if place not in there}
-        if not left:
-            break
+    if left:
+        found.update(namespace.run_in_thread(lambda: _find_elsewhere(left, proc)))
     pids = _processes_of({str(one.inode) for one in found.values() if one.inode}, proc)
     owners = {place: _owner(one, pids.get(str(one.inode)), proc) for place, one in found.items()}
     return [owners.get(place) for place in range(len(entries))]
@@ -97,31 +92,24 @@ class _Namespace:
         return None
 
 
-def _find_in(path: str, wanted: Mapping[int, Sequence[Ends]]) -> dict[int, LocalSocket]:
-    """Return the sockets with the wanted ends in another network namespace. Empty if it cannot be entered."""
+def _find_elsewhere(wanted: Mapping[int, Sequence[Ends]], proc: str) -> dict[int, LocalSocket]:
+    """Return the sockets with the wanted ends in the other network namespaces. The calling thread enters them.
 
-    def search() -> dict[int, LocalSocket]:
-        namespace.enter(path)
-        there = _Namespace()
-        each = ((place, there.find(ends)) for place, ends in wanted.items())
-        return {place: one for place, one in each if one is not None}
-
-    try:
-        return namespace.run_in_thread(search)
-    except (OSError, ConntrackError):
-        return {}
-
-
-def _other_namespaces(proc: str) -> Iterator[str]:
-    """Yield the file of each network namespace that has processes, except that of this thread."""
-    seen = {namespace.current()}
-    for pid in processes(proc):
-        path = os.path.join(proc, str(pid), "ns", "net")
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                yield path
+    Searched are those that have processes and can be entered.
+    """
+    found: dict[int, LocalSocket] = {}
+    with contextlib.suppress(ConntrackError):  # no /proc, or this thread cannot enter namespaces
+        others = [one for one in namespaces.find_all(proc=proc)[0][1:] if one.pids]
+        for _entered, error in namespaces.visit(others):
+            left = {place: ends for place, ends in wanted.items() if place not in found}
+            if not left:
+                break
+            if error is None:
+                with contextlib.suppress(OSError, ConntrackError):
+                    there = _Namespace()
+                    each = ((place, there.find(ends)) for place, ends in left.items())
+                    found.update((place, one) for place, one in each if one is not None)
+    return found
 
 
 def _processes_of(inodes: set[str], proc: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import Threshold
-from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.snat_port_threshold import PortUse
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.snat_port_threshold import SnatPortUsage
 
 
 def use(percent: float, port: int = 443) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def use(percent: float, port: int = 443) -> dict[str, Any]:
 def crossings(*readings: list[dict[str, Any]]) -> list[list[tuple[str, int, float]]]:
     """Return the reports at each of these readings, one per second, with thresholds of 80 and 70."""
     found = iter(readings)
-    ports = PortUse(Threshold(80, 70, 1), lambda: next(found))
+    ports = SnatPortUsage(Threshold(80, 70, 1), lambda: next(found))
     return [
         [(event["crossed"], event["destination_port"], event["usage_percent"]) for event in ports.take(float(second))]
         for second in range(len(readings))
@@ -52,13 +52,13 @@ def test_flows_that_have_all_ended_are_below() -> None:
 
 
 def test_an_event_has_the_use_and_the_threshold() -> None:
-    (event,) = PortUse(Threshold(80, 70, 5), lambda: [use(90)]).take(0.0)
+    (event,) = SnatPortUsage(Threshold(80, 70, 5), lambda: [use(90)]).take(0.0)
     assert event == {"type": "snat_ports", "crossed": "above", **use(90), "percent": 80, "below": 70}
 
 
 def test_nothing_is_read_before_the_interval_is_over() -> None:
     readings: list[list[dict[str, Any]]] = [[use(90)], [use(10)]]
-    ports = PortUse(Threshold(80, 70, 5), lambda: readings.pop(0))
+    ports = SnatPortUsage(Threshold(80, 70, 5), lambda: readings.pop(0))
     assert len(ports.take(10.0)) == 1
     assert ports.take(14.9) == []
     assert ports.due == 15.0

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.options import Threshold
-from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.usage_threshold import Fill
+from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.usage_threshold import TableUsage
 
 
 def told(counts: list[int], most: int | None = 1000) -> list[str]:
     """Return the reports for these numbers of entries, one per second, with thresholds of 80 and 70."""
     found = iter(counts)
-    fill = Fill(Threshold(80, 70, 1), lambda: (next(found), most))
+    fill = TableUsage(Threshold(80, 70, 1), lambda: (next(found), most))
     return [event["crossed"] for second in range(len(counts)) for event in fill.take(second)]
 
 
@@ -39,7 +39,7 @@ def test_it_looks_no_more_often_than_asked() -> None:
         looks.append(1)
         return 0, 10
 
-    fill = Fill(Threshold(80, 70, 5), measure)
+    fill = TableUsage(Threshold(80, 70, 5), measure)
     for second in range(11):
         fill.take(second)
         assert fill.due - second <= 5
@@ -47,7 +47,7 @@ def test_it_looks_no_more_often_than_asked() -> None:
 
 
 def test_what_an_event_says() -> None:
-    fill = Fill(Threshold(80, 70, 5), lambda: (210_000, 262_144))
+    fill = TableUsage(Threshold(80, 70, 5), lambda: (210_000, 262_144))
     assert fill.take(0) == [
         {
             "type": "threshold",

@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
                 gathered=options["gathered"],
                 origin=options["origin"],
             )
-            result.update(told(document))
+            result.update(summary_of(document))
             files = [File(path, text) for path, text in _texts(document, options)]
             result["diff"] = [file.diff() for file in files if file.changed]
             for file in files:
@@ -94,7 +94,7 @@ class ActionModule(ActionBase):
             except ValueError as problem:
                 given = options["gathered"]
                 raise NoReport(
-                    f"gathered: {given!r} is no moment; write one such as 2026-03-14T09:26:53Z."
+                    f"gathered: {given!r} is not a moment; write one such as 2026-03-14T09:26:53Z."
                 ) from problem
         for name in PATHS:
             if options[name] == "":
@@ -199,7 +199,7 @@ def _outline(text: bytes | None) -> str:
     return f"{len(text)} bytes, sha256 {hashlib.sha256(text).hexdigest()}\n"
 
 
-def told(document: dict[str, Any]) -> dict[str, Any]:
+def summary_of(document: dict[str, Any]) -> dict[str, Any]:
     """The parts of the report that are in the result of the task."""
     fleet = document["fleet"]
     return {

@@ -134,7 +134,7 @@ class Connection(LocalConnection):
                 "set ansible_netns_name."
             )
         if not os.path.lexists(path):
-            return f"There is no network namespace {path}: {_way_to(name)}."
+            return f"There is not a network namespace {path}: {_way_to(name)}."
         if not _may_be_namespace(path):
             return f"{path} is not a regular file, and so no network namespace: set ansible_netns_name to one."
         try:
@@ -155,7 +155,7 @@ class Connection(LocalConnection):
             return None
         reason = entered.stderr.strip() or f"{program} ended with status {entered.returncode}"
         if "Invalid argument" in reason:
-            return f"{path} is no network namespace ({reason}): set ansible_netns_name to one."
+            return f"{path} is not a network namespace ({reason}): set ansible_netns_name to one."
         return (
             f"The network namespace {path} cannot be entered ({reason}): run Ansible as root, "
             "or set ansible_netns_nsenter to 'sudo -n nsenter'."

@@ -107,9 +107,9 @@ def _enter_namespace(module: AnsibleModule) -> None:
     name = module.params.get("netns")
     if name is None:
         return
-    from .client.host.namespace import enter_asked
+    from .client.host.namespace import enter_named
 
-    enter_asked(name, "run as root (become: true)")
+    enter_named(name, "run as root (become: true)")
 
 
 def check_numbers(module: AnsibleModule, *options: str) -> None:

@@ -46,10 +46,10 @@ def faults_of(document: Any) -> ValidationErrors:
 
 def _faults_of(document: Any) -> ValidationErrors:
     faults = config.read_declaration(_portable(document), _AnyLabel())[1]
-    told = [fault.key for fault in faults.found]
+    reported = [fault.key for fault in faults.found]
     for path, problem in _schema_faults(document):
         # The parser's message is more specific than that of the schema
-        if not any(is_within(path, key) or is_within(key, path) for key in told):
+        if not any(is_within(path, key) or is_within(key, path) for key in reported):
             faults.add(path, problem)
     return faults
 
@@ -73,10 +73,10 @@ def _schema_faults(document: Any) -> Iterator[tuple[str, str]]:
             "install it beside ansible-core, such as with pip install jsonschema"
         ) from None
     for error in Draft202012Validator(_json_schema.of_config()).iter_errors(_printable(document)):
-        yield from _told(error)
+        yield from _path_and_problem(error)
 
 
-def _told(error: Any) -> Iterator[tuple[str, str]]:
+def _path_and_problem(error: Any) -> Iterator[tuple[str, str]]:
     """The paths and problems of an error from jsonschema."""
     path, value, keyword = _path(error.absolute_path), error.instance, error.validator
     if keyword == "additionalProperties":
@@ -91,7 +91,7 @@ def _told(error: Any) -> Iterator[tuple[str, str]]:
                 yield _joined(path, key), "is missing"
     elif keyword == "enum":
         known = ", ".join(str(choice) for choice in error.validator_value if choice is not None)
-        yield path, f"{shown(value)} is none of them; write one of {known}"
+        yield path, f"{shown(value)} is not a valid value; write one of {known}"
     elif keyword == "type":
         kinds = error.validator_value
         wanted = [_KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds) if _KINDS[kind]]
@@ -101,7 +101,7 @@ def _told(error: Any) -> Iterator[tuple[str, str]]:
     elif keyword in ("pattern", "minimum", "maximum"):
         yield path, f"{shown(value)} is neither; write true or false"
     else:
-        yield path, "says nothing; write at least one"
+        yield path, "specifies nothing; write at least one"
 
 
 def _path(steps: Any) -> str:

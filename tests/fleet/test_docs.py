@@ -10,6 +10,7 @@ A block that requires more than that is preceded by a comment with the reason, a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -60,6 +61,11 @@ class Block(NamedTuple):
     language: str
     text: str
     needs: str | None
+
+    @property
+    def host(self) -> str:
+        """The name of the host on which the tasks of the block run."""
+        return re.sub(r"\W", "_", self.place)
 
 
 def blocks(*languages: str) -> Iterator[Block]:
@@ -129,9 +135,8 @@ ENTRIES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def documented(namespace: Namespace) -> Namespace:
-    """A namespace with the entries above, and one flow with counters."""
+def fill(namespace: Namespace) -> None:
+    """Create the entries above in a namespace, and one flow with counters."""
     for name in ("nf_conntrack_acct", "nf_conntrack_timestamp"):
         namespace.sysctl(name, 1)
     namespace.firewall.use_labels()
@@ -141,6 +146,12 @@ def documented(namespace: Namespace) -> Namespace:
     with namespace.entered(), Table() as table:
         for document in ENTRIES:
             table.create(from_document(document))
+
+
+@pytest.fixture
+def documented(namespace: Namespace) -> Namespace:
+    """A namespace with the entries above, and one flow with counters."""
+    fill(namespace)
     return namespace
 
 
@@ -182,17 +193,18 @@ SHADOW = (
 )
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an Ansible that finds the collection."""
-    tree = tmp_path / "ansible_collections/netops"
+    folder = tmp_path_factory.mktemp("ansible")
+    tree = folder / "ansible_collections/netops"
     tree.mkdir(parents=True)
     (tree / "conntrack").symlink_to(CHECKOUT)
     return {
         **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
-        "ANSIBLE_HOME": str(tmp_path / "home"),
-        "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"),
+        "ANSIBLE_COLLECTIONS_PATH": str(folder),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_NOCOLOR": "1",
         **PIPELINING,
@@ -203,35 +215,59 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def write_play(folder: Path, block: Block, **variables: Any) -> Path:
+def write_play(folder: Path, block: Block, hosts: str = "all", **variables: Any) -> Path:
     """Write a playbook that contains only these tasks."""
-    play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": yaml.safe_load(block.text)}
+    play = {"hosts": hosts, "gather_facts": False, "vars": variables, "tasks": yaml.safe_load(block.text)}
     playbook = folder / "playbook.yml"
     playbook.write_text(yaml.safe_dump([play], sort_keys=False))
     return playbook
 
 
+@pytest.fixture(scope="module")
+def printed(
+    root: None,
+    environment: dict[str, str],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """The output of one ansible-playbook that runs the blocks of all selected tests, each on a host of its own."""
+    folder = tmp_path_factory.mktemp("tasks")
+    selected = [item for item in request.session.items if getattr(item, "originalname", "") == "test_tasks_run"]
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(Namespace())
+        (folder / "etc").mkdir()
+        if own.run([*ISOLATED, SHADOW, str(folder / "etc")], check=False).returncode:
+            raise unittest.SkipTest("mount and process namespaces of one's own are forbidden here")
+        hosts: dict[str, dict[str, str]] = {}
+        playbooks, descriptors = [], []
+        for block in [item.callspec.params["block"] for item in selected]:  # type: ignore[attr-defined]
+            # Only one block is about the settings of process 1, and it has the namespace of the whole run
+            namespace = own if "persist" in block.text else stack.enter_context(Namespace())
+            fill(namespace)
+            with namespace.entered(), Table() as table:
+                gathered = [to_document(entry) for entry in table.dump()]
+            (folder / block.host).mkdir()
+            (folder / block.host / "gateway.conntrack").write_text(namespace.conntrack("-L"))
+            playbooks.append(write_play(folder / block.host, block, block.host, found={"entries": gathered}))
+            descriptor = os.open(namespace.path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            descriptors.append(descriptor)
+            path = "/proc/1/ns/net" if namespace is own else f"/proc/1/fd/{descriptor}"
+            hosts[block.host] = {"ansible_netns_name": path}
+        # The test is already root, and a separate user namespace has no other user to become.
+        variables = {"ansible_connection": "netops.conntrack.netns", "ansible_become": False}
+        inventory = folder / "inventory.json"
+        inventory.write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
+        ansible = [program("ansible-playbook"), "-i", str(inventory), *map(str, playbooks)]
+        command = [*ISOLATED, f'{SHADOW} && "$@"', str(folder / "etc"), *ansible]
+        yield own.run(command, env=environment, check=False, pass_fds=descriptors).stdout
+
+
 @pytest.mark.parametrize("block", of_kind("tasks"))
-def test_tasks_run(block: Block, documented: Namespace, environment: dict[str, str], tmp_path: Path) -> None:
-    with documented.entered(), Table() as table:
-        gathered = [to_document(entry) for entry in table.dump()]
-    (tmp_path / "gateway.conntrack").write_text(documented.conntrack("-L"))
-    playbook = write_play(tmp_path, block, found={"entries": gathered})
-    etc = tmp_path / "etc"
-    etc.mkdir()
-    if documented.run([*ISOLATED, SHADOW, str(etc)], check=False).returncode:
-        raise unittest.SkipTest("mount and process namespaces of one's own are forbidden here")
-
-    # The test is already root, and a separate user namespace has no other user to become.
-    variables = {"ansible_connection": "netops.conntrack.netns", "ansible_become": "false"}
-    options = [f"-e{name}={value}" for name, value in variables.items()]
-    ansible = [program("ansible-playbook"), "-i", "host,", "-e", "ansible_netns_name=/proc/1/ns/net", *options]
-    command = [*ISOLATED, f'{SHADOW} && "$@"', str(etc), *ansible, str(playbook)]
-    printed = documented.run(command, env=environment).stdout
-
+def test_tasks_run(block: Block, printed: str) -> None:
     tasks = yaml.safe_load(block.text)
     changing = [task for task in tasks if not READERS.fullmatch(module_of(task))]
-    assert re.search(rf"ok={len(tasks)} +changed={len(changing)} ", printed), printed
+    assert re.search(rf"^{block.host} +: ok={len(tasks)} +changed={len(changing)} ", printed, re.MULTILINE), printed
 
 
 @pytest.mark.parametrize("block", of_kind("match"))

@@ -450,7 +450,7 @@ class TestWhatCannotBe:
     def test_ages_that_are_not_recorded(self, namespace: Namespace) -> None:
         namespace.sysctl("nf_conntrack_timestamp", 0)
         found = self.fault(netns=namespace.path, match={"age_above": 60})
-        assert "match: asks for what needs timestamps, which is off" in found
+        assert "match: requires timestamps, which is off" in found
 
     def test_the_thread_of_the_rules_stays_where_it_is(self, namespace: Namespace) -> None:
         """The actions that ansible-rulebook runs stay in its own network namespace."""

@@ -378,7 +378,7 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
     for name, about, says in (
         (SILENT, "unreachable", ""),
         (REFUSING, "unreachable", "Connection refused"),
-        (MISSING, "unreachable", "There is no network namespace /proc/1/fd/9999"),
+        (MISSING, "unreachable", "There is not a network namespace /proc/1/fd/9999"),
         (UNPRIVILEGED, "failed", "This needs CAP_NET_ADMIN"),
     ):
         assert unknown[name]["about"] == about
@@ -390,7 +390,7 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
     failed = {UNPRIVILEGED, UNCOUNTED}
     done = fleet.hosts.keys() - UNREACHABLE - failed
     assert run.outcomes("flush") == {"ok": done, "failed": failed, "unreachable": UNREACHABLE - {DYING}}
-    assert "asks for what needs accounting, which is off" in run.tasks["flush"][UNCOUNTED].result["msg"]
+    assert "requires accounting, which is off" in run.tasks["flush"][UNCOUNTED].result["msg"]
     for name in done:
         flushed = run.tasks["flush"][name].result
         assert (flushed["flushed"], flushed["kept"]) == (numbers[name][0], int(name in GATEWAYS)), name

@@ -279,11 +279,11 @@ def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site)
         ),
         "side": ({"side": "left"}, "Invalid value 'left' for config 'side'"),  # a message of Ansible itself
         "netns": ({"netns": "no-such-namespace"}, "netns: cannot enter /run/netns/no-such-namespace: No such file"),
-        "snapshot": ({"snapshots": ["odd.gz"]}, f"snapshots[0]: {site.folder}/odd.gz is no snapshot; name a file"),
+        "snapshot": ({"snapshots": ["odd.gz"]}, f"snapshots[0]: {site.folder}/odd.gz is not a snapshot; name a file"),
         "hosts": ({"max_hosts": -1}, "max_hosts: -1 is negative; write 0 or more"),
         "bytes": (
             {"netns": namespace.path, "match": {"bytes_above": 1}},
-            "match or except: asks for what needs accounting, which is off; set net.netfilter.nf_conntrack_acct=1",
+            "match or except: requires accounting, which is off; set net.netfilter.nf_conntrack_acct=1",
         ),
     }
     files = [

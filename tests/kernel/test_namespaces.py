@@ -139,7 +139,7 @@ def test_a_namespace_that_cannot_be_read_does_not_stop_the_others(site: Site) ->
     failed = site.machine.module("conntrack_flush", netns=names, match=match)
     assert failed["failed"]
     assert failed["msg"].startswith(
-        "netns: the task failed in 1 of 3 namespaces, first in red: match or except: asks for what needs accounting"
+        "netns: the task failed in 1 of 3 namespaces, first in red: match or except: requires accounting"
     )
     assert (failed["changed"], failed["flushed"]) == (True, 2)
     assert [each.get("flushed") for each in failed["namespaces"]] == [1, None, 1]

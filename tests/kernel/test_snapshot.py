@@ -326,12 +326,12 @@ def refusals() -> list[Any]:
     return [
         pytest.param({"state": "saved", "purge": True, "scope": {"zone": 5}}, "purge: is of use only", id="saved"),
         pytest.param({"state": "restored", "purge": True}, "scope: is missing", id="scope"),
-        pytest.param({"state": "restored", "match": {}}, "match: says nothing", id="match"),
+        pytest.param({"state": "restored", "match": {}}, "match: specifies nothing", id="match"),
         pytest.param({"state": "restored", "report_limit": -1}, "report_limit: -1 is negative", id="report_limit"),
-        pytest.param({"state": "restored", "path": "/proc/self/status"}, "is no snapshot", id="foreign"),
+        pytest.param({"state": "restored", "path": "/proc/self/status"}, "is not a snapshot", id="foreign"),
         pytest.param({"state": "saved", "path": ""}, "path: is empty; write the name of a file.", id="empty"),
         pytest.param({"state": "restored", "path": ""}, "path: is empty; write the name of a file.", id="none"),
-        pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is no directory /nowhere", id="nowhere"),
+        pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is not a directory /nowhere", id="nowhere"),
     ]
 
 

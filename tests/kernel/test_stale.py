@@ -248,9 +248,9 @@ def test_nothing_of_the_host_changes(gateway: Host) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("sometimes", "stale: 'sometimes' is no verdict; write one or more of nat_changed, refused, untracked"),
-        ([], "stale: [] is no list; write true, or a list of nat_changed, refused, untracked"),
-        (["uncertain"], "stale: 'uncertain' is no verdict"),
+        ("sometimes", "stale: 'sometimes' is not a verdict; write one or more of nat_changed, refused, untracked"),
+        ([], "stale: [] is not a list; write true, or a list of nat_changed, refused, untracked"),
+        (["uncertain"], "stale: 'uncertain' is not a verdict"),
     ],
 )
 def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:

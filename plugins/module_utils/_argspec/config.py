@@ -83,9 +83,9 @@ def read_declaration(raw: Any, labels: LabelMap) -> tuple[Declaration, Validatio
     if not there and not faults:
         faults.add("", f"Nothing is declared; write at least one of {', '.join(CONFIG)}")
     entries = _given(given["entries"] or {}, CONFIG["entries"]["options"], "entries", faults)
-    told = any(fault.key in ("entries", "entries.declared") for fault in faults.found)
-    if "entries" in there and entries["declared"] is None and not told:
-        faults.add("entries.declared", "is missing; write the entries that shall be, [] for none")
+    reported = any(fault.key in ("entries", "entries.declared") for fault in faults.found)
+    if "entries" in there and entries["declared"] is None and not reported:
+        faults.add("entries.declared", "is missing; write the entries that must exist, [] for none")
     settings = _given(given["settings"] or {}, CONFIG["settings"]["options"], "settings", faults)
     policy = Policy.of({"state": "present", **entries})
     declaration = Declaration(
@@ -131,7 +131,7 @@ def _given(raw: Any, options: Mapping[str, Any], key: str, faults: ValidationErr
 
     found = {name: option.get("default") for name, option in options.items()}
     if not isinstance(raw, Mapping):
-        faults.add(key, f"{quoted(raw)} is no dictionary; write keys and values")
+        faults.add(key, f"{quoted(raw)} is not a dictionary; write keys and values")
         return found
     for name, value in raw.items():
         if name not in options:
@@ -160,16 +160,16 @@ def _value(raw: Any, option: Mapping[str, Any], key: str) -> Any:
             return WORDS[raw]
         raise InvalidValue(key, f"{quoted(raw)} is neither; write true or false")
     if "choices" in option and raw not in option["choices"]:
-        raise InvalidValue(key, f"{quoted(raw)} is none of them; write one of {', '.join(option['choices'])}")
+        raise InvalidValue(key, f"{quoted(raw)} is not a valid value; write one of {', '.join(option['choices'])}")
     if kind == "int":
         number = parse_integer(raw, key, *_BOUNDS.get(key, _ANY))
         return number if key in _BOUNDS else raw
     if kind in ("str", "path") and (isinstance(raw, bool) or not isinstance(raw, (str, int))):
-        raise InvalidValue(key, f"{quoted(raw)} is no text; write it in quotes")
+        raise InvalidValue(key, f"{quoted(raw)} is not text; write it in quotes")
     if kind == "list" and option["elements"] != "str" and not isinstance(raw, (list, tuple)):
-        raise InvalidValue(key, f"{quoted(raw)} is no list; write one")
+        raise InvalidValue(key, f"{quoted(raw)} is not a list; write one")
     if kind == "dict" and not isinstance(raw, Mapping):
-        raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write keys and values")
+        raise InvalidValue(key, f"{quoted(raw)} is not a dictionary; write keys and values")
     return raw
 
 
@@ -247,7 +247,7 @@ def _entries(items: Any, policy: Policy, labels: LabelMap, faults: ValidationErr
     try:
         for place, raw in enumerate(items or ()):
             if not isinstance(raw, Mapping):
-                raise InvalidValue(f"{key}[{place}]", f"{quoted(raw)} is no entry; write a dictionary of its keys")
+                raise InvalidValue(f"{key}[{place}]", f"{quoted(raw)} is not an entry; write a dictionary of its keys")
         declared = parse_entries(items or (), labels, key)
     except InvalidValue as first:
         for place, raw in enumerate(items):

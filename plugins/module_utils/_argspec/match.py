@@ -53,14 +53,14 @@ def match_of(
     parse: Callable[[Any, LabelMap, str], Match] | None = None,
     optional: bool = False,
 ) -> Match:
-    """Return the match of a module's options `match` and `except`. See `asked_for`.
+    """Return the match of a module's options `match` and `except`. See `requested_match`.
 
     Raises `InvalidValue`, also if the match needs values that the kernel does not record in this namespace.
     """
-    return recorded(asked_for(module.params, labels, parse, optional), "match or except")
+    return recorded(requested_match(module.params, labels, parse, optional), "match or except")
 
 
-def asked_for(
+def requested_match(
     params: dict[str, Any],
     labels: LabelMap,
     parse: Callable[[Any, LabelMap, str], Match] | None = None,
@@ -113,10 +113,12 @@ def stale_of(module: AnsibleModule) -> tuple[str, ...]:
         return _VERDICTS
     named = value.split(",") if isinstance(value, str) else value
     if not isinstance(named, list) or not named:
-        raise InvalidValue("stale", f"{quoted(value)} is no list; write true, or a list of {', '.join(_VERDICTS)}")
+        raise InvalidValue("stale", f"{quoted(value)} is not a list; write true, or a list of {', '.join(_VERDICTS)}")
     for verdict in named:
         if verdict not in _VERDICTS:
-            raise InvalidValue("stale", f"{quoted(verdict)} is no verdict; write one or more of {', '.join(_VERDICTS)}")
+            raise InvalidValue(
+                "stale", f"{quoted(verdict)} is not a verdict; write one or more of {', '.join(_VERDICTS)}"
+            )
     return tuple(dict.fromkeys(named))
 
 

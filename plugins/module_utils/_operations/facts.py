@@ -38,7 +38,7 @@ def chosen(gather_subset: Sequence[str]) -> set[str]:
         if bare not in ("all", *SUBSETS, *ON_REQUEST):
             known = ", ".join((*SUBSETS, *ON_REQUEST))
             raise InvalidValue(
-                "gather_subset", f"{quoted(name)} is no subset; write all, {known}, or one of them after !"
+                "gather_subset", f"{quoted(name)} is not a subset; write all, {known}, or one of them after !"
             )
         names = set(SUBSETS) if bare == "all" else {bare}
         if name.startswith("!"):

@@ -62,7 +62,7 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
         more = ", mark, bytes or packets" if resource.rows is ENTRIES.rows else " or helper"
         raise InvalidValue(
             "sort_by",
-            f"{quoted(name)} is no key to sort by; write one such as timeout, {resource.prefix}.source, "
+            f"{quoted(name)} is not a key to sort by; write one such as timeout, {resource.prefix}.source, "
             f"{resource.prefix}.destination_port{more}",
         )
     absent = 0 if key in _ABSENT_IS_ZERO else None

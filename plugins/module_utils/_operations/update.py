@@ -102,7 +102,7 @@ def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: Label
         if value == []:
             raise InvalidValue(f"set.{key}", "an empty list sets nothing; leave the key out or give it values")
     if not given:
-        raise InvalidValue("set", f"says nothing; write one or more of {', '.join(KEYS)}")
+        raise InvalidValue("set", f"specifies nothing; write one or more of {', '.join(KEYS)}")
     declared: Entry = {}
     if "mark" in given:
         declared["mark"], declared["mark_mask"] = parse_masked(given["mark"], "set.mark")
@@ -289,7 +289,7 @@ class _Updating:
         if reasons:
             sentence = "; ".join(dict.fromkeys(reasons.values()))
             if done:
-                sentence += f". Changed all the same: {', '.join(change.key for change in done)}"
+                sentence += f". These were changed: {', '.join(change.key for change in done)}"
             self._fail(plan.actual, sentence, plan)
         self._note(plan, done, whole=not reasons)
 

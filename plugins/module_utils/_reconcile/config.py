@@ -185,7 +185,7 @@ class _Run(Closing):
             at = next(at for at, match in enumerate(self._declaration.absent or ()) if match(answer))
             raise InvalidValue(
                 f"absent[{at}]",
-                f"matches {describe(answer)}, which is there and which entries.declared[{place}] wants to be; "
+                f"matches {describe(answer)}, which exists and which entries.declared[{place}] declares; "
                 "narrow it, or leave that one out",
             )
 

@@ -153,7 +153,7 @@ def _about_helper(name: str) -> str:
     module = _HELPERS.get(known if port.isdecimal() else name)
     if module is None:
         return f"The kernel has no helper {name!r}; write one of {', '.join(_HELPERS)}"
-    return f"Perhaps there is no helper {name!r} for this protocol: load its module {module}"
+    return f"The helper may be missing: {name!r} for this protocol: load its module {module}"
 
 
 def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: LabelMap, certain: bool = True) -> Entry:
@@ -199,7 +199,7 @@ def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None
         reason = ""
     except KernelError as error:
         reason = f". Deleting it again failed. {error}"
-    raise CannotReconcile(f"{describe(wanted)} is there, but the kernel did not take {missed}{reason}", "created")
+    raise CannotReconcile(f"{describe(wanted)} exists, but the kernel did not set {missed}{reason}", "created")
 
 
 def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
@@ -239,7 +239,7 @@ def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: Ker
     else:
         sentence = f"{describe(plan.declared)}: the kernel did not take {_explain(missed)}"
     if done:
-        sentence += f". Changed all the same: {', '.join(change.key for change in done)}"
+        sentence += f". These were changed: {', '.join(change.key for change in done)}"
     raise CannotReconcile(sentence, "updated" if done else "unchanged", done) from error
 
 

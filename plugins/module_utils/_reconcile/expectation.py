@@ -139,7 +139,7 @@ class _ExpectationReconciler(Reconciler):
         missed = differences(plan.declared, found)
         if missed:
             keys = ", ".join(f"{change.key} (it is {change.before!r})" for change in missed)
-            raise CannotReconcile(f"the {describe(wanted)} is there, but the kernel did not take {keys}", "created")
+            raise CannotReconcile(f"the {describe(wanted)} exists, but the kernel did not set {keys}", "created")
         return found
 
     def _note_evicted(self, wanted: Expectation, siblings: Sequence[Expectation]) -> None:

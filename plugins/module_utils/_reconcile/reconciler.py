@@ -69,7 +69,7 @@ class Policy(NamedTuple):
         if self.on_existing == "fail":
             keys = ", ".join(change.key for change in changes)
             raise CannotReconcile(
-                f"{existing} is there already and differs in {keys}; set on_existing to update to change it"
+                f"{existing} exists already and differs in {keys}; set on_existing to update to change it"
             )
 
 

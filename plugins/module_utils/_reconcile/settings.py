@@ -130,7 +130,7 @@ def _write(
     except ConntrackError as error:
         written = ", ".join(f"{change['key']} ({change['where']})" for change in done) or "nothing"
         raise SettingsFailed(
-            f"{error}. Changed all the same: {written}.",
+            f"{error}. These were changed: {written}.",
             {**result, "changed": bool(done), "changes": done, "settings": sysctl.read_all(directory)},
         ) from error
     return done

@@ -60,7 +60,7 @@ class Edit(NamedTuple):
 def check_directory(directory: str) -> None:
     """Raise `InvalidValue` if `directory` is missing, is a link, or does not belong to this network namespace."""
     if not os.path.isdir(directory):
-        raise InvalidValue("persist_in", f"{directory} is no directory; write the one that has sysctl.d in it")
+        raise InvalidValue("persist_in", f"{directory} is not a directory; write the one that contains sysctl.d")
     if os.path.islink(directory.rstrip("/")):
         raise InvalidValue("persist_in", f"{directory} is a symbolic link; write the path of the directory itself")
     if os.path.realpath(directory) == DIRECTORY and not _boots_with_this_namespace():

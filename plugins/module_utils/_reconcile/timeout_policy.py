@@ -44,7 +44,7 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
             declared.update(from_document({key: params[key]}))
     timeouts = params["timeouts"] or {}
     if not isinstance(timeouts, Mapping):
-        problem = f"{quoted(timeouts)} is no dictionary; write states and their seconds"
+        problem = f"{quoted(timeouts)} is not a dictionary; write states and their seconds"
         problems.append(InvalidValue("timeouts", problem))
     for state, seconds in timeouts.items() if isinstance(timeouts, Mapping) else ():
         with _collect(problems):
@@ -185,11 +185,11 @@ class _PolicyReconciler(Reconciler):
             raise CannotReconcile(sentence, done, plan.changes) from error
         missed = [f"{change.key} is {change.before}" for change in _changes(plan.declared, after or {})]
         if plan.wanted is None:
-            missed = ["it is there again"] if after is not None else []
+            missed = ["it exists again"] if after is not None else []
         if missed:
             raise CannotReconcile(
-                f"{about} is not as declared after it was {done}: {', '.join(missed)}; somebody else may have changed "
-                "it at the same time",
+                f"{about} is not as declared after it was {done}: {', '.join(missed)}; another program may have "
+                "changed it at the same time",
                 done,
                 plan.changes,
             )

@@ -226,7 +226,7 @@ def _place(path: str) -> Place:
         return Place(path)
     except FileNotFoundError:
         folder = os.path.dirname(os.path.realpath(path))
-        raise InvalidValue("path", f"there is no directory {folder}; create it first") from None
+        raise InvalidValue("path", f"there is not a directory {folder}; create it first") from None
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -246,7 +246,7 @@ def _check_there(place: Place, path: str) -> Header | None:
     with file:
         found = _header_in(file, path)
     if there.st_size and found is None:
-        raise InvalidValue("path", f"{path} is there and is no snapshot; remove it first, or write another name")
+        raise InvalidValue("path", f"{path} exists and is not a snapshot; remove it first, or write another name")
     return found
 
 
@@ -359,9 +359,9 @@ class Snapshot:
                         raise _fault(self._path, "has records with more different keys than a snapshot can have")
         digest.update(self._line.replace(self.header.sha256.encode(), _ZEROS.encode()))
         if digest.hexdigest() != self.header.sha256:
-            raise _fault(self._path, "does not have the checksum that it says: it is cut short, or was changed since")
+            raise _fault(self._path, "does not match its checksum: it is truncated or was changed")
         if counts != {"": 0, **{of: getattr(self.header, of) for of in KINDS}}:
-            raise _fault(self._path, "does not have as many records as it says")
+            raise _fault(self._path, "does not have the number of records in its header")
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the content after the header in pieces of up to `_CHUNK` bytes."""
@@ -433,7 +433,7 @@ def _layout_of(item: Any, path: str) -> _Layout:
 def _header_of(line: bytes, path: str) -> Header:
     about = _parsed(line, path) if line[:1] == b"{" else {}
     if about.pop("format", None) != FORMAT:
-        raise InvalidValue("path", f"{path} is no snapshot; name a file that conntrack_snapshot has written")
+        raise InvalidValue("path", f"{path} is not a snapshot; name a file that conntrack_snapshot has written")
     version = about.get("version")
     if version.__class__ is int and VERSION < version < _NO_VERSION:
         raise InvalidValue(
@@ -446,7 +446,7 @@ def _header_of(line: bytes, path: str) -> Header:
     except KeyError:
         raise _fault(path, "has a header that lacks something") from None
     if not _is_sound(header):
-        raise _fault(path, "has a header that is none")
+        raise _fault(path, "has no valid header")
     return header
 
 
@@ -518,4 +518,4 @@ def _fault(path: str, what: str) -> InvalidValue:
 
 
 def _no_record(path: str) -> InvalidValue:
-    return _fault(path, "has a line that is no record")
+    return _fault(path, "has a line that is not a record")

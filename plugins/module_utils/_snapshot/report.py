@@ -128,17 +128,17 @@ class Report:
         failed = self.entries["failed"] + self.expectations["failed"] - self._staying
         rest = self._header.entries + self._header.expectations - failed
         first = self.failures[0]
-        told = []
+        sentences = []
         if self._staying:
-            told.append(first["msg"])
+            sentences.append(first["msg"])
         if failed:
             tense = "would not be" if self._check_mode else f"{_verb(failed, 'is', 'are')} not"
             why = "" if self._staying else f", the first because: record {first['index']}: {first['msg']}"
-            told.append(f"{failed} of {self._header.amount()} {tense} as in the snapshot{why}")
+            sentences.append(f"{failed} of {self._header.amount()} {tense} as in the snapshot{why}")
         if rest:
             so = "would be" if self._check_mode else "is"
-            told.append(f"The rest {so}{'' if failed else ' as in the snapshot'}")
-        return f"{'. '.join(told)}; see failed_entries"
+            sentences.append(f"The rest {so}{'' if failed else ' as in the snapshot'}")
+        return f"{'. '.join(sentences)}; see failed_entries"
 
     def so_far(self) -> str:
         done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))

@@ -353,9 +353,7 @@ class _Restoration:
         if identity(found) != identity(entry) or any(found.get(key) != entry[key] for key in keys):
             settle_created(self._table, creation(entry), found, self._labels, certain)
         elif entry.get("labels", 0) & ~found.get("labels", 0):
-            raise CannotReconcile(
-                f"{describe(entry)} is there, but without its labels. {LABELS_NEED_A_RULE}", "created"
-            )
+            raise CannotReconcile(f"{describe(entry)} exists, but without its labels. {LABELS_NEED_A_RULE}", "created")
 
     def _reconcile_refused(self) -> None:
         """Plan and apply each refused entry as `conntrack_entries` does."""

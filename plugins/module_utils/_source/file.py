@@ -92,7 +92,7 @@ def parse(data: bytes, name: str) -> list[Any]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SourceFault(f"{name} line {line}: is no text in UTF-8; save it as that") from None
+        raise SourceFault(f"{name} line {line}: is not UTF-8; save it as UTF-8") from None
     ending = os.path.splitext(name)[1].lower()
     try:
         if ending in _LINE_BY_LINE or _has_json_in_its_first_line(text):
@@ -125,13 +125,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _value in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Twice(f"the key {twice!r} is there twice; write it once")
+        raise _Twice(f"the key {twice!r} occurs twice; write it once")
     return found
 
 
 def _no_number(name: str) -> Any:
     """Refuse a constant that is valid in JavaScript but not in JSON, such as NaN."""
-    raise _Refused(f"{name} is no number")
+    raise _Refused(f"{name} is not a number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)

@@ -86,9 +86,9 @@ def _loader() -> Any:
                 if key.tag == _MERGE:
                     continue
                 if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT:
-                    raise refusal(f"a key that is no text, {getattr(key, 'value', '')!r}; write it in quotes", key)
+                    raise refusal(f"a key that is not text, {getattr(key, 'value', '')!r}; write it in quotes", key)
                 if key.value in keys:
-                    raise refusal(f"the key {key.value!r} is there twice; write it once", key)
+                    raise refusal(f"the key {key.value!r} occurs twice; write it once", key)
                 keys.add(key.value)
             return super().construct_mapping(node, deep=deep)
 

@@ -134,7 +134,7 @@ class KernelError(ConntrackError):
         if self.attribute:
             sentence += f" at {self.attribute}"
         if self.text:
-            sentence += f"; the kernel says: {self.text}"
+            sentence += f"; the kernel reports: {self.text}"
         if self.hint:
             sentence += f". {self.hint}"
         return sentence

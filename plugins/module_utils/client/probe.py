@@ -140,7 +140,7 @@ def _sends_events_on_demand(table: Table) -> bool:
     except sysctl.CannotSet as refusal:
         if getattr(refusal.__cause__, "errno", None) == errno.EINVAL:
             return False
-        raise  # says nothing about the kernel
+        raise  # no information about the kernel
     return True
 
 

@@ -104,7 +104,7 @@ def from_document(document: Mapping[str, Any]) -> Policy:
 
 def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
     if not isinstance(declared, Mapping):
-        raise InvalidValue("timeouts", f"{quoted(declared)} is no dictionary; write states and their seconds")
+        raise InvalidValue("timeouts", f"{quoted(declared)} is not a dictionary; write states and their seconds")
     if protocol is None:
         raise InvalidValue("protocol", "is missing; the states that timeouts may name depend on it")
     if protocol not in STATES:

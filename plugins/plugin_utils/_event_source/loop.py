@@ -63,7 +63,7 @@ def watch(options: Options, wake: int) -> Generator[list[Document], None, None]:
             opened.callback(places.close)
         else:
             if isinstance(options.netns, str):
-                namespace.enter_asked(options.netns, "run ansible-rulebook as root")
+                namespace.enter_named(options.netns, "run ansible-rulebook as root")
             sysctl.check_recorded(options.match.needs, "match")
             changes = _open_changes(options.changes, options.receive_buffer, opened) if options.changes else None
             streams = _open(options, opened)

@@ -107,7 +107,7 @@ def parse_options(args: Mapping[str, Any]) -> Options:
     if "except" in given:
         match = match.but_not(parse_match(given["except"], labels, "except"))
     options = Options(
-        groups=_names(given["groups"], "groups", GROUPS, "is no group") if "groups" in given else ENTRY_GROUPS,
+        groups=_names(given["groups"], "groups", GROUPS, "is not a group") if "groups" in given else ENTRY_GROUPS,
         match=match,
         netns=_netns(given),
         labels=labels,
@@ -153,7 +153,7 @@ def _check_together(options: Options) -> None:
     if options.match.needs and not options.resync and {"new", "update"} & set(options.groups):
         raise InvalidValue(
             "match",
-            "asks for counters or ages, which only destroy events show; write groups: [destroy], or leave resync on",
+            "uses counters or ages, which only destroy events have; write groups: [destroy], or leave resync on",
         )
 
 
@@ -191,7 +191,7 @@ def _threshold(raw: Any, key: str, interval: float) -> Threshold:
 def _changes(raw: Any) -> Changes:
     given = _known(raw, "changes", Changes._fields)
     default = Changes()
-    kinds = _names(given.get("kinds", list(default.kinds)), "changes.kinds", KINDS, "is no kind of change")
+    kinds = _names(given.get("kinds", list(default.kinds)), "changes.kinds", KINDS, "is not a kind of change")
     if not kinds:
         raise InvalidValue("changes.kinds", f"is empty; write some of {', '.join(KINDS)}, or leave it out")
     return Changes(kinds, _number(given.get("window", default.window), "changes.window", 0.1, _DAY))
@@ -200,7 +200,7 @@ def _changes(raw: Any) -> Changes:
 def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The values of the known names, without nulls. Raises `InvalidValue` for an unknown name."""
     if not isinstance(raw, Mapping):
-        raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write some of {', '.join(names)}")
+        raise InvalidValue(key, f"{quoted(raw)} is not a dictionary; write some of {', '.join(names)}")
     for name in raw:
         if name not in names:
             raise no_such_key(key, name, names)
@@ -210,7 +210,7 @@ def _known(raw: Any, key: str, names: tuple[str, ...]) -> dict[str, Any]:
 def _text(given: Mapping[str, Any], key: str) -> str | None:
     value = given.get(key)
     if value is not None and not (isinstance(value, str) and value):
-        raise InvalidValue(key, f"{quoted(value)} is no name or path; write one, or leave it out")
+        raise InvalidValue(key, f"{quoted(value)} is not a name or path; write one, or leave it out")
     return value
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import asked_for, recorded
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.match import recorded, requested_match
 from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.file import ENTRIES, Snapshot
 from ansible_collections.netops.conntrack.plugins.module_utils.client.bulk import records
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
@@ -70,7 +70,7 @@ def _read_table(options: Options, folder: str, found: Endpoints) -> None:
         return
 
     def work() -> None:
-        namespace.enter_asked(name)
+        namespace.enter_named(name)
         _scan(options, folder, options["gateway"] or name, found)
 
     namespace.run_in_thread(work)
@@ -78,7 +78,7 @@ def _read_table(options: Options, folder: str, found: Endpoints) -> None:
 
 def _scan(options: Options, folder: str, gateway: str, found: Endpoints) -> None:
     labels = _label_map(options, folder) or LabelMap.read()
-    match = recorded(asked_for(dict(options), labels), "match or except")
+    match = recorded(requested_match(dict(options), labels), "match or except")
     found.set_source(gateway, labels)
     try:
         with Table() as table:
@@ -109,7 +109,7 @@ def _snapshots(given: Any, folder: str) -> Iterator[_Saved]:
         key = f"snapshots[{place}]"
         about = {"path": item} if isinstance(item, str) else item
         if not isinstance(about, Mapping) or set(about) - {"path", "name"}:
-            raise InvalidValue(key, f"{quoted(item)} is no snapshot; write a path, or a dictionary of path and name")
+            raise InvalidValue(key, f"{quoted(item)} is not a snapshot; write a path, or a dictionary of path and name")
         for name in ("path", "name"):
             value = about.get(name, "" if name == "path" else None)
             if value is not None and not (isinstance(value, str) and value):
@@ -130,7 +130,7 @@ def _read_snapshot(saved: _Saved, options: Options, folder: str, found: Endpoint
     with snapshot:
         header = snapshot.header
         labels = _label_map(options, folder) or LabelMap(header.labels, f"the snapshot {saved.path}")
-        match = asked_for(dict(options), labels)
+        match = requested_match(dict(options), labels)
         found.set_source(saved.name or header.host, labels)
         for entry in _entries(snapshot, saved):
             if match(entry):

@@ -17,7 +17,7 @@ STATUS_NAMES = {
 }
 #: Statuses that are shown even if their count is 0.
 ALWAYS_TOLD = ("seen_reply", "assured")
-NAT_NAMES = {"source": "source translated", "destination": "destination translated", "none": "not translated"}
+NAT_NAMES = {"source": "source NAT", "destination": "destination NAT", "none": "no NAT"}
 #: Descriptions of the kernel's counters that the report shows, the most serious first.
 COUNTERS_MEAN = {
     "drop": "packets dropped, for there was no entry to be had for them",
@@ -27,7 +27,7 @@ COUNTERS_MEAN = {
     "error": "packets that had an error in them",
     "invalid": "packets that belong to no connection",
     "clash_resolve": "packets that began one connection at once, which was made good",
-    "search_restart": "look-ups begun anew while the hash table was changed",
+    "search_restart": "lookups restarted because the hash table changed",
 }
 #: Verdicts of flows, the most serious first.
 VERDICT_NAMES = {

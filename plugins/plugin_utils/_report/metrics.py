@@ -97,7 +97,7 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
             for protocol in sorted({protocol for one in every for protocol in one["by_state"]})[:STATEFUL]
         },
         "top": {name: _common_ranking(name, [one["top"][name] for one in every]) for name in RANKINGS},
-        "statistics": {name: told for name in COUNTERS if (told := _counter(name, hosts)) is not None},
+        "statistics": {name: counter for name in COUNTERS if (counter := _counter(name, hosts)) is not None},
         "settings": _common_settings([flat(one["settings"]) for one in every]),
         "stale": _common_stale([one["stale"] for one in every if one["stale"] is not None]),
         "snat_ports": _common_snat_ports(hosts),
@@ -115,10 +115,10 @@ def _common_setting(values: Sequence[int]) -> dict[str, int]:
     return {"value": value, "hosts": hosts, "others": len(values) - hosts}
 
 
-def _usage(count: int | None, most: int | None, told: Any) -> float | None:
+def _usage(count: int | None, most: int | None, reported: Any) -> float | None:
     if count is not None and most:
         return round(100 * count / most, 2)
-    return percentage(told)
+    return percentage(reported)
 
 
 def _known(found: Mapping[Any, Any], names: Iterable[str]) -> dict[str, int]:
@@ -175,9 +175,9 @@ def _counter(name: str, hosts: Sequence[tuple[str, Figures]]) -> dict[str, Any] 
 def _ranking(name: str, found: Mapping[Any, Any]) -> dict[str, list[Figures]]:
     ranking = {}
     for order in ("by_flows", "by_bytes"):
-        told = [row for raw in rows(found.get(order), ROWS) if (row := _row(name, raw)) is not None]
-        if told:
-            ranking[order] = told
+        ranked = [row for raw in rows(found.get(order), ROWS) if (row := _row(name, raw)) is not None]
+        if ranked:
+            ranking[order] = ranked
     return ranking
 
 

@@ -41,8 +41,8 @@ def reasons(figures: Figures, exceeded: Sequence[dict[str, Any]]) -> list[Reason
 
 def of_missing(why: str, said: str) -> list[Reason]:
     """The reason for a host without facts."""
-    told = {"unreachable": "It could not be reached", "failed": "No facts were gathered"}[why]
-    return [_reason("critical", why, f"{told}: {said}" if said else f"{told}.")]
+    sentence = {"unreachable": "It could not be reached", "failed": "No facts were gathered"}[why]
+    return [_reason("critical", why, f"{sentence}: {said}" if said else f"{sentence}.")]
 
 
 def level(found: Sequence[Reason]) -> str:

@@ -31,19 +31,19 @@ def share(value: float | None, urgency: str = "quiet", marks: bool = False) -> M
     )
 
 
-def gauge(value: float, urgency: str, told: str) -> Markup:
+def gauge(value: float, urgency: str, label: str) -> Markup:
     """The usage of a table as a large bar."""
     return _image(
         "gauge",
         "100 10",
-        element("title", told),
+        element("title", label),
         element("desc", f"Marks are at {percent(FILLING)}, filling up, and {percent(NEARLY_FULL)}, nearly full."),
         element("rect", class_="track", width=100, height=10),
         element("rect", class_=f"fill {urgency}", width=_number(max(_bounded(value), 0.2)), height=10)
         if value
         else None,
         [_mark(at, 10) for at in (FILLING, NEARLY_FULL)],
-        told=told,
+        label=label,
     )
 
 
@@ -55,7 +55,7 @@ def column(value: int, highest: int, urgency: str) -> Markup:
     return _image("column", "10 100", rect)
 
 
-def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
+def strip(parts: Sequence[tuple[str, int]], label: str) -> Markup:
     """A stacked bar of the parts of a total, with the order and shades of `key`."""
     total = sum(count for _name, count in parts) or 1
     pieces, at = [], 0.0
@@ -73,7 +73,9 @@ def strip(parts: Sequence[tuple[str, int]], told: str) -> Markup:
         )
         at += width
     listed = ", ".join(f"{name} {percent(100 * count / total)}" for name, count in parts)
-    return _image("strip", "100 10", element("title", told), element("desc", listed), pieces, told=f"{told}: {listed}")
+    return _image(
+        "strip", "100 10", element("title", label), element("desc", listed), pieces, label=f"{label}: {listed}"
+    )
 
 
 def key(place: int) -> Markup:
@@ -99,7 +101,7 @@ def sign(urgency: str) -> Markup:
     return _image(f"sign {urgency}", "12 12", _SIGNS[urgency], stretches=False)
 
 
-def _image(class_: str, size: str, *content: Content, told: str | None = None, stretches: bool = True) -> Markup:
+def _image(class_: str, size: str, *content: Content, label: str | None = None, stretches: bool = True) -> Markup:
     """An image with its description, or without one hidden from screen readers. `size` is its width and height."""
     return element(
         "svg",
@@ -107,10 +109,10 @@ def _image(class_: str, size: str, *content: Content, told: str | None = None, s
         class_=class_,
         viewBox=f"0 0 {size}",
         preserveAspectRatio="none" if stretches else None,
-        role="img" if told else None,
-        aria_label=told,
-        aria_hidden=None if told else "true",
-        focusable=None if told else "false",
+        role="img" if label else None,
+        aria_label=label,
+        aria_hidden=None if label else "true",
+        focusable=None if label else "false",
     )
 
 

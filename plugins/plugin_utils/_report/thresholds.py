@@ -50,7 +50,7 @@ def parse(given: Mapping[str, Any]) -> dict[str, float]:
         except OverflowError:  # an integer that is too large for a float
             is_valid = False
         if not is_valid:
-            raise BadThreshold(f"fail_when.{name}: {quoted(value)} is no threshold; write 0 or a number above")
+            raise BadThreshold(f"fail_when.{name}: {quoted(value)} is not a threshold; write 0 or a number above")
         found[name] = int(value) if value == int(value) else float(value)
     if found:
         found.setdefault(WITHOUT_FACTS, 0)

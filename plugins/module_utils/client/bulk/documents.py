@@ -121,7 +121,7 @@ def _check(entries: Columns) -> None:
                 (f"reply.{answered_by}_port", f"nat.{end}.port_min"),
             ):
                 if shown.endswith("_port") and not (shown in plain and asked in entries):
-                    continue  # without a port asked for, the kernel may have found another one free
+                    continue  # without a requested port, the kernel may have found another one free
                 if entries[shown] not in (plain[shown], entries.get(asked)):
                     raise NotVectorizable(shown)
 

@@ -39,7 +39,7 @@ def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = N
         kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
         return Message(kind, 0, nfgenmsg(family))
     if family or zero:
-        raise InvalidValue("narrowing", "goes with no other family, and never with resetting counters")
+        raise InvalidValue("narrowing", "cannot be combined with another family or with a reset of counters")
     return Message(uapi.IPCTNL_MSG_CT_GET, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
 
 
@@ -50,7 +50,7 @@ def flush(narrowing: KernelFilter) -> Message:
     flush of the whole table.
     """
     if not (narrowing.exact and narrowing.fails_closed):
-        raise InvalidValue("narrowing", "is not all that the match says, or not heeded by every kernel that takes it")
+        raise InvalidValue("narrowing", "is not the whole match, or some kernel accepts it without applying it")
     return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
 
 

@@ -79,7 +79,7 @@ def check_states(entry: Mapping[str, Any]) -> None:
     """Raise `InvalidValue` for a state without a name: old kernels accept any number and index tables by it."""
     for key, names in STATE_NAMES.items():
         if key in entry and entry[key] > max(names.values()):
-            raise InvalidValue(key, f"{entry[key]} is no state to set; write one of {listing(names)}")
+            raise InvalidValue(key, f"{entry[key]} is not a state to set; write one of {listing(names)}")
 
 
 @lru_cache(maxsize=None)

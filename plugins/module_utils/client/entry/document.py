@@ -102,7 +102,7 @@ def _read_nat(raw: Any, entry: Entry) -> None:
             if name not in ("address", "port"):
                 raise no_such_key(key, name, ("address", "port"))
         if not given:
-            raise InvalidValue(key, "says nothing; write an address, a port or both")
+            raise InvalidValue(key, "specifies nothing; write an address, a port or both")
         if "address" in given:
             low, high = types.parse_address_range(given["address"], f"{key}.address")
             entry[f"{key}.address_min"], entry[f"{key}.address_max"] = low, high
@@ -166,7 +166,7 @@ def _check_translation(entry: Entry) -> None:
         if nat_status_bits(entry) and not asked:
             raise InvalidValue(
                 "reply",
-                "is missing: status says that the entry is translated, neither nat nor reply says to what; write nat",
+                "is missing: by its status the entry has NAT, but neither nat nor reply has the new address; write nat",
             )
         return
     if not asked:
@@ -182,18 +182,18 @@ def _check_translation(entry: Entry) -> None:
         if shown != was and not low <= shown <= high:
             raise InvalidValue(
                 f"reply.{answered_by}",
-                f"{types.present_address(shown)} is neither the untranslated "
-                f"{types.present_address(was)} nor what nat.{end} asks for; leave reply out",
+                f"{types.present_address(shown)} is neither {types.present_address(was)}, the address without NAT, nor "
+                f"an address of nat.{end}; leave reply out",
             )
         port = f"{answered_by}_port"
         if port not in plain or f"nat.{end}.port_min" not in entry:
-            continue  # without a port asked for, the kernel may have found another one free
+            continue  # without a requested port, the kernel may have found another one free
         first, last = entry[f"nat.{end}.port_min"], entry[f"nat.{end}.port_max"]
         if entry[f"reply.{port}"] != plain[port] and not first <= entry[f"reply.{port}"] <= last:
             raise InvalidValue(
                 f"reply.{port}",
-                f"{entry[f'reply.{port}']} is neither the untranslated {plain[port]} nor what "
-                f"nat.{end} asks for; leave reply out",
+                f"{entry[f'reply.{port}']} is neither {plain[port]}, the port without NAT, nor a port of nat.{end}; "
+                "leave reply out",
             )
 
 

@@ -86,7 +86,9 @@ class LabelMap:
         if self.fault:
             return f"{quoted(item)} is not known, because {self.source} could not be read ({self.fault}); {cure}"
         known = ", ".join(self.bits) if self.bits else "none, there is no connlabel.conf"
-        return f"{quoted(item)} is no label; {cure} or a name from {self.source or 'connlabel.conf'} (known: {known})"
+        return (
+            f"{quoted(item)} is not a label; {cure} or a name from {self.source or 'connlabel.conf'} (known: {known})"
+        )
 
     def to_names(self, bits: Iterable[int]) -> list[Any]:
         """Convert bit numbers to names. A bit without a name stays a number."""

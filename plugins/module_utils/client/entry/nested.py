@@ -104,7 +104,7 @@ def no_such_key(parent: str, name: Any, known: Collection[str]) -> InvalidValue:
 def check_mapping(raw: Any, key: str) -> None:
     """Raise `InvalidValue` if the value under `key` is not a dictionary."""
     if not isinstance(raw, Mapping):
-        raise InvalidValue(key, f"{quoted(raw)} is no dictionary; write keys and values")
+        raise InvalidValue(key, f"{quoted(raw)} is not a dictionary; write keys and values")
 
 
 def read(branch: Attribute | Tree, raw: Any, key: str, into: Values) -> None:
@@ -185,7 +185,7 @@ def resolve_family(given: Mapping[str, Any], thing: Mapping[str, Any], addresses
     if "family" in given:
         family = types.parse_name(given["family"], "family", FAMILIES, 255, "family")
         if family not in FAMILIES.values():
-            raise InvalidValue("family", f"{quoted(given['family'])} is no family; write ipv4 or ipv6")
+            raise InvalidValue("family", f"{quoted(given['family'])} is not a family; write ipv4 or ipv6")
     wanted = "IPv4" if family == AF_INET else "IPv6"
     said = "family" if "family" in given else first
     for key in addresses:

@@ -253,7 +253,7 @@ def _finish(ready: asyncio.Future[None]) -> None:
 def _check_groups(groups: tuple[str, ...], match: Match) -> None:
     for name in groups or ("",):
         if name not in GROUPS:
-            raise InvalidValue("groups", f"{name!r} is no group; write one or more of {', '.join(GROUPS)}")
+            raise InvalidValue("groups", f"{name!r} is not a group; write one or more of {', '.join(GROUPS)}")
     if match.needs and {"new", "update"} & set(groups):
         raise InvalidValue(
             "match",

@@ -106,7 +106,7 @@ def _complete_nat(expectation: Expectation) -> None:
             cure = ", ".join(("source", *named))
             raise InvalidValue(f"nat.tuple.{name}", f"the kernel keeps none; write {cure}")
     if all(is_zero(there.get(name, 0)) for name in ("source", *named)):
-        raise InvalidValue("nat.tuple", f"says nothing; write {', '.join(('source', *named))} or some of them")
+        raise InvalidValue("nat.tuple", f"specifies nothing; write {', '.join(('source', *named))} or some of them")
 
 
 def to_document(expectation: Mapping[str, Any]) -> Document:

@@ -55,7 +55,7 @@ def enter_descriptor(descriptor: int) -> None:
     _call("setns", descriptor, CLONE_NEWNET)
 
 
-def enter_asked(name: str, cure: str = "run as root") -> None:
+def enter_named(name: str, cure: str = "run as root") -> None:
     """Move this thread into the network namespace that the option `netns` has, by its name or its path.
 
     Raises `ConntrackError`, whose sentence ends with the `cure`.

@@ -102,7 +102,7 @@ def parse(document: Mapping[str, Any]) -> dict[str, int]:
             declared[name] = parse_integer(int(raw) if isinstance(raw, bool) else raw, name, *BOUNDS[name])
     timeouts = document.get("timeouts")
     if timeouts is not None and not isinstance(timeouts, Mapping):
-        raise InvalidValue("timeouts", f"{quoted(timeouts)} is no dictionary; write names and their seconds")
+        raise InvalidValue("timeouts", f"{quoted(timeouts)} is not a dictionary; write names and their seconds")
     for state, raw in (timeouts or {}).items():
         if not isinstance(state, str):
             raise InvalidValue("timeouts", f"{quoted(state)} is not the name of a timeout; write one such as udp")
@@ -185,7 +185,7 @@ def check_recorded(needs: frozenset[str], key: str) -> None:
         if read(need) == 0:
             raise InvalidValue(
                 key,
-                f"asks for what needs {need}, which is off; set net.netfilter.{NAMES[need]}=1 "
+                f"requires {need}, which is off; set net.netfilter.{NAMES[need]}=1 "
                 "(it counts for connections that begin after that)",
             )
 

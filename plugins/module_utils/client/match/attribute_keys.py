@@ -143,7 +143,7 @@ def _labels(raw: Any, key: str, labels: LabelMap) -> Term:
     value = mask = bits
     for one, under in masked:
         if (value ^ one) & mask & under:
-            raise InvalidValue(key, "asks for a bit that is both set and not set; leave one of the values out")
+            raise InvalidValue(key, "requires a bit to be both set and not set; leave one of the values out")
         value, mask = value | one, mask | under
     return MaskEquals("labels", ((value, mask),))
 
@@ -176,7 +176,7 @@ def _checked_master(raw: Any, key: str) -> Mapping[str, Any]:
             key, f"{quoted(raw)} is not a dictionary; write keys of the master, such as destination_port: 21"
         )
     if not raw:
-        raise InvalidValue(key, "says nothing; write at least one key, or expected: true for those of any master")
+        raise InvalidValue(key, "specifies nothing; write at least one key, or expected: true for those of any master")
     check_keys(raw, key, MASTER_KEYS)
     check_protocols(raw, key)
     return raw

@@ -47,7 +47,7 @@ def parse_keys(raw: Any, labels: LabelMap, key: str) -> tuple[Term, frozenset[st
         raise InvalidValue(key, f"{quoted(raw)} is not a match; write a dictionary of keys and values")
     if not set(raw) - {"except"}:
         raise InvalidValue(
-            key, f"says nothing, so it would match everything; write at least one key{or_leave_out(key)}"
+            key, f"specifies nothing, so it would match everything; write at least one key{or_leave_out(key)}"
         )
     check_keys(raw, key, KEYS)
     check_protocols(raw, key)

@@ -161,7 +161,7 @@ def _port(raw: Any, key: str) -> list[types.Range]:
             except (OSError, ValueError):
                 continue
         if not found:
-            raise InvalidValue(key, f"{quoted(raw)} is no service of this host; write the port's number")
+            raise InvalidValue(key, f"{quoted(raw)} is not the name of a service on this host; write the port's number")
         return [(port, port) for port in sorted(found)]
     return [parse_integer_range(raw, key, 0, 0xFFFF)]
 

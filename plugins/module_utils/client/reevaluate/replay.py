@@ -42,7 +42,7 @@ _MOST_WAYS = 65536
 class Outcome(NamedTuple):
     """The result of one replayed packet: the entry that the kernel made, or None, and the steps of the trace.
 
-    `is_sent` is False if the packet could not be sent, which says nothing about the flow.
+    `is_sent` is False if the packet could not be sent, which gives no information about the flow.
     """
 
     entry: Entry | None

@@ -108,7 +108,7 @@ def from_octal(raw: str, option: str) -> str:
 
 
 def in_quotes(text: str, key: str) -> str:
-    """Return a value as one word, in double quotation marks if needed. The program knows no others."""
+    """Return a value as one word, in double quotation marks if needed. The program supports no others."""
     if not text.isprintable() or any(character in text for character in "\"'\\"):
         raise InvalidValue(key, f"{printable(text)!r} cannot be written in a command; write the entries as json")
     return f'"{text}"' if " " in text else text

@@ -221,7 +221,7 @@ def _moment(text: str) -> tuple[str, int]:
     """Parse a local time as ctime(3) writes it, to its key and nanoseconds."""
     match = _MOMENT.fullmatch(text)
     if match is None or match[2] not in _MONTHS:
-        raise InvalidValue("", f"{text} is no word of {_LIST}")
+        raise InvalidValue("", f"{text} is not a word of {_LIST}")
     day, hour, minute, second, year = map(int, match.groups()[2:])
     try:
         seconds = time.mktime((year, _MONTHS.index(match[2]) + 1, day, hour, minute, second, 0, 0, -1))

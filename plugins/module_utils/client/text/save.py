@@ -159,16 +159,16 @@ def _addresses(entry: Entry) -> Iterator[str]:
     ICMP id, it must be written.
     """
     plain = default_reply(entry)
-    told: dict[str, tuple[str, str | None]] = {}
+    moved_ends: dict[str, tuple[str, str | None]] = {}
     for name, (_end, answered_by, bit) in zip(("-n", "-g"), NAT_ENDS):
         key, port = f"reply.{answered_by}", port_key(entry, "reply", answered_by)
         moved = port if port and entry.get(port) != plain.get(port) else None
         if entry.get("status", 0) & bit and (moved or entry[key] != plain[key]):
-            told[key] = name, moved
+            moved_ends[key] = name, moved
     for option in _ADDRESSES:
         key, address = option.key, types.present_address(entry[option.key])
-        name, port = told.get(key, (option.name, None))
-        if port and (len(told) == len(NAT_ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
+        name, port = moved_ends.get(key, (option.name, None))
+        if port and (len(moved_ends) == len(NAT_ENDS) or entry[key] == plain[key] or port.endswith("icmp_id")):
             address = f"[{address}]:{entry[port]}" if ":" in address else f"{address}:{entry[port]}"
         yield f"{name} {address}"
 
@@ -218,7 +218,7 @@ def _read_status(raw: str, option: str, protocol: int, labels: LabelMap) -> Entr
     status = 0
     for name in raw.upper().split(","):
         if name not in _READ_STATUS:
-            raise InvalidValue(option, f"{name!r} is no status; write {types.listing(_READ_STATUS)}")
+            raise InvalidValue(option, f"{name!r} is not a status; write {types.listing(_READ_STATUS)}")
         status |= _READ_STATUS[name]
     return {"status": status}
 

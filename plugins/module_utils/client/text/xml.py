@@ -216,7 +216,7 @@ def _parsed(document: str, lines_before: int) -> Element:
         problem = str(fault).partition(":")[0]
         raise Unreadable(f"line {lines_before + line}", f"is no XML: {problem}") from None
     except UnicodeEncodeError:
-        raise Unreadable("document", "is no text in UTF-8") from None
+        raise Unreadable("document", "is not UTF-8") from None
     return around[0]
 
 

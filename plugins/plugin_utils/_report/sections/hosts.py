@@ -68,13 +68,15 @@ def _details(figures: Document, common: Document) -> Markup:
 
 def _facts(figures: Document) -> list[tuple[Content, Content]]:
     """Single values of a host that are not 0."""
-    told: list[tuple[Content, Content]] = [("Entries", quantity(whole(figures["count"])))]
+    values: list[tuple[Content, Content]] = [("Entries", quantity(whole(figures["count"])))]
     if figures["max"] is not None:
-        told.append(("Maximum", quantity(whole(figures["max"]))))
-    told += [(element("code", name), quantity(whole(count))) for name, count in figures["statistics"].items() if count]
+        values.append(("Maximum", quantity(whole(figures["max"]))))
+    values += [
+        (element("code", name), quantity(whole(count))) for name, count in figures["statistics"].items() if count
+    ]
     if figures["expectations"].get("count"):
-        told.append(("Expectations", quantity(whole(figures["expectations"]["count"]))))
+        values.append(("Expectations", quantity(whole(figures["expectations"]["count"]))))
     for name, heading in (("by_zone", "Zones"), ("by_mark", "Marks")):
         if set(figures[name]) - {"0"}:
-            told.append((heading, ", ".join(f"{key}: {whole(count)}" for key, count in figures[name].items())))
-    return told
+            values.append((heading, ", ".join(f"{key}: {whole(count)}" for key, count in figures[name].items())))
+    return values

@@ -29,16 +29,16 @@ def counters(document: Document) -> Markup | None:
     rows = [
         (
             joined(element("code", name), element("span", COUNTERS_MEAN[name], class_="meaning")),
-            quantity(whole(told["total"])),
-            *([quantity(whole(told["nonzero"])), _most(told["highest"])] if several else []),
+            quantity(whole(figures["total"])),
+            *([quantity(whole(figures["nonzero"])), _most(figures["highest"])] if several else []),
         )
-        for name, told in fleet["statistics"].items()
+        for name, figures in fleet["statistics"].items()
     ]
     return section(
         "counters",
         heading,
         table("What the kernels have counted", columns, rows, "plain unnamed", stacks=True),
-        lead="Counted by the kernel since it started. Whether it still happens, only a second report can tell.",
+        lead="Counted by the kernel since it started. Only a second report shows whether it still happens.",
     )
 
 
@@ -56,11 +56,11 @@ def settings(document: Document) -> Markup | None:
         return None
     heading = "How they are set up" if fleet["with_facts"] > 1 else "How it is set up"
     one = fleet["with_facts"] == 1
-    shown = {name: told for name, told in common.items() if not name.startswith(_TIMEOUT)}
-    timeouts = {name: told for name, told in common.items() if name not in shown}
+    shown = {name: setting for name, setting in common.items() if not name.startswith(_TIMEOUT)}
+    timeouts = {name: setting for name, setting in common.items() if name not in shown}
 
     def listed(caption: str, part: Document) -> Markup:
-        return _setup((name, told["value"]) for name, told in part.items()) if one else _agreement(caption, part)
+        return _setup((name, setting["value"]) for name, setting in part.items()) if one else _agreement(caption, part)
 
     return section(
         "settings",
@@ -73,17 +73,22 @@ def settings(document: Document) -> Markup | None:
 def _agreement(caption: str, common: Document) -> Markup:
     columns = [(caption, None), ("Most have", "n"), ("Hosts", "n"), ("Others", "n")]
     rows = [
-        (_name(name), _value(name, told["value"]), quantity(whole(told["hosts"])), quantity(whole(told["others"])))
-        for name, told in common.items()
+        (
+            _name(name),
+            _value(name, setting["value"]),
+            quantity(whole(setting["hosts"])),
+            quantity(whole(setting["others"])),
+        )
+        for name, setting in common.items()
     ]
     return table(f"{caption} that most hosts have", columns, rows, "plain unnamed")
 
 
-def peculiar(figures: Document, common: Document) -> Markup | None:
+def peculiar(setting: Document, common: Document) -> Markup | None:
     """The settings of a host that differ from those of most hosts."""
     found = {
         name: value
-        for name, value in flat(figures["settings"]).items()
+        for name, value in flat(setting["settings"]).items()
         if name in common and value != common[name]["value"]
     }
     if not found:

@@ -65,13 +65,13 @@ def _judged_tiles(judged: Document) -> list[tuple[str, Content, Content]]:
 
 
 def _counter_tile(name: str, counter: str, statistics: Document) -> tuple[str, Content, Content]:
-    told = statistics.get(counter)
-    if told is None:
-        return name, whole(None), "not told"
+    figures = statistics.get(counter)
+    if figures is None:
+        return name, whole(None), "unknown"
     note = "none since the start"
-    if told["nonzero"]:
-        note = f"on {plural(told['nonzero'], 'host')}" if told["known"] > 1 else "since the start"
-    return name, quantity(short(told["total"])), note
+    if figures["nonzero"]:
+        note = f"on {plural(figures['nonzero'], 'host')}" if figures["known"] > 1 else "since the start"
+    return name, quantity(short(figures["total"])), note
 
 
 def verdict(document: Document) -> Markup:

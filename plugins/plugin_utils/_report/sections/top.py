@@ -23,13 +23,13 @@ def rankings(document: Document) -> Markup | None:
         return None
     several = fleet["with_facts"] > 1
     tables = [
-        told
+        ranking
         for name in RANKINGS
-        for told in (
+        for ranking in (
             _by_flows(name, fleet["top"][name], fleet["matched"], several),
             _by_bytes(name, fleet["top"][name]),
         )
-        if told is not None
+        if ranking is not None
     ]
     if not tables:
         return section("rankings", "Who has the most", empty("Rankings were not gathered."))
@@ -46,9 +46,9 @@ def rankings_of_one(figures: Document) -> list[Markup]:
     found = []
     for name in ("sources", "destinations", "services"):
         rows = figures["top"][name].get("by_flows", [])[:ROWS_OF_ONE]
-        told = _by_flows(name, {"by_flows": rows}, figures["matched"], False)
-        if told is not None:
-            found.append(told)
+        ranking = _by_flows(name, {"by_flows": rows}, figures["matched"], False)
+        if ranking is not None:
+            found.append(ranking)
     return found
 
 

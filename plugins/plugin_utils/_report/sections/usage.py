@@ -39,12 +39,12 @@ def _fill_of_one(host: Document) -> Markup | None:
     usage = figures["usage_percent"]
     if usage is None:
         return section("fill", "How full the table is", empty("Its maximum is not known, so neither is its fill."))
-    told = f"{percent(usage)} full: {whole(figures['count'])} of {whole(figures['max'])} entries"
+    label = f"{percent(usage)} full: {whole(figures['count'])} of {whole(figures['max'])} entries"
     return section(
         "fill",
         "How full the table is",
-        svg.gauge(usage, _urgency(usage), told),
-        element("p", told, ".", class_="caption"),
+        svg.gauge(usage, _urgency(usage), label),
+        element("p", label, ".", class_="caption"),
     )
 
 

@@ -61,7 +61,7 @@ except Exception as fault:
 assert "ansible" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], check=False, capture_output=True, text=True)
-    assert done.stdout.startswith("InvalidValue groups: 'old' is no group"), done.stderr
+    assert done.stdout.startswith("InvalidValue groups: 'old' is not a group"), done.stderr
 
 
 def test_every_option_is_documented() -> None:

@@ -132,7 +132,7 @@ def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
         ({"hosts": HOSTS, "path": "page.html", "fail_when": {"drop_above": "nan"}}, "fail_when.drop_above: nan is no"),
         (
             {"hosts": HOSTS, "path": "page.html", "gathered": "today"},
-            "gathered: 'today' is no moment; write one such as",
+            "gathered: 'today' is not a moment; write one such as",
         ),
         ({"hosts": HOSTS, "path": "page.html", "json_path": "./page.html"}, "two of them are one file"),
     ],

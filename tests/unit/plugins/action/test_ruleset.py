@@ -96,9 +96,9 @@ def test_without_a_file_of_the_controller_the_module_gets_the_options_as_they_ar
     ("options", "says"),
     [
         ({"ruleset": "old.nft"}, "ruleset: Could not find or access 'old.nft'"),
-        ({"ruleset": ""}, "ruleset: '' is no path; write that of a file."),
-        ({"ruleset": "", "remote_src": True}, "ruleset: '' is no path; write that of a file."),
-        ({"ruleset": ["new.nft"]}, "ruleset: ['new.nft'] is no path; write that of a file."),
+        ({"ruleset": ""}, "ruleset: '' is not a path; write that of a file."),
+        ({"ruleset": "", "remote_src": True}, "ruleset: '' is not a path; write that of a file."),
+        ({"ruleset": ["new.nft"]}, "ruleset: ['new.nft'] is not a path; write that of a file."),
         ({"ruleset": "new.nft", "remote_src": "perhaps"}, "remote_src: 'perhaps' is neither; write true or false."),
         ({"ruleset": "folder"}, "ruleset: {}/folder cannot be read: Is a directory."),
         ({"ruleset": "fifo"}, "ruleset: {}/fifo cannot be read: it is a FIFO, not a regular file."),

@@ -106,7 +106,7 @@ def test_a_file_that_is_no_namespace(connect: Connect, enter: Callable[[str], st
     program = enter("echo 'nsenter: reassociate to namespace: Invalid argument' >&2; exit 1")
     file = tmp_path / "file"
     file.touch()
-    assert f"{file} is no network namespace" in refusal(connect(netns=str(file), nsenter=program))
+    assert f"{file} is not a network namespace" in refusal(connect(netns=str(file), nsenter=program))
 
 
 def test_a_fifo_is_not_waited_for(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:

@@ -127,14 +127,14 @@ def test_every_fault_at_once() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (5, "5 is no dictionary; write keys and values"),
+        (5, "5 is not a dictionary; write keys and values"),
         ({}, "Nothing is declared; write at least one of settings, timeout_policies, absent, entries, expectations"),
         ({"entries": None}, "Nothing is declared"),
         ({"settings": {}}, "settings: No setting is declared"),
         ({"settings": {"persist": True}}, "settings: No setting is declared"),
-        ({"settings": []}, r"settings: \[\] is no dictionary"),
-        ({"absent": {"zone": 5}}, r"absent: \{'zone': 5\} is no list; write one"),
-        ({"absent": [{"port": ["nonesuch service", 1]}]}, r"absent\[0\].port: 'nonesuch service' is no service"),
+        ({"settings": []}, r"settings: \[\] is not a dictionary"),
+        ({"absent": {"zone": 5}}, r"absent: \{'zone': 5\} is not a list; write one"),
+        ({"absent": [{"port": ["nonesuch service", 1]}]}, r"absent\[0\].port: 'nonesuch service' is not a service"),
         (
             {"entries": {"declared": [], "purge": True}},
             "entries.scope: is missing; write which entries purge may remove",
@@ -142,7 +142,7 @@ def test_every_fault_at_once() -> None:
         *(
             (
                 {"entries": {"purge": True, "scope": {"zone": 5}, **declared}},
-                r"entries.declared: is missing; write the entries that shall be, \[\] for none",
+                r"entries.declared: is missing; write the entries that must exist, \[\] for none",
             )
             for declared in ({}, {"declared": None})
         ),

@@ -75,7 +75,7 @@ def test_a_match_or_one_of_several(tmp_path: Path, match: Any, holds: bool) -> N
         ({}, {"protocol": "tcp"}, "matches: protocol: is missing"),
         (ENTRY, None, "matches: match: None is not a match"),
         (ENTRY, [], "matches: match: an empty list matches nothing"),
-        (ENTRY, {}, "matches: match: says nothing, so it would match everything"),
+        (ENTRY, {}, "matches: match: specifies nothing, so it would match everything"),
         (ENTRY, {"sauce": "10.0.0.1"}, "matches: match.sauce: no such key (did you mean source?)"),
         (ENTRY, {"source": None}, "matches: match.source: is null; write a value"),
         (ENTRY, {"bytes_above": 5}, "matches: "),

@@ -32,7 +32,7 @@ def test_what_the_kernel_does_not_record_cannot_be_asked_for(
     """Such a match would match nothing, and the entries that must not exist would remain in the table."""
     module: Any = SimpleNamespace(params={"config": asking(match), "src": None})
     monkeypatch.setattr(sysctl, "read", lambda name: 0 if name == need else 1)
-    with pytest.raises(InvalidValue, match=f"^{key}: asks for what needs {need}, which is off"):
+    with pytest.raises(InvalidValue, match=f"^{key}: requires {need}, which is off"):
         config_of(module, LabelMap())
     monkeypatch.setattr(sysctl, "read", lambda _name: 1)
     config_of(module, LabelMap())

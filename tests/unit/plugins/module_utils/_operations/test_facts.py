@@ -58,7 +58,7 @@ def test_any_list_of_subsets_is_an_answer(asked: list[str]) -> None:
 
 
 def test_an_unknown_subset_is_named() -> None:
-    with pytest.raises(InvalidValue, match="'!tpo' is no subset; write all, min, "):
+    with pytest.raises(InvalidValue, match="'!tpo' is not a subset; write all, min, "):
         chosen(["!tpo"])
 
 

@@ -123,13 +123,13 @@ def test_an_order_by_what_is_not_recorded_is_refused(
     if need is None:
         check_order(key)
     else:
-        with pytest.raises(InvalidValue, match=f"^sort_by: asks for what needs {need}, which is off; set net.netf"):
+        with pytest.raises(InvalidValue, match=f"^sort_by: requires {need}, which is off; set net.netf"):
             check_order(key)
 
 
 def test_an_unknown_order_is_refused_before_settings_are_read() -> None:
     for key, table in (("counters.bytes", "conntrack"), ("bytes", "expect")):
-        with pytest.raises(InvalidValue, match="is no key to sort by"):
+        with pytest.raises(InvalidValue, match="is not a key to sort by"):
             check_order(key, resource_of(table))
 
 
@@ -151,7 +151,7 @@ def test_an_unknown_key_to_sort_by_is_refused_before_anything_is_read() -> None:
         yield entry()
 
     for key in ("colour", "mark_mask", "source", "nat.source.address_min", "nat.destination.port_max", "nat.source"):
-        with pytest.raises(InvalidValue, match="is no key to sort by; write one such as"):
+        with pytest.raises(InvalidValue, match="is not a key to sort by; write one such as"):
             read(never(), sort_by=key, limit=0)
 
 

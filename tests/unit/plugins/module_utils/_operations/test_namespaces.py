@@ -129,7 +129,7 @@ def test_a_namespace_that_fails_has_its_error_and_the_others_their_results(host:
         if module.inside == "blue":
             raise PartialFailure("blue is partly broken", {"matched": 1})
         if module.inside == "own":
-            raise InvalidValue("match", "asks for what needs accounting")
+            raise InvalidValue("match", "requires accounting")
         return {"matched": 3}
 
     host["unreadable"] = Unreadable("/proc/7/ns/net", PermissionError(errno.EACCES, "Permission denied"), 2)

@@ -490,7 +490,7 @@ def test_a_helper_that_stays_keeps_nothing_else_from_being_changed() -> None:
     assert {change["key"] for change in result["changes"]} == {"mark", "timeout", "labels"}
     (failed,) = result["failed_entries"]
     assert "This kernel takes no helper from an entry (Linux 7.2 does not)" in failed["msg"]
-    assert failed["msg"].endswith(". Changed all the same: mark, labels, timeout")
+    assert failed["msg"].endswith(". These were changed: mark, labels, timeout")
 
 
 def test_labels_without_a_rule_say_what_to_do_and_keep_nothing_else_from_being_changed() -> None:
@@ -512,7 +512,7 @@ def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
     first, second = (failed["msg"] for failed in result["failed_entries"])
     assert "timeout cannot be changed" in first
     assert "timeout cannot be changed" not in second
-    assert second.endswith("'-m connlabel' in iptables. Changed all the same: mark")
+    assert second.endswith("'-m connlabel' in iptables. These were changed: mark")
 
 
 def test_an_expected_connection_keeps_its_helper_and_the_others_lose_theirs() -> None:
@@ -698,20 +698,20 @@ def test_changes_name_the_entry_as_it_can_be_declared_and_labels_by_name() -> No
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (Asked({}), "^set: says nothing; write one or more of mark, "),
-        (Asked({"mark": None}), "^set: says nothing"),
+        (Asked({}), "^set: specifies nothing; write one or more of mark, "),
+        (Asked({"mark": None}), "^set: specifies nothing"),
         (Asked({"mark": "pink"}), "^set.mark: 'pink' is not a number"),
         (Asked({"mark": "0x10/0x0f"}), "^set.mark: '0x10/0x0f' has bits outside its mask"),
         (Asked({"mark": "0/0"}), "^set.mark: has a mask of 0, so it would set nothing"),
         (Asked({"labels_add": []}), "^set.labels_add: an empty list sets nothing"),
-        (Asked({"labels_add": ["nonesuch"]}), "^set.labels_add: 'nonesuch' is no label"),
-        (Asked({"labels_remove": [128]}), "^set.labels_remove: 128 is no label"),
+        (Asked({"labels_add": ["nonesuch"]}), "^set.labels_add: 'nonesuch' is not a label"),
+        (Asked({"labels_remove": [128]}), "^set.labels_remove: 128 is not a label"),
         (Asked({"labels_add": [1, 2], "labels_remove": ["2"]}), "^set.labels_remove: labels_add has 2, too; write a"),
         (Asked({"timeout": 0}), "^set.timeout: 0 is out of range; write an integer from 1 "),
         (Asked({"mark": "1"}, 5), "^timeout_min: there is no timeout to set; write set.timeout too"),
         (Asked({"timeout": 60}, 61), "^timeout_min: 61 is above set.timeout, .*; write 60 or less"),
         (Asked({"status": []}), "^set.status: an empty list sets nothing"),
-        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is no status bit"),
+        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is not a status bit"),
         (Asked({"status": ["seen_reply", "src_nat"]}), "^set.status: src_nat is the kernel's own to set; write one or"),
         (Asked({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
     ],

@@ -607,7 +607,7 @@ def test_an_update_that_is_refused_halfway_says_what_was_changed() -> None:
     assert [change["key"] for change in result["changes"]] == ["mark", "timeout"]
     assert "ENOSPC" in result["msg"]
     assert "ct label set" in result["msg"]
-    assert "Changed all the same: mark, timeout" in result["msg"]
+    assert "These were changed: mark, timeout" in result["msg"]
     assert result["entry"]["mark"] == 5
     assert result["entry"]["timeout"] == 600
 

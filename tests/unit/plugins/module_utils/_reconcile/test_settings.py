@@ -161,7 +161,7 @@ def test_a_refusal_says_what_was_written(namespace: Namespace, monkeypatch: pyte
 
     monkeypatch.setattr(sysctl, "write", refusing)
     result = namespace.fails(
-        r"EINVAL\). Changed all the same: accounting \(kernel\)\.$", accounting=True, timeouts={"udp": 9}, persist=True
+        r"EINVAL\). These were changed: accounting \(kernel\)\.$", accounting=True, timeouts={"udp": 9}, persist=True
     )
     assert result["changed"]
     assert result["changes"] == [{"key": "accounting", "where": "kernel", "before": 0, "after": 1}]
@@ -172,7 +172,7 @@ def test_a_refusal_says_what_was_written(namespace: Namespace, monkeypatch: pyte
 
 def test_a_kernel_that_takes_something_else(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysctl, "write", lambda name, value, directory: None)
-    namespace.fails("accounting: the kernel made 0 of 1. Changed all the same: accounting", accounting=True)
+    namespace.fails("accounting: the kernel made 0 of 1. These were changed: accounting", accounting=True)
 
 
 def test_a_file_that_cannot_be_written(namespace: Namespace) -> None:

@@ -246,5 +246,5 @@ def test_not_for_another_namespace_than_the_boots(tmp_path: Path, monkeypatch: p
         sysctl_files.check_directory(str(tmp_path))
     monkeypatch.setattr(os.path, "samefile", lambda one, other: True)
     sysctl_files.check_directory("/etc")
-    with pytest.raises(InvalidValue, match="persist_in: .*/none is no directory"):
+    with pytest.raises(InvalidValue, match="persist_in: .*/none is not a directory"):
         sysctl_files.check_directory(str(tmp_path / "none"))

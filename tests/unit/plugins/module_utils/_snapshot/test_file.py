@@ -199,9 +199,9 @@ def test_a_link_goes_on_leading_there(path: Path, tmp_path: Path) -> None:
     ("prepare", "says"),
     [
         (lambda path: path.mkdir(), "is a directory"),
-        (lambda path: path.write_text("root:x:0:0\n"), "is there and is no snapshot; remove it first"),
-        (lambda path: path.write_bytes(gzip.compress(b"tar")), "is there and is no snapshot; remove it first"),
-        (lambda path: path.parent.rmdir(), "there is no directory"),
+        (lambda path: path.write_text("root:x:0:0\n"), "exists and is not a snapshot; remove it first"),
+        (lambda path: path.write_bytes(gzip.compress(b"tar")), "exists and is not a snapshot; remove it first"),
+        (lambda path: path.parent.rmdir(), "there is not a directory"),
         (os.mkfifo, "cannot be written: it is a FIFO, not a regular file"),
     ],
     ids=["directory", "passwd", "archive", "nowhere", "fifo"],
@@ -255,7 +255,7 @@ def test_what_cannot_be_looked_at_is_not_absent(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_file_that_comes_during_a_save_is_not_overwritten(path: Path) -> None:
-    with pytest.raises(InvalidValue, match="is there and is no snapshot"), Writer(str(path), HEADER):
+    with pytest.raises(InvalidValue, match="exists and is not a snapshot"), Writer(str(path), HEADER):
         path.write_text("mine")
     assert path.read_text() == "mine"
     assert os.listdir(str(path.parent)) == [path.name]
@@ -310,17 +310,17 @@ def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is no snapshot"),
-        (b"\n", "is no snapshot"),
-        (b"{}\n", "is no snapshot"),
-        (b"[1]\n", "is no snapshot"),
-        (b'{"format": "tar"}\n', "is no snapshot"),
-        (b"ipv4     2 udp      17 29 src=10.0.0.1\n", "is no snapshot"),
+        (b"", "is not a snapshot"),
+        (b"\n", "is not a snapshot"),
+        (b"{}\n", "is not a snapshot"),
+        (b"[1]\n", "is not a snapshot"),
+        (b'{"format": "tar"}\n', "is not a snapshot"),
+        (b"ipv4     2 udp      17 29 src=10.0.0.1\n", "is not a snapshot"),
         (b'{"format": "netops.conntrack snapshot", "version": 2, "new": []}\n', "of format 2.*update the collection"),
         (b'{"format": "netops.conntrack snapshot", "version": 1}\n', "has a header that lacks something"),
         (b'{"format": "netops.conntrack snapshot", "version": "1"}\n', "has a header that lacks something"),
-        (b"{" * 100_000 + b"\n", "has a line that is no record"),
-        (b"x" * 3_000_000, "is no snapshot"),
+        (b"{" * 100_000 + b"\n", "has a line that is not a record"),
+        (b"x" * 3_000_000, "is not a snapshot"),
     ],
 )
 def test_what_is_none_is_refused_in_a_sentence(content: bytes, says: str, path: Path) -> None:
@@ -401,9 +401,9 @@ def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> N
     with pytest.raises(InvalidValue) as refused:
         read(path)
     sentence = str(refused.value)
-    assert ("as many records as it says" if many else "has a header that is none; use another copy") in sentence
+    assert ("the number of records in its header" if many else "has no valid header; use another copy") in sentence
     if not many:
-        with pytest.raises(InvalidValue, match="is there and is no snapshot"):
+        with pytest.raises(InvalidValue, match="exists and is not a snapshot"):
             check_place(str(path))
 
 

@@ -228,7 +228,7 @@ def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str)
     predicted, done = run(other, path, check=True), run(other, path)
     assert predicted["counts"] == done["counts"]
     assert numbers(done) == {"created": 1, "failed": 1}
-    assert "there is no entry with the tuple of its master" in done["failed_entries"][0]["msg"]
+    assert "there is not an entry with the tuple of its master" in done["failed_entries"][0]["msg"]
     assert done["failed_entries"][0]["entry"]["original"]["source_port"] == 2
     assert done["failed_entries"][0]["index"] == 1
     assert ports(other) == [3]
@@ -642,7 +642,7 @@ def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> Non
     done = run(kernel, path)
     assert numbers(done) == {"created": 1, "failed": 1}
     assert done["changed"]
-    assert "is there, but without its labels. Labels are kept only where a rule" in done["failed_entries"][0]["msg"]
+    assert "exists, but without its labels. Labels are kept only where a rule" in done["failed_entries"][0]["msg"]
     assert ports(kernel) == [1, 2]
 
 
@@ -652,7 +652,7 @@ def test_labels_are_missed_as_well_where_the_answer_is_lost(path: str) -> None:
     kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
     done = run(kernel, path)
     assert (numbers(done), done["changed"]) == ({"failed": 1}, True)
-    assert "is there, but without its labels" in done["failed_entries"][0]["msg"]
+    assert "exists, but without its labels" in done["failed_entries"][0]["msg"]
 
 
 def test_a_protocol_that_is_not_tracked_any_more_is_not_restored_by_half(path: str) -> None:
@@ -894,7 +894,7 @@ def test_update_changes_and_replace_replaces(path: str) -> None:
     assert numbers(run(kernel, path)) == {"unchanged": 2}
     done = run(kernel, path, on_existing="fail")
     assert numbers(done) == {"failed": 2}
-    assert "is there already and differs in mark" in done["failed_entries"][0]["msg"]
+    assert "exists already and differs in mark" in done["failed_entries"][0]["msg"]
     predicted = run(kernel, path, check=True, on_existing="update", replace=True)
     done = run(kernel, path, on_existing="update", replace=True)
     assert predicted == done

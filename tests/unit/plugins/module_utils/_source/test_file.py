@@ -92,13 +92,13 @@ def test_anchors_and_merges() -> None:
         (b"a: 1\nb: [1\nc: 2\n", "a.yml", "a.yml line 3: "),
         (b"a: 1\n\tb: 2\n", "a.yml", "a.yml line 2: "),
         (b"a: 1\nb: \x00\n", "a.yml", "a.yml line 2: is no YAML"),
-        (b"a: 1\nb: \xff\n", "a.yml", "a.yml line 2: is no text in UTF-8; save it as that"),
-        (b"a: 1\nb:\n  c: 2\n  c: 3\n", "a.yml", "a.yml line 4: the key 'c' is there twice; write it once"),
-        (b'{"a": {"b": 1,\n "b": 2}}', "a.json", "a.json line 2: the key 'b' is there twice; write it once"),
-        (b'{"a": 1}\n{"b": 1, "b": 2}\n', "a.jsonl", "a.jsonl line 2: the key 'b' is there twice; write it once"),
-        (b'{"a": 1}\n{"b": 1, "b": 2}\n', "a", "a line 2: the key 'b' is there twice; write it once"),
-        (b'{"a":\n NaN}', "a.json", "a.json: NaN is no number"),
-        (b"a: 1\non: 2\n", "a.yml", "a.yml line 2: a key that is no text, 'on'; write it in quotes"),
+        (b"a: 1\nb: \xff\n", "a.yml", "a.yml line 2: is not UTF-8; save it as UTF-8"),
+        (b"a: 1\nb:\n  c: 2\n  c: 3\n", "a.yml", "a.yml line 4: the key 'c' occurs twice; write it once"),
+        (b'{"a": {"b": 1,\n "b": 2}}', "a.json", "a.json line 2: the key 'b' occurs twice; write it once"),
+        (b'{"a": 1}\n{"b": 1, "b": 2}\n', "a.jsonl", "a.jsonl line 2: the key 'b' occurs twice; write it once"),
+        (b'{"a": 1}\n{"b": 1, "b": 2}\n', "a", "a line 2: the key 'b' occurs twice; write it once"),
+        (b'{"a":\n NaN}', "a.json", "a.json: NaN is not a number"),
+        (b"a: 1\non: 2\n", "a.yml", "a.yml line 2: a key that is not text, 'on'; write it in quotes"),
         (b"a: 1\n? [b]\n: 2\n", "a.yml", "a.yml line 2: a key that is no text"),
         (b"a: 1\nb: !vault |\n  $ANSIBLE_VAULT\n", "a.yml", "a.yml line 2: !vault is nothing .* whole files are read"),
         (b"a: !!binary aGk=\n", "a.yml", "a.yml line 1: .*binary is nothing that a declaration holds"),
@@ -169,7 +169,7 @@ def test_without_pyyaml_json_is_read_and_yaml_says_what_it_takes(monkeypatch: py
     assert parse(b'[{"a": 1}]', "a.yml") == [[{"a": 1}]]
     with pytest.raises(SourceFault, match="^a.yml: is no JSON, and YAML takes PyYAML, which is not here; write JSON$"):
         parse(b"a: 1\n", "a.yml")
-    with pytest.raises(SourceFault, match="^a.json: the key 'a' is there twice; write it once$"):
+    with pytest.raises(SourceFault, match="^a.json: the key 'a' occurs twice; write it once$"):
         parse(b'{"a": 1,\n "a": 2}', "a.json")
 
 

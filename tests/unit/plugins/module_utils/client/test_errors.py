@@ -60,7 +60,7 @@ def test_a_lost_answer_is_not_taken_for_a_refusal() -> None:
 
 def test_a_kernel_error_tells_all_that_is_known() -> None:
     error = errors.kernel_error("creating x", errno.EINVAL, "bad mark", "mark")
-    assert str(error) == "creating x: Invalid argument (EINVAL) at mark; the kernel says: bad mark"
+    assert str(error) == "creating x: Invalid argument (EINVAL) at mark; the kernel reports: bad mark"
     advised = error.with_hint("Write another")
     assert type(advised) is type(error)
     assert str(advised) == f"{error}. Write another"

@@ -74,7 +74,7 @@ def test_only_a_file_is_opened(path: Path, tmp_path: Path, make: Make, says: str
         (LabelMap.read, InvalidValue),
         (read, SourceFault),
         (Snapshot, InvalidValue),
-        (namespace.enter_asked, ConntrackError),
+        (namespace.enter_named, ConntrackError),
     ],
     ids=["label_map", "src", "path", "netns"],
 )

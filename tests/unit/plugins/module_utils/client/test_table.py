@@ -237,7 +237,7 @@ def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -
     for number, name in names.items():
         error = to_kernel_error("creating x", ErrorReply(errno.ERANGE, "bad", number))
         assert error.attribute == name
-        assert f" at {name}; the kernel says: bad" in str(error)
+        assert f" at {name}; the kernel reports: bad" in str(error)
     table = table_over(lambda request: [corpus.CAPPED])
     ((_unused, request),) = [(m.sequence, m) for m in wire.messages(corpus.REFUSED)]
     entry = messages.parse_entry(Message(0x100, 0, request.payload))

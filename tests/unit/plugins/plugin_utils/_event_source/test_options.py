@@ -22,16 +22,16 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils._event_source.opt
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"mach": {}}, "mach: no such key (did you mean match?)"),
-    ({"groups": ["new", "old"]}, "groups: 'old' is no group; write some of new, update, destroy, expectation_new"),
-    ({"groups": [{}]}, "groups: {} is no group"),
+    ({"groups": ["new", "old"]}, "groups: 'old' is not a group; write some of new, update, destroy, expectation_new"),
+    ({"groups": [{}]}, "groups: {} is not a group"),
     ({"groups": []}, "groups: is empty, and there is nothing else to report; set groups, threshold, snat_ports"),
     ({"match": None}, "match: is null; leave it out or give it a value"),
     ({"except": None}, "except: is null"),
     ({"match": {}}, "match"),
     ({"match": {"souce": "10.0.0.1"}}, "match.souce: "),
     ({"except": {"port": "99999"}}, "except.port: "),
-    ({"netns": ""}, "netns: '' is no name or path"),
-    ({"netns": 5}, "netns: 5 is no name or path"),
+    ({"netns": ""}, "netns: '' is not a name or path"),
+    ({"netns": 5}, "netns: 5 is not a name or path"),
     ({"netns": []}, "netns: [] names no namespaces; write a name, a path, a list of names and paths, or all"),
     ({"netns": ["blue", "all"]}, "netns: ['blue', 'all'] names no namespaces"),
     (
@@ -40,7 +40,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"netns": ["blue"], "changes": {}}, "changes: is reported of one namespace, and netns names several"),
     ({"label_map": "/nowhere/connlabel.conf"}, "label_map: /nowhere/connlabel.conf: No such file"),
-    ({"aggregate": 10}, "aggregate: 10 is no dictionary; write some of window, by, limit"),
+    ({"aggregate": 10}, "aggregate: 10 is not a dictionary; write some of window, by, limit"),
     ({"aggregate": {"windows": 1}}, "aggregate.windows: no such key (did you mean window?)"),
     ({"aggregate": {"window": 0}}, "aggregate.window: 0 cannot be; write a number from 0.1 to 86400"),
     ({"aggregate": {"window": "nan"}}, "aggregate.window: 'nan' cannot be"),
@@ -56,16 +56,16 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"threshold": {"percent": 101}}, "threshold.percent: 101 cannot be; write a number from 0.001 to 100"),
     ({"threshold": {"percent": True}}, "threshold.percent: True cannot be"),
     ({"threshold": {"percent": 1 << 20_000}}, "threshold.percent: an integer of thousands of digits cannot be"),
-    ({"aggregate": 1 << 20_000}, "aggregate: an integer of thousands of digits is no dictionary"),
+    ({"aggregate": 1 << 20_000}, "aggregate: an integer of thousands of digits is not a dictionary"),
     ({"threshold": {"percent": 50, "below": 60}}, "threshold.below: 60 is not between 0 and percent, 50"),
     ({"threshold": {"percent": 50, "below": 0}}, "threshold.below: 0 is not between 0 and percent"),
     ({"threshold": {"percent": 50, "interval": 0}}, "threshold.interval: 0 cannot be"),
     ({"threshold": {"percent": 50, "interval": 10**400}}, "threshold.interval: 1"),
-    ({"changes": True}, "changes: True is no dictionary; write some of kinds, window"),
+    ({"changes": True}, "changes: True is not a dictionary; write some of kinds, window"),
     ({"changes": {"kind": "route"}}, "changes.kind: no such key"),
     (
         {"changes": {"kinds": ["routes"]}},
-        "changes.kinds: 'routes' is no kind of change; write some of ruleset, address, route, rule, link",
+        "changes.kinds: 'routes' is not a kind of change; write some of ruleset, address, route, rule, link",
     ),
     ({"changes": {"kinds": []}}, "changes.kinds: is empty; write some of ruleset, address"),
     ({"changes": {"window": 0}}, "changes.window: 0 cannot be; write a number from 0.1 to 86400"),
@@ -75,7 +75,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"receive_buffer": "much"}, "receive_buffer: 'much' is not a number"),
     (
         {"match": {"bytes_above": 5}, "resync": False},
-        "match: asks for counters or ages, which only destroy events show",
+        "match: uses counters or ages, which only destroy events have",
     ),
 ]
 

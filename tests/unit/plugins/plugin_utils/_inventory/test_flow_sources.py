@@ -165,7 +165,7 @@ def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path:
     ("options", "said"),
     [
         ({"snapshots": []}, "snapshots: an empty list; name a file"),
-        ({"snapshots": [7]}, "snapshots[0]: 7 is no snapshot; write a path"),
+        ({"snapshots": [7]}, "snapshots[0]: 7 is not a snapshot; write a path"),
         ({"snapshots": [{"path": "a", "nmae": "b"}]}, "snapshots[0]: {"),
         ({"snapshots": [{"name": "b"}]}, "snapshots[0].path: '' cannot be; write text"),
         ({"snapshots": [{"path": "a", "name": 7}]}, "snapshots[0].name: 7 cannot be; write text"),
@@ -186,10 +186,10 @@ def test_a_wrong_option_is_named_with_its_cure(tmp_path: Path, options: Document
     ("match", "said"),
     [
         ({"prot": "tcp"}, "match.prot: no such key; write protocol"),
-        ({}, "match: says nothing, so it would match everything"),
+        ({}, "match: specifies nothing, so it would match everything"),
         ([], "match: an empty list matches nothing"),
         (None, "match: is null; leave it out or give it a value"),
-        ({"port": "nonsuch"}, "match.port: 'nonsuch' is no service"),
+        ({"port": "nonsuch"}, "match.port: 'nonsuch' is not a service"),
         ({"source": "{{ backend }}"}, "match.source: '{{ backend }}' is not an address; write an IPv4"),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_counter_that_the_kernel_does_not_have_is_not_exceeded() -> None:
 
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])
 def test_a_threshold_that_nothing_can_be_above_is_refused(limit: float) -> None:
-    with pytest.raises(thresholds.BadThreshold, match=r"fail_when\.drop_above: .* is no threshold; write 0"):
+    with pytest.raises(thresholds.BadThreshold, match=r"fail_when\.drop_above: .* is not a threshold; write 0"):
         thresholds.parse({"drop_above": limit})
 
 

@@ -176,6 +176,6 @@ def test_reading_a_message() -> None:
 def test_no_state_without_a_name_is_sent(key: str, value: int) -> None:
     """Linux 5.10 accepts any number and uses it as an index into its tables at the next packet of the connection."""
     entry = {"family": 2, "original.source": bytes(4), "original.protocol": 6, key: value}
-    with pytest.raises(InvalidValue, match=f"^{key}: {value} is no state to set"):
+    with pytest.raises(InvalidValue, match=f"^{key}: {value} is not a state to set"):
         requests.UPDATE.message(entry)
     assert requests.UPDATE.message({**entry, key: value - 1})

@@ -87,7 +87,7 @@ def test_a_bit_that_the_kernel_does_not_have_is_an_error_only_where_its_name_is_
 @pytest.mark.parametrize("item", ["nobody", "", " ", 128, -1, None, True, 1.0, [], {}, "1_0"])
 def test_an_unknown_label_is_named_with_those_known(item: Any) -> None:
     labels = LabelMap({"voice": 3}, "connlabel.conf")
-    with pytest.raises(InvalidValue, match=r"is no label; write .*\(known: voice\)") as caught:
+    with pytest.raises(InvalidValue, match=r"is not a label; write .*\(known: voice\)") as caught:
         labels.to_bits([item], "labels")
     assert caught.value.key == "labels"
     with pytest.raises(InvalidValue, match="there is no connlabel.conf"):

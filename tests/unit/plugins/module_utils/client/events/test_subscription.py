@@ -187,7 +187,7 @@ class TestSubscription:
 
     @pytest.mark.parametrize("groups", [["never"], [], "new"])
     def test_groups_that_are_none(self, scene: Scene, groups: Any) -> None:
-        with pytest.raises(InvalidValue, match="groups: .* is no group; write one or more of new, update, destroy"):
+        with pytest.raises(InvalidValue, match="groups: .* is not a group; write one or more of new, update, destroy"):
             Subscription(groups, connect=scene.connect)
 
     def test_off(self, scene: Scene, mode: Any) -> None:

@@ -266,7 +266,7 @@ def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
     [
         ({}, "tuple.protocol", "is missing"),
         ({**V4, "colour": 1}, "colour", "no such key"),
-        ({"tuple": 5}, "tuple", "is no dictionary"),
+        ({"tuple": 5}, "tuple", "is not a dictionary"),
         ({"tuple": {}}, "tuple.protocol", "write a name such as tcp"),
         ({"tuple": {"protocol": "tcp"}}, "tuple.destination", "where the connection is expected to go"),
         ({"tuple": without(T4, "destination_port")}, "tuple.destination_port", "protocol tcp needs it"),
@@ -285,8 +285,8 @@ def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
         ({**V4, "nat": {}}, "nat.direction", "write original or reply"),
         ({**V4, "nat": {"direction": "up", "tuple": {"source_port": 1}}}, "nat.direction", "is no direction"),
         ({**V4, "nat": {"direction": 2, "tuple": {"source_port": 1}}}, "nat.direction", "write original or reply"),
-        ({**V4, "nat": {"direction": "reply"}}, "nat.tuple", "says nothing; write source, source_port"),
-        ({**V4, "nat": {"direction": "reply", "tuple": {"source_port": 0}}}, "nat.tuple", "says nothing"),
+        ({**V4, "nat": {"direction": "reply"}}, "nat.tuple", "specifies nothing; write source, source_port"),
+        ({**V4, "nat": {"direction": "reply", "tuple": {"source_port": 0}}}, "nat.tuple", "specifies nothing"),
         (
             {**V4, "nat": {"direction": "reply", "tuple": {"source_port": 1, "destination_port": 2}}},
             "nat.tuple.destination_port",

@@ -58,7 +58,7 @@ def test_without_ctypes_it_is_one_sentence_before_python_3_12(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ctypes", None)
     monkeypatch.delattr(os, "setns", raising=False)
     with pytest.raises(ConntrackError, match=r"^netns: this Python cannot change network namespaces: .* ctypes"):
-        namespace.enter_asked("/proc/self/ns/net")
+        namespace.enter_named("/proc/self/ns/net")
 
 
 def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.MonkeyPatch) -> None:

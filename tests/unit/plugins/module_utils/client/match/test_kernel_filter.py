@@ -85,7 +85,7 @@ CASES = {
     "addresses of two families": Case({"source": ["192.0.2.1", "::1"]}),
     "address of the reply": Case({"reply_destination": "192.0.2.1"}, IPV4),
     "address of any direction": Case({"address": "192.0.2.1"}, IPV4),
-    "icmp is no family": Case({"protocol": "icmp"}),
+    "icmp is not a family": Case({"protocol": "icmp"}),
     # Addresses
     "source": Case({"source": "192.0.2.1"}, IPV4, {TUPLE: tuple_of((1, V4)), FILTER: flags(SRC)}, True, True),
     "destination": Case({"destination": "192.0.2.1"}, IPV4, {TUPLE: tuple_of((2, V4)), FILTER: flags(DST)}, True, True),

@@ -267,7 +267,7 @@ def test_labels_under_a_mask(raw: Any, expected: bool) -> None:
 
 @pytest.mark.parametrize("name", ["web/prod", "far/1x", "1/x"])
 def test_an_unknown_label_with_a_slash_is_no_number(name: str) -> None:
-    with pytest.raises(InvalidValue, match="is no label"):
+    with pytest.raises(InvalidValue, match="is not a label"):
         parse_match({"labels": [name]}, LabelMap({"voice": 3}))
 
 
@@ -492,7 +492,10 @@ def test_a_dhcp_client_has_this_address() -> None:
         ({"mark": 1, "except": {"port": None}}, "match.except.port: is null; write a value, or leave out except"),
         (
             {"mark": 1, "except": {}},
-            "match.except: says nothing, so it would match everything; write at least one key, or leave out except",
+            (
+                "match.except: specifies nothing, so it would match everything; write at least one key, "
+                "or leave out except"
+            ),
         ),
         (
             {"mark": 1, "except": [{"port": []}]},
@@ -503,7 +506,7 @@ def test_a_dhcp_client_has_this_address() -> None:
         ({"port": [], "except": {"mark": 1}}, "match.port: an empty list; write a value"),
         ({"port": [], "mark": 1}, "match.port: an empty list; leave the key out or give it a value"),
         ({"mark": 1, "except": []}, "match.except: an empty list; leave the key out or give it a value"),
-        ({"except": []}, "match: says nothing, so it would match everything; write at least one key"),
+        ({"except": []}, "match: specifies nothing, so it would match everything; write at least one key"),
     ],
 )
 def test_no_advice_leads_to_what_is_refused(raw: Any, said: str) -> None:
@@ -553,7 +556,7 @@ def test_json_text_is_read_wherever_a_match_is(raw: Any) -> None:
         ("{" * 9999, "match", r"^match: '\{{80}'\.\.\. is not a match"),
         ("[" * 99999, "match", "is not a match"),
         ("[]", "match", "an empty list matches nothing"),
-        ("{}", "match", "says nothing"),
+        ("{}", "match", "specifies nothing"),
         ('{"mark": ' + "9" * 999 + "}", "match", "is out of range"),
         ('{"protocol": "tcp", "protocol": "udp"}', "match.protocol", "is written twice"),
         ('[{"protocol": "tcp"}, {"mark": 1, "except": {"mark": 2, "mark": 3}}]', "match.mark", "is written twice"),

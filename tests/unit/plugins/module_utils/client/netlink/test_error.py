@@ -52,4 +52,4 @@ def test_a_rejection_names_what_was_done() -> None:
     with pytest.raises(NotFound) as caught, rejections("reading the ruleset"):
         raise RequestRejected(ErrorReply(errno.ENOENT, "gone"))
     assert str(caught.value).startswith("reading the ruleset: ")
-    assert "the kernel says: gone" in str(caught.value)
+    assert "the kernel reports: gone" in str(caught.value)

@@ -258,7 +258,7 @@ def test_more_is_shown_without_naming_the_list() -> None:
 
 
 def test_a_form_that_is_none() -> None:
-    with pytest.raises(InvalidValue, match="form: 'yaml' is no form"):
+    with pytest.raises(InvalidValue, match="form: 'yaml' is not a form"):
         formats.read("x", "yaml")
 
 

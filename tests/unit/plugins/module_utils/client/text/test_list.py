@@ -158,7 +158,7 @@ def test_ports_that_the_kernel_does_not_track() -> None:
         ("[ " * 32_000, "begins with a protocol"),
         (UDP + " labels=" + ",".join(f"l{n}" for n in range(129)), "labels: 129 are too many"),
         (UDP + " [COLOUR]", "is not a word"),
-        (UDP + " [start=Mon Foo 23 12:44:17 2026]", "is no word"),
+        (UDP + " [start=Mon Foo 23 12:44:17 2026]", "is not a word"),
         (UDP + " [start=Mon Nov 23 12:44:17 1926]", "start"),
         (UDP.replace("29 src", "29 ESTABLISHED src"), "udp has no states"),
         (UDP.replace("udp      17", "tcp      6").replace("29 src", "29 OPEN src"), "is no TCP state"),

@@ -215,7 +215,7 @@ def test_a_protocol_by_any_of_its_names() -> None:
         (UDP + " --colour red", "'--colour' is not a word of conntrack -o save; use unknown=skip or unknown=keep"),
         (UDP + " red", "'red' is not a word"),
         (UDP.replace("-t 29", "-t x"), "-t: 'x' is not a number"),
-        (UDP.replace("ASSURED", "SURE"), "-u: 'SURE' is no status; write UNSET"),
+        (UDP.replace("ASSURED", "SURE"), "-u: 'SURE' is not a status; write UNSET"),
         (UDP.replace("-s 10.0.0.1", "-s 10.0.0.0/8"), "leave out the prefix length"),
         (UDP + " -n 203.0.113.7:x", "-n: 'x' is not a number"),
         (UDP + " --state ESTABLISHED", "udp has no states"),

@@ -401,6 +401,11 @@ def docs(session: nox.Session) -> None:
         "--dest-dir", str(target), "netops.conntrack",
     )  # fmt: skip
     session.install("-r", str(target / "requirements.txt"))
+    # antsibull-docs copies only pages, to rst/docsite. They have the same relative paths to pictures there as in docs
+    for picture in [*(ROOT / "docs").rglob("*.svg"), *(ROOT / "docs").rglob("*.png")]:
+        copy = target / picture.relative_to(ROOT / "docs")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(picture, copy)
     with session.chdir(target):
         session.run("bash", "build.sh", external=True)
     session.log(f"see {target / 'build/html/index.html'}")

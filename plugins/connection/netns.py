@@ -134,7 +134,7 @@ class Connection(LocalConnection):
                 "set ansible_netns_name."
             )
         if not os.path.lexists(path):
-            return f"There is not a network namespace {path}: {_way_to(name)}."
+            return f"There is no network namespace {path}: {_way_to(name)}."
         if not _may_be_namespace(path):
             return f"{path} is not a regular file, and so no network namespace: set ansible_netns_name to one."
         try:

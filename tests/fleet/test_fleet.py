@@ -378,7 +378,7 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
     for name, about, says in (
         (SILENT, "unreachable", ""),
         (REFUSING, "unreachable", "Connection refused"),
-        (MISSING, "unreachable", "There is not a network namespace /proc/1/fd/9999"),
+        (MISSING, "unreachable", "There is no network namespace /proc/1/fd/9999"),
         (UNPRIVILEGED, "failed", "This needs CAP_NET_ADMIN"),
     ):
         assert unknown[name]["about"] == about

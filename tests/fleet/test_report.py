@@ -106,7 +106,7 @@ def test_the_facts_of_real_hosts_are_on_the_page(reported: Outcome) -> None:
     assert busy["figures"]["statistics"]["drop"] == 0
     assert busy["figures"]["max"] >= 6
     said = " ".join(re.sub(r"<[^>]*>", " ", reported.page).split())
-    for words in ("Gateways", "udp 53", "10.1.0.2", "source translated", "tcp established", "6 entries on 2 hosts"):
+    for words in ("Gateways", "udp 53", "10.1.0.2", "source NAT", "tcp established", "6 entries on 2 hosts"):
         assert words in said, words
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", reported.document["gathered"])
 
@@ -114,7 +114,7 @@ def test_the_facts_of_real_hosts_are_on_the_page(reported: Outcome) -> None:
 def test_a_host_that_is_not_reached_or_refuses_stops_nothing_and_is_reported(reported: Outcome) -> None:
     missing = {host["name"]: host["reasons"][0] for host in reported.document["hosts"] if host["figures"] is None}
     assert sorted(missing) == ["gateway-a", "gateway-d"]
-    assert "There is not a network namespace" in missing["gateway-a"]["text"]
+    assert "There is no network namespace" in missing["gateway-a"]["text"]
     assert missing["gateway-a"]["about"] == "unreachable"
     assert "CAP_NET_ADMIN" in missing["gateway-d"]["text"]
     assert html.escape(missing["gateway-d"]["text"], quote=True) in reported.page

@@ -331,7 +331,7 @@ def refusals() -> list[Any]:
         pytest.param({"state": "restored", "path": "/proc/self/status"}, "is not a snapshot", id="foreign"),
         pytest.param({"state": "saved", "path": ""}, "path: is empty; write the name of a file.", id="empty"),
         pytest.param({"state": "restored", "path": ""}, "path: is empty; write the name of a file.", id="none"),
-        pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is not a directory /nowhere", id="nowhere"),
+        pytest.param({"state": "saved", "path": "/nowhere/it"}, "there is no directory /nowhere", id="nowhere"),
     ]
 
 

@@ -288,7 +288,7 @@ def check_room(view: ProjectedTable, wanted: Entry, but: Entry | None = None) ->
     master = view.find_by_tuple(wanted, "master")
     if master is None or not _collide(wanted, master, "master"):
         raise CannotReconcile(
-            f"{describe(wanted)} cannot be created: there is not an entry with the tuple of "
+            f"{describe(wanted)} cannot be created: there is no entry with the tuple of "
             "its master in its zone; create the master first"
         )
 

@@ -226,7 +226,7 @@ def _place(path: str) -> Place:
         return Place(path)
     except FileNotFoundError:
         folder = os.path.dirname(os.path.realpath(path))
-        raise InvalidValue("path", f"there is not a directory {folder}; create it first") from None
+        raise InvalidValue("path", f"there is no directory {folder}; create it first") from None
     except OSError as error:
         raise _unwritable(path, error) from error
 

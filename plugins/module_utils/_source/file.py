@@ -144,7 +144,7 @@ def _json(text: str, name: str, line: int | None = None) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"{name} line {line or error.lineno}"
-        raise SourceFault(f"{where}: is no JSON, column {error.colno}: {error.msg}") from None
+        raise SourceFault(f"{where}: is not valid JSON, column {error.colno}: {error.msg}") from None
     except _Refused as refusal:
         if line is None and isinstance(refusal, _Twice):
             with contextlib.suppress(ImportError):
@@ -169,7 +169,9 @@ def _yaml(text: str, name: str) -> list[Any]:
     try:
         return _yaml_by_its_reader(text, name)
     except ImportError:
-        raise SourceFault(f"{name}: is no JSON, and YAML takes PyYAML, which is not here; write JSON") from None
+        raise SourceFault(
+            f"{name}: is not valid JSON, and YAML requires PyYAML, which is not installed; write JSON"
+        ) from None
 
 
 def _yaml_by_its_reader(text: str, name: str) -> list[Any]:

@@ -32,12 +32,14 @@ def documents(text: str) -> list[Any]:
         return list(yaml.load_all(text, Loader=_loader()))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Unreadable(error.problem or error.context or "is no YAML", mark.line + 1 if mark else None) from None
+        raise Unreadable(
+            error.problem or error.context or "is not valid YAML", mark.line + 1 if mark else None
+        ) from None
     except yaml.YAMLError as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise Unreadable(f"is no YAML: {getattr(error, 'reason', error)}", line) from None
+        raise Unreadable(f"is not valid YAML: {getattr(error, 'reason', error)}", line) from None
     except ValueError as error:
-        raise Unreadable(f"is no YAML: {error}") from None
+        raise Unreadable(f"is not valid YAML: {error}") from None
 
 
 def _size(root: Any) -> int:

@@ -164,7 +164,7 @@ def parse_name(raw: Any, key: str, names: Mapping[str, int], highest: int, what:
     except InvalidValue:
         raise InvalidValue(
             key,
-            f"{quoted(raw)} is no {what}; write one of {listing(names)}, or a number from 0 to {highest}",
+            f"{quoted(raw)} is not a known {what}; write one of {listing(names)}, or a number from 0 to {highest}",
         ) from None
 
 
@@ -281,7 +281,7 @@ class Flags(Integer):
             try:
                 flags |= 1 << parse_integer(item, key, 0, 8 * self.struct.size - 1)
             except InvalidValue:
-                problem = f"{quoted(item)} is no {self.what}; write a list of {listing(self.names)}"
+                problem = f"{quoted(item)} is not a known {self.what}; write a list of {listing(self.names)}"
                 raise InvalidValue(key, problem) from None
         return flags
 

@@ -100,7 +100,7 @@ def _documents(raw: str) -> list[Any]:
         try:
             return [json.loads(line) for line in raw.splitlines() if line.strip()]
         except ValueError:
-            raise Unreadable("document", f"is no JSON: {fault}") from None
+            raise Unreadable("document", f"is not valid JSON: {fault}") from None
         except RecursionError:
             raise Unreadable("document", TOO_DEEP) from None
     except RecursionError:

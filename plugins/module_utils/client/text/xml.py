@@ -214,7 +214,7 @@ def _parsed(document: str, lines_before: int) -> Element:
     except ElementTree.ParseError as fault:
         line, _column = fault.position
         problem = str(fault).partition(":")[0]
-        raise Unreadable(f"line {lines_before + line}", f"is no XML: {problem}") from None
+        raise Unreadable(f"line {lines_before + line}", f"is not valid XML: {problem}") from None
     except UnicodeEncodeError:
         raise Unreadable("document", "is not UTF-8") from None
     return around[0]

@@ -145,7 +145,7 @@ def test_what_cannot_be_written(entries: Any, output: Any, fault: str) -> None:
         (LINE, "yaml", "form: 'yaml' is not a form"),
         (LINE, ["text"], "form"),
         ("<x>", None, "flow 1: <x> has no layer4"),
-        ("<x></y>", None, "line 1: is no XML"),
+        ("<x></y>", None, "line 1: is not valid XML"),
         ("[", None, "line 1"),
         ("[1]", "json", "entry 1: 1 is no"),
     ],

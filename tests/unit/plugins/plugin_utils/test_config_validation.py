@@ -134,7 +134,10 @@ def test_every_fault_at_once() -> None:
         ({"settings": {"persist": True}}, "settings: No setting is declared"),
         ({"settings": []}, r"settings: \[\] is not a dictionary"),
         ({"absent": {"zone": 5}}, r"absent: \{'zone': 5\} is not a list; write one"),
-        ({"absent": [{"port": ["nonesuch service", 1]}]}, r"absent\[0\].port: 'nonesuch service' is not a service"),
+        (
+            {"absent": [{"port": ["nonesuch service", 1]}]},
+            r"absent\[0\].port: 'nonesuch service' is not the name of a service",
+        ),
         (
             {"entries": {"declared": [], "purge": True}},
             "entries.scope: is missing; write which entries purge may remove",

@@ -82,7 +82,7 @@ def test_what_the_kernel_does_not_record_is_said_before_it_is_looked_for(monkeyp
 
     monkeypatch.setattr(sysctl, "read", read)
     for params in ({"match": {key: 1}}, {"except": {"protocol": "tcp", key: 1}}):
-        with pytest.raises(InvalidValue, match=f"needs {need}, which is off; set net.netfilter.nf_conntrack_"):
+        with pytest.raises(InvalidValue, match=f"requires {need}, which is off; set net.netfilter.nf_conntrack_"):
             match_of(**params)
     for _recorded in ("yes", "who knows"):
         match_of(match={key: 1})

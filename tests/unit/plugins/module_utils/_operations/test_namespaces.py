@@ -141,7 +141,7 @@ def test_a_namespace_that_fails_has_its_error_and_the_others_their_results(host:
     )
     assert failed.result["matched"] == 4
     assert [(each["netns"], each.get("matched"), each.get("msg", "")[:16]) for each in failed.result["namespaces"]] == [
-        ("own", None, "match: asks for "),
+        ("own", None, "match: requires "),
         ("blue", 1, "blue is partly b"),
         ("red", 3, ""),
         ("/proc/7/ns/net", None, "cannot identify "),

@@ -711,7 +711,7 @@ def test_changes_name_the_entry_as_it_can_be_declared_and_labels_by_name() -> No
         (Asked({"mark": "1"}, 5), "^timeout_min: there is no timeout to set; write set.timeout too"),
         (Asked({"timeout": 60}, 61), "^timeout_min: 61 is above set.timeout, .*; write 60 or less"),
         (Asked({"status": []}), "^set.status: an empty list sets nothing"),
-        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is not a status bit"),
+        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is not a known status bit"),
         (Asked({"status": ["seen_reply", "src_nat"]}), "^set.status: src_nat is the kernel's own to set; write one or"),
         (Asked({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
     ],

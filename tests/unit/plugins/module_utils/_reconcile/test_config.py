@@ -458,7 +458,7 @@ def test_an_entry_that_is_there_and_declared_is_not_removed_as_what_may_not_be()
         before = kernel.state()
         for check in (True, False):
             failed = run(kernel, config, check)
-            assert failed["msg"].startswith("absent[1]: matches tcp 10.1.0.2:1400 -> 192.0.2.21:21, which is there and")
+            assert failed["msg"].startswith("absent[1]: matches tcp 10.1.0.2:1400 -> 192.0.2.21:21, which exists and")
             assert "entries.declared[1]" in failed["msg"]
             assert outcomes(failed)["absent"] == "failed"
             assert kernel.state() == before

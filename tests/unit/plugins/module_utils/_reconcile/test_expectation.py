@@ -458,7 +458,7 @@ def test_expectations_are_read_with_their_zones(several: ExpectingKernel) -> Non
 
 @pytest.mark.parametrize("sort_by", ["bytes", "mark", "original.source", "source"])
 def test_expectations_have_keys_of_their_own_to_sort_by(several: ExpectingKernel, sort_by: str) -> None:
-    with pytest.raises(ValueError, match=r"no key to sort by; write one such as timeout, tuple.source"):
+    with pytest.raises(ValueError, match=r"not a key to sort by; write one such as timeout, tuple.source"):
         read(several, sort_by=sort_by)
 
 

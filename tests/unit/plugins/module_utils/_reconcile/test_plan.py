@@ -67,7 +67,7 @@ def test_a_translation_finds_another_port_only_where_the_kernel_may_choose_it(po
 @pytest.mark.parametrize("end", [FLOW["original"], BACK], ids=["original", "reply"])
 def test_planned_masters_are_found_by_either_tuple(end: Any) -> None:
     child = {"original": {**FLOW["original"], "source_port": 2000}, "master": {"protocol": "udp", **end}}
-    assert "there is not an entry with the tuple of its master" in str(planned(child).error)
+    assert "there is no entry with the tuple of its master" in str(planned(child).error)
     assert planned({}, child).operation == "created"
 
 

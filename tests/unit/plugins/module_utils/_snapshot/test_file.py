@@ -201,7 +201,7 @@ def test_a_link_goes_on_leading_there(path: Path, tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: path.write_text("root:x:0:0\n"), "exists and is not a snapshot; remove it first"),
         (lambda path: path.write_bytes(gzip.compress(b"tar")), "exists and is not a snapshot; remove it first"),
-        (lambda path: path.parent.rmdir(), "there is not a directory"),
+        (lambda path: path.parent.rmdir(), "there is no directory"),
         (os.mkfifo, "cannot be written: it is a FIFO, not a regular file"),
     ],
     ids=["directory", "passwd", "archive", "nowhere", "fifo"],

@@ -228,7 +228,7 @@ def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str)
     predicted, done = run(other, path, check=True), run(other, path)
     assert predicted["counts"] == done["counts"]
     assert numbers(done) == {"created": 1, "failed": 1}
-    assert "there is not an entry with the tuple of its master" in done["failed_entries"][0]["msg"]
+    assert "there is no entry with the tuple of its master" in done["failed_entries"][0]["msg"]
     assert done["failed_entries"][0]["entry"]["original"]["source_port"] == 2
     assert done["failed_entries"][0]["index"] == 1
     assert ports(other) == [3]

@@ -84,14 +84,14 @@ def test_anchors_and_merges() -> None:
 @pytest.mark.parametrize(
     ("data", "name", "says"),
     [
-        (b'[{"a": 1},\n {"b": }]', "a.json", "a.json line 2: is no JSON, column 8: Expecting value"),
-        (b'{"a": 1}\n\n{"b": 1\n', "a.jsonl", "a.jsonl line 3: is no JSON"),
+        (b'[{"a": 1},\n {"b": }]', "a.json", "a.json line 2: is not valid JSON, column 8: Expecting value"),
+        (b'{"a": 1}\n\n{"b": 1\n', "a.jsonl", "a.jsonl line 3: is not valid JSON"),
         (b'{"a": 1}\n{"b": 1}\n{"c"\n', "a", "a line 3: "),
-        (b'{"a": 1} {"b": 1}\n', "a.json", "a.json line 1: is no JSON, column 10: Extra data"),
-        (b'{\n"a": 1}\n{"b": 1}\n', "a.json", "a.json line 3: is no JSON, column 1: Extra data"),
+        (b'{"a": 1} {"b": 1}\n', "a.json", "a.json line 1: is not valid JSON, column 10: Extra data"),
+        (b'{\n"a": 1}\n{"b": 1}\n', "a.json", "a.json line 3: is not valid JSON, column 1: Extra data"),
         (b"a: 1\nb: [1\nc: 2\n", "a.yml", "a.yml line 3: "),
         (b"a: 1\n\tb: 2\n", "a.yml", "a.yml line 2: "),
-        (b"a: 1\nb: \x00\n", "a.yml", "a.yml line 2: is no YAML"),
+        (b"a: 1\nb: \x00\n", "a.yml", "a.yml line 2: is not valid YAML"),
         (b"a: 1\nb: \xff\n", "a.yml", "a.yml line 2: is not UTF-8; save it as UTF-8"),
         (b"a: 1\nb:\n  c: 2\n  c: 3\n", "a.yml", "a.yml line 4: the key 'c' occurs twice; write it once"),
         (b'{"a": {"b": 1,\n "b": 2}}', "a.json", "a.json line 2: the key 'b' occurs twice; write it once"),
@@ -99,7 +99,7 @@ def test_anchors_and_merges() -> None:
         (b'{"a": 1}\n{"b": 1, "b": 2}\n', "a", "a line 2: the key 'b' occurs twice; write it once"),
         (b'{"a":\n NaN}', "a.json", "a.json: NaN is not a number"),
         (b"a: 1\non: 2\n", "a.yml", "a.yml line 2: a key that is not text, 'on'; write it in quotes"),
-        (b"a: 1\n? [b]\n: 2\n", "a.yml", "a.yml line 2: a key that is no text"),
+        (b"a: 1\n? [b]\n: 2\n", "a.yml", "a.yml line 2: a key that is not text"),
         (b"a: 1\nb: !vault |\n  $ANSIBLE_VAULT\n", "a.yml", "a.yml line 2: !vault is nothing .* whole files are read"),
         (b"a: !!binary aGk=\n", "a.yml", "a.yml line 1: .*binary is nothing that a declaration holds"),
         (b"a: !!set {b}\n", "a.yml", "a.yml line 1: .*set is nothing that a declaration holds"),
@@ -167,7 +167,9 @@ def test_what_is_no_declaration_of_a_gateway(found: list[Any]) -> None:
 def test_without_pyyaml_json_is_read_and_yaml_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert parse(b'[{"a": 1}]', "a.yml") == [[{"a": 1}]]
-    with pytest.raises(SourceFault, match="^a.yml: is no JSON, and YAML takes PyYAML, which is not here; write JSON$"):
+    with pytest.raises(
+        SourceFault, match="^a.yml: is not valid JSON, and YAML requires PyYAML, which is not installed; write JSON$"
+    ):
         parse(b"a: 1\n", "a.yml")
     with pytest.raises(SourceFault, match="^a.json: the key 'a' occurs twice; write it once$"):
         parse(b'{"a": 1,\n "a": 2}', "a.json")

@@ -126,7 +126,7 @@ def test_a_snapshot_that_is_not_whole_makes_no_inventory(tmp_path: Path) -> None
     (tmp_path / "gw1").write_bytes(whole.replace(b"10.0.0.1", b"10.6.6.6"))
     said = problem(tmp_path, snapshots=["gw1"])
     assert said.startswith("snapshots[0]: ")
-    assert "does not have the checksum" in said
+    assert "does not match its checksum" in said
     (tmp_path / "gw1").write_bytes(whole[:-5])
     assert "is cut short" in problem(tmp_path, snapshots=["gw1"])
 
@@ -189,7 +189,7 @@ def test_a_wrong_option_is_named_with_its_cure(tmp_path: Path, options: Document
         ({}, "match: specifies nothing, so it would match everything"),
         ([], "match: an empty list matches nothing"),
         (None, "match: is null; leave it out or give it a value"),
-        ({"port": "nonsuch"}, "match.port: 'nonsuch' is not a service"),
+        ({"port": "nonsuch"}, "match.port: 'nonsuch' is not the name of a service"),
         ({"source": "{{ backend }}"}, "match.source: '{{ backend }}' is not an address; write an IPv4"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_namespace_that_cannot_be_entered_is_named(tmp_path: Path, monkeypatch
 
 def test_what_the_kernel_does_not_record_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysctl, "read", {"accounting": 0}.get)
-    assert "needs accounting, which is off" in problem(tmp_path, match={"bytes_above": 5})
+    assert "requires accounting, which is off" in problem(tmp_path, match={"bytes_above": 5})
 
 
 def test_a_file_of_strings_that_look_like_templates_is_read_as_it_is(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_who_needs_attention_comes_first_with_the_reason(pages: dict[int, ET.Ele
 def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.Element]) -> None:
     said = words_of(pages[1])
     for words in (
-        *("Nothing needs attention", "10.6 % full: 6,919 of 65,536 entries", "tcp established", "source translated"),
+        *("Nothing needs attention", "10.6 % full: 6,919 of 65,536 entries", "tcp established", "source NAT"),
         *("Sources by flows", "Sources by bytes", "Services by flows", "tcp 443 https", "insert_failed", "early_drop"),
         *("2026-03-14 09:26 UTC", "gateways", "report.json", "tcp_established 5 d", "accounting yes"),
     ):

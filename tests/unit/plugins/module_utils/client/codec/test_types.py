@@ -234,7 +234,7 @@ def test_protocols_have_the_names_of_etc_protocols() -> None:
             continue  # this machine's list lacks the name
     assert types.PROTOCOL.present(50) == 50
     for other in ("ip", "all", "any"):
-        with pytest.raises(InvalidValue, match="is no protocol"):
+        with pytest.raises(InvalidValue, match="is not a known protocol"):
             types.PROTOCOL.parse(other, "protocol")
 
 

@@ -283,7 +283,7 @@ def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
         ({**V4, "mask": {"destination_port": 0}}, "mask.destination_port", "compares it in full"),
         ({**V4, "mask": {"source": "24"}}, "mask.source", "is not an address"),
         ({**V4, "nat": {}}, "nat.direction", "write original or reply"),
-        ({**V4, "nat": {"direction": "up", "tuple": {"source_port": 1}}}, "nat.direction", "is no direction"),
+        ({**V4, "nat": {"direction": "up", "tuple": {"source_port": 1}}}, "nat.direction", "is not a known direction"),
         ({**V4, "nat": {"direction": 2, "tuple": {"source_port": 1}}}, "nat.direction", "write original or reply"),
         ({**V4, "nat": {"direction": "reply"}}, "nat.tuple", "specifies nothing; write source, source_port"),
         ({**V4, "nat": {"direction": "reply", "tuple": {"source_port": 0}}}, "nat.tuple", "specifies nothing"),

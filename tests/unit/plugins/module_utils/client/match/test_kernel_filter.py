@@ -305,7 +305,7 @@ def test_a_dump_with_a_narrowing_has_all_of_it() -> None:
 @pytest.mark.parametrize("options", [{"zero": True}, {"family": IPV4}, {"zero": True, "family": IPV6}])
 @pytest.mark.parametrize("narrowing", [HTTPS, narrow(EVERYTHING.term)])
 def test_no_counters_are_reset_with_a_filter(options: Any, narrowing: KernelFilter) -> None:
-    with pytest.raises(InvalidValue, match="^narrowing: .* resetting counters"):
+    with pytest.raises(InvalidValue, match="^narrowing: .* reset of counters"):
         messages.dump(**options, narrowing=narrowing)
 
 

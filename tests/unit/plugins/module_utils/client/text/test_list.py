@@ -161,7 +161,7 @@ def test_ports_that_the_kernel_does_not_track() -> None:
         (UDP + " [start=Mon Foo 23 12:44:17 2026]", "is not a word"),
         (UDP + " [start=Mon Nov 23 12:44:17 1926]", "start"),
         (UDP.replace("29 src", "29 ESTABLISHED src"), "udp has no states"),
-        (UDP.replace("udp      17", "tcp      6").replace("29 src", "29 OPEN src"), "is no TCP state"),
+        (UDP.replace("udp      17", "tcp      6").replace("29 src", "29 OPEN src"), "is not a known TCP state"),
         (UDP.replace("udp      17", "unknown  50"), "has no source_port"),
         ("icmp 1 29 " + ESP_TUPLES, "icmp_type: is missing"),
         (UDP + " zone-orig=1 zone=2", "zone"),

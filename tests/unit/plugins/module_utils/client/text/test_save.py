@@ -198,7 +198,7 @@ def test_a_protocol_by_any_of_its_names() -> None:
         assert read(f"-A -t 29 -p {name} {ENDS}")["protocol"] == number
     assert read(f"-A -t 29 -p ipv6-icmp {v6} --icmpv6-type 128 --icmpv6-code 0 --icmpv6-id 1")["protocol"] == "icmpv6"
     assert read(f"-A -t 29 -p icmp {ENDS} --icmp-type 8 --icmp-code 0 --icmp-id 1")["protocol"] == "icmp"
-    with pytest.raises(formats.Unreadable, match="is no protocol"):
+    with pytest.raises(formats.Unreadable, match="is not a known protocol"):
         read(f"-A -t 29 -p no-such {ENDS}")
 
 

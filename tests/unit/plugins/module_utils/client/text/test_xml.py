@@ -193,8 +193,8 @@ def test_names_that_xml_cannot_hold(name: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "where", "fault"),
     [
-        (HEAD + "<flow></floe>" + TAIL, "line 3", "is no XML"),
-        (HEAD + PLAIN + "<flow></floe>" + TAIL, "line 4", "is no XML: mismatched tag"),
+        (HEAD + "<flow></floe>" + TAIL, "line 3", "is not valid XML"),
+        (HEAD + PLAIN + "<flow></floe>" + TAIL, "line 4", "is not valid XML: mismatched tag"),
         ('<!DOCTYPE x [<!ENTITY a "b">]>' + HEAD + TAIL, "document", "document type"),
         (HEAD + PLAIN + "<flow/>" + TAIL, "flow 2", "no layer4"),
         (HEAD + PLAIN + "<x/>" + TAIL, "flow 2", "no layer4"),
@@ -202,7 +202,7 @@ def test_names_that_xml_cannot_hold(name: str) -> None:
         (HEAD + PLAIN + PLAIN.replace('protonum="50"', 'protonum="x"') + TAIL, "flow 2", "protonum"),
         (HEAD + PLAIN + PLAIN.replace("<dst>192.0.2.1", "<dst>x") + TAIL, "flow 2", "dst: 'x' is not an address"),
         (HEAD + PLAIN + PLAIN.replace("<dst>192.0.2.1</dst>", "") + TAIL, "flow 2", "destination: is missing"),
-        (HEAD + TAIL + HEAD + PLAIN + "<flow></floe>" + TAIL, "line 7", "is no XML: mismatched tag"),
+        (HEAD + TAIL + HEAD + PLAIN + "<flow></floe>" + TAIL, "line 7", "is not valid XML: mismatched tag"),
         (HEAD + PLAIN.replace("<mark>0", "<mark>" + "9" * 70_000) + TAIL, "flow 1", "mark: is longer than 65,536"),
         (HEAD + flow(ESP, "<state>ESTABLISHED</state>") + TAIL, "flow 1", "has no states"),
         (HEAD + flow(ESP, "<timestamp><start>-1</start></timestamp>") + TAIL, "flow 1", "start"),

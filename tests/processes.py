@@ -62,17 +62,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def end_descendants() -> list[int]:
     """Send SIGTERM to every descendant, SIGKILL after `GRACE` seconds, and return those left after `PATIENCE` more."""
     began, killed = time.monotonic(), 0.0
-    asked: set[int] = set()
+    terminated: set[int] = set()
     while running := descendants():
         now = time.monotonic()
         if killed and now - killed > PATIENCE:
             return descendants()
         grace_is_over = now - began > GRACE
         for pid in running:
-            if grace_is_over or pid not in asked:
+            if grace_is_over or pid not in terminated:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if grace_is_over else signal.SIGTERM)
-        asked.update(running)
+        terminated.update(running)
         if grace_is_over and not killed:
             killed = time.monotonic()
         time.sleep(0.02)

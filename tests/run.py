@@ -94,8 +94,8 @@ def failures(report: ET.ElementTree) -> list[str]:
     found = []
     for case in report.iter("testcase"):
         for fault in (*case.findall("failure"), *case.findall("error")):
-            said = (fault.get("message") or fault.text or "").strip().partition("\n")[0]
-            found.append(f"{case.get('classname', '')} {case.get('name', '')}: {said[:200]}".strip())
+            first_line = (fault.get("message") or fault.text or "").strip().partition("\n")[0]
+            found.append(f"{case.get('classname', '')} {case.get('name', '')}: {first_line[:200]}".strip())
     return found
 
 
@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> int:
     totals = [sum(getattr(part, key) for part in parts) for key in ("passed", "failed", "skipped")]
     bad = not sum(totals) or any(part.outcome(strict) == "FAILED" for part in parts)
     if strict and totals[2]:
-        print("STRICT: what is skipped counts as failed")
+        print("STRICT: skipped tests count as failed")
     print("{} passed, {} failed, {} skipped".format(*totals))
     return int(bad)
 

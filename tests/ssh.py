@@ -135,7 +135,7 @@ class Done(NamedTuple):
 def skip_unless_possible() -> None:
     """Skip the test, with the reason, if such a server cannot run."""
     if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-        pytest.skip("needs root: sshd logs others in")
+        pytest.skip("needs root: sshd opens sessions of other users")
     for program in PROGRAMS:
         if not shutil.which(program, path=SYSTEM_PATH):
             pytest.skip(f"the {program} program is absent")
@@ -161,12 +161,12 @@ class Server:
         #: The process that holds the namespaces. When it is killed, all processes of its sessions end.
         self.process = process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=environment())
         assert process.stdout is not None
-        said: list[str] = []
+        server_output: list[str] = []
         # Twice per port, for both families
-        while sum(line.startswith("Server listening") for line in said) < 2 * len(PORTS):
-            said.append(process.stdout.readline())
-            if not said[-1]:
-                raise RuntimeError("sshd did not start: " + "".join(said))
+        while sum(line.startswith("Server listening") for line in server_output) < 2 * len(PORTS):
+            server_output.append(process.stdout.readline())
+            if not server_output[-1]:
+                raise RuntimeError("sshd did not start: " + "".join(server_output))
 
     def _fill(self, root: Path) -> None:
         (root / "etc/pam.d").mkdir(parents=True)

@@ -50,7 +50,7 @@ def main() -> int:
         print(f"The bench cannot run here: {reason}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted; everything is as it was before.", file=sys.stderr)
+        print("Interrupted; all settings are restored.", file=sys.stderr)
         return INTERRUPTED
     _keep(results, options)
     if results.interrupted:

@@ -73,7 +73,7 @@ def sizes() -> dict[str, tuple[int, int]]:
             module_compression="ZIP_DEFLATED",
         )
         data: bytes = built[0] if isinstance(built, tuple) else built.b_module_data
-        found[path.stem] = _look_into(data)
+        found[path.stem] = _size_of(data)
     return found
 
 
@@ -81,7 +81,7 @@ def _collection() -> str:
     return os.path.join(os.environ["ANSIBLE_COLLECTIONS_PATH"], "ansible_collections/netops/conntrack")
 
 
-def _look_into(wrapper: bytes) -> tuple[int, int]:
+def _size_of(wrapper: bytes) -> tuple[int, int]:
     zipped = base64.b64decode(max(re.findall(rb"[A-Za-z0-9+/=]{64,}", wrapper), key=len))
     with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
         ours = [info for info in archive.infolist() if info.filename.startswith(CLIENT) and info.file_size]

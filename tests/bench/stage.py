@@ -90,7 +90,7 @@ class Stage:
     def work(self, namespace: Namespace, module: str, work: str, *arguments: object, done: int | None = None) -> Sample:
         sample = self.runner.work(namespace, module, work, *arguments)
         if done is not None and sample.done != done:
-            raise WorkFailed(f"{module}.{work} dealt with {sample.done:,} entries in place of {done:,}")
+            raise WorkFailed(f"{module}.{work} processed {sample.done:,} entries instead of {done:,}")
         return sample
 
     def program(self, namespace: Namespace, *arguments: str, output: Path | None = None) -> Sample:

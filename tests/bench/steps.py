@@ -143,7 +143,7 @@ def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Ca
     limits = [Limit(1.3, BARE), Limit(1.6, BARE, processor=True)]
     results.add(Row("facts", work, sides, limits, entries=entries))
     results.add(_memory(stage, "facts: memory", work, sides[0], at_most=40.0))
-    stage.say(f"facts over {entries:,} entries, with all that reads the table")
+    stage.say(f"facts over {entries:,} entries, with all subsets that read the table")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, "top", done=entries)}, turns=1)
     work = f"conntrack_facts, the summary and who has the most, over {entries:,} entries"
     results.add(Row("facts with top", work, sides, entries=entries))
@@ -177,7 +177,7 @@ def _collect_info(stage: Stage, namespace: Namespace, results: Results) -> None:
 
 def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
     entries = stage.sizes.table
-    stage.say(f"a look of a wait on {entries:,} entries")
+    stage.say(f"one reading of a wait on {entries:,} entries")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "wait", done=entries)}, turns=1)
     work = f"conntrack_wait, one look at {entries:,} entries that match"
     results.add(Row("wait", work, sides, entries=entries))

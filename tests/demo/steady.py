@@ -32,7 +32,7 @@ class Steady:
         self._thread.join()
         self.flow.close()
 
-    def go_on(self) -> None:
+    def wait_for_messages(self) -> None:
         """Wait until some more messages have been sent."""
         until = len(self.seen) + SOME
         while len(self.seen) < until and self._thread.is_alive():

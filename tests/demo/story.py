@@ -57,21 +57,21 @@ class Story:
     def tell(self) -> None:
         """Start the traffic, change the rules, and run the playbook."""
         print(SCENE.format(self.old))
-        self.flows = self._talk_of_all_kinds()
+        self.flows = self._open_all_kinds()
         self.steady = Steady(self.scene.client1.udp(self.scene.SERVER, self.scene.PORT))
         self._flows.callback(self.steady.stop)
-        self.steady.go_on()
+        self.steady.wait_for_messages()
 
         print(CHANGE.format(self.new), flush=True)
         self._change_rules()
         self.newcomer = self._keep(self.scene.client2.udp(self.scene.SERVER, self.scene.PORT)).seen_as()
-        self.steady.go_on()
+        self.steady.wait_for_messages()
         self.under_way = self.steady.addresses()
 
-        self.before = self._look()
+        self.before = self._read_table()
         self.status, self.report = run_playbook(self.scene.lab.paths(), self._variables())
-        self.after = self._look()
-        self.steady.go_on()
+        self.after = self._read_table()
+        self.steady.wait_for_messages()
         vpn = self.scene.client1.udp(self.scene.SERVER, VPN_PORT, source_port=VPN_PORT)
         self.vpn, self.vpn_seen_as = _key_of(vpn), self._keep(vpn).seen_as()
 
@@ -193,7 +193,7 @@ class Story:
             "forward", comment=FILTER_RULE, source=self.scene.CLIENTS[1], protocol="tcp", port=self.scene.PORT
         )
 
-    def _talk_of_all_kinds(self) -> dict[str, tuple[Flow, Endpoint]]:
+    def _open_all_kinds(self) -> dict[str, tuple[Flow, Endpoint]]:
         """Open connections of all kinds from both clients.
 
         Return each with the source address that the server received.
@@ -213,7 +213,7 @@ class Story:
     def _keep(self, flow: Flow) -> Flow:
         return self._flows.enter_context(flow)
 
-    def _look(self) -> Table:
+    def _read_table(self) -> Table:
         """Read the table of the gateway without this collection. Timeouts and ids are left out."""
         entries = self.scene.gateway.table()
         return {

@@ -129,7 +129,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "The report is true: changes that cannot be read back are reported as unknown. A replacement that can be "
             "neither finished nor undone is reported with the reason. A second run creates what is declared, but does "
             "not change the timeout of an expectation that exists.",
-            ("tests/kernel/test_injected_faults.py::test_a_fault_that_stays_does_no_harm",),
+            ("tests/kernel/test_injected_faults.py::test_a_lasting_fault_does_no_harm",),
         ),
     ),
     "Tasks that are killed": (
@@ -159,7 +159,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "The old or the new snapshot is at the path, complete. No other file is left, except by SIGKILL on file "
             "systems without unnamed temporary files.",
             (
-                "tests/kernel/test_killed.py::test_a_killed_save_leaves_a_whole_snapshot",
+                "tests/kernel/test_killed.py::test_a_killed_save_leaves_a_complete_snapshot",
                 _SIGNALS + "test_a_save_that_is_stopped_leaves_the_old_snapshot_and_nothing_else",
             ),
         ),
@@ -225,7 +225,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "an overrun of the receive buffer while events arrive",
             "``client.events``, on which the event source and ``conntrack_wait`` are built",
             "The client reports that events were lost, and continues.",
-            ("tests/kernel/test_events.py::test_overrun_and_on",),
+            ("tests/kernel/test_events.py::test_subscription_continues_after_an_overrun",),
         ),
         Row(
             "a missing CAP_NET_ADMIN",

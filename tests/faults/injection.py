@@ -162,8 +162,8 @@ class _Socket(socket.socket):
 
     def send(self, data: Any, *flags: int) -> int:
         self._refuse("send")
-        _length, kind, asked = _HEADER.unpack_from(data)
-        self._dumps = kind & 0xFF != _NEW and asked & _DUMP == _DUMP
+        _length, kind, request_flags = _HEADER.unpack_from(data)
+        self._dumps = kind & 0xFF != _NEW and request_flags & _DUMP == _DUMP
         return super().send(data, *flags)
 
     def recvmsg_into(self, buffers: Any, *more: Any) -> Any:

@@ -15,7 +15,7 @@ A command after `$` runs on the controller, in the folder with the files; a comm
 host. The command must succeed and must print exactly what the page shows; `...` stands for omitted text, within a line
 or as a line of its own. A command without output on the page may print anything. A command that ends with `^C` is
 interrupted when it has printed the output above it. Pages contain no other blocks of code, and every command in a
-sentence is also in a block, so that no command stays untested.
+sentence is also in a block, so that a test runs every command.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Page:
         self.commands: list[Command] = []
         blocks = list(BLOCK.finditer(content))
         if len(blocks) != len(LITERAL.findall(content)):
-            raise ValueError(f"{path.name}: a block is neither a file nor one of commands")
+            raise ValueError(f"{path.name}: a block is neither a file nor a list of commands")
         for block in blocks:
             place = f"{path.name}:{content.count(chr(10), 0, block.start()) + 1}"
             text = textwrap.dedent(block["text"]).strip("\n") + "\n"
@@ -92,7 +92,7 @@ class Page:
             elif block["language"] == "console":
                 self.commands += _commands(place, text)
             else:
-                raise ValueError(f"{place}: has no caption, and so is no file")
+                raise ValueError(f"{place}: has no caption, so it is not a file")
         for inline in INLINE.findall(content):
             if not any(" ".join(inline.split()) in command.text for command in self.commands):
                 raise ValueError(f"{path.name}: {inline!r} in a sentence is not among the commands")
@@ -103,10 +103,10 @@ def _commands(place: str, text: str) -> list[Command]:
     if before or not rest:
         raise ValueError(f"{place}: does not begin with a command after a prompt")
     found = []
-    for host, said in zip(rest[::2], rest[1::2], strict=True):
-        command = CONTINUED.match(said)
+    for host, record in zip(rest[::2], rest[1::2], strict=True):
+        command = CONTINUED.match(record)
         assert command is not None
-        found.append(Command(place, host, command[0].strip(), said[command.end() :]))
+        found.append(Command(place, host, command[0].strip(), record[command.end() :]))
     return found
 
 
@@ -158,7 +158,7 @@ class Reader:
     def __exit__(self, failure: object, *_: object) -> None:
         assert failure or not self.left, f"not run: {self.left}"
 
-    def go_on(self, to: str | None = None) -> None:
+    def run_commands(self, to: str | None = None) -> None:
         """Run one command after another: up to the next one that contains this text, or all remaining commands."""
         while self.left and (to is None or to not in self.left[0].text):
             self.run_next()
@@ -176,10 +176,10 @@ class Reader:
                     process.wait(timeout=TIMEOUT)
                 time.sleep(0.05)
             status = process.poll()
-        said = f"{command.place}: {command.text}\n--- status {status}, shows\n{command.shows}--- prints\n{printed()}"
-        print(said)
-        assert interrupted or status == 0, said
-        assert agree(f"{shows}...\n" if interrupted else shows, printed()), said
+        record = f"{command.place}: {command.text}\n--- status {status}, shows\n{command.shows}--- prints\n{printed()}"
+        print(record)
+        assert interrupted or status == 0, record
+        assert agree(f"{shows}...\n" if interrupted else shows, printed()), record
 
     @contextlib.contextmanager
     def _started(self, command: str, host: str | None) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:

@@ -166,7 +166,7 @@ def test_python_runs(block: Block, documented: Namespace) -> None:
     documented.run([sys.executable, "-W", "error", "-c", block.text])
 
 
-def test_the_client_deletes_what_matches(documented: Namespace) -> None:
+def test_first_program_of_the_guide_deletes_matching_entries(documented: Namespace) -> None:
     """The first program of the guide to the client creates a DNS entry and deletes all DNS entries."""
     block = next(block for block in PYTHON if block.place.startswith("guide_client.rst"))
     before = documented.table()
@@ -237,7 +237,7 @@ def printed(
         own = stack.enter_context(Namespace())
         (folder / "etc").mkdir()
         if own.run([*ISOLATED, SHADOW, str(folder / "etc")], check=False).returncode:
-            raise unittest.SkipTest("mount and process namespaces of one's own are forbidden here")
+            raise unittest.SkipTest("this machine forbids separate mount and process namespaces")
         hosts: dict[str, dict[str, str]] = {}
         playbooks, descriptors = [], []
         for block in [item.callspec.params["block"] for item in selected]:  # type: ignore[attr-defined]
@@ -277,7 +277,7 @@ def test_matches_are_read(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", of_kind("declaration"))
-def test_declarations_are_right(block: Block) -> None:
+def test_declarations_are_valid(block: Block) -> None:
     assert str(faults_of(yaml.safe_load(block.text)).found) == "[]"
 
 
@@ -306,7 +306,7 @@ def test_inventory_plugins_find_hosts(
     assert "10.1.0.7" in documented.run(listing, env={**environment, **strict}).stdout
 
 
-def test_what_is_not_run_has_good_syntax(environment: dict[str, str], tmp_path: Path) -> None:
+def test_blocks_that_are_not_run_have_valid_syntax(environment: dict[str, str], tmp_path: Path) -> None:
     for block in PYTHON:
         compile(block.text, block.place, "exec")
     playbooks = []
@@ -359,7 +359,7 @@ def test_commands_name_playbooks_with_their_variables_and_rulebooks() -> None:
     assert {"report", "refresh", "preview", "apply", "flush_stale"} <= set(found)
 
 
-def test_something_was_found() -> None:
+def test_every_block_is_found() -> None:
     """If the patterns found no block, all tests of this file would pass."""
     text = "".join(document.read_text() for document in DOCUMENTS)
     written = len(re.findall(r"^(?:```|\.\. code-block:: )(?:python|yaml)\b", text, re.MULTILINE))

@@ -41,7 +41,7 @@ def brief(event: dict[str, Any]) -> tuple[str, str, int]:
     return event["netns"], event["type"], event["entry"]["original"]["source_port"]
 
 
-def test_events_have_the_namespace_that_they_come_from(namespace: Namespace, other: Namespace) -> None:
+def test_events_contain_their_namespace(namespace: Namespace, other: Namespace) -> None:
     async def scenario() -> list[dict[str, Any]]:
         async with watching(namespace, netns=[namespace.path, other.path]) as rules:
             create(namespace, udp(1))
@@ -74,7 +74,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Source:
     return Source(monkeypatch)
 
 
-def test_a_namespace_that_begins_is_watched_and_one_that_ends_is_released(
+def test_new_namespaces_are_watched_and_removed_ones_released(
     source: Source, namespace: Namespace, other: Namespace
 ) -> None:
     """A socket keeps its namespace alive, with its links and addresses."""
@@ -95,9 +95,7 @@ def test_a_namespace_that_begins_is_watched_and_one_that_ends_is_released(
     assert found == [(other.path, "new", 2), (namespace.path, "new", 1)]
 
 
-def test_a_namespace_that_cannot_be_watched_is_reported_once(
-    source: Source, namespace: Namespace, other: Namespace
-) -> None:
+def test_namespace_without_events_is_reported_once(source: Source, namespace: Namespace, other: Namespace) -> None:
     async def scenario() -> list[dict[str, Any]]:
         source.add(namespace)
         async with watching(namespace, netns="all") as rules:
@@ -113,7 +111,7 @@ def test_a_namespace_that_cannot_be_watched_is_reported_once(
     assert brief(event) == (namespace.path, "new", 1)
 
 
-def test_at_the_start_it_is_an_error(namespace: Namespace, other: Namespace) -> None:
+def test_namespace_without_events_is_an_error_at_the_start(namespace: Namespace, other: Namespace) -> None:
     async def scenario() -> None:
         main = runpy.run_path(str(SOURCE))["main"]
         await main(asyncio.Queue(), {"netns": [namespace.path, other.path]})

@@ -128,14 +128,14 @@ async def watching(namespace: Namespace, **args: Any) -> AsyncIterator[Rules]:
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("conntrack", "netlink"))]
 
 
-def alike(document: dict[str, Any]) -> tuple[Any, ...]:
+def identity_of(document: dict[str, Any]) -> tuple[Any, ...]:
     """Return the values that identify an entry and that every reader shows."""
     ways = (tuple(sorted((k, v) for k, v in document[way].items() if k != "zone")) for way in ("original", "reply"))
     return document["protocol"], *ways, document.get("zone", 0), document.get("mark", 0)
 
 
 class TestFlood:
-    def test_only_what_was_asked_for_comes(self, namespace: Namespace) -> None:
+    def test_only_matching_events_arrive(self, namespace: Namespace) -> None:
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace, match={"protocol": "udp", "destination_port": 53}) as rules:
                 await asyncio.to_thread(flood, namespace)
@@ -146,7 +146,7 @@ class TestFlood:
         assert len(taken) == FLOOD // 500 == 100
         assert {(event["type"], event["entry"]["original"]["destination_port"]) for event in taken} == {("new", 53)}
 
-    def test_what_a_small_buffer_loses_is_told_and_made_up_for(self, namespace: Namespace) -> None:
+    def test_lost_events_are_reported_and_replaced_from_the_table(self, namespace: Namespace) -> None:
         """Rules that process every event end with the same entries as the table, and receive an event for each loss."""
 
         async def scenario() -> Rules:
@@ -158,20 +158,20 @@ class TestFlood:
                 return rules
 
         rules = asyncio.run(scenario())
-        known = set()
+        reconstructed = set()
         for event in rules.taken:
             if event["type"] == "new":
-                known.add(alike(event["entry"]))
+                reconstructed.add(identity_of(event["entry"]))
             elif event["type"] == "destroy":
-                known.remove(alike(event["entry"]))
-        assert known == set(map(alike, from_program(namespace.conntrack("-L", "-o", "extended,id"))))
+                reconstructed.remove(identity_of(event["entry"]))
+        assert reconstructed == set(map(identity_of, from_program(namespace.conntrack("-L", "-o", "extended,id"))))
         lost = [event for event in rules.taken if event["type"] == "overrun"]
         assert lost
         assert [event["overruns"] for event in lost] == list(range(1, len(lost) + 1))
         missed = [event for event in rules.taken if event["type"] == "new" and event["missed"]]
         assert len(missed) == sum(event["resync"]["new"] for event in lost) > 0
 
-    def test_without_resync_the_loss_is_told(self, namespace: Namespace) -> None:
+    def test_loss_is_reported_without_resync(self, namespace: Namespace) -> None:
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace, receive_buffer=1, resync=False) as rules:
                 await asyncio.to_thread(flood, namespace, 5000)
@@ -183,7 +183,7 @@ class TestFlood:
         assert len(taken) < 5000
         assert all("resync" not in event for event in taken)
 
-    def test_rules_that_take_nothing_cost_no_memory(self, namespace: Namespace) -> None:
+    def test_busy_rules_use_no_memory(self, namespace: Namespace) -> None:
         """Actions may take minutes; in the meantime, events wait in the kernel, whose buffer is limited."""
 
         async def scenario() -> Rules:
@@ -197,8 +197,8 @@ class TestFlood:
         assert asyncio.run(scenario()).count("new") < 2000
 
 
-class TestWhatIsTold:
-    def test_a_life(self, namespace: Namespace) -> None:
+class TestReports:
+    def test_life_cycle_of_an_entry(self, namespace: Namespace) -> None:
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace) as rules:
                 create(namespace, udp(1, mark=5))
@@ -214,7 +214,7 @@ class TestWhatIsTold:
         assert not any(event["missed"] or event["by_update"] for event in taken)
         assert all(event["port_id"] > 0 for event in taken)
 
-    def test_only_these_groups(self, namespace: Namespace) -> None:
+    def test_only_selected_groups_are_reported(self, namespace: Namespace) -> None:
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace, groups="destroy") as rules:
                 create(namespace, udp(1))
@@ -223,8 +223,8 @@ class TestWhatIsTold:
 
         assert [event["type"] for event in asyncio.run(scenario())] == ["destroy"]
 
-    def test_what_comes_to_match(self, namespace: Namespace) -> None:
-        """A flow whose mark changes to the forbidden one is reported to the rules as new."""
+    def test_changed_entry_that_matches_is_new(self, namespace: Namespace) -> None:
+        """The source reports a flow as new if its mark changes to the one in the match."""
 
         async def scenario() -> list[dict[str, Any]]:
             async with watching(namespace, match={"mark": 9}) as rules:
@@ -236,7 +236,7 @@ class TestWhatIsTold:
         (event,) = asyncio.run(scenario())
         assert (event["type"], event["by_update"]) == ("new", True)
 
-    def test_those_that_are_there_already(self, namespace: Namespace) -> None:
+    def test_existing_entries(self, namespace: Namespace) -> None:
         create(namespace, *(udp(number) for number in range(1, 200)))
 
         async def scenario() -> list[dict[str, Any]]:
@@ -299,7 +299,7 @@ class TestWhatIsTold:
             (53, {"new": 1, "update": 0, "destroy": 0}),
         ]
 
-    def test_a_table_that_fills_and_empties(self, namespace: Namespace) -> None:
+    def test_use_of_the_table_crosses_both_thresholds(self, namespace: Namespace) -> None:
         most = int(namespace.sysctl("nf_conntrack_max"))
         percent = 100 * 1000 / most
 
@@ -313,26 +313,26 @@ class TestWhatIsTold:
                 await rules.take(lambda taken: len(taken) == 1)
                 delete(namespace, *(udp(number, 99) for number in range(20)))
                 await asyncio.sleep(0.3)
-                assert rules.queue.empty(), "between the two percentages there is nothing to tell"
+                assert rules.queue.empty(), "there is no event between the two percentages"
                 namespace.conntrack("-F")
                 return await rules.take(lambda taken: len(taken) == 2)
 
         above, below = asyncio.run(scenario())
         assert (above["crossed"], above["max"], below["crossed"]) == ("above", most, "below")
-        assert 1000 <= above["count"] <= 1010, "it may look while entries are created"
+        assert 1000 <= above["count"] <= 1010, "the source may count while entries are created"
         assert below["count"] <= 500
 
-    def test_snat_ports_that_run_out_and_are_free_again(self, namespace: Namespace) -> None:
+    def test_use_of_snat_ports_crosses_both_thresholds(self, namespace: Namespace) -> None:
         rule = "meta l4proto udp snat to 198.51.100.1:1024-1033"
         namespace.nft(f"table ip nat {{ chain postrouting {{ type nat hook postrouting priority srcnat\n{rule}\n}}\n}}")
 
         async def scenario() -> list[dict[str, Any]]:
             threshold = {"percent": 80, "below": 50, "interval": 0.1}
             async with watching(namespace, groups=[], snat_ports=threshold) as rules:
-                namespace.conntrack("-R", "-", input=translated(range(7)))
+                namespace.conntrack("-R", "-", input=nat_commands(range(7)))
                 await asyncio.sleep(0.3)
                 assert rules.queue.empty()
-                namespace.conntrack("-R", "-", input=translated(range(7, 9)))
+                namespace.conntrack("-R", "-", input=nat_commands(range(7, 9)))
                 await rules.take(lambda taken: len(taken) == 1)
                 namespace.conntrack("-F")
                 return await rules.take(lambda taken: len(taken) == 2)
@@ -341,14 +341,14 @@ class TestWhatIsTold:
         shared = {"address": "198.51.100.1", "destination": "203.0.113.9", "destination_port": 53, "protocol": "udp"}
         shared |= {"type": "snat_ports", "zone": 0, "limit": 10, "percent": 80.0, "below": 50.0}
         assert (above["crossed"], below["crossed"]) == ("above", "below")
-        assert above["used"] in (8, 9), "it may look while entries are created"
+        assert above["used"] in (8, 9), "the source may count while entries are created"
         assert above["sources"] == [{"address": "10.1.0.2", "ports": above["used"]}]
         for event in (above, below):
             assert {key: event[key] for key in shared} == shared
         assert (below["used"], below["usage_percent"], below["sources"]) == (0, 0.0, [])
 
 
-def translated(numbers: Iterable[int]) -> str:
+def nat_commands(numbers: Iterable[int]) -> str:
     """Return commands that create flows of one client, each with a SNAT port of its own."""
     return "".join(
         f"-A -t 600 -u SEEN_REPLY -p udp -s 10.1.0.2 -d 203.0.113.9 --sport {4000 + number} --dport 53 "
@@ -431,8 +431,8 @@ def batch(namespace: Namespace, ip: str, commands: str) -> None:
     namespace.run([ip, "-batch", "-"], input=commands)
 
 
-class TestWhatCannotBe:
-    def fault(self, **args: Any) -> str:
+class TestErrors:
+    def error_of(self, **args: Any) -> str:
         async def scenario() -> None:
             await runpy.run_path(str(SOURCE))["main"](asyncio.Queue(1), args)
 
@@ -440,19 +440,19 @@ class TestWhatCannotBe:
             asyncio.run(asyncio.wait_for(scenario(), SOON))
         return str(caught.value)
 
-    def test_a_namespace_that_is_not_there(self, root: None) -> None:
-        assert "cannot enter /run/netns/nowhere: No such file" in self.fault(netns="nowhere")
+    def test_missing_namespace(self, root: None) -> None:
+        assert "cannot enter /run/netns/nowhere: No such file" in self.error_of(netns="nowhere")
 
-    def test_events_that_are_off(self, namespace: Namespace) -> None:
+    def test_events_are_off(self, namespace: Namespace) -> None:
         namespace.sysctl("nf_conntrack_events", 0)
-        assert "nf_conntrack_events=1" in self.fault(netns=namespace.path)
+        assert "nf_conntrack_events=1" in self.error_of(netns=namespace.path)
 
-    def test_ages_that_are_not_recorded(self, namespace: Namespace) -> None:
+    def test_timestamps_are_off(self, namespace: Namespace) -> None:
         namespace.sysctl("nf_conntrack_timestamp", 0)
-        found = self.fault(netns=namespace.path, match={"age_above": 60})
+        found = self.error_of(netns=namespace.path, match={"age_above": 60})
         assert "match: requires timestamps, which is off" in found
 
-    def test_the_thread_of_the_rules_stays_where_it_is(self, namespace: Namespace) -> None:
+    def test_thread_of_the_rules_keeps_its_namespace(self, namespace: Namespace) -> None:
         """The actions that ansible-rulebook runs stay in its own network namespace."""
         before = os.stat("/proc/thread-self/ns/net").st_ino
 

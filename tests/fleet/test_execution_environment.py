@@ -46,7 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not BUILDER.exists(), reason="ansible-builder is absent (pip install ansible-builder)")
-def test_an_image_gets_what_the_collection_needs(installed: Path) -> None:
+def test_image_gets_the_requirements_of_the_collection(installed: Path) -> None:
     """The requirements come from the files in the package, not in the checkout."""
     done = subprocess.run([BUILDER, "introspect", str(installed)], check=True, capture_output=True, text=True)
     found = yaml.safe_load(done.stdout)
@@ -59,13 +59,13 @@ def test_an_image_gets_what_the_collection_needs(installed: Path) -> None:
     ]
 
 
-def test_the_page_on_images_asks_for_what_is_tested() -> None:
+def test_page_on_images_requires_the_tested_ansible_core() -> None:
     definition = yaml.safe_load(Page(FOLDER / "howto_awx.rst").files["execution-environment.yml"])
     ((name, versions),) = REQUIREMENT.findall(definition["dependencies"]["ansible_core"]["package_pip"])
     assert requirements(CHECKOUT / "tests/requirements/demo.txt")[name] == versions.replace(" ", "")
 
 
-def test_what_plugins_import_is_required() -> None:
+def test_imports_of_plugins_are_required() -> None:
     """This concerns plugins on the controller; modules and module_utils on hosts require only the standard library."""
     assert imported() - WITH_ANSIBLE == requirements(CHECKOUT / "requirements.txt").keys()
 
@@ -85,7 +85,7 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
 
 
-def test_what_is_tested_is_what_is_required() -> None:
+def test_all_lists_require_the_same_versions() -> None:
     """No other list of requirements requires other versions of the same package."""
     required = requirements(CHECKOUT / "requirements.txt")
     others = {path.name: requirements(path) for path in (CHECKOUT / "tests/requirements").glob("*.txt")}

@@ -53,7 +53,7 @@ LEAVING = "-p tcp -s 10.1.0.9 -d 192.0.2.99 --sport 99 --dport 99".split()
 PATIENCE = 900.0
 
 
-class Told(NamedTuple):
+class Result(NamedTuple):
     """The outcome of a task on a host: ok, failed, unreachable."""
 
     outcome: str
@@ -65,13 +65,13 @@ class Run:
 
     def __init__(self, status: int, lines: list[str]) -> None:
         self.status = status
-        self.tasks: dict[str, dict[str, Told]] = {}
+        self.tasks: dict[str, dict[str, Result]] = {}
         self.summary: dict[str, dict[str, int]] = {}
         for line in lines:
             kind, _space, text = line.partition(" ")
             if kind == "RESULT":
-                told = json.loads(text)
-                self.tasks.setdefault(told["name"], {})[told["host"]] = Told(told["outcome"], told["result"])
+                record = json.loads(text)
+                self.tasks.setdefault(record["name"], {})[record["host"]] = Result(record["outcome"], record["result"])
             elif kind == "SUMMARY":
                 self.summary = json.loads(text)
         assert self.summary, "".join(lines)
@@ -79,8 +79,8 @@ class Run:
     def outcomes(self, task: str) -> dict[str, set[str]]:
         """Return the hosts by the outcome of a task."""
         hosts: dict[str, set[str]] = {}
-        for host, told in self.tasks[task].items():
-            hosts.setdefault(told.outcome, set()).add(host)
+        for host, record in self.tasks[task].items():
+            hosts.setdefault(record.outcome, set()).add(host)
         return hosts
 
 
@@ -118,14 +118,14 @@ class Fleet:
             add(host, *numbers[name])
         return numbers
 
-    def left(self) -> dict[str, tuple[int, int]]:
+    def remaining_flows(self) -> dict[str, tuple[int, int]]:
         """Return the number of flows of each host by the old and by the new address, according to conntrack(8)."""
 
-        def look(host: Host) -> tuple[int, int]:
+        def count_by_address(host: Host) -> tuple[int, int]:
             udp = [flow["reply"]["destination"] for flow in host.table() if flow["protocol"] == "udp"]
             return udp.count(OLD), udp.count(NEW)
 
-        return {name: look(host) for name, host in self.hosts.items()}
+        return {name: count_by_address(host) for name, host in self.hosts.items()}
 
     def run(
         self,
@@ -133,11 +133,11 @@ class Fleet:
         forks: int,
         variables: Document | None = None,
         of_hosts: dict[str, Document] | None = None,
-        meanwhile: Callable[[str], None] | None = None,
+        while_running: Callable[[str], None] | None = None,
     ) -> Run:
         """Run playbooks, by name or by content.
 
-        :param meanwhile: Receives each line of output as soon as it is printed.
+        :param while_running: Receives each line of output as soon as it is printed.
         """
         arguments = ["--forks", str(forks), "--extra-vars", json.dumps(variables or {})]
         for number, playbook in enumerate(playbooks):
@@ -162,8 +162,8 @@ class Fleet:
             lines = []
             for line in process.stdout:
                 lines.append(line)
-                if meanwhile is not None:
-                    meanwhile(line)
+                if while_running is not None:
+                    while_running(line)
             patience.cancel()
             return Run(process.wait(), lines)
 
@@ -244,15 +244,15 @@ def fleet(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
 
 def check_facts(facts: dict[str, Document], numbers: dict[str, tuple[int, int]]) -> None:
     """Check that the facts of each host are correct; gateways have the session in addition."""
-    for name, said in facts.items():
+    for name, by_host in facts.items():
         flows = sum(numbers[name])
-        assert said["by_protocol"]["udp"] == said["nat"]["source"] == flows, name
-        assert said["count"] == flows or name in GATEWAYS, name
-        assert said["by_protocol"].get("tcp", 0) >= (name in GATEWAYS), name
+        assert by_host["by_protocol"]["udp"] == by_host["nat"]["source"] == flows, name
+        assert by_host["count"] == flows or name in GATEWAYS, name
+        assert by_host["by_protocol"].get("tcp", 0) >= (name in GATEWAYS), name
 
 
 @pytest.mark.thorough
-def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
+def test_one_host_above_the_share_stops_a_hundred(fleet: Fleet) -> None:
     """With ten forks, the last host stops all.
 
     The messages name what each host would remove, and no host removes anything.
@@ -270,30 +270,30 @@ def test_one_host_where_too_much_would_go_stops_a_hundred(fleet: Fleet) -> None:
         variables={"target_hosts": "all", "conntrack_match": STALE},
     )
     assert run.status != 0
-    facts = {name: told.result["ansible_facts"]["conntrack"] for name, told in run.tasks["facts"].items()}
+    facts = {name: record.result["ansible_facts"]["conntrack"] for name, record in run.tasks["facts"].items()}
     assert facts.keys() == fleet.hosts.keys()
     check_facts(facts, numbers)
-    said = run.tasks["Check the share of the table"]
-    assert said.keys() == fleet.hosts.keys()
+    by_host = run.tasks["Check the share of the table"]
+    assert by_host.keys() == fleet.hosts.keys()
     for name, (old, new) in numbers.items():
-        told = said[name]
-        assert told.outcome == ("failed" if name == busy.name else "ok")
-        assert told.result["msg"].startswith(f"{old} of "), name
-        assert name in GATEWAYS or f"{old} of {old + new} entries would be removed" in told.result["msg"], name
-    assert "-e conntrack_max_share=97" in said[busy.name].result["msg"]
+        record = by_host[name]
+        assert record.outcome == ("failed" if name == busy.name else "ok")
+        assert record.result["msg"].startswith(f"{old} of "), name
+        assert name in GATEWAYS or f"{old} of {old + new} entries would be removed" in record.result["msg"], name
+    assert "-e conntrack_max_share=97" in by_host[busy.name].result["msg"]
     assert "Remove the entries" not in run.tasks
-    assert fleet.left() == numbers
-    assert {name for name, did in run.summary.items() if did["failures"]} == {busy.name}
+    assert fleet.remaining_flows() == numbers
+    assert {name for name, counts in run.summary.items() if counts["failures"]} == {busy.name}
 
 
 @pytest.mark.thorough
-def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done(fleet: Fleet) -> None:
+def test_lost_gateway_is_reported_and_the_others_are_flushed(fleet: Fleet) -> None:
     """The connection to the gateway breaks while the first batch runs; the gateway is in the last batch."""
     numbers = fleet.fill()
     gateways = GATEWAYS[:8]
     victim = gateways[5]
 
-    def cut(line: str) -> None:
+    def cut_link(line: str) -> None:
         if '"Check that no host has failed"' in line:
             link(fleet.hosts[victim], "down")
 
@@ -302,24 +302,26 @@ def test_a_gateway_that_dies_before_its_batch_is_told_of_and_the_others_are_done
             "netops.conntrack.flush",
             forks=10,
             variables={"target_hosts": ",".join(gateways), "conntrack_match": STALE, "conntrack_batches": [1, 7]},
-            meanwhile=cut,
+            while_running=cut_link,
         )
     finally:
         link(fleet.hosts[victim], "up")
     assert run.status != 0
     assert run.outcomes("Remove the entries") == {"ok": set(gateways) - {victim}, "unreachable": {victim}}
-    (told,) = run.tasks["Show what was done"].values()
+    (record,) = run.tasks["Show what was done"].values()
     for name, (old, _new) in numbers.items():
         if name in gateways and name != victim:
-            assert told.result["msg"][name].startswith(f"{old} removed")
+            assert record.result["msg"][name].startswith(f"{old} removed")
             numbers[name] = (0, numbers[name][1])
-    assert "Data could not be sent" in told.result["msg"][victim] or "Failed to connect" in told.result["msg"][victim]
+    assert (
+        "Data could not be sent" in record.result["msg"][victim] or "Failed to connect" in record.result["msg"][victim]
+    )
     assert run.outcomes("Fail if the entries were not removed")["failed"] == {victim}
-    assert fleet.left() == numbers
+    assert fleet.remaining_flows() == numbers
 
 
 @pytest.mark.thorough
-def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_result(fleet: Fleet) -> None:
+def test_each_host_has_its_own_result_or_error(fleet: Fleet) -> None:
     """Run with fifty forks and several kinds of failing hosts.
 
     One host has no listener, one does not answer, one does not exist and one dies while it runs a module. On one
@@ -334,7 +336,7 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
 
     over = threading.Event()
 
-    def meanwhile() -> None:
+    def while_running() -> None:
         while not all(any(host.subscriptions()) for host in waiting):
             if over.wait(0.1):
                 return
@@ -350,7 +352,7 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
     flush = {"name": "flush", "netops.conntrack.conntrack_flush": {"match": match}}
     report = fleet.folder / "report.json"
     link(fleet.hosts[SILENT], "down")
-    watcher = threading.Thread(target=meanwhile)
+    watcher = threading.Thread(target=while_running)
     watcher.start()
     try:
         run = fleet.run(
@@ -375,14 +377,14 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
     reported = {host["name"]: host for host in json.loads(report.read_text())["hosts"]}
     unknown = {name: host["reasons"][0] for name, host in reported.items() if host["figures"] is None}
     check_facts({name: host["figures"] for name, host in reported.items() if name not in unknown}, numbers)
-    for name, about, says in (
+    for name, about, expected_text in (
         (SILENT, "unreachable", ""),
         (REFUSING, "unreachable", "Connection refused"),
         (MISSING, "unreachable", "There is no network namespace /proc/1/fd/9999"),
         (UNPRIVILEGED, "failed", "This needs CAP_NET_ADMIN"),
     ):
         assert unknown[name]["about"] == about
-        assert says in unknown.pop(name)["text"]
+        assert expected_text in unknown.pop(name)["text"]
     assert not unknown
 
     assert run.outcomes("wait") == {"ok": set(WAITING), "unreachable": {DYING}}
@@ -395,9 +397,9 @@ def test_what_befalls_some_hosts_is_told_of_them_and_all_others_have_their_resul
         flushed = run.tasks["flush"][name].result
         assert (flushed["flushed"], flushed["kept"]) == (numbers[name][0], int(name in GATEWAYS)), name
         numbers[name] = (0, numbers[name][1])
-    assert fleet.left() == numbers
+    assert fleet.remaining_flows() == numbers
 
     assert run.status != 0
     assert run.summary.keys() == reported.keys() == fleet.hosts.keys()
     for kind, names in (("unreachable", UNREACHABLE), ("failures", failed)):
-        assert {name: did[kind] for name, did in run.summary.items() if did[kind]} == dict.fromkeys(names, 1)
+        assert {name: counts[kind] for name, counts in run.summary.items() if counts[kind]} == dict.fromkeys(names, 1)

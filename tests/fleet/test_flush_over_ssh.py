@@ -185,7 +185,7 @@ def target(address: str = IPV4, **variables: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "cut",
+    "flush_task",
     [
         pytest.param(
             {"become": True, "name": "flush", "ansible.builtin.command": f"{CONNTRACK} -F"},
@@ -198,9 +198,9 @@ def target(address: str = IPV4, **variables: Any) -> dict[str, Any]:
     ],
     ids=["conntrack -F", "keep_ssh: false"],
 )
-def test_a_session_that_is_not_spared_is_cut(stage: Stage, cut: Task) -> None:
+def test_session_that_is_not_kept_breaks(stage: Stage, flush_task: Task) -> None:
     """A session whose entry is removed breaks. Without this test, the tests below would prove nothing."""
-    tasks = [connection("before"), cut, connection("after")]
+    tasks = [connection("before"), flush_task, connection("after")]
     done = stage.operator.play(tasks, target())
     assert {name: task.outcome for name, task in done.items()} == {"before": "ok", "flush": "unreachable"}
 
@@ -224,7 +224,7 @@ def check_survival(stage: Stage, variables: dict[str, Any], *, persist: bool = T
 @pytest.mark.parametrize(
     ("pipelining", "persist"),
     [(True, True), (False, True), (True, False)],
-    ids=["pipelining", "files", "a connection each"],
+    ids=["pipelining", "files", "one connection per task"],
 )
 def test_with_sudo(stage: Stage, pipelining: bool, persist: bool) -> None:
     result = check_survival(stage, target(ansible_pipelining=pipelining), persist=persist)
@@ -236,7 +236,7 @@ def test_with_su(stage: Stage) -> None:
     assert result["kept"] == 1
 
 
-def test_as_root_itself(stage: Stage) -> None:
+def test_as_root(stage: Stage) -> None:
     result = check_survival(stage, target(ansible_user="root"), become=False)
     assert result["kept"] == 1
 
@@ -250,9 +250,9 @@ def test_with_one_capability(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("address", "port"),
     [(IPV6, 22), (LINK_LOCAL, 22), (IPV4, REDIRECTED), (IPV6, 2200), (BEHIND, 22)],
-    ids=["IPv6", "link-local", "redirected", "another port", "translated, in a zone"],
+    ids=["IPv6", "link-local", "redirected", "another port", "NATed, in a zone"],
 )
-def test_by_another_way(stage: Stage, address: str, port: int) -> None:
+def test_other_addresses_and_ports(stage: Stage, address: str, port: int) -> None:
     result = check_survival(stage, target(address, ansible_port=port))
     assert result["kept"] == 1
 
@@ -269,7 +269,7 @@ def test_through_a_program_on_the_gateway(stage: Stage, contained: bool) -> None
     assert done["flush"].result["kept"] == 2
 
 
-def test_through_a_program_that_cannot_be_seen(stage: Stage) -> None:
+def test_through_a_hidden_program(stage: Stage) -> None:
     tasks = [connection("before"), flush(), connection("after")]
     with stage.proxy(seen=False), stage.others() as others:
         done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT))
@@ -292,7 +292,7 @@ def test_through_a_program_of_another_user(stage: Stage) -> None:
 
 
 def test_in_the_background_through_a_program(stage: Stage) -> None:
-    """Future connections to the program stay as well."""
+    """The flush also keeps future connections to the program."""
     tasks = [connection("before"), flush(all=True, **{"async": 300, "poll": 1}), connection("after")]
     with stage.proxy(), stage.others():
         done = stage.operator.play(tasks, target(ansible_port=PROXY_PORT), persist=False)
@@ -305,12 +305,12 @@ def test_in_the_background_through_a_program(stage: Stage) -> None:
         {"ansible_user": "root", "ansible_become": False},
         {"ansible_become_flags": "-H -S -n --preserve-env=SSH_CONNECTION"},
     ],
-    ids=["as root itself", "with sudo that keeps SSH_CONNECTION"],
+    ids=["as root", "with sudo that keeps SSH_CONNECTION"],
 )
 def test_without_proc(stage: Stage, variables: dict[str, Any]) -> None:
     """SSH_CONNECTION identifies the connection.
 
-    It is unknown whether the task is a child of sshd, so other connections to port 22 stay as well.
+    It is unknown whether the task is a child of sshd, so the flush also keeps other connections to port 22.
     """
     task = flush()
     del task["become"]
@@ -336,7 +336,7 @@ def test_without_proc_and_variable(stage: Stage) -> None:
     assert len(left.others) >= others
 
 
-def test_when_except_names_it(stage: Stage) -> None:
+def test_except_excludes_the_connection(stage: Stage) -> None:
     """The user excludes the connection, because the module cannot always identify it."""
     options = {"all": True, "keep_ssh": False, "except": {"protocol": "tcp", "destination_port": [22, 2200]}}
     tasks = [connection("before"), flush(**options), connection("after")]
@@ -348,7 +348,7 @@ def test_when_except_names_it(stage: Stage) -> None:
     assert done["after"].result["stdout"] == done["before"].result["stdout"]
 
 
-def test_when_the_match_names_it(stage: Stage) -> None:
+def test_match_includes_the_connection(stage: Stage) -> None:
     """Check mode predicts which connections are kept."""
     match = {"destination_port": 22}
     tasks = [flush("predict", match=match, check_mode=True), flush("flush", match=match), connection("after")]
@@ -364,7 +364,7 @@ def test_when_the_match_names_it(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "persist"), [("operator", True), ("root", False)], ids=["with sudo", "a connection each"]
+    ("user", "persist"), [("operator", True), ("root", False)], ids=["with sudo", "one connection per task"]
 )
 def test_in_the_background(stage: Stage, user: str, persist: bool) -> None:
     """The task is no longer a child of sshd, and Ansible polls it through future connections: all SSH sessions stay."""

@@ -98,15 +98,15 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
         log.seen_as()
         assert [flow.seen_as().address for flow in (trunk, connection)] == [OLD, OLD]
         gateway.nft(after)
-        assert trunk.seen_as().address == OLD, "that is what the page is about"
+        assert trunk.seen_as().address == OLD, "the flow must be stale"
         with follow({"gw1": gateway}) as reader:
-            reader.go_on(to="--reply-dst 203.0.113.2")
+            reader.run_commands(to="--reply-dst 203.0.113.2")
             assert trunk.seen_as().address == NEW
-            assert connection.seen_as().address == OLD, "TCP was left alone"
-            reader.go_on(to="8125")
+            assert connection.seen_as().address == OLD, "the TCP flow must not change"
+            reader.run_commands(to="8125")
             with pytest.raises(ConnectionRefusedError):
                 metrics.seen_as()  # by the gateway itself, which has no listener on this port
-            reader.go_on(to="--orig-port-src 5061")
+            reader.run_commands(to="--orig-port-src 5061")
             gateway.nft("flush chain ip nat postrouting")
             phone.send()  # the server has no route to a source address without NAT
             gateway.nft(
@@ -114,7 +114,7 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
                 '"to the internet"'
             )
             blocked.seen_as()
-            reader.go_on(to="netops.conntrack.flush")
+            reader.run_commands(to="netops.conntrack.flush")
             assert phone.seen_as().address == NEW
             metrics.seen_as()
             for flow in (connection, blocked):
@@ -122,10 +122,10 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
                     flow.seen_as(timeout=1)
             follow_again(gateway, before, trunk, log)
             gateway.nft(rules.format(server="10.2.0.2", address=NEW))
-            reader.go_on(to="--reply-src 10.2.0.2")
+            reader.run_commands(to="--reply-src 10.2.0.2")
             assert trunk.seen_as().address == NEW
             log.seen_as()
-            reader.go_on()
+            reader.run_commands()
 
 
 def follow_again(gateway: Namespace, rules: str, *flows: Flow) -> None:
@@ -159,21 +159,21 @@ def test_howto_drain(gateway_lab: Gateway, follow: Follow) -> None:
     clients = [outside.tcp(OLD, 443, source_port=40001 + number) for number in range(2)]
     gateway.nft(after)
     with follow({"gw1": gateway}) as reader:
-        reader.go_on(to="netops.conntrack.drain")
-        with as_soon_as_one_listens(gateway, lambda: [client.close() for client in clients]):
+        reader.run_commands(to="netops.conntrack.drain")
+        with once_a_process_listens(gateway, lambda: [client.close() for client in clients]):
             reader.run_next()
-        reader.go_on(to="remove_rest")
+        reader.run_commands(to="remove_rest")
         gateway.nft(before)
         with outside.tcp(OLD, 443, source_port=40003) as client:
             gateway.nft(after)
             reader.run_next()
             with pytest.raises(ConnectionResetError):
                 client.seen_as()
-        reader.go_on()
+        reader.run_commands()
 
 
 @contextmanager
-def as_soon_as_one_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[None]:
+def once_a_process_listens(host: Namespace, act: Callable[[], Any]) -> Iterator[None]:
     """Call `act` as soon as a process has subscribed to events and read the table, while the block runs."""
 
     def wait() -> None:
@@ -200,7 +200,7 @@ def test_howto_move_gateway(lab: Lab, follow: Follow) -> None:
         before = connection.seen_as()
         assert before.address == "198.51.100.1"
         with follow({"gw1": site.old, "gw2": site.new, "core": site.client, "edge": site.server}) as reader:
-            reader.go_on()
+            reader.run_commands()
         assert connection.seen_as() == before
 
 
@@ -230,11 +230,11 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
         connection.seen_as()  # the subject of the page
         gateway.nft("delete element inet filter blocked { 10.1.0.2 }")
         with follow({"gw1": gateway}) as reader:
-            reader.go_on(to="conntrack -L -s 10.1.0.2")
+            reader.run_commands(to="conntrack -L -s 10.1.0.2")
             with pytest.raises(TimeoutError):
                 connection.seen_as(timeout=2)
             others.seen_as()
-            reader.go_on()
+            reader.run_commands()
         host.tcp(gateway_lab.SERVER, gateway_lab.PORT).close()
 
 
@@ -246,7 +246,7 @@ def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
     number = int(gateway.sysctl("nf_conntrack_max")) // 500
     with follow({"gw1": gateway}) as reader:
         fill(gateway, number)
-        reader.go_on()
+        reader.run_commands()
 
 
 def test_howto_snat_ports(gateway_lab: Gateway, follow: Follow) -> None:
@@ -261,7 +261,7 @@ def test_howto_snat_ports(gateway_lab: Gateway, follow: Follow) -> None:
         for _flow in range(12):
             stack.enter_context(gateway_lab.client1.udp(gateway_lab.SERVER, gateway_lab.PORT)).send()
         with follow({"gw1": gateway}) as reader:
-            reader.go_on()
+            reader.run_commands()
 
 
 def test_howto_line_use(gateway_lab: Gateway, follow: Follow) -> None:
@@ -274,7 +274,7 @@ def test_howto_line_use(gateway_lab: Gateway, follow: Follow) -> None:
         gateway_lab.client1.udp(gateway_lab.SERVER, 5060, source_port=4001) as old,
         gateway_lab.client2.udp(gateway_lab.SERVER, 5060, source_port=4002) as new,
     ):
-        reader.go_on(to="rates.yml")
+        reader.run_commands(to="rates.yml")
         for _turn in range(500):
             old.send(bytes(1000))
 
@@ -289,7 +289,7 @@ def test_howto_line_use(gateway_lab: Gateway, follow: Follow) -> None:
         sender = Thread(target=send, name="sender")
         sender.start()
         try:
-            reader.go_on()
+            reader.run_commands()
         finally:
             over.set()
             sender.join()
@@ -307,7 +307,7 @@ def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
     gateway = gateway_lab.gateway
     with follow({"gw1": gateway}) as reader:
         fill(gateway, 3)
-        reader.go_on()
+        reader.run_commands()
 
 
 def test_howto_prometheus(gateway_lab: Gateway, follow: Follow, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_howto_prometheus(gateway_lab: Gateway, follow: Follow, tmp_path: Path) 
         ]
         for flow in flows:
             assert flow.seen_as().address == OLD
-        reader.go_on()
+        reader.run_commands()
 
 
 #: A program with this name that answers on a port of an address.
@@ -359,7 +359,7 @@ def test_howto_flow_owner(lab: Lab, follow: Follow) -> None:
         one.seen_as()
         other.seen_as()
         with follow({"host1": host}) as reader:
-            reader.go_on()
+            reader.run_commands()
 
 
 def test_howto_awx(follow: Follow) -> None:
@@ -367,7 +367,7 @@ def test_howto_awx(follow: Follow) -> None:
     if not Path(sys.executable).with_name("ansible-builder").exists():
         pytest.skip("ansible-builder is absent (pip install ansible-builder)")
     with follow({}) as reader:
-        reader.go_on()
+        reader.run_commands()
     context = reader.folder / "context"
     recipe = (context / "Containerfile").read_text()
     assert "quay.io/fedora/fedora:42" in recipe
@@ -384,7 +384,7 @@ def test_howto_all_namespaces(gateway_lab: Gateway, follow: Follow) -> None:
         namespace.firewall.track()
         namespace.tcp(gateway_lab.SERVER, gateway_lab.PORT).seen_as()
     with Machine(gateway_lab.gateway, named) as machine, follow({"node1": machine}) as reader:
-        reader.go_on(to="flush.yml -i inventory.yml --check")
+        reader.run_commands(to="flush.yml -i inventory.yml --check")
         reader.run_next()
         assert all(namespace.count() for namespace in named.values()), "check mode removed entries"
-        reader.go_on()
+        reader.run_commands()

@@ -108,7 +108,7 @@ def busy(gateway_lab: Gateway, opened: contextlib.ExitStack) -> Gateway:
     return gateway_lab
 
 
-def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody_else(
+def test_play_of_the_guide_runs_on_exactly_the_database_clients(
     lab: Lab, site: Site, opened: contextlib.ExitStack
 ) -> None:
     """One of three clients has never used the database, and one cannot reach the new server."""
@@ -127,9 +127,9 @@ def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody
         client.route("default", f"10.{number}.0.1")
     gateway.firewall.track()
     gateway.firewall.drop("forward", source="10.2.0.2", destination="10.0.0.6")
-    talks = [("10.1.0.2", "10.0.0.5", 5432), ("10.2.0.2", "10.0.0.5", 5432)]
-    talks += [("10.3.0.2", "10.0.0.5", 80), ("10.3.0.2", "10.0.0.6", 5432)]
-    for source, destination, port in talks:
+    conversations = [("10.1.0.2", "10.0.0.5", 5432), ("10.2.0.2", "10.0.0.5", 5432)]
+    conversations += [("10.3.0.2", "10.0.0.5", 80), ("10.3.0.2", "10.0.0.6", 5432)]
+    for source, destination, port in conversations:
         flow = opened.enter_context(contextlib.closing(clients[source].tcp(destination, port)))
         flow.seen_as()
 
@@ -147,7 +147,7 @@ def test_the_play_of_the_guide_runs_on_all_clients_of_the_database_and_on_nobody
     assert "Timeout when waiting for 10.0.0.6:5432" in done.stdout
 
 
-def test_hosts_and_numbers_are_those_of_the_table(busy: Gateway, site: Site) -> None:
+def test_hosts_and_numbers_agree_with_the_table(busy: Gateway, site: Site) -> None:
     """The values equal those of conntrack(8); with groups, composed variables and extra ones."""
     inventory = site.write(
         {
@@ -203,7 +203,7 @@ def test_hosts_and_numbers_are_those_of_the_table(busy: Gateway, site: Site) -> 
     assert ("2001:db8:1::2" in graph) is has_ipv6()
 
 
-def test_what_nat_hides_is_seen_from_either_side(busy: Gateway, site: Site) -> None:
+def test_addresses_on_each_side_of_nat(busy: Gateway, site: Site) -> None:
     """The server sees all clients as one address, that of the gateway."""
     inventories = [
         site.write(
@@ -243,7 +243,7 @@ def test_a_cached_inventory_needs_no_table(busy: Gateway, site: Site) -> None:
     assert set(listed(done.stdout)["_meta"]["hostvars"]) == set(first) - {"10.1.0.2"}
 
 
-def test_snapshots_of_several_gateways_are_one_inventory(busy: Gateway, site: Site) -> None:
+def test_snapshots_of_several_gateways_form_one_inventory(busy: Gateway, site: Site) -> None:
     """The module saves a snapshot on each gateway, one of them without the flows of a client."""
     (site.folder / "snapshots").mkdir()
     for name in ("gw1", "gw2"):
@@ -265,7 +265,7 @@ def snapshot(path: str) -> None:
         save(table, path, EVERYTHING, LabelMap(), check_mode=False)
 
 
-def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site) -> None:
+def test_each_error_is_one_sentence(namespace: Namespace, site: Site) -> None:
     """The message contains the option's name and the correct form, for each inventory on its own."""
     (site.folder / "odd.gz").write_text("{}\n")
     wrong: dict[str, tuple[Document, str]] = {
@@ -297,20 +297,20 @@ def test_what_is_wrong_is_said_in_one_sentence(namespace: Namespace, site: Site)
         )
     ]
     done = site.ansible("inventory", *files, "--list")
-    said = re.findall(r"^\[WARNING\]: Failed to parse inventory with '.*?' plugin: (.*)", done.stderr, re.MULTILINE)
-    assert len(said) == len(wrong)
-    for sentence, (name, (_options, beginning)) in zip(said, wrong.items(), strict=True):
+    shown = re.findall(r"^\[WARNING\]: Failed to parse inventory with '.*?' plugin: (.*)", done.stderr, re.MULTILINE)
+    assert len(shown) == len(wrong)
+    for sentence, (name, (_options, beginning)) in zip(shown, wrong.items(), strict=True):
         assert beginning in sentence, name
     assert "Valid values are: source, destination, both" in done.stderr
 
 
-def test_without_root_one_sentence_says_what_to_do(namespace: Namespace, site: Site) -> None:
+def test_missing_privilege_is_reported_with_a_remedy(namespace: Namespace, site: Site) -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("the setpriv program is absent (apt-get install util-linux)")
     inventory = site.write({"gateway": "gw1"})
     command = [setpriv, "--bounding-set=-net_admin", sys.executable, "-m", "ansible", "inventory", "-i", inventory]
     done = namespace.run([*command, "--list"], env=site.environment)
-    (said,) = re.findall(r"^\[WARNING\]: Failed to parse inventory with '.*?' plugin: (.*)", done.stderr, re.MULTILINE)
-    assert said.startswith("reading the table: Operation not permitted (EPERM). This needs CAP_NET_ADMIN")
-    assert said.endswith("run as root, or read a snapshot instead (snapshots)")
+    (shown,) = re.findall(r"^\[WARNING\]: Failed to parse inventory with '.*?' plugin: (.*)", done.stderr, re.MULTILINE)
+    assert shown.startswith("reading the table: Operation not permitted (EPERM). This needs CAP_NET_ADMIN")
+    assert shown.endswith("run as root, or read a snapshot instead (snapshots)")

@@ -76,10 +76,10 @@ def listed(printed: str) -> Any:
     return json.loads(printed, object_hook=lambda found: found.get("__ansible_unsafe", found))
 
 
-def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
+def test_namespaces_are_hosts_and_plays_run_inside(
     ip: str, lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The values equal those of ip(8), with the inventory of the guide; a name like a template stays a name."""
+    """The values equal those of ip(8), with the inventory of the guide; a name is never a template."""
     gateway, client, bridge = lab.host("tenant-gateway"), lab.host("tenant-client"), lab.switch("tenant-bridge")
     lab.link(client, gateway, ["10.1.0.2/24", "2001:db8:1::2/64"], ["10.1.0.1/24", "2001:db8:1::1/64"])
     client.route("default", "10.1.0.1")
@@ -101,7 +101,7 @@ def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
     inventory.write_text(textwrap.dedent(text) + "folder: netns\nstrict: true\n")
     playbook.write_text(PLAYBOOK)
 
-    settle(lab.hosts.values(), ip)
+    wait_for_links(lab.hosts.values(), ip)
     done = ansible("inventory", "-i", str(inventory), "--list", environment=environment)
     assert done.returncode == 0
     found = listed(done.stdout)
@@ -132,13 +132,13 @@ def test_namespaces_are_hosts_with_what_is_in_them_and_plays_run_inside(
     assert len(re.findall(r"ok=2 .* failed=0", recap)) == len(hosts)
 
 
-def settle(namespaces: Iterable[Namespace], ip: str) -> None:
+def wait_for_links(namespaces: Iterable[Namespace], ip: str) -> None:
     """Wait until links have their final state, because the kernel sets states and addresses with a delay."""
     until, before = time.monotonic() + TIMEOUT, None
     while time.monotonic() < until:
         now = [json.loads(namespace.run([ip, "-json", "address"]).stdout) for namespace in namespaces]
-        coming = any("LOWER_UP" in link["flags"] and link["operstate"] != "UP" for links in now for link in links[1:])
-        if now == before and not coming:
+        changing = any("LOWER_UP" in link["flags"] and link["operstate"] != "UP" for links in now for link in links[1:])
+        if now == before and not changing:
             return
         before = now
         time.sleep(0.2)
@@ -170,7 +170,7 @@ def compare(namespace: Namespace, host: Document, ip: str) -> None:
         for route in host["netns_routes"]
         if route["table"] == "main" and "nexthops" not in route
     ]
-    known = [
+    expected = [
         (
             f"ipv{family}",
             route["dst"],
@@ -182,10 +182,10 @@ def compare(namespace: Namespace, host: Document, ip: str) -> None:
         for route in json.loads(namespace.run([ip, f"-{family}", "-json", "route"]).stdout or "[]")
         if "nexthops" not in route
     ]
-    assert sorted(main, key=str) == sorted(known, key=str)
+    assert sorted(main, key=str) == sorted(expected, key=str)
 
 
-def test_many_namespaces_are_listed_and_what_is_none_is_left_out(
+def test_many_namespaces_are_listed_and_other_names_left_out(
     lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """A name without a namespace, and a file that a killed ip(8) left behind, are left out."""
@@ -208,7 +208,7 @@ def test_many_namespaces_are_listed_and_what_is_none_is_left_out(
     assert len(listed(fresh)["_meta"]["hostvars"]) == 299
 
 
-def test_namespaces_of_ip_are_found_where_it_puts_them(
+def test_namespaces_of_ip_are_found_by_default(
     ip: str, tmp_path: Path, environment: dict[str, str], root: None
 ) -> None:
     """The file contains only the plugin's name, and plays enter namespaces with the name alone."""
@@ -228,12 +228,12 @@ def test_namespaces_of_ip_are_found_where_it_puts_them(
     )
     print(done.stdout, done.stderr)
     if "Operation not permitted" in done.stderr and "PLAY" not in done.stdout:
-        pytest.skip("mounts of one's own are forbidden here")
+        pytest.skip("this machine forbids separate mount namespaces")
     recap = done.stdout.partition("PLAY RECAP")[2]
     assert re.findall(r"^(\S+) .*ok=2 .* failed=0", recap, re.MULTILINE) == ["blue", "green"]
 
 
-def test_without_root_or_pyroute2_one_sentence_says_what_to_do(
+def test_missing_requirement_is_reported_with_a_remedy(
     lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     setpriv = shutil.which("setpriv")
@@ -244,7 +244,7 @@ def test_without_root_or_pyroute2_one_sentence_says_what_to_do(
     (tmp_path / "netns.yml").write_text("plugin: netops.conntrack.netns\nfolder: netns\n")
     (tmp_path / "pyroute2.py").write_text("raise ImportError\n")
     command = [sys.executable, "-m", "ansible", "inventory", "-i", str(tmp_path / "netns.yml"), "--list"]
-    for prefix, more, said in (
+    for prefix, more, reported in (
         (
             [setpriv, "--bounding-set=-sys_admin"],
             {},
@@ -261,4 +261,4 @@ def test_without_root_or_pyroute2_one_sentence_says_what_to_do(
             timeout=TIMEOUT,
         )
         assert done.returncode != 0
-        assert done.stderr.count(said) == 2, "once in the warning, and once where Ansible explains it"
+        assert done.stderr.count(reported) == 2, "once in the warning, and once where Ansible explains it"

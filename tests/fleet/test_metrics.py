@@ -126,7 +126,7 @@ def written(host: Host) -> str:
     return host.file.read_text()
 
 
-def test_the_file_has_the_figures_of_the_table(host: Host, written: str) -> None:
+def test_file_agrees_with_the_table(host: Host, written: str) -> None:
     found = values(written)
     label = ("site", LABELS["site"])
 
@@ -166,7 +166,7 @@ def test_the_collector_never_reads_an_incomplete_file(host: Host, written: str) 
     assert len(values(host.file.read_text())) < len(values(written)), "without the groups"
 
 
-def test_in_check_mode_it_shows_the_file_and_writes_nothing(host: Host, written: str) -> None:
+def test_check_mode_shows_the_file_and_writes_nothing(host: Host, written: str) -> None:
     before = [(path.name, path.read_bytes()) for path in sorted(host.collected.iterdir())]
     status, printed = host.play("--check", "--diff", conntrack_metrics_labels={"rack": "7"})
     assert status == 0
@@ -272,14 +272,14 @@ def test_every_query_of_the_dashboard_returns_data(monitoring: Monitoring, host:
     host.file.write_text(f'{written}# HELP {judged} Entries.\n# TYPE {judged} gauge\n{judged}{{verdict="refused"}} 3\n')
     queries = expressions()
     assert len(queries) > 20
-    left = dict(queries)
+    remaining = dict(queries)
 
     def all_return_data() -> bool:
-        for name in [name for name, query in left.items() if monitoring.query(query)]:
-            del left[name]
-        return not left
+        for name in [name for name, query in remaining.items() if monitoring.query(query)]:
+            del remaining[name]
+        return not remaining
 
-    clock.wait_until(all_return_data, lambda: f"no data: {left}")
+    clock.wait_until(all_return_data, lambda: f"no data: {remaining}")
 
 
 def test_every_metric_of_rules_and_dashboard_exists(written: str) -> None:
@@ -346,6 +346,6 @@ def test_no_alert_without_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTING)
-def test_each_alert_has_its_reason(tmp_path: Path, alert: str) -> None:
+def test_each_alert_fires_for_its_reason(tmp_path: Path, alert: str) -> None:
     wanted = {alert, "ConntrackTableFilling"} if alert == "ConntrackTableNearlyFull" else {alert}
     check_alerts(tmp_path, {**QUIET, **ALERTING[alert]}, wanted)

@@ -59,15 +59,15 @@ def migrate(site: Site, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
     places.mkdir()
     controller.environment["TMPDIR"] = str(places)
     yield run
-    assert not list(places.iterdir()), "a place for a snapshot was left behind"
+    assert not list(places.iterdir()), "a folder for a snapshot remains"
 
 
 def summary(printed: str) -> dict[str, Any]:
     """Return the summary at the end of the output."""
     found = re.search(r"\[Show what was moved\].*?=> (\{\n.*?\n\})", printed, re.DOTALL)
     assert found is not None, printed
-    said: dict[str, Any] = json.loads(found[1])["msg"]
-    return said
+    shown: dict[str, Any] = json.loads(found[1])["msg"]
+    return shown
 
 
 def some(**counts: int) -> dict[str, int]:
@@ -81,7 +81,7 @@ def packets(gateway: Host) -> int:
     return sum(int(word[8:]) for word in listed.split() if word.startswith("packets="))
 
 
-def test_live_connections_go_on_through_the_new_gateway(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
+def test_live_connections_continue_through_the_new_gateway(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     """For TCP and UDP, IPv4 and IPv6, the far end receives the same address and port before and after, and no reset."""
     for gateway in (site.old, site.new):
         gateway.sysctl("nf_conntrack_acct", 1)
@@ -96,7 +96,7 @@ def test_live_connections_go_on_through_the_new_gateway(site: Site, migrate: Cal
         assert status == 0, printed
         at_old, at_new = packets(site.old), packets(site.new)
         assert {name: flow.seen_as() for name, flow in flows.items()} == before
-        assert packets(site.old) == at_old, "they still go by the old gateway"
+        assert packets(site.old) == at_old, "packets still pass through the old gateway"
         assert packets(site.new) > at_new
     finally:
         for flow in flows.values():
@@ -104,7 +104,7 @@ def test_live_connections_go_on_through_the_new_gateway(site: Site, migrate: Cal
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_connection_dies_without_it(site: Site, family: str) -> None:
+def test_connection_breaks_without_migration(site: Site, family: str) -> None:
     """Without this check, the test above would prove nothing."""
     with site.client.tcp(SERVER[family], PORT) as flow:
         flow.seen_as()
@@ -121,7 +121,7 @@ def test_a_connection_dies_without_it(site: Site, family: str) -> None:
 
 
 @pytest.mark.thorough
-def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
+def test_check_mode_moves_nothing_and_shows_the_plan(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     with site.client.tcp(SERVER["ipv4"], PORT) as flow:
         flow.seen_as()
         status, printed = migrate("--check", conntrack_remove_from_old=True)
@@ -139,17 +139,17 @@ def test_check_mode_moves_nothing_and_says_what_it_would(site: Site, migrate: Ca
 
 
 @pytest.mark.thorough
-def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
+def test_matching_flows_are_moved_and_removed_from_the_old_gateway(
     site: Site, migrate: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     """A flow that reaches the old gateway after the save is not on the new gateway, and stays on the old one."""
     late = "-I -p udp -s 10.1.0.9 -d 203.0.113.80 --sport 9 --dport 7 -t 600"
-    comes = tmp_path / "comes"
-    comes.write_text(
+    script = tmp_path / "script"
+    script.write_text(
         f'#!/bin/sh\nPATH={SYSTEM_PATH}\nnsenter --net={site.old.path} conntrack {late} >&2\nexec nsenter "$@"\n'
     )
-    comes.chmod(0o755)
-    of_new = {"ansible_netns_nsenter": f"{{{{ '{comes}' if _conntrack_saved is defined else 'nsenter' }}}}"}
+    script.chmod(0o755)
+    of_new = {"ansible_netns_nsenter": f"{{{{ '{script}' if _conntrack_saved is defined else 'nsenter' }}}}"}
     with site.client.udp(SERVER["ipv4"], PORT) as some, site.client.tcp(SERVER["ipv4"], PORT) as other:
         some.seen_as()
         other.seen_as()
@@ -160,8 +160,8 @@ def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
             of_hosts={"new": of_new},
         )
         assert status == 0, printed
-        said = summary(printed)
-        assert (said["flows of the old gateway"], said["removed from the old gateway"]) == (1, 1)
+        shown = summary(printed)
+        assert (shown["flows of the old gateway"], shown["removed from the old gateway"]) == (1, 1)
         assert "tcp" not in site.new.conntrack("-L")
         assert site.new.conntrack("-L").count("dst=198.51.100.1") == 1
         assert "10.1.0.9" in site.old.conntrack("-L")
@@ -169,24 +169,20 @@ def test_some_flows_alone_are_moved_and_leave_the_old_gateway(
         assert site.old.conntrack("-L").count("tcp") == 1
 
 
-def test_more_than_may_leave_the_old_gateway_are_not_moved_either(
-    site: Site, migrate: Callable[..., tuple[int, str]]
-) -> None:
+def test_flows_above_the_removal_limit_are_not_moved(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     """Otherwise a million flows would fill the memory of both hosts, and the limit would fail after the switch."""
     for port in (1, 2):
         site.old.conntrack(*f"-I -p udp -s 10.1.0.2 -d 203.0.113.80 --sport {port} --dport 7 -t 600".split())
     status, printed = migrate(conntrack_remove_from_old=True, conntrack_remove_limit=1)
     assert status != 0
     assert "2 entries match, more than the limit of 1" in printed
-    said = summary(printed)
-    assert (said["restored"], said["removed from the old gateway"]) == ("nothing", "nothing")
+    shown = summary(printed)
+    assert (shown["restored"], shown["removed from the old gateway"]) == ("nothing", "nothing")
     assert [int(gateway.conntrack("-C")) for gateway in (site.old, site.new)] == [2, 0]
 
 
 @pytest.mark.thorough
-def test_while_some_are_not_moved_none_leaves_the_old_gateway(
-    site: Site, migrate: Callable[..., tuple[int, str]]
-) -> None:
+def test_no_flow_is_removed_if_some_are_not_moved(site: Site, migrate: Callable[..., tuple[int, str]]) -> None:
     """The playbook reports the completed steps even if it ends there."""
     for gateway, client, port in ((site.old, "10.1.0.2", 1), (site.old, "10.1.0.2", 2), (site.new, "10.1.0.9", 2)):
         flow = f"-I -p udp -s {client} -d 203.0.113.80 --sport {port} --dport 7 -t 600 --src-nat 198.51.100.1"
@@ -194,10 +190,10 @@ def test_while_some_are_not_moved_none_leaves_the_old_gateway(
 
     status, printed = migrate(conntrack_remove_from_old=True)
     assert status != 0
-    said = summary(printed)
-    (failed,) = said.pop("failed")
+    shown = summary(printed)
+    (failed,) = shown.pop("failed")
     assert failed["entry"]["original"]["source_port"] == 2
-    assert said == {
+    assert shown == {
         "flows of the old gateway": 2,
         "expectations of the old gateway": 0,
         "restored": some(created=1, failed=1),
@@ -207,15 +203,15 @@ def test_while_some_are_not_moved_none_leaves_the_old_gateway(
 
     status, printed = migrate(conntrack_switch=None, conntrack_remove_from_old=True, conntrack_allow_failures=True)
     assert status == 0
-    said = summary(printed)
-    assert said["restored"] == some(unchanged=1, failed=1)
-    assert said["removed from the old gateway"] == "nothing, because some could not be moved"
+    shown = summary(printed)
+    assert shown["restored"] == some(unchanged=1, failed=1)
+    assert shown["removed from the old gateway"] == "nothing, because some could not be moved"
 
     refused = {"ansible_netns_nsenter": "setpriv --bounding-set=-net_admin nsenter"}
     status, printed = migrate(
         conntrack_switch=None, conntrack_remove_from_old=True, conntrack_allow_failures=True, of_hosts={"new": refused}
     )
-    assert status != 0, "that some may fail does not mean that all may"
+    assert status != 0, "conntrack_allow_failures must not accept the failure of all flows"
     assert summary(printed)["restored"] == some()
     assert site.old.conntrack("-C").strip() == "2"
 
@@ -224,7 +220,7 @@ def test_while_some_are_not_moved_none_leaves_the_old_gateway(
     "variables",
     [{"from_host": None}, {"to_host": None}, {"to_host": "old"}, {"to_host": "old:new"}, {"from_host": "x"}],
 )
-def test_without_two_gateways_nothing_is_begun(
+def test_nothing_starts_without_two_gateways(
     site: Site, migrate: Callable[..., tuple[int, str]], variables: dict[str, Any]
 ) -> None:
     with site.client.tcp(SERVER["ipv4"], PORT) as flow:

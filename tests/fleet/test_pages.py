@@ -43,7 +43,7 @@ def page(folder: Path, text: str) -> Page:
     return Page(path)
 
 
-def test_a_page_is_files_and_commands(tmp_path: Path) -> None:
+def test_page_consists_of_files_and_commands(tmp_path: Path) -> None:
     found = page(tmp_path, PAGE)
     assert found.files == {"inventory.yml": "all:\n  hosts:\n"}
     assert found.commands == [
@@ -64,7 +64,7 @@ def test_a_page_is_files_and_commands(tmp_path: Path) -> None:
         "Look at ``conntrack -L``.\n",
     ],
 )
-def test_what_could_not_be_followed_is_refused(tmp_path: Path, block: str) -> None:
+def test_page_that_cannot_be_followed_is_refused(tmp_path: Path, block: str) -> None:
     """A command outside the tested blocks is refused, because no test would run it."""
     with pytest.raises(ValueError, match=r"page\.rst"):
         page(tmp_path, f"{PAGE}\n{block}")
@@ -81,7 +81,7 @@ def test_what_could_not_be_followed_is_refused(tmp_path: Path, block: str) -> No
         ("over after 0.7 seconds\n", "over after 12.1 seconds\n"),
     ],
 )
-def test_what_differs_from_run_to_run_is_the_same(shown: str, printed: str) -> None:
+def test_varying_parts_are_ignored(shown: str, printed: str) -> None:
     assert agree(shown, printed)
 
 
@@ -96,7 +96,7 @@ def test_what_differs_from_run_to_run_is_the_same(shown: str, printed: str) -> N
         ("udp      17 29 src=10.1.0.2 dport=53\n", "udp      17 29 src=10.1.0.2 dport=54\n"),
     ],
 )
-def test_what_is_not_printed_is_not_the_same(shown: str, printed: str) -> None:
+def test_different_output_is_detected(shown: str, printed: str) -> None:
     assert not agree(shown, printed)
 
 
@@ -107,15 +107,15 @@ def reader(folder: Path, commands: str) -> Reader:
 def test_commands_are_run_in_the_folder_of_the_files(tmp_path: Path) -> None:
     commands = "    $ echo one >file; false || cat file; echo two >&2\n    one\n    two\n    $ sleep 60\n    ^C\n"
     with reader(tmp_path, commands) as following:
-        following.go_on()
+        following.run_commands()
 
 
 @pytest.mark.parametrize("commands", ["    $ false\n", "    $ echo one\n    two\n"])
-def test_what_fails_or_prints_something_else_is_told(tmp_path: Path, commands: str) -> None:
+def test_failure_and_different_output_are_reported(tmp_path: Path, commands: str) -> None:
     with pytest.raises(AssertionError, match=r"page\.rst:1"), reader(tmp_path, commands) as following:
-        following.go_on()
+        following.run_commands()
 
 
-def test_a_command_that_was_not_run_is_told(tmp_path: Path) -> None:
+def test_command_that_was_not_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="not run"), reader(tmp_path, "    $ true\n    $ true two\n") as following:
-        following.go_on(to="two")
+        following.run_commands(to="two")

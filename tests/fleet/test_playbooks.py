@@ -71,7 +71,7 @@ def summary(printed: str) -> dict[str, str]:
     return dict(re.findall(r'"(gateway-.)": "(.*?)"', last))
 
 
-def test_flush_says_how_much_would_go_and_then_removes_it(hosts: dict[str, Namespace], play: Play) -> None:
+def test_flush_removes_the_predicted_entries(hosts: dict[str, Namespace], play: Play) -> None:
     status, printed = play("flush", "--check", conntrack_match=STALE)
     assert status == 0
     assert {name: ports(namespace) for name, namespace in hosts.items()} == {
@@ -80,17 +80,17 @@ def test_flush_says_how_much_would_go_and_then_removes_it(hosts: dict[str, Names
         "gateway-c": [1, 2, 3, 4],
     }
     assert printed.count("2 of 3 entries would be removed, 66.7 %, 0 kept") == 2
-    foreseen = summary(printed)
-    assert foreseen["gateway-c"] == "3 would be removed, 0 kept, 0 already gone"
+    predicted = summary(printed)
+    assert predicted["gateway-c"] == "3 would be removed, 0 kept, 0 already gone"
 
     status, printed = play("flush", conntrack_match=STALE, conntrack_limit=3)
     assert status == 0
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [3]]
-    assert summary(printed) == {name: line.replace("would be removed", "removed") for name, line in foreseen.items()}
-    assert printed.count("PLAY [Remove matching entries]") == 3, "one host, and a quarter, before the rest"
+    assert summary(printed) == {name: line.replace("would be removed", "removed") for name, line in predicted.items()}
+    assert printed.count("PLAY [Remove matching entries]") == 3, "one host, then a quarter, then the rest"
 
 
-def test_flush_of_too_much_on_one_host_removes_nothing_on_any(hosts: dict[str, Namespace], play: Play) -> None:
+def test_flush_above_the_limit_on_one_host_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
     status, printed = play("flush", conntrack_match=STALE, conntrack_limit=2)
     assert status != 0
     assert "3 entries match, more than the limit of 2" in printed
@@ -107,7 +107,7 @@ def busy(hosts: dict[str, Namespace]) -> None:
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize(
-    ("variables", "says", "enough"),
+    ("variables", "expected_text", "enough"),
     [
         ({"conntrack_match": {"source_port": "3-1119"}}, "122 of 124 entries would be removed, 98.4 %", 99),
         (
@@ -117,21 +117,21 @@ def busy(hosts: dict[str, Namespace]) -> None:
         ),
     ],
 )
-def test_flush_of_too_large_a_share_on_one_host_removes_nothing_on_any(
-    hosts: dict[str, Namespace], play: Play, tmp_path: Path, variables: Document, says: str, enough: int
+def test_flush_above_the_share_on_one_host_removes_nothing(
+    hosts: dict[str, Namespace], play: Play, tmp_path: Path, variables: Document, expected_text: str, enough: int
 ) -> None:
     """This holds for any selection of hosts, and also in the strategy in which hosts do not wait for each other."""
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
     status, printed = play("flush", "--limit", "gateway-a,gateway-c", **variables)
     assert status != 0
-    assert says in printed
+    assert expected_text in printed
     assert f"or allow it with -e conntrack_max_share={enough}" in printed
     assert "PLAY [Remove matching entries]" not in printed
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 124]
 
 
 @pytest.mark.usefixtures("busy")
-def test_flush_of_all_is_held_to_the_share_that_each_host_allows(hosts: dict[str, Namespace], play: Play) -> None:
+def test_flush_of_all_respects_the_share_of_each_host(hosts: dict[str, Namespace], play: Play) -> None:
     """The inventory can allow it for one host. The limit does not apply to tables as small as those of the others."""
     status, printed = play("flush", conntrack_all=True, of_hosts={"gateway-c": {"conntrack_max_share": 100}})
     assert status == 0
@@ -139,8 +139,8 @@ def test_flush_of_all_is_held_to_the_share_that_each_host_allows(hosts: dict[str
     assert [ports(namespace) for namespace in hosts.values()] == [[], [], []]
 
 
-def test_flush_that_begins_in_the_middle_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
-    """A user who continues an interrupted run starts there, and then the share was not checked."""
+def test_flush_started_at_a_later_task_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
+    """A user who continues an interrupted run starts at this task, so the playbook has not checked the share."""
     status, printed = play("flush", "--start-at-task", "Remove the entries", conntrack_match=STALE)
     assert status != 0
     assert summary(printed) == dict.fromkeys(HOSTS, "not begun, because nothing was counted")
@@ -156,30 +156,30 @@ def test_flush_that_begins_in_the_middle_removes_nothing(hosts: dict[str, Namesp
         {"conntrack_match": {"colour": 1}},
     ],
 )
-def test_flush_of_what_was_not_said_removes_nothing(
+def test_flush_without_a_valid_match_removes_nothing(
     hosts: dict[str, Namespace], play: Play, variables: Document
 ) -> None:
     assert play("flush", **variables)[0] != 0
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
-def test_flush_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespace], play: Play) -> None:
-    """One host refuses what it allowed a moment ago, and one is no longer reachable."""
+def test_flush_stops_at_a_failed_host_and_reports_it(hosts: dict[str, Namespace], play: Play) -> None:
+    """One host refuses a request that it accepted before, and one is no longer reachable."""
     refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if _conntrack_found is defined else 'nsenter' }}"
     gone = "{{ 'false' if _conntrack_found is defined else 'nsenter' }}"
-    for nsenter, says in ((refused, "This needs CAP_NET_ADMIN"), (gone, "")):
+    for nsenter, expected_text in ((refused, "This needs CAP_NET_ADMIN"), (gone, "")):
         status, printed = play(
             "flush", conntrack_match=STALE, of_hosts={"gateway-b": {"ansible_netns_nsenter": nsenter}}
         )
         assert status != 0
-        said = summary(printed)
-        assert said["gateway-c"] == "not begun, because another host had failed"
-        assert says in said["gateway-b"]
-        assert said["gateway-a"].endswith("already gone")
+        results = summary(printed)
+        assert results["gateway-c"] == "not begun, because another host had failed"
+        assert expected_text in results["gateway-b"]
+        assert results["gateway-a"].endswith("already gone")
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [1, 2, 3], [1, 2, 3, 4]]
 
 
-def test_flush_of_everything_but_some_on_some_hosts(hosts: dict[str, Namespace], play: Play) -> None:
+def test_flush_of_all_except_some_entries_on_some_hosts(hosts: dict[str, Namespace], play: Play) -> None:
     status, _printed = play(
         "flush", target_hosts="gateway-a:gateway-b", conntrack_all=True, conntrack_except={"source_port": 1}
     )
@@ -208,7 +208,7 @@ DECLARED: Document = {
 }
 
 
-def test_apply_plans_everywhere_and_then_does_it(
+def test_apply_makes_the_predicted_changes(
     hosts: dict[str, Namespace], play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative path starts at the working directory of the process."""
@@ -218,8 +218,8 @@ def test_apply_plans_everywhere_and_then_does_it(
     assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [1, 2, 3, 4]]
     assert printed.count("1 would be created, 1 updated, 0 replaced, 2 deleted") == 2
     assert printed.count("-udp 10.1.0.2:4 -> 192.0.2.53:53") == 1
-    foreseen = summary(printed)
-    assert foreseen["gateway-a"] == "would be: 1 created, 1 updated, 0 replaced, 2 deleted, 0 as declared before"
+    predicted = summary(printed)
+    assert predicted["gateway-a"] == "would be: 1 created, 1 updated, 0 replaced, 2 deleted, 0 as declared before"
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other/gateway.json").write_text(json.dumps({"settings": {"timestamps": True}}))
@@ -229,12 +229,12 @@ def test_apply_plans_everywhere_and_then_does_it(
     status, printed = play("apply", conntrack_src="gateway.json")
     assert status == 0
     assert [ports(namespace) for namespace in hosts.values()] == [[3, 9], [3, 9], [3, 9]]
-    assert summary(printed) == {name: line.replace("would be: ", "") for name, line in foreseen.items()}
-    assert printed.count("PLAY [Apply]") == 3, "one host, and a quarter, before the rest"
+    assert summary(printed) == {name: line.replace("would be: ", "") for name, line in predicted.items()}
+    assert printed.count("PLAY [Apply]") == 3, "one host, then a quarter, then the rest"
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "expected_text"),
     [
         ({**DECLARED, "settings": {"nonesuch": 1}}, "settings.nonesuch: no such key"),
         ({**DECLARED, "absent": [{"source_port": 9}]}, "entries.declared[0]: is to be there, and when it is created"),
@@ -255,45 +255,45 @@ def test_apply_plans_everywhere_and_then_does_it(
         (None, "conntrack_config or conntrack_src: is required"),
     ],
 )
-def test_apply_of_what_cannot_be_on_one_host_changes_none(
-    hosts: dict[str, Namespace], play: Play, config: Any, says: str
+def test_apply_of_an_invalid_declaration_changes_no_host(
+    hosts: dict[str, Namespace], play: Play, config: Any, expected_text: str
 ) -> None:
     status, printed = play("apply", **({} if config is None else {"conntrack_config": config}))
     assert status != 0
-    assert says in printed
+    assert expected_text in printed
     assert "PLAY [Apply]" not in printed
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
-def test_apply_stops_at_the_host_that_fails_and_says_so(hosts: dict[str, Namespace], play: Play) -> None:
+def test_apply_stops_at_a_failed_host_and_reports_it(hosts: dict[str, Namespace], play: Play) -> None:
     refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if _conntrack_plan is defined else 'nsenter' }}"
     status, printed = play(
         "apply", conntrack_config=DECLARED, of_hosts={"gateway-b": {"ansible_netns_nsenter": refused}}
     )
     assert status != 0
-    said = summary(printed)
-    assert said["gateway-a"].startswith("1 created, 1 updated, 0 replaced, 2 deleted")
-    assert "cannot be set here" in said["gateway-b"] or "This needs CAP_NET_ADMIN" in said["gateway-b"]
-    assert said["gateway-c"] == "not begun, because another host had failed"
+    results = summary(printed)
+    assert results["gateway-a"].startswith("1 created, 1 updated, 0 replaced, 2 deleted")
+    assert "cannot be set here" in results["gateway-b"] or "This needs CAP_NET_ADMIN" in results["gateway-b"]
+    assert results["gateway-c"] == "not begun, because another host had failed"
     assert [ports(namespace) for namespace in hosts.values()] == [[3, 9], [1, 2, 3], [1, 2, 3, 4]]
 
 
 # drain
 
 
-def test_drain_waits_until_the_flows_have_left_every_gateway(
+def test_drain_waits_for_the_flows_of_every_gateway(
     hosts: dict[str, Namespace], play: Play, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On two of three gateways the flows end on their own; on the third, one flow stays."""
     of_hosts: Document = {name: {"conntrack_match": STALE} for name in HOSTS}
     of_hosts["gateway-c"] = {"conntrack_match": {"source_port": 4}, "conntrack_drain_timeout": 1}
 
-    def expire_once_awaited() -> None:
+    def expire_during_the_wait() -> None:
         for name in ("gateway-a", "gateway-b"):
             hosts[name].wait_for_reader()
             hosts[name].conntrack("-U", "-s", "10.1.0.2", "--reply-dst", "198.51.100.1", "-t", "5")
 
-    expiring = Thread(target=expire_once_awaited)
+    expiring = Thread(target=expire_during_the_wait)
     expiring.start()
     status, printed = play("drain", of_hosts=of_hosts)
     expiring.join()
@@ -303,31 +303,31 @@ def test_drain_waits_until_the_flows_have_left_every_gateway(
         "gateway-b": [3],
         "gateway-c": [1, 2, 3, 4],
     }
-    said = summary(printed)
+    results = summary(printed)
     for gone in ("gateway-a", "gateway-b"):
-        assert re.fullmatch(r"2 at the start, 0 after \d+\.\d seconds", said[gone])
+        assert re.fullmatch(r"2 at the start, 0 after \d+\.\d seconds", results[gone])
     assert re.match(
         r"1 at the start, 1 after \d+\.\d seconds\. The time is up and 1 entry matches, .*: udp 10\.1\.0\.2:4 ",
-        said["gateway-c"],
+        results["gateway-c"],
     )
     assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-c"]
-    assert "reserved name" not in capsys.readouterr().out, "a warning on what is documented"
+    assert "reserved name" not in capsys.readouterr().out, "Ansible must not warn about a documented variable"
 
     status, printed = play("drain", "--check", conntrack_match=STALE, conntrack_remove_rest=True)
     assert status == 0
-    foreseen = summary(printed)["gateway-c"]
-    assert re.fullmatch(r"3 at the start, 3 after \d+\.\d seconds, 3 would be removed", foreseen)
+    predicted = summary(printed)["gateway-c"]
+    assert re.fullmatch(r"3 at the start, 3 after \d+\.\d seconds, 3 would be removed", predicted)
     assert ports(hosts["gateway-c"]) == [1, 2, 3, 4]
 
     status, printed = play("drain", conntrack_match=STALE, conntrack_drain_timeout=1, conntrack_remove_rest=True)
     assert status == 0
-    said = summary(printed)
-    assert re.fullmatch(r"3 at the start, 3 after \d+\.\d seconds, 3 removed", said["gateway-c"])
-    assert re.fullmatch(r"0 at the start, 0 after \d+\.\d seconds", said["gateway-a"])
+    results = summary(printed)
+    assert re.fullmatch(r"3 at the start, 3 after \d+\.\d seconds, 3 removed", results["gateway-c"])
+    assert re.fullmatch(r"0 at the start, 0 after \d+\.\d seconds", results["gateway-a"])
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [3]]
 
 
-def test_drain_says_of_every_gateway_what_became_of_it(hosts: dict[str, Namespace], play: Play) -> None:
+def test_drain_reports_the_result_of_every_gateway(hosts: dict[str, Namespace], play: Play) -> None:
     """One host is unreachable from the start, and one when the remaining flows must be removed."""
     of_hosts = {
         "gateway-a": {"ansible_netns_nsenter": "false"},
@@ -337,29 +337,29 @@ def test_drain_says_of_every_gateway_what_became_of_it(hosts: dict[str, Namespac
         "drain", conntrack_match=STALE, conntrack_drain_timeout=0, conntrack_remove_rest=True, of_hosts=of_hosts
     )
     assert status != 0
-    said = summary(printed)
-    assert said.keys() == set(HOSTS)
-    assert said["gateway-a"]
-    assert "at the start" not in said["gateway-a"]
-    assert re.match(r"2 at the start, 2 after \d+\.\d seconds\. .", said["gateway-b"])
-    assert said["gateway-c"].endswith("3 removed")
+    results = summary(printed)
+    assert results.keys() == set(HOSTS)
+    assert results["gateway-a"]
+    assert "at the start" not in results["gateway-a"]
+    assert re.match(r"2 at the start, 2 after \d+\.\d seconds\. .", results["gateway-b"])
+    assert results["gateway-c"].endswith("3 removed")
     assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-a", "gateway-b"]
     assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [3]]
 
 
-def test_drain_removes_none_where_more_are_left_than_may_be_removed(hosts: dict[str, Namespace], play: Play) -> None:
+def test_drain_above_the_limit_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
     status, printed = play(
         "drain", conntrack_match=STALE, conntrack_drain_timeout=0, conntrack_remove_rest=True, conntrack_remove_limit=2
     )
     assert status != 0
-    said = summary(printed)
-    assert re.match(r"3 at the start, 3 after \d+\.\d seconds\. .*limit", said["gateway-c"])
-    assert said["gateway-a"].endswith("2 removed")
+    results = summary(printed)
+    assert re.match(r"3 at the start, 3 after \d+\.\d seconds\. .*limit", results["gateway-c"])
+    assert results["gateway-a"].endswith("2 removed")
     assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-c"]
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [3], [1, 2, 3, 4]]
 
 
-def test_drain_fails_with_the_reason_first(hosts: dict[str, Namespace], play: Play) -> None:
+def test_drain_reports_the_reason_first(hosts: dict[str, Namespace], play: Play) -> None:
     """Without a match on one host, no host waits. A match that one host refuses does not stop the others."""
     of_hosts: Document = {name: {"conntrack_match": {"source_port": 3}} for name in HOSTS[:2]}
     status, printed = play("drain", conntrack_remove_rest=True, of_hosts=of_hosts)

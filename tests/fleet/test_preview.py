@@ -109,7 +109,7 @@ A = {"unchanged": 0, "nat_changed": 1, "refused": 1, "untracked": 0, "uncertain"
 B = {"unchanged": 1, "nat_changed": 0, "refused": 1, "untracked": 0, "uncertain": 1}
 
 
-def test_a_ruleset_of_the_controller_is_judged_by_all_hosts_and_reported(preview: Preview) -> None:
+def test_all_hosts_evaluate_a_ruleset_of_the_controller(preview: Preview) -> None:
     """One host cannot judge its flows. The threshold is exceeded on one of the others."""
     (preview.folder / "no-tun").touch()
     paths = {name: gateway.path for name, gateway in preview.gateways.items()}
@@ -193,7 +193,7 @@ def test_files_of_hosts_and_encrypted_files_in_check_mode(preview: Preview) -> N
     assert sorted(preview.folder.rglob("*.html")) == before
 
 
-def test_what_was_predicted_happens_when_the_ruleset_is_loaded(preview: Preview) -> None:
+def test_loaded_ruleset_has_the_predicted_results(preview: Preview) -> None:
     """The flow with a different NAT result has the new address, and the refused flow is removed."""
     gateway = preview.gateways["gateway-a"]
     gateway.run(["nft", "-f", str(preview.ruleset)])

@@ -89,7 +89,7 @@ def summary(printed: str) -> dict[str, str]:
     return dict(re.findall(r'"(gateway-.)": "(.*?)"', last))
 
 
-def test_refresh_shows_what_is_stale_and_removes_it_when_told_to(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_removes_stale_flows_only_on_request(gateways: dict[str, Host], refresh: Refresh) -> None:
     status, printed = refresh()
     assert status == 0
     found = "3 stale (2 nat_changed, 1 refused), 1 uncertain"
@@ -102,15 +102,15 @@ def test_refresh_shows_what_is_stale_and_removes_it_when_told_to(gateways: dict[
 
     status, printed = refresh("--check", "--diff", conntrack_remove_stale=True)
     assert status == 0
-    foreseen = summary(printed)
-    assert foreseen == dict.fromkeys(HOSTS, f"{found}, 3 would be removed, 0 kept, 0 already gone")
+    predicted = summary(printed)
+    assert predicted == dict.fromkeys(HOSTS, f"{found}, 3 would be removed, 0 kept, 0 already gone")
     assert "-tcp 10.3.0.2:3 -> 203.0.113.80:23" in printed
     assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5]] * 3
 
     status, printed = refresh(conntrack_remove_stale=True)
     assert status == 0
-    assert summary(printed) == {name: line.replace("would be removed", "removed") for name, line in foreseen.items()}
-    assert printed.count("PLAY [Remove stale flows]") == 3, "one host, and a quarter, before the rest"
+    assert summary(printed) == {name: line.replace("would be removed", "removed") for name, line in predicted.items()}
+    assert printed.count("PLAY [Remove stale flows]") == 3, "one host, then a quarter, then the rest"
     assert [ports(gateway) for gateway in gateways.values()] == [[4, 5]] * 3
 
     status, printed = refresh(conntrack_remove_stale=True)
@@ -120,7 +120,7 @@ def test_refresh_shows_what_is_stale_and_removes_it_when_told_to(gateways: dict[
     )
 
 
-def test_refresh_of_some_verdicts_and_of_what_matches(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_is_limited_to_verdicts_and_match(gateways: dict[str, Host], refresh: Refresh) -> None:
     of_hosts = {"gateway-b": {"conntrack_except": {"source_port": 2}}}
     status, printed = refresh(
         of_hosts=of_hosts,
@@ -133,7 +133,7 @@ def test_refresh_of_some_verdicts_and_of_what_matches(gateways: dict[str, Host],
     assert [ports(gateway) for gateway in gateways.values()] == [[3, 4, 5], [2, 3, 4, 5], [3, 4, 5]]
 
 
-def test_refresh_where_nothing_is_stale(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_without_stale_flows(gateways: dict[str, Host], refresh: Refresh) -> None:
     """One host tracks a flow that the rules do not change, the others none."""
     for gateway in gateways.values():
         gateway.empty()
@@ -146,7 +146,7 @@ def test_refresh_where_nothing_is_stale(gateways: dict[str, Host], refresh: Refr
 
 
 @pytest.mark.parametrize(
-    ("limits", "says"),
+    ("limits", "expected_text"),
     [
         ({"conntrack_limit": 2}, "This exceeds conntrack_limit (2). .* -e conntrack_limit=3"),
         (
@@ -155,20 +155,20 @@ def test_refresh_where_nothing_is_stale(gateways: dict[str, Host], refresh: Refr
         ),
     ],
 )
-def test_refresh_of_too_much_on_one_host_removes_nothing_on_any(
-    gateways: dict[str, Host], refresh: Refresh, tmp_path: Path, limits: dict[str, Any], says: str
+def test_refresh_above_a_limit_on_one_host_removes_nothing(
+    gateways: dict[str, Host], refresh: Refresh, tmp_path: Path, limits: dict[str, Any], expected_text: str
 ) -> None:
     """This also holds in the strategy in which hosts do not wait for each other."""
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
     status, printed = refresh(conntrack_remove_stale=True, of_hosts={"gateway-c": limits})
     assert status != 0
     assert "3 of 5 flows are stale, 60 %" in printed
-    assert re.search(says.replace("(", r"\(").replace(")", r"\)"), printed)
+    assert re.search(expected_text.replace("(", r"\(").replace(")", r"\)"), printed)
     assert "PLAY [Remove stale flows]" not in printed
     assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5]] * 3
 
 
-def test_refresh_reports_a_host_that_cannot_be_judged(
+def test_refresh_reports_a_host_that_cannot_evaluate_its_flows(
     gateways: dict[str, Host], refresh: Refresh, tmp_path: Path
 ) -> None:
     """One host has no TUN device, and one does not answer. The third host is not affected."""
@@ -179,28 +179,28 @@ def test_refresh_reports_a_host_that_cannot_be_judged(
     }
     status, printed = refresh(conntrack_remove_stale=True, of_hosts=of_hosts)
     assert status != 0
-    said = summary(printed)
+    results = summary(printed)
     assert re.fullmatch(
-        r"stale flows cannot be found here: no TUN device .*\)\. Nothing was removed\.", said["gateway-a"]
+        r"stale flows cannot be found here: no TUN device .*\)\. Nothing was removed\.", results["gateway-a"]
     )
-    assert said["gateway-b"].endswith(". Nothing was removed.")
-    assert "3 removed" in said["gateway-c"]
+    assert results["gateway-b"].endswith(". Nothing was removed.")
+    assert "3 removed" in results["gateway-c"]
     assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [4, 5]]
     assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-a", "gateway-b"]
 
 
-def test_refresh_stops_at_the_host_that_fails(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_stops_at_a_failed_host(gateways: dict[str, Host], refresh: Refresh) -> None:
     """A host is no longer reachable when its flows must be removed."""
     gone = "{{ 'false' if _conntrack_allowed is defined else 'nsenter' }}"
     status, printed = refresh(conntrack_remove_stale=True, of_hosts={"gateway-b": {"ansible_netns_nsenter": gone}})
     assert status != 0
-    said = summary(printed)
-    assert "3 removed" in said["gateway-a"]
-    assert said["gateway-c"] == "not begun, because another host had failed"
+    results = summary(printed)
+    assert "3 removed" in results["gateway-a"]
+    assert results["gateway-c"] == "not begun, because another host had failed"
     assert [ports(gateway) for gateway in gateways.values()] == [[4, 5], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]
 
 
-def test_refresh_that_begins_in_the_middle_removes_nothing(gateways: dict[str, Host], refresh: Refresh) -> None:
+def test_refresh_started_at_a_later_task_removes_nothing(gateways: dict[str, Host], refresh: Refresh) -> None:
     status, printed = refresh("--start-at-task", "Remove the stale flows", conntrack_remove_stale=True)
     assert status != 0
     assert summary(printed) == dict.fromkeys(HOSTS, "not begun, because nothing was judged")

@@ -93,7 +93,7 @@ def reported(controller: Controller, hosts: dict[str, Namespace], tmp_path_facto
     )
 
 
-def test_the_facts_of_real_hosts_are_on_the_page(reported: Outcome) -> None:
+def test_page_shows_the_facts_of_real_hosts(reported: Outcome) -> None:
     busy = next(host for host in reported.document["hosts"] if host["name"] == "gateway-b")
     assert busy["figures"]["by_protocol"] == {"udp": 5, "tcp": 1}
     assert busy["figures"]["nat"] == {"source": 5, "none": 1, "destination": 0}
@@ -105,13 +105,13 @@ def test_the_facts_of_real_hosts_are_on_the_page(reported: Outcome) -> None:
     }
     assert busy["figures"]["statistics"]["drop"] == 0
     assert busy["figures"]["max"] >= 6
-    said = " ".join(re.sub(r"<[^>]*>", " ", reported.page).split())
+    shown_text = " ".join(re.sub(r"<[^>]*>", " ", reported.page).split())
     for words in ("Gateways", "udp 53", "10.1.0.2", "source NAT", "tcp established", "6 entries on 2 hosts"):
-        assert words in said, words
+        assert words in shown_text, words
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", reported.document["gathered"])
 
 
-def test_a_host_that_is_not_reached_or_refuses_stops_nothing_and_is_reported(reported: Outcome) -> None:
+def test_unreachable_and_failed_hosts_are_reported(reported: Outcome) -> None:
     missing = {host["name"]: host["reasons"][0] for host in reported.document["hosts"] if host["figures"] is None}
     assert sorted(missing) == ["gateway-a", "gateway-d"]
     assert "There is no network namespace" in missing["gateway-a"]["text"]
@@ -120,7 +120,7 @@ def test_a_host_that_is_not_reached_or_refuses_stops_nothing_and_is_reported(rep
     assert html.escape(missing["gateway-d"]["text"], quote=True) in reported.page
 
 
-def test_a_threshold_that_is_exceeded_fails_the_run_and_names_the_host(reported: Outcome) -> None:
+def test_exceeded_threshold_fails_the_run_and_names_the_host(reported: Outcome) -> None:
     assert reported.status != 0
     assert "Threshold exceeded: count_above (limit 5), 6 on gateway-b." in reported.printed
     assert reported.cases("failure") == [("gateway-b", "count_above")]
@@ -128,7 +128,7 @@ def test_a_threshold_that_is_exceeded_fails_the_run_and_names_the_host(reported:
     assert sorted(reported.cases("skipped")) == [("gateway-a", "facts"), ("gateway-d", "facts")]
 
 
-def test_no_threshold_no_failure_and_in_check_mode_no_file(
+def test_check_mode_writes_no_file_and_succeeds_without_thresholds(
     controller: Controller, hosts: dict[str, Namespace], tmp_path: Path
 ) -> None:
     outcome = play(controller, hosts, tmp_path, "--check", "--diff")
@@ -139,7 +139,7 @@ def test_no_threshold_no_failure_and_in_check_mode_no_file(
     assert re.search(r"changed=1 ", outcome.printed)
 
 
-def test_a_path_is_taken_from_where_the_playbook_is_called(
+def test_relative_path_starts_at_the_working_directory(
     controller: Controller, hosts: dict[str, Namespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -240,10 +240,10 @@ async function main() {
     }
     frame.remove();
   }
-  const told = document.createElement('pre');
-  told.id = 'found';
-  told.textContent = JSON.stringify(found);
-  document.body.append(told);
+  const examination = document.createElement('pre');
+  examination.id = 'found';
+  examination.textContent = JSON.stringify(found);
+  document.body.append(examination);
 }
 main();
 """
@@ -266,24 +266,22 @@ def examined(folder: Path, text: str, *options: str) -> dict[str, Document]:
 @pytest.mark.parametrize(
     ("size", "theme", "judged"), [(1, DARK, False), (20, "", True), (20, DARK, True), (300, "", False)]
 )
-def test_it_can_be_read_wide_and_narrow_by_day_and_by_night(
-    tmp_path: Path, size: int, theme: str, judged: bool
-) -> None:
+def test_page_is_readable_in_each_width_and_theme(tmp_path: Path, size: int, theme: str, judged: bool) -> None:
     found = examined(tmp_path, of_size(size, judged), *filter(None, [theme]))
     assert set(found) == {"1200", "400"} | ({"1200 unfolded", "400 unfolded"} if size < 100 else set())
-    for name, told in found.items():
-        assert told["width"] == int(name.split()[0])
-        assert told["styled"] == "grid", "the policy has let its own style through"
-        assert (told["paper"] == "rgb(20, 25, 29)") == (theme == DARK)
-        assert told["texts"] > 50
-        assert (told["overflow"], told["beyond"]) == (0, []), name
-        assert told["faint"] == [], name
-        assert told["small"] == [], name
-        assert told["bars"] == 0, name
-        assert told["requests"] == [], name
+    for name, examination in found.items():
+        assert examination["width"] == int(name.split()[0])
+        assert examination["styled"] == "grid", "the policy must allow the style of the page"
+        assert (examination["paper"] == "rgb(20, 25, 29)") == (theme == DARK)
+        assert examination["texts"] > 50
+        assert (examination["overflow"], examination["beyond"]) == (0, []), name
+        assert examination["faint"] == [], name
+        assert examination["small"] == [], name
+        assert examination["bars"] == 0, name
+        assert examination["requests"] == [], name
 
 
-def test_it_opens_without_complaint_and_without_a_network(tmp_path: Path) -> None:
+def test_page_opens_without_errors_and_without_a_network(tmp_path: Path) -> None:
     """The browser opens the original page, whose console would show each violation of its policy."""
     file = tmp_path / "report.html"
     file.write_text(of_size(20))
@@ -293,7 +291,7 @@ def test_it_opens_without_complaint_and_without_a_network(tmp_path: Path) -> Non
     assert "<script" not in printed.decode()
 
 
-def test_the_policy_stops_what_would_be_on_the_page(tmp_path: Path) -> None:
+def test_policy_blocks_injected_markup(tmp_path: Path) -> None:
     """If markup of a host did reach the page, the policy would prevent its execution."""
     file = tmp_path / "report.html"
     attack = (
@@ -306,7 +304,7 @@ def test_the_policy_stops_what_would_be_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "least", "most"), [(20, 3, 8), (300, 4, 12)])
-def test_it_prints_on_a_few_sheets(tmp_path: Path, size: int, least: int, most: int) -> None:
+def test_page_prints_on_few_sheets(tmp_path: Path, size: int, least: int, most: int) -> None:
     """Three hundred hosts must not fill a thousand sheets."""
     file, target = tmp_path / "report.html", tmp_path / "report.pdf"
     file.write_text(of_size(size))

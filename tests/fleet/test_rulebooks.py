@@ -69,7 +69,7 @@ class Rulebook:
         """End it like Ctrl+C; no process may remain."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(timeout=SOON) is not None
-        assert not _session(self.process.pid), "a process is still there"
+        assert not _session(self.process.pid), "a process still runs"
 
 
 def _session(leader: int) -> list[str]:
@@ -215,12 +215,12 @@ def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
     with (
         client1.udp(gateway_lab.SERVER, 5060, source_port=40001) as translated,
         client2.udp(gateway_lab.SERVER, 5060, source_port=40002) as refused,
-        client2.udp(gateway_lab.SERVER, 5061, source_port=40003) as spared,
+        client2.udp(gateway_lab.SERVER, 5061, source_port=40003) as kept,
         client1.udp("10.1.0.1", 53, source_port=40004) as local,
         client1.tcp(gateway_lab.SERVER, gateway_lab.PORT, source_port=40005) as connection,
         running(controller, gateway, f"{FLUSH_STALE.strip()} --print-events", files) as book,
     ):
-        for flow in (translated, refused, spared, local, connection):
+        for flow in (translated, refused, kept, local, connection):
             flow.seen_as()
 
         def ports() -> set[int]:
@@ -241,7 +241,7 @@ def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
         book.until(lambda: "changed=1" in book.printed)
         assert ports() == everything - {40001, 40002}
         assert translated.seen_as().address == gateway_lab.OUTSIDE[1]
-        assert spared.seen_as().address == connection.seen_as().address == gateway_lab.OUTSIDE[0]
+        assert kept.seen_as().address == connection.seen_as().address == gateway_lab.OUTSIDE[0]
     if at_once:
         assert received(book, "change") == 2
         assert book.printed.count("failed=0") == 1, "one flush for three changes"
@@ -261,10 +261,10 @@ def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
         book.until(lambda: "OK: the connection tracking table is" in book.printed)
     assert book.printed.count("WARNING: ") == book.printed.count("OK: ") == 1
     (count,) = set(re.findall(rf"(\d+) of {most} entries", re.sub(r"\s+", " ", book.printed.partition("OK: ")[0])))
-    assert 500 <= int(count) <= 601, "it may look while entries are created"
+    assert 500 <= int(count) <= 601, "the source may count while entries are created"
 
 
-def test_a_rulebook_of_one_s_own(controller: Controller, namespace: Namespace) -> None:
+def test_rulebook_of_the_guide(controller: Controller, namespace: Namespace) -> None:
     """The rulebook of the guide names only the host that scans."""
     with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:
         book.until(lambda: any(namespace.subscriptions()))

@@ -139,14 +139,14 @@ def test_an_encrypted_file(namespace: Namespace, play: Play, tmp_path: Path, kin
     assert (refused["changed"], refused["counts"]["created"]) == (False, 0)
     assert count(namespace) == 0
     done = play(
-        task("foreseen", kind, encrypted, check_mode=True),
+        task("predicted", kind, encrypted, check_mode=True),
         task("done", kind, encrypted),
         task("again", kind, encrypted),
         more={"ANSIBLE_VAULT_PASSWORD_FILE": str(password)},
         ansible_pipelining=pipelining,
     )
-    assert [done[name]["counts"]["created"] for name in ("foreseen", "done", "again")] == [3, 3, 0]
-    assert [done[name]["changed"] for name in ("foreseen", "done", "again")] == [True, True, False]
+    assert [done[name]["counts"]["created"] for name in ("predicted", "done", "again")] == [3, 3, 0]
+    assert [done[name]["changed"] for name in ("predicted", "done", "again")] == [True, True, False]
     assert count(namespace) == 3
 
 
@@ -194,12 +194,12 @@ def test_in_the_background(namespace: Namespace, play: Play, tmp_path: Path, kin
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "pipelining"), [("entries", False), ("config", True)])
-def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
+def test_another_user_reads_the_file_and_lacks_the_capability(
     namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool
 ) -> None:
     """This also holds on a host where new files are readable only by their owner."""
     if len(Path("/proc/self/uid_map").read_text().splitlines()) == 1 and os.stat("/").st_uid:
-        pytest.skip("there is nobody else in a user namespace of one's own")
+        pytest.skip("a separate user namespace has no other user")
     source = tmp_path / "flows.json"
     source.write_text(json.dumps(declared(kind)))
     become = {
@@ -219,7 +219,7 @@ def test_another_user_can_read_the_file_and_is_told_what_it_lacks(
     assert count(namespace) == 0
 
 
-def test_without_jsonschema_the_host_is_not_touched(play: Play, tmp_path: Path) -> None:
+def test_host_is_not_contacted_without_jsonschema(play: Play, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden/jsonschema"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('hidden')\n")
@@ -288,9 +288,9 @@ def test_a_ruleset_that_is_not_loaded(namespace: Namespace, play: Play, tmp_path
         ("gathered", "ruleset: a file on the controller is not available to gather_facts"),
     ):
         assert done[name]["failed"]
-        said = done[name].get("failed_modules", {FACTS: done[name]})[FACTS]["msg"]
-        assert message in said
-        assert "\n" not in said
+        error_text = done[name].get("failed_modules", {FACTS: done[name]})[FACTS]["msg"]
+        assert message in error_text
+        assert "\n" not in error_text
     for name in ("missing", "wrong"):
         result = {"changed": False, "entries": [], "matched": 0, "truncated": False}
         assert {key: done[name][key] for key in result} == result

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: another one in each run)")
     parser.add_argument("--fresh", action="store_true", help="begin with the corpus of the repository alone")
     parser.add_argument("--input", type=Path, help="check this one file, with the target that --only names")
-    parser.add_argument("--samples", action="store_true", help="write the corpus anew from the samples of the tests")
+    parser.add_argument("--samples", action="store_true", help="write the corpus again from the samples of the tests")
     options = parser.parse_args()
     targets = [TARGETS[name] for name in options.only or TARGETS]
     if options.samples:

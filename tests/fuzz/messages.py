@@ -129,8 +129,8 @@ def by_layout(layouts: LayoutCache, framed: bytes) -> Result:
     return result_of(read)
 
 
-def _taught() -> LayoutCache:
-    """Return the layouts of the samples. They learn no others, so that results do not depend on earlier inputs."""
+def _layouts_of_samples() -> LayoutCache:
+    """Return the layouts of the samples. No layout is added, so that results do not depend on earlier inputs."""
     layouts = LayoutCache(ENTRIES)
     for sample in corpus.ANSWERS:
         layouts.of(wire.framed(0x0100, 2, 0, sample.data))
@@ -138,7 +138,7 @@ def _taught() -> LayoutCache:
     return layouts
 
 
-_TAUGHT = _taught()
+_LAYOUTS = _layouts_of_samples()
 
 
 def check_layouts(framed: list[bytes]) -> None:
@@ -147,7 +147,7 @@ def check_layouts(framed: list[bytes]) -> None:
     own = LayoutCache(ENTRIES)
     for data in framed:
         expected = generally(data)
-        for layouts in (own, _TAUGHT):
+        for layouts in (own, _LAYOUTS):
             check_equal(by_layout(layouts, data), expected, "a layout and the general decoder differ")
     scanned, general = _visitors(), _visitors()
     sound = [data for data in framed if generally(data) != "malformed"]

@@ -79,14 +79,14 @@ def table(namespace: Namespace) -> Iterator[Table]:
         ("-j", {"nat": "any"}),
     ],
 )
-def test_selects_the_same(filled: tuple[Namespace, Table], options: str, match: dict[str, Any]) -> None:
+def test_match_selects_the_same_entries(filled: tuple[Namespace, Table], options: str, match: dict[str, Any]) -> None:
     """A match selects the same entries as these options of `conntrack -L`."""
     namespace, table = filled
     text = namespace.conntrack("-L", "-o", "extended,id", *options.split())
     shown = {entry["id"] for entry in views.by_text(namespace, text)}
     predicate = parse_match(match)
     matched = {entry["id"]: to_document(entry) for entry in table.dump() if predicate(entry)}
-    assert matched, "a comparison of nothing with nothing"
+    assert matched, "no entry matches, so the comparison proves nothing"
     assert len(matched) < table.count()
     missed, extra = shown - matched.keys(), [matched[number] for number in matched.keys() - shown]
     assert not missed
@@ -101,7 +101,7 @@ def test_selects_the_same(filled: tuple[Namespace, Table], options: str, match: 
         ("-p icmp -g", {"protocol": "icmp", "nat": "destination"}, {"protocol": "icmp", "nat": "source"}),
     ],
 )
-def test_selects_more_exactly(
+def test_match_is_more_precise(
     filled: tuple[Namespace, Table], options: str, match: dict[str, Any], more: dict[str, Any]
 ) -> None:
     """The program does not compare GRE keys, and treats a changed ICMP ID as destination NAT."""
@@ -122,7 +122,7 @@ class TestGet:
          and not pair[1].needs and "zone" not in str(pair[1].declared)],
         ids=lambda sample: sample.declared["family"] + "-" + sample.name,
     )  # fmt: skip
-    def test_finds_what_the_client_made(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
+    def test_finds_entries_of_the_client(self, table: Table, namespace: Namespace, sample: samples.Sample) -> None:
         table.create(from_document(sample.declared))
         original = sample.declared["original"]
         options = {

@@ -280,7 +280,7 @@ def test_inserts_dccp(table: Table, namespace: Namespace) -> None:
 
 
 @pytest.mark.parametrize("case", [*CASES, *CASES_IPV6], ids=lambda case: case.name)
-def test_what_it_inserts_is_declared_again_by_the_client(table: Table, namespace: Namespace, case: Case) -> None:
+def test_client_redeclares_inserted_entries(table: Table, namespace: Namespace, case: Case) -> None:
     insert(namespace, case.options, "ipv6" if case in CASES_IPV6 else "ipv4")
     shown = namespace.conntrack("-L", "-o", "extended")
     (saved,) = gathered(table)
@@ -292,12 +292,12 @@ def test_what_it_inserts_is_declared_again_by_the_client(table: Table, namespace
     assert gathered(table) == [{**views.lasting(saved), "id": gathered(table)[0]["id"], "use": 1}]
 
 
-def test_adds(table: Table, namespace: Namespace) -> None:
+def test_add_command(table: Table, namespace: Namespace) -> None:
     insert(namespace, UDP, command="-A")
     assert [entry["original"]["source_port"] for entry in gathered(table)] == [1]
 
 
-def test_restores_what_the_client_made_and_it_had_saved(table: Table, namespace: Namespace) -> None:
+def test_program_saves_and_restores_entries_of_the_client(table: Table, namespace: Namespace) -> None:
     """`conntrack -o save` and `conntrack -R` save and restore a table, but lose marks, labels and NAT."""
     for family in samples.FAMILIES:
         table.create(from_document(samples.flow(family, "udp", 1, 2, zone=5, timeout=300)))
@@ -382,14 +382,14 @@ class TestLabels:
         """Return the client's label map, read from the same file as that of the program."""
         return LabelMap.read(str(tmp_path / "xtables/connlabel.conf"))
 
-    def test_are_read_by_their_names(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
+    def test_client_reads_names(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
         options = f"{UDP} --label-add first --label-add last".split()
         program("-I", "-s", CLIENT["ipv4"], "-d", SERVER["ipv4"], "-t", "300", *options)
         (entry,) = table.dump()
         assert to_document(entry, labels)["labels"] == ["first", "last"]
         assert to_document(entry)["labels"] == [0, 127]
 
-    def test_are_written_by_their_names(
+    def test_client_writes_names(
         self, table: Table, namespace: Namespace, program: views.LabelledProgram, labels: LabelMap
     ) -> None:
         table.create(from_document(udp(labels=["of-the-third-word", 5, "first"]), labels))
@@ -400,7 +400,7 @@ class TestLabels:
         (seen,) = views.by_pyroute2(namespace)
         assert seen["labels"] == [0, 5, 64]
 
-    def test_are_changed_by_both(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
+    def test_both_change_labels(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
         table.create(from_document(udp(labels=["first"]), labels))
         program("-U", "-s", CLIENT["ipv4"], "--label-add", "last")
         (entry,) = table.dump()
@@ -411,7 +411,7 @@ class TestLabels:
         table.update(from_document(udp(labels=["first", 3]), labels))
         assert "labels=first" in program("-L", "-o", "labels")
 
-    def test_select_the_same(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
+    def test_both_select_the_same_entries(self, table: Table, program: views.LabelledProgram, labels: LabelMap) -> None:
         for port, names in ((1, ["first"]), (2, ["last"]), (3, ["first", "last"])):
             table.create(from_document(samples.flow("ipv4", "udp", port, 2, labels=names), labels))
         for wanted, ports in ((["first"], {1, 3}), (["last"], {2, 3}), (["first", "last"], {3})):
@@ -423,7 +423,7 @@ class TestLabels:
             assert shown == matched == ports
 
 
-def test_reads_helpers_that_the_client_attached(table: Table, namespace: Namespace) -> None:
+def test_program_shows_helpers_of_the_client(table: Table, namespace: Namespace) -> None:
     document = samples.flow("ipv4", "tcp", 1, 21, helper="ftp")
     error = next(table.create_all([from_document(document) | {"timeout": 60}]))
     if error is not None:

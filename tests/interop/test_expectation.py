@@ -62,32 +62,32 @@ def lasting(shown: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if key not in ("timeout", "event")}
 
 
-def test_it_lists(table: Table, namespace: Namespace) -> None:
+def test_program_lists(table: Table, namespace: Namespace) -> None:
     found = create(table, flags=["permanent"], mask={"source": "255.255.255.0", "source_port": 0xFF})
     (shown,) = namespace.expectations()
     assert lasting(shown) == as_program_shows(found)
 
 
-def test_it_gets(table: Table, namespace: Namespace) -> None:
+def test_program_gets(table: Table, namespace: Namespace) -> None:
     found = create(table)
     (shown,) = expectations_from_program(namespace.conntrack("-G", "expect", *NAMED))
     assert lasting(shown) == as_program_shows(found)
 
 
-def test_it_deletes(table: Table, namespace: Namespace) -> None:
+def test_program_deletes(table: Table, namespace: Namespace) -> None:
     found = create(table)
     namespace.conntrack("-D", "expect", *NAMED, check=False)  # the exit status is 1, for no deletions
     with pytest.raises(NotFound):
         expectation.get(table, expectation.from_document(found))
 
 
-def test_it_flushes(table: Table, namespace: Namespace) -> None:
+def test_program_flushes(table: Table, namespace: Namespace) -> None:
     create(table)
     namespace.conntrack("-F", "expect")
     assert list(expectation.read_all(table)) == []
 
 
-def test_it_inserts(table: Table, namespace: Namespace) -> None:
+def test_program_inserts(table: Table, namespace: Namespace) -> None:
     """The program sends the addresses and the master, but neither the protocol nor the ports of the expectation."""
     namespace.conntrack("-I", "expect", *MADE)
     (found,) = expectation.located(table, expectation.read_all(table))
@@ -100,22 +100,22 @@ def test_it_inserts(table: Table, namespace: Namespace) -> None:
     assert namespace.expectations() == []
 
 
-def test_it_tells_events(table: Table, namespace: Namespace, tmp_path: Path) -> None:
+def test_both_report_the_same_events(table: Table, namespace: Namespace, tmp_path: Path) -> None:
     """The program and the client report the same events."""
     namespace.conntrack("--version")  # skip the test without the program
-    told = tmp_path / "events"
-    with told.open("w") as file:
+    event_file = tmp_path / "events"
+    with event_file.open("w") as file:
         program = namespace.start(["conntrack", "-E", "expect"], stdout=file, stderr=None)
         namespace.wait_for_subscriber()
         with Subscription(["expectation_new", "expectation_destroy"]) as subscription:
             found = create(table)
             expectation.delete(table, expectation.from_document(found))
             events = [event for number in range(2) for event in subscription.receive()]
-        clock.wait_until(lambda: len(told.read_text().splitlines()) >= 2)
+        clock.wait_until(lambda: len(event_file.read_text().splitlines()) >= 2)
         program.terminate()
         program.wait()
     assert [event.kind for event in events] == ["expectation_new", "expectation_destroy"]
     assert [expectation.to_document(event.entry)["id"] for event in events] == [found["id"]] * 2
-    shown = expectations_from_program(told.read_text())
+    shown = expectations_from_program(event_file.read_text())
     assert [one["event"] for one in shown] == ["new", "destroy"]
     assert [lasting(one) for one in shown] == [as_program_shows(found)] * 2

@@ -89,8 +89,8 @@ def as_read(found: dict[str, Any], *missing: str) -> dict[str, Any]:
     document = expectation.to_document(found)
     if document["tuple"]["protocol"] != "gre":
         document["master"] = {key: value for key, value in document["master"].items() if key != "protocol"}
-    gone = ("id", "function", "nat", "timeout", *missing)
-    return {key: value for key, value in document.items() if key not in gone}
+    left_out = ("id", "function", "nat", "timeout", *missing)
+    return {key: value for key, value in document.items() if key not in left_out}
 
 
 def by_tuple(entries: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -100,17 +100,17 @@ def by_tuple(entries: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
     return {repr(document["tuple"]): document for document in documents}
 
 
-def test_the_list_is_the_same(filled: Filled) -> None:
+def test_lists_are_identical(filled: Filled) -> None:
     theirs = printed(filled)
     assert without_timeout(formats.write(filled[1], "text")) == without_timeout(theirs)
     read = formats.examine(theirs)
     assert read.table == "expect"
     wanted = {repr(expectation.to_document(found)["tuple"]): as_read(found) for found in filled[1]}
     assert by_tuple(read.entries) == wanted
-    assert without_timeout(formats.write(read.entries, "text")) == without_timeout(theirs), "the same text again"
+    assert without_timeout(formats.write(read.entries, "text")) == without_timeout(theirs), "the text differs"
 
 
-def test_the_document_is_the_same(filled: Filled) -> None:
+def test_xml_documents_are_identical(filled: Filled) -> None:
     namespace, found = filled
     theirs = printed(filled, "-o", "xml")
     of_ipv4 = [one for one in found if one["family"] == 2]
@@ -121,10 +121,10 @@ def test_the_document_is_the_same(filled: Filled) -> None:
 
     assert sorted(lines(ours)) == sorted(lines(namespace.conntrack("-L", "expect", "-o", "xml")))
     wanted = {repr(expectation.to_document(found)["tuple"]): as_read(found) for found in filled[1]}
-    assert by_tuple(formats.read(theirs)) == wanted, "two documents, one behind the other"
+    assert by_tuple(formats.read(theirs)) == wanted, "the text contains two documents"
 
 
-def test_the_kernels_own_list_is_read(filled: Filled) -> None:
+def test_list_of_the_kernel_is_read(filled: Filled) -> None:
     namespace, found = filled
     path = Path("/proc/thread-self/net/nf_conntrack_expect")
     with namespace.entered():
@@ -135,7 +135,7 @@ def test_the_kernels_own_list_is_read(filled: Filled) -> None:
     assert by_tuple(formats.read(shown)) == wanted
 
 
-def test_the_program_takes_the_commands(filled: Filled) -> None:
+def test_program_accepts_the_commands(filled: Filled) -> None:
     """The program finds the master, but sends only the addresses of the expectation, not its protocol and ports."""
     found = next(one for one in filled[1] if one["tuple.protocol"] == 6 and one["family"] == 2 and not one["flags"])
     (line,) = formats.write([found], "save").splitlines()

@@ -63,7 +63,7 @@ def stable(namespace: Namespace, table: Table, *options: str) -> tuple[str, list
         shown = namespace.conntrack("-L", *options)
         if list(table.dump()) == entries and int(time.time()) == before:
             return shown, entries, before
-    raise AssertionError("the table does not hold still")
+    raise AssertionError("the table keeps changing")
 
 
 def sort_of(entries: list[Entry]) -> list[Entry]:
@@ -86,7 +86,7 @@ def filled(root: None) -> Iterator[tuple[Namespace, Table]]:
 @pytest.mark.parametrize(
     "output", ["text", "extended", "id", "extended,id", "ktimestamp", "extended,id,ktimestamp", "timestamp"]
 )
-def test_the_list_is_the_same(filled: tuple[Namespace, Table], output: str) -> None:
+def test_lists_are_identical(filled: tuple[Namespace, Table], output: str) -> None:
     options = ["-o", output] if output != "text" else []
     theirs, entries, now = stable(*filled, *options)
     ours = formats.write(entries, output, now=now)
@@ -94,7 +94,7 @@ def test_the_list_is_the_same(filled: tuple[Namespace, Table], output: str) -> N
     assert len(ours.splitlines()) > 90
 
 
-def test_the_list_is_read_as_it_is(filled: tuple[Namespace, Table]) -> None:
+def test_list_is_read_without_differences(filled: tuple[Namespace, Table]) -> None:
     """Each entry of the list equals the entry in the table, except for values that lists lack."""
     theirs, entries, _now = stable(*filled, "-o", "extended,id,ktimestamp")
     read = {entry["id"]: to_document(entry) for entry in formats.read(theirs)}
@@ -110,7 +110,7 @@ def test_the_list_is_read_as_it_is(filled: tuple[Namespace, Table]) -> None:
         assert shown["timestamps"]["start"][:19] == document["timestamps"]["start"][:19]
 
 
-def test_the_kernels_own_list_is_read(filled: tuple[Namespace, Table]) -> None:
+def test_list_of_the_kernel_is_read(filled: tuple[Namespace, Table]) -> None:
     namespace, table = filled
     path = Path("/proc/thread-self/net/nf_conntrack")
     with namespace.entered():
@@ -120,7 +120,7 @@ def test_the_kernels_own_list_is_read(filled: tuple[Namespace, Table]) -> None:
     assert {identity(entry) for entry in formats.read(shown)} == {identity(entry) for entry in table.dump()}
 
 
-def test_labels_are_the_same(filled: tuple[Namespace, Table], tmp_path: Path) -> None:
+def test_labels_are_identical(filled: tuple[Namespace, Table], tmp_path: Path) -> None:
     """The program leaves out labels without a name; if an entry has no other label, it also leaves out the "="."""
     namespace, table = filled
     program = views.LabelledProgram(namespace, tmp_path, NAMES)
@@ -138,7 +138,7 @@ def test_labels_are_the_same(filled: tuple[Namespace, Table], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("output", ["xml", "xml,ktimestamp", "xml,extended,id"])
-def test_the_document_is_the_same(filled: tuple[Namespace, Table], output: str) -> None:
+def test_xml_documents_are_identical(filled: tuple[Namespace, Table], output: str) -> None:
     """The program leaves out the ICMP values, and uses the names of TCP states for SCTP."""
     theirs, entries, now = stable(*filled, "-o", output)
     ours = formats.write(entries, output, now=now)
@@ -157,7 +157,7 @@ def test_the_document_is_the_same(filled: tuple[Namespace, Table], output: str) 
     assert sorted(changed) == sorted(theirs.splitlines())
 
 
-def test_the_programs_document_is_read(filled: tuple[Namespace, Table]) -> None:
+def test_xml_document_of_the_program_is_read(filled: tuple[Namespace, Table]) -> None:
     theirs, entries, _now = stable(*filled, "-o", "xml,ktimestamp")
     read = {entry["id"]: to_document(entry) for entry in formats.read(theirs)}
     assert len(read) == len(entries)
@@ -172,7 +172,7 @@ def test_the_programs_document_is_read(filled: tuple[Namespace, Table]) -> None:
             assert shown["sctp"]["state"] == document["sctp"]["state"]
 
 
-def loses(entry: Entry) -> bool:
+def is_lossy(entry: Entry) -> bool:
     """Return whether the program's own command creates a different entry, or none."""
     status = to_document(entry)["status"]
     plain = {key: value for key, value in entry.items() if not key.startswith("nat.")}
@@ -197,13 +197,13 @@ def loses(entry: Entry) -> bool:
     )
 
 
-def test_commands_are_the_same(filled: tuple[Namespace, Table]) -> None:
+def test_commands_are_identical(filled: tuple[Namespace, Table]) -> None:
     theirs, entries, now = stable(*filled, "-o", "save")
-    kept = [entry for entry in entries if not loses(entry)]
+    kept = [entry for entry in entries if not is_lossy(entry)]
     ours = formats.write(kept, "save", now=now).splitlines()
     assert len(ours) > 50
     assert [line for line in ours if line not in theirs.splitlines()] == []
-    others = formats.write([entry for entry in entries if loses(entry)], "save", now=now).splitlines()
+    others = formats.write([entry for entry in entries if is_lossy(entry)], "save", now=now).splitlines()
     assert [line for line in others if line in theirs.splitlines()] == []
 
 
@@ -212,7 +212,7 @@ def load(namespace: Namespace, commands: str) -> subprocess.CompletedProcess[str
     return namespace.run(["conntrack", "-R", "-"], input=commands, check=False)
 
 
-def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None:
+def test_commands_restore_the_table(filled: tuple[Namespace, Table]) -> None:
     """`conntrack -R` restores the table from the client's output, including NAT."""
     _namespace, table = filled
     entries = [entry for entry in table.dump() if entry.get("sctp.state") != 8]  # see the next test
@@ -233,8 +233,8 @@ def test_commands_bring_the_table_about(filled: tuple[Namespace, Table]) -> None
                 if key != "nat" or not moved:
                     assert document.get(key) == expected.get(key)
             assert document["timeout"] == clock.near(expected["timeout"])
-            beside = {"expected", "seq_adjust", "helper", "src_nat_done", "dst_nat_done"}
-            assert set(document["status"]) ^ set(expected["status"]) <= beside
+            may_differ = {"expected", "seq_adjust", "helper", "src_nat_done", "dst_nat_done"}
+            assert set(document["status"]) ^ set(expected["status"]) <= may_differ
             for protocol in ("tcp", "sctp"):
                 assert document.get(protocol, {}).get("state") == expected.get(protocol, {}).get("state")
             assert document.get("sctp") == expected.get("sctp")
@@ -251,7 +251,7 @@ def test_a_state_that_the_program_cannot_load(filled: tuple[Namespace, Table]) -
             assert load(other, line.replace("(null)", state) + "\n").returncode < 0
 
 
-def test_what_the_program_writes_is_read(filled: tuple[Namespace, Table]) -> None:
+def test_commands_of_the_program_are_read(filled: tuple[Namespace, Table]) -> None:
     """The program and the collection create the same entries from the program's commands."""
     theirs, _entries, _now = stable(*filled, "-o", "save")
     lines = [line for line in theirs.splitlines() if "EXPECTED" not in line and "(null)" not in line]
@@ -288,10 +288,10 @@ def test_events_are_read(namespace: Namespace, tmp_path: Path, output: str) -> N
             clock.wait_until(lambda: report.read_text().count("[USERSPACE]") == 3)
         listener.terminate()
         listener.wait()
-    told = formats.examine(report.read_text(), unknown="skip")
-    events = told.entries
+    result = formats.examine(report.read_text(), unknown="skip")
+    events = result.entries
     assert len(events) == (2 if output == "save" else 3)
-    assert told.skipped == ({"lines without an entry": 1} if output == "save" else {}), "the command that deletes"
+    assert result.skipped == ({"lines without an entry": 1} if output == "save" else {}), "the delete command"
     for event in events:
         assert to_document(event)["original"] == to_document(entry)["original"]
     if output.startswith("extended"):
@@ -314,7 +314,7 @@ def test_an_empty_table(namespace: Namespace) -> None:
 
 ENTRY = "-t 600 -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2"
 TCP = "-t 600 -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2"
-TAKEN = [
+ACCEPTED = [
     "-I --proto udp --src 10.0.0.1 --dst 10.0.0.2 --sport 1 --dport 2 --timeout 600",
     f"-I conntrack {ENTRY}",
     f"-Iconntrack {ENTRY}",
@@ -353,8 +353,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("line", TAKEN)
-def test_a_line_means_what_it_means_to_the_program(namespace: Namespace, line: str) -> None:
+@pytest.mark.parametrize("line", ACCEPTED)
+def test_line_has_the_same_meaning_for_the_program(namespace: Namespace, line: str) -> None:
     loaded = load(namespace, line + "\n")
     assert (loaded.returncode, loaded.stderr) == (0, "")
     with namespace.entered(), Table() as table:
@@ -377,7 +377,7 @@ def test_a_line_that_the_program_refuses(namespace: Namespace, line: str) -> Non
 
 
 @pytest.mark.parametrize("option", ["-g10.0.0.9:7", "--dst-nat=10.0.0.9:7"])
-def test_a_translation_that_the_program_ignores(namespace: Namespace, option: str) -> None:
+def test_nat_that_the_program_ignores(namespace: Namespace, option: str) -> None:
     """The program creates an entry without NAT, which no user can intend."""
     assert load(namespace, f"-A {ENTRY} {option}\n").returncode == 0
     assert "10.0.0.9" not in namespace.conntrack("-L")
@@ -387,7 +387,7 @@ def test_a_translation_that_the_program_ignores(namespace: Namespace, option: st
         formats.read(f"-A {ENTRY} {option}")
 
 
-def test_single_commands_print_documents_of_their_own(namespace: Namespace) -> None:
+def test_documents_of_single_commands_are_read(namespace: Namespace) -> None:
     """`-U` and `-D` print a flow without a document. `-G` prints one in a document without an end tag."""
     namespace.conntrack("-I", *ENTRY.split())
     ends = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2".split()
@@ -425,7 +425,7 @@ def test_labels_with_blanks(namespace: Namespace, tmp_path: Path) -> None:
     assert formats.write([made], "labels", labels).endswith(" labels=test label 1,voice\n")
 
 
-def test_lost_events_are_no_silent_gap(namespace: Namespace, tmp_path: Path) -> None:
+def test_lost_events_are_reported(namespace: Namespace, tmp_path: Path) -> None:
     """A listener that is too slow reports this on its standard error."""
     namespace.conntrack("--version")
     namespace.firewall.track()
@@ -442,14 +442,14 @@ def test_lost_events_are_no_silent_gap(namespace: Namespace, tmp_path: Path) -> 
         # The message comes before the events that were kept, and the kernel drops more events until these are read
         ports = itertools.count(2000)
 
-        def hears_another() -> bool:
+        def receives_another_event() -> bool:
             port = next(ports)
             with namespace.entered(), Table() as table:
                 table.create(from_document(flow("ipv4", "udp", port, 2)))
             time.sleep(0.05)
             return f"sport={port} " in report.read_text()
 
-        clock.wait_until(hears_another)
+        clock.wait_until(receives_another_event)
         listener.terminate()
         listener.wait()
     raw = report.read_text()

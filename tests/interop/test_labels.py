@@ -47,7 +47,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @examples(300)
 @given(lines=st.lists(LINES, max_size=8))
-def test_every_name_that_the_library_knows(library: Any, path: Path, lines: list[str]) -> None:
+def test_names_agree_with_the_library(library: Any, path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="latin-1", newline="\n")
     ours = LabelMap.read(str(path))
     bits = {**ours.bits, **ours.beyond}

@@ -41,7 +41,7 @@ def tuple_of(family: str, protocol: int, source: int, destination: int) -> NFCTA
 
 
 @pytest.mark.parametrize("family", samples.FAMILIES)
-class TestBothWays:
+class TestEachOperation:
     def entry(self, family: str, command: str, **more: Any) -> list[Any]:
         original = tuple_of(family, 17, 1, 53)
         with NFCTSocket(nfgen_family=NUMBERS[family]) as conntrack:
@@ -50,29 +50,29 @@ class TestBothWays:
             answers: list[Any] = conntrack.entry(command, tuple_orig=original, **more)
             return answers
 
-    def test_it_adds(self, table: Table, family: str) -> None:
+    def test_pyroute2_adds(self, table: Table, family: str) -> None:
         self.entry(family, "add", timeout=300, mark=7)
         (found,) = (to_document(entry) for entry in table.dump())
         wanted = samples.flow(family, "udp", 1, 53, mark=7, timeout=300, status=["confirmed"])
         assert found == {**views.near(wanted), "id": found["id"], "use": 1}
 
-    def test_it_changes(self, table: Table, family: str) -> None:
+    def test_pyroute2_changes(self, table: Table, family: str) -> None:
         wanted = from_document(samples.flow(family, "udp", 1, 53))
         table.create(wanted)
         self.entry(family, "set", mark=9)
         assert table.get(wanted)["mark"] == 9
 
-    def test_it_deletes(self, table: Table, family: str) -> None:
+    def test_pyroute2_deletes(self, table: Table, family: str) -> None:
         table.create(from_document(samples.flow(family, "udp", 1, 53)))
         self.entry(family, "del")
         assert list(table.dump()) == []
 
-    def test_it_gets(self, table: Table, namespace: Namespace, family: str) -> None:
+    def test_pyroute2_gets(self, table: Table, namespace: Namespace, family: str) -> None:
         table.create(from_document(samples.flow(family, "udp", 1, 53, mark=3)))
         message, *_unused = self.entry(family, "get")
         assert message.get_attr("CTA_MARK") == 3
 
-    def test_its_entry_is_changed_and_deleted(self, table: Table, namespace: Namespace, family: str) -> None:
+    def test_client_updates_and_deletes(self, table: Table, namespace: Namespace, family: str) -> None:
         self.entry(family, "add", timeout=300)
         wanted = from_document(samples.flow(family, "udp", 1, 53, mark=5))
         table.update(wanted)

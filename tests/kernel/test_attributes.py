@@ -67,24 +67,24 @@ class TestEverySample:
         assert gathered.keys() - sample.gathered().keys() == {"id", "use"}
         assert gathered == {**views.near(sample.gathered()), "id": gathered["id"], "use": gathered["use"]}
 
-    def test_is_got_as_it_is_dumped(self, table: Table, sample: Sample) -> None:
+    def test_get_and_dump_agree(self, table: Table, sample: Sample) -> None:
         """Compare a get with a dump. They differ by the reference that the get holds while it reads."""
         gathered = create_sample(table, sample)
         got = to_document(table.get(from_document(sample.declared)))
         assert got == {**views.near(gathered), "use": gathered["use"] + 1}
 
-    def test_is_what_conntrack_shows(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+    def test_conntrack_shows_the_same_values(self, table: Table, labelled: Namespace, sample: Sample) -> None:
         gathered = create_sample(table, sample)
         shown = views.numbered(views.by_text(labelled))[gathered["id"]]
         assert shown == views.as_program_shows(gathered)
 
     @pytest.mark.running_kernel_only  # both outputs of the program come from the same message
-    def test_is_what_conntrack_shows_as_xml(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+    def test_conntrack_shows_the_same_values_as_xml(self, table: Table, labelled: Namespace, sample: Sample) -> None:
         gathered = create_sample(table, sample)
         shown = views.numbered(views.by_xml(labelled))[gathered["id"]]
         assert shown == views.as_xml_shows(gathered)
 
-    def test_is_what_pyroute2_shows(self, table: Table, labelled: Namespace, sample: Sample) -> None:
+    def test_pyroute2_shows_the_same_values(self, table: Table, labelled: Namespace, sample: Sample) -> None:
         gathered = create_sample(table, sample)
         shown = views.numbered(views.by_pyroute2(labelled))[gathered["id"]]
         assert shown == views.as_pyroute2_shows(gathered)
@@ -147,10 +147,10 @@ class TestEveryValue:
         assert {entry["original"]["source_port"]: entry["labels"] for entry in shown} == every
 
     @pytest.mark.parametrize(("request_type", "answer"), [(8, 0), (13, 14), (15, 16), (17, 18)])
-    @pytest.mark.parametrize("turned", [False, True])
-    def test_icmp_types(self, table: Table, labelled: Namespace, request_type: int, answer: int, turned: bool) -> None:
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_icmp_types(self, table: Table, labelled: Namespace, request_type: int, answer: int, swapped: bool) -> None:
         """Every ICMP type with an answer, declared by the request or by the answer."""
-        if turned:
+        if swapped:
             request_type, answer = answer, request_type
         original = samples.ends("ipv4", icmp_type=request_type, icmp_code=255, icmp_id=0)
         gathered = create(table, {"protocol": "icmp", "original": original})
@@ -178,7 +178,7 @@ class TestEveryValue:
         assert shown["protocol"] == protocol
 
 
-class TestWhatPacketsSet:
+class TestValuesSetByPackets:
     """Compare values that the kernel sets with the packets that caused them."""
 
     def test_tcp(self, gateway_lab: Gateway) -> None:

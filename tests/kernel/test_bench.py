@@ -169,12 +169,12 @@ def bench(root: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(done.stdout, done.stderr, *((folder / f"bench.{kind}").read_text() for kind in ("json", "svg")))
 
 
-def is_there(side: str) -> bool:
+def is_available(side: str) -> bool:
     return HAS_CONNTRACK or not side.startswith("conntrack")
 
 
 @pytest.mark.thorough
-def test_every_row_is_there(bench: Bench) -> None:
+def test_every_row_exists(bench: Bench) -> None:
     payloads = {f"payload of {path.stem}" for path in modules()}
     of_tasks = set(TASKS) if HAS_CONNTRACK else set()
     assert bench.rows().keys() == ROWS.keys() | of_tasks | payloads
@@ -183,12 +183,12 @@ def test_every_row_is_there(bench: Bench) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "others"), {**ROWS, **TASKS}.items())
-def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[str]) -> None:
+def test_row_has_values_for_every_side(bench: Bench, name: str, others: list[str]) -> None:
     if name in TASKS and not HAS_CONNTRACK:
         pytest.skip("the conntrack program is absent (apt-get install conntrack)")
     row = bench.rows()[name]
     first, *rest = row["sides"]
-    assert [side["name"] for side in rest] == [other for other in others if is_there(other)]
+    assert [side["name"] for side in rest] == [other for other in others if is_available(other)]
     for side in row["sides"]:
         assert len(side["values"]) == 1
         assert all(math.isfinite(value) and value > 0 for value in side["values"])
@@ -203,20 +203,18 @@ def test_a_row_has_numbers_of_every_side(bench: Bench, name: str, others: list[s
 
 
 @pytest.mark.thorough
-def test_both_sides_of_a_row_on_one_core_ran_on_one_core(bench: Bench) -> None:
+def test_rows_on_one_core_run_all_sides_on_one_core(bench: Bench) -> None:
     ran = Counter(re.findall(r" s    (.+), on one core: [\d.]+ s \(turn 1\)", bench.progress))
     reading = ["read", "facts", "bare receive loop", "conntrack -L"]
     flushing, creating = ["this collection", "conntrack -D"] * 2, ["create", "restore", "conntrack -R"]
-    assert ran == Counter(filter(is_there, reading + flushing + creating))
+    assert ran == Counter(filter(is_available, reading + flushing + creating))
     pinned = {name for name, row in bench.rows().items() if row["processors"] == 1}
     assert pinned == {name for name in ROWS if name.endswith(", on one core")}
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "limits"), LIMITS.items())
-def test_a_row_is_held_against_what_is_promised(
-    bench: Bench, name: str, limits: list[tuple[float, str | None]]
-) -> None:
+def test_limits_of_a_row_are_applied(bench: Bench, name: str, limits: list[tuple[float, str | None]]) -> None:
     if name in TASKS and not HAS_CONNTRACK:
         pytest.skip("the conntrack program is absent (apt-get install conntrack)")
     row = bench.rows()[name]
@@ -224,7 +222,7 @@ def test_a_row_is_held_against_what_is_promised(
         found = [(one["at_most"], one["of"]) for one in row["limits"] if one["processor_time"] == processor]
         assert found == expected
     for limit in row["limits"]:
-        if limit["of"] is None or is_there(limit["of"]):
+        if limit["of"] is None or is_available(limit["of"]):
             (measured,), (holds,) = limit["measured"], limit["holds"]
             assert holds == (measured <= limit["at_most"]) or measured == pytest.approx(limit["at_most"], rel=0.001)
 
@@ -241,7 +239,7 @@ def test_the_curves_have_every_size(bench: Bench) -> None:
 
 
 @pytest.mark.thorough
-def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
+def test_results_describe_the_machine_without_its_name(bench: Bench) -> None:
     machine = bench.found["machine"]
     assert machine["kernel"].split(".")[0] == os.uname().release.split(".")[0]
     assert machine["processors"] == len(os.sched_getaffinity(0))
@@ -256,14 +254,14 @@ def test_the_machine_is_described_and_not_named(bench: Bench) -> None:
 
 
 @pytest.mark.thorough
-def test_it_shows_what_it_does_and_what_it_found(bench: Bench) -> None:
+def test_output_shows_progress_and_results(bench: Bench) -> None:
     assert all(f"run 1 of 1: {step}" in bench.progress for step in ("read", "flush", "create", "scaling", "tasks"))
     for row in bench.rows().values():
         assert row["work"] in bench.shown
 
 
 @pytest.mark.thorough
-def test_the_drawing_is_well_formed_and_says_all(bench: Bench) -> None:
+def test_drawing_is_well_formed_and_complete(bench: Bench) -> None:
     names = {"": "http://www.w3.org/2000/svg"}
     drawing = ET.fromstring(bench.svg)
     title, description = (drawing.findtext(name, "", names) for name in ("title", "desc"))
@@ -277,7 +275,7 @@ def test_the_drawing_is_well_formed_and_says_all(bench: Bench) -> None:
         assert name in description
 
 
-def test_the_table_of_the_machine_is_never_filled_nor_emptied(namespace: Namespace) -> None:
+def test_table_of_the_machine_is_never_changed(namespace: Namespace) -> None:
     with workshop() as folder:
         runner = Runner(folder)
         with namespace.entered():
@@ -288,7 +286,7 @@ def test_the_table_of_the_machine_is_never_filled_nor_emptied(namespace: Namespa
     assert namespace.count() == 0
 
 
-def test_works_and_programs_run_on_one_core(
+def test_work_and_programs_run_on_one_core(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(process, "CHILD", tmp_path / "child.py")
@@ -313,7 +311,7 @@ def test_the_processor_time_of_a_task_includes_its_programs(namespace: Namespace
     assert first.processor >= second.processor + 0.5
 
 
-def test_what_does_not_fit_is_told_with_the_way_out(
+def test_too_many_entries_are_reported_with_a_remedy(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(room, "SETTING", tmp_path / "absent/nf_conntrack_max")

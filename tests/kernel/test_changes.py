@@ -126,7 +126,7 @@ def test_a_batch_of_nft_is_one_change(watch: Watch) -> None:
     assert watch.changes("nft -f -", refused, check=False) == []
 
 
-def test_packets_that_fill_a_set_are_no_change(watch: Watch) -> None:
+def test_packets_that_fill_a_set_are_not_a_change(watch: Watch) -> None:
     watch.gateway.nft(RULES)
     watch.received()
     with watch.gateway.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -185,7 +185,7 @@ def test_commands_of_ip(watch: Watch) -> None:
     assert found == commands
 
 
-def test_a_link_that_goes_down_and_comes_up(watch: Watch) -> None:
+def test_link_down_and_link_up_are_one_change_each(watch: Watch) -> None:
     """The kernel removes the IPv4 routes of the link without a message about a route."""
     watch.run("ip route add 192.0.2.0/24 via 203.0.113.254")
     if has_ipv6():
@@ -196,7 +196,7 @@ def test_a_link_that_goes_down_and_comes_up(watch: Watch) -> None:
     assert watch.counts("ip link set dev wan up", {"link": 1})["link"] == 1
 
 
-def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
+def test_links_that_are_bridge_ports_are_ignored(watch: Watch) -> None:
     """Packets arrive on the bridge, so the addresses and routes of the link are unused while it is a port."""
     watch.run("ip link add bridge up type bridge")
     watch.received()
@@ -218,7 +218,7 @@ def test_the_link_of_a_container_is_a_port_of_a_bridge(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_these_kinds(lab: Lab, kind: str) -> None:
+def test_only_selected_kinds_are_received(lab: Lab, kind: str) -> None:
     for watch in subscribe(lab, (kind,)):
         watch.gateway.nft("add table ip other")
         for command in ("address add 10.9.0.1/24 dev wan", "rule add table 100", "link set dev lan group 7"):
@@ -226,7 +226,7 @@ def test_only_these_kinds(lab: Lab, kind: str) -> None:
         assert {change.kind for change in watch.received()} == {kind}
 
 
-def test_judging_flows_is_no_change(watch: Watch) -> None:
+def test_evaluation_of_flows_is_not_a_change(watch: Watch) -> None:
     """Otherwise, a flush after each change would never end."""
     watch.gateway.nft(RULES)
     entry = {
@@ -242,7 +242,7 @@ def test_judging_flows_is_no_change(watch: Watch) -> None:
     assert watch.received() == []
 
 
-def test_an_overrun(lab: Lab) -> None:
+def test_overrun_is_reported_for_each_kind(lab: Lab) -> None:
     for watch in subscribe(lab, ("rule", "link"), receive_buffer=1):
         rules = "".join(f"rule add from 10.5.{number}.0/24 table 100\n" for number in range(200))
         changes = watch.changes("ip -batch -", rules)

@@ -84,14 +84,14 @@ def test_modules_run_inside(ansible: Ansible, lab: Lab, pipelining: str) -> None
         assert "rc=0" in printed
 
 
-def test_a_setting_is_changed_inside_and_nowhere_else(ansible: Ansible, namespace: Namespace) -> None:
+def test_setting_changes_only_in_the_namespace(ansible: Ansible, namespace: Namespace) -> None:
     with Namespace() as other:
         writing = "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct"
         assert "rc=0" in ansible("host", "shell", writing, *of(namespace))
         assert (namespace.sysctl("nf_conntrack_acct"), other.sysctl("nf_conntrack_acct")) == ("1", "0")
 
 
-def test_files_are_the_controllers(ansible: Ansible, namespace: Namespace, tmp_path: Path) -> None:
+def test_files_are_on_the_controller(ansible: Ansible, namespace: Namespace, tmp_path: Path) -> None:
     assert "CHANGED" in ansible("host", "copy", f"content=text dest={tmp_path}/one", *of(namespace))
     assert "CHANGED" in ansible("host", "fetch", f"src={tmp_path}/one dest={tmp_path}/two flat=true", *of(namespace))
     assert (tmp_path / "two").read_text() == "text"
@@ -100,7 +100,7 @@ def test_files_are_the_controllers(ansible: Ansible, namespace: Namespace, tmp_p
 @pytest.mark.parametrize("pipelining", ["true", "false"])
 def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining: str) -> None:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-        pytest.skip("needs root: there is one user only in a user namespace of one's own")
+        pytest.skip("needs root: a separate user namespace has only one user")
     if not shutil.which("sudo"):
         pytest.skip("the sudo program is absent")
     with namespace.entered():
@@ -121,8 +121,8 @@ def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining:
 
 
 @pytest.mark.usefixtures("ip")
-def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
-    """A namespace of ip-netns(8). A private /run keeps that of the machine as it is."""
+def test_namespace_is_selected_by_name(ansible: Ansible, root: None) -> None:
+    """The namespace is one of ip-netns(8). With a private /run, the /run of the machine does not change."""
     script = 'mount -t tmpfs none /run && ip netns add blue && ip -n blue link add marked type veth && exec "$@"'
     inside = ("unshare", "--mount", "--net", "sh", "-c", script, "sh")
     assert "marked" in ansible("blue", "command", "ip -brief link", inside=inside)
@@ -132,8 +132,8 @@ def test_a_namespace_by_its_name(ansible: Ansible, root: None) -> None:
 
 
 @pytest.mark.usefixtures("ip")
-def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path: Path) -> None:
-    """A namespace of a rootless container, entered together with the user namespace that owns it."""
+def test_namespace_that_a_user_namespace_owns(ansible: Ansible, root: None, tmp_path: Path) -> None:
+    """Enter the namespace of a rootless container together with the user namespace that owns it."""
     ready = tmp_path / "ready"
     script = f"ip link add marked type veth && touch {ready} && exec sleep 600"
     with subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]) as container:
@@ -151,7 +151,7 @@ def test_a_namespace_of_a_user_namespace(ansible: Ansible, root: None, tmp_path:
             container.kill()
 
 
-def test_an_ordinary_user_is_told_what_to_do(ansible: Ansible, namespace: Namespace) -> None:
+def test_missing_privilege_is_reported_with_a_remedy(ansible: Ansible, namespace: Namespace) -> None:
     """Without the capability, nsenter fails as for any user other than root."""
     unprivileged = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin nsenter"
     printed = ansible("host", "command", "true", *of(namespace, ansible_netns_nsenter=unprivileged))

@@ -36,7 +36,7 @@ def ports(entries: Any) -> list[int]:
 
 
 class TestEntries:
-    def test_from_creation_to_deletion(self, namespace: Namespace) -> None:
+    def test_life_cycle_of_an_entry(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             conntrack.create(dns(1000, mark=5))
             with pytest.raises(Exists):
@@ -53,7 +53,7 @@ class TestEntries:
             with pytest.raises(NotFound):
                 conntrack.get(found)
 
-    def test_an_entry_with_another_id_stays(self, namespace: Namespace) -> None:
+    def test_entry_with_another_id_is_not_deleted(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             conntrack.create(dns(1000))
             found = conntrack.get(dns(1000))
@@ -61,7 +61,7 @@ class TestEntries:
                 conntrack.delete({**found, "id": found["id"] ^ 1})
             assert namespace.count() == 1
 
-    def test_a_match_selects(self, namespace: Namespace) -> None:
+    def test_match_selects_entries(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             for port in range(1000, 1010):
                 conntrack.create(dns(port, mark=port % 2))
@@ -75,7 +75,7 @@ class TestEntries:
             assert conntrack.flush() == 6
             assert namespace.count() == 0
 
-    def test_a_flush_that_breaks_off_says_how_far_it_came(
+    def test_interrupted_flush_reports_the_number_of_deletions(
         self, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with namespace.entered(), Conntrack() as conntrack:
@@ -83,7 +83,7 @@ class TestEntries:
                 conntrack.create(dns(port))
             entries = list(conntrack.table.dump())
 
-            def broken_off(**_options: Any) -> Iterator[Document]:
+            def interrupted(**_options: Any) -> Iterator[Document]:
                 yield from entries
                 raise DumpInterrupted("the table changed while it was read; read it again")
 
@@ -94,7 +94,7 @@ class TestEntries:
                     deleting(entry)
                     yield None
 
-            monkeypatch.setattr(conntrack.table, "dump", broken_off)
+            monkeypatch.setattr(conntrack.table, "dump", interrupted)
             monkeypatch.setattr(conntrack.table, "delete_all", one_by_one)
             with pytest.raises(PartialFailure, match="read it again. 2 were deleted, 0 were not") as up:
                 conntrack.flush()
@@ -107,11 +107,11 @@ class TestEntries:
             conntrack.create(dns(1000, labels=["voip"]))
             assert [entry["labels"] for entry in conntrack.dump(match={"labels": ["voip"]})] == [["voip"]]
 
-    def test_statistics_are_by_cpu(self, namespace: Namespace) -> None:
+    def test_statistics_are_per_cpu(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             assert all("insert_failed" in counters for counters in conntrack.statistics().values())
 
-    def test_a_key_that_cannot_be_is_named(self, namespace: Namespace) -> None:
+    def test_error_names_an_unknown_key(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             with pytest.raises(InvalidValue, match=r"original\.source_prt"):
                 conntrack.create({"protocol": "udp", "original": {"source_prt": 1}})
@@ -120,19 +120,19 @@ class TestEntries:
 
 
 class TestEvents:
-    def test_for(self, namespace: Namespace) -> None:
+    def test_for_loop(self, namespace: Namespace) -> None:
         with namespace.entered(), Conntrack() as conntrack:
             with conntrack.listen("new", "destroy", match={"destination_port": 53}) as events:
                 conntrack.create(dns(1000))
                 conntrack.delete(dns(1000))
-                told = [next(iter(events)) for _unused in range(2)]
-            assert [(event.kind, event.entry["original"]["source_port"]) for event in told] == [
+                received = [next(iter(events)) for _unused in range(2)]
+            assert [(event.kind, event.entry["original"]["source_port"]) for event in received] == [
                 ("new", 1000),
                 ("destroy", 1000),
             ]
             assert list(events) == []
 
-    def test_async_for(self, namespace: Namespace) -> None:
+    def test_async_for_loop(self, namespace: Namespace) -> None:
         async def first(conntrack: Conntrack) -> Document:
             with conntrack.listen() as events:
                 conntrack.create(dns(1000))
@@ -144,7 +144,7 @@ class TestEvents:
             assert asyncio.run(first(conntrack))["original"]["source_port"] == 1000
 
 
-def test_expectations_have_the_same_verbs(namespace: Namespace) -> None:
+def test_expectations_have_the_same_methods(namespace: Namespace) -> None:
     master = {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 1400, "destination_port": 21}
     flow = {"protocol": "tcp", "original": master, "timeout": 600, "helper": "ftp", "tcp": {"state": "established"}}
     expected = {
@@ -173,7 +173,7 @@ def test_expectations_have_the_same_verbs(namespace: Namespace) -> None:
         assert "dport" not in namespace.conntrack("-L", "expect")
 
 
-def test_timeout_policies_have_the_same_verbs(namespace: Namespace) -> None:
+def test_timeout_policies_have_the_same_methods(namespace: Namespace) -> None:
     policy = {"name": "short", "family": "ipv4", "protocol": "udp", "timeouts": {"unreplied": 5}}
     with namespace.entered(), Conntrack() as conntrack:
         policies = conntrack.timeout_policies

@@ -69,7 +69,7 @@ def totals(result: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("match", [None, {"source_port": [5001, 5003]}])
-def test_what_conntrack_showed_is_returned_and_reset(counting: Gateway, table: Table, match: Any) -> None:
+def test_shown_counters_are_returned_and_reset(counting: Gateway, table: Table, match: Any) -> None:
     for rounds, port in enumerate(PORTS, 1):
         flow = counting.client1.udp(counting.SERVER, counting.PORT, source_port=port)
         for _packet in range(rounds):
@@ -78,28 +78,28 @@ def test_what_conntrack_showed_is_returned_and_reset(counting: Gateway, table: T
     before = shown(counting.gateway)
     assert set(before) == set(PORTS)
     wanted = EVERYTHING if match is None else parse_match(match)
-    meant = PORTS if match is None else (5001, 5003)
-    foreseen = run(table, wanted, check_mode=True)
+    selected = PORTS if match is None else (5001, 5003)
+    predicted = run(table, wanted, check_mode=True)
     assert shown(counting.gateway) == before
     done = run(table, wanted)
-    for result in (foreseen, done):
-        assert result["zeroed"] == len(meant)
+    for result in (predicted, done):
+        assert result["zeroed"] == len(selected)
         returned = {
             entry["original"]["source_port"]: [
                 (entry["counters"][way]["packets"], entry["counters"][way]["bytes"]) for way in ("original", "reply")
             ]
             for entry in result["entries"]
         }
-        assert returned == {port: before[port] for port in meant}
+        assert returned == {port: before[port] for port in selected}
     nothing = [(0, 0), (0, 0)]
-    assert shown(counting.gateway) == {port: nothing if port in meant else before[port] for port in PORTS}
+    assert shown(counting.gateway) == {port: nothing if port in selected else before[port] for port in PORTS}
     again = run(table, wanted)
     assert not again["changed"]
     assert again["entries"] == []
 
 
 @pytest.mark.parametrize("match", [None, {"protocol": "udp"}])
-def test_under_traffic_all_parts_add_up(counting: Gateway, table: Table, match: Any) -> None:
+def test_results_under_traffic_add_up(counting: Gateway, table: Table, match: Any) -> None:
     wanted = EVERYTHING if match is None else parse_match(match)
     flows = [counting.client1.udp(counting.SERVER, counting.PORT, source_port=port) for port in PORTS]
     for flow in flows:
@@ -144,13 +144,13 @@ def test_windows_fit_the_receive_buffer(namespace: Namespace) -> None:
         )
 
 
-def test_a_buffer_that_is_too_small_is_no_silent_loss(namespace: Namespace) -> None:
+def test_lost_answers_of_a_small_buffer_are_reported(namespace: Namespace) -> None:
     """The client reports each answer that the buffer had no room for, because its counters are lost."""
     namespace.sysctl("nf_conntrack_acct", 1)
-    with namespace.entered(), Table(lambda: NetlinkSocket(NetlinkTransport(receive_buffer=1))) as cramped:
-        assert not any(cramped.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_BATCH_SIZE)))
-        entries = list(cramped.dump())
-        answers = list(cramped.zero_all(entries))
+    with namespace.entered(), Table(lambda: NetlinkSocket(NetlinkTransport(receive_buffer=1))) as small_buffer_table:
+        assert not any(small_buffer_table.create_all(flow_document(port) for port in range(1, 2 * ANSWERED_BATCH_SIZE)))
+        entries = list(small_buffer_table.dump())
+        answers = list(small_buffer_table.zero_all(entries))
         assert len(answers) == len(entries)
         lost = [answer for answer in answers if not isinstance(answer, dict)]
         assert lost

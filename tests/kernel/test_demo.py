@@ -18,7 +18,7 @@ from tests.fleet.pages import agree
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
+def test_forbidden_namespaces_are_reported_in_one_sentence(root: None) -> None:
     """On a machine that forbids namespaces, the output is one sentence with the remedy, without a traceback."""
     forbid = "for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
     script = f'{forbid}; exec "$@"'
@@ -36,7 +36,7 @@ def test_forbidden_namespaces_are_told_in_one_sentence(root: None) -> None:
 
 
 @pytest.mark.thorough
-def test_the_demo_prints_what_the_readme_shows(root: None) -> None:
+def test_output_of_the_demo_matches_the_readme(root: None) -> None:
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"^\$ make demo\n(.*?)^\$ make test\n", readme, re.DOTALL | re.MULTILINE)
     done = subprocess.run(
@@ -48,7 +48,7 @@ def test_the_demo_prints_what_the_readme_shows(root: None) -> None:
 
 
 @pytest.mark.thorough
-def test_the_demo_goes_on_without_tun_devices(root: None) -> None:
+def test_demo_continues_without_tun_devices(root: None) -> None:
     """The demo explains why it finds no flow without a match, and shows all other steps."""
     script = 'mount --bind /dev/null /dev/net/tun && exec "$@"'
     done = subprocess.run(

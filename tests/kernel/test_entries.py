@@ -62,12 +62,12 @@ def flow(number: int, **keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.running_kernel_only
-def test_ten_thousand_are_there_once_and_changed_where_they_differ(table: Table, emptied_namespace: Namespace) -> None:
+def test_ten_thousand_entries_are_created_once_and_updated(table: Table, emptied_namespace: Namespace) -> None:
     documents = [flow(number, mark=number) for number in range(MANY)]
-    foreseen = run(table, documents, check_mode=True)
+    predicted = run(table, documents, check_mode=True)
     assert emptied_namespace.conntrack("-C").strip() == "0"
     done = run(table, documents)
-    assert {**done, "diff": 0} == {**foreseen, "diff": 0}
+    assert {**done, "diff": 0} == {**predicted, "diff": 0}
     assert done["counts"]["created"] == MANY
     assert emptied_namespace.conntrack("-C").strip() == str(MANY)
     assert len(emptied_namespace.conntrack("-L", "-m", "77").splitlines()) == 1
@@ -81,23 +81,21 @@ def test_ten_thousand_are_there_once_and_changed_where_they_differ(table: Table,
     assert emptied_namespace.conntrack("-C").strip() == "0"
 
 
-def test_a_purge_removes_what_is_in_scope_and_not_declared_and_nothing_else(
-    table: Table, emptied_namespace: Namespace
-) -> None:
+def test_purge_removes_only_undeclared_entries_in_scope(table: Table, emptied_namespace: Namespace) -> None:
     run(table, [flow(number, mark=number % 4) for number in range(400)])
     declared = [flow(number, mark=1) for number in range(0, 400, 10)]
     scope = {"mark": [1, 2]}
-    foreseen = run(table, declared, check_mode=True, scope=scope)
+    predicted = run(table, declared, check_mode=True, scope=scope)
     done = run(table, declared, scope=scope)
-    assert done["counts"] == foreseen["counts"]
+    assert done["counts"] == predicted["counts"]
     # Every tenth entry is declared. Half of them have mark 2, half have mark 0, and none has mark 1.
     assert done["counts"] == {
         "created": 0, "updated": 40, "replaced": 0, "deleted": 200 - 20, "unchanged": 0, "failed": 0
     }  # fmt: skip
-    assert done["diff"] == foreseen["diff"]
-    gone = [shown for name, shown in done["diff"]["before"].items() if name not in done["diff"]["after"]]
-    assert len(gone) == 100
-    assert {key for shown in gone for key in shown} == {"family", "protocol", "original"}
+    assert done["diff"] == predicted["diff"]
+    removed = [shown for name, shown in done["diff"]["before"].items() if name not in done["diff"]["after"]]
+    assert len(removed) == 100
+    assert {key for shown in removed for key in shown} == {"family", "protocol", "original"}
     listed = emptied_namespace.conntrack("-L")
     marks = re.findall(r"mark=(\d+)", listed)
     assert {mark: marks.count(mark) for mark in set(marks)} == {"1": 40, "0": 80, "3": 100}
@@ -105,7 +103,7 @@ def test_a_purge_removes_what_is_in_scope_and_not_declared_and_nothing_else(
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_entries_of_every_kind_are_as_declared_and_a_gathered_table_is_no_change(table: Table, family: str) -> None:
+def test_gathered_entries_of_every_kind_are_unchanged(table: Table, family: str) -> None:
     documents = [sample.declared for sample in samples.samples(family) if sample.needs in ("", "helper")]
     done = run(table, documents)
     assert done["counts"]["created"] == len(documents), done["failed_entries"]
@@ -114,7 +112,7 @@ def test_entries_of_every_kind_are_as_declared_and_a_gathered_table_is_no_change
     assert run(table, gathered)["counts"]["unchanged"] == len(documents)
 
 
-def test_where_all_ports_that_nat_lets_the_kernel_choose_from_are_taken_it_says_so(table: Table) -> None:
+def test_error_explains_that_nat_has_no_unused_port(table: Table) -> None:
     nat = {"source": {"address": "203.0.113.1", "port": "4000-4001"}}
     assert run(table, [flow(number, nat=nat) for number in (1, 2)])["counts"]["created"] == 2
     (failed,) = run(table, [flow(3, nat=nat)])["failed_entries"]
@@ -122,7 +120,7 @@ def test_where_all_ports_that_nat_lets_the_kernel_choose_from_are_taken_it_says_
     assert "let it have more addresses or ports" in failed["msg"]
 
 
-def test_labels_without_a_rule_are_a_failure_that_leaves_nothing(namespace: Namespace) -> None:
+def test_labels_without_a_rule_fail_and_create_no_entry(namespace: Namespace) -> None:
     with namespace.entered(), Table() as table:
         failed = run(table, [flow(0, labels=[3]), flow(1)])
     assert (failed["counts"]["created"], failed["counts"]["failed"]) == (1, 1)
@@ -147,7 +145,7 @@ def zoned(number: int, zone: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("of_master", ZONED, ids=str)
 @pytest.mark.parametrize("of_child", ZONED, ids=str)
-def test_a_child_is_created_wherever_the_kernel_finds_its_master(
+def test_child_is_created_if_the_kernel_finds_its_master(
     table: Table, of_child: dict[str, Any], of_master: dict[str, Any]
 ) -> None:
     master = zoned(0, of_master)
@@ -157,6 +155,6 @@ def test_a_child_is_created_wherever_the_kernel_finds_its_master(
     accepted = refusals == [None]
     for error in table.delete_all(list(table.dump())):
         assert error is None
-    foreseen = run(table, [child, master], check_mode=True)
+    predicted = run(table, [child, master], check_mode=True)
     done = run(table, [child, master])
-    assert foreseen["counts"]["created"] == done["counts"]["created"] == (2 if accepted else 1), refusals
+    assert predicted["counts"]["created"] == done["counts"]["created"] == (2 if accepted else 1), refusals

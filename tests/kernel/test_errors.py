@@ -49,7 +49,7 @@ def drop_capabilities() -> None:
     check(libc.capset(header, bytes(24)))
 
 
-def become_root_elsewhere() -> None:
+def become_root_of_a_user_namespace() -> None:
     """Keep every capability, but in a user namespace that does not own the network namespace."""
     check(libc.unshare(CLONE_NEWUSER))
 
@@ -85,7 +85,7 @@ def failure_of(prepare: Callable[[], None], operation: Callable[[Table], Any]) -
     return "none", 0, ""
 
 
-def first_of(results: Iterable[KernelError | None]) -> None:
+def raise_first(results: Iterable[KernelError | None]) -> None:
     for error in results:
         if error is not None:
             raise error
@@ -103,13 +103,13 @@ OPERATIONS: dict[str, Callable[[Table], Any]] = {
     "dying": lambda table: list(table.dying()),
     "count": lambda table: table.count(),
     "statistics_per_cpu": lambda table: table.statistics_per_cpu(),
-    "create_all": lambda table: first_of(table.create_all([ENTRY])),
-    "delete_all": lambda table: first_of(table.delete_all([ENTRY])),
+    "create_all": lambda table: raise_first(table.create_all([ENTRY])),
+    "delete_all": lambda table: raise_first(table.delete_all([ENTRY])),
 }
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("prepare", [drop_capabilities, become_root_elsewhere])
+@pytest.mark.parametrize("prepare", [drop_capabilities, become_root_of_a_user_namespace])
 def test_without_the_capability(namespace: Namespace, prepare: Callable[[], None], operation: str) -> None:
     with namespace.entered(), Table() as table:
         table.create(ENTRY)
@@ -124,7 +124,7 @@ def test_without_the_capability(namespace: Namespace, prepare: Callable[[], None
     assert namespace.count() == 1
 
 
-def test_the_same_with_the_capability(namespace: Namespace) -> None:
+def test_operation_succeeds_with_the_capability(namespace: Namespace) -> None:
     assert namespace.call(failure_of, lambda: None, OPERATIONS["create"]) == ("none", 0, "")
     assert namespace.count() == 1
 

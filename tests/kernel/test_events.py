@@ -104,18 +104,18 @@ def listed(namespace: Namespace) -> list[tuple[Any, ...]]:
     return sorted(map(gist, from_program(namespace.conntrack("-L", "-o", "extended,id"))), key=str)
 
 
-def known(follower: Follower) -> list[tuple[Any, ...]]:
+def followed_entries(follower: Follower) -> list[tuple[Any, ...]]:
     return sorted((gist(to_document(entry)) for entry in follower.entries.values()), key=str)
 
 
 def drain(follower: Follower) -> list[Any]:
     """Return everything that the follower can report now."""
-    told: list[Any] = []
+    returned: list[Any] = []
     while True:
         waiting = follower.subscription.wait(0)
-        told += follower.receive(0)
+        returned += follower.receive(0)
         if not waiting:
-            return told
+            return returned
 
 
 def read_lines(descriptor: int, count: int) -> list[str]:
@@ -163,8 +163,8 @@ class Watch:
         return found
 
 
-class TestWhichProcess:
-    def test_the_port_id_is_that_of_conntrack(self, gateway_lab: Gateway) -> None:
+class TestPortId:
+    def test_port_id_agrees_with_conntrack(self, gateway_lab: Gateway) -> None:
         """Events of packets have no port ID. Events of a program's requests have the port ID of that program."""
         namespace = gateway_lab.gateway
         namespace.conntrack("--version")  # skips the test without the program
@@ -181,7 +181,7 @@ class TestWhichProcess:
             found = []
             while subscription.wait(0):
                 found += subscription.receive()
-            followed = [told for told in drain(follower) if isinstance(told, Event)]
+            followed = [returned for returned in drain(follower) if isinstance(returned, Event)]
         assert watch.stdout is not None
         shown = read_lines(watch.stdout.fileno(), len(found))
         watch.terminate()
@@ -201,7 +201,7 @@ FREE_STANDING = [each for each in samples.SAMPLES if not each[1].needs]
 
 class TestEveryProtocol:
     @pytest.mark.parametrize("sample", [each[1] for each in FREE_STANDING], ids=[each[0] for each in FREE_STANDING])
-    def test_three_readers_hear_the_same(self, emptied_namespace: Namespace, sample: samples.Sample) -> None:
+    def test_three_readers_receive_the_same_events(self, emptied_namespace: Namespace, sample: samples.Sample) -> None:
         features.needs(sample.needs)
         if not Path("/usr/sbin/conntrack").exists():
             pytest.skip("the conntrack program is absent (apt-get install conntrack)")
@@ -219,16 +219,16 @@ class TestEveryProtocol:
                 {**{k: v for k, v in entry.items() if k.startswith(("family", "original", "zone"))}, "mark": 7}
             )
             table.delete(entry)
-            heard = [event for _number in range(3) for event in subscription.receive()]
+            received = [event for _number in range(3) for event in subscription.receive()]
             assert not subscription.wait(0.02)
             shown_by_program = watch.read(3)
-        assert [event.kind for event in heard] == ["new", "update", "destroy"] == changes.kinds()
-        assert all(event.entry["id"] == whole["id"] for event in heard)
-        assert [event.entry.get("mark", 0) for event in heard] == [entry.get("mark", 0), 7, 7]
-        here = [(event.kind, *gist(to_document(event.entry))) for event in heard]
+        assert [event.kind for event in received] == ["new", "update", "destroy"] == changes.kinds()
+        assert all(event.entry["id"] == whole["id"] for event in received)
+        assert [event.entry.get("mark", 0) for event in received] == [entry.get("mark", 0), 7, 7]
+        here = [(event.kind, *gist(to_document(event.entry))) for event in received]
         assert here == [(change["event"], *gist(change)) for change in changes]
         assert here == shown_by_program
-        shown = to_document(heard[0].entry)
+        shown = to_document(received[0].entry)
         for key in ("status", "nat", "tcp", "sctp", "original", "reply"):
             assert shown.get(key) == to_document(whole).get(key), key
 
@@ -242,8 +242,8 @@ class TestEveryProtocol:
             assert subscription.filtered
             for port, zone in ((1, 0), (2, 5), (3, 0)):
                 table.create(udp(port, zone=zone))
-            heard = [subscription.receive()[0].entry["original.source_port"] for _port in matching]
-            assert heard == matching
+            received = [subscription.receive()[0].entry["original.source_port"] for _port in matching]
+            assert received == matching
             assert not subscription.wait(0.02)
 
     def test_time_of_an_event(self, table: Table) -> None:
@@ -261,18 +261,18 @@ class TestEveryProtocol:
         else:
             assert before <= entry["timestamps.event"] <= time.time_ns()
 
-    def test_of_real_traffic(self, gateway_lab: Gateway) -> None:
+    def test_events_of_real_traffic(self, gateway_lab: Gateway) -> None:
         """A connection through NAT, from its first packet to its end."""
         gateway = gateway_lab.gateway
         with gateway.entered(), Follower(check=None) as follower, Subscription() as subscription:
             before = len(follower.entries)
             with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
                 assert flow.seen_as().address == gateway_lab.OUTSIDE[0]
-                told = drain(follower)
-                assert told[0].kind == "new"
-                assert {event.kind for event in told[1:]} == {"update"}
+                returned = drain(follower)
+                assert returned[0].kind == "new"
+                assert {event.kind for event in returned[1:]} == {"update"}
                 assert len(follower.entries) == before + 1
-                assert known(follower) == listed(gateway)
+                assert followed_entries(follower) == listed(gateway)
                 (entry,) = (e for e in follower.entries.values() if e.get("tcp.state"))
                 assert to_document(entry)["tcp"]["state"] == "established"
                 assert "assured" in to_document(entry)["status"]
@@ -294,7 +294,7 @@ class TestFilter:
     @pytest.mark.running_kernel_only
     @examples(400, suppress_health_check=list(HealthCheck))
     @given(strategies.live_entries(), strategies.matches())
-    def test_the_kernel_runs_it_as_it_is_meant(self, entry: Entry, raw: Any) -> None:
+    def test_filter_agrees_with_the_match(self, entry: Entry, raw: Any) -> None:
         """Attached to a socket of another kind, the same program reads the same bytes, and needs no capability."""
         try:
             match = parse_match(raw)
@@ -312,7 +312,7 @@ class TestFilter:
     @pytest.mark.running_kernel_only
     @examples(300, suppress_health_check=list(HealthCheck))
     @given(strategies.matches())
-    def test_every_program_is_taken(self, raw: Any) -> None:
+    def test_kernel_accepts_every_program(self, raw: Any) -> None:
         with contextlib.suppress(InvalidValue):
             assert isinstance(passes_kernel(compile_filter(parse_match(raw).term), b"\0" * 64), bool)
 
@@ -324,12 +324,12 @@ class TestFilter:
             assert count > 1000 or subscription.filtered
             flood(table, 1, 3, every=1)
             table.create(udp(9, 54))
-            heard: list[int] = []
-            while not heard:  # without a filter, the subscription receives and skips events that do not match
-                heard += [event.entry["original.destination_port"] for event in subscription.receive()]
-            assert heard == [54]
+            received: list[int] = []
+            while not received:  # without a filter, the subscription receives and skips events that do not match
+                received += [event.entry["original.destination_port"] for event in subscription.receive()]
+            assert received == [54]
 
-    def test_too_long(self, namespace: Namespace, table: Table) -> None:
+    def test_program_that_is_too_long(self, namespace: Namespace, table: Table) -> None:
         match = parse_match({"port": list(range(0, 10000, 2))})
         with pytest.raises(ProgramTooLong):
             compile_filter(match.term)
@@ -364,67 +364,67 @@ class Counting(NetlinkTransport):
 
 @pytest.mark.running_kernel_only
 class TestFlood:
-    def test_only_what_was_asked_for_arrives(self, namespace: Namespace, table: Table) -> None:
+    def test_only_matching_events_arrive(self, namespace: Namespace, table: Table) -> None:
         Counting.arrived = 0
         match = parse_match({"protocol": "udp", "destination_port": 53})
         with Subscription(match=match, connect=Counting) as subscription, namespace.entered():
             flood(table)
-            heard = []
+            received = []
             while subscription.wait(0):
-                heard += subscription.receive()
+                received += subscription.receive()
         assert namespace.count() == FLOOD
-        assert len(heard) == FLOOD // 500 == Counting.arrived
-        assert {event.entry["original.destination_port"] for event in heard} == {53}
+        assert len(received) == FLOOD // 500 == Counting.arrived
+        assert {event.entry["original.destination_port"] for event in received} == {53}
         assert subscription.overruns == 0
 
-    def test_what_a_small_buffer_loses_is_told(self, namespace: Namespace, table: Table) -> None:
+    def test_events_lost_by_a_small_buffer_are_reported(self, namespace: Namespace, table: Table) -> None:
         flood(table, count=1000)
         with Follower(receive_buffer=1, check=None) as follower:
             assert not follower.subscription.filtered
             flood(table, 1000)
             gone = [{**udp(number, 54 if number % 500 else 53)} for number in range(100, 200)]
             assert not any(table.delete_all(gone))
-            told = drain(follower)
-            (resync,) = (each for each in told if isinstance(each, Resync))
+            returned = drain(follower)
+            (resync,) = (each for each in returned if isinstance(each, Resync))
             assert resync.overrun
             assert follower.subscription.overruns == 1
             # Every entry was reported once, by an event or by the table.
-            assert sum(each.kind == "new" for each in told if isinstance(each, Event)) == FLOOD
-            assert sum(each.kind == "destroy" for each in told if isinstance(each, Event)) == 100
-            assert resync.new == sum(each.missed and each.kind == "new" for each in told if isinstance(each, Event))
+            assert sum(each.kind == "new" for each in returned if isinstance(each, Event)) == FLOOD
+            assert sum(each.kind == "destroy" for each in returned if isinstance(each, Event)) == 100
+            assert resync.new == sum(each.missed and each.kind == "new" for each in returned if isinstance(each, Event))
             assert resync.new > FLOOD - 1000
-            assert known(follower) == listed(namespace)
+            assert followed_entries(follower) == listed(namespace)
             assert len(follower.entries) == FLOOD + 900
 
-    def test_while_it_goes_on(self, namespace: Namespace, table: Table) -> None:
+    def test_follower_is_correct_after_a_flood(self, namespace: Namespace, table: Table) -> None:
         """A follower that reads during the flood, with a buffer that is too small, has the correct table at the end."""
 
-        def pour() -> None:
+        def create_and_delete() -> None:
             with namespace.entered(), Table() as other:
                 flood(other, count=10_000)
                 every_third = ({**udp(number, 54 if number % 500 else 53)} for number in range(0, 10_000, 3))
                 assert not any(other.delete_all(every_third))
 
         with Follower(receive_buffer=20_000) as follower:
-            thread = threading.Thread(target=pour)
+            thread = threading.Thread(target=create_and_delete)
             thread.start()
-            believed: dict[Any, Any] = {}
+            reconstructed: dict[Any, Any] = {}
             while thread.is_alive() or follower.subscription.wait(0.1):
                 for each in follower.receive(0.1):
                     if isinstance(each, Resync):
                         continue
                     key = each.entry["original.source_port"]
                     if each.kind == "destroy":
-                        del believed[key]
+                        del reconstructed[key]
                     else:
-                        believed[key] = each.entry
+                        reconstructed[key] = each.entry
             thread.join()
             drain(follower)
             assert follower.subscription.overruns >= 1
-            assert known(follower) == listed(namespace)
-            assert len(believed) == len(follower.entries) == 6_666
+            assert followed_entries(follower) == listed(namespace)
+            assert len(reconstructed) == len(follower.entries) == 6_666
 
-    def test_overrun_and_on(self, namespace: Namespace, table: Table) -> None:
+    def test_subscription_continues_after_an_overrun(self, namespace: Namespace, table: Table) -> None:
         """After an overrun, the buffer has no old events, and new events arrive."""
         with Subscription(receive_buffer=1) as subscription:
             flood(table, count=100)
@@ -439,7 +439,7 @@ class TestFollower:
     @pytest.mark.parametrize(
         "match", [EVERYTHING, parse_match({"mark": 1}), parse_match({"port": 53, "except": {"mark": 2}})]
     )
-    def test_knows_the_table(self, namespace: Namespace, table: Table, match: Match) -> None:
+    def test_follower_has_the_entries_of_the_table(self, namespace: Namespace, table: Table, match: Match) -> None:
         for port in range(1, 9):
             table.create(udp(port, 53 + port % 2, mark=port % 3))
         with Follower(match, check=None) as follower:
@@ -449,10 +449,10 @@ class TestFollower:
                 table.delete(udp(port, 53 + port % 2))
             table.create(udp(2, 53, mark=2))
             table.create(udp(20, 53, mark=1))
-            told = drain(follower)
-            assert told
+            returned = drain(follower)
+            assert returned
             wanted = sorted((gist(to_document(e)) for e in table.dump() if match(e)), key=str)
-            assert known(follower) == wanted
+            assert followed_entries(follower) == wanted
             assert follower.resync() == [Resync(0, 0, 0, False)]
 
     def test_labels_and_helper(self, namespace: Namespace, table: Table) -> None:
@@ -468,14 +468,14 @@ class TestFollower:
             assert kinds[-1] == "destroy"
             assert not follower.entries
 
-    def test_the_same_entry_again(self, namespace: Namespace, table: Table) -> None:
+    def test_entry_is_created_again(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
         with Follower(check=None) as follower:
             for _round in range(3):
                 table.delete(udp(1))
                 table.create(udp(1))
             assert [event.kind for event in drain(follower)] == ["destroy", "new"] * 3
-            assert known(follower) == listed(namespace)
+            assert followed_entries(follower) == listed(namespace)
 
 
 def needs_mode(mode: int) -> None:
@@ -500,7 +500,7 @@ class TestMode:
             assert [event.kind for event in subscription.receive()] == ["new"]
 
     @pytest.mark.parametrize("before", [0, 2])
-    def test_entries_from_before_are_silent(self, namespace: Namespace, table: Table, before: int) -> None:
+    def test_entries_without_events_are_unannounced(self, namespace: Namespace, table: Table, before: int) -> None:
         """The kernel sends no events about these entries. The follower reports this, and finds the changes."""
         needs_mode(before)
         namespace.sysctl("nf_conntrack_events", before)
@@ -513,24 +513,24 @@ class TestMode:
             table.delete(udp(1))
             table.update({**udp(2), "mark": 9})
             table.delete(udp(4))
-            heard = []
+            received = []
             while subscription.wait(0):
-                heard += [(event.kind, event.entry["original.source_port"]) for event in subscription.receive()]
-            assert heard == [("new", 4), ("destroy", 4)]
-            told: list[Any] = []
-            while not any(isinstance(each, Resync) for each in told):
-                told += follower.receive()
-            assert [each.kind for each in told[:2]] == ["new", "destroy"]
-            assert told[2] == Resync(0, 1, 1, False)
-            assert {(each.kind, each.entry["original.source_port"]) for each in told[3:]} == {
+                received += [(event.kind, event.entry["original.source_port"]) for event in subscription.receive()]
+            assert received == [("new", 4), ("destroy", 4)]
+            returned: list[Any] = []
+            while not any(isinstance(each, Resync) for each in returned):
+                returned += follower.receive()
+            assert [each.kind for each in returned[:2]] == ["new", "destroy"]
+            assert returned[2] == Resync(0, 1, 1, False)
+            assert {(each.kind, each.entry["original.source_port"]) for each in returned[3:]} == {
                 ("update", 2),
                 ("destroy", 1),
             }
-            assert all(each.missed for each in told[3:])
-            assert known(follower) == listed(namespace)
+            assert all(each.missed for each in returned[3:])
+            assert followed_entries(follower) == listed(namespace)
             assert len(follower.unannounced) == 2
 
-    def test_what_is_heard_is_not_silent(self, namespace: Namespace, table: Table) -> None:
+    def test_entry_with_an_event_is_announced(self, namespace: Namespace, table: Table) -> None:
         table.create(udp(1))
         with Follower(check=None) as follower:
             assert len(follower.unannounced) == 1
@@ -542,16 +542,16 @@ class TestMode:
 class TestBuffer:
     SIZE = 64 << 20
 
-    def test_of_root(self, namespace: Namespace) -> None:
+    def test_size_for_root(self, namespace: Namespace) -> None:
         with namespace.entered(), Subscription(receive_buffer=self.SIZE) as subscription:
             if subscription.receive_buffer != 2 * self.SIZE:
                 with open("/proc/self/uid_map", encoding="ascii") as file:
                     assert file.read().split()[2] != "4294967295", "root may have any size"
-                pytest.skip("root over a user namespace of its own only")
+                pytest.skip("root only in its own user namespace")
             with socket.socket(fileno=os.dup(subscription.fileno())) as other:
                 assert other.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * self.SIZE
 
-    def test_in_a_user_namespace(self, namespace: Namespace) -> None:
+    def test_size_in_a_user_namespace(self, namespace: Namespace) -> None:
         """In a user namespace, the kernel grants no more than net.core.rmem_max."""
         try:
             with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
@@ -562,7 +562,7 @@ class TestBuffer:
         assert size == 2 * highest
         assert kinds == ["new"]
 
-    def test_small(self, namespace: Namespace) -> None:
+    def test_small_size(self, namespace: Namespace) -> None:
         with namespace.entered(), Subscription(receive_buffer=100_000) as subscription:
             assert subscription.receive_buffer == 200_000
 
@@ -570,7 +570,7 @@ class TestBuffer:
 def in_a_user_namespace(receive_buffer: int) -> tuple[int, list[str]]:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
-        raise pytest.skip.Exception("no user namespaces here")
+        raise pytest.skip.Exception("this machine forbids user namespaces")
     with Table() as table:
         table.count()
         with Subscription(receive_buffer=receive_buffer) as subscription:
@@ -582,7 +582,7 @@ class TestAsyncio:
     def run(self, test: Any) -> None:
         asyncio.run(asyncio.wait_for(test, clock.HUNG))
 
-    def test_iterated(self, namespace: Namespace, table: Table) -> None:
+    def test_async_iteration(self, namespace: Namespace, table: Table) -> None:
         async def test() -> None:
             with Subscription() as subscription:
 
@@ -602,7 +602,7 @@ class TestAsyncio:
 
         self.run(test())
 
-    def test_cancelled_and_several_tasks(self, namespace: Namespace, table: Table) -> None:
+    def test_several_tasks_and_cancellation(self, namespace: Namespace, table: Table) -> None:
         """Tasks share a subscription. A cancelled task loses no event."""
 
         async def test() -> None:
@@ -668,7 +668,7 @@ class TestAsyncio:
                     if isinstance(each, Resync):
                         break
                 assert turns >= 20
-                assert known(follower) == listed(namespace)
+                assert followed_entries(follower) == listed(namespace)
                 task.cancel()
 
         self.run(test())
@@ -698,20 +698,20 @@ class TestExpectations:
             (whole,) = expectation.read_all(table)
             table.create(udp(1))  # does not match
             table.delete(control)
-            heard: list[Event] = []
+            received: list[Event] = []
             while subscription.wait(0):
-                heard += subscription.receive()
-        assert sorted(event.kind for event in heard) == ["destroy", "expectation_destroy", "expectation_new", "new"]
-        assert heard[0].kind == "new"
-        assert heard[0].entry["helper"] == "ftp"
-        assert heard[1].kind == "expectation_new"
-        shown = expectation.to_document(heard[1].entry)
+                received += subscription.receive()
+        assert sorted(event.kind for event in received) == ["destroy", "expectation_destroy", "expectation_new", "new"]
+        assert received[0].kind == "new"
+        assert received[0].entry["helper"] == "ftp"
+        assert received[1].kind == "expectation_new"
+        shown = expectation.to_document(received[1].entry)
         assert {**shown, "timeout": 0} == {**expectation.to_document(whole), "timeout": 0}
         assert shown["master"]["destination_port"] == 21
-        (gone,) = (event for event in heard if event.kind == "expectation_destroy")
+        (gone,) = (event for event in received if event.kind == "expectation_destroy")
         assert gone.entry["id"] == whole["id"]
 
-    def test_alone(self, namespace: Namespace, table: Table) -> None:
+    def test_expectations_without_entries(self, namespace: Namespace, table: Table) -> None:
         """With nf_conntrack_events=2, a subscription to expectations alone also turns on events."""
         needs_mode(2)
         namespace.sysctl("nf_conntrack_events", 2)

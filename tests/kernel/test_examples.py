@@ -31,7 +31,7 @@ def command(example: str) -> list[str]:
 
 
 def run(namespace: Namespace, *examples: str) -> str:
-    """Return a function that runs examples one after another and returns the output of the last one."""
+    """Run examples one after another, and return the output of the last one."""
     return [namespace.run(command(example)).stdout for example in examples][-1]
 
 
@@ -116,9 +116,9 @@ def test_delete(namespace: Namespace) -> None:
 
 def test_dump(namespace: Namespace) -> None:
     printed = run(namespace, "create", "create_nat", "dump")
-    there = {entry["id"]: views.near(entry) for entry in namespace.table()}
-    assert {entry["id"]: entry for entry in lab_table.from_program(printed)} == there
-    assert len(there) == 2
+    expected_entries = {entry["id"]: views.near(entry) for entry in namespace.table()}
+    assert {entry["id"]: entry for entry in lab_table.from_program(printed)} == expected_entries
+    assert len(expected_entries) == 2
 
 
 def test_dump_filter(namespace: Namespace) -> None:

@@ -68,8 +68,8 @@ def saved(request: pytest.FixtureRequest, root: None, tmp_path: Path) -> Documen
 
 
 @pytest.fixture
-def elsewhere(root: None) -> Iterator[Namespace]:
-    with Namespace("elsewhere") as namespace:
+def target(root: None) -> Iterator[Namespace]:
+    with Namespace("target") as namespace:
         namespace.firewall.use_labels()
         yield namespace
 
@@ -87,11 +87,11 @@ def is_refused(entry: Document) -> bool:
     return capability is not None and lacks(capability) == bool(entry["original"].get("source_port"))
 
 
-def test_a_table_is_restored(saved: Document, elsewhere: Namespace, tmp_path: Path) -> None:
+def test_a_table_is_restored(saved: Document, target: Namespace, tmp_path: Path) -> None:
     """The module names each entry that this kernel rejects. All others are restored without a difference."""
     refused = [entry for entry in saved["entries"] if is_refused(entry)]
     wanted = [entry for entry in saved["entries"] if not is_refused(entry)]
-    with elsewhere.entered(), Table() as table:
+    with target.entered(), Table() as table:
         done = run(table, tmp_path / "table.gz")
         assert numbers(done) == {"created": len(wanted)} | ({"failed": len(refused)} if refused else {})
         named = [failure["entry"]["protocol"] for failure in done["failed_entries"]]
@@ -102,7 +102,7 @@ def test_a_table_is_restored(saved: Document, elsewhere: Namespace, tmp_path: Pa
         again = run(table, tmp_path / "table.gz")
         assert numbers(again) == {"unchanged": len(wanted)} | ({"failed": len(refused)} if refused else {})
     shown = [line for line in saved["shown"] if not (line.startswith("{") and is_refused(json.loads(line)))]
-    assert seen(elsewhere) == shown
+    assert seen(target) == shown
 
 
 def by_text(documents: list[Document]) -> list[str]:

@@ -116,12 +116,12 @@ class TestEachOperation:
             "flags": [],
         }
 
-    def test_everything_that_can_be_said(self, table: Table, namespace: Namespace) -> None:
+    def test_all_values_are_created_and_read(self, table: Table, namespace: Namespace) -> None:
         nat = {"direction": "reply", "tuple": {"source": "10.9.0.9", "source_port": 7}}
         mask = {"source": "255.255.255.0", "source_port": 0xFFF0}
         tuple_ = announced(source="192.0.2.0", source_port=0x1230)
-        said = {"mask": mask, "flags": ["permanent", "inactive"], "function": "nat-follow-master", "nat": nat}
-        found = create(table, tuple=tuple_, master=control(), **said)
+        options = {"mask": mask, "flags": ["permanent", "inactive"], "function": "nat-follow-master", "nat": nat}
+        found = create(table, tuple=tuple_, master=control(), **options)
         assert found["mask"].items() >= mask.items()
         assert found["flags"] == ["permanent", "inactive"]
         assert found["function"] == "nat-follow-master"
@@ -153,19 +153,19 @@ class TestEachOperation:
         assert other["tuple"] == {key: value for key, value in found["tuple"].items() if key != "protocol"}
         assert create_again(table, found)["tuple"] == found["tuple"]
 
-    def test_update_changes_the_countdown(self, table: Table, namespace: Namespace) -> None:
+    def test_update_changes_only_the_timeout(self, table: Table, namespace: Namespace) -> None:
         found = expectation.from_document(create(table, **declared()))
         expectation.update(table, {**found, "timeout": 777, "flags": 1})
         (other,) = namespace.expectations()
         assert other["timeout"] == clock.left_of(777)
         assert other["flags"] == []
 
-    def test_a_get_goes_by_the_mask(self, table: Table) -> None:
+    def test_kernel_applies_the_mask_to_a_get(self, table: Table) -> None:
         found = create(table, **declared())
-        asked = expectation.from_document({"tuple": announced(source_port=4321)})
-        assert expectation.find_by_tuple(table, asked)["id"] == found["id"]
+        narrower = expectation.from_document({"tuple": announced(source_port=4321)})
+        assert expectation.find_by_tuple(table, narrower)["id"] == found["id"]
         with pytest.raises(NotFound):
-            expectation.get(table, asked)
+            expectation.get(table, narrower)
 
     def test_delete(self, table: Table, namespace: Namespace) -> None:
         found = expectation.from_document(create(table, **declared()))
@@ -177,7 +177,7 @@ class TestEachOperation:
         with pytest.raises(NotFound):
             expectation.delete(table, found)
 
-    def test_a_zone_is_told_by_its_master(self, table: Table, namespace: Namespace) -> None:
+    def test_zone_is_that_of_the_master(self, table: Table, namespace: Namespace) -> None:
         """The kernel shows no zone, and treats an expectation of another zone as absent."""
         here, there = create(table, **declared()), create(table, **declared(zone=5))
         assert all("zone" not in found for found in expectation.read_all(table))
@@ -195,8 +195,8 @@ class TestEachOperation:
         assert only["id"] == ids["ipv6"]
         (mine,) = expectation.read_of_master(table, only)
         assert mine["id"] == only["id"]
-        nobody = expectation.from_document({**declared(), "master": control(port=1401)})
-        assert list(expectation.read_of_master(table, nobody)) == []
+        without_expectations = expectation.from_document({**declared(), "master": control(port=1401)})
+        assert list(expectation.read_of_master(table, without_expectations)) == []
         with pytest.raises(NotFound):
             list(
                 expectation.read_of_master(table, expectation.from_document({**declared(), "master": control(port=9)}))
@@ -210,7 +210,7 @@ class TestEachOperation:
         assert namespace.expectations() == []
         assert namespace.count() == entries
 
-    def test_it_goes_with_its_master(self, table: Table, namespace: Namespace) -> None:
+    def test_expectation_is_removed_with_its_master(self, table: Table, namespace: Namespace) -> None:
         found = expectation.from_document(create(table, **declared()))
         table.delete(expectation.master_of(found))
         assert namespace.expectations() == []
@@ -292,12 +292,12 @@ class TestRefusals:
             assert refusal.errno == errno.EINVAL
             assert "at flags" in str(refusal)
 
-    def test_there_already(self, table: Table) -> None:
+    def test_existing_expectation(self, table: Table) -> None:
         create(table, **declared())
         assert isinstance(self.refused(table), Exists)
         assert isinstance(self.refused(table, mask={"source_port": 0xFFFF}), Exists)
 
-    def test_a_clash(self, table: Table) -> None:
+    def test_overlapping_expectation(self, table: Table) -> None:
         """Two expectations that the same connection would match."""
         session(table, port=1402)
         create(table, tuple=announced(source_port=7), master=control(port=1402))
@@ -305,16 +305,16 @@ class TestRefusals:
         assert error.errno in (errno.EBUSY, errno.EALREADY)
         assert "Another expectation is for some of the same connections" in str(error)
 
-    def test_the_timeout_of_a_new_one_is_its_helpers(self, table: Table) -> None:
+    def test_new_expectation_has_the_timeout_of_its_helper(self, table: Table) -> None:
         assert create(table, **declared(timeout=7))["timeout"] == clock.left_of(300)
 
-    def test_one_too_many_takes_the_oldest_away(self, table: Table, namespace: Namespace) -> None:
+    def test_oldest_expectation_is_evicted(self, table: Table, namespace: Namespace) -> None:
         create(table, **declared(port=4000))
         create(table, **declared(port=4001))
         (left,) = namespace.expectations()
         assert left["tuple"]["destination_port"] == 4001
 
-    def test_as_many_as_there_may_be(self, table: Table, namespace: Namespace) -> None:
+    def test_full_table(self, table: Table, namespace: Namespace) -> None:
         most = int(namespace.sysctl("nf_conntrack_expect_max"))
         if most > 10_000:
             pytest.skip(f"nf_conntrack_expect_max is {most}, too many to fill")
@@ -328,7 +328,7 @@ class TestRefusals:
         assert "nf_conntrack_expect_max" in str(error)
         assert len(list(expectation.located(table, expectation.read_all(table)))) == most
 
-    def test_nothing_is_sent_without_a_tuple(self, table: Table, namespace: Namespace) -> None:
+    def test_no_request_is_sent_without_a_tuple(self, table: Table, namespace: Namespace) -> None:
         """The kernel would treat such a deletion as a flush."""
         create(table, **declared())
         with pytest.raises(InvalidValue, match="would be about every expectation"):
@@ -342,29 +342,29 @@ class TestDeclared:
     def run(self, table: Table, document: Document, check_mode: bool = False, **policy: Any) -> Document:
         return reconcile(table, expectation.from_document(document), Policy(**policy), check_mode)
 
-    def test_twice(self, table: Table, namespace: Namespace) -> None:
+    def test_second_declaration_is_unchanged(self, table: Table, namespace: Namespace) -> None:
         document = declared(timeout=600, flags=["permanent"])
         with namespace.events() as events:
-            foreseen = self.run(table, document, check_mode=True)
+            predicted = self.run(table, document, check_mode=True)
             assert namespace.expectations() == []
             done, again = self.run(table, document), self.run(table, document)
         assert events.kinds() == ["new_expectation"]
-        assert foreseen["operation"] == done["operation"] == "created"
-        assert foreseen["expectation"].pop("timeout") == 600
+        assert predicted["operation"] == done["operation"] == "created"
+        assert predicted["expectation"].pop("timeout") == 600
         assert done["expectation"].pop("timeout") == clock.left_of(600)
-        assert foreseen["expectation"] == {key: value for key, value in done["expectation"].items() if key != "id"}
-        assert foreseen["diff"] == done["diff"]
+        assert predicted["expectation"] == {key: value for key, value in done["expectation"].items() if key != "id"}
+        assert predicted["diff"] == done["diff"]
         assert (again["operation"], again["changes"]) == ("unchanged", [])
         (other,) = namespace.expectations()
         assert other["timeout"] == clock.left_of(600)
 
-    def test_as_it_was_gathered(self, table: Table) -> None:
+    def test_gathered_expectations_are_unchanged(self, table: Table) -> None:
         for zone in (0, 5):
             self.run(table, declared(zone=zone))
         for found in expectation.located(table, expectation.read_all(table)):
             assert self.run(table, expectation.to_document(found))["operation"] == "unchanged"
 
-    def test_the_countdown(self, table: Table) -> None:
+    def test_timeout_is_extended_only_on_request(self, table: Table) -> None:
         self.run(table, declared(timeout=600))
         assert self.run(table, declared(timeout=900))["operation"] == "unchanged"
         done = self.run(table, declared(timeout=900), timeout_min=601)
@@ -402,13 +402,13 @@ class TestDeclared:
         assert self.run(table, gone, state="absent")["operation"] == "deleted"
         assert namespace.expectations() == []
 
-    def test_what_is_taken_away_is_told(self, table: Table) -> None:
+    def test_evicted_expectations_are_reported(self, table: Table) -> None:
         self.run(table, declared(port=4000))
         done = self.run(table, declared(port=4001))
         assert [one["tuple"]["destination_port"] for one in done["evicted"]] == [4000]
 
     @pytest.mark.parametrize(
-        ("more", "says"),
+        ("more", "reason"),
         [
             (
                 {"master": control(port=9)},
@@ -425,10 +425,10 @@ class TestDeclared:
             ({"timeout": 0}, "timeout: 0 would expire immediately"),
         ],
     )
-    def test_what_cannot_be(self, table: Table, namespace: Namespace, more: Document, says: str) -> None:
+    def test_invalid_declarations(self, table: Table, namespace: Namespace, more: Document, reason: str) -> None:
         session(table, port=1402)
         self.run(table, {"tuple": announced(port=4321), "master": control(port=1402)})
-        with pytest.raises((CannotReconcile, InvalidValue), match=says):
+        with pytest.raises((CannotReconcile, InvalidValue), match=reason):
             self.run(table, {**declared(), **more})
         assert len(namespace.expectations()) == 1
 
@@ -446,7 +446,7 @@ table inet mirror {
 """
 
 
-def test_a_declared_expectation_lets_a_connection_in(gateway_lab: Gateway) -> None:
+def test_declared_expectation_admits_a_connection(gateway_lab: Gateway) -> None:
     """With nat-follow-master, a connection from outside reaches the client of the master, as documented."""
     gateway, outside = gateway_lab.gateway, gateway_lab.OUTSIDE[0]
     gateway.nft(HELPER)

@@ -178,7 +178,7 @@ class Transfer:
         clock.wait_until(
             # The server may have connected already
             lambda: self._lab.gateway.expectations() or select.select([self._listener], [], [], 0)[0],
-            lambda: "the helper expects nothing",
+            lambda: "the helper created no expectation",
         )
 
     def _send(self, send: Callable[[str, int], str], host: str) -> None:
@@ -309,7 +309,7 @@ def test_data_connections_are_flushed_by_their_master(
 
 @pytest.mark.parametrize("flushed", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-def test_it_comes_through_only_where_it_is_expected(
+def test_gateway_accepts_only_expected_connections(
     gateway: Namespace, gateway_lab: Gateway, table: Table, session: ftplib.FTP, family: str, mode: str, flushed: bool
 ) -> None:
     """The gateway accepts only related connections. After the expectation is removed, it drops the connection."""

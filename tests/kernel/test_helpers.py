@@ -126,7 +126,7 @@ def converse(network: Network, gateway: Namespace) -> Iterator[Converse]:
     clients = (topology.client1, topology.client2)
     with contextlib.ExitStack() as closing:
 
-        def converse(kind: type[Conversation], family: str, number: int = 0, insist: bool = False) -> Conversation:
+        def converse(kind: type[Conversation], family: str, number: int = 0, require_nat: bool = False) -> Conversation:
             if kind.helper not in assigned:
                 try:
                     gateway.nft(kind.rules())
@@ -137,7 +137,7 @@ def converse(network: Network, gateway: Namespace) -> Iterator[Converse]:
             client = Host(CLIENTS[family][number], clients[number].entered)
             if kind.local:
                 client = Host(outside, gateway.entered)
-            elif family not in kind.translated and not insist:
+            elif family not in kind.translated and not require_nat:
                 gateway.firewall.clear("snat")
                 closing.callback(topology.translate_to, 0)
                 outside = client.address
@@ -210,7 +210,7 @@ def named(entry: Document) -> Document:
     return {"protocol": entry["protocol"], **entry["original"]}
 
 
-def check_others_see(namespace: Namespace, expectations: list[Document]) -> None:
+def check_conntrack_shows(namespace: Namespace, expectations: list[Document]) -> None:
     """Verify that conntrack(8) shows these expectations, and no others."""
     seen = namespace.expectations()
     for part in ("tuple", "mask", "master"):
@@ -240,7 +240,7 @@ def test_expectations_name_their_master(
     assert tuples_of(expected) == ordered(conversation.expected())
     assert expected == read(table, "expect")
     assert {one["family"] for one in expected} == {family}
-    check_others_see(gateway, expected)
+    check_conntrack_shows(gateway, expected)
     for one in expected:
         assert one["master"] == named(entry)
         # The tuple of a master is a match for the master, and for no other entry
@@ -266,11 +266,11 @@ def test_the_related_entry_names_its_master(
     assert master["id"] == entry["id"]
     remaining = read(table, "expect")
     assert tuples_of(remaining) == ordered(conversation.left())
-    check_others_see(gateway, remaining)
+    check_conntrack_shows(gateway, remaining)
 
 
 @pytest.mark.parametrize(("protocol", "family"), cells("nat"))
-def test_the_related_connection_is_translated(
+def test_related_connection_has_nat(
     gateway: Namespace, table: Table, converse: Converse, protocol: str, family: str
 ) -> None:
     conversation = converse(PROTOCOLS[protocol], family)
@@ -314,7 +314,7 @@ def test_expectations_are_removed_by_their_master(
             assert (result["flushed"], result["gone"]) == (len(flushed.expected()), 0)
             assert tuples_of(result["entries"]) == ordered(flushed.expected())
         assert tuples_of(read(table, "expect")) == ordered(kept.expected())
-        check_others_see(gateway, others)
+        check_conntrack_shows(gateway, others)
         with pytest.raises(TimeoutError):
             flushed.follow(timeout=DROPPED)
         assert read(table, "conntrack", {"expected": True}) == []
@@ -347,7 +347,7 @@ def test_expectations_are_saved_and_restored(
         assert (done["counts"]["created"], done["expectation_counts"]["created"]) == (len(entries), len(expected))
         assert lasting(read(table, "conntrack")) == entries
         assert lasting(read(table, "expect")) == lasting(expected)
-        check_others_see(gateway, expected)
+        check_conntrack_shows(gateway, expected)
     if protocol == "pptp":
         with pytest.raises(TimeoutError):
             conversation.follow(timeout=DROPPED)
@@ -375,14 +375,14 @@ def test_a_family_without_the_helper(table: Table, gateway: Namespace) -> None:
 
 @pytest.mark.parametrize("protocol", ["q931", "ras"])
 def test_the_kernel_does_not_translate_h323_in_ipv6(table: Table, converse: Converse, protocol: str) -> None:
-    conversation = converse(PROTOCOLS[protocol], "ipv6", insist=True)
+    conversation = converse(PROTOCOLS[protocol], "ipv6", require_nat=True)
     assert control(table, conversation)["nat"]["source"]["address"] == OUTSIDE["ipv6"]
     (one,) = read(table, "expect")
     assert not {"nat", "function"} & set(one)
 
 
 @pytest.mark.parametrize("kind", [NetbiosNs, Snmp])
-def test_the_kernel_expects_no_answers_to_what_it_forwards(
+def test_forwarded_broadcasts_cause_no_expectations(
     network: Network, gateway: Namespace, table: Table, converse: Converse, kind: type[Broadcast]
 ) -> None:
     converse(kind, "ipv4")

@@ -26,7 +26,7 @@ from tests.profiles import share
 
 #: The number of calls in which each fault of an answer is injected under the profile `thorough`.
 MOST = 2
-#: Seconds after which a process that runs a task several times is killed. It takes few unless the machine is loaded.
+#: Seconds after which a process that runs a task several times is killed. Usually, a few are enough.
 PATIENCE = 600
 #: Faults that are injected in all calls from the chosen one on.
 LASTING = [fault for fault in FAULTS if fault.name in ("send-EACCES", "receive-lost", "receive-EACCES")]
@@ -112,12 +112,12 @@ def test_a_fault_does_no_harm(play: Play, fault: Fault) -> None:
         problems = list(faults_of(observation, course))
         if fault.how == "interrupted" and stage.scenario.module != "conntrack_snapshot":
             # A restore reads the table only to interpret answers that are lost later
-            assert observation.done.result.get("failed"), "it used an inconsistent list"
+            assert observation.done.result.get("failed"), "the module used an inconsistent list"
         assert not problems, f"call {observation.number}: {problems}. It reported: {outline(observation.done.result)}"
 
 
 @pytest.mark.parametrize("fault", LASTING, ids=[fault.name for fault in LASTING])
-def test_a_fault_that_stays_does_no_harm(play: Play, fault: Fault) -> None:
+def test_a_lasting_fault_does_no_harm(play: Play, fault: Fault) -> None:
     """All calls of one kind fail from the chosen one on, so the module can neither read back nor undo a change."""
     name, stage, course = play
     numbers = sample(course.done.calls, fault, name)
@@ -139,7 +139,7 @@ def is_half_done(problem: str, observation: Observation) -> bool:
     return bool(re.search("unknown|could not be restored|timeout was not set", result["msg"]))
 
 
-def test_there_is_a_task_of_each_module_that_writes() -> None:
+def test_each_module_that_writes_has_a_scenario() -> None:
     assert {scenario.module for scenario in SCENARIOS.values()} == set(WRITING)
 
 
@@ -153,15 +153,15 @@ def faults_of(observation: Observation, course: Course) -> Iterator[str]:
     if total and not result["changed"]:
         yield f"{actual} and changed is false"
     if not total and result["changed"] and not result.get("failed") and not result.get("unknown"):
-        yield "changed is true, and nothing was"
+        yield "changed is true, but nothing changed"
     if not total and result.get("failed") and result["changed"] and not MAYBE.search(result["msg"]):
-        yield "changed is true, and nothing was"
+        yield "changed is true, but nothing changed"
     if not result.get("failed"):
         if lasting(now) != lasting(course.goal):
-            yield "it did not fail, and is not as declared"
-        told, usual = (comparable(one) for one in (result, course.done.result))
-        if told != usual and not result.get("unknown"):
-            yield f"the result differs: {sorted(key for key in {**told, **usual} if told.get(key) != usual.get(key))}"
+            yield "the task did not fail, but the values are not the declared ones"
+        seen, usual = (comparable(one) for one in (result, course.done.result))
+        if seen != usual and not result.get("unknown"):
+            yield f"the result differs: {sorted(key for key in {**seen, **usual} if seen.get(key) != usual.get(key))}"
     count = reported(result)
     if count > total:
         yield f"{count} reported, {total} changed: {actual}"
@@ -185,7 +185,7 @@ def comparable(result: Document) -> dict[str, str]:
         for key, value in result.items()
         if key not in ("invocation", "snapshot", "checksum", "total", "warnings")
     }
-    # A timeout that is read again after a fault has become lower if the machine stood still meanwhile
+    # A timeout that is read again after a fault has decreased if the machine stood still in between
     varies = r"'(id|timeout|use)': ({[^}]*}|[^,}]+)"
     return {key: re.sub(varies, "", str(kept[key])) for key in kept}
 

@@ -23,7 +23,7 @@ from tests.profiles import share
 
 #: The number of system calls before which a task is killed under the profile `thorough`.
 MOST = 6
-#: Seconds after which a process that runs a task is killed. It takes few unless the machine is loaded.
+#: Seconds after which a process that runs a task is killed. Usually, a few are enough.
 PATIENCE = 600
 #: The possible state after SIGKILL between the two requests of a change: the old entry is deleted, or the new
 #: expectation has the timeout of its helper.
@@ -116,7 +116,7 @@ def test_a_killed_task_does_no_harm(play: Play, number: signal.Signals, request:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_killed_save_leaves_a_whole_snapshot(
+def test_a_killed_save_leaves_a_complete_snapshot(
     namespace: Namespace, tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     """The folder has only one file, which is the old or the new snapshot."""

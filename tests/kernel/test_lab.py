@@ -49,19 +49,19 @@ class TestNamespace:
             assert network_here() != here
         assert network_here() == here
 
-    def test_comes_back_after_a_failure(self, namespace: Namespace) -> None:
+    def test_caller_leaves_the_namespace_after_a_failure(self, namespace: Namespace) -> None:
         here = network_here()
         with pytest.raises(ZeroDivisionError), namespace.entered():
             raise ZeroDivisionError
         assert network_here() == here
 
-    def test_sockets_stay_inside(self, namespace: Namespace) -> None:
+    def test_sockets_are_separate(self, namespace: Namespace) -> None:
         with namespace.entered():
             server = socket.create_server(("127.0.0.1", 0))
         with server, pytest.raises(OSError, match=r"refused|unreachable"):
             socket.create_connection(server.getsockname(), timeout=clock.HUNG)
 
-    def test_path_serves_other_processes(self, namespace: Namespace) -> None:
+    def test_path_is_usable_by_other_processes(self, namespace: Namespace) -> None:
         with namespace.entered():
             inside = network_here()
         seen = subprocess.run(
@@ -72,7 +72,7 @@ class TestNamespace:
         )
         assert seen.stdout.strip() == inside
 
-    def test_settings_are_its_own(self, namespace: Namespace) -> None:
+    def test_settings_are_separate(self, namespace: Namespace) -> None:
         with Namespace() as other:
             assert namespace.sysctl("nf_conntrack_acct", 1) == "0"
             assert namespace.sysctl("net.netfilter.nf_conntrack_acct") == "1"
@@ -83,19 +83,19 @@ class TestNamespace:
             inside = network_here()
         assert namespace.run(["readlink", "/proc/self/ns/net"]).stdout.strip() == inside
 
-    def test_tells_why_a_program_failed(self, namespace: Namespace) -> None:
+    def test_error_contains_the_output_of_the_program(self, namespace: Namespace) -> None:
         with pytest.raises(subprocess.CalledProcessError) as failure:
             namespace.run(["sh", "-c", "echo because >&2; exit 3"])
         assert failure.value.returncode == 3
         assert "because" in "".join(failure.value.__notes__)
 
-    def test_close_ends_what_was_started(self, root: None) -> None:
+    def test_close_ends_started_programs(self, root: None) -> None:
         with Namespace() as namespace:
             process = namespace.start(["sleep", "600"])
             assert process.poll() is None
         assert process.poll() is not None
 
-    def test_vanishes_with_a_killed_process(self, root: None) -> None:
+    def test_is_removed_with_a_killed_process(self, root: None) -> None:
         """After kill -9, nothing remains of a namespace with a program in it."""
         code = (
             "import signal\nfrom tests.lab import Namespace\n"
@@ -112,12 +112,12 @@ class TestNamespace:
 
 
 class TestCall:
-    def test_returns_what_the_function_returns(self, namespace: Namespace) -> None:
+    def test_returns_the_result_of_the_function(self, namespace: Namespace) -> None:
         with namespace.entered():
             inside = network_here()
         assert namespace.call(lambda *words: (*words, network_here()), 1) == (1, inside)
 
-    def test_raises_what_the_function_raises(self, namespace: Namespace) -> None:
+    def test_raises_the_error_of_the_function(self, namespace: Namespace) -> None:
         with pytest.raises(ZeroDivisionError) as failure:
             namespace.call(lambda: 1 // 0)
         assert "in the child" in "".join(failure.value.__notes__)
@@ -126,7 +126,7 @@ class TestCall:
         with pytest.raises(TimeoutError):
             namespace.call(time.sleep, 30, timeout=0.1)
 
-    def test_tells_of_a_child_that_died(self, namespace: Namespace) -> None:
+    def test_killed_child_is_reported(self, namespace: Namespace) -> None:
         with pytest.raises(ChildProcessError, match="-9"):
             namespace.call(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
@@ -167,14 +167,14 @@ class TestTable:
         for flow in flows:
             flow.close()
 
-    def test_counts_as_the_kernel_does(self, namespace: Namespace) -> None:
+    def test_count_agrees_with_the_kernel(self, namespace: Namespace) -> None:
         for port in range(1, 6):
             insert_udp(namespace, port)
         assert namespace.count() == len(namespace.table()) == 5
 
 
 class TestEvents:
-    def test_tell_what_happened_in_order(self, namespace: Namespace) -> None:
+    def test_events_are_in_order(self, namespace: Namespace) -> None:
         insert_udp(namespace, 1)
         with namespace.events() as changes:
             insert_udp(namespace, 2)
@@ -185,25 +185,25 @@ class TestEvents:
         assert [change["original"]["source_port"] for change in changes] == [2, 1, 1]
         assert changes[1]["mark"] == 5
 
-    def test_reading_is_no_event(self, namespace: Namespace) -> None:
+    def test_reading_causes_no_event(self, namespace: Namespace) -> None:
         insert_udp(namespace, 1)
         with namespace.events() as changes:
             namespace.table()
         assert not changes
 
-    def test_what_others_do_is_no_event_here(self, namespace: Namespace) -> None:
+    def test_other_namespaces_cause_no_event(self, namespace: Namespace) -> None:
         with Namespace() as other, namespace.events() as changes:
             insert_udp(other, 1)
         assert not changes
 
-    def test_none_is_lost_in_a_crowd(self, namespace: Namespace) -> None:
-        crowd = "".join(
+    def test_no_event_of_many_is_lost(self, namespace: Namespace) -> None:
+        commands = "".join(
             f"-A -t 600 -p udp -s 192.0.2.1 -d 192.0.2.2 --sport {port} --dport 53"
             f" -r 192.0.2.2 -q 192.0.2.1 --reply-port-src 53 --reply-port-dst {port}\n"
             for port in range(1, 501)
         )
         with namespace.events() as changes:
-            namespace.conntrack("-R", "-", input=crowd)
+            namespace.conntrack("-R", "-", input=commands)
         assert changes.kinds() == ["new"] * 500
 
 
@@ -237,7 +237,7 @@ class TestFirewall:
             tcp.seen_as()
         assert labels(right) == {socket.IPPROTO_UDP: 1 << 3, socket.IPPROTO_TCP: None}
 
-    def test_use_labels_labels_nothing_but_lets_labels_in(self, pair: tuple[Host, Host]) -> None:
+    def test_use_labels_permits_labels_and_sets_none(self, pair: tuple[Host, Host]) -> None:
         left, right = pair
         right.firewall.use_labels()
         with left.udp("192.0.2.2", 7) as flow:
@@ -299,7 +299,7 @@ def left_address(of_right: str) -> str:
 
 
 class TestNetwork:
-    def test_translates_both_families_and_all_protocols(self, gateway_lab: Gateway) -> None:
+    def test_nat_in_both_families_and_all_protocols(self, gateway_lab: Gateway) -> None:
         for address, outside in (
             (gateway_lab.SERVER, gateway_lab.OUTSIDE[0]),
             (gateway_lab.SERVER_IPV6, gateway_lab.OUTSIDE_IPV6[0]),
@@ -317,7 +317,7 @@ class TestNetwork:
             with gateway_lab.client2.udp(gateway_lab.SERVER, 7) as other:
                 assert other.seen_as().address == gateway_lab.OUTSIDE[1]
 
-    def test_flows_have_ports_of_their_own(self, lab: Lab) -> None:
+    def test_flows_have_different_ports(self, lab: Lab) -> None:
         left, right = lab.host("left"), lab.host("right")
         lab.link(left, right, ["192.0.2.1/24"], ["192.0.2.2/24"])
         right.mirror(7)
@@ -336,7 +336,7 @@ class TestNetwork:
             with hosts[number - 1].tcp("192.0.2.3", 7) as flow:
                 assert flow.seen_as().address == f"192.0.2.{number}"
 
-    def test_nobody_answers_a_ping(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ping_without_an_answer(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tests.lab.traffic.TIMEOUT", 0.1)
         left, right = lab.host("left"), lab.host("right")
         lab.link(left, right, ["192.0.2.1/24"], ["192.0.2.2/24"])
@@ -350,7 +350,7 @@ class TestNetwork:
         (entry,) = gateway_lab.gateway.table()
         assert entry["state"] == "close"
 
-    def test_everything_goes_after_a_failure(self, root: None) -> None:
+    def test_everything_is_removed_after_a_failure(self, root: None) -> None:
         networks: dict[str, str] = {}
 
         def fail(lab: Lab) -> None:
@@ -361,10 +361,10 @@ class TestNetwork:
         with pytest.raises(ZeroDivisionError), Lab() as lab:
             fail(lab)
         assert len(networks) == 4
-        still_there = {os.readlink(path) for path in networks.values() if os.path.exists(path)}
-        assert not still_there & networks.keys()
+        remaining = {os.readlink(path) for path in networks.values() if os.path.exists(path)}
+        assert not remaining & networks.keys()
 
-    def test_a_name_is_used_once(self, lab: Lab) -> None:
+    def test_second_host_with_the_same_name_is_refused(self, lab: Lab) -> None:
         lab.host("one")
         with pytest.raises(ValueError, match="one"):
             lab.host("one")

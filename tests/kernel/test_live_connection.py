@@ -111,7 +111,7 @@ def delete(gateway: Host) -> None:
         time.sleep(5 * ONE_WAY)
         if not gateway.count():
             return
-    raise AssertionError("the connection does not come to rest")
+    raise AssertionError("packets of the connection still arrive")
 
 
 def wait_for_acknowledgements(lab: Lab) -> None:
@@ -150,7 +150,7 @@ def entry(download: socket.socket) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["entry", *PRINTED, "conntrack -R"])
-def test_it_goes_on_when_its_entry_is_declared_without_flags(gateway: Host, download: socket.socket, way: str) -> None:
+def test_connection_continues_with_an_entry_without_flags(gateway: Host, download: socket.socket, way: str) -> None:
     fetch(download)
     printed = gateway.conntrack(*PRINTED.get(way, PRINTED["save"]), "-p", "tcp")
     delete(gateway)
@@ -166,7 +166,7 @@ def test_it_goes_on_when_its_entry_is_declared_without_flags(gateway: Host, down
     assert dropped(gateway) == 0
 
 
-def test_flags_that_are_declared_to_be_none_are_none(gateway: Host, download: socket.socket) -> None:
+def test_empty_list_of_flags_sets_no_flags(gateway: Host, download: socket.socket) -> None:
     """Control test: the flags make the difference in the test above."""
     fetch(download)
     delete(gateway)
@@ -181,7 +181,7 @@ def test_flags_that_are_declared_to_be_none_are_none(gateway: Host, download: so
 
 
 @pytest.mark.parametrize("way", ["entry", "extended", "save", "conntrack -R", "conntrack -I"])
-def test_a_masqueraded_connection_goes_on(lab: Lab, masquerading: Host, download: socket.socket, way: str) -> None:
+def test_masqueraded_connection_continues(lab: Lab, masquerading: Host, download: socket.socket, way: str) -> None:
     gateway = masquerading
     fetch(download)
     wait_for_acknowledgements(lab)

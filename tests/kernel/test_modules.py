@@ -66,19 +66,19 @@ WAYS: dict[str, tuple[Document, Callable[[Flow], bool]]] = {
     "zone-none": ({"match": {"zone": 0}}, lambda flow: "zone" not in flow),
     "zone-empty": ({"match": {"zone": 9}}, lambda flow: False),
     "status": ({"match": {"status": ["assured"]}}, lambda flow: "assured" in flow["status"]),
-    "status-of-nothing": ({"match": {"status": ["fixed_timeout"]}}, lambda flow: False),
+    "status-unused": ({"match": {"status": ["fixed_timeout"]}}, lambda flow: False),
     "status-not": ({"match": {"status_not": ["assured"]}}, lambda flow: "assured" not in flow["status"]),
     "mark": ({"match": {"mark": 0x61}}, lambda flow: flow["mark"] == 0x61),
     "mark-masked": ({"match": {"mark": "0x60/0xf0"}}, lambda flow: flow["mark"] & 0xF0 == 0x60),
     "mark-none": ({"match": {"mark": 0}}, lambda flow: flow["mark"] == 0),
-    "mark-of-nothing": ({"match": {"mark": 0x99}}, lambda flow: False),
+    "mark-unused": ({"match": {"mark": 0x99}}, lambda flow: False),
     "ipv4-source": ({"match": {"source": IPV4[0]}}, lambda flow: flow["original"]["source"] == IPV4[0]),
     "ipv4-network": ({"match": {"source": "10.1.0.0/24"}}, lambda flow: flow["original"]["source"] in IPV4[:2]),
-    "ipv4-source-of-nothing": ({"match": {"source": "10.9.9.9"}}, lambda flow: False),
+    "ipv4-source-unused": ({"match": {"source": "10.9.9.9"}}, lambda flow: False),
     "ipv6-source": ({"match": {"source": IPV6[0]}}, lambda flow: flow["original"]["source"] == IPV6[0]),
     "ipv6-destination": ({"match": {"destination": SERVER["ipv6"]}}, lambda flow: flow["family"] == "ipv6"),
     "ipv6-network": ({"match": {"source": "2001:db8:1::/64"}}, lambda flow: flow["original"]["source"] in IPV6[:2]),
-    "ipv6-source-of-nothing": ({"match": {"source": "2001:db8:9::9"}}, lambda flow: False),
+    "ipv6-source-unused": ({"match": {"source": "2001:db8:9::9"}}, lambda flow: False),
     "ipv6-source-in-a-zone": (
         {"match": {"source": IPV6[0], "zone": 5}},
         lambda flow: flow["original"]["source"] == IPV6[0] and flow.get("zone") == 5,
@@ -97,7 +97,7 @@ WAYS: dict[str, tuple[Document, Callable[[Flow], bool]]] = {
         {"match": {"family": "ipv6", "protocol": "udp", "destination_port": 53}},
         lambda flow: flow["family"] == "ipv6" and flow["original"]["destination_port"] == 53,
     ),
-    "everything-at-once": (
+    "several-keys": (
         {"match": {"protocol": "udp", "source": "10.1.0.2", "zone": 0, "mark": 0, "status": ["assured"]}},
         lambda flow: flow["family"] == "ipv4" and "assured" in flow["status"],
     ),
@@ -140,7 +140,7 @@ def run(namespace: Namespace, module: str, check_mode: bool = False, **arguments
     return answer(*namespace.call(execute, module, given(check_mode, arguments)))
 
 
-def run_alone(namespace: Namespace, module: str, **arguments: Any) -> Document:
+def run_in_new_process(namespace: Namespace, module: str, **arguments: Any) -> Document:
     """Return the result of a module that runs in a new Python process."""
     command = [sys.executable, "-m", f"{MODULES}.{module}"]
     done = namespace.run(command, input=given(False, arguments), check=False)
@@ -172,23 +172,23 @@ def ports(flows: list[Flow]) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_flush_takes_what_matches_and_nothing_else(filled: Namespace, way: str) -> None:
+def test_flush_removes_only_matching_entries(filled: Namespace, way: str) -> None:
     arguments, matches = WAYS[way]
     before = filled.table()
     assert len(before) == ENTRIES.count("\n")
-    doomed = ports([flow for flow in before if matches(flow)])
+    matching = ports([flow for flow in before if matches(flow)])
 
-    foreseen = run(filled, "conntrack_flush", check_mode=True, **arguments)
-    assert (foreseen["changed"], foreseen["flushed"]) == (bool(doomed), len(doomed))
+    predicted = run(filled, "conntrack_flush", check_mode=True, **arguments)
+    assert (predicted["changed"], predicted["flushed"]) == (bool(matching), len(matching))
     assert ports(filled.table()) == ports(before), "check mode changed something"
 
     done = run(filled, "conntrack_flush", **arguments)
-    assert ports(filled.table()) == [each for each in ports(before) if each not in doomed]
-    assert (done["changed"], done["flushed"], done["gone"]) == (bool(doomed), len(doomed), 0)
-    assert ports(done["entries"]) == ports(foreseen["entries"]) == doomed
+    assert ports(filled.table()) == [each for each in ports(before) if each not in matching]
+    assert (done["changed"], done["flushed"], done["gone"]) == (bool(matching), len(matching), 0)
+    assert ports(done["entries"]) == ports(predicted["entries"]) == matching
 
 
-def test_a_flush_of_too_many_takes_nothing(filled: Namespace) -> None:
+def test_flush_above_the_limit_removes_nothing(filled: Namespace) -> None:
     done = run(filled, "conntrack_flush", match={"zone": 5}, limit=1)
     assert done["failed"]
     assert "2 entries match, more than the limit of 1" in done["msg"]
@@ -196,7 +196,7 @@ def test_a_flush_of_too_many_takes_nothing(filled: Namespace) -> None:
 
 
 @pytest.mark.parametrize(("client", "server"), [(IPV4[0], SERVER["ipv4"]), (IPV6[0], SERVER["ipv6"])])
-def test_an_entry_from_nothing_to_nothing(filled: Namespace, client: str, server: str) -> None:
+def test_life_cycle_of_an_entry(filled: Namespace, client: str, server: str) -> None:
     """Declare an entry twice, change it and delete it. The entry with the same tuple in no zone does not change."""
     tuple_ = {"source": client, "destination": server, "source_port": 1, "destination_port": 53}
     declared = {"protocol": "udp", "zone": 7, "original": tuple_, "timeout": 300, "mark": 3}
@@ -215,7 +215,7 @@ def test_an_entry_from_nothing_to_nothing(filled: Namespace, client: str, server
 
 
 @pytest.mark.parametrize("module", ["conntrack_entry", "conntrack_entries"])
-def test_a_translated_entry_is_deleted_by_its_reply_alone(namespace: Namespace, module: str) -> None:
+def test_entry_with_nat_is_deleted_by_its_reply_tuple(namespace: Namespace, module: str) -> None:
     """`conntrack -D -r -q` can also do this."""
     ends = {"source": "10.0.0.1", "destination": SERVER["ipv4"], "source_port": 1, "destination_port": 53}
     reply = {"source": SERVER["ipv4"], "destination": "192.0.2.1", "source_port": 53, "destination_port": 4000}
@@ -234,7 +234,7 @@ def test_a_translated_entry_is_deleted_by_its_reply_alone(namespace: Namespace, 
 
 
 def test_facts(filled: Namespace) -> None:
-    facts = run_alone(filled, "conntrack_facts")["ansible_facts"]["conntrack"]
+    facts = run_in_new_process(filled, "conntrack_facts")["ansible_facts"]["conntrack"]
     assert facts["count"] == int(filled.conntrack("-C")) == ENTRIES.count("\n")
     assert facts["by_zone"]["5"] == 2
     assert facts["by_protocol"] == {"tcp": 2, "udp": 10}
@@ -248,7 +248,7 @@ def test_capabilities(filled: Namespace, record_testsuite_property: Callable[[st
     facts = run(filled, "conntrack_facts", gather_subset=["!all", "capabilities"])["ansible_facts"]["conntrack"]
     capabilities = facts["capabilities"]
     assert capabilities["probed"]
-    lacking = {name for name, there in capabilities.items() if not there}
+    lacking = {name for name, present in capabilities.items() if not present}
     record_testsuite_property("lacking", " ".join(sorted(lacking)))
     ignored = next((them for kernel, them in IGNORED.items() if platform.release().startswith(f"{kernel}.")), set())
     assert {name for name in lacking if name.startswith(("dump_", "flush_"))} == ignored

@@ -91,7 +91,7 @@ def test_facts_of_all_namespaces(site: Site) -> None:
     assert not any("capabilities" in each for each in facts["namespaces"])
 
 
-def test_the_limit_of_a_flush_is_that_of_all_namespaces(site: Site) -> None:
+def test_limit_of_a_flush_applies_to_all_namespaces(site: Site) -> None:
     refused = site.machine.module("conntrack_flush", netns="all", match=TCP, limit=5)
     assert refused["msg"] == (
         f"6 entries match in 4 namespaces, more than the limit of 5: 2 in /proc/1/ns/net, "
@@ -105,7 +105,7 @@ def test_the_limit_of_a_flush_is_that_of_all_namespaces(site: Site) -> None:
     assert (predicted["changed"], predicted["flushed"]) == (True, 6)
     assert site.ports() == EACH
 
-    # 40002 stays where it does not match
+    # The entries with port 40002 do not match, so they remain
     match = {**TCP, "source_port": 40001}
     done = site.machine.module("conntrack_flush", netns="all", match=match, limit=3, report_limit=2)
     assert site.ports() == [[40002], [], [40002], [40002]]
@@ -116,7 +116,7 @@ def test_the_limit_of_a_flush_is_that_of_all_namespaces(site: Site) -> None:
 
 
 @pytest.mark.every_kernel
-def test_without_a_limit_every_namespace_is_flushed_and_the_session_is_kept_where_its_entries_are(site: Site) -> None:
+def test_flush_of_all_namespaces_keeps_each_entry_of_the_session(site: Site) -> None:
     """The gateway translates the address of the client, so the entry of the client itself is not that of the server."""
     session = {"SSH_CONNECTION": f"203.0.113.1 40001 {Gateway.SERVER} {Gateway.PORT}"}
     done = site.machine.module("conntrack_flush", netns="all", match=TCP, env=session)
@@ -125,7 +125,7 @@ def test_without_a_limit_every_namespace_is_flushed_and_the_session_is_kept_wher
     assert [each["kept"] for each in done["namespaces"]] == [1, 0, 0, 1]
 
 
-def test_a_namespace_that_cannot_be_read_does_not_stop_the_others(site: Site) -> None:
+def test_error_in_one_namespace_does_not_stop_the_others(site: Site) -> None:
     """Without accounting, the kernel does not record the bytes that the match needs."""
     for namespace in site.all():
         namespace.sysctl("nf_conntrack_acct", int(namespace is not site.named["red"]))
@@ -147,7 +147,7 @@ def test_a_namespace_that_cannot_be_read_does_not_stop_the_others(site: Site) ->
     assert site.ports() == [[], [], [40003], [40003]]
 
 
-def test_a_file_that_is_no_namespace_is_refused_before_anything_is_removed(site: Site, tmp_path: Path) -> None:
+def test_file_that_is_not_a_namespace_is_refused_first(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     before = site.ports()
     failed = site.machine.module("conntrack_flush", netns=["blue", str(tmp_path / "file")], all=True)

@@ -53,7 +53,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 
 @pytest.fixture
-def cramped(namespace: Namespace) -> Iterator[Table]:
+def small_buffer_table(namespace: Namespace) -> Iterator[Table]:
     """Return a table whose sockets have the smallest receive buffer that the kernel allows."""
     with (
         namespace.entered(),
@@ -65,15 +65,15 @@ def cramped(namespace: Namespace) -> Iterator[Table]:
 class TestOverrun:
     COUNT = 3 * BATCH_SIZE + 5
 
-    def test_what_is_only_acknowledged_fits(self, cramped: Table, namespace: Namespace) -> None:
-        assert not any(cramped.create_all(udp(port) for port in range(1, self.COUNT + 1)))
+    def test_acknowledgements_fit_in_a_small_buffer(self, small_buffer_table: Table, namespace: Namespace) -> None:
+        assert not any(small_buffer_table.create_all(udp(port) for port in range(1, self.COUNT + 1)))
         assert namespace.count() == self.COUNT
 
-    def test_lost_refusals_are_unknown_and_not_success(self, cramped: Table, namespace: Namespace) -> None:
+    def test_lost_refusals_count_as_unknown(self, small_buffer_table: Table, namespace: Namespace) -> None:
         """The kernel rejects more requests than the buffer has room for. None of them may count as successful."""
         entries = [udp(port) for port in range(1, self.COUNT + 1)]
-        assert not any(cramped.create_all(entries))
-        results = list(cramped.create_all(entries))
+        assert not any(small_buffer_table.create_all(entries))
+        results = list(small_buffer_table.create_all(entries))
         assert len(results) == self.COUNT
         assert all(isinstance(error, (Exists, Overrun)) for error in results)
         unknown = [error for error in results if isinstance(error, Overrun)]
@@ -82,34 +82,34 @@ class TestOverrun:
         assert str(unknown[0]).startswith("creating udp 192.0.2.1:")
         assert namespace.count() == self.COUNT
 
-    def test_what_was_carried_out_unheard_is_unknown(self, cramped: Table, namespace: Namespace) -> None:
+    def test_request_without_answer_counts_as_unknown(self, small_buffer_table: Table, namespace: Namespace) -> None:
         """Errors displace the acknowledgement of the last request, although the kernel has executed it."""
-        there = [udp(port) for port in range(1, BATCH_SIZE)]
-        assert not any(cramped.create_all(there))
-        *_unused, last = cramped.create_all([*there, udp(BATCH_SIZE)])
+        existing = [udp(port) for port in range(1, BATCH_SIZE)]
+        assert not any(small_buffer_table.create_all(existing))
+        *_unused, last = small_buffer_table.create_all([*existing, udp(BATCH_SIZE)])
         assert isinstance(last, ResultUnknown)
         assert BATCH_SIZE in {entry["original"]["source_port"] for entry in namespace.table()}
 
-    def test_is_over_at_once(self, cramped: Table) -> None:
+    def test_no_request_waits_for_lost_answers(self, small_buffer_table: Table) -> None:
         """Neither the next batch nor the next request waits for answers that cannot arrive."""
         entries = [udp(port) for port in range(1, self.COUNT + 1)]
-        assert not any(cramped.create_all(entries))
+        assert not any(small_buffer_table.create_all(entries))
         start = time.monotonic()
-        list(cramped.create_all(entries))
-        assert cramped.get(udp(1))["original.source_port"] == 1
+        list(small_buffer_table.create_all(entries))
+        assert small_buffer_table.get(udp(1))["original.source_port"] == 1
         with pytest.raises(Exists):
-            cramped.create(udp(1))
+            small_buffer_table.create(udp(1))
         assert time.monotonic() - start < UNANSWERED, "a request waited for its timeout"
 
     @pytest.mark.running_kernel_only
-    def test_a_dump_has_room(self, cramped: Table) -> None:
+    def test_dump_is_complete_with_a_small_buffer(self, small_buffer_table: Table) -> None:
         """The kernel waits for the reader of a dump, so a small buffer makes the dump slow but complete."""
-        assert not any(cramped.create_all(udp(port) for port in range(1, 5001)))
-        assert len(list(cramped.dump())) == 5000
+        assert not any(small_buffer_table.create_all(udp(port) for port in range(1, 5001)))
+        assert len(list(small_buffer_table.dump())) == 5000
 
 
 class TestDying:
-    def test_entries_whose_end_could_not_be_told(self, table: Table, namespace: Namespace) -> None:
+    def test_entries_with_an_undelivered_event(self, table: Table, namespace: Namespace) -> None:
         """If a listener requires every event and its buffer is full, the kernel keeps the entries."""
         with namespace.entered():
             listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_NETFILTER)
@@ -127,19 +127,19 @@ class TestDying:
             shown = namespace.conntrack("-L", "dying").splitlines()
             assert len(shown) == len(dying) < 100
 
-    def test_is_empty_otherwise(self, table: Table) -> None:
+    def test_empty_without_a_listener(self, table: Table) -> None:
         table.create(udp(1))
         table.delete(udp(1))
         assert list(table.dying()) == []
 
-    def test_nothing_is_unconfirmed(self, table: Table, namespace: Namespace) -> None:
+    def test_no_entry_is_unconfirmed(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         assert list(table.unconfirmed()) == []
         assert namespace.conntrack("-L", "unconfirmed").strip() == ""
 
 
 class TestAnswers:
-    def test_the_kernel_points_at_the_attribute(self, table: Table) -> None:
+    def test_error_contains_the_attribute(self, table: Table) -> None:
         """Send an attribute of the wrong length, which the client itself never sends."""
         broken = requests.CREATE.message(udp(1))
         mark = b"\x06\x00\x08\x00\x01\x02\x00\x00"  # CTA_MARK with two bytes
@@ -178,7 +178,7 @@ class TestAnswers:
             with pytest.raises(NotFound):
                 table.get(udp(port + 1))
 
-    def test_silence_is_an_unknown_result(self, namespace: Namespace) -> None:
+    def test_missing_answer_is_an_unknown_result(self, namespace: Namespace) -> None:
         """The client stops waiting for a missing answer after the timeout."""
         with namespace.entered(), NetlinkSocket(NetlinkTransport(timeout=0.2)) as transport:
             silent = Message(3, 0, messages.nfgenmsg())  # NLMSG_DONE is not a request

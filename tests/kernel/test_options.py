@@ -150,7 +150,7 @@ def filled(root: None, request: pytest.FixtureRequest) -> Iterator[Namespace]:
 
 
 @pytest.mark.parametrize(("module", "case"), [case for module in NOTHING for case in cases(module, "cannot_be")])
-def test_options_that_cannot_be_are_refused(occupied: Namespace, tmp_path: Path, module: str, case: Document) -> None:
+def test_invalid_options_are_refused(occupied: Namespace, tmp_path: Path, module: str, case: Document) -> None:
     (tmp_path / "other").write_text("flows\n")
     names = {**variables(module), "output_dir": str(tmp_path)}
     options = (
@@ -171,7 +171,7 @@ def test_options_that_cannot_be_are_refused(occupied: Namespace, tmp_path: Path,
 
 @pytest.mark.parametrize("filled", ["conntrack_flush"], indirect=True)
 @pytest.mark.parametrize(("module", "case"), cases("conntrack_flush", "finds"))
-def test_a_flush_finds_what_matches(filled: Namespace, module: str, case: Document) -> None:
+def test_flush_finds_matching_entries(filled: Namespace, module: str, case: Document) -> None:
     if "https" in str(case["match"]) and not Path("/etc/services").exists():
         pytest.skip("/etc/services is absent (apt-get install netbase)")
     result = run(filled, module, check_mode=True, match=case["match"])
@@ -184,7 +184,7 @@ def test_a_flush_finds_what_matches(filled: Namespace, module: str, case: Docume
 
 @pytest.mark.parametrize("filled", ["conntrack_info"], indirect=True)
 @pytest.mark.parametrize(("module", "case"), cases("conntrack_info", "orders"))
-def test_info_reads_in_the_order_asked_for(filled: Namespace, module: str, case: Document) -> None:
+def test_info_returns_the_requested_order(filled: Namespace, module: str, case: Document) -> None:
     result = run(filled, module, **case["options"])
     assert numbers(result["entries"]) == case["order"]
     assert result["matched"] == case.get("matched", len(case["order"]))
@@ -193,25 +193,25 @@ def test_info_reads_in_the_order_asked_for(filled: Namespace, module: str, case:
 
 @pytest.mark.parametrize("filled", ["conntrack_facts"], indirect=True)
 @pytest.mark.parametrize(("module", "case"), cases("conntrack_facts", "parts"))
-def test_facts_gather_the_parts_asked_for(filled: Namespace, module: str, case: Document) -> None:
+def test_facts_contain_the_requested_parts(filled: Namespace, module: str, case: Document) -> None:
     result = run(filled, module, **case["options"])
     assert sorted(result["ansible_facts"]["conntrack"]) == case["gives"]
 
 
 @pytest.mark.parametrize("number", range(len(variables("conntrack_entry")["declared"])))
-def test_an_entry_is_created_once_as_foreseen_and_again_from_its_result(namespace: Namespace, number: int) -> None:
+def test_entry_is_created_as_predicted_and_again_from_its_result(namespace: Namespace, number: int) -> None:
     namespace.firewall.use_labels()
     declared = variables("conntrack_entry")["declared"][number]
-    foreseen = run(namespace, "conntrack_entry", check_mode=True, **declared)
+    predicted = run(namespace, "conntrack_entry", check_mode=True, **declared)
     assert namespace.count() == 0
     done = run(namespace, "conntrack_entry", **declared)
     again = run(namespace, "conntrack_entry", **declared)
-    assert [result["operation"] for result in (foreseen, done, again)] == ["created", "created", "unchanged"]
-    assert [result["changed"] for result in (foreseen, done, again)] == [True, True, False]
+    assert [result["operation"] for result in (predicted, done, again)] == ["created", "created", "unchanged"]
+    assert [result["changed"] for result in (predicted, done, again)] == [True, True, False]
     assert done["before"] == {}
-    assert [result["changes"] for result in (foreseen, done, again)] == [[], [], []]
+    assert [result["changes"] for result in (predicted, done, again)] == [[], [], []]
     assert steady([again["before"]]) == steady([again["entry"]]) == steady([done["entry"]])
-    assert surprises(done, foreseen) == []
+    assert surprises(done, predicted) == []
 
     namespace.conntrack("-F")
     restored = run(namespace, "conntrack_entry", **done["entry"])

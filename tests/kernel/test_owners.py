@@ -24,7 +24,7 @@ pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
 
-#: Answers one datagram or one connection after another.
+#: A program that answers one datagram or one connection after another.
 SERVER = """
 import socket, sys
 family, kind, address, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -56,7 +56,7 @@ def serve(
     return program
 
 
-def talk(namespace: Namespace, kind: int, to: tuple[str, int]) -> socket.socket:
+def send_and_receive(namespace: Namespace, kind: int, to: tuple[str, int]) -> socket.socket:
     """Send a message in a namespace, and return the socket after the answer."""
     with namespace.entered():
         client = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, kind)
@@ -83,7 +83,7 @@ def tracked(namespace: Namespace) -> Namespace:
 
 
 def test_the_owner_of_a_connection_within_the_host(tracked: Namespace) -> None:
-    """It is the end that began the connection. Without the option, entries have no owner."""
+    """The owner is the process that started the connection. Without the option, entries have no owner."""
     with connection(tracked):
         (owner,) = owners(tracked)
         assert owner is not None
@@ -95,35 +95,35 @@ def test_the_owner_of_a_connection_within_the_host(tracked: Namespace) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_server_behind_translation(gateway_lab: Gateway, kind: int, family: int) -> None:
-    """The server has one socket without address for all flows of UDP, for IPv4 also if it is one of IPv6."""
+def test_server_behind_destination_nat(gateway_lab: Gateway, kind: int, family: int) -> None:
+    """A UDP server has one socket without an address for all flows. An IPv6 socket also receives IPv4."""
     if family == socket.AF_INET6 and not has_ipv6():
         pytest.skip("this kernel has no IPv6")
     gateway = gateway_lab.gateway
     protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
     gateway.firewall.dnat("10.1.0.1", 9, protocol=protocol, port=99, destination="10.1.0.1")
     program = serve(gateway, kind, 9, "::" if family == socket.AF_INET6 else "0.0.0.0", family)
-    with talk(gateway_lab.client1, kind, ("10.1.0.1", 99)):
+    with send_and_receive(gateway_lab.client1, kind, ("10.1.0.1", 99)):
         assert pids(gateway, match={"protocol": protocol}) == [program.pid]
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_flow_to_another_namespace(gateway_lab: Gateway, kind: int) -> None:
-    """As one that is routed to a container. A server of the gateway with the same port is not its owner.
+    """The flow is routed, as to a container. A server of the gateway with the same port is not its owner.
 
-    No process is in the namespace of the client, so it is not searched.
+    The namespace of the client has no process, so the module does not search it.
     """
     serve(gateway_lab.gateway, kind, 9)
     program = serve(gateway_lab.server, kind, 9)
-    with talk(gateway_lab.client1, kind, (gateway_lab.SERVER, 9)):
+    with send_and_receive(gateway_lab.client1, kind, (gateway_lab.SERVER, 9)):
         assert pids(gateway_lab.gateway) == [program.pid]
         program.kill()
         program.wait()
         assert pids(gateway_lab.gateway, match={"source": gateway_lab.CLIENTS[0]}) == [None]
 
 
-def test_loopback_addresses_are_those_of_one_namespace(tracked: Namespace) -> None:
-    """As that of systemd-resolved, which has a socket for one of them. A server elsewhere is not the owner."""
+def test_loopback_addresses_belong_to_one_namespace(tracked: Namespace) -> None:
+    """An example is systemd-resolved. A server with the same address in another namespace is not the owner."""
     resolver = ("127.0.0.53", 9)
     with Namespace("other") as other:
         serve(other, socket.SOCK_DGRAM, 9, "127.0.0.53")
@@ -133,7 +133,7 @@ def test_loopback_addresses_are_those_of_one_namespace(tracked: Namespace) -> No
         program = serve(tracked, socket.SOCK_DGRAM, 9, "127.0.0.53")
         assert pids(tracked) == [program.pid]
         tracked.empty()
-        with talk(tracked, socket.SOCK_DGRAM, resolver) as client:
+        with send_and_receive(tracked, socket.SOCK_DGRAM, resolver) as client:
             assert pids(tracked) == [os.getpid()]
             client.close()
             assert pids(tracked) == [program.pid]

@@ -66,7 +66,7 @@ def bounds(name: str) -> tuple[int, int]:
     return (lowest, 1) if name == "events" and features.lacks("events_on_demand") else (lowest, highest)
 
 
-def test_each_that_this_namespace_may_set(inside: Namespace) -> None:
+def test_each_writable_setting_is_set(inside: Namespace) -> None:
     """Increase each setting by one if the kernel allows it. No other file changes."""
     present = sysctl.flat(sysctl.read_all())
     assert {"accounting", "tcp_loose", "timeouts.tcp_established", "timeouts.udp"} <= set(present)
@@ -79,17 +79,17 @@ def test_each_that_this_namespace_may_set(inside: Namespace) -> None:
         wanted = value + 1 if value < highest else value - 1
         key, _dot, state = name.partition(".")
         document = {key: {state: wanted} if state else wanted}
-        foreseen = declare(check_mode=True, **document)
+        predicted = declare(check_mode=True, **document)
         assert int(inside.sysctl(file)) == value
         done = declare(**document)
-        assert done == foreseen
+        assert done == predicted
         assert done["changes"] == [{"key": name, "where": "kernel", "before": value, "after": wanted}]
         before[file] = wanted
         assert sysctls(inside) == before
         assert not declare(**document)["changed"]
 
 
-def test_bounds_are_the_kernels(inside: Namespace) -> None:
+def test_bounds_agree_with_the_kernel(inside: Namespace) -> None:
     """The kernel accepts the values within the limits and rejects the others."""
     for name in sysctl.BOUNDS:
         lowest, highest = bounds(name)
@@ -105,18 +105,18 @@ def test_bounds_are_the_kernels(inside: Namespace) -> None:
 
 
 @pytest.mark.parametrize("name", ["max", "buckets"])
-def test_what_only_the_initial_namespace_may_set(inside: Namespace, name: str) -> None:
+def test_settings_of_the_initial_namespace_are_refused(inside: Namespace, name: str) -> None:
     before = sysctls(inside)
     value = sysctl.read(name)
     assert value is not None
     if is_writable(sysctl.NAMES[name]):
-        assert name == "max", "newer kernels have it in each namespace"
+        assert name == "max", "newer kernels have this setting in each namespace"
         assert declare(**{name: value * 2})["changed"]
         return
     with pytest.raises(SettingsFailed, match=f"^{name}: cannot be set here, only the initial network namespace may"):
         declare(accounting=True, **{name: value * 2})
     assert sysctls(inside) == before
-    assert not declare(**{name: value})["changed"], "what is so already needs no right"
+    assert not declare(**{name: value})["changed"], "a setting that has the value needs no privilege"
 
 
 def test_thresholds_for_fragments_change_together(inside: Namespace) -> None:
@@ -141,12 +141,12 @@ def test_a_timeout_of_0_is_gathered_and_declared(inside: Namespace) -> None:
     assert not declare(timeouts=gathered["timeouts"])["changed"]
 
 
-def test_all_that_is_gathered_can_be_declared(inside: Namespace) -> None:
+def test_gathered_settings_are_unchanged(inside: Namespace) -> None:
     gathered = sysctl.read_all()
     assert not declare(**gathered)["changed"]
 
 
-def test_a_refusal_in_the_middle(inside: Namespace, tmp_path: Path) -> None:
+def test_refused_setting_keeps_earlier_changes(inside: Namespace, tmp_path: Path) -> None:
     """The module rejects timeouts that exceed a clock of 100 Hz. The kernel rejects those that exceed its own."""
     with pytest.raises(
         SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*same: accounting"
@@ -157,11 +157,11 @@ def test_a_refusal_in_the_middle(inside: Namespace, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_persisted_a_boot_brings_back(inside: Namespace, tmp_path: Path) -> None:
+def test_persisted_settings_are_restored_at_boot(inside: Namespace, tmp_path: Path) -> None:
     declared = {"accounting": True, "timestamps": True, "timeouts": {"tcp_established": 7200, "udp_stream": 60}}
-    foreseen = declare(check_mode=True, persist_in=tmp_path, **declared)
+    predicted = declare(check_mode=True, persist_in=tmp_path, **declared)
     assert list(tmp_path.iterdir()) == []
-    assert declare(persist_in=tmp_path, **declared) == foreseen
+    assert declare(persist_in=tmp_path, **declared) == predicted
     assert not declare(persist_in=tmp_path, **declared)["changed"]
     assert "nf_conntrack" in (tmp_path / sysctl_files.MODULES_FILE).read_text().splitlines()
     done = sysctls(inside)
@@ -174,7 +174,7 @@ def test_what_is_persisted_a_boot_brings_back(inside: Namespace, tmp_path: Path)
         assert sysctls(rebooted) == {**done, "nf_conntrack_events": 1}
 
 
-def test_the_boots_files_are_not_for_this_namespace(inside: Namespace) -> None:
+def test_boot_files_are_refused_in_this_namespace(inside: Namespace) -> None:
     """This runs in check mode, so that nothing is written even if the check is broken."""
     with pytest.raises(InvalidValue, match="not that of process 1"):
         declare(check_mode=True, accounting=True, persist_in=Path("/etc"))

@@ -56,7 +56,7 @@ def by_identity(documents: list[Document]) -> dict[Any, Document]:
     return {identity(from_document(document)): views.lasting(document) for document in documents}
 
 
-def lose(namespace: Namespace) -> None:
+def flush_with_conntrack(namespace: Namespace) -> None:
     """Flush the table of the namespace with conntrack(8)."""
     namespace.conntrack("-F")
     assert namespace.count() == 0
@@ -77,14 +77,14 @@ class TestTableOfEveryKind:
         assert len(saved) > 40
         return saved
 
-    def test_comes_back(self, table: Table, namespace: Namespace, saved: list[Document]) -> None:
-        lose(namespace)
+    def test_table_is_restored(self, table: Table, namespace: Namespace, saved: list[Document]) -> None:
+        flush_with_conntrack(namespace)
         declare(table, saved)
         again = gathered(table)
         assert len(again) == len(saved)
         assert by_identity(again) == by_identity(saved)
 
-    def test_comes_back_to_other_eyes(self, table: Table, namespace: Namespace, saved: list[Document]) -> None:
+    def test_other_programs_show_the_table(self, table: Table, namespace: Namespace, saved: list[Document]) -> None:
         def shown() -> list[str]:
             keep = [
                 {key: value for key, value in entry.items() if key not in ("id", "use", "timeout")}
@@ -93,17 +93,15 @@ class TestTableOfEveryKind:
             return sorted(json.dumps(entry, sort_keys=True) for entry in keep)
 
         before = shown()
-        lose(namespace)
+        flush_with_conntrack(namespace)
         declare(table, saved)
         assert shown() == before
 
-    def test_an_entry_expects_its_master_to_be_there(
-        self, table: Table, namespace: Namespace, saved: list[Document]
-    ) -> None:
+    def test_entry_requires_its_master(self, table: Table, namespace: Namespace, saved: list[Document]) -> None:
         expected = [document for document in saved if "master" in document]
         if not expected:
             pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
-        lose(namespace)
+        flush_with_conntrack(namespace)
         errors = list(table.create_all(creation(from_document(document)) for document in expected))
         assert all(error is not None and error.errno == 2 for error in errors)
 
@@ -130,7 +128,7 @@ class TestDccp:
         table.create(from_document(wanted))
         return wanted
 
-    def test_keeps_its_ports_and_state_where_it_is_tracked(
+    def test_ports_and_state_are_kept_if_dccp_is_tracked(
         self, table: Table, namespace: Namespace, wanted: Document
     ) -> None:
         (found,) = gathered(table)
@@ -142,9 +140,9 @@ class TestDccp:
         (shown,) = views.by_text(namespace)
         assert shown == views.as_program_shows(found)
 
-    def test_comes_back_as_it_was_gathered(self, table: Table, namespace: Namespace, wanted: Document) -> None:
+    def test_gathered_entry_is_restored(self, table: Table, namespace: Namespace, wanted: Document) -> None:
         saved = gathered(table)
-        lose(namespace)
+        flush_with_conntrack(namespace)
         declare(table, saved)
         assert by_identity(gathered(table)) == by_identity(saved)
 
@@ -171,43 +169,43 @@ class TestLiveConnections:
         for flow in flows:
             flow.close()
 
-    def test_come_back_as_they_were(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
+    def test_entries_are_restored(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
             saved = [document for document in at_rest(table) if "nat" in document]
             assert len(saved) == 12
             assert {document["protocol"] for document in saved} == {"tcp", "udp", "icmp", "icmpv6"}
-            lose(gateway)
+            flush_with_conntrack(gateway)
             declare(table, saved)
             assert by_identity(gathered(table)) == by_identity(saved)
 
-    def test_go_on_with_the_same_translation(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
+    def test_flows_continue_with_the_same_nat(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
         outside = [flow.seen_as() for flow in flows]
         assert all(one != other for one, other in zip(outside[:4], outside[4:], strict=True))
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
             saved = at_rest(table)
-            lose(gateway)
+            flush_with_conntrack(gateway)
             declare(table, saved)
             gateway_lab.translate_to(1)  # flows that are not in the table would now use another address
             assert [flow.seen_as() for flow in flows] == outside
 
-    def test_are_cut_without_it(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
+    def test_flow_has_another_address_without_its_entry(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
         """Control test: after a flush and a change of the rule, a flow uses another address."""
         udp = flows[1]
         before = udp.seen_as()
-        lose(gateway_lab.gateway)
+        flush_with_conntrack(gateway_lab.gateway)
         gateway_lab.translate_to(1)
         assert udp.seen_as().address != before.address
 
-    def test_src_nat_comes_back_only_because_it_is_asked_for(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
+    def test_src_nat_is_restored_only_on_request(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
         """A reply tuple alone does not apply NAT: the kernel sets the status bit only if the request contains NAT."""
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
             saved = [document for document in at_rest(table) if document["protocol"] == "udp"]
             assert len(saved) == 4
             assert all("src_nat" in document["status"] for document in saved)
-            lose(gateway)
+            flush_with_conntrack(gateway)
             bare = [
                 {
                     **{key: value for key, value in document.items() if key != "nat"},
@@ -222,13 +220,13 @@ class TestLiveConnections:
                 json.dumps(document["reply"]) for document in saved
             }
 
-    def test_status_and_reply_are_a_request_too(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
+    def test_status_and_reply_also_request_nat(self, gateway_lab: Gateway, flows: list[Flow]) -> None:
         """A status bit for NAT and a reply tuple together also request NAT."""
         outside = [flow.seen_as() for flow in flows]
         gateway = gateway_lab.gateway
         with gateway.entered(), Table() as table:
             saved = at_rest(table)
-            lose(gateway)
+            flush_with_conntrack(gateway)
             declare(
                 table,
                 [{key: value for key, value in document.items() if key != "nat"} for document in saved],
@@ -237,7 +235,7 @@ class TestLiveConnections:
             gateway_lab.translate_to(1)
             assert [flow.seen_as() for flow in flows] == outside
 
-    def test_that_are_not_translated_come_back_but_for_two_bits(self, gateway_lab: Gateway) -> None:
+    def test_entries_without_nat_are_restored_except_two_bits(self, gateway_lab: Gateway) -> None:
         """Only the kernel can set the bits which show that NAT has processed a flow."""
         gateway = gateway_lab.gateway
         gateway.mirror(9)
@@ -247,7 +245,7 @@ class TestLiveConnections:
             (document,) = (entry for entry in saved if entry["protocol"] == "tcp")
             assert set(DONE) < set(document["status"])
             assert "nat" not in document
-            lose(gateway)
+            flush_with_conntrack(gateway)
             declare(table, saved)
             (again,) = (entry for entry in gathered(table) if entry["protocol"] == "tcp")
             document["status"] = [bit for bit in document["status"] if bit not in DONE]
@@ -311,7 +309,7 @@ def documents(draw: st.DrawFn) -> Document:
         states = st.sampled_from(views.SCTP_STATES[:-1])
         document["sctp"] = {"state": draw(states), "original_vtag": draw(U32), "reply_vtag": draw(U32)}
     if draw(st.booleans()):
-        document["nat"] = draw(translations(family, "source_port" in original))
+        document["nat"] = draw(nat_requests(family, "source_port" in original))
     return document
 
 
@@ -330,7 +328,7 @@ def tcp_states(draw: st.DrawFn) -> Document:
 
 
 @st.composite
-def translations(draw: st.DrawFn, family: str, with_ports: bool) -> Document:
+def nat_requests(draw: st.DrawFn, family: str, with_ports: bool) -> Document:
     nat: Document = {}
     for end in draw(st.sampled_from([("source",), ("destination",), ("source", "destination")])):
         nat[end] = {"address": draw(addresses(family))}
@@ -351,7 +349,7 @@ def shared(root: None) -> Iterator[tuple[Namespace, Table]]:
 @pytest.mark.running_kernel_only
 @examples(300, suppress_health_check=list(HealthCheck))
 @given(document=documents())
-def test_any_entry_comes_back(shared: tuple[Namespace, Table], document: Document) -> None:
+def test_any_entry_is_restored(shared: tuple[Namespace, Table], document: Document) -> None:
     clock.begin_test()  # each example is one
     namespace, table = shared
     wanted = from_document(document)

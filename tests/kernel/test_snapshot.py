@@ -52,9 +52,9 @@ def table(namespace: Namespace) -> Iterator[Table]:
 
 
 @pytest.fixture
-def elsewhere(root: None) -> Iterator[Namespace]:
+def target(root: None) -> Iterator[Namespace]:
     """Return the namespace in which to restore the table."""
-    with Namespace("elsewhere") as namespace:
+    with Namespace("target") as namespace:
         namespace.firewall.use_labels()
         yield namespace
 
@@ -131,8 +131,8 @@ def seen(namespace: Namespace) -> list[str]:
     return sorted([*(json.dumps(entry, sort_keys=True) for entry in steady), *expected])
 
 
-def test_entries_and_expectations_of_every_kind_come_back(
-    table: Table, namespace: Namespace, elsewhere: Namespace, path: Path
+def test_entries_and_expectations_of_every_kind_are_restored(
+    table: Table, namespace: Namespace, target: Namespace, path: Path
 ) -> None:
     helper = fill(table)
     before, expected, shown = entries(table), expectations(table), seen(namespace)
@@ -141,17 +141,17 @@ def test_entries_and_expectations_of_every_kind_come_back(
     done = save(table, str(path), EVERYTHING, NO_LABELS, False)
     assert (done["snapshot"]["entries"], done["snapshot"]["expectations"]) == (len(before), len(expected))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with elsewhere.entered(), Table() as other:
-        foreseen = run(other, path, check=True)
-        assert elsewhere.count() == 0
+    with target.entered(), Table() as other:
+        predicted = run(other, path, check=True)
+        assert target.count() == 0
         restored = run(other, path)
         assert "msg" not in restored, restored["failed_entries"]
-        assert foreseen == restored
+        assert predicted == restored
         assert numbers(restored) == {"created": len(before)}
         assert numbers(restored, "expectation_counts") == ({"created": 3} if helper else {})
         assert entries(other) == before
         assert expectations(other) == expected
-        assert seen(elsewhere) == shown
+        assert seen(target) == shown
         again = run(other, path)
         assert not again["changed"]
         assert numbers(again) == {"unchanged": len(before)}
@@ -159,7 +159,7 @@ def test_entries_and_expectations_of_every_kind_come_back(
         assert not updated["changed"], updated["diff"]
 
 
-def test_what_nat_has_looked_at_and_left_alone_comes_back_without_a_sign_of_that(table: Table, path: Path) -> None:
+def test_nat_done_bits_are_lost_without_nat(table: Table, path: Path) -> None:
     """As documented in the guide, these bits are lost. An entry with NAT keeps both of its bits."""
     own, other = {"source": {"address": "10.0.0.1"}}, {"source": {"address": "198.51.100.9"}}
     ends = {"source": "10.0.0.1", "destination": "192.0.2.80"}
@@ -175,7 +175,7 @@ def test_what_nat_has_looked_at_and_left_alone_comes_back_without_a_sign_of_that
     assert {entry["original.source_port"]: entry["status"] for entry in table.dump()} == {4000: 0x8, 4001: 0x198}
 
 
-def test_it_is_readable_by_whoever_has_zcat(table: Table, tmp_path: Path) -> None:
+def test_snapshot_is_readable_with_zcat(table: Table, tmp_path: Path) -> None:
     fill(table)
     save(table, str(tmp_path / "it.gz"), EVERYTHING, LabelMap({"voip": 5}), False)
     lines = gzip.decompress((tmp_path / "it.gz").read_bytes()).decode().splitlines()
@@ -185,7 +185,7 @@ def test_it_is_readable_by_whoever_has_zcat(table: Table, tmp_path: Path) -> Non
     assert any('"192.0.2.1","198.51.100.2"' in line for line in lines)
 
 
-def test_one_without_a_rule_for_labels_says_what_it_lost(table: Table, path: Path, root: None) -> None:
+def test_lost_labels_are_reported_without_a_rule(table: Table, path: Path, root: None) -> None:
     fill(table)
     save(table, str(path), EVERYTHING, NO_LABELS, False)
     labelled = sum("labels" in entry for entry in table.dump())
@@ -196,7 +196,7 @@ def test_one_without_a_rule_for_labels_says_what_it_lost(table: Table, path: Pat
         assert all("without its labels" in failure["msg"] for failure in done["failed_entries"])
 
 
-def test_of_a_protocol_that_is_not_tracked_nothing_is_left(table: Table, path: Path) -> None:
+def test_entries_of_an_untracked_protocol_are_not_restored(table: Table, path: Path) -> None:
     """Linux tracks DCCP before 6.17 only."""
     from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
 
@@ -208,7 +208,7 @@ def test_of_a_protocol_that_is_not_tracked_nothing_is_left(table: Table, path: P
     assert sorted(entry["original.protocol"] for entry in table.dump()) == ([6] if untracked else [6, 33, 33])
 
 
-def test_a_translated_key_of_gre_is_reported_and_nothing_is_left(table: Table, path: Path) -> None:
+def test_nat_of_a_gre_key_is_reported_and_creates_no_entry(table: Table, path: Path) -> None:
     """Linux translates the keys only for its PPTP helper (nf_nat_l4proto_unique_tuple), and reports no error."""
     from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
 
@@ -235,7 +235,7 @@ def test_a_translated_key_of_gre_is_reported_and_nothing_is_left(table: Table, p
     assert sorted(entry.get("original.source_key", 0) for entry in table.dump()) == [0, 5]
 
 
-def test_of_two_that_exclude_each_other_the_second_is_reported(table: Table, path: Path) -> None:
+def test_second_of_two_conflicting_entries_is_reported(table: Table, path: Path) -> None:
     """Check mode compares only nearby records, so it does not detect this error in an edited snapshot."""
     from tests.unit.plugins.module_utils._snapshot.test_restore import flow, write
 
@@ -252,7 +252,7 @@ def test_of_two_that_exclude_each_other_the_second_is_reported(table: Table, pat
 
 
 @pytest.mark.running_kernel_only
-def test_many_come_back(table: Table, namespace: Namespace, path: Path) -> None:
+def test_many_entries_are_restored(table: Table, namespace: Namespace, path: Path) -> None:
     def flows() -> Iterator[Document]:
         for number in range(MANY):
             source, translated = f"10.{number >> 14}.{number >> 7 & 127}.{number & 127}", number % 3 == 0
@@ -279,7 +279,7 @@ def test_many_come_back(table: Table, namespace: Namespace, path: Path) -> None:
     assert untimed(entries(table)) == before
 
 
-def test_a_purge_leaves_others_alone(table: Table, namespace: Namespace, path: Path) -> None:
+def test_purge_keeps_entries_out_of_scope(table: Table, namespace: Namespace, path: Path) -> None:
     fill(table)
     save(table, str(path), EVERYTHING, NO_LABELS, False)
     before = entries(table)
@@ -297,12 +297,12 @@ def test_a_purge_leaves_others_alone(table: Table, namespace: Namespace, path: P
     assert len(entries(table)) == len(before) + 1
 
 
-def test_an_expectation_comes_along_with_its_master(table: Table, elsewhere: Namespace, path: Path) -> None:
+def test_expectation_is_restored_with_its_master(table: Table, target: Namespace, path: Path) -> None:
     if not fill(table):
         pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
     done = save(table, str(path), parse_match({"zone": 5}), NO_LABELS, False)
     assert done["snapshot"]["expectations"] == 2
-    with elsewhere.entered(), Table() as other:
+    with target.entered(), Table() as other:
         for check in (True, False):
             done = run(other, path, check=check, match={"family": "ipv6"})
             assert numbers(done, "expectation_counts") == {"created": 1}
@@ -310,15 +310,15 @@ def test_an_expectation_comes_along_with_its_master(table: Table, elsewhere: Nam
         assert found["family"] == 10
 
 
-def test_a_restore_needs_no_more_than_the_file(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
+def test_restore_needs_only_the_file(namespace: Namespace, target: Namespace, tmp_path: Path) -> None:
     """Run the module in separate processes: save in one namespace and restore in the other, both selected by path."""
     path = str(tmp_path / "it.gz")
     namespace.conntrack("-I", *"-p udp -s 10.1.0.2 -d 192.0.2.53 --sport 1 --dport 53 -t 600 -m 7".split())
     done = run_module(namespace, "conntrack_snapshot", state="saved", path=path)
     assert (done["changed"], done["snapshot"]["entries"]) == (True, 1)
-    done = run_module(namespace, "conntrack_snapshot", state="restored", path=path, netns=elsewhere.path)
+    done = run_module(namespace, "conntrack_snapshot", state="restored", path=path, netns=target.path)
     assert (done["changed"], numbers(done), done["checksum"] != "") == (True, {"created": 1}, True)
-    (flow,) = elsewhere.table()
+    (flow,) = target.table()
     assert (flow["mark"], flow["timeout"]) == (7, clock.left_of(600))
 
 
@@ -336,15 +336,15 @@ def refusals() -> list[Any]:
 
 
 @pytest.mark.running_kernel_only  # rejected before the first request to the kernel
-@pytest.mark.parametrize(("arguments", "says"), refusals())
-def test_what_cannot_be_is_refused_in_a_sentence(
-    namespace: Namespace, tmp_path: Path, arguments: Document, says: str
+@pytest.mark.parametrize(("arguments", "expected_error"), refusals())
+def test_invalid_options_are_refused_in_one_sentence(
+    namespace: Namespace, tmp_path: Path, arguments: Document, expected_error: str
 ) -> None:
     path = tmp_path / "it"
     run_module(namespace, "conntrack_snapshot", state="saved", path=str(path))
     before = path.read_bytes()
     done = run_module(namespace, "conntrack_snapshot", **{"path": str(path), **arguments})
-    assert says in done["msg"]
+    assert expected_error in done["msg"]
     assert done["msg"].endswith("Nothing was changed.")
     assert not done["changed"]
     assert (done["counts"]["created"], done["snapshot"], done["failed_entries"]) == (0, {}, [])

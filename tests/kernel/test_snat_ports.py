@@ -110,7 +110,7 @@ def test_ranges_of_ipv6(namespace: Namespace) -> None:
     assert ports_of(parse_address("2001:db8::2", ""), TCP, ranges).count(False) == 2
 
 
-def test_the_ports_of_an_address_are_those_of_all_rules_for_it() -> None:
+def test_ports_of_an_address_are_those_of_all_its_rules() -> None:
     address, other, ipv6 = (parse_address(text, "") for text in ("198.51.100.1", "198.51.100.2", "2001:db8::1"))
     named = SnatRange(address, address, range(2000, 2010), TCP)
     masquerade = SnatRange(None, None, range(3000, 3004))
@@ -165,7 +165,7 @@ def used(gateway: Host, **options: Any) -> list[Any]:
 
 
 @pytest.mark.every_kernel
-def test_when_no_port_is_left_it_is_full_and_packets_are_lost(gateway_lab: Gateway) -> None:
+def test_packets_are_lost_if_all_ports_are_used(gateway_lab: Gateway) -> None:
     """Two clients share ten ports to one destination. The other destination still has ports."""
     gateway, server, outside = gateway_lab.gateway, gateway_lab.SERVER, gateway_lab.OUTSIDE[0]
     gateway.firewall.clear("snat")
@@ -185,7 +185,7 @@ def test_when_no_port_is_left_it_is_full_and_packets_are_lost(gateway_lab: Gatew
         for flow in gateway.table()
         if flow["original"]["destination_port"] == gateway_lab.PORT
     )
-    assert listed == {"10.1.0.2": 7, "10.2.0.2": 3}, "that is what the test is about"
+    assert listed == {"10.1.0.2": 7, "10.2.0.2": 3}, "the second client has only the remaining ports"
     assert used(gateway) == [
         {
             **shared,
@@ -217,6 +217,6 @@ def lost(gateway: Host) -> int:
     return counts["insert_failed"] + counts["drop"]
 
 
-def test_without_source_nat_nothing_is_used(namespace: Namespace) -> None:
+def test_no_ports_are_used_without_source_nat(namespace: Namespace) -> None:
     namespace.conntrack(*"-I -p udp -s 10.1.0.2 -d 192.0.2.1 --sport 1 --dport 53 -t 600".split())
     assert used(namespace) == []

@@ -72,7 +72,7 @@ def thorough(broken: str, sentence: str) -> Any:
         ("echo", r"\d+ connections outside the matches broke: .*a wrong answer"),
     ],
 )
-def test_a_guarantee_that_does_not_hold_is_reported(broken: str, sentence: str) -> None:
+def test_violated_guarantee_is_reported(broken: str, sentence: str) -> None:
     done = soak("--break", broken)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(f"^FAILED: {sentence}", done.stdout, re.MULTILINE), done.stdout + done.stderr
@@ -91,7 +91,7 @@ def test_lost_events_and_open_files_are_reported() -> None:
     assert "11 open files at the end and had 9" in found[1]
 
 
-def test_a_process_that_dies_is_reported() -> None:
+def test_killed_process_is_reported() -> None:
     command = [sys.executable, "-m", "tests.soak", "--seconds", "60", "--rate", "200"]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         started = wait_for_children(run.pid)

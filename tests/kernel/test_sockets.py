@@ -40,7 +40,7 @@ class Connection(NamedTuple):
     accepted: socket.socket
 
     def carries(self, data: bytes = b"data") -> bool:
-        """Return whether the connection carries data. The caller knows that a failure comes at once."""
+        """Return whether the connection carries data. Call this only if a failure is immediate."""
         try:
             self.client.sendall(data)
             return self.accepted.recv(len(data)) == data
@@ -70,7 +70,7 @@ def remove(
     check: bool = False,
     protected: frozenset[TcpConnection] = NO_CONNECTION,
 ) -> Document:
-    """Flush the matching entries of a namespace, with `ended` also their sockets, without those of `protected`."""
+    """Flush the matching entries of a namespace. With `ended`, end their sockets, except those of `protected`."""
     selected = EVERYTHING if match is None else parse_match(match)
     with namespace.entered(), contextlib.ExitStack() as stack:
         table = stack.enter_context(TableReader())
@@ -86,7 +86,7 @@ def tracked(namespace: Namespace) -> Namespace:
 
 @pytest.mark.parametrize("family", LOOPBACK)
 def test_both_ends_are_ended_with_their_entry(tracked: Namespace, family: str) -> None:
-    """The process and its peer receive errors, and other connections, also of the same server, continue."""
+    """The process and its peer receive errors. Other connections continue, also those of the same server."""
     needs("socket_destroy")
     if family == "ipv6" and not has_ipv6():
         pytest.skip("this kernel has no IPv6")
@@ -110,8 +110,8 @@ def test_both_ends_are_ended_with_their_entry(tracked: Namespace, family: str) -
         assert (again["changed"], again["ended_sockets"]) == (False, 0)
 
 
-def test_the_peer_behind_translation_is_reset(gateway_lab: Gateway) -> None:
-    """The reset passes the translation of the entry that is removed afterwards."""
+def test_peer_behind_destination_nat_is_reset(gateway_lab: Gateway) -> None:
+    """The reset passes through the NAT of the entry, which the module deletes afterwards."""
     needs("socket_destroy")
     gateway = gateway_lab.gateway
     gateway.mirror(9)
@@ -135,7 +135,7 @@ def test_forwarded_flows_have_no_socket(gateway_lab: Gateway) -> None:
     assert gateway_lab.gateway.count() == 1
 
 
-def test_of_udp_only_sockets_with_a_peer_are_ended(tracked: Namespace) -> None:
+def test_only_udp_sockets_with_a_peer_are_ended(tracked: Namespace) -> None:
     """The server has one socket for all its flows."""
     needs("socket_destroy")
     with tracked.entered():
@@ -170,7 +170,7 @@ def test_a_dual_stack_server_is_found(tracked: Namespace) -> None:
 
 @pytest.mark.parametrize("keep_ssh", [True, False])
 def test_the_kept_connection_keeps_its_sockets(tracked: Namespace, keep_ssh: bool) -> None:
-    """Also without `keep_ssh`, which removes the entry."""
+    """This also holds without `keep_ssh`, when the module deletes the entry."""
     needs("socket_destroy")
     address = bytes([127, 0, 0, 1])
     with connection(tracked) as mine, connection(tracked) as other:
@@ -183,7 +183,7 @@ def test_the_kept_connection_keeps_its_sockets(tracked: Namespace, keep_ssh: boo
 
 
 def test_a_kernel_that_cannot_end_sockets(tracked: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message comes before anything is deleted. Every kernel gives the same answer for Unix sockets."""
+    """The module fails before it deletes anything. Every kernel gives the same answer for Unix sockets."""
     request = sockets._request
 
     def of_unix(kind: int, family: int, *more: Any) -> Message:
@@ -200,7 +200,7 @@ def test_a_kernel_that_cannot_end_sockets(tracked: Namespace, monkeypatch: pytes
 @pytest.mark.parametrize("loose", [0, 1])
 @pytest.mark.parametrize("half_closed", [False, True])
 def test_flows_return_as_predicted(tracked: Namespace, loose: int, half_closed: bool) -> None:
-    """The next packet creates an entry if the kernel picks up connections, and none otherwise."""
+    """The next packet creates an entry only if the kernel picks up existing connections."""
     tracked.sysctl("nf_conntrack_tcp_loose", loose)
     with connection(tracked) as one:
         one.carries()
@@ -215,7 +215,7 @@ def test_flows_return_as_predicted(tracked: Namespace, loose: int, half_closed: 
 
 
 def test_flows_that_do_not_return(tracked: Namespace) -> None:
-    """Those that have not begun or have ended, and those of other protocols."""
+    """Flows that have not begun or have ended do not return, nor do flows of other protocols."""
     for number, state in enumerate(("SYN_SENT", "TIME_WAIT", "CLOSE")):
         tracked.conntrack(
             "-I", *f"-p tcp -s 10.1.0.2 -d 10.1.0.3 --sport {number} --dport 2 -t 600 --state {state}".split()
@@ -227,7 +227,7 @@ def test_flows_that_do_not_return(tracked: Namespace) -> None:
 
 @pytest.mark.parametrize("keep_ssh", [True, False])
 def test_a_connection_of_an_ancestor_is_never_ended(tracked: Namespace, keep_ssh: bool) -> None:
-    """The module takes it for the SSH connection that runs the task."""
+    """The module treats it as the SSH connection that runs the task."""
     needs("socket_destroy")
     with connection(tracked) as one:
         done = run(tracked, "conntrack_flush", all=True, end_local_sockets=True, keep_ssh=keep_ssh)

@@ -81,7 +81,7 @@ STALE = [
 ]
 
 
-def test_flows_that_the_rules_would_treat_alike_are_unchanged(gateway: Host) -> None:
+def test_flows_that_agree_with_the_rules_are_unchanged(gateway: Host) -> None:
     load(gateway, *CURRENT)
     result = run(gateway, "conntrack_info", stale=True)
     assert result["entries"] == []
@@ -94,7 +94,7 @@ def test_flows_that_the_rules_would_treat_alike_are_unchanged(gateway: Host) -> 
     }
 
 
-def test_each_stale_flow_has_its_verdict_and_the_rule_that_decides(gateway: Host) -> None:
+def test_stale_flow_has_its_verdict_and_the_deciding_rule(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     found = judged(gateway)
     assert {key: one["verdict"] for key, one in found.items()} == {
@@ -121,7 +121,7 @@ def test_each_stale_flow_has_its_verdict_and_the_rule_that_decides(gateway: Host
     assert found[BLOCKED, 443]["expected"] is None
 
 
-def test_flush_removes_the_stale_flows_and_no_other(gateway: Host) -> None:
+def test_flush_removes_only_stale_flows(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     checked = run(gateway, "conntrack_flush", stale=True, keep_ssh=False, check_mode=True)
     assert (checked["changed"], checked["flushed"], gateway.count()) == (True, len(STALE), len(CURRENT + STALE))
@@ -135,7 +135,7 @@ def test_flush_removes_the_stale_flows_and_no_other(gateway: Host) -> None:
 
 
 @pytest.mark.running_kernel_only
-def test_only_some_verdicts_and_only_what_matches(gateway: Host) -> None:
+def test_flush_is_limited_to_verdicts_and_match(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     refused = run(gateway, "conntrack_flush", stale=["refused"], match={"source": "10.1.0.0/24"}, keep_ssh=False)
     assert refused["flushed"] == 1
@@ -143,7 +143,7 @@ def test_only_some_verdicts_and_only_what_matches(gateway: Host) -> None:
 
 
 @pytest.mark.running_kernel_only
-def test_a_limit_keeps_all(gateway: Host) -> None:
+def test_flush_above_the_limit_removes_nothing(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     failed = run(gateway, "conntrack_flush", stale=True, limit=2, keep_ssh=False)
     assert failed["failed"]
@@ -151,7 +151,7 @@ def test_a_limit_keeps_all(gateway: Host) -> None:
     assert gateway.count() == len(CURRENT + STALE)
 
 
-def test_what_cannot_be_decided_is_uncertain_and_stays(gateway: Host) -> None:
+def test_undecidable_flow_is_uncertain_and_kept(gateway: Host) -> None:
     """A rate limit decides, and its state at the next packet is unknown."""
     load(gateway, tcp(CLIENT, 6000, "10.1.0.9", 2222))
     result = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
@@ -217,7 +217,7 @@ def kernel_log() -> Iterator[list[str]]:
         os.close(log)
 
 
-def test_nothing_of_the_host_changes(gateway: Host) -> None:
+def test_host_does_not_change(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     gateway.wait_for_links()  # links and addresses that come up later would appear as changes
 
@@ -246,17 +246,17 @@ def test_nothing_of_the_host_changes(gateway: Host) -> None:
 
 @pytest.mark.running_kernel_only
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "error_text"),
     [
         ("sometimes", "stale: 'sometimes' is not a verdict; write one or more of nat_changed, refused, untracked"),
         ([], "stale: [] is not a list; write true, or a list of nat_changed, refused, untracked"),
         (["uncertain"], "stale: 'uncertain' is not a verdict"),
     ],
 )
-def test_a_wrong_value_is_named(gateway: Host, value: Any, said: str) -> None:
+def test_error_names_an_invalid_value(gateway: Host, value: Any, error_text: str) -> None:
     failed = run(gateway, "conntrack_flush", stale=value)
     assert failed["failed"]
-    assert said in failed["msg"]
+    assert error_text in failed["msg"]
 
 
 @pytest.mark.running_kernel_only
@@ -279,7 +279,7 @@ def test_null_is_not_every_verdict(gateway: Host) -> None:
 
 
 @pytest.mark.running_kernel_only
-def test_of_expectations_none_is_stale(gateway: Host) -> None:
+def test_stale_is_refused_for_expectations(gateway: Host) -> None:
     failed = run(gateway, "conntrack_info", stale=True, table="expect")
     assert failed["failed"]
     assert "stale: is for the table conntrack" in failed["msg"]
@@ -296,7 +296,7 @@ table ip balance {
 
 
 @pytest.mark.parametrize("choice", ["numgen random mod 3", "numgen inc mod 3", "jhash ip saddr mod 3"])
-def test_a_translation_by_chance_is_unchanged_if_it_is_one_of_several(gateway: Host, choice: str) -> None:
+def test_random_nat_is_unchanged_if_it_is_possible(gateway: Host, choice: str) -> None:
     gateway.nft(BALANCED.replace("CHOICE", choice))
     backends = ["10.1.0.80", "10.1.0.81", "10.1.0.82", "10.1.0.83"]
     load(gateway, *(tcp(SERVER, 7000 + i, OUTSIDE, 9000, **from_wan(to, 9000)) for i, to in enumerate(backends)))
@@ -366,8 +366,8 @@ def test_without_the_capability(gateway: Host) -> None:
             judge_nothing()
         return str(refused.value)
 
-    said = gateway.call(judge)
-    assert "CAP_SYS_ADMIN" in said
+    error_text = gateway.call(judge)
+    assert "CAP_SYS_ADMIN" in error_text
 
 
 def drop_sys_admin() -> None:
@@ -402,7 +402,7 @@ def test_a_target_of_iptables_that_checks_the_protocol(gateway: Host) -> None:
     assert refused["rule"]["comment"] == "no_mail"
 
 
-def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ruleset_that_the_kernel_does_not_accept_again(gateway: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel does not dump the protocol of such a rule, and rejects the rule without it."""
     gateway.run(["iptables-nft", *TCP_RESET])
     monkeypatch.setattr(ruleset, "_compat", lambda family, expressions: b"")
@@ -412,7 +412,7 @@ def test_a_ruleset_that_the_kernel_does_not_take_back(gateway: Host, monkeypatch
         gateway.call(judge_nothing)
 
 
-def test_what_an_ipsec_policy_may_decide_is_uncertain(gateway: Host) -> None:
+def test_flows_that_an_ipsec_policy_may_affect_are_uncertain(gateway: Host) -> None:
     ends = ["src", "10.1.0.0/24", "dst", "192.0.2.0/24", "dir", "out"]
     tunnel = ["tmpl", "src", OUTSIDE, "dst", "198.51.100.1", "proto", "esp", "mode", "tunnel"]
     load(gateway, *CURRENT, *STALE)
@@ -421,7 +421,7 @@ def test_what_an_ipsec_policy_may_decide_is_uncertain(gateway: Host) -> None:
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, len(STALE))
 
 
-def test_what_traffic_control_may_decide_is_uncertain(gateway: Host) -> None:
+def test_flows_that_traffic_control_may_affect_are_uncertain(gateway: Host) -> None:
     load(gateway, *CURRENT, *STALE)
     gateway.run(["tc", "qdisc", "add", "dev", "lan", "clsact"])
     verdicts = run(gateway, "conntrack_info", stale=True)["verdicts"]
@@ -430,7 +430,7 @@ def test_what_traffic_control_may_decide_is_uncertain(gateway: Host) -> None:
     assert verdicts["nat_changed"] + verdicts["refused"] == len(STALE) - len(from_lan)
 
 
-def test_a_rule_without_an_effect_lets_the_kernel_track(lab: Lab) -> None:
+def test_rule_without_an_effect_turns_on_tracking(lab: Lab) -> None:
     """The copy leaves this rule out, but must still track packets."""
     host = lab.host("host")
     host.nft("add table inet t; add chain inet t c; add rule inet t c ct state new counter")
@@ -438,7 +438,7 @@ def test_a_rule_without_an_effect_lets_the_kernel_track(lab: Lab) -> None:
     assert run(host, "conntrack_info", stale=True)["verdicts"]["unchanged"] == 1
 
 
-def test_without_rules_nothing_is_tracked(lab: Lab) -> None:
+def test_flows_are_untracked_without_rules(lab: Lab) -> None:
     host = lab.host("host")
     load(host, tcp("127.0.0.1", 4005, "127.0.0.1", 80))
     assert run(host, "conntrack_info", stale=True)["verdicts"]["untracked"] == 1

@@ -48,18 +48,18 @@ def test_a_ruleset_that_is_not_loaded(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error_text"),
     [
         ("table inet", "ruleset: nft refuses "),
         (None, "cannot be read: No such file or directory; name a file for nft -f"),
     ],
 )
-def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_ruleset_that_cannot_be_loaded(gateway: Host, tmp_path: Path, content: str | None, error_text: str) -> None:
     if content is not None:
         (tmp_path / "new.nft").write_text(content)
     failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
     assert failed["failed"]
-    assert said in failed["msg"]
+    assert error_text in failed["msg"]
 
 
 #: Objects of a table, and rules of its forward chain that use them.
@@ -91,7 +91,7 @@ UNCERTAIN = ("quota", "map of limits", "set without timeouts")
 
 
 @pytest.mark.parametrize("uses", USES)
-def test_whatever_the_rules_use_a_change_can_be_judged(gateway: Host, tmp_path: Path, uses: str) -> None:
+def test_changes_can_be_evaluated_with_objects_of_every_kind(gateway: Host, tmp_path: Path, uses: str) -> None:
     parts, rules = USES[uses]
     rules = rules.replace("{M}", "counter name tcp dport map @m")
     chain = f"chain forward {{ type filter hook forward priority 10; policy accept\n {rules}\n }}"
@@ -112,7 +112,7 @@ def test_whatever_the_rules_use_a_change_can_be_judged(gateway: Host, tmp_path: 
 
 
 @pytest.mark.running_kernel_only
-def test_a_message_shows_nothing_of_an_included_file(gateway: Host, tmp_path: Path) -> None:
+def test_error_shows_no_content_of_an_included_file(gateway: Host, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden:text:1\n")
     (tmp_path / "new.nft").write_text(f'table inet wrong {{\n chain {{\n }}\n}}\ninclude "{tmp_path}/secret"\n')
     failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
@@ -134,7 +134,7 @@ def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
 
 
 @pytest.mark.running_kernel_only
-def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
+def test_ruleset_requires_stale(gateway: Host) -> None:
     for module in ("conntrack_info", "conntrack_facts"):
         failed = run(gateway, module, ruleset="/nowhere")
         assert failed["failed"]
@@ -142,7 +142,7 @@ def test_a_ruleset_goes_with_stale_only(gateway: Host) -> None:
 
 
 @pytest.mark.running_kernel_only
-def test_without_its_action_a_module_takes_no_ruleset_of_the_controller(gateway: Host, tmp_path: Path) -> None:
+def test_module_without_its_action_refuses_a_controller_ruleset(gateway: Host, tmp_path: Path) -> None:
     """A file of this name may also exist on the target."""
     (tmp_path / "new.nft").write_text("flush ruleset\n")
     path = str(tmp_path / "new.nft")

@@ -50,7 +50,7 @@ def table(namespace: Namespace) -> Iterator[Table]:
         yield table
 
 
-def patient() -> Table:
+def table_with_long_timeout() -> Table:
     """Return a table in the namespace of the calling thread whose requests wait `UNANSWERED` seconds for an answer."""
     return Table(lambda: NetlinkSocket(NetlinkTransport(timeout=UNANSWERED)))
 
@@ -95,7 +95,7 @@ class TestCreate:
         assert shown["reply"] == samples.turned("ipv6", **samples.ports(2, 1))
         assert shown["timeout"] == clock.left_of(120)
 
-    def test_does_not_replace_what_is_there(self, table: Table, namespace: Namespace) -> None:
+    def test_does_not_replace_an_existing_entry(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, mark=1))
         with pytest.raises(Exists) as refusal:
             table.create(udp(1, mark=2))
@@ -103,7 +103,7 @@ class TestCreate:
         assert str(refusal.value).startswith("creating udp 192.0.2.1:1 -> 198.51.100.2:53: File exists")
         assert seen(namespace, 1)["mark"] == 1
 
-    def test_is_refused_where_another_entry_has_the_reply_tuple(self, table: Table, namespace: Namespace) -> None:
+    def test_is_refused_if_another_entry_has_the_reply_tuple(self, table: Table, namespace: Namespace) -> None:
         """The answers of two flows would be identical, so the error must name the existing entry."""
         table.create(udp(1))
         rival = {**udp(1), **{f"original.{key}": udp(2)[f"original.{key}"] for key in ("source_port",)}}
@@ -140,20 +140,20 @@ class TestCreate:
         assert namespace.count() == 0
 
     @pytest.mark.parametrize("helper", ["no-such", "tftp"])
-    def test_of_a_helper_that_is_not_there_for_it(self, table: Table, namespace: Namespace, helper: str) -> None:
+    def test_unsuitable_helper_is_refused(self, table: Table, namespace: Namespace, helper: str) -> None:
         """An unknown helper, and a helper for UDP on a TCP connection."""
         with pytest.raises(Unsupported) as refusal:
             table.create(tcp(1, helper=helper))
         assert refusal.value.errno == errno.EOPNOTSUPP
         assert namespace.count() == 0
 
-    def test_of_a_master_that_is_not_there(self, table: Table, namespace: Namespace) -> None:
+    def test_missing_master_is_refused(self, table: Table, namespace: Namespace) -> None:
         master = {"protocol": "tcp", **samples.ends("ipv4", **samples.ports(9, 21))}
         with pytest.raises(NotFound):
             table.create(tcp(1, master=master))
         assert namespace.count() == 0
 
-    def test_of_a_master_in_another_zone(self, table: Table, namespace: Namespace) -> None:
+    def test_master_in_another_zone_is_refused(self, table: Table, namespace: Namespace) -> None:
         table.create(tcp(9, zone=5))
         master = {"protocol": "tcp", **samples.ends("ipv4", **samples.ports(9, 80))}
         with pytest.raises(NotFound):
@@ -165,7 +165,7 @@ class TestCreate:
         ("key", "value"),
         [("tcp.original.window_scale", 15), ("tcp.reply.window_scale", 15)],
     )
-    def test_of_a_window_scale_out_of_range(self, table: Table, namespace: Namespace, key: str, value: int) -> None:
+    def test_window_scale_out_of_range(self, table: Table, namespace: Namespace, key: str, value: int) -> None:
         """Most kernels reject the scale. Linux 5.10 ignores it, as it does without the flags."""
         wanted = {**tcp(1), "tcp.state": 3, key: value}
         (refusal,) = table.create_all([creation(wanted)])
@@ -175,14 +175,14 @@ class TestCreate:
             assert refusal.errno == errno.ERANGE
             assert namespace.count() == 0
 
-    def test_of_an_incomplete_group(self, table: Table, namespace: Namespace) -> None:
+    def test_incomplete_group_is_refused(self, table: Table, namespace: Namespace) -> None:
         sctp = from_document(samples.flow("ipv4", "sctp", 1, 2, sctp={"state": "established"}))
         for entry in (sctp, {**tcp(1), "synproxy.isn": 1}, {**tcp(1), "sequence_adjustment.reply.before": 1}):
             with pytest.raises(InvalidValue, match="is missing; all of"):
                 table.create(entry)
         assert namespace.count() == 0
 
-    def test_without_a_tuple_is_never_sent(self, table: Table, namespace: Namespace) -> None:
+    def test_request_without_a_tuple_is_never_sent(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         for operation in (table.delete, table.update, table.get, table.find_by_tuple):
             with pytest.raises(InvalidValue, match="the whole table"):
@@ -192,9 +192,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         "bit", ["expected", "seq_adjust", "dying", "template", "nat_clash", "offload", "src_nat_done"]
     )
-    def test_takes_bits_the_kernel_keeps_to_itself_as_said_by_another(
-        self, table: Table, namespace: Namespace, bit: str
-    ) -> None:
+    def test_status_bits_that_cannot_be_set_are_left_out(self, table: Table, namespace: Namespace, bit: str) -> None:
         """A status that was gathered elsewhere can be declared: bits that cannot be set are left out."""
         table.create(udp(1, status=["assured", bit]))
         assert seen(namespace, 1)["status"] == ["assured", "confirmed"]
@@ -204,7 +202,7 @@ class TestCreate:
         assert 2147400 <= seen(namespace, 1)["timeout"] < 4294967295
 
 
-class TestTranslation:
+class TestNat:
     """A request creates an entry with NAT, and the reply tuple shows the result."""
 
     def create(self, table: Table, document: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +215,7 @@ class TestTranslation:
         del document["reply"]
         return document
 
-    def test_of_addresses_picks_one_of_a_range(self, table: Table, namespace: Namespace) -> None:
+    def test_kernel_selects_an_address_from_a_range(self, table: Table, namespace: Namespace) -> None:
         nat = {"source": {"address": "203.0.113.10-203.0.113.19", "port": "2000-2009"}}
         gathered = self.create(table, {**self.plain(), "nat": nat})
         (shown,) = namespace.table()
@@ -226,13 +224,13 @@ class TestTranslation:
         assert port in range(2000, 2010)
         assert gathered["nat"] == {"source": {"address": address, "port": port}}
 
-    def test_of_ports_alone_keeps_the_address(self, table: Table, namespace: Namespace) -> None:
+    def test_nat_of_the_port_keeps_the_address(self, table: Table, namespace: Namespace) -> None:
         gathered = self.create(table, {**self.plain(), "nat": {"source": {"port": 77}}})
         assert gathered["nat"] == {"source": {"address": samples.CLIENT["ipv4"], "port": 77}}
         (shown,) = namespace.table()
         assert shown["reply"]["destination_port"] == 77
 
-    def test_of_gre_keeps_its_keys(self, table: Table) -> None:
+    def test_nat_of_gre_keeps_the_keys(self, table: Table) -> None:
         """Without a PPTP master, the kernel does not change the keys, although the request has a port."""
         original = samples.ends("ipv4", source_key=1, destination_key=2)
         nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 9}}
@@ -241,14 +239,14 @@ class TestTranslation:
         assert gathered["reply"]["destination_key"] == 1
 
     @pytest.mark.parametrize("end", ["source", "destination"])
-    def test_of_an_icmp_id_at_either_end(self, table: Table, end: str) -> None:
+    def test_nat_of_an_icmp_id_at_either_end(self, table: Table, end: str) -> None:
         original = samples.ends("ipv4", icmp_type=8, icmp_code=0, icmp_id=1)
         nat = {end: {"address": samples.OUTSIDE["ipv4"], "port": 99}}
         gathered = self.create(table, {"protocol": "icmp", "original": original, "nat": nat})
         assert gathered["nat"] == nat
         assert gathered["reply"]["icmp_id"] == 99
 
-    def test_of_an_icmp_id_is_told_once(self, table: Table) -> None:
+    def test_nat_of_an_icmp_id_is_returned_once(self, table: Table) -> None:
         original = samples.ends("ipv4", icmp_type=8, icmp_code=0, icmp_id=1)
         nat = {
             "source": {"address": samples.OUTSIDE["ipv4"], "port": 99},
@@ -257,7 +255,7 @@ class TestTranslation:
         gathered = self.create(table, {"protocol": "icmp", "original": original, "nat": nat})
         assert gathered["nat"] == nat
 
-    def test_asked_for_beside_its_result_is_done_once(self, table: Table, namespace: Namespace) -> None:
+    def test_nat_with_its_reply_tuple_is_applied_once(self, table: Table, namespace: Namespace) -> None:
         """A gathered entry is declared without changes: its reply tuple is the result of its NAT."""
         nat = {"source": {"address": samples.OUTSIDE["ipv4"], "port": 1}}
         first = self.create(table, {**self.plain(), "nat": nat})
@@ -265,7 +263,7 @@ class TestTranslation:
         again = self.create(table, first)
         assert (again["nat"], again["reply"], again["status"]) == (nat, first["reply"], first["status"])
 
-    def test_cannot_be_put_twice(self, table: Table, namespace: Namespace) -> None:
+    def test_nat_of_an_existing_entry_is_refused(self, table: Table, namespace: Namespace) -> None:
         entry = from_document({**self.plain(), "nat": {"source": {"address": samples.OUTSIDE["ipv4"]}}})
         table.create_or_update(entry)
         with pytest.raises(Unsupported):
@@ -273,7 +271,7 @@ class TestTranslation:
         assert seen(namespace, 1)["mark"] == 0
 
 
-class TestPut:
+class TestCreateOrUpdate:
     def test_creates_then_updates(self, table: Table, namespace: Namespace) -> None:
         with namespace.events() as changes:
             table.create_or_update(udp(1, mark=1))
@@ -284,12 +282,12 @@ class TestPut:
 
 
 class TestUpdate:
-    def test_of_nothing_there(self, table: Table, namespace: Namespace) -> None:
+    def test_missing_entry_is_an_error(self, table: Table, namespace: Namespace) -> None:
         with pytest.raises(NotFound):
             table.update(udp(1, mark=1))
         assert namespace.count() == 0
 
-    def test_changes_what_it_says_and_nothing_else(self, table: Table, namespace: Namespace) -> None:
+    def test_changes_only_the_given_values(self, table: Table, namespace: Namespace) -> None:
         table.create(tcp(1, mark=1, timeout=500, tcp={"state": "established"}))
         before = seen(namespace, 1)
         table.update({**tcp(1), "mark": 2})
@@ -301,12 +299,12 @@ class TestUpdate:
         assert shown == views.near({**before, "mark": 2, "timeout": 200, "tcp": shown["tcp"]})
         assert shown["tcp"]["state"] == "close_wait"
 
-    def test_of_some_bits_of_a_mark(self, table: Table, namespace: Namespace) -> None:
+    def test_changes_some_bits_of_a_mark(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, mark=0xF0F0))
         table.update(udp(1, mark="0x0a/0xff"))
         assert seen(namespace, 1)["mark"] == 0xF00A
 
-    def test_of_labels(self, table: Table, namespace: Namespace) -> None:
+    def test_changes_labels(self, table: Table, namespace: Namespace) -> None:
         namespace.firewall.use_labels()
         table.create(udp(1, labels=[1, 127]))
         table.update({**udp(1, labels=[5]), "labels_mask": 1 << 5 | 1 << 127})
@@ -316,7 +314,7 @@ class TestUpdate:
         table.update({**udp(1), "labels": 0})
         assert "labels" not in seen(namespace, 1)
 
-    def test_of_entries_by_labels_under_a_mask(self, table: Table, namespace: Namespace) -> None:
+    def test_labels_under_a_mask_select_entries(self, table: Table, namespace: Namespace) -> None:
         namespace.firewall.use_labels()
         address = 0x0242AC110002
         for port, number in ((1, address), (2, address + 1), (3, address | 1 << 60)):
@@ -332,7 +330,7 @@ class TestUpdate:
             entries = table.dump(where=parse_match(wanted).where)
             assert sorted(entry["original.source_port"] for entry in entries) == found
 
-    def test_of_labels_where_no_rule_uses_them(self, table: Table, namespace: Namespace) -> None:
+    def test_labels_without_a_rule(self, table: Table, namespace: Namespace) -> None:
         """The kernel ignores the labels of a new entry without an error, and returns ENOSPC for an update."""
         table.create(udp(1, labels=[3]))
         assert "labels" not in seen(namespace, 1)
@@ -350,7 +348,7 @@ class TestUpdate:
                 table.update(udp(1, status=less))
         assert seen(namespace, 1)["status"] == ["seen_reply", "assured", "confirmed"]
 
-    def test_takes_the_status_that_it_shows(self, table: Table, namespace: Namespace) -> None:
+    def test_accepts_the_status_that_it_returned(self, table: Table, namespace: Namespace) -> None:
         nat = {"source": {"address": samples.OUTSIDE["ipv4"]}}
         document = samples.flow("ipv4", "udp", 1, 53, nat=nat)
         del document["reply"]
@@ -359,7 +357,7 @@ class TestUpdate:
         table.update({**udp(1), "status": table.get(udp(1))["status"]})
         assert seen(namespace, 1) == views.near(before)
 
-    def test_cannot_lift_a_fixed_timeout(self, table: Table, namespace: Namespace) -> None:
+    def test_cannot_clear_a_fixed_timeout(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, status=["fixed_timeout"]))
         table.update(udp(1, status=["confirmed"]))
         assert "fixed_timeout" in seen(namespace, 1)["status"]
@@ -371,7 +369,7 @@ class TestUpdate:
             assert "fixed" in str(refusal)
             assert seen(namespace, 1)["timeout"] == clock.left_of(120)
 
-    def test_of_a_helper(self, table: Table, namespace: Namespace) -> None:
+    def test_helper_is_removed_but_not_replaced(self, table: Table, namespace: Namespace) -> None:
         try:
             table.create(tcp(1, helper="ftp"))
         except Unsupported:
@@ -389,7 +387,7 @@ class TestUpdate:
         with pytest.raises(Busy):
             table.update(tcp(1, helper="ftp"))
 
-    def test_keeps_what_came_before_a_refusal(self, table: Table, namespace: Namespace) -> None:
+    def test_values_before_a_refusal_are_applied(self, table: Table, namespace: Namespace) -> None:
         """The kernel applies values in this order: timeout, status, protocol state, mark."""
         table.create(tcp(1, timeout=100, mark=1, status=["seen_reply"]))
         with pytest.raises(Busy), namespace.events() as changes:
@@ -398,7 +396,7 @@ class TestUpdate:
         assert seen(namespace, 1)["mark"] == 1
         assert not changes
 
-    def test_in_a_zone_needs_the_zone(self, table: Table, namespace: Namespace) -> None:
+    def test_entry_in_a_zone_requires_the_zone(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, zone=5))
         with pytest.raises(NotFound):
             table.update(udp(1, mark=3))
@@ -420,7 +418,7 @@ class TestUpdate:
         assert seen(namespace, 1)["tcp"]["reply"]["window_scale"] == 8
 
     @pytest.mark.parametrize("direction", ["original", "reply"])
-    def test_of_a_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
+    def test_entry_with_one_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
         entry = in_direction(udp(1), direction, 9)
         table.create(entry)
         table.update({**entry, "mark": 4})
@@ -434,19 +432,19 @@ def refusal_of(table: Table, entry: Entry) -> KernelError:
 
 
 class TestGet:
-    def test_of_nothing_there(self, table: Table) -> None:
+    def test_missing_entry_is_an_error(self, table: Table) -> None:
         with pytest.raises(NotFound) as refusal:
             table.get(udp(1))
         assert str(refusal.value) == ("reading udp 192.0.2.1:1 -> 198.51.100.2:53: No such file or directory (ENOENT)")
 
-    def test_in_a_zone_needs_the_zone(self, table: Table) -> None:
+    def test_entry_in_a_zone_requires_the_zone(self, table: Table) -> None:
         table.create(udp(1, zone=5))
         for zone in (0, 6):
             with pytest.raises(NotFound):
                 table.get(udp(1, zone=zone))
         assert table.get(udp(1, zone=5))["zone"] == 5
 
-    def test_of_an_original_direction_in_a_zone(self, table: Table) -> None:
+    def test_entry_with_its_original_direction_in_a_zone(self, table: Table) -> None:
         entry = in_direction(udp(1), "original", 5)
         table.create(entry)
         assert table.get(entry)["original.zone"] == 5
@@ -454,7 +452,7 @@ class TestGet:
             with pytest.raises(NotFound):
                 table.get(other)
 
-    def test_of_a_reply_direction_in_a_zone(self, table: Table) -> None:
+    def test_entry_with_its_reply_direction_in_a_zone(self, table: Table) -> None:
         """The original tuple is in no zone, so no other entry can have it there."""
         entry = in_direction(udp(1), "reply", 5)
         table.create(entry)
@@ -463,7 +461,7 @@ class TestGet:
             table.get(udp(1))
         assert table.find_by_tuple(udp(1))["reply.zone"] == 5
 
-    def test_is_not_the_mirrored_entry(self, table: Table) -> None:
+    def test_mirrored_tuple_is_not_found(self, table: Table) -> None:
         """The kernel compares both directions, but a flow in the reverse direction is another entry."""
         table.create(udp(1))
         mirrored = from_document({"protocol": "udp", "original": samples.turned("ipv4", **samples.ports(53, 1))})
@@ -471,7 +469,7 @@ class TestGet:
             table.get(mirrored)
         assert table.find_by_tuple(mirrored)["original.source_port"] == 1
 
-    def test_of_an_expired_entry(self, table: Table) -> None:
+    def test_expired_entry_is_not_found(self, table: Table) -> None:
         """The entry is gone at its deadline, before garbage collection."""
         table.create(udp(1, timeout=1))
         time.sleep(1.1)
@@ -480,7 +478,7 @@ class TestGet:
 
 
 class TestDelete:
-    def test_takes_one_entry(self, table: Table, namespace: Namespace) -> None:
+    def test_deletes_one_entry(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         table.create(udp(2))
         with namespace.events() as changes:
@@ -488,13 +486,13 @@ class TestDelete:
         assert changes.kinds() == ["destroy"]
         assert ports(namespace) == [2]
 
-    def test_of_nothing_there(self, table: Table, namespace: Namespace) -> None:
+    def test_missing_entry_is_an_error(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         with pytest.raises(NotFound):
             table.delete(udp(2))
         assert ports(namespace) == [1]
 
-    def test_in_a_zone_needs_the_zone(self, table: Table, namespace: Namespace) -> None:
+    def test_entry_in_a_zone_requires_the_zone(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, zone=5))
         for zone in (0, 6):
             with pytest.raises(NotFound):
@@ -504,13 +502,13 @@ class TestDelete:
         assert namespace.count() == 0
 
     @pytest.mark.parametrize("direction", ["original", "reply"])
-    def test_of_a_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
+    def test_entry_with_one_direction_in_a_zone(self, table: Table, namespace: Namespace, direction: str) -> None:
         entry = in_direction(udp(1), direction, 5)
         table.create(entry)
         table.delete(table.get(entry))
         assert namespace.count() == 0
 
-    def test_with_another_id_takes_nothing(self, table: Table, namespace: Namespace) -> None:
+    def test_another_id_deletes_nothing(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         read = table.get(udp(1))
         with pytest.raises(NotFound):
@@ -519,7 +517,7 @@ class TestDelete:
         table.delete(read)
         assert namespace.count() == 0
 
-    def test_leaves_what_took_the_place_of_an_entry(self, table: Table, namespace: Namespace) -> None:
+    def test_keeps_a_new_entry_with_the_same_tuple(self, table: Table, namespace: Namespace) -> None:
         """Between a dump and the deletion, the flow ended and started again. The new entry remains.
 
         The ID depends on the address of the entry in memory, so it changes if another entry is at that address.
@@ -535,7 +533,7 @@ class TestDelete:
             table.delete(read)
         assert 1 in ports(namespace)
 
-    def test_ids_of_one_tuple_may_come_back(self, table: Table) -> None:
+    def test_id_of_a_tuple_may_be_reused(self, table: Table) -> None:
         """The limit of that check: the same tuple at the same address in memory has the same ID again."""
         ids = []
         for _unused in range(20):
@@ -544,7 +542,7 @@ class TestDelete:
             table.delete(udp(1))
         assert len(set(ids)) < len(ids)
 
-    def test_marks_and_the_like_are_no_condition(self, table: Table, namespace: Namespace) -> None:
+    def test_other_values_are_no_condition(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1, mark=1))
         table.delete(udp(1, mark=2, status=["assured"]))
         assert namespace.count() == 0
@@ -560,7 +558,7 @@ class TestMany:
     def everything(self) -> list[Entry]:
         return [creation(udp(port)) for port in range(1, self.COUNT + 1)]
 
-    def test_are_created_but_for_those_refused(
+    def test_all_but_the_refused_entries_are_created(
         self, table: Table, namespace: Namespace, everything: list[Entry]
     ) -> None:
         for index in self.BAD:
@@ -574,7 +572,7 @@ class TestMany:
         assert marked == set(range(self.COUNT)) - self.BAD
         assert namespace.count() == self.COUNT
 
-    def test_are_updated_but_for_those_refused(
+    def test_all_but_the_refused_entries_are_updated(
         self, table: Table, namespace: Namespace, everything: list[Entry]
     ) -> None:
         assert not any(table.create_all(everything))
@@ -586,21 +584,21 @@ class TestMany:
         assert all(entry["mark"] == 9 for entry in namespace.table())
         assert namespace.count() == self.COUNT - len(self.BAD)
 
-    def test_are_deleted_but_for_those_refused(
+    def test_all_but_the_refused_entries_are_deleted(
         self, table: Table, namespace: Namespace, everything: list[Entry]
     ) -> None:
         assert not any(table.create_all(everything))
         read = {entry["original.source_port"] - 1: entry for entry in table.dump()}
-        doomed = [
+        to_delete = [
             {**read[index], "id": read[index]["id"] ^ 1} if index in self.BAD else read[index]
             for index in range(self.COUNT)
         ]
-        results = list(table.delete_all(doomed))
+        results = list(table.delete_all(to_delete))
         assert {index for index, error in enumerate(results) if error} == self.BAD
         assert all(isinstance(results[index], NotFound) for index in self.BAD)
         assert {port - 1 for port in ports(namespace)} == self.BAD
 
-    def test_refused_one_and_all(self, table: Table, namespace: Namespace, everything: list[Entry]) -> None:
+    def test_all_entries_are_refused(self, table: Table, namespace: Namespace, everything: list[Entry]) -> None:
         """Every answer of a full batch is an error, and none is lost."""
         assert not any(table.create_all(everything))
         results = list(table.create_all(everything))
@@ -608,7 +606,7 @@ class TestMany:
         assert len(results) == self.COUNT
         assert namespace.count() == self.COUNT
 
-    def test_of_none(self, table: Table, namespace: Namespace) -> None:
+    def test_no_entries(self, table: Table, namespace: Namespace) -> None:
         table.create(udp(1))
         for operation in (table.create_all, table.update_all, table.delete_all):
             assert list(operation([])) == []
@@ -626,11 +624,11 @@ class TestMany:
 
 
 class TestDump:
-    def test_of_an_empty_table(self, table: Table) -> None:
+    def test_empty_table(self, table: Table) -> None:
         assert list(table.dump()) == []
         assert table.count() == 0
 
-    def test_of_one_family(self, table: Table) -> None:
+    def test_one_family(self, table: Table) -> None:
         for family in samples.FAMILIES:
             table.create(from_document(samples.flow(family, "udp", 1, 2)))
         assert [entry["family"] for entry in table.dump(socket.AF_INET)] == [socket.AF_INET]
@@ -638,7 +636,7 @@ class TestDump:
         assert sorted(entry["family"] for entry in table.dump()) == [socket.AF_INET, socket.AF_INET6]
 
     @pytest.mark.running_kernel_only
-    def test_of_many(self, table: Table, namespace: Namespace) -> None:
+    def test_many_entries(self, table: Table, namespace: Namespace) -> None:
         """The dump has many datagrams. It returns each entry once."""
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 20001)))
         read = sorted(entry["original.source_port"] for entry in table.dump())
@@ -647,11 +645,11 @@ class TestDump:
 
     @pytest.mark.running_kernel_only
     @pytest.mark.parametrize("read", [1, 2000, 4000])
-    def test_left_in_the_middle_ends_the_thread_that_reads_ahead(self, table: Table, read: int) -> None:
+    def test_closed_dump_ends_its_thread(self, table: Table, read: int) -> None:
         """Stop before the thread starts, while it reads, and when it may have read everything."""
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
         before, began = threading.active_count(), time.monotonic()
-        with patient() as other:
+        with table_with_long_timeout() as other:
             reading = other.dump()
             assert len(list(itertools.islice(reading, read))) == read
             reading.close()  # type: ignore[attr-defined]
@@ -660,19 +658,17 @@ class TestDump:
         assert table.count() == 4000
 
     @pytest.mark.running_kernel_only
-    def test_an_end_that_is_not_recognised_from_afar_is_one_all_the_same(
-        self, table: Table, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_end_that_the_thread_does_not_detect(self, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
         """The thread then waits for more data, and the reader must wake it."""
         monkeypatch.setattr(netlink, "_may_end_dump", lambda datagram: False)
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 4001)))
         before, began = threading.active_count(), time.monotonic()
-        with patient() as other:
+        with table_with_long_timeout() as other:
             assert len(list(other.dump())) == 4000
         assert threading.active_count() == before
         assert time.monotonic() - began < UNANSWERED, "a request waited for its timeout"
 
-    def test_left_in_the_middle_disturbs_nothing(self, table: Table) -> None:
+    def test_unfinished_dump_does_not_affect_other_requests(self, table: Table) -> None:
         assert not any(table.create_all(creation(udp(port)) for port in range(1, 1001)))
         reading = table.dump()
         next(reading)
@@ -716,7 +712,7 @@ class TestRecords:
                 udp_entry = next(entry for entry in table.dump() if entry["original.protocol"] == 17)
                 assert udp_entry["counters.reply.packets"] == 1
 
-    def test_nothing_without_accounting(self, table: Table) -> None:
+    def test_no_counters_without_accounting(self, table: Table) -> None:
         table.create(udp(1))
         assert not [key for key in table.get(udp(1)) if key.startswith(("counters", "timestamps"))]
 

@@ -77,17 +77,17 @@ def tracks(table: Table, protocol: str) -> bool:
 
 
 @pytest.mark.parametrize("protocol", ALL)
-def test_every_state_arrives_under_its_name(table: Table, namespace: Namespace, protocol: str) -> None:
+def test_every_state_is_set_under_its_name(table: Table, namespace: Namespace, protocol: str) -> None:
     if not tracks(table, protocol):
         return
     states = list(STATES[PROTOCOL.parse(protocol, "protocol")])
     timeouts = {state: 100 + number for number, state in enumerate(states)}
     family = "ipv6" if protocol == "icmpv6" else "ipv4"
     given = {"name": "all", "family": family, "protocol": protocol, "timeouts": timeouts}
-    foreseen = declare(table, check_mode=True, **given)
+    predicted = declare(table, check_mode=True, **given)
     assert policy_by_nfct(namespace, "all") == {}
     done = declare(table, **given)
-    assert done == foreseen
+    assert done == predicted
     assert done["policy"]["timeouts"] == timeouts
     shown = policy_by_nfct(namespace, "all")
     assert shown.pop("l3proto") == (10 if family == "ipv6" else 2)
@@ -98,7 +98,7 @@ def test_every_state_arrives_under_its_name(table: Table, namespace: Namespace, 
 
 
 @pytest.mark.parametrize("protocol", ALL)
-def test_one_state_alone(table: Table, namespace: Namespace, protocol: str) -> None:
+def test_one_state(table: Table, namespace: Namespace, protocol: str) -> None:
     """The other states get the defaults when the policy is created, and keep their values when it is changed."""
     if not tracks(table, protocol):
         return
@@ -108,9 +108,9 @@ def test_one_state_alone(table: Table, namespace: Namespace, protocol: str) -> N
     before = timeout_policy.defaults(table, PROTOCOL.parse(protocol, "protocol"))
     declare(table, timeouts={state: 7}, **given)
     declare(table, default=True, protocol=protocol, timeouts=dict.fromkeys(STATES[before["protocol"]], 99))
-    foreseen = declare(table, check_mode=True, timeouts={state: 8}, **given)
+    predicted = declare(table, check_mode=True, timeouts={state: 8}, **given)
     done = declare(table, timeouts={state: 8}, **given)
-    assert done == foreseen
+    assert done == predicted
     assert done["changes"] == [{"key": f"timeouts.{state}", "before": 7, "after": 8}]
     assert done["policy"]["timeouts"] == {**timeout_policy.timeouts_of(before), state: 8}
     shown = policy_by_nfct(namespace, "one")
@@ -120,7 +120,7 @@ def test_one_state_alone(table: Table, namespace: Namespace, protocol: str) -> N
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp", "gre", "icmp", "generic"])
-def test_defaults_are_the_sysctls(table: Table, namespace: Namespace, protocol: str) -> None:
+def test_defaults_agree_with_the_sysctls(table: Table, namespace: Namespace, protocol: str) -> None:
     if not tracks(table, protocol):
         return
     state = next(iter(STATES[PROTOCOL.parse(protocol, "protocol")]))
@@ -134,10 +134,10 @@ def test_defaults_are_the_sysctls(table: Table, namespace: Namespace, protocol: 
     }[protocol]
     before = int(namespace.sysctl(f"nf_conntrack_{file}"))
     given = {"default": True, "protocol": protocol, "timeouts": {state: before + 5}}
-    foreseen = declare(table, check_mode=True, **given)
+    predicted = declare(table, check_mode=True, **given)
     assert int(namespace.sysctl(f"nf_conntrack_{file}")) == before
     done = declare(table, **given)
-    assert done == foreseen
+    assert done == predicted
     assert done["changes"] == [{"key": f"timeouts.{state}", "before": before, "after": before + 5}]
     assert int(namespace.sysctl(f"nf_conntrack_{file}")) == before + 5
     assert not declare(table, **given)["changed"]
@@ -146,7 +146,7 @@ def test_defaults_are_the_sysctls(table: Table, namespace: Namespace, protocol: 
         assert not shown or shown[state] == before + 5
 
 
-def test_what_nfct_made_is_found_and_changed(table: Table, namespace: Namespace) -> None:
+def test_policy_of_nfct_is_found_and_changed(table: Table, namespace: Namespace) -> None:
     namespace.run([program("nfct"), "add", "timeout", "theirs", "inet6", "tcp", "established", "77"])
     found = timeout_policy.find(table, "theirs")
     assert found is not None
@@ -165,7 +165,7 @@ def timeout_of_udp(gateway: Namespace) -> int:
     return int(flow["timeout"])
 
 
-def test_connections_of_a_rule_have_it_and_it_stays_while_they_do(gateway_lab: Gateway) -> None:
+def test_policy_applies_to_connections_and_cannot_be_removed_in_use(gateway_lab: Gateway) -> None:
     gateway, client = gateway_lab.gateway, gateway_lab.client1
     rule = ["-t", "raw", "-A", "PREROUTING", "-p", "udp", "-j", "CT", "--timeout", "short"]
     with gateway.entered(), Table() as table:

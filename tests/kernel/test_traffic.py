@@ -30,17 +30,17 @@ def filled(namespace: Namespace) -> Namespace:
     return namespace
 
 
-def test_groups_have_the_numbers_that_conntrack_lists(filled: Namespace) -> None:
+def test_groups_agree_with_conntrack(filled: Namespace) -> None:
     listed = Counter((flow["original"]["source"], flow["protocol"]) for flow in filled.table())
     found = run(filled, "conntrack_info", group_by=["source", "protocol"])
     assert {(row["source"], row["protocol"]): row["flows"] for row in found["groups"]} == listed
     assert (found["entries"], found["matched"], found["truncated"]) == ([], sum(listed.values()), False)
-    cut = run(filled, "conntrack_info", group_by=["source", "protocol"], limit=1, match={"family": "ipv4"})
-    assert cut["groups"] == [{"source": CLIENT, "protocol": "udp", "flows": 3}]
-    assert (cut["other"], cut["truncated"]) == ({"flows": 3}, True)
+    limited = run(filled, "conntrack_info", group_by=["source", "protocol"], limit=1, match={"family": "ipv4"})
+    assert limited["groups"] == [{"source": CLIENT, "protocol": "udp", "flows": 3}]
+    assert (limited["other"], limited["truncated"]) == ({"flows": 3}, True)
 
 
-def test_networks_and_several_groupings_in_one_reading(filled: Namespace) -> None:
+def test_networks_and_several_groupings_in_one_dump(filled: Namespace) -> None:
     facts = run(
         filled,
         "conntrack_facts",
@@ -85,9 +85,7 @@ def test_networks_and_several_groupings_in_one_reading(filled: Namespace) -> Non
         ({"interval": 1, "table": "dying"}, "interval: table dying has no rates; leave out interval or table"),
     ],
 )
-def test_what_cannot_be_grouped_or_measured_is_refused(
-    namespace: Namespace, options: dict[str, Any], message: str
-) -> None:
+def test_invalid_groups_and_rates_are_refused(namespace: Namespace, options: dict[str, Any], message: str) -> None:
     failed = run(namespace, "conntrack_info", **options)
     assert failed["msg"].startswith(message)
 
@@ -132,7 +130,7 @@ def senders(accounting: tuple[Host, Host]) -> Iterator[dict[int, int]]:
             thread.join()
 
 
-def test_rates_are_what_was_sent(accounting: tuple[Host, Host], senders: dict[int, int]) -> None:
+def test_rates_agree_with_the_sent_packets(accounting: tuple[Host, Host], senders: dict[int, int]) -> None:
     gateway = accounting[1]
     match = {"source": CLIENT, "destination_port": 9}
     for options in ({}, {"group_by": ["source_port"]}):

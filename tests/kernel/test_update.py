@@ -81,14 +81,14 @@ def test_marks_under_a_mask_of_many_entries(table: Table, namespace: Namespace, 
         return {(flow["family"], flow["original"]["source_port"]): flow["mark"] for flow in namespace.table()}
 
     before = marks()
-    foreseen = run(table, match, check=True, mark="0x20/0xf0")
+    predicted = run(table, match, check=True, mark="0x20/0xf0")
     assert marks() == before
     with namespace.events() as changes:
         done = run(table, match, mark="0x20/0xf0")
     assert changes.kinds() == ["update"] * (MANY - 1)
     assert marks() == {key: mark & ~0xF0 | 0x20 if key[0] == family else mark for key, mark in before.items()}
     assert (done["matched"], done["updated"], done["unchanged"], done["gone"]) == (MANY + 99, MANY - 1, 100, 0)
-    assert done == foreseen
+    assert done == predicted
     with namespace.events() as changes:
         again = run(table, match, mark="0x20/0xf0")
     assert changes.kinds() == []
@@ -117,7 +117,7 @@ def test_entries_of_every_kind(table: Table, namespace: Namespace) -> None:
     assert not run(table, mark="0x77/0xff", status=["assured"])["changed"]
 
 
-def test_one_zone_alone(table: Table, namespace: Namespace) -> None:
+def test_only_one_zone_is_updated(table: Table, namespace: Namespace) -> None:
     """The same tuple in two zones and in no zone, and with one direction in a zone."""
     one_way = udp(2)
     one_way["original"]["zone"] = 7
@@ -128,7 +128,7 @@ def test_one_zone_alone(table: Table, namespace: Namespace) -> None:
     assert marks == {(1, 0): 0, (1, 5): 5, (1, 6): 0, (2, 0): 7}
 
 
-def test_labels_come_and_go_and_others_stay(table: Table, namespace: Namespace) -> None:
+def test_labels_are_added_and_removed_and_others_kept(table: Table, namespace: Namespace) -> None:
     namespace.firewall.use_labels()
     labels = {1: [1, 64, 127], 2: [5], 3: [], 4: [0, 5, 96]}
     fill(table, *(udp(port, labels=bits) for port, bits in labels.items()))
@@ -147,7 +147,7 @@ def test_labels_come_and_go_and_others_stay(table: Table, namespace: Namespace) 
     assert changes.kinds() == []
 
 
-def test_labels_without_a_rule_fail_and_the_rest_is_done(table: Table, namespace: Namespace) -> None:
+def test_labels_without_a_rule_fail_and_other_changes_are_applied(table: Table, namespace: Namespace) -> None:
     fill(table, *(udp(port) for port in range(1, 4)))
     done = run(table, labels_add=[5], mark="9", timeout=500)
     assert (done["refused"], done["updated"], done["changed"]) == (3, 0, True)
@@ -159,14 +159,14 @@ def test_labels_without_a_rule_fail_and_the_rest_is_done(table: Table, namespace
     assert [entry["timeout"] for entry in shown] == [clock.left_of(500)] * 3
 
 
-def test_a_countdown_is_cut_and_prolonged_only_if_asked(table: Table, namespace: Namespace) -> None:
+def test_timeout_is_shortened_or_extended_only_on_request(table: Table, namespace: Namespace) -> None:
     left = {1: 6000, 2: 300, 3: 600, 4: 86400}
     fill(table, *({**udp(port), "timeout": seconds} for port, seconds in left.items()))
     with namespace.events() as changes:
         assert run(table, timeout=1200)["updated"] == 2
     assert len(changes) == 2
-    countdowns = {port: entry["timeout"] for port, entry in seen(namespace).items()}
-    assert countdowns == {port: clock.left_of(seconds) for port, seconds in {1: 1200, 2: 300, 3: 600, 4: 1200}.items()}
+    timeouts = {port: entry["timeout"] for port, entry in seen(namespace).items()}
+    assert timeouts == {port: clock.left_of(seconds) for port, seconds in {1: 1200, 2: 300, 3: 600, 4: 1200}.items()}
     with namespace.events() as changes:
         assert not run(table, timeout=1200)["changed"]
     assert not changes
@@ -174,19 +174,19 @@ def test_a_countdown_is_cut_and_prolonged_only_if_asked(table: Table, namespace:
     assert seen(namespace)[2]["timeout"] == clock.left_of(1200)
 
 
-def test_a_fixed_countdown_stays_as_foreseen(table: Table, namespace: Namespace) -> None:
+def test_fixed_timeout_is_kept_as_predicted(table: Table, namespace: Namespace) -> None:
     """The timeout stays on every kernel, although Linux 5.10 would accept another one."""
     fill(table, udp(1, status=["fixed_timeout"]), udp(2))
-    foreseen = run(table, check=True, timeout=300, mark="1")
+    predicted = run(table, check=True, timeout=300, mark="1")
     done = run(table, timeout=300, mark="1")
-    assert done["msg"] == foreseen["msg"]
+    assert done["msg"] == predicted["msg"]
     assert (done["updated"], done["refused"]) == (1, 1)
     shown = seen(namespace)
     assert [shown[port]["mark"] for port in (1, 2)] == [1, 1]
     assert [shown[port]["timeout"] for port in (1, 2)] == [clock.left_of(600), clock.left_of(300)]
 
 
-def test_a_countdown_that_is_made_fixed_is_set_first(table: Table, namespace: Namespace) -> None:
+def test_timeout_is_set_before_it_becomes_fixed(table: Table, namespace: Namespace) -> None:
     fill(table, udp(1))
     for updated in (1, 0):
         assert run(table, timeout=300, status=["fixed_timeout"])["updated"] == updated
@@ -194,7 +194,7 @@ def test_a_countdown_that_is_made_fixed_is_set_first(table: Table, namespace: Na
     assert seen(namespace)[1]["timeout"] == clock.left_of(300)
 
 
-def test_a_helper_is_taken_away_or_said_to_stay(table: Table, namespace: Namespace) -> None:
+def test_helper_is_removed_or_the_failure_is_reported(table: Table, namespace: Namespace) -> None:
     try:
         table.create(from_document(ftp(1, helper="ftp")))
     except Unsupported:
@@ -213,7 +213,7 @@ def test_a_helper_is_taken_away_or_said_to_stay(table: Table, namespace: Namespa
         assert not run(table, {"destination_port": 21}, helper="", mark="7")["changed"]
 
 
-def test_limit_changes_nothing(table: Table, namespace: Namespace) -> None:
+def test_update_above_the_limit_changes_nothing(table: Table, namespace: Namespace) -> None:
     fill(table, *(udp(port) for port in range(1, 11)))
     with namespace.events() as changes:
         done = run(table, {"source_port": "1-6"}, mark="1", limit=5)
@@ -223,7 +223,7 @@ def test_limit_changes_nothing(table: Table, namespace: Namespace) -> None:
     assert sum(entry["mark"] for entry in seen(namespace).values()) == 5
 
 
-def test_labels_of_a_rule_that_come_meanwhile_are_not_undone(table: Table, namespace: Namespace) -> None:
+def test_labels_that_a_rule_sets_after_the_plan_are_kept(table: Table, namespace: Namespace) -> None:
     """The request contains only the named labels, with a mask, and not all labels that were read."""
     namespace.firewall.use_labels()
     fill(table, udp(1, labels=[1]))

@@ -104,7 +104,7 @@ WAYS: dict[str, Callable[[], float]] = {
 }
 
 
-def mode_of(namespace: Namespace, mode: int) -> None:
+def set_event_mode(namespace: Namespace, mode: int) -> None:
     if mode == 2:
         features.needs("events_on_demand")
     namespace.sysctl("nf_conntrack_events", mode)
@@ -118,17 +118,17 @@ def fill(namespace: Namespace, **more: Any) -> float:
     return min(SLOWEST, max(1.0, (time.monotonic() - started) / (time.process_time() - used)))
 
 
-def await_(match: Any = None, goal: Goal | None = None, timeout: float = clock.HUNG, **options: Any) -> Document:
+def wait_for(match: Any = None, goal: Goal | None = None, timeout: float = clock.HUNG, **options: Any) -> Document:
     found = match if isinstance(match, Match) else parse_match(match or OPEN)
     with Table() as table:
         return wait(table, found, goal or Goal(0), timeout, 100, LabelMap(), **options)
 
 
 @contextlib.contextmanager
-def elsewhere(namespace: Namespace, work: Callable[[], float]) -> Iterator[list[float]]:
+def in_another_process(namespace: Namespace, work: Callable[[], float]) -> Iterator[list[float]]:
     """Begin the work in another process when this one has read the table and sleeps in the block.
 
-    The list has the answer after the block.
+    After the block, the list contains the answer.
     """
     answers: list[float] = []
 
@@ -163,7 +163,7 @@ class Turn(NamedTuple):
 
 
 def soon(turn: Callable[[], Turn]) -> None:
-    """Whether a wait ends in time, at least in one of some turns."""
+    """Check that a wait ends in time in at least one of several turns."""
     late = []
     with clock.Standstills() as standstills:
         for _turn in range(TURNS):
@@ -182,18 +182,18 @@ def standstills() -> Iterator[clock.Standstills]:
 
 
 @pytest.mark.running_kernel_only
-class TestHowSoon:
+class TestDelay:
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("mode", [0, 1, 2])
-    def test_after_the_last_has_gone(self, namespace: Namespace, mode: int, way: str) -> None:
+    def test_wait_ends_when_no_flow_remains(self, namespace: Namespace, mode: int, way: str) -> None:
         """20,000 flows that existed before the subscription. With 0 and 2, the kernel sends no events about them."""
-        mode_of(namespace, mode)
+        set_event_mode(namespace, mode)
 
         def turn() -> Turn:
             namespace.conntrack("-F")
             slowness = fill(namespace)
-            with elsewhere(namespace, WAYS[way]) as gone, namespace.entered():
-                done = await_()
+            with in_another_process(namespace, WAYS[way]) as gone, namespace.entered():
+                done = wait_for()
                 ended = time.monotonic()
             assert (done["initial"], done["remaining"], done["reached"]) == (FLOWS, 0, True)
             return Turn(gone[0], ended, slowness)
@@ -201,9 +201,9 @@ class TestHowSoon:
         soon(turn)
 
     @pytest.mark.parametrize("mode", [0, 1, 2])
-    def test_after_the_last_has_expired(self, namespace: Namespace, mode: int) -> None:
+    def test_wait_ends_when_the_last_flow_has_expired(self, namespace: Namespace, mode: int) -> None:
         """The kernel sends this event when its garbage collection finds the entry, minutes later."""
-        mode_of(namespace, mode)
+        set_event_mode(namespace, mode)
 
         lasting = 2
 
@@ -214,7 +214,7 @@ class TestHowSoon:
                 slowness = fill(namespace, timeout=lasting)
                 expired = time.monotonic() + lasting
                 with namespace.entered():
-                    done = await_()
+                    done = wait_for()
                     ended = time.monotonic()
                 if done["initial"] == FLOWS:
                     break
@@ -225,17 +225,17 @@ class TestHowSoon:
 
         soon(turn)
 
-    def test_events_from_before_they_were_on(self, namespace: Namespace, standstills: clock.Standstills) -> None:
+    def test_entries_created_before_events_were_on(self, namespace: Namespace, standstills: clock.Standstills) -> None:
         """The kernel sends no events about these entries either, although the setting is on."""
-        mode_of(namespace, 0)
+        set_event_mode(namespace, 0)
         fill(namespace)
-        mode_of(namespace, 1)
-        with elsewhere(namespace, functools.partial(delete_slowly, 1.0)) as gone, namespace.entered():
-            await_()
+        set_event_mode(namespace, 1)
+        with in_another_process(namespace, functools.partial(delete_slowly, 1.0)) as gone, namespace.entered():
+            wait_for()
             ended = time.monotonic()
         assert Turn(gone[0], ended).late(standstills) < HANGING
 
-    def test_a_buffer_that_holds_next_to_nothing(self, namespace: Namespace, standstills: clock.Standstills) -> None:
+    def test_smallest_receive_buffer(self, namespace: Namespace, standstills: clock.Standstills) -> None:
         """The wait must also end if events are lost."""
         fill(namespace)
         subscriptions: list[Subscription] = []
@@ -244,8 +244,8 @@ class TestHowSoon:
             subscriptions.append(Subscription(receive_buffer=1, **options))
             return subscriptions[0]
 
-        with elsewhere(namespace, delete_all) as gone, namespace.entered():
-            done = await_(subscribe=subscribe)
+        with in_another_process(namespace, delete_all) as gone, namespace.entered():
+            done = wait_for(subscribe=subscribe)
             ended = time.monotonic()
         assert done["remaining"] == 0
         assert subscriptions[0].overruns > 0
@@ -253,8 +253,8 @@ class TestHowSoon:
         assert Turn(gone[0], ended).late(standstills) < HANGING
 
 
-class TestWhatIsWaitedFor:
-    def test_a_real_connection_until_it_is_closed(self, gateway_lab: Gateway, standstills: clock.Standstills) -> None:
+class TestGoals:
+    def test_real_connection_is_closed(self, gateway_lab: Gateway, standstills: clock.Standstills) -> None:
         """After the connection is closed, its entry remains in the table for minutes."""
         match = {"protocol": "tcp", "state": "established"}
         with gateway_lab.client1.tcp(gateway_lab.SERVER, gateway_lab.PORT) as flow:
@@ -268,7 +268,7 @@ class TestWhatIsWaitedFor:
             closing = threading.Thread(target=close)
             closing.start()
             with gateway_lab.gateway.entered():
-                done = await_(match)
+                done = wait_for(match)
                 ended = time.monotonic()
             closing.join()
         assert (done["initial"], done["remaining"]) == (1, 0)
@@ -276,11 +276,11 @@ class TestWhatIsWaitedFor:
         assert Turn(closed[0], ended).late(standstills) < HANGING
         assert [f["state"] for f in gateway_lab.gateway.table() if f["protocol"] == "tcp"] != ["established"]
 
-    def test_packets_move_the_deadline(self, namespace: Namespace, standstills: clock.Standstills) -> None:
+    def test_packets_extend_the_timeout(self, namespace: Namespace, standstills: clock.Standstills) -> None:
         """The kernel sends no event about a new timeout, so a wait that uses the first deadline would end too early."""
         lasting = 2
 
-        def prolong() -> float:
+        def extend() -> float:
             began = time.monotonic()
             with Table() as other:
                 return -1.0 if any(other.update_all(keys(flows(1), timeout=lasting + 1))) else began
@@ -288,40 +288,40 @@ class TestWhatIsWaitedFor:
         while True:
             with namespace.entered(), Table() as table:
                 table.create({**FLOW, "timeout": lasting})
-                with elsewhere(namespace, prolong) as prolonged:
-                    await_()
+                with in_another_process(namespace, extend) as extended:
+                    wait_for()
                     ended = time.monotonic()
-            if prolonged[0] > 0:
+            if extended[0] > 0:
                 break
-            lasting *= 2  # it expired before it was prolonged
+            lasting *= 2  # it expired before it was extended
             assert lasting < LONGEST
-        assert ended - prolonged[0] > lasting + 0.9
-        assert Turn(prolonged[0] + lasting + 1, ended).late(standstills) < HANGING
+        assert ended - extended[0] > lasting + 0.9
+        assert Turn(extended[0] + lasting + 1, ended).late(standstills) < HANGING
 
     @pytest.mark.parametrize("mode", [0, 1, 2])
-    def test_flows_that_have_to_come(self, namespace: Namespace, mode: int, standstills: clock.Standstills) -> None:
-        mode_of(namespace, mode)
+    def test_new_flows(self, namespace: Namespace, mode: int, standstills: clock.Standstills) -> None:
+        set_event_mode(namespace, mode)
 
-        def come() -> float:
+        def create_flows() -> float:
             with Table() as table:
                 assert not any(table.create_all(flows(10)))
             return time.monotonic()
 
-        with elsewhere(namespace, come) as come_at, namespace.entered():
-            done = await_(goal=Goal(10, rising=True))
+        with in_another_process(namespace, create_flows) as created_at, namespace.entered():
+            done = wait_for(goal=Goal(10, rising=True))
             ended = time.monotonic()
         assert (done["initial"], done["remaining"]) == (0, 10)
         assert sorted(entry["original"]["source_port"] for entry in done["entries"]) == list(range(1, 11))
-        assert Turn(come_at[0], ended).late(standstills) < HANGING
+        assert Turn(created_at[0], ended).late(standstills) < HANGING
 
     @pytest.mark.parametrize("mode", [1, 2])
-    def test_a_flow_that_ends_at_once_has_come(
+    def test_flow_that_ends_immediately_is_counted(
         self, namespace: Namespace, mode: int, standstills: clock.Standstills
     ) -> None:
         """The flow lasts less than a millisecond. Flows that do not match are not counted."""
-        mode_of(namespace, mode)
+        set_event_mode(namespace, mode)
 
-        def come() -> float:
+        def create_flows() -> float:
             with Table() as table:
                 table.create({**FLOW, "original.source_port": 7, "reply.destination_port": 7, "mark": 2})
                 table.delete(next(keys(iter([{**FLOW, "original.source_port": 7}]))))
@@ -330,16 +330,16 @@ class TestWhatIsWaitedFor:
                     table.delete(next(keys(iter([entry]))))
             return time.monotonic()
 
-        with elsewhere(namespace, come) as come_at, namespace.entered():
-            done = await_(goal=Goal(2, rising=True))
+        with in_another_process(namespace, create_flows) as created_at, namespace.entered():
+            done = wait_for(goal=Goal(2, rising=True))
             ended = time.monotonic()
         assert (done["initial"], done["remaining"], done["ended"], done["reached"]) == (0, 0, 2, True)
-        assert Turn(come_at[0], ended).late(standstills) < HANGING
+        assert Turn(created_at[0], ended).late(standstills) < HANGING
         with namespace.entered(), pytest.raises(TimedOut, match="0 entries match, min_count needs 1 more") as up:
-            await_(goal=Goal(1, rising=True), timeout=0.3)
+            wait_for(goal=Goal(1, rising=True), timeout=0.3)
         assert up.value.result["ended"] == 0
 
-    def test_where_events_are_lost_or_off_the_table_counts(self, namespace: Namespace) -> None:
+    def test_table_is_counted_if_events_are_lost_or_off(self, namespace: Namespace) -> None:
         """The first event of each entry arrives, the others are lost, and new entries with the same tuples follow."""
 
         def subscribe(**options: Any) -> Subscription:
@@ -357,45 +357,45 @@ class TestWhatIsWaitedFor:
         enough = 1 + 3 * (time.monotonic() - began)
         while True:
             namespace.conntrack("-F")
-            with elsewhere(namespace, flood) as flooded, namespace.entered():
+            with in_another_process(namespace, flood) as flooded, namespace.entered():
                 with pytest.raises(TimedOut) as up:
-                    await_(goal=Goal(504, rising=True), timeout=enough, subscribe=subscribe)
+                    wait_for(goal=Goal(504, rising=True), timeout=enough, subscribe=subscribe)
                 ended = time.monotonic()
             if flooded[0] < ended - clock.QUIET:
                 break
-            enough *= 2  # the time was up before the flood
+            enough *= 2  # the timeout ended before the flood
             assert enough < LONGEST
         assert up.value.result["remaining"] == 3 == namespace.count()
         assert up.value.result["ended"] < 500
         namespace.conntrack("-F")
-        mode_of(namespace, 0)
-        with elsewhere(namespace, flood), namespace.entered():
-            done = await_(goal=Goal(3, rising=True))
+        set_event_mode(namespace, 0)
+        with in_another_process(namespace, flood), namespace.entered():
+            done = wait_for(goal=Goal(3, rising=True))
         assert done["ended"] == 0
 
     @pytest.mark.running_kernel_only
     @pytest.mark.parametrize("stay", [10, 1000])
-    def test_some_may_stay(self, namespace: Namespace, stay: int, standstills: clock.Standstills) -> None:
+    def test_some_flows_may_remain(self, namespace: Namespace, stay: int, standstills: clock.Standstills) -> None:
         fill(namespace)
 
-        def go() -> float:
+        def delete_most() -> float:
             with Table() as table:
                 leaving = list(keys(flows()))[stay:]
                 assert not any(table.delete_all(iter(leaving)))
             return time.monotonic()
 
-        with elsewhere(namespace, go) as gone, namespace.entered():
-            done = await_(goal=Goal(stay))
+        with in_another_process(namespace, delete_most) as gone, namespace.entered():
+            done = wait_for(goal=Goal(stay))
             ended = time.monotonic()
         assert done["remaining"] == stay == namespace.count()
         assert Turn(gone[0], ended).late(standstills) < HANGING
 
-    def test_when_the_time_is_up(self, namespace: Namespace, standstills: clock.Standstills) -> None:
+    def test_timeout_of_the_wait(self, namespace: Namespace, standstills: clock.Standstills) -> None:
         with namespace.entered(), Table() as table:
             began = time.monotonic()
             assert not any(table.create_all(flows(5)))
             with pytest.raises(TimedOut, match="The time is up and 5 entries match, more than max_count 0: tcp ") as up:
-                await_(timeout=0.3)
+                wait_for(timeout=0.3)
         elapsed = up.value.result["elapsed"]
         assert elapsed >= 0.3
         assert elapsed - standstills.seconds(began, time.monotonic()) < 0.3 + HANGING
@@ -421,7 +421,7 @@ class TestModule:
             pytest.param(("-c", WITHOUT_CTYPES), id="without ctypes", marks=pytest.mark.running_kernel_only),
         ],
     )
-    def test_by_itself(self, namespace: Namespace, python: Sequence[str]) -> None:
+    def test_module_waits_and_returns(self, namespace: Namespace, python: Sequence[str]) -> None:
         with namespace.entered(), Table() as table:
             table.create(FLOW)
         process = self.start(namespace, python, timeout=300)
@@ -432,7 +432,7 @@ class TestModule:
         assert (done["initial"], done["remaining"], done["reached"], done["changed"]) == (1, 0, True, False)
 
     @pytest.mark.running_kernel_only
-    def test_nothing_of_it_stays_when_it_is_ended(self, namespace: Namespace) -> None:
+    def test_terminated_module_leaves_no_subscription(self, namespace: Namespace) -> None:
         with namespace.entered(), Table() as table:
             table.create(FLOW)
         process = self.start(namespace, timeout=clock.HUNG)

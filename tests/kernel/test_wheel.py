@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_it_has_the_whole_client_and_the_mark_of_types(wheel: Path) -> None:
+def test_wheel_contains_the_whole_client_and_py_typed(wheel: Path) -> None:
     client = ROOT / "plugins/module_utils/client"
     files = {f"netops_conntrack/{path.relative_to(client)}" for path in client.rglob("*.py")}
     own = {"netops_conntrack/__init__.py", "netops_conntrack/py.typed"}
@@ -52,7 +52,7 @@ def oldest_python() -> str:
 
 
 @pytest.mark.parametrize("python", ["oldest", "own"])
-def test_it_works_in_an_empty_environment(wheel: Path, python: str, namespace: Namespace, tmp_path: Path) -> None:
+def test_wheel_works_in_an_empty_environment(wheel: Path, python: str, namespace: Namespace, tmp_path: Path) -> None:
     interpreter = oldest_python() if python == "oldest" else sys.executable
     subprocess.run((interpreter, "-m", "venv", str(tmp_path)), check=True)
     empty = str(tmp_path / "bin/python")

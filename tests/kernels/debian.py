@@ -47,8 +47,8 @@ def find_mirror() -> str:
     """
     if not KEYRING.exists():
         raise Missing(f"needs {KEYRING} (apt-get install debian-archive-keyring)")
-    asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian")
-    addresses = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
+    query = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian")
+    addresses = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
     if not addresses:
         raise Missing("needs Debian among the sources of this machine's apt, and apt-get update to have run")
     return addresses[0]

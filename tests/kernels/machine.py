@@ -59,7 +59,7 @@ def test(qemu: Sequence[str], image: Path, archives: Sequence[Path], folder: Pat
     try:
         return ET.parse(answer).getroot()
     except (OSError, ET.ParseError):
-        raise NoAnswer(f"{problem or 'ended without a result'}\n{_last_words(console)}") from None
+        raise NoAnswer(f"{problem or 'ended without a result'}\n{_last_lines(console)}") from None
 
 
 def _watch(machine: subprocess.Popen[str], console: Path) -> str | None:
@@ -77,6 +77,6 @@ def _watch(machine: subprocess.Popen[str], console: Path) -> str | None:
     return f"QEMU ended with {machine.returncode}: {complaint}" if machine.returncode else None
 
 
-def _last_words(console: Path) -> str:
+def _last_lines(console: Path) -> str:
     lines = console.read_text(errors="replace").splitlines() if console.exists() else []
     return "\n".join(lines[-LAST_WORDS:]) or "(nothing was printed on its console)"

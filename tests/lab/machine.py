@@ -56,9 +56,9 @@ class Machine:
             ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _SCRIPT, "sh", *files], stdin=-1
         )
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        if said != "ready\n":
-            raise unittest.SkipTest(f"this user may not create such a machine: {said}{self._process.stdout.read()}")
+        line = self._process.stdout.readline()
+        if line != "ready\n":
+            raise unittest.SkipTest(f"this user may not create such a machine: {line}{self._process.stdout.read()}")
         (self._first,) = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
 
     def __enter__(self) -> Machine:

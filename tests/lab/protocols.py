@@ -225,8 +225,8 @@ class Dcc(Conversation):
         self._listening = self._listener(self.client)
         client, server = self._control()
         own = int(ipaddress.ip_address(self.client.address))
-        said = f"PRIVMSG other :\1DCC {self.command} {own} {self._listening.getsockname()[1]}{self.size}\1\r\n"
-        passed_on = _exchange(client, server, said.encode()).decode()
+        request_text = f"PRIVMSG other :\1DCC {self.command} {own} {self._listening.getsockname()[1]}{self.size}\1\r\n"
+        passed_on = _exchange(client, server, request_text.encode()).decode()
         address, port = passed_on.strip("\1\r\n").removesuffix(self.size).split()[-2:]
         self._there = (str(ipaddress.ip_address(int(address))), int(port))
 
@@ -273,12 +273,12 @@ class Pptp(Conversation):
         _exchange(client, server, self._message(self.START_REQUEST, struct.pack("!HHIIHH128x", 0x100, 0, 3, 3, 0, 1)))
         _exchange(server, client, self._message(self.START_REPLY, struct.pack("!HBBIIHH128x", 0x100, 1, 0, 3, 3, 0, 1)))
         call = struct.pack("!HHIIIIHHHH128x", self._client_call, 1, 300, 100000000, 3, 3, 64, 0, 0, 0)
-        heard = _exchange(client, server, self._message(self.CALL_REQUEST, call))
+        received_data = _exchange(client, server, self._message(self.CALL_REQUEST, call))
         # The gateway replaces the client's ID with another one
-        self._mapped_call = struct.unpack_from("!H", heard, 12)[0]
+        self._mapped_call = struct.unpack_from("!H", received_data, 12)[0]
         answer = struct.pack("!HHBBHIHHI", self._server_call, self._mapped_call, 1, 0, 0, 100000000, 64, 0, 0)
-        heard = _exchange(server, client, self._message(self.CALL_REPLY, answer))
-        assert struct.unpack_from("!HH", heard, 12) == (self._server_call, self._client_call)
+        received_data = _exchange(server, client, self._message(self.CALL_REPLY, answer))
+        assert struct.unpack_from("!HH", received_data, 12) == (self._server_call, self._client_call)
 
     def follow(self, timeout: float = TIMEOUT) -> None:
         client, server = self._tunnel(self.client), self._tunnel(self.server)
@@ -330,9 +330,9 @@ class Sip(Conversation):
         self._rtp = self._datagram(self.client, (self.control_port & ~1) - 2)
         with self._datagram(self.server, self.port) as server:
             client.sendto(self._invite().encode(), (self.server.address, self.port))
-            heard = server.recv(4096).decode()
-        assert f"c={_sdp(self.outside)}\r\n" in heard
-        self._media = int(heard.partition("m=audio ")[2].split()[0])
+            received_data = server.recv(4096).decode()
+        assert f"c={_sdp(self.outside)}\r\n" in received_data
+        self._media = int(received_data.partition("m=audio ")[2].split()[0])
 
     def follow(self, timeout: float = TIMEOUT) -> None:
         server = self._datagram(self.server)
@@ -505,9 +505,9 @@ class SnmpTrap(Conversation):
         client = self._questioner()
         with self._datagram(self.server, self.port) as server:
             client.sendto(before + ipaddress.ip_address(self.client.address).packed, (self.server.address, self.port))
-            heard = server.recv(4096)
+            received_data = server.recv(4096)
         #: The address in the trap that the server received.
-        self.agent = str(ipaddress.ip_address(heard[len(before) :]))
+        self.agent = str(ipaddress.ip_address(received_data[len(before) :]))
 
     def follow(self, timeout: float = TIMEOUT) -> None:
         raise NotImplementedError("a trap announces nothing")

@@ -97,8 +97,8 @@ def _soak(options: argparse.Namespace) -> int:
         print(f"\nFAILED: {sentence}")
     if not failures:
         print(
-            "\nNo connection outside the matches broke, the events are those of the reported changes, and the memory "
-            "stayed as it was."
+            "\nNo connection outside the matches broke, the events match the reported changes, and the memory "
+            "did not grow."
         )
     return 1 if failures else 0
 

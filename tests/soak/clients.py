@@ -219,10 +219,10 @@ class _Client:
             due, number, fd = heapq.heappop(self._agenda)
             connection_due = self._connections.get(fd)
             if connection_due and connection_due.number == number and connection_due.due == due:
-                self._look(fd, connection_due, now)
+                self._check(fd, connection_due, now)
         return False
 
-    def _look(self, fd: int, connection: Connection, now: float) -> None:
+    def _check(self, fd: int, connection: Connection, now: float) -> None:
         if connection.paused:
             self._pause(connection, False)
             self._send(fd, connection)
@@ -283,9 +283,9 @@ class _Client:
         else:
             connection.expected = connection.expected[len(data) :]
             if not connection.expected:
-                self._go_on(fd, connection)
+                self._handle_answer(fd, connection)
 
-    def _go_on(self, fd: int, connection: Connection) -> None:
+    def _handle_answer(self, fd: int, connection: Connection) -> None:
         """Handle a message that came back unchanged."""
         self.exchanges += 1
         if connection.left and not self._draining:

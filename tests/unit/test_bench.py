@@ -73,7 +73,7 @@ def test_a_run_replaces_only_the_results_of_its_own_machine(tmp_path: Path) -> N
     assert after == before
 
 
-def test_results_of_another_machine_are_kept_with_what_this_version_does_not_know(tmp_path: Path) -> None:
+def test_results_of_another_machine_keep_unknown_keys(tmp_path: Path) -> None:
     archive.add(tmp_path, results(XEON))
     document = json.loads((tmp_path / archive.DATA).read_text())
     document["machines"][0]["later"] = {"values": [1.23456789]}
@@ -98,7 +98,7 @@ def test_a_file_in_another_format_is_refused_and_kept(tmp_path: Path, text: str,
     assert [path.name for path in tmp_path.iterdir()] == [archive.DATA]
 
 
-def test_it_is_refused_before_the_measurements(tmp_path: Path) -> None:
+def test_file_is_refused_before_the_measurements(tmp_path: Path) -> None:
     (tmp_path / archive.DATA).write_text('{"format": 1}')
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--quick", "--output", str(tmp_path)],
@@ -140,7 +140,7 @@ def test_processor_time_is_compared_by_entry_like_elapsed_time() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_processor_time_that_one_side_lacks_is_not_compared(lost: int) -> None:
+def test_missing_processor_time_is_not_compared(lost: int) -> None:
     row = reading(limits=[Limit(0.1, "conntrack -L", processor=True)])
     row.sides[lost].processor.clear()
     assert row.ratios(row.sides[1], processor=True) == []
@@ -196,7 +196,7 @@ def test_processor_time_includes_other_threads_and_ended_child_processes() -> No
     assert seconds >= 0.1 + 0.15 - 0.02
 
 
-def test_a_work_can_measure_itself() -> None:
+def test_work_can_measure_its_own_time() -> None:
     assert child.measure(lambda: (3, 0.5, 0.25)) == (3, 0.5, 0.25)
 
 
@@ -228,7 +228,7 @@ def test_threads_per_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, liste
     assert machine.threads_per_core(4) is None
 
 
-def test_steal_is_a_share_of_all_time_that_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steal_is_a_share_of_the_elapsed_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "STAT", tmp_path / "stat")
     taken = []
     for line in ("cpu  100 0 50 850 0 0 0 40 100 0", "cpu  300 0 150 1500 20 0 5 65 300 0"):
@@ -294,7 +294,7 @@ def test_rows_on_one_core_are_drawn_without_a_limit() -> None:
     assert 'class="limit"' not in drawing
 
 
-def test_nothing_is_drawn_of_processor_time_that_is_unknown() -> None:
+def test_unknown_processor_time_is_not_drawn() -> None:
     row = reading("old", [Limit(0.3, "conntrack -L")])
     row.sides[0].processor.clear()
     drawing = plot.svg([results(EPYC, [row])])

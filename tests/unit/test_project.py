@@ -42,7 +42,7 @@ def test_pre_commit_uses_the_versions_of_the_sessions() -> None:
     assert {line.split()[0] for line in shared} == {"ruff", "antsibull-changelog"}
 
 
-def test_the_documentation_is_where_the_instructions_say() -> None:
+def test_documentation_is_in_the_documented_folder() -> None:
     place = "dist/docs/build/html"
     session = (CHECKOUT / "noxfile.py").read_text(encoding="utf-8")
     assert 'target = ROOT / "dist/docs"' in session

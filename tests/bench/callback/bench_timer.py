@@ -32,18 +32,18 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
     CALLBACK_NAME = "bench_timer"
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._tell_task(task.get_name())
+        self._report_task(task.get_name())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._tell_task("")
+        self._report_task("")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._tell(failure=str(getattr(result, "result", None) or result._result.get("msg")))
+        self._report(failure=str(getattr(result, "result", None) or result._result.get("msg")))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self.v2_runner_on_failed(result)
 
-    def _tell_task(self, name: str) -> None:
+    def _report_task(self, name: str) -> None:
         """Report a task that starts, and when the task before it ended.
 
         When a worker has ended, the kernel adds the processor time of the worker, of its modules and of their programs
@@ -54,7 +54,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # of Ansible, which h
             worker.join()
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         processor = sum(one.ru_utime + one.ru_stime for one in used)
-        self._tell(task=name, ended=ended, processor=processor, at=time.monotonic())
+        self._report(task=name, ended=ended, processor=processor, at=time.monotonic())
 
-    def _tell(self, **what: Any) -> None:
+    def _report(self, **what: Any) -> None:
         print(json.dumps(what), flush=True)

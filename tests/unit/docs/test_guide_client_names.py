@@ -49,7 +49,7 @@ def test_every_name_exists_once() -> None:
 
 
 @pytest.mark.parametrize("file", COMPLETE)
-def test_no_public_name_is_forgotten(file: str) -> None:
+def test_every_public_name_is_listed(file: str) -> None:
     tree = ast.parse((CLIENT / file).read_text(encoding="utf-8"))
     module = file[: -len(".py")].replace("/", ".")
     defined = [
@@ -62,7 +62,7 @@ def test_no_public_name_is_forgotten(file: str) -> None:
     assert module in NAMES
 
 
-def test_a_name_is_not_public_and_private_at_once() -> None:
+def test_no_name_is_both_public_and_private() -> None:
     names = [name for name in NOT_PUBLIC if re.fullmatch(r"\w+\.[a-z_]\w+", name) and not name.endswith(".py")]
     assert "errors.quoted" in names
     assert [name for name in names if found(name) is None or name in NAMES] == []

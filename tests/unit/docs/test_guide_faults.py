@@ -33,7 +33,7 @@ def test_each_line_names_a_test() -> None:
     assert all(row.tests for rows in TABLES.values() for row in rows)
 
 
-def test_each_fault_has_a_name_of_its_own_and_a_line() -> None:
+def test_each_fault_has_a_unique_name_and_a_line() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     assert {row.injected for rows in TABLES.values() for row in rows} >= {fault.what for fault in FAULTS}
 

@@ -54,7 +54,7 @@ def rows() -> Iterator[Row]:
 ROWS = list(rows())
 
 
-def said(heading: str) -> list[str]:
+def names_in_column(heading: str) -> list[str]:
     """Return every name in the columns with this heading."""
     return [name for row in ROWS for cell in row if cell.heading == heading for name in cell.names()]
 
@@ -73,14 +73,14 @@ def facts() -> dict[str, list[str]]:
 FACTS = facts()
 
 
-def test_every_column_is_looked_at() -> None:
+def test_every_column_is_checked() -> None:
     headings = {cell.heading for row in ROWS for cell in row}
     assert headings - {"Besides", "How", "Remark"} == {*FACTS, *POINTERS, "Example"}
 
 
 @pytest.mark.parametrize("heading", FACTS)
-def test_no_name_is_left_out_or_made_up(heading: str) -> None:
-    assert sorted(set(said(heading))) == sorted(FACTS[heading])
+def test_guide_lists_exactly_the_existing_names(heading: str) -> None:
+    assert sorted(set(names_in_column(heading))) == sorted(FACTS[heading])
 
 
 # Equivalents
@@ -146,13 +146,13 @@ POINTERS = {
 
 
 @pytest.mark.parametrize("heading", POINTERS)
-def test_what_it_points_to_is_there(heading: str) -> None:
-    names = said(heading)
+def test_equivalents_exist(heading: str) -> None:
+    names = names_in_column(heading)
     assert names
     assert [name for name in names if not POINTERS[heading](name)] == []
 
 
-def test_a_name_without_a_counterpart_has_a_reason() -> None:
+def test_name_without_an_equivalent_has_a_reason() -> None:
     pointing = {*POINTERS, "Example"}
     without = [row for row in ROWS if not any(cell.text for cell in row[1:] if cell.heading in pointing)]
     assert [row[0].text for row in without if not row[-1].text] == []
@@ -163,7 +163,7 @@ def test_a_name_without_a_counterpart_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("package", ["libnetfilter_conntrack", "conntrack-tools"])
-def test_the_guide_and_the_names_are_of_one_version(package: str) -> None:
+def test_guide_and_list_of_names_have_the_same_version(package: str) -> None:
     versions = [re.findall(rf"\b{package} ([0-9.]+[0-9])", path.read_text())[0] for path in (GUIDE, NAMES)]
     assert versions[0] == versions[1]
 
@@ -187,10 +187,10 @@ def test_values_are_accepted_in_lower_case() -> None:
 # Examples
 
 
-def test_every_example_says_what_it_stands_beside() -> None:
+def test_every_example_names_its_equivalents() -> None:
     beside = {row[0].names()[0]: row for row in ROWS if row[0].heading == "Program"}
-    told = {example: set(row[0].names()) for row in beside.values() for example in row[1].names()}
+    listed = {example: set(row[0].names()) for row in beside.values() for example in row[1].names()}
     for path in sorted(EXAMPLES.glob("*.py")):
         docstring = path.read_text().split('"""')[1]
-        assert set(re.findall(r"[\w-]+\.c\b", docstring)) == told.pop(path.name, set()), path.name
-    assert not told, "the guide names examples that are not there"
+        assert set(re.findall(r"[\w-]+\.c\b", docstring)) == listed.pop(path.name, set()), path.name
+    assert not listed, "the guide names examples that do not exist"

@@ -87,7 +87,7 @@ def test_images_have_alternative_text() -> None:
     assert [image for image in images() if image.alternative is None] == []
 
 
-def test_images_are_where_the_site_has_them() -> None:
+def test_images_have_the_paths_of_the_site() -> None:
     """The session `docs` copies the pictures of docs/, with their paths relative to docs/docsite/rst."""
     assert [image for image in images() if not (image.path.startswith("../../") and image.file.is_file())] == []
 

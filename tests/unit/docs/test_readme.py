@@ -25,7 +25,7 @@ def test_links_lead_to_files(name: str) -> None:
     assert [link for link in found if not (CHECKOUT / link).exists()] == []
 
 
-def test_the_readme_lists_everything_that_users_call() -> None:
+def test_readme_lists_all_plugins_playbooks_and_rulebooks() -> None:
     """The README lists all modules, plugins, playbooks and rulebooks."""
     folders = ["plugins/modules", "plugins/filter", "plugins/test", "plugins/inventory", "plugins/connection"]
     folders += ["extensions/eda/plugins/event_source", "extensions/eda/rulebooks"]

@@ -22,7 +22,7 @@ def decided(verdict: str, comment: str | None, **more: Any) -> dict[str, Any]:
     return {"verdict": verdict, "rule": rule, "reason": None, "entries": 5, **more}
 
 
-def test_a_comment_with_line_breaks_stays_in_the_line_of_its_rule(tmp_path: Path) -> None:
+def test_line_breaks_in_a_comment_are_replaced(tmp_path: Path) -> None:
     breaks = ("\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
     rules = [
         decided("refused", "".join(f"{ends}{FORGED}" for ends in breaks)),

@@ -131,7 +131,7 @@ class Connection:
 
 
 class Fault(NamedTuple):
-    """The way in which a message fails: refused with `errno`, or carried out (or not) without an answer."""
+    """The way in which a message fails: refused with `errno`, or executed (or not) without an answer."""
 
     errno: int
     lost: bool = False

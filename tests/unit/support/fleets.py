@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generate any number of hosts, the same every time: most are well, some are nearly full, some do not answer."""
+"""Generate any number of hosts, the same every time: most are healthy, some are nearly full, some do not answer."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def tree(data: bytes) -> dict[int, Any]:
     while data:
         length, number = struct.unpack("=HH", data[:4])
         payload = data[4:length]
-        assert number & 0x3FFF not in found, "an attribute comes twice"
+        assert number & 0x3FFF not in found, "an attribute occurs twice"
         found[number & 0x3FFF] = tree(payload) if number & NESTED else payload
         data = data[-(-length // 4) * 4 :]
     return found

@@ -36,18 +36,18 @@ PLUGIN = runpy.run_path(str(SOURCE))
 DOCUMENTED = yaml.safe_load(PLUGIN["DOCUMENTATION"])["options"]
 
 
-def test_what_ansible_rulebook_looks_for() -> None:
+def test_entry_point_for_ansible_rulebook() -> None:
     assert inspect.iscoroutinefunction(PLUGIN["main"])
     assert list(inspect.signature(PLUGIN["main"]).parameters) == ["queue", "args"]
 
 
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["no Ansible", "ansible_collections is another package"])
-def test_it_finds_the_collection_by_itself(tmp_path: Path, elsewhere: bool) -> None:
+@pytest.mark.parametrize("other_package", [False, True], ids=["no Ansible", "ansible_collections is another package"])
+def test_source_finds_the_collection(tmp_path: Path, other_package: bool) -> None:
     """ansible-rulebook's Python has no collections, or only those of the package `ansible`."""
     home = tmp_path / "ansible_collections/netops"
     home.mkdir(parents=True)
     (home / "conntrack").symlink_to(ROOT)
-    if elsewhere:
+    if other_package:
         (tmp_path / "site/ansible_collections").mkdir(parents=True)
         (tmp_path / "site/ansible_collections/__init__.py").touch()
     program = f"""
@@ -71,7 +71,7 @@ def test_every_option_is_documented() -> None:
     assert tuple(DOCUMENTED["changes"]["suboptions"]) == Changes._fields
 
 
-def test_choices_and_defaults_are_those_documented() -> None:
+def test_choices_and_defaults_are_documented() -> None:
     assert DOCUMENTED["groups"]["choices"] == list(GROUPS)
     assert DOCUMENTED["groups"]["default"] == list(ENTRY_GROUPS)
     assert DOCUMENTED["receive_buffer"]["default"] == RECEIVE_BUFFER
@@ -89,5 +89,5 @@ def test_choices_and_defaults_are_those_documented() -> None:
 
 
 @pytest.mark.parametrize("source", yaml.safe_load(PLUGIN["EXAMPLES"]))
-def test_the_examples_are_right(source: dict[str, Any]) -> None:
+def test_examples_are_valid(source: dict[str, Any]) -> None:
     parse_options(source["netops.conntrack.conntrack"])

@@ -111,7 +111,7 @@ def test_verdicts_of_flush_stale(value: Any, verdicts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "value", [False, None, 0, 1, "", "no", "False", "true", "{{ omit }}", [], [False], {}, {"refused": True}], ids=repr
 )
-def test_flush_stale_flushes_no_flows_that_are_not_stale(value: Any) -> None:
+def test_flush_stale_refuses_verdicts_that_select_other_flows(value: Any) -> None:
     """With `stale: false`, the module would flush each matching flow."""
     with pytest.raises(InvalidValue, match=r"^stale: .*write "):
         verdicts_of(value)

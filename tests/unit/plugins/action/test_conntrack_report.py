@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 FILES = {"path": "out/page.html", "json_path": "out/page.json", "junit_path": "junit.xml"}
 
 
-def test_it_writes_the_files_once_and_says_so(folder: Path) -> None:
+def test_files_are_written_once_and_reported(folder: Path) -> None:
     first = run(hosts=HOSTS, **FILES)
     assert (first["changed"], first.get("failed", False)) == (True, False)
     assert first["files"] == [{"path": str(folder / path), "changed": True} for path in FILES.values()]
@@ -68,7 +68,7 @@ def test_it_writes_the_files_once_and_says_so(folder: Path) -> None:
     assert sorted(path.name for path in folder.rglob("*")) == ["junit.xml", "out", "page.html", "page.json"]
 
 
-def test_one_file_of_three_that_differs_is_written(folder: Path) -> None:
+def test_only_different_files_are_written(folder: Path) -> None:
     run(hosts=HOSTS, **FILES)
     (folder / "junit.xml").write_text("mine")
     result = run(hosts=HOSTS, **FILES)
@@ -77,7 +77,7 @@ def test_one_file_of_three_that_differs_is_written(folder: Path) -> None:
     assert result["diff"][0]["before"].startswith("4 bytes, sha256 ")
 
 
-def test_check_mode_writes_nothing_and_says_the_same(folder: Path) -> None:
+def test_check_mode_writes_nothing_and_returns_the_same_result(folder: Path) -> None:
     predicted = run(check_mode=True, hosts=HOSTS, **FILES)
     assert list(folder.iterdir()) == []
     assert predicted == run(hosts=HOSTS, **FILES)
@@ -85,7 +85,7 @@ def test_check_mode_writes_nothing_and_says_the_same(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mode: bool) -> None:
+def test_threshold_fails_the_task_after_the_files_are_written(folder: Path, check_mode: bool) -> None:
     limits = {"usage_percent_above": "90", "drop_above": 3}
     result = run(check_mode, hosts=HOSTS, fail_when=limits, **FILES)
     assert result["failed"]
@@ -98,14 +98,14 @@ def test_a_threshold_fails_the_task_after_all_is_written(folder: Path, check_mod
     assert (folder / "junit.xml").exists() == (not check_mode)
 
 
-def test_the_message_has_enough_digits_to_tell_the_value_from_the_limit(folder: Path) -> None:
+def test_message_has_enough_digits_to_distinguish_the_limit(folder: Path) -> None:
     hosts = {"gw": {"ansible_facts": {"conntrack": {"count": 9003, "max": 10000}}}}
     result = run(hosts=hosts, fail_when={"usage_percent_above": 90}, path="page.html")
-    says = "Threshold exceeded: usage_percent_above (limit 90.00 %), 90.03 % on gw."
-    assert result["msg"].replace("\u202f", " ") == says
+    reason = "Threshold exceeded: usage_percent_above (limit 90.00 %), 90.03 % on gw."
+    assert result["msg"].replace("\u202f", " ") == reason
 
 
-def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
+def test_message_contains_the_first_of_many_thresholds(folder: Path) -> None:
     hosts = {f"gw-{place:03}": HOSTS["gw-a"] for place in range(300)}
     result = run(hosts=hosts, fail_when={"drop_above": 0}, path="page.html")
     assert result["msg"].endswith("(limit 0), 3 on gw-004; 295 more.")
@@ -113,7 +113,7 @@ def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "reason"),
     [
         ({"path": "page.html"}, "missing required arguments: hosts"),
         ({"hosts": HOSTS}, "one of the following is required: path, json_path, junit_path"),
@@ -137,15 +137,15 @@ def test_of_many_thresholds_the_first_are_said(folder: Path) -> None:
         ({"hosts": HOSTS, "path": "page.html", "json_path": "./page.html"}, "two of them are one file"),
     ],
 )
-def test_what_makes_no_report_is_refused_and_nothing_written(folder: Path, options: Document, says: str) -> None:
+def test_invalid_options_are_refused_and_nothing_is_written(folder: Path, options: Document, reason: str) -> None:
     result = run(**options)
     assert result["failed"]
-    assert says in result["msg"]
+    assert reason in result["msg"]
     assert result.items() >= subject.NOTHING_DONE.items()
     assert list(folder.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_named_with_the_reason(folder: Path) -> None:
+def test_error_names_a_file_that_cannot_be_written(folder: Path) -> None:
     (folder / "file").touch()
     result = run(hosts=HOSTS, path="page.html", json_path="file/page.json")
     assert result["failed"]
@@ -192,7 +192,7 @@ def device(path: Path) -> None:
 )
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_only_a_file_is_replaced(
+def test_only_regular_files_are_replaced(
     folder: Path, option: str, make: Callable[[Path], None], kind: str, linked: bool, check_mode: bool
 ) -> None:
     """Otherwise the plugin would replace a device by a file, or wait for the reader of a FIFO."""
@@ -208,7 +208,7 @@ def test_only_a_file_is_replaced(
     assert sorted(path.name for path in folder.iterdir()) == ["link", "special"][not linked :]
 
 
-def test_a_slash_too_many_does_not_lead_to_a_file(folder: Path) -> None:
+def test_path_with_a_trailing_slash_is_refused(folder: Path) -> None:
     (folder / "hosts").write_text("mine")
     result = run(hosts=HOSTS, path="hosts/")
     assert result["msg"] == f"{folder}/hosts/: it names a directory. Nothing was written."
@@ -217,14 +217,14 @@ def test_a_slash_too_many_does_not_lead_to_a_file(folder: Path) -> None:
     assert result["msg"] == f"{folder}/new/: it names a directory. Nothing was written."
 
 
-def test_two_links_to_one_file_are_one_file(folder: Path) -> None:
+def test_two_links_to_one_file_are_refused(folder: Path) -> None:
     (folder / "page.json").symlink_to("page.html")
     result = run(hosts=HOSTS, path="page.html", json_path="page.json")
     assert "two of them are one file" in result["msg"]
     assert not (folder / "page.html").exists()
 
 
-def test_a_file_keeps_its_mode_and_a_new_one_is_as_any(folder: Path) -> None:
+def test_modes_of_existing_and_new_files(folder: Path) -> None:
     mask = os.umask(0o027)
     try:
         run(hosts=HOSTS, path="page.html")
@@ -237,12 +237,12 @@ def test_a_file_keeps_its_mode_and_a_new_one_is_as_any(folder: Path) -> None:
     assert stat.S_IMODE((folder / "page.html").stat().st_mode) == 0o604
 
 
-def test_the_page_names_no_json_that_is_elsewhere(folder: Path) -> None:
+def test_page_does_not_link_a_json_file_in_another_folder(folder: Path) -> None:
     run(hosts=HOSTS, path="page.html", json_path="other/page.json")
     assert "page.json" not in (folder / "page.html").read_text()
 
 
-def test_its_options_are_those_that_are_documented() -> None:
+def test_options_agree_with_the_documentation() -> None:
     """Users can use exactly the documented options."""
 
     def types(options: Document) -> Document:

@@ -71,7 +71,7 @@ class Host:
         return [turn["arguments"]["timeout"] for turn in self.turns]
 
 
-def test_turns_become_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_are_combined_into_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, 900, 700, 200, 100, 40, 0)
     done = host.run()
     assert (done["failed"], done["initial"], done["remaining"]) == (False, 1000, 0)
@@ -82,7 +82,7 @@ def test_turns_become_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.ends == {"removed": "/tmp/x"}
 
 
-def test_who_waits_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, 900, 900, 900, 1, 2, 0)
     host.run()
     assert host.shown == [
@@ -110,7 +110,7 @@ def test_entries_that_ended_in_one_turn_count_in_the_next(monkeypatch: pytest.Mo
     ]
 
 
-def test_a_short_wait_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_wait_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, 0)
     assert host.run()["elapsed"] == 0.25
     assert host.shown == []
@@ -120,7 +120,7 @@ def test_a_short_wait_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("timeout", "lengths"), [(22, [5, 15, 1]), (5, [5]), ("5.2", [5]), (0, [0])])
-def test_all_turns_together_take_the_time_that_was_given(
+def test_turns_together_do_not_exceed_the_timeout(
     monkeypatch: pytest.MonkeyPatch, timeout: Any, lengths: list[float]
 ) -> None:
     host = Host(monkeypatch, 5, 4, 3, 2, args={"match": {"port": 22}, "timeout": timeout})
@@ -133,14 +133,14 @@ def test_all_turns_together_take_the_time_that_was_given(
 
 
 @pytest.mark.parametrize("timeout", ["soon", None, -1, True, "nan", "inf", [3]])
-def test_a_time_that_is_none_is_left_for_the_module_to_refuse(monkeypatch: pytest.MonkeyPatch, timeout: Any) -> None:
+def test_invalid_timeout_is_passed_to_the_module(monkeypatch: pytest.MonkeyPatch, timeout: Any) -> None:
     host = Host(monkeypatch, 0, args={"match": {"port": 22}, "timeout": timeout})
     host.run()
     assert [turn["arguments"] for turn in host.turns] == [{"match": {"port": 22}, "timeout": timeout}]
 
 
 @pytest.mark.parametrize(("timeout", "sent"), [(10**400, "inf"), (-(10**5000), "-inf")], ids=["long", "negative"])
-def test_a_timeout_beyond_any_float_is_refused_by_the_module(
+def test_timeout_too_large_for_a_float_is_passed_as_infinity(
     monkeypatch: pytest.MonkeyPatch, timeout: int, sent: str
 ) -> None:
     """The conversion of such an integer to a float would end Ansible with a traceback."""
@@ -150,7 +150,7 @@ def test_a_timeout_beyond_any_float_is_refused_by_the_module(
 
 
 @pytest.mark.parametrize("options", [{"async_val": 900}, {"check_mode": True}])
-def test_where_nobody_listens_it_is_one_turn(monkeypatch: pytest.MonkeyPatch, options: Document) -> None:
+def test_async_and_check_mode_use_one_turn(monkeypatch: pytest.MonkeyPatch, options: Document) -> None:
     """An asynchronous module requires its files until it ends."""
     host = Host(monkeypatch, 700, **options)
     host.run()
@@ -160,16 +160,16 @@ def test_where_nobody_listens_it_is_one_turn(monkeypatch: pytest.MonkeyPatch, op
     assert host.shown == []
 
 
-def test_a_module_that_broke_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_module_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for broken in ({"failed": True, "msg": "MODULE FAILURE"}, {"failed": True, "elapsed": 0, "timed_out": False}):
         host = Host(monkeypatch)
         monkeypatch.setattr(host.action, "_execute_module", lambda broken=broken, **_options: {"initial": 0, **broken})
         assert host.run().items() >= broken.items()
 
 
-def test_numbers_are_for_humans() -> None:
-    said = conntrack_wait.progress(10, 40, 15.2, 15, {"min_count": "100"})
-    assert said == "40 entries match after 15 s (target: at least 100), rising by 120 per minute, about 30 s left"
+def test_progress_messages() -> None:
+    message = conntrack_wait.progress(10, 40, 15.2, 15, {"min_count": "100"})
+    assert message == "40 entries match after 15 s (target: at least 100), rising by 120 per minute, about 30 s left"
     assert conntrack_wait.progress(40, 40, 15, 15, {"min_count": 100}).endswith(", unchanged for 15 s")
     assert conntrack_wait.progress(20000, 19700, 15, 60, {"max_count": 100}).endswith(
         ", falling by 300 per minute, about 65 min left"

@@ -84,16 +84,14 @@ def test_the_file_is_copied_byte_for_byte(host: Host, tmp_path: Path, form: Call
 @pytest.mark.parametrize(
     "options", [{}, {"ruleset": None}, {"ruleset": "new.nft", "remote_src": "yes"}, {"limit": "{", "remote_src": 7}]
 )
-def test_without_a_file_of_the_controller_the_module_gets_the_options_as_they_are(
-    host: Host, options: Document
-) -> None:
+def test_options_are_unchanged_without_a_controller_file(host: Host, options: Document) -> None:
     host.action._task.async_val = 60
     assert host.run(**options) == {}
     assert (host.files, host.calls) == ({}, [(host.action.MODULE, options, True)])
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "expected_message"),
     [
         ({"ruleset": "old.nft"}, "ruleset: Could not find or access 'old.nft'"),
         ({"ruleset": ""}, "ruleset: '' is not a path; write that of a file."),
@@ -105,15 +103,15 @@ def test_without_a_file_of_the_controller_the_module_gets_the_options_as_they_ar
         ({"ruleset": "locked.nft"}, "ruleset: {}/locked.nft: A vault password or secret must be specified"),
     ],
 )
-def test_an_error_names_the_option_and_the_host_is_not_touched(
-    host: Host, tmp_path: Path, options: Document, says: str
+def test_error_names_the_option_and_the_host_is_not_contacted(
+    host: Host, tmp_path: Path, options: Document, expected_message: str
 ) -> None:
     (tmp_path / "new.nft").write_bytes(CONTENT)
     (tmp_path / "locked.nft").write_bytes(encrypted(CONTENT))
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     result = host.run(**options)
-    assert result["msg"].startswith(says.format(tmp_path))
+    assert result["msg"].startswith(expected_message.format(tmp_path))
     assert result["msg"].endswith(".")
     assert not result["msg"].endswith("..")
     assert result == {"changed": False, **host.action.NOTHING_DONE, "failed": True, "msg": result["msg"]}

@@ -51,7 +51,7 @@ def refusal(connection: netns.Connection) -> str:
     return str(failure.value)
 
 
-def test_starts_every_command_through_nsenter(connect: Connect, enter: Callable[[str], str]) -> None:
+def test_every_command_runs_through_nsenter(connect: Connect, enter: Callable[[str], str]) -> None:
     """Quotes, dollar signs and newlines of the command arrive unchanged."""
     program = enter('[ "$1 $2 $3" = "--blue --net=/proc/self/ns/net --" ] && shift 3 && exec "$@"')
     connection = connect(netns="/proc/self/ns/net", nsenter=f"{program} --blue")
@@ -60,7 +60,7 @@ lines'; cat; exit 3"""
     assert connection.exec_command(command, in_data=b"input") == (3, b"it's\n$HOME\ntwo\nlines\ninput", b"")
 
 
-def test_files_are_the_controllers(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
+def test_files_are_on_the_controller(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
     connection = connect(netns="/proc/self/ns/net", nsenter=enter("exit 0"))
     (tmp_path / "one").write_text("text")
     connection.put_file(str(tmp_path / "one"), str(tmp_path / "two"))
@@ -68,7 +68,7 @@ def test_files_are_the_controllers(connect: Connect, enter: Callable[[str], str]
     assert (tmp_path / "three").read_text() == "text"
 
 
-def test_a_name_is_looked_up_where_ip_netns_keeps_it(
+def test_name_is_resolved_in_the_folder_of_ip_netns(
     connect: Connect, enter: Callable[[str], str], tmp_path: Path
 ) -> None:
     (tmp_path / "names/blue").touch()
@@ -76,18 +76,18 @@ def test_a_name_is_looked_up_where_ip_netns_keeps_it(
     assert connection.exec_command("")[2].decode().strip() == f"--net={tmp_path}/names/blue"
 
 
-def test_a_missing_name_is_told_with_those_there_are(connect: Connect, tmp_path: Path) -> None:
+def test_missing_name_is_reported_with_the_existing_names(connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "names/red").touch()
     (tmp_path / "names/green").touch()
     assert "create it with 'ip netns add blue', or name one of green, red." in refusal(connect(netns="blue"))
 
 
-def test_a_missing_folder_of_names_is_no_surprise(connect: Connect, tmp_path: Path) -> None:
+def test_missing_folder_of_names(connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "names").rmdir()
     assert refusal(connect(netns="blue")).endswith("create it with 'ip netns add blue'.")
 
 
-def test_a_process_that_is_gone(connect: Connect) -> None:
+def test_ended_process(connect: Connect) -> None:
     assert "name the namespace of a process that is running" in refusal(connect(netns="/proc/0/ns/net"))
 
 
@@ -102,14 +102,14 @@ def test_a_missing_program(connect: Connect) -> None:
     assert "install util-linux" in text
 
 
-def test_a_file_that_is_no_namespace(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
+def test_file_that_is_not_a_namespace(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
     program = enter("echo 'nsenter: reassociate to namespace: Invalid argument' >&2; exit 1")
     file = tmp_path / "file"
     file.touch()
     assert f"{file} is not a network namespace" in refusal(connect(netns=str(file), nsenter=program))
 
 
-def test_a_fifo_is_not_waited_for(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
+def test_fifo_is_refused_without_waiting(connect: Connect, enter: Callable[[str], str], tmp_path: Path) -> None:
     fifo = tmp_path / "names/blue"
     os.mkfifo(fifo)
     text = refusal(connect(netns="blue", nsenter=enter(f"touch {tmp_path}/started")))
@@ -117,12 +117,12 @@ def test_a_fifo_is_not_waited_for(connect: Connect, enter: Callable[[str], str],
     assert not (tmp_path / "started").exists()
 
 
-def test_a_user_who_may_not(connect: Connect, enter: Callable[[str], str]) -> None:
+def test_missing_permission(connect: Connect, enter: Callable[[str], str]) -> None:
     program = enter("echo 'nsenter: cannot open: Permission denied' >&2; exit 1")
     text = refusal(connect(netns="/proc/self/ns/net", nsenter=program))
     assert "Permission denied" in text
     assert "run Ansible as root" in text
 
 
-def test_a_program_that_fails_in_silence(connect: Connect, enter: Callable[[str], str]) -> None:
+def test_program_that_fails_without_output(connect: Connect, enter: Callable[[str], str]) -> None:
     assert "ended with status 7" in refusal(connect(netns="/proc/self/ns/net", nsenter=enter("exit 7")))

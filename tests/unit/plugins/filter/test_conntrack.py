@@ -40,14 +40,14 @@ def without_labels(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != "labels"}
 
 
-def test_there_and_back() -> None:
+def test_round_trip() -> None:
     assert to_conntrack([ENTRY]) == LINE + "\n"
     assert from_conntrack(LINE) == [without_labels(ENTRY)]
     assert from_conntrack([LINE, "", LINE]) == [without_labels(ENTRY)] * 2
 
 
 @pytest.mark.parametrize("output", ["extended,labels", "xml,labels", "json"])
-def test_names_of_labels_stay(output: str) -> None:
+def test_names_of_labels_are_kept(output: str) -> None:
     (read,) = from_conntrack(to_conntrack([ENTRY], output))
     assert set(read.pop("labels")) == {"voice", 5}
     assert read == without_labels(ENTRY)
@@ -126,7 +126,7 @@ def test_json_is_a_list() -> None:
         ([ENTRY], ["text"], "output"),
     ],
 )
-def test_what_cannot_be_written(entries: Any, output: Any, fault: str) -> None:
+def test_invalid_entries_and_outputs_are_refused(entries: Any, output: Any, fault: str) -> None:
     with pytest.raises(AnsibleFilterError) as caught:
         to_conntrack(entries, output)
     assert str(caught.value).startswith("to_conntrack")
@@ -150,7 +150,7 @@ def test_what_cannot_be_written(entries: Any, output: Any, fault: str) -> None:
         ("[1]", "json", "entry 1: 1 is no"),
     ],
 )
-def test_what_cannot_be_read(raw: Any, form: Any, fault: str) -> None:
+def test_invalid_texts_are_refused(raw: Any, form: Any, fault: str) -> None:
     with pytest.raises(AnsibleFilterError) as caught:
         from_conntrack(raw, form)
     assert str(caught.value).startswith("from_conntrack")
@@ -160,9 +160,9 @@ def test_what_cannot_be_read(raw: Any, form: Any, fault: str) -> None:
 
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-    monkeypatch.setattr(importlib.import_module(PREFIX + "from_conntrack").display, "warning", said.append)
-    return said
+    messages: list[str] = []
+    monkeypatch.setattr(importlib.import_module(PREFIX + "from_conntrack").display, "warning", messages.append)
+    return messages
 
 
 def test_skipped_words_are_counted(warnings: list[str]) -> None:

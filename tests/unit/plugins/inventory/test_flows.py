@@ -67,7 +67,7 @@ def ansible(program: str, *arguments: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_nothing_in_a_snapshot_is_ever_a_template(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_values_of_a_snapshot_are_never_templates(tmp_path: Path, environment: dict[str, str]) -> None:
     """Otherwise a user who names a label, a host or a helper on a gateway could run programs on the controller."""
     template = f"{{{{ lookup('pipe', 'touch {tmp_path}/run') }}}}"
     columns: dict[str, Any] = {

@@ -116,7 +116,7 @@ def test_a_pattern_that_matches_only_outside_the_limit_fails(play: Callable[...,
     assert "target_hosts: 'a' matches no host of the inventory, or none within --limit." in ended.printed
 
 
-def test_values_are_checked_before_a_host_is_touched(play: Callable[..., Ended]) -> None:
+def test_values_are_checked_before_a_host_is_contacted(play: Callable[..., Ended]) -> None:
     ended = play("drain", target_hosts="all", conntrack_match=MATCH, inventory={"conntrack_max_count": "many"})
     assert ended.status != 0
     assert "conntrack_max_count: 'many' is not valid; use an integer. Nothing was changed." in ended.printed

@@ -39,7 +39,7 @@ def paths(document: Any) -> list[str]:
 
 @examples(200)
 @given(configs())
-def test_what_is_right_passes(config: Document) -> None:
+def test_valid_declaration_is_accepted(config: Document) -> None:
     given = copy.deepcopy(config)
     assert [str(error) for error in VALIDATOR.iter_errors(config)] == []
     assert str(options.read_declaration(config, LABELS)[1].found) == "[]"
@@ -49,7 +49,7 @@ def test_what_is_right_passes(config: Document) -> None:
 
 @examples(400)
 @given(wrong_configs())
-def test_what_is_wrong_is_refused_by_its_path(wrong: tuple[Document, str]) -> None:
+def test_fault_is_reported_with_its_path(wrong: tuple[Document, str]) -> None:
     config, path = wrong
     found = paths(config)
     assert any(path == one or path.startswith((f"{one}.", f"{one}[")) or one.startswith(path) for one in found), found
@@ -57,14 +57,14 @@ def test_what_is_wrong_is_refused_by_its_path(wrong: tuple[Document, str]) -> No
 
 @examples(400)
 @given(wrong_configs())
-def test_the_schema_refuses_nothing_that_the_parsers_take(wrong: tuple[Document, str]) -> None:
+def test_schema_accepts_everything_that_the_parsers_accept(wrong: tuple[Document, str]) -> None:
     """Otherwise an editor with the schema would mark valid declarations."""
     config, _path = wrong
     if not options.read_declaration(config, LABELS)[1]:
         assert [error.message for error in VALIDATOR.iter_errors(config)] == []
 
 
-def test_every_fault_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     config: Document = {
         "settings": {"max": -1, "accounting": "maybe", "timeouts": {"udp": -1, "tcp": "x"}, "nonesuch": 1},
         "timeout_policies": [{"name": "web"}, 3, {**POLICY, "state": "gone", "timeouts": {"nonesuch": 1}}],
@@ -125,7 +125,7 @@ def test_every_fault_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "expected_message"),
     [
         (5, "5 is not a dictionary; write keys and values"),
         ({}, "Nothing is declared; write at least one of settings, timeout_policies, absent, entries, expectations"),
@@ -169,8 +169,8 @@ def test_every_fault_at_once() -> None:
         ({"expectations": [{**EXPECTATION, "timeout_min": 5}]}, r"expectations\[0\].timeout_min: there is no timeout"),
     ],
 )
-def test_one_fault_is_one_sentence(config: Any, says: str) -> None:
-    with pytest.raises(AssertionError, match=rf"^{says}"):
+def test_one_fault_is_one_sentence(config: Any, expected_message: str) -> None:
+    with pytest.raises(AssertionError, match=rf"^{expected_message}"):
         raise AssertionError(str(faults_of(config)))
 
 
@@ -222,7 +222,7 @@ def test_all_errors_of_a_timeout_policy(policy: Document, wrong: list[str]) -> N
         {"master": {"destination_port": "no-such-service"}},
     ],
 )
-def test_what_only_the_target_knows_is_asked_there(match: Document) -> None:
+def test_names_of_the_target_are_checked_only_there(match: Document) -> None:
     """A controller without /etc/services or the label map would otherwise refuse valid declarations."""
     config = {
         "absent": [match],
@@ -248,7 +248,7 @@ def test_a_document_of_too_many_levels_is_refused(section: str) -> None:
         faults_of(document)
 
 
-def test_without_jsonschema_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jsonschema_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def importing(name: str, *more: Any) -> Any:

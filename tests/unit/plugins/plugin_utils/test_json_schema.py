@@ -17,12 +17,12 @@ from ansible_collections.netops.conntrack.plugins.plugin_utils._json_schema impo
 from tests.schema import PUBLISHED, text
 
 
-def test_it_is_published_as_it_is() -> None:
+def test_published_schema_is_current() -> None:
     """Run `make schema` if this fails."""
     assert PUBLISHED.read_text(encoding="utf-8") == text()
 
 
-def test_it_is_one_and_means_the_same_without_descriptions() -> None:
+def test_published_schema_is_valid_and_equals_that_of_the_controller() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(published)
     assert _undescribed(published) == _undescribed(_json_schema.of_config())
@@ -48,13 +48,13 @@ def objects(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from objects(item, f"{path}/{key}")
 
 
-def test_no_dictionary_takes_other_keys() -> None:
+def test_no_dictionary_accepts_other_keys() -> None:
     found = dict(objects(json.loads(PUBLISHED.read_text(encoding="utf-8"))))
     assert len(found) > 20
     assert [path for path, value in found.items() if value["additionalProperties"] is not False] == []
 
 
-def test_all_options_are_in_it_and_described() -> None:
+def test_schema_describes_all_options() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
     def check(options: dict[str, Any], where: Any) -> int:
@@ -86,7 +86,7 @@ def test_descriptions_have_no_markup(marked: Any, plain: str) -> None:
     assert plain_text(marked) == plain
 
 
-def test_the_modules_options_are_the_upper_part_of_it() -> None:
+def test_options_of_the_module_are_the_first_levels() -> None:
     sections = outline()
     assert list(sections) == list(CONFIG)
     assert set(sections["entries"]["options"]) == set(CONFIG["entries"]["options"])

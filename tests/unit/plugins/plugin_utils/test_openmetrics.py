@@ -124,7 +124,7 @@ def test_both_formats_have_the_same_samples() -> None:
     assert re.findall(r"# UNIT|# EOF", texts[0]) == []
 
 
-def test_only_what_was_gathered_is_written() -> None:
+def test_only_gathered_facts_are_written() -> None:
     assert render({"count": 5, "max": 10, "usage_percent": 50.0}) == (
         "# HELP conntrack_entries Entries in the table.\n"
         "# TYPE conntrack_entries gauge\n"
@@ -135,7 +135,7 @@ def test_only_what_was_gathered_is_written() -> None:
     )
 
 
-def test_names_are_those_of_no_collector_of_node_exporter() -> None:
+def test_names_do_not_conflict_with_node_exporter() -> None:
     names = re.findall(r"^# TYPE (\S+)", render(FACTS), re.MULTILINE)
     assert len(names) > 30
     assert [name for name in names if not re.fullmatch(r"conntrack_[a-z0-9_]+", name)] == []
@@ -166,7 +166,7 @@ VALUES = st.recursive(
 
 @examples(100)
 @given(st.data(), VALUES, st.text())
-def test_whatever_a_host_sends_the_metrics_are_valid(data: st.DataObject, value: Any, name: str) -> None:
+def test_metrics_are_valid_for_any_facts(data: st.DataObject, value: Any, name: str) -> None:
     """Any part of the facts is replaced by another value, or is a key with another name."""
     facts = json.loads(json.dumps(FACTS))
     place = facts
@@ -208,7 +208,7 @@ def test_errors_name_the_argument(arguments: tuple[Any, ...], message: str) -> N
 
 
 @pytest.mark.parametrize("value", [None, True, "5", [5], -1, 2**64, float("nan"), float("inf")])
-def test_a_value_that_is_no_count_is_left_out(value: Any) -> None:
+def test_invalid_count_is_left_out(value: Any) -> None:
     assert "conntrack_entries" not in render({"count": value})
 
 
@@ -218,7 +218,7 @@ def test_values_with_equal_labels_are_added_up() -> None:
     assert found[sample("protocol_entries", protocol="a\ufffd")] == 9
 
 
-def test_groupings_with_equal_keys_are_kept_apart() -> None:
+def test_groupings_with_equal_keys_are_separate() -> None:
     groupings = [{"by": ["source"], "groups": [{"source": "10.0.0.0/8", "flows": flows}]} for flows in (4, 9)]
     found = samples(render({"count": 1, "groups": groupings}))
     assert found[sample("group_entries", by="source", source="10.0.0.0/8")] == 4

@@ -30,7 +30,7 @@ MAGIC = {"ansible_check_mode", "ansible_facts", "ansible_play_hosts_all", "dict"
 
 
 @pytest.mark.parametrize(
-    ("given", "old", "says"),
+    ("given", "old", "expected_message"),
     [
         ({"conntrack_mtach"}, set(), "conntrack_mtach: the playbook flush has no such variable; use conntrack_match."),
         ({"conntrack_remove_limit"}, set(), "conntrack_remove_limit: .* use conntrack_limit."),
@@ -39,20 +39,20 @@ MAGIC = {"ansible_check_mode", "ansible_facts", "ansible_play_hosts_all", "dict"
         ({"conntrack_a", "conntrack_b"}, set(), r"conntrack_a: .*\. conntrack_b: .*\. Nothing was changed\.$"),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_nearest(given: set[str], old: set[str], says: str) -> None:
-    with pytest.raises(BadVariables, match=says):
+def test_unknown_name_is_refused_with_a_suggestion(given: set[str], old: set[str], expected_message: str) -> None:
+    with pytest.raises(BadVariables, match=expected_message):
         check_names("flush", given, old)
 
 
 @pytest.mark.parametrize("name", ["conntrack_\x1b[2J", "conntrack_\ud800", "conntrack_" + "x" * 100_000])
-def test_a_wrong_name_can_be_shown(name: str) -> None:
+def test_error_of_an_unknown_name_is_printable(name: str) -> None:
     with pytest.raises(BadVariables, match=r"^conntrack_.*Nothing was changed\.$") as refused:
         check_names("flush", {name}, set())
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 2000
 
 
-def test_names_of_others_are_accepted() -> None:
+def test_names_of_other_software_are_accepted() -> None:
     check_names("flush", {"conntrack_match", "match", "ansible_become", "zone", "target_hosts"}, {"match"})
     check_inventory("flush", {"conntrack_src", "conntrack_exporter_port", "conntrack_max", "match"})
     # Variables that the inventory plugin `flows` sets
@@ -64,7 +64,7 @@ def test_names_of_others_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "says"),
+    ("name", "given", "expected_message"),
     [
         ("flush", {"all": True, "limit": "many"}, "conntrack_limit: 'many' is not valid; use an integer."),
         ("flush", {"all": True, "limit": None}, "conntrack_limit: is null; leave it out or give it a value."),
@@ -122,8 +122,8 @@ def test_names_of_others_are_accepted() -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_refused(name: str, given: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadVariables, match=says):
+def test_a_wrong_value_is_refused(name: str, given: dict[str, Any], expected_message: str) -> None:
+    with pytest.raises(BadVariables, match=expected_message):
         check_values(name, given)
 
 
@@ -156,13 +156,13 @@ def test_values_are_converted() -> None:
     }
 
 
-def test_refresh_removes_every_kind_of_stale_flow_if_that_is_confirmed() -> None:
+def test_refresh_selects_all_stale_verdicts_and_requires_confirmation() -> None:
     values = check_values("refresh", {"verdicts": "refused,untracked"})
     assert (values["verdicts"], values["remove_stale"]) == (["refused", "untracked"], False)
     assert tuple(check_values("refresh", {})["verdicts"]) == STALE
 
 
-def test_a_relative_path_starts_here_and_a_path_on_the_hosts_stays(
+def test_relative_path_starts_here_and_path_on_the_hosts_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -172,7 +172,7 @@ def test_a_relative_path_starts_here_and_a_path_on_the_hosts_stays(
 
 
 @pytest.mark.parametrize(
-    ("hosts", "says"),
+    ("hosts", "expected_message"),
     [
         ({"target_hosts": None}, "target_hosts: is required; name hosts or groups of the inventory."),
         ({"target_hosts": "c"}, "target_hosts: 'c' matches no host of the inventory, or none within --limit."),
@@ -182,8 +182,8 @@ def test_a_relative_path_starts_here_and_a_path_on_the_hosts_stays(
         ({"from_host": "a", "to_host": "a"}, "from_host and to_host: are the same host; name two hosts."),
     ],
 )
-def test_wrong_hosts_are_refused(hosts: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadVariables, match=says):
+def test_wrong_hosts_are_refused(hosts: dict[str, Any], expected_message: str) -> None:
+    with pytest.raises(BadVariables, match=expected_message):
         check_hosts(hosts, GROUPS, lambda pattern: GROUPS.get(pattern, [pattern] if pattern in "ab" else []))
 
 

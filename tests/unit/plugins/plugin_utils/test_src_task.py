@@ -33,13 +33,13 @@ def test_a_file_is_read_and_decrypted(tmp_path: Path) -> None:
     assert not loader._tempfiles
 
 
-def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yml")
     with pytest.raises(SourceFault, match=r"^src: .*config.yml cannot be read: it is a FIFO, not a regular file$"):
         read_with(DataLoader(), str(tmp_path / "config.yml"))
 
 
-def test_a_fault_in_an_encrypted_file_names_that_and_not_a_temporary_one(tmp_path: Path) -> None:
+def test_fault_in_an_encrypted_file_names_that_file(tmp_path: Path) -> None:
     secrets = [("default", VaultSecret(b"secret"))]
     encrypted = tmp_path / "encrypted.yml"
     encrypted.write_bytes(VaultLib(secrets).encrypt("a: 1\nb: [", secrets[0][1]))

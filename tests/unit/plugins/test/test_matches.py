@@ -41,7 +41,7 @@ ENTRY: dict[str, Any] = {
 
 
 @given(some_matches(), live_entries())
-def test_it_says_what_the_modules_find(match: Any, entry: Any) -> None:
+def test_result_agrees_with_the_modules(match: Any, entry: Any) -> None:
     entry = {**entry, "status": entry.get("status", 0) | IS_TRANSLATED}
     with mock.patch("time.time_ns", return_value=NOW):
         try:
@@ -63,7 +63,7 @@ def test_it_says_what_the_modules_find(match: Any, entry: Any) -> None:
         ([{"source": "10.0.1.0/24"}, {"labels_not": "bulk"}], False),
     ],
 )
-def test_a_match_or_one_of_several(tmp_path: Path, match: Any, holds: bool) -> None:
+def test_single_match_and_list_of_matches(tmp_path: Path, match: Any, holds: bool) -> None:
     (tmp_path / "connlabel.conf").write_text("5 bulk\n9 voice\n")
     assert matches(ENTRY, match, label_map=str(tmp_path / "connlabel.conf")) is holds
 
@@ -83,7 +83,7 @@ def test_a_match_or_one_of_several(tmp_path: Path, match: Any, holds: bool) -> N
         ({**ENTRY, "labels": ["voice"]}, {"protocol": "tcp"}, "matches: labels"),
     ],
 )
-def test_what_cannot_be_told(tmp_path: Path, entry: Any, match: Any, fault: str) -> None:
+def test_invalid_input_is_refused(tmp_path: Path, entry: Any, match: Any, fault: str) -> None:
     """The plugin reports one sentence, and never returns a result."""
     (tmp_path / "connlabel.conf").write_text("5 bulk\n")
     with pytest.raises(AnsibleFilterError) as caught:

@@ -26,7 +26,7 @@ LIFETIME = 3600
 
 
 def load(lab, name):
-    """A module of the lab, without the lab itself, which needs pyroute2."""
+    """Load a module of the lab without the lab itself, which needs pyroute2."""
     spec = importlib.util.spec_from_file_location(name, os.path.join(lab, f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -47,8 +47,8 @@ def start(lab, path, protocol, family, *processes):
     requests = socket.socket(socket.AF_UNIX)
     requests.bind(path)
     requests.listen()
-    told = {"expected": conversation.expected(), "related": conversation.related(), "port": conversation.control_port}
-    print(json.dumps(told), flush=True)
+    facts = {"expected": conversation.expected(), "related": conversation.related(), "port": conversation.control_port}
+    print(json.dumps(facts), flush=True)
     if os.fork() == 0:
         os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 
 def without_zeros(tuple_):
-    """The parts of a tuple that are known; 0 stands for any port."""
+    """Return the known parts of a tuple; 0 stands for any port."""
     return {key: value for key, value in tuple_.items() if value != 0}
 
 
 def as_master(entry):
-    """The tuple by which expectations and related entries name this entry."""
+    """Return the tuple by which expectations and related entries refer to this entry."""
     return {"protocol": entry["protocol"], **entry["original"]}
 
 

@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What results of modules are compared by."""
+"""Filters that compare the results of modules."""
 
 from __future__ import annotations
 
 import re
 
-#: Keys of a moment, or of the kernel's own; no two entries are alike in them.
-OF_THE_MOMENT = ("timeout", "id", "use")
-#: What Ansible itself adds to a result.
+#: Keys whose values change over time, or that the kernel sets; they differ between any two entries.
+VARYING = ("timeout", "id", "use")
+#: Keys that Ansible adds to a result.
 OF_ANSIBLE = (
     "invocation",
     "ansible_loop_var",
@@ -18,66 +18,66 @@ OF_ANSIBLE = (
     "deprecations",
     "ansible_facts",
 )
-#: Seconds that a countdown may have gone on between two tasks of a busy machine; the tests use longer timeouts.
+#: Maximum decrease of a timeout between two tasks on a busy machine, in seconds; the tests use longer timeouts.
 SECONDS = 60
 
 
 def steady(entries):
-    """The entries without what is of the moment, in an order of their own."""
+    """Return the entries without the varying keys, in a defined order."""
     return sorted(
-        ({key: value for key, value in entry.items() if key not in OF_THE_MOMENT} for entry in entries),
+        ({key: value for key, value in entry.items() if key not in VARYING} for entry in entries),
         key=repr,
     )
 
 
-def surprises(done, foreseen):
-    """Where the result of a run is not what check mode said it would be: a list of sentences.
+def surprises(done, predicted):
+    """Return a sentence for each difference between the result of a run and that of check mode.
 
-    Results of loops are compared item by item. An entry that is yet to be lacks what only the kernel knows.
+    Results of loops are compared item by item. A predicted entry lacks the values that only the kernel sets.
     """
     if "results" in done:
-        pairs = enumerate(zip(done["results"], foreseen["results"], strict=True))
+        pairs = enumerate(zip(done["results"], predicted["results"], strict=True))
         return [f"[{index}] {sentence}" for index, pair in pairs for sentence in surprises(*pair)]
     found = []
-    for key in sorted((set(done) | set(foreseen)) - set(OF_ANSIBLE)):
+    for key in sorted((set(done) | set(predicted)) - set(OF_ANSIBLE)):
         compare = _additions if key in ("entry", "expectation") else _differences
-        found += compare(key, done.get(key, "no such key"), foreseen.get(key, "no such key"))
+        found += compare(key, done.get(key, "no such key"), predicted.get(key, "no such key"))
     return found
 
 
-def _differences(path, is_so, was_said):
-    """What is not the same, apart from countdowns by a little."""
-    if isinstance(is_so, dict) and isinstance(was_said, dict) and set(is_so) == set(was_said):
-        if is_so.get("key") == "timeout":  # a change
+def _differences(path, actual, expected):
+    """Yield the differences, except small ones of timeouts."""
+    if isinstance(actual, dict) and isinstance(expected, dict) and set(actual) == set(expected):
+        if actual.get("key") == "timeout":  # a change
             path += ".timeout"
-        for key, value in is_so.items():
-            yield from _differences(f"{path}.{key}", value, was_said[key])
-    elif isinstance(is_so, list) and isinstance(was_said, list) and len(is_so) == len(was_said):
-        for index, value in enumerate(is_so):
-            yield from _differences(f"{path}[{index}]", value, was_said[index])
-    elif ".timeout" in path and isinstance(is_so, int) and isinstance(was_said, int):
-        if abs(is_so - was_said) > SECONDS:
-            yield f"{path} is {is_so!r}, not {was_said!r}"
-    elif is_so != was_said:
-        yield f"{path} is {is_so!r}, not {was_said!r}"
+        for key, value in actual.items():
+            yield from _differences(f"{path}.{key}", value, expected[key])
+    elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        for index, value in enumerate(actual):
+            yield from _differences(f"{path}[{index}]", value, expected[index])
+    elif ".timeout" in path and isinstance(actual, int) and isinstance(expected, int):
+        if abs(actual - expected) > SECONDS:
+            yield f"{path} is {actual!r}, not {expected!r}"
+    elif actual != expected:
+        yield f"{path} is {actual!r}, not {expected!r}"
 
 
-def _additions(path, is_so, was_said):
-    """What is not so, and not just more than was said."""
+def _additions(path, actual, expected):
+    """Yield the differences, except values that were not predicted."""
     if path.endswith((".id", ".use")):
-        return  # of the entry that was there before
-    if isinstance(is_so, dict) and isinstance(was_said, dict):
-        for key, value in was_said.items():
-            yield from _additions(f"{path}.{key}", is_so.get(key), value)
-    elif isinstance(is_so, list) and isinstance(was_said, list):
-        if not set(was_said) <= set(is_so):
-            yield f"{path} is {is_so!r}, not {was_said!r} and more"
-    elif not (path.startswith("entry.nat.") and "-" in str(was_said)):  # a range is the kernel's choice
-        yield from _differences(path, is_so, was_said)
+        return  # those of the previous entry
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for key, value in expected.items():
+            yield from _additions(f"{path}.{key}", actual.get(key), value)
+    elif isinstance(actual, list) and isinstance(expected, list):
+        if not set(expected) <= set(actual):
+            yield f"{path} is {actual!r}, not {expected!r} and more"
+    elif not (path.startswith("entry.nat.") and "-" in str(expected)):  # a range is the kernel's choice
+        yield from _differences(path, actual, expected)
 
 
 def kinds(events):
-    """Of events as conntrack(8) tells them, how many there are of each kind: {"NEW": 2, "DESTROY": 1}."""
+    """Return the number of events of conntrack(8) by kind: {"NEW": 2, "DESTROY": 1}."""
     counts = {}
     for event in events:
         kind = event.partition("]")[0].lstrip("[")
@@ -86,15 +86,15 @@ def kinds(events):
 
 
 def numbers(entries):
-    """Of each entry what tells it from the others of a test: its source port, ICMP id or GRE key."""
+    """Return the value that identifies each entry in a test: its source port, ICMP id or GRE key."""
     originals = (entry["original"] for entry in entries)
     return [o.get("source_port", o.get("icmp_id", o.get("source_key"))) for o in originals]
 
 
 def wrong_messages(results):
-    """Of results of a loop over items with a pattern `says`, the messages that do not begin so.
+    """Return the messages of a loop that do not begin with the pattern `says` of their item.
 
-    Also those that are more than a sentence or a list of errors.
+    This includes messages that are neither one sentence nor a list of errors.
     """
     wrong = []
     for result in results:

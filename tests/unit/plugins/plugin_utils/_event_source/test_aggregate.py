@@ -26,7 +26,7 @@ def flow(source: str = "10.0.0.1", port: int = 443, **keys: Any) -> dict[str, An
     return from_document({"protocol": "tcp", "original": ends, **keys})
 
 
-def test_groups_with_most_come_first() -> None:
+def test_largest_groups_are_first() -> None:
     tally = Tally(Aggregate(10, ("source", "destination_port")))
     for _number in range(3):
         tally.add(Event("new", flow("10.0.0.2", 80)), 100)
@@ -57,23 +57,23 @@ def test_a_window_begins_with_the_first_event() -> None:
     tally.add(Event("new", flow()), 50)
     tally.add(Event("new", flow()), 59)
     assert tally.due == 60
-    assert [told["counts"]["new"] for told in tally.take(60)] == [2]
+    assert [reported["counts"]["new"] for reported in tally.take(60)] == [2]
     assert tally.take(70) == []
     tally.add(Event("update", flow()), 75)
-    assert [told["counts"] for told in tally.take(85)] == [{**NONE, "update": 1}]
+    assert [reported["counts"] for reported in tally.take(85)] == [{**NONE, "update": 1}]
 
 
-def test_the_others_are_told_together() -> None:
+def test_other_groups_are_reported_as_a_sum() -> None:
     tally = Tally(Aggregate(1, ("source",), 2))
     for number in range(1, 6):
         for _time in range(number):
             tally.add(Event("new", flow(f"10.0.0.{number}")), 0)
-    told = tally.take(1)
-    assert [each.get("by") for each in told] == [{"source": "10.0.0.5"}, {"source": "10.0.0.4"}, None]
-    assert told[2] == {"type": "aggregate_rest", "window": 1, "counts": {**NONE, "new": 6}}
+    reported = tally.take(1)
+    assert [each.get("by") for each in reported] == [{"source": "10.0.0.5"}, {"source": "10.0.0.4"}, None]
+    assert reported[2] == {"type": "aggregate_rest", "window": 1, "counts": {**NONE, "new": 6}}
 
 
-def test_a_scan_from_many_addresses_hides_nobody() -> None:
+def test_frequent_address_is_found_among_many() -> None:
     """The most frequent address is found among more groups than the tally keeps, and the sum stays correct."""
     tally = Tally(Aggregate(1, ("source",), 1), capacity=50)
     for number in range(2000):
@@ -91,29 +91,29 @@ def test_a_scan_from_many_addresses_hides_nobody() -> None:
     st.lists(st.tuples(st.sampled_from(sorted(NONE)), live_entries()), min_size=1, max_size=6),
     st.sets(st.sampled_from(sorted(BY))),
 )
-def test_nothing_is_left_out_whatever_is_counted_by(events: list[tuple[str, Any]], by: set[str]) -> None:
+def test_counts_are_complete_for_any_keys(events: list[tuple[str, Any]], by: set[str]) -> None:
     tally = Tally(Aggregate(1, tuple(sorted(by)), 3))
     for kind, entry in events:
         tally.add(Event(kind, entry), 0)
-    told = tally.take(1)
+    reported = tally.take(1)
     found: Counter[str] = Counter()
-    for each in told:
+    for each in reported:
         found.update(each["counts"])
     assert found == Counter(kind for kind, _entry in events) + Counter()
-    assert all(set(each.get("by", {})) <= by for each in told)
-    assert [each["type"] for each in told].count("aggregate_rest") <= 1
+    assert all(set(each.get("by", {})) <= by for each in reported)
+    assert [each["type"] for each in reported].count("aggregate_rest") <= 1
 
 
-def test_every_name_is_of_something_that_entries_have() -> None:
-    known = {row.key for row in ENTRY} | {"family"}
-    assert {key for keys in BY.values() for key in keys} <= known
+def test_every_key_is_an_attribute_of_entries() -> None:
+    entry_keys = {row.key for row in ENTRY} | {"family"}
+    assert {key for keys in BY.values() for key in keys} <= entry_keys
 
 
-def test_what_an_entry_has_when_it_does_not_show_it() -> None:
+def test_values_of_absent_attributes() -> None:
     tally = Tally(Aggregate(1, ("zone", "mark", "helper", "state", "protocol", "family")))
     tally.add(Event("new", flow()), 0)
     tally.add(Event("new", flow(tcp={"state": "established"}, zone=7, mark=3, helper="ftp")), 0)
-    assert [told["by"] for told in tally.take(1)] == [
+    assert [reported["by"] for reported in tally.take(1)] == [
         {"zone": 0, "mark": 0, "protocol": "tcp", "family": "ipv4"},
         {"zone": 7, "mark": 3, "helper": "ftp", "state": "established", "protocol": "tcp", "family": "ipv4"},
     ]

@@ -37,7 +37,7 @@ def window(seconds: float = 5) -> tuple[ChangeWindow, Arrivals, Arrivals]:
     return ChangeWindow(Changes(window=seconds), subscriptions), *subscriptions  # type: ignore[arg-type]
 
 
-def test_an_event_comes_a_window_after_the_last_change() -> None:
+def test_event_follows_one_window_after_the_last_change() -> None:
     changes, ruleset, network = window()
     assert (changes.due, changes.take(1e9)) == (math.inf, [])
     ruleset.add("ruleset", process=NFT)
@@ -74,7 +74,7 @@ def test_a_reload_in_several_steps_is_one_event_after_its_last_step() -> None:
     assert events == [(35, 4)]
 
 
-def test_changes_that_never_stop_are_reported_every_six_windows() -> None:
+def test_constant_changes_are_reported_every_six_windows() -> None:
     """A router with BGP produces such changes."""
     changes, _ruleset, network = window(2)
     reported = []
@@ -85,7 +85,7 @@ def test_changes_that_never_stop_are_reported_every_six_windows() -> None:
     assert sum(count for _second, count in reported) == 2 * 39
 
 
-def test_changes_during_rules_come_with_the_next_event() -> None:
+def test_changes_during_an_action_are_in_the_next_event() -> None:
     changes, ruleset, _network = window()
     ruleset.add("ruleset")
     changes.take(0)
@@ -121,7 +121,7 @@ def test_a_flood_does_not_delay_the_event_forever() -> None:
     assert network.waiting
 
 
-def test_processes_are_named_once_and_their_names_are_no_templates() -> None:
+def test_processes_are_listed_once_and_are_no_templates() -> None:
     changes, ruleset, _network = window()
     for number in range(30):
         ruleset.add("ruleset", process=Process("{{ evil }}" if number < 2 else "nft", max(number, 1)))

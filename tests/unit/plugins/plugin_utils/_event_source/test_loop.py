@@ -66,7 +66,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
     """The subscription that the event source opens. It may open nothing else."""
 
     def nothing(*_arguments: Any) -> Any:
-        raise AssertionError("nothing of conntrack is needed")
+        raise AssertionError("the source must not read the table here")
 
     source = Source()
     monkeypatch.setattr(loop, "subscribed", source.subscribed)

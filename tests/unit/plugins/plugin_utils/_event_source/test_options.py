@@ -81,23 +81,23 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("args", "sentence"), FAULTS, ids=[sentence for _args, sentence in FAULTS])
-def test_what_cannot_be_is_named_with_its_cure(args: dict[str, Any], sentence: str) -> None:
+def test_error_names_the_option_and_the_remedy(args: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_options(args)
     assert str(caught.value).startswith(sentence)
 
 
-def test_nothing_asked_for_is_everything() -> None:
+def test_defaults_select_all_events() -> None:
     assert parse_options({})._replace(labels=None, match=None) == Options(labels=None, match=None)
 
 
-def test_what_a_template_leaves_empty_is_not_given() -> None:
+def test_empty_values_of_templates_are_ignored() -> None:
     options = parse_options({"netns": None, "threshold": {"percent": 80, "below": None}, "label_map": None})
     assert options.netns is None
     assert options.threshold == Threshold(80, 72, 10)
 
 
-def test_numbers_and_switches_may_be_text() -> None:
+def test_numbers_and_booleans_may_be_text() -> None:
     """Values from environment variables are text."""
     options = parse_options(
         {
@@ -126,7 +126,7 @@ def test_changes_may_be_the_only_events(changes: dict[str, Any] | None, parsed: 
     assert changes is None or parse_options({"groups": [], "changes": changes}).groups == ()
 
 
-def test_except_takes_away_from_the_match() -> None:
+def test_except_excludes_entries_from_the_match() -> None:
     options = parse_options({"match": {"protocol": "udp"}, "except": {"zone": 5}})
     entry = {"family": 2, "original.protocol": 17}
     assert options.match(entry)
@@ -134,7 +134,7 @@ def test_except_takes_away_from_the_match() -> None:
     assert not options.match({**entry, "original.protocol": 6})
 
 
-def test_labels_go_by_their_names(tmp_path: Path) -> None:
+def test_match_accepts_label_names(tmp_path: Path) -> None:
     path = tmp_path / "connlabel.conf"
     path.write_text("3 forbidden\n")
     options = parse_options({"label_map": str(path), "match": {"labels": ["forbidden"]}})
@@ -142,7 +142,7 @@ def test_labels_go_by_their_names(tmp_path: Path) -> None:
     assert not options.match({"labels": 1 << 4})
 
 
-def test_groups_are_parted_by_what_they_tell_of() -> None:
+def test_groups_of_entries_and_expectations_are_separated() -> None:
     options = parse_options({"groups": ["expectation_new", "new", "new"]})
     assert (options.entry_groups, options.expectation_groups) == (("new",), ("expectation_new",))
 
@@ -155,7 +155,7 @@ def test_groups_are_parted_by_what_they_tell_of() -> None:
         ({"aggregate": {"window": "{{ forbidden }}"}}, "aggregate.window"),
     ],
 )
-def test_a_variable_that_is_not_set_is_named(options: dict[str, Any], path: str) -> None:
+def test_error_names_an_unset_variable(options: dict[str, Any], path: str) -> None:
     """ansible-rulebook passes a Jinja object in its place."""
     with pytest.raises(InvalidValue) as refused:
         parse_options(rendered(options))

@@ -26,7 +26,7 @@ JINJA = Environment(keep_trailing_newline=True)
 
 
 @given(live_entries())
-def test_an_entry_has_the_one_shape(entry: Any) -> None:
+def test_entry_has_the_usual_form(entry: Any) -> None:
     document = document_of(Event("update", entry, by_update=True), LabelMap())
     assert document == {"type": "update", "entry": to_document(entry), "missed": False, "by_update": True}
     document = document_of(Event("update", entry, by_update=True, port_id=4711), LabelMap())
@@ -38,14 +38,14 @@ def test_an_entry_has_the_one_shape(entry: Any) -> None:
 @example("{{{ 1 }}}")
 @example("{%{{1}}")
 @example("#jinja2:variable_start_string:'['")
-def test_no_text_is_a_template(text: str) -> None:
+def test_text_is_never_a_template(text: str) -> None:
     shown = neutralize_templates(text)
     assert JINJA.from_string(shown).render() == shown
     assert not shown.startswith("#jinja2:")
     assert shown.replace(" ", "") == text.replace(" ", "")
 
 
-def test_wherever_a_name_is() -> None:
+def test_names_in_every_place_are_neutralized() -> None:
     labels = LabelMap({"{{lookup('pipe','id')}}": 3})
     ends = {"source": "10.0.0.1", "destination": "10.0.0.9", "source_port": 1, "destination_port": 2}
     entry = from_document({"protocol": "tcp", "original": ends, "helper": "{%set_x%}"})
@@ -74,5 +74,5 @@ def test_wherever_a_name_is() -> None:
         ),
     ],
 )
-def test_a_loss_says_what_it_knows(loss: EventLoss, document: dict[str, Any]) -> None:
+def test_contents_of_a_loss(loss: EventLoss, document: dict[str, Any]) -> None:
     assert document_of(loss, LabelMap()) == document

@@ -29,7 +29,7 @@ def crossings(*readings: list[dict[str, Any]]) -> list[list[tuple[str, int, floa
     ]
 
 
-def test_each_use_is_reported_once_until_it_falls() -> None:
+def test_each_crossing_is_reported_once() -> None:
     assert crossings([use(79)], [use(80)], [use(95)], [use(70)], [use(69)], [use(80)]) == [
         [],
         [("above", 443, 80)],
@@ -47,7 +47,7 @@ def test_uses_of_several_destinations_are_independent() -> None:
     ]
 
 
-def test_flows_that_have_all_ended_are_below() -> None:
+def test_use_without_flows_is_below_the_threshold() -> None:
     assert crossings([use(90)], [], []) == [[("above", 443, 90)], [("below", 443, 0.0)], []]
 
 

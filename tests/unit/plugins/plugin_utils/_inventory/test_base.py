@@ -75,14 +75,14 @@ def file(tmp_path: Path) -> Path:
         *((name, False) for name in ("overflows.yml", "flows.json", "flows", "flows.yml.bak", "flows_hosts.yml")),
     ],
 )
-def test_a_file_is_known_by_its_name(tmp_path: Path, name: str, ours: bool) -> None:
+def test_file_is_recognized_by_its_name(tmp_path: Path, name: str, ours: bool) -> None:
     """Other plugins read a playbook or a list of hosts in the same folder of inventories."""
-    assert not Found().verify_file(str(tmp_path / name)), "it is not there"
+    assert not Found().verify_file(str(tmp_path / name)), "the file does not exist"
     (tmp_path / name).touch()
     assert Found().verify_file(str(tmp_path / name)) is ours
 
 
-def test_hosts_have_their_variables_and_what_is_made_of_them(file: Path) -> None:
+def test_hosts_have_variables_and_composed_values(file: Path) -> None:
     inventory = parsed(
         file,
         "compose: {twice: conntrack_flows * 2, ansible_user: \"'admin'\"}\n"
@@ -94,14 +94,14 @@ def test_hosts_have_their_variables_and_what_is_made_of_them(file: Path) -> None
     assert set(inventory.groups) == {"all", "ungrouped", "busy", "flows_5", "named_host_source"}
 
 
-def test_what_was_found_is_no_template_in_what_is_made_of_it(file: Path) -> None:
+def test_found_values_are_no_templates_in_composed_values(file: Path) -> None:
     """This covers the ansible-core of these tests; the tests with Ansible's programs cover the whole path."""
     inventory = parsed(file, "strict: true\ncompose: {again: said, more: \"'<' ~ said ~ '>'\"}\n")
     variables = inventory.hosts["host-source"].get_vars()
     assert (variables["again"], variables["more"]) == ("{{ 7 * 7 }}", "<{{ 7 * 7 }}>")
 
 
-def test_what_is_wrong_is_an_error_and_strict_makes_more_of_them(file: Path) -> None:
+def test_strict_reports_more_errors(file: Path) -> None:
     broken = "groups: {some: nonsuch > 1}\n"
     assert set(parsed(file, broken).groups) == {"all", "ungrouped"}
     with pytest.raises(AnsibleParserError, match="nonsuch"):
@@ -110,22 +110,22 @@ def test_what_is_wrong_is_an_error_and_strict_makes_more_of_them(file: Path) -> 
         parsed(file, "side: neither\n")
 
 
-def test_a_misspelt_option_is_no_option_left_out(file: Path) -> None:
+def test_misspelt_option_is_an_error(file: Path) -> None:
     """Without its match, an inventory would contain all hosts with a flow through the gateway."""
     with pytest.raises(AnsibleParserError, match="^mach: no such option; write one of .*match"):
         parsed(file, "mach: {port: 5432}\n")
 
 
-def test_options_may_be_templates_of_their_author(file: Path) -> None:
+def test_options_may_contain_templates(file: Path) -> None:
     plugin = Found()
     parsed(file, 'match: {port: "{{ 5000 + 432 }}", source: [\'{{ "10.0.0.5" }}\']}\n', plugin)
     assert plugin.asked[0]["match"] == {"port": 5432, "source": ["10.0.0.5"]}
-    assert plugin.asked[0]["match"]["source"][0].__class__ is str, "nothing of Ansible goes below"
+    assert plugin.asked[0]["match"]["source"][0].__class__ is str, "the value must have a plain type"
     with pytest.raises(AnsibleParserError, match="^match: .*backend.* is undefined"):
         parsed(file, "match: {source: '{{ backend }}'}\n")
 
 
-def test_the_cache_answers_what_was_asked_before(file: Path) -> None:
+def test_cache_is_used_for_equal_options(file: Path) -> None:
     """The table no longer exists, or the user may not read it."""
     cache: dict[str, Any] = {}
     first, second, third, fourth = (Found(cache) for _turn in range(4))
@@ -136,11 +136,11 @@ def test_the_cache_answers_what_was_asked_before(file: Path) -> None:
     parsed(file, "cache: true\n", third, cache=False)
     assert len(third.asked) == 1, "as with --flush-cache"
 
-    assert "host-both" in parsed(file, "cache: true\nside: both\n", fourth).hosts, "asked otherwise"
+    assert "host-both" in parsed(file, "cache: true\nside: both\n", fourth).hosts, "other options"
     assert len(cache) == 2
 
 
-def test_without_the_cache_all_is_found_anew(file: Path) -> None:
+def test_hosts_are_found_again_without_the_cache(file: Path) -> None:
     cache: dict[str, Any] = {}
     for _time in range(2):
         plugin = Found(cache)

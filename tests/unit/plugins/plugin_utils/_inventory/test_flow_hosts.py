@@ -47,11 +47,11 @@ def flow(
 ) -> Document:
     """Return a TCP flow, with its reply."""
     ends = {"source": source, "destination": destination, "source_port": number, "destination_port": port}
-    turned = {"source": destination, "destination": source, "source_port": port, "destination_port": number}
-    return from_document({"protocol": "tcp", "original": ends, "reply": turned, **keys})
+    reply_ends = {"source": destination, "destination": source, "source_port": port, "destination_port": number}
+    return from_document({"protocol": "tcp", "original": ends, "reply": reply_ends, **keys})
 
 
-def translated(reply_source: str, reply_port: int, reply_destination: str) -> Document:
+def nated_flow(reply_source: str, reply_port: int, reply_destination: str) -> Document:
     """Return a flow from 10.0.0.1 to 203.0.113.80, port 443, with a reply from and to these addresses."""
     entry = flow(destination="203.0.113.80")
     return {
@@ -97,7 +97,7 @@ def test_every_flow_is_counted_once_on_each_side(
 
 @examples(30)
 @given(tables, st.sampled_from(list(ADDRESSES)))
-def test_hosts_and_their_numbers_are_those_that_info_would_show(entries: list[Any], addresses: str) -> None:
+def test_hosts_and_numbers_agree_with_info(entries: list[Any], addresses: str) -> None:
     shown = [to_document(entry) for entry in entries]
     hosts = found(entries, addresses=addresses, separate_by=())
     for side, (tuple_, end) in zip(SIDES, PLACES[addresses], strict=True):
@@ -117,7 +117,7 @@ def test_hosts_and_their_numbers_are_those_that_info_would_show(entries: list[An
 
 @examples(30)
 @given(tables, st.sampled_from(list(ADDRESSES)), st.integers(0, 3), st.booleans())
-def test_a_scan_of_the_table_finds_what_its_entries_say(
+def test_scan_of_messages_agrees_with_entries(
     entries: list[Any], addresses: str, pending: int, accounted: bool
 ) -> None:
     """Messages are read differently from entries, and equal messages are counted first."""
@@ -143,7 +143,7 @@ def test_a_scan_of_the_table_finds_what_its_entries_say(
 
 @examples(100)
 @given(st.lists(odd_messages(), max_size=4), st.sampled_from(list(ADDRESSES)))
-def test_a_scan_finds_what_the_general_decoder_finds_of_odd_messages(payloads: list[bytes], addresses: str) -> None:
+def test_scan_of_odd_messages_agrees_with_the_general_decoder(payloads: list[bytes], addresses: str) -> None:
     scanned, added = Endpoints(addresses=addresses), Endpoints(addresses=addresses)
     messages = [wire.framed(0x0100, 2, 1, payload) for payload in payloads]
     DumpDecoder(scanned, layouts=LayoutCache(ENTRIES)).feed(b"".join(messages))
@@ -153,7 +153,7 @@ def test_a_scan_finds_what_the_general_decoder_finds_of_odd_messages(payloads: l
     assert dict(scanned.hosts()) == dict(added.hosts())
 
 
-def test_a_host_has_the_variables_that_the_documentation_names() -> None:
+def test_host_has_the_documented_variables() -> None:
     counters = {f"counters.{direction}.bytes": size for direction, size in (("original", 100), ("reply", 50))}
     endpoints = Endpoints()
     endpoints.set_source("gw1", LabelMap({"voice": 5}))
@@ -189,14 +189,14 @@ def test_a_host_has_the_variables_that_the_documentation_names() -> None:
     }
 
 
-def test_bytes_are_there_only_where_the_kernel_accounts() -> None:
+def test_bytes_require_accounting() -> None:
     """Zero would mean that no bytes were transferred."""
     host = found([flow()])["10.0.0.1"]
     assert "conntrack_bytes" not in host
     assert host["conntrack_as_source"]["peers"] == {"10.0.0.9": {"flows": 1}}
 
 
-def test_a_protocol_without_ports_is_a_service_of_its_own() -> None:
+def test_protocol_without_ports_is_a_separate_service() -> None:
     ping = from_document(
         {
             "protocol": "icmp",
@@ -219,15 +219,15 @@ def test_a_protocol_without_ports_is_a_service_of_its_own() -> None:
         ("as_server_sees", "198.51.100.1", "10.9.0.7", "tcp/8443"),
     ],
 )
-def test_nat_shows_the_hosts_as_it_was_asked_for(addresses: str, client: str, server: str, service: str) -> None:
-    """A play on a virtual address runs on the gateway, and a play on a backend runs where the flow ends."""
-    hosts = found([translated("10.9.0.7", 8443, "198.51.100.1")], addresses=addresses)
+def test_addresses_selects_the_side_of_nat(addresses: str, client: str, server: str, service: str) -> None:
+    """A play on a virtual address runs on the gateway, and a play on a backend runs on the host where the flow ends."""
+    hosts = found([nated_flow("10.9.0.7", 8443, "198.51.100.1")], addresses=addresses)
     assert set(hosts) == {client, server}
     assert set(hosts[client]["conntrack_as_source"]["peers"]) == {server}
     assert set(hosts[server]["conntrack_as_destination"]["services"]) == {service}
 
 
-def test_a_flow_without_a_reply_has_no_other_end() -> None:
+def test_flow_without_a_reply_has_no_destination_host() -> None:
     """The kernel always has one, but a file may lack it."""
     entry = {key: value for key, value in flow().items() if not key.startswith("reply.")}
     assert set(found([entry])) == {"10.0.0.1"}
@@ -237,7 +237,7 @@ def test_a_flow_without_a_reply_has_no_other_end() -> None:
     "address",
     ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.251", "ff02::fb", "255.255.255.255", "169.254.1.1", "fe80::1"],
 )
-def test_what_is_nobodys_address_is_no_host(address: str) -> None:
+def test_special_addresses_are_not_hosts(address: str) -> None:
     """A host 127.0.0.1 would be localhost in all plays."""
     other = "2001:db8::1" if ":" in address else "10.0.0.1"
     endpoints = Endpoints()
@@ -246,18 +246,18 @@ def test_what_is_nobodys_address_is_no_host(address: str) -> None:
     hosts = dict(endpoints.hosts())
     assert set(hosts) == {other}
     assert endpoints.left_out == {"source": 1, "destination": 1}
-    assert set(hosts[other]["conntrack_as_source"]["peers"]) == {address}, "it is shown for what it is"
+    assert set(hosts[other]["conntrack_as_source"]["peers"]) == {address}, "a peer may have a special address"
 
 
 @pytest.mark.parametrize("address", ["10.0.0.255", "203.0.113.1", "2001:db8::1", "fd00::1", "100.64.0.1"])
-def test_what_somebody_may_have_is_a_host(address: str) -> None:
+def test_ordinary_addresses_are_hosts(address: str) -> None:
     assert is_host(parse_address(address, ""))
 
 
 # hosts
 
 
-def test_networks_that_overlap_are_kept_apart_by_their_zones() -> None:
+def test_overlapping_networks_are_separated_by_zone() -> None:
     """Otherwise a play for one tenant's database would run on another's."""
     entries = [flow(), flow(zone=7), {**flow(number=3), "original.zone": 8}]
     assert {name: host["conntrack_zones"] for name, host in found(entries).items()} == {
@@ -271,7 +271,7 @@ def test_networks_that_overlap_are_kept_apart_by_their_zones() -> None:
     assert found(entries)["10.0.0.1@zone7"]["ansible_host"] == "10.0.0.1"
 
 
-def test_gateways_are_told_and_may_keep_hosts_apart() -> None:
+def test_gateways_are_listed_and_may_separate_hosts() -> None:
     def seen(separate_by: tuple[str, ...]) -> Any:
         endpoints = Endpoints(separate_by=separate_by)
         for name, entries in (("gw1", [flow(), flow(zone=7)]), ("gw2", [flow()])):
@@ -291,13 +291,13 @@ def test_gateways_are_told_and_may_keep_hosts_apart() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a,b", "{{ 1 }}", "a:b", "-x", "é", "a b", "x" * 300, "gw1\n"])
-def test_a_gateway_gives_hosts_no_name_that_means_something_else(name: str) -> None:
+def test_invalid_gateway_name_is_refused_in_host_names(name: str) -> None:
     Endpoints().set_source(name, LabelMap())  # without separate_by, it is not part of a host name
     with pytest.raises(InvalidValue, match="separate_by: the gateway .* give it another name"):
         Endpoints(separate_by=["gateway"]).set_source(name, LabelMap())
 
 
-def test_labels_have_the_names_that_their_own_gateway_gives_them() -> None:
+def test_labels_have_the_names_of_their_gateway() -> None:
     endpoints = Endpoints()
     for names in ({"voice": 5}, {"video": 5}):
         endpoints.set_source("gw", LabelMap(names))
@@ -305,7 +305,7 @@ def test_labels_have_the_names_that_their_own_gateway_gives_them() -> None:
     assert set(dict(endpoints.hosts())["10.0.0.1"]["conntrack_labels"]) == {"voice", "video"}
 
 
-def test_hosts_come_in_the_order_of_their_addresses() -> None:
+def test_hosts_are_sorted_by_address() -> None:
     entries = [flow(source) for source in ("10.0.0.10", "10.0.0.9", "9.0.0.1")]
     entries += [flow("2001:db8::1", "2001:db8::2"), flow("9.0.0.1", zone=3)]
     hosts = list(found(entries, sides=("source",)))
@@ -315,7 +315,7 @@ def test_hosts_come_in_the_order_of_their_addresses() -> None:
 # limits
 
 
-def test_more_hosts_than_allowed_are_an_error_as_soon_as_they_are_met() -> None:
+def test_limit_of_hosts_is_checked_while_reading() -> None:
     """A play on some of the hosts would look like a play on all hosts."""
     endpoints = Endpoints(("source",), max_hosts=2)
     for source in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
@@ -324,7 +324,7 @@ def test_more_hosts_than_allowed_are_an_error_as_soon_as_they_are_met() -> None:
         endpoints.add(flow("10.0.0.3"))
 
 
-def test_the_busiest_are_listed_and_the_others_counted() -> None:
+def test_largest_values_are_listed_and_others_counted() -> None:
     entries = [flow(destination=f"10.0.0.{n}", port=n, mark=n, number=k) for n in range(1, 6) for k in range(n)]
     host = found(entries, sides=("source",), max_listed=3)["10.0.0.1"]
     role = host["conntrack_as_source"]
@@ -335,7 +335,7 @@ def test_the_busiest_are_listed_and_the_others_counted() -> None:
     assert host["conntrack_cut"] == ["marks"]
 
 
-def test_a_scan_of_all_ports_takes_no_memory_for_each() -> None:
+def test_memory_is_limited_for_any_number_of_ports() -> None:
     tally = Tally()
     for port in range(60_000):
         tally.add((6, port), 1, 1, 20)
@@ -344,7 +344,7 @@ def test_a_scan_of_all_ports_takes_no_memory_for_each() -> None:
     assert sum(flows for flows, _moved in tally.rows.values()) + tally.others == 60_000
 
 
-def test_one_that_comes_often_is_listed_whatever_else_comes() -> None:
+def test_frequent_value_is_listed() -> None:
     """It alternates with new ones, each of which occurs only once."""
     tally = Tally()
     for number in range(3000):

@@ -70,11 +70,11 @@ def problem(folder: Path, **options: Any) -> str:
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevent the tests from reading the table and the settings of the machine that they run on."""
 
-    def unwanted(*arguments: Any) -> None:
-        raise AssertionError("the machine's own table")
+    def forbidden(*arguments: Any) -> None:
+        raise AssertionError("the test must not read the table of the machine")
 
-    monkeypatch.setattr(flow_sources, "Table", unwanted)
-    monkeypatch.setattr(sysctl, "read", unwanted)
+    monkeypatch.setattr(flow_sources, "Table", forbidden)
+    monkeypatch.setattr(sysctl, "read", forbidden)
 
 
 # snapshots
@@ -89,7 +89,7 @@ def test_the_flows_of_a_snapshot_are_found(tmp_path: Path, name: str) -> None:
     assert hosts["10.0.0.1"]["conntrack_gateways"] == ["gw1"]
 
 
-def test_snapshots_of_several_gateways_are_one_inventory(tmp_path: Path) -> None:
+def test_snapshots_of_several_gateways_form_one_inventory(tmp_path: Path) -> None:
     """Snapshots are given by pattern and by name; each host has the names of its gateways."""
     (tmp_path / "north").mkdir()
     for place, host in (("north/a.gz", "gw1"), ("north/b.gz", "gw2"), ("south.gz", "gw1")):
@@ -99,7 +99,7 @@ def test_snapshots_of_several_gateways_are_one_inventory(tmp_path: Path) -> None
     assert host["conntrack_flows"] == 3
 
 
-def test_match_and_except_choose_from_a_snapshot(tmp_path: Path) -> None:
+def test_match_and_except_select_from_a_snapshot(tmp_path: Path) -> None:
     save(tmp_path / "gw1")
     match = {"source": "10.0.0.1-10.0.0.4"}
     hosts = found(tmp_path, snapshots=["gw1"], match=match, side="source", **{"except": [{"source": "10.0.0.2"}]})
@@ -119,41 +119,41 @@ def test_labels_have_the_names_of_the_snapshot_unless_a_map_is_given(tmp_path: P
     assert "from the snapshot" in problem(tmp_path, snapshots=["gw1"], match={"labels": "video"})
 
 
-def test_a_snapshot_that_is_not_whole_makes_no_inventory(tmp_path: Path) -> None:
+def test_incomplete_snapshot_is_refused(tmp_path: Path) -> None:
     """Half of a table would contain half of the hosts."""
     save(tmp_path / "gw1")
     whole = (tmp_path / "gw1").read_bytes()
     (tmp_path / "gw1").write_bytes(whole.replace(b"10.0.0.1", b"10.6.6.6"))
-    said = problem(tmp_path, snapshots=["gw1"])
-    assert said.startswith("snapshots[0]: ")
-    assert "does not match its checksum" in said
+    error_text = problem(tmp_path, snapshots=["gw1"])
+    assert error_text.startswith("snapshots[0]: ")
+    assert "does not match its checksum" in error_text
     (tmp_path / "gw1").write_bytes(whole[:-5])
     assert "is cut short" in problem(tmp_path, snapshots=["gw1"])
 
 
-def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     save(tmp_path / "gw1")
-    says = f"{tmp_path}/fifo cannot be read: it is a FIFO, not a regular file"
-    assert problem(tmp_path, snapshots=["fifo"]) == f"snapshots[0]: {says}"
-    assert problem(tmp_path, snapshots=["gw1", "f*"]) == f"snapshots[1]: {says}"
+    expected_error = f"{tmp_path}/fifo cannot be read: it is a FIFO, not a regular file"
+    assert problem(tmp_path, snapshots=["fifo"]) == f"snapshots[0]: {expected_error}"
+    assert problem(tmp_path, snapshots=["gw1", "f*"]) == f"snapshots[1]: {expected_error}"
     label_map = problem(tmp_path, snapshots=["gw1"], label_map="fifo")
     assert label_map == f"label_map: {tmp_path}/fifo: it is a FIFO, not a regular file"
     netns = problem(tmp_path, netns=str(tmp_path / "fifo"))
     assert netns.startswith(f"netns: cannot enter {tmp_path}/fifo: it is a FIFO, not a regular file; name a namespace")
 
 
-def test_an_entry_that_cannot_be_is_told_by_its_snapshot(tmp_path: Path) -> None:
+def test_error_names_the_snapshot_of_an_invalid_entry(tmp_path: Path) -> None:
     """Such a file may be written by hand, including its checksum."""
     columns = {"family": ["ipv4"], "protocol": ["udp"], "original.source": ["{{ 7 * 7 }}"]}
     with Writer(str(tmp_path / "odd"), Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {})) as writer:
         writer.write(ENTRIES, columns)
-    said = problem(tmp_path, snapshots=["odd"])
-    assert said.startswith(f"snapshots[0]: {tmp_path}/odd has an entry that cannot be (original")
-    assert said.endswith("use another copy of it")
+    error_text = problem(tmp_path, snapshots=["odd"])
+    assert error_text.startswith(f"snapshots[0]: {tmp_path}/odd has an entry that cannot be (original")
+    assert error_text.endswith("use another copy of it")
 
 
-def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path: Path) -> None:
+def test_match_of_counters_requires_counters_in_the_snapshot(tmp_path: Path) -> None:
     save(tmp_path / "gw1")
     assert "match.bytes_above: cannot be evaluated" in problem(tmp_path, snapshots=["gw1"], match={"bytes_above": 5})
 
@@ -162,7 +162,7 @@ def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error_text"),
     [
         ({"snapshots": []}, "snapshots: an empty list; name a file"),
         ({"snapshots": [7]}, "snapshots[0]: 7 is not a snapshot; write a path"),
@@ -178,12 +178,12 @@ def test_what_a_snapshot_has_no_counters_for_is_an_error_and_no_answer(tmp_path:
         ({"max_listed": -1}, "max_listed: -1 is negative; write 0 or more"),
     ],
 )
-def test_a_wrong_option_is_named_with_its_cure(tmp_path: Path, options: Document, said: str) -> None:
-    assert problem(tmp_path, **options).startswith(said)
+def test_error_names_the_option_and_the_remedy(tmp_path: Path, options: Document, error_text: str) -> None:
+    assert problem(tmp_path, **options).startswith(error_text)
 
 
 @pytest.mark.parametrize(
-    ("match", "said"),
+    ("match", "error_text"),
     [
         ({"prot": "tcp"}, "match.prot: no such key; write protocol"),
         ({}, "match: specifies nothing, so it would match everything"),
@@ -193,50 +193,50 @@ def test_a_wrong_option_is_named_with_its_cure(tmp_path: Path, options: Document
         ({"source": "{{ backend }}"}, "match.source: '{{ backend }}' is not an address; write an IPv4"),
     ],
 )
-def test_a_wrong_match_is_told_as_the_modules_tell_it(tmp_path: Path, match: Any, said: str) -> None:
+def test_error_of_a_match_is_that_of_the_modules(tmp_path: Path, match: Any, error_text: str) -> None:
     save(tmp_path / "gw1")
-    assert problem(tmp_path, snapshots=["gw1"], match=match).startswith(said)
+    assert problem(tmp_path, snapshots=["gw1"], match=match).startswith(error_text)
 
 
 # tables
 
 
-def test_without_privilege_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_privilege_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = FakeKernel()
     kernel.respond = lambda request: [refusal(request, errno.EPERM)]  # type: ignore[method-assign]
     monkeypatch.setattr(flow_sources, "Table", lambda: Table(kernel.connect))
-    said = problem(tmp_path)
-    assert "Operation not permitted (EPERM)" in said
-    assert said.endswith("run as root, or read a snapshot instead (snapshots)")
-    assert "become" not in said, "an inventory has no task to become another in"
+    error_text = problem(tmp_path)
+    assert "Operation not permitted (EPERM)" in error_text
+    assert error_text.endswith("run as root, or read a snapshot instead (snapshots)")
+    assert "become" not in error_text, "an inventory has no privilege escalation"
 
 
-def test_a_namespace_that_cannot_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_namespace_that_cannot_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def enter(path: str) -> None:
-        assert threading.current_thread() is not threading.main_thread(), "Ansible itself stays where it is"
+        assert threading.current_thread() is not threading.main_thread(), "the main thread must keep its namespace"
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(namespace, "enter", enter)
-    said = problem(tmp_path, netns="blue")
-    assert said.startswith("netns: cannot enter /run/netns/blue: Operation not permitted; name a namespace under")
-    assert said.endswith("and run as root")
+    error_text = problem(tmp_path, netns="blue")
+    assert error_text.startswith("netns: cannot enter /run/netns/blue: Operation not permitted; name a namespace under")
+    assert error_text.endswith("and run as root")
 
 
-def test_what_the_kernel_does_not_record_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_of_unrecorded_values_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysctl, "read", {"accounting": 0}.get)
     assert "requires accounting, which is off" in problem(tmp_path, match={"bytes_above": 5})
 
 
-def test_a_file_of_strings_that_look_like_templates_is_read_as_it_is(tmp_path: Path) -> None:
+def test_strings_in_the_form_of_templates_are_unchanged(tmp_path: Path) -> None:
     """The tests with Ansible's programs show what Ansible does with these strings."""
     template = "{{ lookup('pipe', 'touch /pwned') }}"
     save(tmp_path / "gw1", flow(1, labels=[5]), host=template, labels={template: 5})
     hosts = found(tmp_path, snapshots=["gw1"], side="source")
     assert hosts["10.0.0.1"]["conntrack_gateways"] == hosts["10.0.0.1"]["conntrack_labels"] == [template]
-    assert json.loads(json.dumps(hosts)) == hosts, "what goes to a cache is plain"
+    assert json.loads(json.dumps(hosts)) == hosts, "cached values must be plain"
 
 
-def test_more_hosts_than_allowed_end_the_reading(tmp_path: Path) -> None:
+def test_limit_of_hosts_ends_the_reading(tmp_path: Path) -> None:
     save(tmp_path / "gw1")
     with pytest.raises(InvalidValue, match="max_hosts: there are more than 3 hosts"):
         found(tmp_path, snapshots=["gw1"], max_hosts=3)

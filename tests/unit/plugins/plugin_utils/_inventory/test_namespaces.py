@@ -57,7 +57,7 @@ for _index, _link in enumerate(LINKS, 1):
 ADDRESSES = [
     Message({"IFA_ADDRESS": "10.0.0.2", "IFA_LOCAL": "10.0.0.1"}, index=2, prefixlen=32),  # of a tunnel
     Message({"IFA_ADDRESS": "2001:db8::1"}, index=2, prefixlen=64),
-    Message({"IFA_ADDRESS": "10.0.0.3"}, index=9, prefixlen=8),  # of a link that appeared meanwhile
+    Message({"IFA_ADDRESS": "10.0.0.3"}, index=9, prefixlen=8),  # of a link that appeared after the links were read
 ]
 UNICAST: Document = {"type": 1, "table": 254}
 ROUTES = {
@@ -102,10 +102,10 @@ class Rtnetlink:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create three namespaces, and a function that a thread enters them with."""
+    """Create three namespaces, and replace the function with which a thread enters them."""
 
     def enter(path: str) -> None:
-        assert threading.current_thread() is not threading.main_thread(), "Ansible itself stays where it is"
+        assert threading.current_thread() is not threading.main_thread(), "the main thread must keep its namespace"
         os.stat(path)
 
     monkeypatch.setattr(namespace, "enter", enter)
@@ -119,7 +119,7 @@ def hosts(folder: Path, **options: Any) -> dict[str, Document]:
     return hosts_of({**DEFAULTS, "folder": str(folder), **options}, "/")
 
 
-def test_a_host_has_the_variables_that_the_documentation_names(folder: Path) -> None:
+def test_host_has_the_documented_variables(folder: Path) -> None:
     found = hosts(folder)
     assert list(found) == ["blue", "green", "{{ 7 * 7 }}"]
     assert found["blue"] == {
@@ -186,14 +186,14 @@ def test_a_host_has_the_variables_that_the_documentation_names(folder: Path) -> 
     }
 
 
-def test_more_routes_than_allowed_are_cut_and_it_says_so(folder: Path) -> None:
+def test_routes_above_the_limit_are_cut_and_reported(folder: Path) -> None:
     """Otherwise a namespace with all routes of the internet would fill the whole inventory."""
     found = hosts(folder, max_routes=2)["blue"]
     assert (len(found["netns_routes"]), found["netns_routes_cut"]) == (2, True)
     assert hosts(folder, max_routes=4)["blue"]["netns_routes_cut"] is False
 
 
-def test_patterns_choose_among_names() -> None:
+def test_patterns_select_names() -> None:
     names = ["tenant-b", "tenant-a", "tenant-old", "Tenant-c", "gateway"]
     assert chosen(names, ["*"], []) == ["Tenant-c", "gateway", "tenant-a", "tenant-b", "tenant-old"]
     assert chosen(names, ["tenant-*", "gate*"], ["*-old"]) == ["gateway", "tenant-a", "tenant-b"]
@@ -201,8 +201,8 @@ def test_patterns_choose_among_names() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EINVAL])
-def test_one_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Its name may be gone, or the namespace behind the name."""
+def test_namespace_that_disappears_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Either the name or the namespace may have disappeared."""
 
     def enter(path: str) -> None:
         if path.endswith("green"):
@@ -212,7 +212,7 @@ def test_one_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: pyte
     assert list(hosts(folder)) == ["blue", "{{ 7 * 7 }}"]
 
 
-def test_a_fifo_among_them_is_no_namespace(tmp_path: Path) -> None:
+def test_fifo_is_not_a_namespace(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     assert not _entered(str(tmp_path / "fifo"))
 
@@ -223,31 +223,31 @@ def problem(folder: Path, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_without_privilege_one_sentence_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_privilege_is_reported_with_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def enter(path: str) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(namespace, "enter", enter)
-    said = problem(folder)
-    assert said == f"cannot enter the namespace {folder}/blue: Operation not permitted; run as root"
+    error_text = problem(folder)
+    assert error_text == f"cannot enter the namespace {folder}/blue: Operation not permitted; run as root"
 
 
-def test_without_pyroute2_one_sentence_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyroute2_is_reported_with_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyroute2", None)
     assert problem(folder).endswith("install it beside ansible-core, such as with pip install pyroute2")
 
 
-def test_a_wrong_option_is_named_with_its_cure(folder: Path) -> None:
+def test_error_names_the_option_and_the_remedy(folder: Path) -> None:
     assert problem(folder, max_routes=-1) == "max_routes: -1 is negative; write 0 or more"
     assert problem(folder / "blue").startswith(f"folder: {folder}/blue cannot be read: Not a directory; name a folder")
 
 
-def test_a_folder_that_is_not_there_has_no_namespaces(folder: Path) -> None:
+def test_missing_folder_has_no_namespaces(folder: Path) -> None:
     """ip(8) creates the folder with the first namespace."""
     assert hosts(folder / "gone") == {}
 
 
-def test_a_name_is_enough_where_the_connection_looks_by_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_is_enough_in_the_default_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.netops.conntrack.plugins.plugin_utils._inventory import namespaces
 
     monkeypatch.setattr(namespaces, "FOLDER", str(folder))

@@ -42,17 +42,17 @@ def test_counts_and_bytes(value: int | None, whole: str, short: str, volume: str
         (1.8e19, f"18.0{THIN}E{THIN}%"),
     ],
 )
-def test_a_share_that_is_something_is_not_shown_as_nothing_nor_as_all(value: float | None, shown: str) -> None:
+def test_share_is_never_rounded_to_0_or_100_percent(value: float | None, shown: str) -> None:
     assert formatting.percent(value) == shown
 
 
-def test_timeouts_in_the_largest_unit_that_is_exact() -> None:
+def test_timeouts_have_the_largest_exact_unit() -> None:
     assert [formatting.seconds(value).replace(THIN, " ") for value in (1, 30, 90, 119, 120, 7200, 432000)] == [
         *("1 s", "30 s", "90 s", "119 s", "2 min", "2 h", "5 d"),
     ]
 
 
-def test_moments_are_in_utc() -> None:
+def test_times_are_in_utc() -> None:
     assert formatting.utc("2026-03-14T10:26:53.7+01:00") == "2026-03-14T09:26:53Z"
     for wrong in ("yesterday", "2026-03-14T10:26:53", ""):
         with pytest.raises(ValueError, match="time zone|isoformat"):

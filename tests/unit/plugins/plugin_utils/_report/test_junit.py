@@ -27,7 +27,7 @@ def having(usage: int, **counters: int) -> Any:
     return {"ansible_facts": {"conntrack": {"count": usage, "max": 100, "statistics": {"total": counters}}}}
 
 
-def test_each_threshold_is_a_case_of_each_host() -> None:
+def test_each_threshold_is_a_test_case_of_each_host() -> None:
     suite = suite_of({"a": having(20, chain_toolong=0), "b": having(10)}, **LIMITS)
     assert outcomes(suite) == {
         ("a", "facts"): "",
@@ -51,7 +51,7 @@ def test_each_threshold_is_a_case_of_each_host() -> None:
     assert suite.attrib["timestamp"] == "2026-03-14T09:26:53"
 
 
-def test_a_figure_that_is_unknown_is_skipped_and_one_above_its_threshold_has_enough_digits() -> None:
+def test_unknown_figures_are_skipped_and_exceeded_ones_have_enough_digits() -> None:
     def judged(**verdicts: int) -> Any:
         every = {**dict.fromkeys(("unchanged", "nat_changed", "refused", "untracked", "uncertain"), 0), **verdicts}
         return {"ansible_facts": {"conntrack": {"stale": {"verdicts": every, "rules": []}}}}
@@ -70,7 +70,7 @@ def test_a_figure_that_is_unknown_is_skipped_and_one_above_its_threshold_has_eno
     ]
 
 
-def test_a_host_without_facts_is_an_error_where_the_report_fails_for_it() -> None:
+def test_host_without_facts_is_an_error_if_the_report_fails() -> None:
     hosts = {"gone": {"unreachable": True, "msg": "no ]]> route \x00 & <b>"}}
     assert outcomes(suite_of(hosts)) == {("gone", "facts"): "skipped"}
     assert outcomes(suite_of(hosts, hosts_without_facts_above=1)) == {("gone", "facts"): "skipped"}

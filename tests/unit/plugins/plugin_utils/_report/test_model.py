@@ -33,25 +33,25 @@ def statistics(**counters: int) -> Document:
     return {"total": {**dict.fromkeys(("drop", "early_drop", "insert_failed", "chain_toolong"), 0), **counters}}
 
 
-WELL = gathered(statistics=statistics())
+HEALTHY = gathered(statistics=statistics())
 
 
-def test_a_host_that_is_well_needs_nothing() -> None:
-    assert reasons(WELL) == []
-    assert report({"gw": WELL}, {})["hosts"][0]["level"] == "quiet"
+def test_healthy_host_has_no_reasons() -> None:
+    assert reasons(HEALTHY) == []
+    assert report({"gw": HEALTHY}, {})["hosts"][0]["level"] == "quiet"
 
 
 @pytest.mark.parametrize(
     ("count", "level", "room"),
     [(74, None, None), (75, "warning", 25), (89, "warning", 11), (90, "critical", 10), (103, "critical", 0)],
 )
-def test_a_table_that_is_filling_up_is_told_before_it_is_full(count: int, level: str | None, room: int) -> None:
+def test_nearly_full_table_is_reported(count: int, level: str | None, room: int) -> None:
     found = reasons(gathered(count=count, max=100, matched=0, statistics=statistics()))
     assert found == ([(level, f"The table is {count}.0 % full, with room for {room} more.")] if level else [])
 
 
 @pytest.mark.parametrize(
-    ("counter", "count", "level", "says"),
+    ("counter", "count", "level", "expected_text"),
     [
         ("drop", 1, "warning", "1 packet dropped"),
         ("early_drop", 1200, "warning", "1,200 entries removed early"),
@@ -59,13 +59,13 @@ def test_a_table_that_is_filling_up_is_told_before_it_is_full(count: int, level:
         ("insert_failed", 3, "notice", "3 entries not inserted"),
     ],
 )
-def test_what_the_kernel_has_lost_is_told(counter: str, count: int, level: str, says: str) -> None:
+def test_losses_of_the_kernel_are_reported(counter: str, count: int, level: str, expected_text: str) -> None:
     ((found, sentence),) = reasons(gathered(statistics=statistics(**{counter: count})))
     assert found == level
-    assert sentence.startswith(says)
+    assert sentence.startswith(expected_text)
 
 
-def test_few_answers_and_many_expectations_are_told() -> None:
+def test_few_answers_and_many_expectations_are_reported() -> None:
     silent = gathered(statistics=statistics(), matched=1000, status={"seen_reply": 400, "confirmed": 1000})
     assert reasons(silent) == [("notice", "60.0 % of the entries never got an answer.")]
     few = gathered(statistics=statistics(), matched=999, status={"confirmed": 999})
@@ -75,7 +75,7 @@ def test_few_answers_and_many_expectations_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "says"),
+    ("result", "expected_text"),
     [
         ({"unreachable": True, "msg": "no route\nto host"}, "It could not be reached: no route to host"),
         ({"unreachable": True}, "It could not be reached."),
@@ -85,16 +85,16 @@ def test_few_answers_and_many_expectations_are_told() -> None:
         (None, "No facts were gathered: What it sent are no facts"),
     ],
 )
-def test_a_host_without_facts_is_in_the_report_with_the_reason(result: Any, says: str) -> None:
+def test_host_without_facts_is_reported_with_the_reason(result: Any, expected_text: str) -> None:
     ((level, sentence),) = reasons(result)
     assert level == "critical"
-    assert sentence.startswith(says)
+    assert sentence.startswith(expected_text)
 
 
-def test_the_most_urgent_host_comes_first_and_then_the_fullest() -> None:
+def test_hosts_are_sorted_by_urgency_and_usage() -> None:
     document = report(
         {
-            "well": WELL,
+            "well": HEALTHY,
             "gone": {"unreachable": True},
             "fuller": gathered(count=95, max=100, statistics=statistics()),
             "full": gathered(count=91, max=100, statistics=statistics()),
@@ -108,7 +108,7 @@ def test_the_most_urgent_host_comes_first_and_then_the_fullest() -> None:
     assert (document["fleet"]["hosts"], document["fleet"]["without_facts"]) == (6, 1)
 
 
-def test_sums_are_those_of_all_hosts() -> None:
+def test_sums_include_all_hosts() -> None:
     few = gathered(count=10, max=100, by_protocol={"tcp": 8, "udp": 2}, statistics=statistics(drop=3))
     many = gathered(count=30, max=100, by_protocol={"tcp": 29, "gre": 1}, statistics=statistics(drop=4))
     older = gathered(count=20, max=0, by_protocol={}, statistics={})
@@ -130,7 +130,7 @@ def test_sums_are_those_of_all_hosts() -> None:
     }
 
 
-def test_rankings_of_hosts_become_one() -> None:
+def test_rankings_of_hosts_are_merged() -> None:
     def having(*rows: tuple[str, int, int | None]) -> Document:
         listed = [
             {"address": address, "flows": flows, **({} if moved is None else {"bytes": moved})}
@@ -153,7 +153,7 @@ def test_rankings_of_hosts_become_one() -> None:
     }
 
 
-def test_what_most_hosts_have_set_and_how_many_have_not() -> None:
+def test_most_frequent_settings_and_number_of_other_hosts() -> None:
     hosts = {
         name: gathered(settings={"accounting": on, "timeouts": {"udp": 30}})
         for name, on in zip("abc", (1, 0, 1), strict=True)
@@ -172,7 +172,7 @@ def exceeded(results: Document, **limits: float) -> list[tuple[Any, ...]]:
     return [(one["host"], one["threshold"], one["limit"], one["value"]) for one in found]
 
 
-def test_a_threshold_is_exceeded_above_it_and_not_at_it() -> None:
+def test_threshold_is_exceeded_only_above_it() -> None:
     host = {"gw": gathered(count=80, max=100, statistics=statistics(drop=5))}
     assert exceeded(host, usage_percent_above=80, drop_above=5, count_above=80) == []
     assert exceeded(host, usage_percent_above=79.9, drop_above=4, insert_failed_above=0) == [
@@ -181,7 +181,7 @@ def test_a_threshold_is_exceeded_above_it_and_not_at_it() -> None:
     ]
 
 
-def test_a_threshold_makes_a_host_critical_in_one_sentence_with_what_is_said_already() -> None:
+def test_threshold_makes_a_host_critical_in_one_sentence() -> None:
     host = gathered(count=80, max=100, statistics=statistics(), matched=0)
     assert reasons(host, usage_percent_above=70) == [
         ("critical", "The table is 80.0 % full, with room for 20 more. The threshold is 70.0 %.")
@@ -192,20 +192,20 @@ def test_a_threshold_makes_a_host_critical_in_one_sentence_with_what_is_said_alr
     ]
 
 
-def test_what_nobody_has_looked_at_has_not_passed() -> None:
-    hosts = {"gone": {"unreachable": True}, "broken": {"failed": True}, "well": WELL}
+def test_hosts_without_facts_exceed_a_threshold() -> None:
+    hosts = {"gone": {"unreachable": True}, "broken": {"failed": True}, "well": HEALTHY}
     assert exceeded(hosts) == []
     assert exceeded(hosts, usage_percent_above=99) == [(None, "hosts_without_facts_above", 0, 2)]
     assert exceeded(hosts, usage_percent_above=99, hosts_without_facts_above=2) == []
     assert exceeded(hosts, hosts_without_facts_above=1) == [(None, "hosts_without_facts_above", 1, 2)]
 
 
-def test_a_counter_that_the_kernel_does_not_have_is_not_exceeded() -> None:
+def test_missing_counter_does_not_exceed_a_threshold() -> None:
     assert exceeded({"old": gathered(statistics={"total": {"drop": 0}})}, chain_toolong_above=0) == []
 
 
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])
-def test_a_threshold_that_nothing_can_be_above_is_refused(limit: float) -> None:
+def test_invalid_threshold_is_refused(limit: float) -> None:
     with pytest.raises(thresholds.BadThreshold, match=r"fail_when\.drop_above: .* is not a threshold; write 0"):
         thresholds.parse({"drop_above": limit})
 
@@ -223,10 +223,10 @@ def used_ports(*used: Any, **changes: Any) -> list[Document]:
     ("used", "level", "percent"),
     [(749, None, ""), (750, "warning", "75.0 %"), (899, "warning", "89.9 %"), (900, "critical", "90.0 %")],
 )
-def test_how_urgent_the_use_of_snat_ports_is(used: int, level: str | None, percent: str) -> None:
+def test_urgency_of_the_use_of_snat_ports(used: int, level: str | None, percent: str) -> None:
     found = reasons(gathered(statistics=statistics(), snat_ports=used_ports(10, used)))
-    said = f"198.51.100.1 uses {percent} of its 1,000 ports for tcp to 203.0.113.9 port 443."
-    assert found == ([(level, said)] if level else [])
+    expected_text_of_use = f"198.51.100.1 uses {percent} of its 1,000 ports for tcp to 203.0.113.9 port 443."
+    assert found == ([(level, expected_text_of_use)] if level else [])
 
 
 def test_a_threshold_of_snat_ports() -> None:
@@ -236,12 +236,12 @@ def test_a_threshold_of_snat_ports() -> None:
     assert sentence.endswith("for tcp to 203.0.113.9 port 443. The threshold is 79.5 %.")
     assert exceeded({"gw": result}, snat_ports_percent_above=80) == []
     assert exceeded({"gw": gathered(snat_ports=[])}, snat_ports_percent_above=0) == []
-    assert exceeded({"gw": WELL}, snat_ports_percent_above=0) == []
+    assert exceeded({"gw": HEALTHY}, snat_ports_percent_above=0) == []
 
 
 def test_snat_ports_from_a_host_are_checked() -> None:
     rows = [*used_ports(5), *used_ports(5, limit=0), *used_ports(5, address=None), *used_ports("5"), "?"]
-    document = report({"a": gathered(snat_ports=rows), "b": gathered(snat_ports="full"), "c": WELL}, {})
+    document = report({"a": gathered(snat_ports=rows), "b": gathered(snat_ports="full"), "c": HEALTHY}, {})
     figures = {host["name"]: host["figures"]["snat_ports"] for host in document["hosts"]}
     assert [row["used"] for row in figures["a"]] == [5]
     assert (figures["b"], figures["c"]) == (None, None)
@@ -264,7 +264,7 @@ def decided(entries: int, handle: int = 3, comment: str | None = None, **more: A
     return {"verdict": "refused", "rule": rule, "reason": None, "entries": entries, **more}
 
 
-def test_the_verdicts_are_those_that_the_module_returns() -> None:
+def test_verdicts_are_those_of_the_module() -> None:
     assert sorted(metrics.VERDICTS) == sorted(judgement.VERDICTS)
     assert sorted(metrics.STALE) == sorted(judgement.STALE)
 
@@ -293,7 +293,7 @@ def test_the_verdicts_are_those_that_the_module_returns() -> None:
         ({"unchanged": 1, "uncertain": 1}, [("notice", "1 of 2 flows is uncertain.")]),
     ],
 )
-def test_how_urgent_stale_flows_are(verdicts: dict[str, int], found: list[tuple[str, str]]) -> None:
+def test_urgency_of_stale_flows(verdicts: dict[str, int], found: list[tuple[str, str]]) -> None:
     assert reasons(judged(**verdicts)) == found
 
 
@@ -303,7 +303,7 @@ def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
         "a": judged(decided(7, 3, "blocked"), decided(2, 5), unchanged=1, refused=9),
         "b": judged(decided(1, 4, "blocked"), decided(4, 6), decided(1, verdict="unchanged"), unchanged=5, refused=5),
         "c": judged(unchanged=0),
-        "d": WELL,
+        "d": HEALTHY,
     }
     document = report(hosts, {})
     stale = document["fleet"]["stale"]
@@ -319,10 +319,10 @@ def test_stale_flows_of_all_hosts_are_added_up_by_rule() -> None:
     assert [row["rule"]["handle"] for row in figures["b"]["rules"]] == [4, 6]
     assert (figures["c"]["judged"], figures["c"]["stale_percent"], figures["d"]) == (0, None, None)
     assert report({"a": hosts["a"], "e": hosts["a"]}, {})["fleet"]["stale"]["rules"][0]["rule"]["handle"] == 3
-    assert report({"d": WELL}, {})["fleet"]["stale"] is None
+    assert report({"d": HEALTHY}, {})["fleet"]["stale"] is None
 
 
-def test_rules_of_one_host_with_the_same_comment_stay_separate() -> None:
+def test_rules_of_one_host_with_the_same_comment_are_separate() -> None:
     """The comment does not show which rule of another host is the same. The handle then identifies a rule."""
     twice = judged(decided(7, 3, "blocked"), decided(2, 5, "blocked"), unchanged=1, refused=9)
     other = judged(decided(1, 4, "blocked"), refused=1)
@@ -334,9 +334,9 @@ def test_rules_of_one_host_with_the_same_comment_stay_separate() -> None:
     assert rules(a=twice) == [(3, 7, 1), (5, 2, 1)]
     assert rules(a=twice, b=twice) == [(3, 14, 2), (5, 4, 2)]
     assert rules(a=twice, b=other) == [(3, 7, 1), (5, 2, 1), (4, 1, 1)]
-    elsewhere = decided(2, 5, "blocked")
-    elsewhere["rule"]["chain"] = "input"
-    assert rules(a=judged(decided(7, 3, "blocked"), elsewhere), b=other) == [(None, 8, 2), (5, 2, 1)]
+    in_other_chain = decided(2, 5, "blocked")
+    in_other_chain["rule"]["chain"] = "input"
+    assert rules(a=judged(decided(7, 3, "blocked"), in_other_chain), b=other) == [(None, 8, 2), (5, 2, 1)]
     uncertain = decided(2, 3, "blocked", verdict="uncertain", reason="limit")
     assert rules(a=judged(decided(7, 3, "blocked"), uncertain), b=other) == [(None, 8, 2), (3, 2, 1)]
 
@@ -348,7 +348,7 @@ def test_shares_of_a_host_without_judged_flows_are_unknown() -> None:
     assert exceeded({"gw": judged()}, refused_percent_above=0, refused_above=0) == []
 
 
-def test_more_than_a_share_of_the_flows_would_be_cut() -> None:
+def test_thresholds_for_shares_of_flows() -> None:
     hosts = {"at": judged(unchanged=99, refused=1), "above": judged(unchanged=98989, refused=1011)}
     assert exceeded(hosts, refused_percent_above=1) == [("above", "refused_percent_above", 1, 1.011)]
     assert exceeded(hosts, refused_percent_above=0, nat_changed_percent_above=0, uncertain_percent_above=0) == [
@@ -364,11 +364,11 @@ def test_more_than_a_share_of_the_flows_would_be_cut() -> None:
     assert len(exceeded(one_of_millions, refused_percent_above=0)) == 1
 
 
-def test_a_host_that_has_not_judged_its_flows_has_no_facts_for_a_threshold_of_them() -> None:
-    hosts = {"well": WELL, "judged": judged(unchanged=5)}
+def test_host_without_judged_flows_has_no_facts_for_their_thresholds() -> None:
+    hosts = {"well": HEALTHY, "judged": judged(unchanged=5)}
     assert exceeded(hosts, usage_percent_above=99) == []
     assert exceeded(hosts, refused_percent_above=1) == [(None, "hosts_without_facts_above", 0, 1)]
-    ((level, sentence),) = reasons(WELL, stale_above=5)
+    ((level, sentence),) = reasons(HEALTHY, stale_above=5)
     assert (level, sentence) == (
         "critical",
         "No facts were gathered: Its flows were not judged; gather the subset stale.",
@@ -395,14 +395,14 @@ def test_a_small_share_is_shown_with_two_digits() -> None:
         ("count_above", 5 * 10**9 + 1, 5 * 10**9 + 0.5, ("5,000,000,001", "5,000,000,000")),
     ],
 )
-def test_a_figure_above_its_threshold_never_looks_like_it(
+def test_figure_above_its_threshold_is_shown_differently(
     name: str, value: float, limit: float, texts: tuple[str, str]
 ) -> None:
     value_text, limit_text = thresholds.compared(name, value, limit)
     assert (value_text.replace("\u202f", " "), limit_text.replace("\u202f", " ")) == texts
 
 
-def test_a_reason_has_enough_digits_to_tell_the_figure_from_the_threshold() -> None:
+def test_reason_has_enough_digits_to_distinguish_the_threshold() -> None:
     few = judged(unchanged=9897, refused=103)
     ((_level, first), (_other, second)) = reasons(few, refused_percent_above=1)
     assert first == "refused_percent is 1.03 %. The threshold is 1.00 %."
@@ -413,9 +413,9 @@ def test_a_reason_has_enough_digits_to_tell_the_figure_from_the_threshold() -> N
     assert sentence == "3 of 10 flows are uncertain. uncertain_percent is 30.0 %. The threshold is 1.0 %."
 
 
-def test_what_nobody_has_counted_is_not_zero() -> None:
+def test_uncounted_entries_are_unknown() -> None:
     assert report({"a": judged(unchanged=1)}, {})["fleet"]["matched"] is None
-    assert report({"a": judged(unchanged=1), "b": WELL}, {})["fleet"]["matched"] > 0
+    assert report({"a": judged(unchanged=1), "b": HEALTHY}, {})["fleet"]["matched"] > 0
 
 
 # whole model

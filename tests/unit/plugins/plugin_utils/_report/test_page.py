@@ -86,13 +86,13 @@ def check_harmless(tree: ET.Element) -> None:
         assert re.match(r"#|\./", element.attrib.get("href", "#")), element.attrib
 
 
-def test_it_loads_nothing_and_runs_nothing(tree: ET.Element) -> None:
+def test_page_loads_nothing_and_runs_nothing(tree: ET.Element) -> None:
     check_harmless(tree)
     assert "url(" not in (tree.findtext(".//style") or "")
     assert "@import" not in (tree.findtext(".//style") or "")
 
 
-def test_its_policy_allows_its_own_style_alone(tree: ET.Element) -> None:
+def test_policy_allows_only_the_style_of_the_page(tree: ET.Element) -> None:
     policy = tree.find(".//meta[@http-equiv='Content-Security-Policy']")
     assert policy is not None
     digest = base64.b64encode(hashlib.sha256((tree.findtext(".//style") or "").encode()).digest()).decode()
@@ -172,7 +172,7 @@ RESULT = (
 
 @given(st.dictionaries(NASTY, RESULT, max_size=4), NASTY)
 @example({attack: {"failed": True, "msg": attack} for attack in ATTACKS}, ATTACKS[0])
-def test_nothing_that_hosts_send_breaks_it_or_out_of_it(results: Any, title: str) -> None:
+def test_page_is_harmless_for_any_data_of_hosts(results: Any, title: str) -> None:
     before = copy.deepcopy(results)
     document = report(results, LIMITS, title=title, origin=title)
     text = page.render(document, "report.json")
@@ -186,7 +186,7 @@ def test_nothing_that_hosts_send_breaks_it_or_out_of_it(results: Any, title: str
     assert repr(results) == repr(before)
 
 
-def test_browsers_read_the_same_elements_as_a_reader_of_xml() -> None:
+def test_html_and_xml_parsers_find_the_same_elements() -> None:
     text = rendered({attack: {"failed": True, "msg": attack} for attack in ATTACKS})
     found: list[str] = []
 
@@ -198,7 +198,7 @@ def test_browsers_read_the_same_elements_as_a_reader_of_xml() -> None:
     assert found == [element.tag for element in read(text).iter()]
 
 
-def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
+def test_page_is_small_for_large_data_of_a_host() -> None:
     long = "a.b" * 10**6
     many = {f"{long[:50]}{place}": 1 for place in range(20000)}
     rows = [{"address": long, "protocol": long, "port": long, "source": long, "destination": long, "flows": 9}] * 10**5
@@ -246,11 +246,11 @@ def test_a_host_that_sends_too_much_does_not_bloat_it() -> None:
 @pytest.mark.parametrize(
     ("size", "most"), [(0, 20_000), (1, 60_000), (20, 300_000), (300, 3_500_000), (2000, 7_000_000)]
 )
-def test_it_is_no_larger_than_it_must_be(size: int, most: int) -> None:
+def test_size_of_the_page(size: int, most: int) -> None:
     assert 5000 < len(rendered(fleets.results(size))) < most
 
 
-def test_every_host_is_on_it_once_and_can_be_gone_to(pages: dict[int, ET.Element]) -> None:
+def test_every_host_is_on_the_page_once(pages: dict[int, ET.Element]) -> None:
     tree = pages[300]
     names = set(fleets.results(300))
     fill, by_host = section(tree, "fill"), section(tree, "hosts")
@@ -261,7 +261,7 @@ def test_every_host_is_on_it_once_and_can_be_gone_to(pages: dict[int, ET.Element
     assert sorted(words_of(heading) for heading in by_host.iter("h3")) == sorted(names)
 
 
-def test_links_lead_somewhere_and_names_are_given_once(tree: ET.Element) -> None:
+def test_links_have_targets_and_ids_are_unique(tree: ET.Element) -> None:
     identifiers = [element.attrib["id"] for element in tree.iter() if "id" in element.attrib]
     assert len(identifiers) == len(set(identifiers))
     targets = {element.attrib["href"][1:] for element in tree.iter("a") if element.attrib["href"].startswith("#")}
@@ -270,7 +270,7 @@ def test_links_lead_somewhere_and_names_are_given_once(tree: ET.Element) -> None
     assert labels <= set(identifiers)
 
 
-def test_who_needs_attention_comes_first_with_the_reason(pages: dict[int, ET.Element]) -> None:
+def test_most_urgent_host_is_first_with_its_reason(pages: dict[int, ET.Element]) -> None:
     tree = pages[20]
     attention = section(tree, "attention")
     assert attention is not None
@@ -285,20 +285,20 @@ def test_who_needs_attention_comes_first_with_the_reason(pages: dict[int, ET.Ele
     assert "4 of 20 hosts need attention now." in words_of(header)
 
 
-def test_what_there_is_to_know_of_one_host_is_on_its_page(pages: dict[int, ET.Element]) -> None:
-    said = words_of(pages[1])
+def test_page_of_one_host_contains_all_facts(pages: dict[int, ET.Element]) -> None:
+    shown_text = words_of(pages[1])
     for words in (
         *("Nothing needs attention", "10.6 % full: 6,919 of 65,536 entries", "tcp established", "source NAT"),
         *("Sources by flows", "Sources by bytes", "Services by flows", "tcp 443 https", "insert_failed", "early_drop"),
         *("2026-03-14 09:26 UTC", "gateways", "report.json", "tcp_established 5 d", "accounting yes"),
     ):
-        assert words in said, words
+        assert words in shown_text, words
 
 
 # SNAT ports
 
 
-def test_the_highest_use_of_snat_ports_comes_first_with_its_host() -> None:
+def test_highest_use_of_snat_ports_is_first_with_its_host() -> None:
     results = fleets.results(3)
     for place, result in enumerate(results.values(), start=1):
         result["ansible_facts"]["conntrack"]["snat_ports"] = [
@@ -354,7 +354,7 @@ def test_stale_flows_are_shown_if_flows_were_judged(pages: dict[int, ET.Element]
     assert names == ["attention", "thresholds", "stale", "fill", "traffic", "rankings", "counters", "settings", "hosts"]
 
 
-def test_a_page_about_stale_flows_leaves_out_what_was_not_gathered() -> None:
+def test_page_about_stale_flows_omits_missing_facts() -> None:
     tree = of_judged("count", "max", **fleets.results(3, judged=True))
     names = [element.attrib.get("aria-labelledby") for element in tree.iter("section")]
     assert names == ["attention", "stale", "fill", "hosts"]
@@ -365,7 +365,7 @@ def test_a_page_about_stale_flows_leaves_out_what_was_not_gathered() -> None:
     assert "in the table" in alone
 
 
-def test_hosts_and_rules_with_the_most_stale_flows_come_first() -> None:
+def test_hosts_and_rules_with_the_most_stale_flows_are_first() -> None:
     def judged(refused: int, *rules: Document) -> Document:
         verdicts = {**dict.fromkeys(metrics.VERDICTS, 0), "unchanged": 100 - refused, "refused": refused}
         return {"ansible_facts": {"conntrack": {"stale": {"verdicts": verdicts, "rules": list(rules)}}}}
@@ -397,7 +397,7 @@ def of_verdicts(**verdicts: int) -> Document:
     return {"ansible_facts": {"conntrack": {"count": 9, "stale": {"verdicts": every, "rules": []}}}}
 
 
-def test_a_host_without_judged_flows_shows_that() -> None:
+def test_host_without_judged_flows_is_shown_as_such() -> None:
     tree = of_judged("count", busy=of_verdicts(unchanged=9), idle=of_verdicts())
     assert rows_of(tree, "Hosts, those with the most stale flows first") == [
         "busy 0 % 0 0 0 0 9",
@@ -436,8 +436,8 @@ def test_a_threshold_is_kept_only_if_its_figure_is_known_on_all_hosts() -> None:
         "refused_percent_above 1.00 % exceeded 2 hosts, most on a with 1.03 %",
         without,
     ]
-    gone = {"a": {"unreachable": True}}
-    assert outcomes_of(gone, drop_above=0, hosts_without_facts_above=1) == [
+    unreachable_host = {"a": {"unreachable": True}}
+    assert outcomes_of(unreachable_host, drop_above=0, hosts_without_facts_above=1) == [
         "drop_above 0 unknown not known on a",
         f"hosts_without_facts_above 1 kept {UNKNOWN}",
     ]
@@ -452,7 +452,7 @@ def facts_without(*names: str, **others: Any) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("results", "says"),
+    ("results", "expected_text"),
     [
         ({}, "There are no hosts to report on."),
         ({"gw": {"unreachable": True, "msg": "timed out"}}, "It could not be reached: timed out"),
@@ -463,11 +463,11 @@ def facts_without(*names: str, **others: Any) -> Document:
         (facts_without(settings={"accounting": 0}), "Bytes are not counted here: accounting is off."),
     ],
 )
-def test_what_is_not_there_is_said(results: Document, says: str) -> None:
-    assert says in words_of(read(rendered(results, {})))
+def test_missing_facts_are_mentioned(results: Document, expected_text: str) -> None:
+    assert expected_text in words_of(read(rendered(results, {})))
 
 
-def test_a_host_of_which_little_is_known_has_its_page() -> None:
+def test_page_of_a_host_with_few_facts() -> None:
     tree = read(rendered({"gw": {"ansible_facts": {"conntrack": {"count": 5}}}}, {}))
     assert "5" in words_of(tree)
 
@@ -481,7 +481,7 @@ def test_headings_are_in_order(tree: ET.Element) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_a_screen_reader_finds_its_way(tree: ET.Element) -> None:
+def test_page_is_accessible_to_screen_readers(tree: ET.Element) -> None:
     for landmark in ("header", "main", "footer"):
         assert len(tree.findall(f"body/{landmark}")) == 1
     assert tree.attrib["lang"] == "en"
@@ -499,7 +499,7 @@ def test_a_screen_reader_finds_its_way(tree: ET.Element) -> None:
         assert drawing.findtext("title")
 
 
-def test_a_colour_is_never_the_only_sign(tree: ET.Element) -> None:
+def test_colour_is_never_the_only_indication(tree: ET.Element) -> None:
     """Each level with a colour also has a shape of its own and a word beside it."""
     for item in tree.iter("li"):
         if item.attrib.get("class") in ("critical", "warning"):
@@ -535,7 +535,7 @@ def themes() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["light", "dark", "paper"])
-def test_everything_can_be_read_in_every_theme(name: str) -> None:
+def test_contrast_is_sufficient_in_every_theme(name: str) -> None:
     theme = themes()[name]
     for ink in ("--ink", "--soft", "--accent", "--warning", "--critical"):
         assert contrast(theme[ink], theme["--paper"]) >= 4.5, ink
@@ -543,7 +543,7 @@ def test_everything_can_be_read_in_every_theme(name: str) -> None:
         assert contrast(theme[shape], theme["--paper"]) >= 2.5, shape
 
 
-def test_what_is_printed_is_on_white_even_where_the_screen_is_dark() -> None:
+def test_printed_page_has_a_white_background() -> None:
     assert themes()["paper"]["--paper"] == "#fff"
 
 

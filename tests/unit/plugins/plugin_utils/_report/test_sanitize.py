@@ -27,12 +27,12 @@ def test_a_count_is_a_number(value: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, LARGEST + 1, 10**400, True, 1.0, NAN, "5", None, [5], {}])
-def test_what_is_no_count_is_not_known(value: Any) -> None:
+def test_invalid_count_is_unknown(value: Any) -> None:
     assert number(value) is None
 
 
 @pytest.mark.parametrize("value", [-0.1, NAN, INFINITE, 1e300, 10**400, True, "5", None])
-def test_what_is_no_share_is_not_known(value: Any) -> None:
+def test_invalid_share_is_unknown(value: Any) -> None:
     assert percentage(value) is None
     assert percentage(120.5) == 120.5
 
@@ -51,31 +51,31 @@ def test_what_is_no_share_is_not_known(value: Any) -> None:
         (10**400, ""),
     ],
 )
-def test_text_is_one_line_that_hides_nothing(value: Any, line: str) -> None:
+def test_text_is_one_line_without_control_characters(value: Any, line: str) -> None:
     assert text(value) == line
 
 
-def test_text_of_megabytes_is_cut() -> None:
+def test_long_text_is_cut() -> None:
     assert text("x" * 10**7, 10) == "x" * 9 + "…"
     assert text("x" * 10, 10) == "x" * 10
 
 
-def test_of_a_million_counts_the_largest_are_kept_and_none_is_lost() -> None:
+def test_largest_counts_are_kept_and_the_others_added_up() -> None:
     found = counts({f"name-{place}": place for place in range(100000)}, 3)
     assert list(found) == ["name-99999", "name-99998", "name-99997", "other"]
     assert sum(found.values()) == sum(range(100000))
 
 
-def test_what_was_put_together_stays_together() -> None:
+def test_other_counts_are_added_to_the_existing_sum() -> None:
     assert counts({"other": 5, "a": 3, "b": 2, "c": "many", None: 7, "d": -1}, 1) == {"a": 3, "other": 7}
     assert counts(["a"], 3) == counts(None, 3) == {}
 
 
-def test_a_way_into_what_is_not_there_leads_to_nothing() -> None:
+def test_missing_path_is_an_empty_mapping() -> None:
     assert mapping({"a": {"b": {"c": 1}}}, "a", "b") == {"c": 1}
     assert mapping({"a": [1]}, "a", "b") == mapping("text", "a") == mapping(None) == {}
 
 
-def test_rows_are_dictionaries_and_few() -> None:
+def test_rows_are_dictionaries_and_limited() -> None:
     assert list(rows([{"a": 1}, 5, {"b": 2}, {"c": 3}], 3)) == [{"a": 1}, {"b": 2}]
     assert list(rows("abc", 3)) == list(rows({"a": 1}, 3)) == list(rows(None, 3)) == []

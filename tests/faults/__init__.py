@@ -84,7 +84,7 @@ _ON_A_KERNEL = "tests/kernel/test_injected_faults.py::test_a_fault_does_no_harm"
 _KILLED = "tests/kernel/test_killed.py::test_a_killed_task_does_no_harm"
 
 _SIGNALS = f"{_MODULE_UTILS}/test_signals.py::"
-_TRUE = "test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_"
+_TRUE = "test_fault_at_any_message_is_reported_correctly_and_second_run_completes"
 
 _ANSWER = (
     "The result of the request is unknown. The module reads the entry again and, if necessary, repeats the request. If "
@@ -138,13 +138,13 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "flush, update, restore, purge, declared entries, replacements, and ``conntrack_config``",
             "No entry, expectation or timeout policy is lost. A replacement is finished or undone before the process "
             "ends. A second run completes the task.",
-            (_KILLED, _SIGNALS + "test_two_requests_that_make_one_change_are_both_made"),
+            (_KILLED, _SIGNALS + "test_both_requests_of_one_change_are_sent_despite_a_signal"),
         ),
         Row(
             "SIGTERM, and the second request of a replacement fails",
             "``conntrack_entry``, ``conntrack_expectation``, ``conntrack_timeout_policy``",
             "The module creates the old entry, expectation or policy again before the process ends.",
-            (_SIGNALS + "test_if_the_second_fails_the_first_is_undone",),
+            (_SIGNALS + "test_first_request_is_undone_if_the_second_fails",),
         ),
         Row(
             "SIGKILL before a system call",
@@ -160,7 +160,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "systems without unnamed temporary files.",
             (
                 "tests/kernel/test_killed.py::test_a_killed_save_leaves_a_complete_snapshot",
-                _SIGNALS + "test_a_save_that_is_stopped_leaves_the_old_snapshot_and_nothing_else",
+                _SIGNALS + "test_interrupted_save_keeps_the_old_snapshot_and_no_other_file",
             ),
         ),
     ),
@@ -169,19 +169,19 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "an error or a lost answer, whether or not the request was carried out",
             "each message of ``conntrack_entry``",
             "The report is true, and a second run completes the task.",
-            (f"{_MODULE_UTILS}/_reconcile/test_entry.py::{_TRUE}mends_it",),
+            (f"{_MODULE_UTILS}/_reconcile/test_entry.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
             "each message of ``conntrack_entries``, with and without a purge",
             "The report is true, and a second run completes the task.",
-            (f"{_MODULE_UTILS}/_reconcile/test_entries.py::{_TRUE}mends_it",),
+            (f"{_MODULE_UTILS}/_reconcile/test_entries.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
             "each message of ``conntrack_update``",
             "The report is true, and a second run completes the task.",
-            (f"{_MODULE_UTILS}/_operations/test_update.py::{_TRUE}completes",),
+            (f"{_MODULE_UTILS}/_operations/test_update.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
@@ -189,29 +189,29 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "The report is true, and a second run completes the task. Entries that may have been created are counted "
             "in ``unknown``.",
             (
-                f"{_MODULE_UTILS}/_snapshot/test_restore.py::{_TRUE}completes",
-                f"{_MODULE_UTILS}/_snapshot/test_restore.py::test_what_cannot_be_known_is_said_to_be_unknown_and_a_change",
+                f"{_MODULE_UTILS}/_snapshot/test_restore.py::{_TRUE}",
+                f"{_MODULE_UTILS}/_snapshot/test_restore.py::test_creation_without_answer_counts_as_unknown_and_as_a_change",
             ),
         ),
         Row(
             "an error or a lost answer",
             "each message of ``conntrack_config``",
             "The report is true, and a second run completes the task.",
-            (f"{_MODULE_UTILS}/_reconcile/test_config.py::{_TRUE}mends_it",),
+            (f"{_MODULE_UTILS}/_reconcile/test_config.py::{_TRUE}",),
         ),
         Row(
             "several errors and lost answers in one task",
             "``conntrack_flush``",
             "No entry that does not match is removed, and ``flushed`` is never too high.",
             (
-                f"{_MODULE_UTILS}/_operations/test_flush.py::test_faults_make_it_fail_but_never_lie_and_never_take_another",
+                f"{_MODULE_UTILS}/_operations/test_flush.py::test_faults_never_falsify_the_result_or_remove_other_entries",
             ),
         ),
         Row(
             "a lost answer",
             "each message of ``conntrack_expectation``",
             "The module repeats the request, or reports that the result is unknown.",
-            (f"{_MODULE_UTILS}/_reconcile/test_expectation.py::test_a_lost_answer_is_made_good_or_told",),
+            (f"{_MODULE_UTILS}/_reconcile/test_expectation.py::test_lost_answer_is_recovered_or_reported",),
         ),
         Row(
             "any bytes as an answer",
@@ -237,7 +237,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
             "a full disk",
             "``conntrack_snapshot`` with ``state: saved``",
             "The task fails, the process ends, and no file is left.",
-            (f"{_MODULE_UTILS}/test_early_end.py::test_a_snapshot_without_room_ends_the_process",),
+            (f"{_MODULE_UTILS}/test_early_end.py::test_full_disk_during_a_save_ends_the_process",),
         ),
     ),
 }

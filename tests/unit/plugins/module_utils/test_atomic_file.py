@@ -46,7 +46,7 @@ def replace(path: Path, content: bytes = b"new") -> None:
 
 @pytest.mark.parametrize("length", [1, 243, 244, 250, 255])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_file_with_a_name_of_any_length(folder: Path, length: int, there: bool) -> None:
+def test_file_with_a_name_of_any_length_is_replaced(folder: Path, length: int, there: bool) -> None:
     path = folder / ("x" * length)
     if there:
         path.write_bytes(b"old")
@@ -60,7 +60,7 @@ def test_a_name_that_is_too_long(folder: Path) -> None:
         replace(folder / ("x" * 256))
 
 
-def test_without_a_commit_nothing_is_left(folder: Path) -> None:
+def test_without_a_commit_nothing_is_changed(folder: Path) -> None:
     (folder / "file").write_bytes(b"old")
     with Place(str(folder / "file")) as place, Replacement(place) as new:
         new.file.write(b"new")
@@ -68,7 +68,7 @@ def test_without_a_commit_nothing_is_left(folder: Path) -> None:
     assert os.listdir(str(folder)) == ["file"]
 
 
-def test_a_file_system_without_unnamed_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_replaced_without_support_for_unnamed_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.open
 
     def without(path: Any, flags: int, *arguments: Any, **more: Any) -> int:
@@ -81,7 +81,7 @@ def test_a_file_system_without_unnamed_files(folder: Path, monkeypatch: pytest.M
     assert os.listdir(str(folder)) == ["file"]
 
 
-def test_a_file_that_comes_meanwhile_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_created_during_the_write_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Place(str(folder / "file")) as place, Replacement(place) as new:
         new.file.write(b"new")
         monkeypatch.setattr(place, "status", (folder / "file").touch)  # returns None, as for an absent file
@@ -93,7 +93,7 @@ def test_a_file_that_comes_meanwhile_is_replaced(folder: Path, monkeypatch: pyte
 # resolution of paths
 
 
-def test_steps_are_those_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_resolved_as_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "link").symlink_to("a/b")
     (tmp_path / "a/b/back").symlink_to(tmp_path / "link/../../a")
@@ -110,21 +110,21 @@ def test_steps_are_those_of_the_kernel(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("path", ["", "file/", "file/.", "file/..", "/", "."])
-def test_a_path_that_names_a_directory(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_a_directory_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(IsADirectoryError, match="it names a directory"):
         Place(path)
 
 
-def test_links_that_lead_to_each_other(tmp_path: Path) -> None:
+def test_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
         Place(str(tmp_path / "a"))
 
 
-def test_the_kernels_own_links_lead_where_the_kernel_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_in_proc_are_resolved_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text of such a link can be wrong: /proc/PID/root of a container reads as the host's own root."""
     monkeypatch.chdir(tmp_path)
     readlink = os.readlink
@@ -151,7 +151,7 @@ def test_the_link_of_another_user_is_not_followed(tmp_path: Path, as_root: None,
 
 
 @pytest.mark.parametrize("mode", [0o1777, 0o777, 0o1703])
-def test_no_link_is_followed_where_others_may_write(tmp_path: Path, mode: int) -> None:
+def test_link_in_a_directory_writable_by_others_is_not_followed(tmp_path: Path, mode: int) -> None:
     (tmp_path / "file").write_bytes(b"old")
     public = tmp_path / "public"
     public.mkdir()
@@ -163,7 +163,7 @@ def test_no_link_is_followed_where_others_may_write(tmp_path: Path, mode: int) -
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_no_link_is_followed_in_the_folder_of_another_user(tmp_path: Path, as_root: None) -> None:
+def test_link_in_the_directory_of_another_user_is_not_followed(tmp_path: Path, as_root: None) -> None:
     (tmp_path / "file").write_bytes(b"old")
     home = tmp_path / "home"
     home.mkdir()
@@ -173,7 +173,7 @@ def test_no_link_is_followed_in_the_folder_of_another_user(tmp_path: Path, as_ro
         replace(home / "link")
 
 
-def test_who_is_not_root_follows_own_links_and_those_of_root(
+def test_unprivileged_user_follows_only_own_links_and_those_of_root(
     tmp_path: Path, as_root: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -193,7 +193,7 @@ def test_who_is_not_root_follows_own_links_and_those_of_root(
     assert (tmp_path / "file").stat().st_uid == OTHER
 
 
-def test_a_link_that_the_kernel_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_that_the_kernel_refuses_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mount with nosymfollow returns such an error. Each error except ENOENT makes the write fail."""
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").symlink_to("file")
@@ -210,7 +210,7 @@ def test_a_link_that_the_kernel_does_not_follow(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_a_path_that_leads_elsewhere_later_is_replaced_where_it_led(tmp_path: Path) -> None:
+def test_file_is_replaced_in_the_directory_that_was_checked(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with Place(str(tmp_path / "a/file")) as place, Replacement(place) as new:
@@ -225,7 +225,7 @@ def test_a_path_that_leads_elsewhere_later_is_replaced_where_it_led(tmp_path: Pa
 
 
 @pytest.mark.parametrize("to", ["..", "../outside", "sub/../../outside", "/", "up", "sub/up/../../outside"])
-def test_no_link_leads_out(tmp_path: Path, to: str) -> None:
+def test_link_out_of_the_root_is_refused(tmp_path: Path, to: str) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
@@ -237,7 +237,7 @@ def test_no_link_leads_out(tmp_path: Path, to: str) -> None:
     assert os.listdir(str(tmp_path / "outside")) == []
 
 
-def test_a_folder_that_is_moved_away_does_not_lead_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_folder_does_not_lead_out_of_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The moved folder has another parent."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "sub").mkdir(parents=True)

@@ -165,21 +165,19 @@ def test_a_failure_ends_the_process(run: Run, name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["dump", "create"])
-def test_an_iterator_that_is_never_closed_does_not_keep_the_process(run: Run, name: str, tmp_path: Path) -> None:
+def test_unclosed_iterator_does_not_keep_the_process_alive(run: Run, name: str, tmp_path: Path) -> None:
     ended = run(FAILING + work(name) + UNCLOSED, name, tmp_path / "snapshot")
     assert ended["msg"] == "stopped"
 
 
 @pytest.mark.parametrize("name", ["dump", "create"])
-def test_an_iterator_that_outlives_the_interpreter_does_not_keep_the_process(
-    run: Run, name: str, tmp_path: Path
-) -> None:
+def test_iterator_at_interpreter_exit_does_not_keep_the_process_alive(run: Run, name: str, tmp_path: Path) -> None:
     ended = run(HELD, name, tmp_path / "snapshot")
     assert ended["threads"] == 2
 
 
 @pytest.mark.parametrize("ending", [CLOSED, UNCLOSED], ids=["closed", "not closed"])
-def test_a_snapshot_without_room_ends_the_process(run: Run, ending: str, tmp_path: Path) -> None:
+def test_full_disk_during_a_save_ends_the_process(run: Run, ending: str, tmp_path: Path) -> None:
     """The writer fails while the reader of the table is waiting for the writer."""
     ended = run(work("save") + ending, "save", tmp_path / "snapshot", room=50000)
     assert ended["msg"].endswith(NO_SPACE)

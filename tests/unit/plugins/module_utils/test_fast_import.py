@@ -34,7 +34,7 @@ AFFECTED = sys.version_info < (3, 14)
 #: and the result of the import.
 TASK = f"""
 import json, runpy, sys, traceback, zipimport
-place, told = sys.argv[1:3]
+place, task_payload = sys.argv[1:3]
 sys.path.insert(0, place)
 counts = {{}}
 compiled = zipimport._compile_source
@@ -45,8 +45,8 @@ def counting(path, source):
     return compiled(path, source)
 
 zipimport._compile_source = counting
-if told:
-    _modlib_path = told
+if task_payload:
+    _modlib_path = task_payload
 from {PACKAGE} import before, importing
 hooks = len(sys.path_hooks)
 importing.compile_once()
@@ -84,16 +84,19 @@ def payload_of_a_task(tmp_path: Path) -> Path:
     return place
 
 
-def run(place: Path, told: object) -> Result:
+def run(place: Path, task_payload: object) -> Result:
     ended = subprocess.run(
-        [sys.executable, "-I", "-c", TASK, str(place), str(told)], stdout=subprocess.PIPE, check=True, timeout=600
+        [sys.executable, "-I", "-c", TASK, str(place), str(task_payload)],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=600,
     )
     result: Result = json.loads(ended.stdout)
     return result
 
 
-@pytest.mark.skipif(not AFFECTED, reason="this Python has no need of it")
-def test_what_is_imported_later_is_compiled_once(payload: Path) -> None:
+@pytest.mark.skipif(not AFFECTED, reason="this Python compiles each import once")
+def test_later_imports_are_compiled_once(payload: Path) -> None:
     result = run(payload, payload)
     counts = result["counts"]
     assert {name: counts[name] for name in ("before.py", "importing.py")} == {"before.py": 2, "importing.py": 2}
@@ -103,7 +106,7 @@ def test_what_is_imported_later_is_compiled_once(payload: Path) -> None:
     assert result["hooks"] == 1
 
 
-def test_modules_are_the_same_as_ever(payload: Path) -> None:
+def test_modules_are_otherwise_unchanged(payload: Path) -> None:
     result, usual = run(payload, payload), run(payload, "")
     assert {**result, "counts": 0, "hooks": 0} == {**usual, "counts": 0, "hooks": 0}
     folder = payload / FOLDER
@@ -117,9 +120,9 @@ def test_modules_are_the_same_as_ever(payload: Path) -> None:
     assert f'File "{folder / "package/inner.py"}", line 4, in fail' in result["trace"]
 
 
-def test_nothing_changes_where_no_task_runs(payload: Path) -> None:
-    for told in ("", payload.parent / "another.zip", payload.parent, str(payload)[:-1]):
-        result = run(payload, told)
+def test_nothing_changes_outside_of_a_task(payload: Path) -> None:
+    for task_payload in ("", payload.parent / "another.zip", payload.parent, str(payload)[:-1]):
+        result = run(payload, task_payload)
         assert result["hooks"] == 0
         assert len(set(result["counts"].values())) == 1
 
@@ -132,7 +135,7 @@ def test_nothing_changes_in_a_folder(payload: Path) -> None:
     assert run(folder, folder)["hooks"] == 0
 
 
-def test_an_importer_is_for_its_folder_alone(payload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importer_handles_only_its_folder(payload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = f"{payload}/{FOLDER}"
     cache = {folder: None, f"{folder}/package": None, f"{folder}_other": None, str(payload): None}
     hooks: list[Any] = []
@@ -147,6 +150,6 @@ def test_an_importer_is_for_its_folder_alone(payload: Path, monkeypatch: pytest.
             hook(other)
 
 
-def test_the_name_of_what_is_not_there(payload: Path) -> None:
+def test_missing_module_has_no_file_name(payload: Path) -> None:
     with pytest.raises(ImportError):
         _fast_import.SourceImporter(f"{payload}/{FOLDER}").get_filename("missing")

@@ -76,14 +76,14 @@ def test_the_client_imports_only_itself_and_the_standard_library(name: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - set(CLIENT)))
-def test_module_utils_import_nothing_from_above(name: str) -> None:
+def test_module_utils_import_only_module_utils(name: str) -> None:
     allowed = ("ansible.module_utils", f"{COLLECTION}plugins.module_utils", *OPTIONAL)
     assert outside(UTILS / name, *allowed) == set()
 
 
 #: Folders and files of module_utils from the bottom to the top. A file imports only from its own layer and from those
 #: below, also inside functions.
-FLOORS = """
+LAYERS = """
     client/uapi client/errors client/input_file client/netlink client/codec client/entry client/match client/host
     client/bulk client/ctnetlink client/dump client/statistics client/table_reader client/table client/expectation
     client/timeout_policy client/probe client/reevaluate client/events client/text client/conntrack
@@ -93,13 +93,13 @@ FLOORS = """
 ABOVE_ANSIBLE = ("_module", "_argspec")
 
 
-def floor_of(name: str) -> str:
+def layer_of(name: str) -> str:
     """Return the layer of a file of module_utils: a folder, or a file outside such folders, without its suffix."""
     parts = Path(name).with_suffix("").parts
     return "/".join(parts[: 2 if parts[0] == "client" else 1])
 
 
-def floors_below(name: str) -> set[str]:
+def layers_below(name: str) -> set[str]:
     """Return the layers from which a file of module_utils imports."""
     found = set()
     package = UTILS / name
@@ -108,28 +108,28 @@ def floors_below(name: str) -> set[str]:
             folder = package.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for alias in node.names:
                 file = folder / f"{alias.name}.py" if folder.is_dir() else folder.with_suffix(".py")
-                found.add(floor_of(str(file.relative_to(UTILS))))
-    return found - {floor_of(name)}
+                found.add(layer_of(str(file.relative_to(UTILS))))
+    return found - {layer_of(name)}
 
 
-def test_every_file_is_on_a_floor() -> None:
-    assert {floor_of(name) for name in FILES} == set(FLOORS)
+def test_every_file_belongs_to_a_layer() -> None:
+    assert {layer_of(name) for name in FILES} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_imports_only_go_downward(name: str) -> None:
-    own = FLOORS.index(floor_of(name))
-    assert [floor for floor in floors_below(name) if FLOORS.index(floor) > own] == []
+def test_files_import_only_from_lower_layers(name: str) -> None:
+    own = LAYERS.index(layer_of(name))
+    assert [layer for layer in layers_below(name) if LAYERS.index(layer) > own] == []
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if floor_of(name) not in ABOVE_ANSIBLE])
-def test_only_the_top_floors_import_ansible(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in FILES if layer_of(name) not in ABOVE_ANSIBLE])
+def test_only_the_top_layers_import_ansible(name: str) -> None:
     assert [each for each in imported(UTILS / name) if each.split(".")[0] == "ansible"] == []
 
 
-def test_netlink_knows_nothing_of_conntrack() -> None:
+def test_netlink_uses_no_constants_of_conntrack() -> None:
     for name in FILES:
-        if floor_of(name) == "client/netlink":
+        if layer_of(name) == "client/netlink":
             text = (UTILS / name).read_text(encoding="utf-8")
             assert not re.search(r"\b(?:CTA|IPCTNL|IPS|CT)_", text), name
 
@@ -138,16 +138,16 @@ def test_netlink_knows_nothing_of_conntrack() -> None:
 NOT_DRAWN = {"client/uapi", "client/errors", "client/input_file"}
 
 
-def test_the_picture_shows_the_imports() -> None:
+def test_diagram_shows_the_imports() -> None:
     """CONTRIBUTING.md shows the layers, with an arrow for each import that does not follow from other arrows."""
     text = (PLUGINS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     diagram = text.partition("```mermaid")[2].partition("```")[0]
     drawn = {tuple(line.split()[::2]) for line in diagram.splitlines() if "-->" in line}
     arrows = {
-        (floor_of(name), below)
+        (layer_of(name), below)
         for name in FILES
-        for below in floors_below(name)
-        if not {floor_of(name), below} & NOT_DRAWN
+        for below in layers_below(name)
+        if not {layer_of(name), below} & NOT_DRAWN
     }
     assert drawn == {tuple(end.replace("client/", "") for end in arrow) for arrow in _reduced(arrows)}
 
@@ -162,7 +162,7 @@ def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (PLUGINS / "modules").glob("*.py")))
-def test_modules_import_only_what_ansible_ships_with_them(name: str) -> None:
+def test_modules_import_only_files_that_ansible_ships(name: str) -> None:
     allowed = ("ansible.module_utils", f"{COLLECTION}plugins.module_utils")
     assert outside(PLUGINS / "modules" / name, *allowed) == set()
 

@@ -69,11 +69,11 @@ def raising(error: Exception) -> Any:
 # results
 
 
-def test_a_result_is_returned_as_it_is() -> None:
+def test_result_is_returned_unchanged() -> None:
     assert run(lambda module: {"changed": True}) == {"failed": False, "changed": True}
 
 
-def test_a_bad_value_changed_nothing_and_the_keys_are_there() -> None:
+def test_failure_by_an_invalid_value_has_all_keys() -> None:
     result = run(raising(InvalidValue("mark", "is too wide; write 32 bits")))
     assert result == {
         "failed": True,
@@ -92,9 +92,7 @@ def test_each_error_of_a_document_is_a_line() -> None:
 @pytest.mark.parametrize(
     ("name", "task"), [("info", "read"), ("facts", "read"), ("wait", "look_until"), ("flush", "remove")]
 )
-def test_only_modules_that_change_something_say_that_nothing_was_changed(
-    monkeypatch: Any, name: str, task: str
-) -> None:
+def test_only_changing_modules_report_that_nothing_was_changed(monkeypatch: Any, name: str, task: str) -> None:
     module = importlib.import_module(f"ansible_collections.netops.conntrack.plugins.modules.conntrack_{name}")
     monkeypatch.setattr(module, "AnsibleModule", lambda **_options: FakeModule())
     monkeypatch.setattr(module, task, raising(InvalidValue("mark", "is too wide")))
@@ -105,7 +103,7 @@ def test_only_modules_that_change_something_say_that_nothing_was_changed(
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "\x1b[2J", "\ud800"], ids=["long", "escapes", "half"])
-def test_a_message_can_be_shown_whatever_it_quotes(text: str) -> None:
+def test_message_is_printable_and_short(text: str) -> None:
     for error in (InvalidValue(text, f"no such key {text}"), ConntrackError(text), CannotReconcile(text)):
         message = run(raising(error))["msg"]
         assert message.isprintable()
@@ -115,14 +113,14 @@ def test_a_message_can_be_shown_whatever_it_quotes(text: str) -> None:
     assert len(warning) <= 2000
 
 
-def test_a_failure_halfway_says_what_was_done() -> None:
+def test_partial_failure_reports_the_changes() -> None:
     error = CannotReconcile("refused", "updated")
     error.result = {"changed": True, "operation": "updated"}
     result = run(raising(error))
     assert result == {"failed": True, "msg": "refused", **NOTHING, "changed": True, "operation": "updated"}
 
 
-def test_other_errors_of_ours_are_one_sentence_and_foreign_ones_are_not_hidden() -> None:
+def test_own_errors_fail_the_task_and_other_errors_are_raised() -> None:
     unchanged = {"failed": True, "changed": False, **NOTHING}
     assert run(raising(ConntrackError("load the module"))) == {"msg": "load the module", **unchanged}
     with pytest.raises(ZeroDivisionError):
@@ -132,7 +130,7 @@ def test_other_errors_of_ours_are_one_sentence_and_foreign_ones_are_not_hidden()
 # options
 
 
-def test_options_of_the_policy_default_to_what_is_safe() -> None:
+def test_options_of_the_policy_have_safe_defaults() -> None:
     defaults = {name: option["default"] for name, option in _module.PRESENT.items()}
     assert defaults == {"state": "present", "on_existing": "update", "replace": False, "timeout_min": 0}
 
@@ -163,19 +161,19 @@ def test_a_namespace_has_a_name_or_a_path_and_is_entered_first(monkeypatch: Any,
     assert run(lambda module: {"seen": list(entered)}, netns=name)["seen"] == [path]
 
 
-def test_without_one_nothing_is_entered(monkeypatch: Any) -> None:
+def test_no_namespace_is_entered_without_netns(monkeypatch: Any) -> None:
     monkeypatch.setattr(namespace, "enter", lambda path: pytest.fail("entered"))
     assert run(lambda module: {}, netns=None) == {"failed": False}
 
 
-def test_an_empty_name_is_not_the_hosts_own_namespace() -> None:
+def test_empty_netns_is_refused() -> None:
     """A flush of a tenant's table would otherwise remove the entries of the gateway."""
     result = run(lambda module: pytest.fail("ran in the wrong namespace"), netns="")
     assert result["failed"]
     assert result["msg"].startswith("netns: is empty")
 
 
-def test_a_namespace_that_is_not_there_is_one_sentence() -> None:
+def test_missing_namespace_is_reported_with_one_sentence() -> None:
     result = run(lambda module: pytest.fail("ran outside"), netns="/nowhere/net")
     assert result["failed"]
     assert "netns: cannot enter /nowhere/net: No such file or directory; name a namespace" in result["msg"]
@@ -200,7 +198,7 @@ def test_a_string_is_one_namespace(monkeypatch: Any, netns: Any, path: str) -> N
 
 
 @pytest.mark.parametrize("netns", [[], {}, True, 1.5, ["blue", 7], ["blue", ""], ["all"], ["blue", None]])
-def test_what_names_no_namespace_is_refused(netns: Any) -> None:
+def test_invalid_netns_is_refused(netns: Any) -> None:
     result = run(lambda module: pytest.fail("ran"), in_each, netns=netns)
     assert result["msg"] == (
         f"netns: {netns!r} names no namespaces; write a name, a path, a list of names and paths, or all. "
@@ -208,7 +206,7 @@ def test_what_names_no_namespace_is_refused(netns: Any) -> None:
     )
 
 
-def test_a_failure_in_several_namespaces_has_only_sums_beside_them() -> None:
+def test_failure_in_several_namespaces_returns_only_sums_besides_them() -> None:
     def in_each(_module: Any, _task: Any) -> None:
         raise PartialFailure("red failed", {"namespaces": [{"netns": "red"}]})
 

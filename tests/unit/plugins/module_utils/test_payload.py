@@ -255,13 +255,13 @@ def test_every_module_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_what_is_compiled_in_every_task(name: str) -> None:
+def test_files_compiled_in_every_task(name: str) -> None:
     at_once, _besides = FILES[name]
     assert sorted(reached(PLUGINS / "modules" / f"{name}.py", ALWAYS)) == sorted(listed(*at_once))
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_what_is_compiled_twice(name: str) -> None:
+def test_files_compiled_twice(name: str) -> None:
     """Only the files of the options, and no other file of the collection."""
     at_once, _besides = FILES[name]
     options = {file for file in listed(*at_once) if file.startswith("_argspec/")}
@@ -269,14 +269,14 @@ def test_what_is_compiled_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_what_is_shipped(name: str) -> None:
+def test_files_shipped_by_ansible(name: str) -> None:
     at_once, besides = FILES[name]
     shipped = reached(PLUGINS / "modules" / f"{name}.py", EVERYWHERE)
     assert sorted(shipped) == sorted(listed(*at_once, *besides))
 
 
 @pytest.mark.parametrize("name", ["conntrack_flush", "conntrack_info"])
-def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
+def test_tasks_for_entries_do_not_compile_expectations(name: str) -> None:
     module = PLUGINS / "modules" / f"{name}.py"
     assert "client/expectation/expectation" in reached(module, EVERYWHERE) - reached(module, ALWAYS)
 
@@ -284,7 +284,7 @@ def test_who_asks_for_entries_does_not_compile_expectations(name: str) -> None:
 # constants that the modules repeat to avoid the compilation of another file
 
 
-def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choices_of_table_are_the_existing_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, tables in ((conntrack_flush, PLANS), (conntrack_info, TABLES)):
         specs: list[Any] = []
         monkeypatch.setattr(
@@ -295,7 +295,7 @@ def test_the_tables_to_choose_from_are_those_there_are(monkeypatch: pytest.Monke
         assert specs[0]["table"]["choices"] == list(tables)
 
 
-def test_the_method_of_a_flush_that_failed_is_the_one_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_flush_has_the_method_of_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[Any] = []
     monkeypatch.setattr(conntrack_flush, "AnsibleModule", lambda **_options: None)
     monkeypatch.setattr(

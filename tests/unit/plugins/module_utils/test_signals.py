@@ -86,7 +86,7 @@ if what == "entry":
     def change():
         declare({{"nat": {{"source": {{"address": "203.0.113.7", "port": 1}}}}}}, replace=True)
 if what == "labels":
-    requests.reverse()  # what was created without its labels is deleted
+    requests.reverse()  # the entry that was created without its labels is deleted
     def change():
         declare({{"labels": [1]}})
 if what in ("expectation", "timeout"):
@@ -131,7 +131,7 @@ try:
     change()
 except PartialFailure as failure:
     print(failure, flush=True)
-print("goes on", flush=True)
+print("continued", flush=True)
 """
 
 
@@ -162,7 +162,7 @@ def processes() -> Iterator[Prepared]:
     ("number", "file"),
     [*((number, "named") for number in ENDING), *((number, "unnamed") for number in (*ENDING, signal.SIGKILL))],
 )
-def test_a_save_that_is_stopped_leaves_the_old_snapshot_and_nothing_else(
+def test_interrupted_save_keeps_the_old_snapshot_and_no_other_file(
     processes: Prepared, number: int, file: str, tmp_path: Path
 ) -> None:
     if file == "unnamed" and not has_unnamed_files(tmp_path):
@@ -176,7 +176,7 @@ def test_a_save_that_is_stopped_leaves_the_old_snapshot_and_nothing_else(
     assert (tmp_path / "it.gz").stat().st_size == 0
 
 
-def test_a_second_signal_does_not_keep_it_from_being_undone(processes: Prepared) -> None:
+def test_second_signal_does_not_prevent_the_cleanup(processes: Prepared) -> None:
     code = f"""
 import os, signal
 from {UTILS}._signals import cleanup_on_signal
@@ -192,7 +192,7 @@ with cleanup_on_signal():
     assert (ended.stdout, ended.returncode, ended.stderr) == (b"undone\n", -signal.SIGHUP, b"")
 
 
-def test_it_ends_whatever_becomes_of_the_exception(processes: Prepared) -> None:
+def test_process_ends_even_if_the_exception_is_replaced_or_caught(processes: Prepared) -> None:
     """Another error can replace the exception on the way out, or code can catch every exception."""
     for outcome in ("raise OSError", "pass"):
         code = f"""
@@ -208,7 +208,7 @@ with cleanup_on_signal():
         assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, b"")
 
 
-def test_afterwards_all_is_as_it_was() -> None:
+def test_signal_handlers_are_restored() -> None:
     """A process that imports the client continues after its work."""
     with cleanup_on_signal():
         assert [signal.getsignal(number) for number in ENDING].count(signal.SIG_DFL) == 0
@@ -217,7 +217,7 @@ def test_afterwards_all_is_as_it_was() -> None:
     assert [signal.getsignal(number) for number in ENDING] == [signal.SIG_DFL] * 2
 
 
-def test_a_signal_that_is_ignored_or_taken_is_left_to_who_did_that(processes: Prepared) -> None:
+def test_ignored_or_handled_signals_are_not_intercepted(processes: Prepared) -> None:
     """With nohup, for example, the task must continue when the session ends."""
     code = f"""
 import os, signal
@@ -233,7 +233,7 @@ print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, callable(signal.getsign
     assert (ended.stdout, ended.returncode) == (b"15\nTrue True\n", 0), ended.stderr
 
 
-def test_in_another_thread_it_does_its_work_without() -> None:
+def test_work_in_another_thread_runs_without_signal_handlers() -> None:
     """Python sets no signal handlers in other threads."""
     done = []
 
@@ -259,7 +259,7 @@ def test_in_another_thread_it_does_its_work_without() -> None:
         ("policy", ["[]", "[17]"], signal.SIGTERM),
     ],
 )
-def test_two_requests_that_make_one_change_are_both_made(
+def test_both_requests_of_one_change_are_sent_despite_a_signal(
     processes: Prepared, what: str, outcomes: list[str], number: int
 ) -> None:
     ended = processes.run(PAIR, what, int(number), "")
@@ -275,13 +275,13 @@ def test_two_requests_that_make_one_change_are_both_made(
         ("policy", ["[]", "[6]"]),
     ],
 )
-def test_if_the_second_fails_the_first_is_undone(processes: Prepared, what: str, outcomes: list[str]) -> None:
+def test_first_request_is_undone_if_the_second_fails(processes: Prepared, what: str, outcomes: list[str]) -> None:
     ended = processes.run(PAIR, what, int(signal.SIGTERM), "fails")
     assert ended.stdout.decode().splitlines() == outcomes, ended.stderr
     assert ended.returncode == -signal.SIGTERM
 
 
-def test_what_is_held_comes_after_all_in_the_way_it_would_have_come() -> None:
+def test_deferred_signal_is_delivered_afterwards() -> None:
     done = []
 
     def work() -> None:
@@ -297,7 +297,7 @@ def test_what_is_held_comes_after_all_in_the_way_it_would_have_come() -> None:
     assert [signal.getsignal(number) for number in ENDING] == [signal.SIG_DFL] * 2
 
 
-def test_in_another_thread_nothing_is_held() -> None:
+def test_signals_are_not_deferred_in_another_thread() -> None:
     done = []
 
     def work() -> None:

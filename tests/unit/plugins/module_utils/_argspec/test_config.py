@@ -18,7 +18,7 @@ Document = Dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("asking", "key"),
+    ("config_with", "key"),
     [
         (lambda match: {"absent": [{"zone": 5}, match]}, r"absent\[1\]"),
         (lambda match: {"entries": {"declared": [], "purge": True, "scope": match}}, "entries.scope"),
@@ -26,11 +26,11 @@ Document = Dict[str, Any]
     ids=["absent", "scope"],
 )
 @pytest.mark.parametrize(("match", "need"), [({"bytes_below": 5}, "accounting"), ({"age_above": 5}, "timestamps")])
-def test_what_the_kernel_does_not_record_cannot_be_asked_for(
-    asking: Any, key: str, match: Document, need: str, monkeypatch: pytest.MonkeyPatch
+def test_match_on_unrecorded_data_is_refused(
+    config_with: Any, key: str, match: Document, need: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a match would match nothing, and the entries that must not exist would remain in the table."""
-    module: Any = SimpleNamespace(params={"config": asking(match), "src": None})
+    module: Any = SimpleNamespace(params={"config": config_with(match), "src": None})
     monkeypatch.setattr(sysctl, "read", lambda name: 0 if name == need else 1)
     with pytest.raises(InvalidValue, match=f"^{key}: requires {need}, which is off"):
         config_of(module, LabelMap())

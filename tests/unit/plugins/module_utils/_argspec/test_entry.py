@@ -16,21 +16,21 @@ from ansible_collections.netops.conntrack.tests.unit.support.corpus import ANSWE
 
 
 @pytest.mark.parametrize("sample", ANSWERS, ids=lambda sample: sample.name)
-def test_what_is_gathered_passes_through_the_options_and_means_the_same(sample: Any) -> None:
+def test_gathered_entry_is_accepted_as_options_with_the_same_meaning(sample: Any) -> None:
     result = ArgumentSpecValidator(ENTRY).validate(sample.document)
     assert not result.error_messages
     declared = declared_entry(result.validated_parameters)
     assert from_document(declared) == from_document(sample.document)
 
 
-def test_every_key_of_an_entry_is_an_option_and_no_other() -> None:
+def test_options_are_exactly_the_keys_of_an_entry() -> None:
     with pytest.raises(InvalidValue) as fault:
         from_document({"protocol": "tcp", "colour": 1})
     known = fault.value.problem.rpartition("write one of ")[2].split(", ")
     assert sorted(ENTRY) == known
 
 
-def test_numbers_may_be_written_as_yaml_has_them() -> None:
+def test_numbers_are_accepted_as_integers_or_strings() -> None:
     flow = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": "1", "destination_port": 2}
     document = {"protocol": 17, "original": flow, "mark": 16, "labels": [1, "2"], "nat": {"source": {"port": 5}}}
     result = ArgumentSpecValidator(ENTRY).validate(document)
@@ -44,7 +44,7 @@ def test_numbers_may_be_written_as_yaml_has_them() -> None:
     )
 
 
-def test_zone_0_is_what_an_entry_without_a_zone_is_in() -> None:
+def test_default_zone_is_0() -> None:
     """The default is a number and not null, so that Ansible itself refuses a null."""
     assert ENTRY["zone"]["default"] == 0
     params = {**dict.fromkeys(ENTRY), "zone": 0}

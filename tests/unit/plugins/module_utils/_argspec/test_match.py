@@ -31,7 +31,7 @@ TCP: Document = {"family": 2, "original.protocol": 6}
 UDP: Document = {"family": 2, "original.protocol": 17}
 
 
-def test_reading_without_a_match_reads_everything() -> None:
+def test_reading_without_a_match_selects_every_entry() -> None:
     assert match_of()(TCP)
     but_tcp = match_of(**{"except": {"protocol": "tcp"}})
     assert (but_tcp(TCP), but_tcp(UDP)) == (False, True)
@@ -50,20 +50,20 @@ def test_a_match_may_be_json_text() -> None:
 
 
 @pytest.mark.parametrize("params", [{}, {"except": {"protocol": "tcp"}}])
-def test_a_module_that_removes_wants_everything_by_its_name(params: Document) -> None:
+def test_module_that_removes_entries_requires_a_match_or_all(params: Document) -> None:
     with pytest.raises(InvalidValue, match="or all: true for every one"):
         match_of(all=False, **params)
     assert match_of(all=True, **params)(UDP)
 
 
-def test_everything_and_a_match_contradict_each_other() -> None:
+def test_all_and_match_are_mutually_exclusive() -> None:
     with pytest.raises(InvalidValue, match="all: match is given too"):
         match_of(all=True, match={"protocol": "tcp"})
     assert match_of(all=False, match={"protocol": "tcp"})(TCP)
 
 
 @pytest.mark.parametrize("empty", [[], {}, "", None])
-def test_nothing_is_never_taken_for_everything(empty: Any) -> None:
+def test_empty_match_does_not_select_every_entry(empty: Any) -> None:
     with pytest.raises(InvalidValue):
         match_of(all=False, match=empty)
     if empty is not None:
@@ -72,24 +72,24 @@ def test_nothing_is_never_taken_for_everything(empty: Any) -> None:
 
 
 @pytest.mark.parametrize(("key", "need"), [("bytes_above", "accounting"), ("age_below", "timestamps")])
-def test_what_the_kernel_does_not_record_is_said_before_it_is_looked_for(monkeypatch: Any, key: str, need: str) -> None:
-    asked = []
+def test_match_on_unrecorded_data_reports_the_setting_that_is_off(monkeypatch: Any, key: str, need: str) -> None:
+    settings_read = []
     off = iter([0, 0, 1, None])
 
     def read(name: str) -> int | None:
-        asked.append(name)
+        settings_read.append(name)
         return next(off)
 
     monkeypatch.setattr(sysctl, "read", read)
     for params in ({"match": {key: 1}}, {"except": {"protocol": "tcp", key: 1}}):
         with pytest.raises(InvalidValue, match=f"requires {need}, which is off; set net.netfilter.nf_conntrack_"):
             match_of(**params)
-    for _recorded in ("yes", "who knows"):
+    for _recorded in ("yes", "unknown"):
         match_of(match={key: 1})
-    assert set(asked) == {need}
+    assert set(settings_read) == {need}
 
 
-def test_a_null_is_not_taken_for_an_option_left_out() -> None:
+def test_null_is_not_treated_as_an_omitted_option() -> None:
     """A template with an undefined variable can produce a null. A flush would then remove the excluded entries."""
     with pytest.raises(InvalidValue, match="except: is null"):
         match_of(all=True, **{"except": None})
@@ -98,7 +98,7 @@ def test_a_null_is_not_taken_for_an_option_left_out() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"match": None, "except": None, "limit": None}])
-def test_what_is_left_out_is_told_from_a_null(given: Document) -> None:
+def test_omitted_options_are_distinguished_from_null(given: Document) -> None:
     """A template with an undefined variable can produce a null, which must not lift a limit or select every entry."""
     spec = {**options.REQUIRED_MATCH, **options.LIMIT}
     validated = ArgumentSpecValidator(spec).validate(given)
@@ -107,7 +107,7 @@ def test_what_is_left_out_is_told_from_a_null(given: Document) -> None:
     assert validated.validated_parameters == (given or absent)
 
 
-def test_only_modules_that_read_document_that_they_select_every_entry() -> None:
+def test_only_reading_modules_document_every_entry_as_the_default() -> None:
     reading, changing = (
         yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.CHANGING)
     )
@@ -117,7 +117,7 @@ def test_only_modules_that_read_document_that_they_select_every_entry() -> None:
     assert not any("default" in option for option in (*changing.values(), reading["except"]))
 
 
-def test_of_the_modules_that_change_entries_only_one_needs_no_match() -> None:
+def test_only_conntrack_counters_changes_entries_without_a_match() -> None:
     """The guarantees name this module. A restore without a match is limited to the entries of the snapshot."""
     modules = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("*.py")}
     optional = {name for name, text in modules.items() if "**MATCH" in text}

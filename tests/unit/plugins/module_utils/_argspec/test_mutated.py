@@ -42,7 +42,7 @@ def test_a_mutated_declaration_is_read_or_refused(data: bytes) -> None:
         TARGET.run(data)
 
 
-def test_a_match_has_a_level_of_except_for_every_need() -> None:
+def test_except_can_be_nested_up_to_20_levels() -> None:
     assert parse_match(nested(20))
     with pytest.raises(InvalidValue, match=r"except: is nested too deeply; write at most 20 levels of except"):
         parse_match(nested(21))
@@ -55,7 +55,7 @@ def nested(levels: int) -> Any:
     return match
 
 
-def test_all_faults_of_a_deep_declaration_that_are_known_are_reported() -> None:
+def test_all_faults_of_a_deeply_nested_declaration_are_reported() -> None:
     deep: Any = "x"
     for _level in range(700):
         deep = [deep]

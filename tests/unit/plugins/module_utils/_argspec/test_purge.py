@@ -26,14 +26,14 @@ def scope_of(**given: Any) -> Any:
     return options.scope_of(module, LabelMap())
 
 
-def test_a_scope_goes_with_purge() -> None:
+def test_scope_is_accepted_with_purge() -> None:
     assert scope_of() is None
     scope = scope_of(purge=True, scope={"zone": 5})
     assert (scope({"zone": 5}), scope({"zone": 6})) == (True, False)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"scope": None}, "scope: is null"),
         ({"purge": True, "scope": None}, "scope: is null"),
@@ -41,12 +41,12 @@ def test_a_scope_goes_with_purge() -> None:
         ({"scope": {"zone": 5}}, "scope: is of use only for purge"),
     ],
 )
-def test_anything_else_is_refused(given: Any, says: str) -> None:
-    with pytest.raises(InvalidValue, match=f"^{says}"):
+def test_scope_without_purge_and_purge_without_scope_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^{message}"):
         scope_of(**given)
 
 
-def test_no_default_is_documented() -> None:
+def test_scope_has_no_documented_default() -> None:
     fragment, snapshot, config, inventory = (
         yaml.safe_load(text)["options"]
         for text in (

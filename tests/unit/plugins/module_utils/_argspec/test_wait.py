@@ -34,7 +34,7 @@ def test_counts_below_zero_are_refused(option: str) -> None:
 
 
 @pytest.mark.parametrize("timeout", [-0.1, float("inf"), float("nan")])
-def test_so_are_times_that_never_come(timeout: float) -> None:
+def test_negative_and_non_finite_timeouts_are_refused(timeout: float) -> None:
     with pytest.raises(InvalidValue, match="timeout: .* write 0 or more"):
         wait.seconds_of(module(timeout=timeout))
 

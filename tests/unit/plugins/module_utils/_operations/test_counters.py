@@ -93,7 +93,7 @@ def test_entries_from_before_accounting_are_counted(kernel: Kernel) -> None:
     assert warning_of(run(kernel, parse_match({"mark": 3}))) is None
 
 
-def test_without_proc_nothing_counted_is_a_failure(
+def test_without_proc_entries_without_counters_are_a_failure(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without /proc, the module cannot determine whether accounting is off."""
@@ -106,7 +106,7 @@ def test_without_proc_nothing_counted_is_a_failure(
     assert failure.value.result["uncounted"] == 1
 
 
-def test_everything_is_one_dump(kernel: Kernel) -> None:
+def test_reset_of_all_entries_is_one_dump(kernel: Kernel) -> None:
     result = run(kernel)
     assert kinds(kernel) == [(fake_kernel.GET_ZERO, True)]
     assert result["matched"] == 6
@@ -127,7 +127,7 @@ def test_everything_is_one_dump(kernel: Kernel) -> None:
 READ = 2
 
 
-def test_with_a_match_only_what_matches_is_asked_about(kernel: Kernel) -> None:
+def test_only_matching_entries_are_requested(kernel: Kernel) -> None:
     result = run(kernel, ODD)
     assert sorted(kinds(kernel)) == [
         (fake_kernel.GET, True),
@@ -135,12 +135,12 @@ def test_with_a_match_only_what_matches_is_asked_about(kernel: Kernel) -> None:
         (fake_kernel.GET_STATS, False),
     ]
     assert ports(result) == [1, 3]
-    assert result["matched"] == 3, "the silent one matches, too"
+    assert result["matched"] == 3, "the entry without packets matches, too"
     assert counts(kernel)[:4] == [(0, 0), (2, 20), (0, 0), (4, 40)]
     assert result["total"]["original"] == {"packets": 4, "bytes": 400}
 
 
-def test_check_mode_foresees_and_zeroes_nothing(kernel: Kernel) -> None:
+def test_check_mode_predicts_the_reset_and_changes_nothing(kernel: Kernel) -> None:
     before = counts(kernel)
     for match in (EVERYTHING, ODD):
         predicted = run(kernel, match, check_mode=True)
@@ -153,7 +153,7 @@ def test_check_mode_foresees_and_zeroes_nothing(kernel: Kernel) -> None:
         kernel.forget()
 
 
-def test_totals_are_whole_where_lists_are_cut(kernel: Kernel) -> None:
+def test_totals_include_entries_beyond_the_report_limit(kernel: Kernel) -> None:
     result = run(kernel, report_limit=1)
     assert ports(result) == [1]
     assert result["zeroed"] == 4
@@ -164,7 +164,7 @@ def test_totals_are_whole_where_lists_are_cut(kernel: Kernel) -> None:
     }
 
 
-def test_what_was_counted_after_the_reading_is_returned(kernel: Kernel) -> None:
+def test_packets_counted_after_the_dump_are_included(kernel: Kernel) -> None:
     def more(number: int, request: wire.Framed) -> None:
         if number == READ:
             kernel.connections[0].packets, kernel.connections[0].bytes = (9, 9), (9, 9)
@@ -173,18 +173,18 @@ def test_what_was_counted_after_the_reading_is_returned(kernel: Kernel) -> None:
     assert run(kernel, ODD)["entries"][0]["counters"]["original"] == {"packets": 9, "bytes": 9}
 
 
-def test_an_entry_that_is_gone_meanwhile_is_no_failure(kernel: Kernel) -> None:
-    def vanish(number: int, request: wire.Framed) -> None:
+def test_entry_that_ends_after_the_dump_is_not_a_failure(kernel: Kernel) -> None:
+    def end_entry(number: int, request: wire.Framed) -> None:
         if number == READ:
             kernel.drop(kernel.connections[0])
 
-    kernel.meanwhile = vanish
+    kernel.meanwhile = end_entry
     result = run(kernel, ODD)
     assert result["gone"] == 1
     assert ports(result) == [3]
 
 
-def test_a_refusal_stops_no_other(kernel: Kernel) -> None:
+def test_refused_reset_does_not_stop_the_others(kernel: Kernel) -> None:
     kernel.faults[READ] = fake_kernel.Fault(errno.EPERM)
     with pytest.raises(
         ZeroingFailed, match=r"^1 of 2 entries were not zeroed, .*zeroing the counters of udp 10.0.0.1:1 ->"
@@ -192,16 +192,16 @@ def test_a_refusal_stops_no_other(kernel: Kernel) -> None:
         run(kernel, ODD)
 
 
-def test_lost_answers_are_said_to_be_lost(kernel: Kernel) -> None:
+def test_lost_answers_are_reported_as_lost(kernel: Kernel) -> None:
     kernel.faults[READ + 1] = fake_kernel.Fault(errno.ENOBUFS, lost=True, carried_out=True)
     with pytest.raises(ZeroingFailed, match="counts of 1 of them may be zeroed and lost") as failure:
         run(kernel, ODD)
-    assert ports(failure.value.result) == [1], "an answer that came before is kept"
+    assert ports(failure.value.result) == [1], "answers that were received earlier are kept"
     assert failure.value.result["changed"]
 
 
 @pytest.mark.parametrize("match", ["ODD", "all"])
-def test_counts_that_may_be_zeroed_and_lost_are_a_change(kernel: Kernel, match: str) -> None:
+def test_counts_that_may_be_lost_are_reported_as_a_change(kernel: Kernel, match: str) -> None:
     lost = fake_kernel.Fault(errno.ENOBUFS, lost=True, carried_out=True)
     kernel.faults = dict.fromkeys(range(READ if match == "ODD" else 0, 100), lost)
     with pytest.raises(ZeroingFailed) as failure:
@@ -209,7 +209,7 @@ def test_counts_that_may_be_zeroed_and_lost_are_a_change(kernel: Kernel, match: 
     assert (failure.value.result["changed"], failure.value.result["zeroed"]) == (True, 0)
 
 
-def test_a_dump_that_breaks_off_returns_what_it_had(kernel: Kernel) -> None:
+def test_interrupted_dump_returns_the_entries_read_so_far(kernel: Kernel) -> None:
     answers = kernel.respond
 
     def broken(request: wire.Framed) -> Any:
@@ -221,7 +221,7 @@ def test_a_dump_that_breaks_off_returns_what_it_had(kernel: Kernel) -> None:
     assert ports(failure.value.result) == [1, 2]
 
 
-def test_many_go_in_windows() -> None:
+def test_many_requests_are_sent_in_windows() -> None:
     kernel = Kernel()
     count = 3 * ANSWERED_BATCH_SIZE + 1
     with kernel.table() as table:

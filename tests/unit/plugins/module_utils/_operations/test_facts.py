@@ -30,7 +30,7 @@ COUNTED = {"matched", "by_family", "by_protocol", "by_state", "by_zone", "by_mar
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("requested", "found"),
     [
         ([], EVERY),
         (["all"], EVERY),
@@ -46,23 +46,23 @@ COUNTED = {"matched", "by_family", "by_protocol", "by_state", "by_zone", "by_mar
         (["!min", "!capabilities"], EVERY - {"min", "capabilities"}),
     ],
 )
-def test_subsets_mean_what_they_mean_to_ansible(asked: list[str], found: set[str]) -> None:
-    assert chosen(asked) == found
+def test_subsets_have_the_semantics_of_gather_subset(requested: list[str], found: set[str]) -> None:
+    assert chosen(requested) == found
 
 
 @given(st.lists(st.sampled_from(["all", "!all", *SUBSETS, *(f"!{name}" for name in SUBSETS)])))
-def test_any_list_of_subsets_is_an_answer(asked: list[str]) -> None:
-    found = chosen(asked)
+def test_any_list_of_subsets_is_accepted(requested: list[str]) -> None:
+    found = chosen(requested)
     assert found <= EVERY
-    assert {name for name in asked if name in EVERY} <= found
+    assert {name for name in requested if name in EVERY} <= found
 
 
-def test_an_unknown_subset_is_named() -> None:
+def test_unknown_subset_is_reported() -> None:
     with pytest.raises(InvalidValue, match="'!tpo' is not a subset; write all, min, "):
         chosen(["!tpo"])
 
 
-def test_the_table_is_read_once_and_only_if_it_must() -> None:
+def test_table_is_read_at_most_once_and_only_if_needed() -> None:
     kernel = filled([{"protocol": "tcp", "original": FLOW}, {"protocol": "udp", "original": FLOW}])
     with kernel.table() as table:
         assert gather(table, {"min"}) == {"count": 2, "max": 262144, "usage_percent": 0.0}
@@ -76,7 +76,7 @@ def test_the_table_is_read_once_and_only_if_it_must() -> None:
     assert not kernel.writes
 
 
-def test_fill_without_the_kernels_maximum(monkeypatch: Any) -> None:
+def test_usage_without_a_maximum_from_the_kernel(monkeypatch: Any) -> None:
     """The kernel reports no maximum before Linux 4.18; the module then uses the sysctl, if it exists."""
     for most, percent in ((8, 25.0), (None, None)):
         kernel = filled([{"protocol": "tcp", "original": FLOW}, {"protocol": "udp", "original": FLOW}])
@@ -109,7 +109,7 @@ def test_timeout_policies_in_the_order_of_their_names(monkeypatch: Any) -> None:
         assert gather(table, {"timeout_policies"}) == {"timeout_policies": [{"name": "a"}, {"name": "b"}]}
 
 
-def test_no_policies_are_something_else_than_policies_that_were_not_read(monkeypatch: Any) -> None:
+def test_unavailable_policies_are_null_but_a_failed_read_raises(monkeypatch: Any) -> None:
     for error in (
         Unavailable("reading timeout policies", errno.EINVAL),
         NotPermitted("reading timeout policies", errno.EPERM),
@@ -128,7 +128,7 @@ def test_no_policies_are_something_else_than_policies_that_were_not_read(monkeyp
                     gather(table, {"timeout_policies"})
 
 
-def test_settings_and_capabilities_are_what_their_parts_say(monkeypatch: Any) -> None:
+def test_settings_and_capabilities_are_returned_unchanged(monkeypatch: Any) -> None:
     monkeypatch.setattr(sysctl, "read_all", lambda: {"max": 5})
     monkeypatch.setattr(probe, "probe", lambda: {"probed": False})
     with filled([]).table() as table:

@@ -72,7 +72,7 @@ def as_match(text: str) -> Match:
     return parse_match(json.loads(text))
 
 
-def test_no_request_is_built_that_is_not_sent() -> None:
+def test_only_requests_that_are_sent_are_built() -> None:
     """The memory use of a prediction, and of a flush above its limit, must not grow with the table."""
     kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": zone} for zone in range(1, 6)])
     with kernel.table() as table:
@@ -116,7 +116,7 @@ def ids(kernel: Kernel) -> set[int]:
 
 @examples(60)
 @given(tables, matches)
-def test_exactly_what_matches_is_removed_and_a_second_run_finds_nothing(table: list[Document], text: str) -> None:
+def test_flush_removes_exactly_the_matching_entries_and_is_idempotent(table: list[Document], text: str) -> None:
     kernel = filled(table)
     wanted = {there.id for there in kernel.connections if MATCHES[text](there)}
     left = ids(kernel) - wanted
@@ -139,7 +139,7 @@ FAULTS = [
 
 @examples(60)
 @given(tables, matches, st.dictionaries(st.integers(0, 13), st.sampled_from(FAULTS), max_size=4))
-def test_faults_make_it_fail_but_never_lie_and_never_take_another(
+def test_faults_never_falsify_the_result_or_remove_other_entries(
     table: list[Document], text: str, faults: dict[int, Fault]
 ) -> None:
     kernel = filled(table)
@@ -162,9 +162,9 @@ def test_faults_make_it_fail_but_never_lie_and_never_take_another(
 
 
 @pytest.mark.parametrize(
-    ("refused", "said"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
+    ("refused", "message"), [(0, "64 entries had been removed until then$"), (1, "until then, 1 not, ")]
 )
-def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(refused: int, said: str) -> None:
+def test_deletions_before_an_interrupted_dump_are_reported(refused: int, message: str) -> None:
     """The entries found before the error are already deleted, and the result must report each deletion."""
     kernel = Kernel()
     kernel.connections = many(2 * BATCH_SIZE)
@@ -181,13 +181,13 @@ def test_a_table_that_cannot_be_read_to_its_end_is_flushed_as_far_as_is_said(ref
 
         table.scan = broken  # type: ignore[method-assign]
         kernel.faults = {1 + BATCH_SIZE // 2: Fault(errno.EPERM)} if refused else {}
-        with pytest.raises(FlushFailed, match=said) as failed:
+        with pytest.raises(FlushFailed, match=message) as failed:
             flush(DeletionPlan(table, EVERYTHING))
     assert failed.value.result["flushed"] == 2 * BATCH_SIZE - len(kernel.connections) == BATCH_SIZE - refused
     assert failed.value.result["changed"]
 
 
-def test_nothing_is_removed_while_it_is_not_known_how_many_match() -> None:
+def test_flush_removes_nothing_before_the_count_is_known() -> None:
     """The first requests must wait even if there are more of them than fit into one window."""
     kernel = Kernel()
     kernel.connections = many(3 * BATCH_SIZE)
@@ -209,7 +209,7 @@ def counted(connections: list[Connection]) -> list[Connection]:
 @pytest.mark.parametrize(
     "raw", [{"bytes_above": 1}, {"packets_above": 1}, {"protocol": "udp", "except": {"bytes_below": 9}}]
 )
-def test_an_entry_without_counters_is_found_before_anything_is_removed(raw: Any) -> None:
+def test_entry_without_counters_fails_the_flush_before_any_deletion(raw: Any) -> None:
     kernel = Kernel()
     kernel.connections = counted(many(3 * BATCH_SIZE))
     with pytest.raises(InvalidValue, match="cannot be evaluated"):
@@ -219,7 +219,7 @@ def test_an_entry_without_counters_is_found_before_anything_is_removed(raw: Any)
     assert run(kernel, parse_match(raw))["flushed"] == 3 * BATCH_SIZE - 1
 
 
-def test_counting_or_a_dump_that_is_cut_short_removes_nothing() -> None:
+def test_failed_count_or_dump_removes_nothing() -> None:
     kernel = Kernel()
     kernel.connections = many(3)
     for number, code in itertools.product((0, 1), (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM)):
@@ -231,7 +231,7 @@ def test_counting_or_a_dump_that_is_cut_short_removes_nothing() -> None:
         assert not kernel.writes
 
 
-def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
+def test_lost_answer_for_a_whole_window_is_recovered() -> None:
     """The receive buffer overran, so the result of 64 requests is unknown."""
     kernel = Kernel()
     kernel.connections = many(200)
@@ -241,7 +241,7 @@ def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
-def test_where_all_answers_are_lost_it_may_be_a_change(carried_out: bool) -> None:
+def test_lost_answers_are_reported_as_a_change(carried_out: bool) -> None:
     kernel = Kernel()
     kernel.connections = many(3)
     kernel.faults = {number: Fault(errno.ETIMEDOUT, True, carried_out) for number in range(READ, 100)}
@@ -251,7 +251,7 @@ def test_where_all_answers_are_lost_it_may_be_a_change(carried_out: bool) -> Non
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
-def test_a_deletion_that_is_refused_after_its_answer_was_lost_may_be_a_change(carried_out: bool) -> None:
+def test_deletion_refused_after_a_lost_answer_is_reported_as_a_change(carried_out: bool) -> None:
     kernel = Kernel()
     kernel.connections = many(1)
 
@@ -271,13 +271,13 @@ def test_a_deletion_that_is_refused_after_its_answer_was_lost_may_be_a_change(ca
 
 @examples(40)
 @given(tables, matches, st.data())
-def test_what_vanished_is_counted_and_what_took_its_place_is_left_alone(
+def test_entries_that_ended_are_counted_and_their_successors_are_kept(
     table: list[Document], text: str, data: Any
 ) -> None:
     kernel = filled(table)
     wanted = [there for there in kernel.connections if MATCHES[text](there)]
     fates = data.draw(st.lists(st.sampled_from(["stays", "vanishes", "replaced"]), min_size=7, max_size=7))
-    newcomers = []
+    successors = []
 
     def meanwhile(number: int, request: Any) -> None:
         if request.type == DELETE and kernel.meanwhile:
@@ -286,17 +286,17 @@ def test_what_vanished_is_counted_and_what_took_its_place_is_left_alone(
                 if fate == "vanishes":
                     kernel.drop(there)
                 elif fate == "replaced":
-                    newcomers.append(kernel.renew(there))
+                    successors.append(kernel.renew(there))
 
     kernel.meanwhile = meanwhile
     others = ids(kernel) - {there.id for there in wanted}
     done = run(kernel, as_match(text))
     stayed = [fate for there, fate in zip(wanted, fates) if fate == "stays"]
     assert (done["flushed"], done["gone"]) == (len(stayed), len(wanted) - len(stayed))
-    assert ids(kernel) == others | {there.id for there in newcomers}
+    assert ids(kernel) == others | {there.id for there in successors}
 
 
-def test_entries_that_came_while_it_was_read_are_a_part_of_the_whole() -> None:
+def test_entries_created_during_the_dump_are_part_of_the_total() -> None:
     """Otherwise the result would report more deletions than entries, and a share above 100 percent."""
     kernel = Kernel()
     kernel.connections = many(5)
@@ -313,21 +313,21 @@ def test_entries_that_came_while_it_was_read_are_a_part_of_the_whole() -> None:
 # options
 
 
-def test_limit_removes_nothing_at_all() -> None:
+def test_flush_above_the_limit_removes_nothing() -> None:
     kernel = Kernel()
     kernel.connections = many(5)
     for check in (True, False):
         refused = run(kernel, limit=4, check=check)
         names = r"udp \S+ -> \S+, udp \S+ -> \S+, udp \S+ -> \S+, 2 more"
         assert re.match(f"5 entries match, more than the limit of 4: {names}. Nothing was removed", refused["msg"])
-        assert len(refused["entries"]) == 3, "one line of the terminal, and not 100 entries"
+        assert len(refused["entries"]) == 3, "the list fits on one line of a terminal"
         assert (refused["flushed"], refused["total"], len(kernel.connections)) == (0, 5, 5)
         assert not kernel.writes
     assert run(kernel, limit=5)["flushed"] == 5
     assert run(kernel, limit=0)["flushed"] == 0
 
 
-def test_report_limit_cuts_lists_and_not_counts() -> None:
+def test_report_limit_shortens_lists_but_not_counts() -> None:
     kernel = Kernel()
     kernel.connections = many(5)
     result = run(kernel, report_limit=2)
@@ -335,7 +335,7 @@ def test_report_limit_cuts_lists_and_not_counts() -> None:
     assert len(result["diff"]["before"].splitlines()) == 2
 
 
-def test_the_session_stays_and_is_counted() -> None:
+def test_ssh_session_is_kept_and_counted() -> None:
     ssh = {"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}
     kernel = filled([ssh, {"protocol": "tcp", "original": FLOW}])
     mine = TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)
@@ -345,7 +345,7 @@ def test_the_session_stays_and_is_counted() -> None:
     assert len(result["entries"]) == 1
 
 
-def test_the_diff_names_what_goes() -> None:
+def test_diff_lists_the_removed_entries() -> None:
     kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": 5}])
     result = run(kernel, check=True)
     assert result["diff"] == {"before": "tcp 10.0.0.1:1000 -> 10.0.0.2:80 (zone 5)\n", "after": ""}
@@ -355,7 +355,7 @@ def test_the_diff_names_what_goes() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
-def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
+def test_flush_uses_one_dump_and_one_send_per_64_entries(number: int) -> None:
     kernel = Kernel()
     kernel.connections = many(number) + many(500, source=b"\n\0\0\7")
     assert run(kernel, parse_match({"source": "10.0.0.1"}))["flushed"] == number
@@ -366,7 +366,7 @@ def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
     assert len(kernel.writes) == number
 
 
-def test_every_deletion_names_tuple_zone_and_id() -> None:
+def test_each_deletion_contains_tuple_zone_and_id() -> None:
     kernel = filled([{"protocol": "tcp", "original": FLOW, "zone": 5}])
     run(kernel)
     assert set(wire.tree(kernel.writes[0].payload[4:])) == {1, 12, 18}
@@ -406,7 +406,7 @@ class Sockets(LocalSockets):
 
 @pytest.fixture
 def loose(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Set what the namespace has for tcp_loose."""
+    """Return a function that sets the value of tcp_loose in the namespace."""
     return lambda value: monkeypatch.setattr(sysctl, "read", {"tcp_loose": value}.__getitem__)
 
 
@@ -419,7 +419,7 @@ def test_flows_return_if_the_kernel_picks_up_connections(loose: Any, check: bool
     assert run(kernel, check=check)["will_return"] == expected
 
 
-def test_the_setting_is_not_read_without_flows_that_can_return(loose: Any) -> None:
+def test_tcp_loose_is_not_read_without_flows_that_can_return(loose: Any) -> None:
     """`read` would raise KeyError for another name than that of the setting, and nothing for none."""
     loose(None)
     kernel = filled([{"protocol": "udp", "original": FLOW}, {**TCP_FLOW, "tcp": {"state": "close"}}])
@@ -446,7 +446,7 @@ def test_sockets_are_ended_before_the_first_deletion(loose: Any, check: bool) ->
     assert len(kernel.connections) == (number if check else 0)
 
 
-def test_entries_that_are_decoded_or_judged_first_count_too(loose: Any) -> None:
+def test_entries_that_are_added_one_by_one_are_counted(loose: Any) -> None:
     loose(1)
     kernel = filled([])
     entry = {"original.protocol": TCP, "tcp.state": 3}

@@ -53,7 +53,7 @@ def numbered(values: list[Any], key: str) -> list[Entry]:
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 9))), st.booleans(), st.integers(0, 12))
-def test_sorted_by_a_key_with_what_lacks_it_last(timeouts: list[int | None], reverse: bool, limit: int) -> None:
+def test_entries_without_the_sort_key_come_last(timeouts: list[int | None], reverse: bool, limit: int) -> None:
     entries = numbered(timeouts, "timeout")
     result = read(iter(entries), sort_by="timeout", reverse=reverse, limit=limit)
     known = sorted((e for e in entries if "timeout" in e), key=lambda e: e["timeout"], reverse=reverse)
@@ -64,20 +64,20 @@ def test_sorted_by_a_key_with_what_lacks_it_last(timeouts: list[int | None], rev
 
 
 @given(st.integers(0, 5), st.integers(0, 5))
-def test_unsorted_in_the_kernels_order_and_counted_whole(number: int, limit: int) -> None:
+def test_unsorted_entries_keep_the_order_of_the_kernel_and_are_all_counted(number: int, limit: int) -> None:
     result = read((entry(id=n) for n in range(number)), limit=limit)
     assert ids(result) == list(range(min(number, limit)))
     assert (result["matched"], result["truncated"]) == (number, number > limit)
 
 
-def test_what_is_shown_only_if_it_is_not_zero_is_zero() -> None:
+def test_keys_that_are_omitted_if_zero_sort_as_zero() -> None:
     """Otherwise the entries of the default zone would come after the entries of all other zones."""
     for key, shown in (("zone", 3), ("mark", 3), ("labels", 2)):
         assert ids(read(numbered([shown, None], key), sort_by=key)) == [1, 0]
         assert ids(read(numbered([None, shown], key), sort_by=key, reverse=True)) == [1, 0]
 
 
-def test_bytes_and_packets_are_those_of_both_directions() -> None:
+def test_sort_by_bytes_uses_the_sum_of_both_directions() -> None:
     def counted(number: int, original: int, reply: int) -> Entry:
         return entry(id=number, **{"counters.original.bytes": original, "counters.reply.bytes": reply})
 
@@ -88,13 +88,13 @@ def test_bytes_and_packets_are_those_of_both_directions() -> None:
 
 @examples(60)
 @given(live_entries())
-def test_whatever_an_entry_shows_can_be_sorted_by(entry: Entry) -> None:
+def test_every_key_of_an_entry_is_a_sort_key(entry: Entry) -> None:
     shown = flat(to_document(entry))
     for key in shown.keys() - {"extra"}:
         assert sort_key(key)(entry) is not None
 
 
-def test_the_address_to_which_the_source_is_translated() -> None:
+def test_sort_by_the_address_of_source_nat() -> None:
     def to(number: int, last: int) -> Entry:
         return entry(id=number, status=0x10, **{"reply.destination": bytes([10, 0, 0, last]), "reply.source": b"abcd"})
 
@@ -113,9 +113,7 @@ def test_the_address_to_which_the_source_is_translated() -> None:
         (None, None),
     ],
 )
-def test_an_order_by_what_is_not_recorded_is_refused(
-    key: str | None, need: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sort_by_unrecorded_data_is_refused(key: str | None, need: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order would be arbitrary. The message is the same as for a match with bytes_above."""
     monkeypatch.setattr(sysctl, "read", lambda name: 1)
     check_order(key)
@@ -127,25 +125,25 @@ def test_an_order_by_what_is_not_recorded_is_refused(
             check_order(key)
 
 
-def test_an_unknown_order_is_refused_before_settings_are_read() -> None:
+def test_unknown_sort_key_is_refused_before_settings_are_read() -> None:
     for key, table in (("counters.bytes", "conntrack"), ("bytes", "expect")):
         with pytest.raises(InvalidValue, match="is not a key to sort by"):
             check_order(key, resource_of(table))
 
 
-def test_addresses_of_both_families_have_one_order() -> None:
+def test_addresses_of_both_families_are_sorted_together() -> None:
     sources = [b"\xff" * 4, bytes(16), bytes(4)]
     entries = [entry(id=number, **{"original.source": source}) for number, source in enumerate(sources)]
     assert ids(read(entries, sort_by="original.source")) == [2, 0, 1]
 
 
-def test_a_match_narrows_what_is_counted() -> None:
+def test_only_matching_entries_are_counted() -> None:
     entries = [entry(id=0), entry(id=1, **{"original.protocol": 6})]
     result = read(entries, parse_match({"protocol": "tcp"}))
     assert (ids(result), result["matched"], result["truncated"]) == ([1], 1, False)
 
 
-def test_an_unknown_key_to_sort_by_is_refused_before_anything_is_read() -> None:
+def test_unknown_sort_key_is_refused_before_the_table_is_read() -> None:
     def never() -> Iterator[Entry]:
         pytest.fail("the table was read")
         yield entry()
@@ -155,11 +153,11 @@ def test_an_unknown_key_to_sort_by_is_refused_before_anything_is_read() -> None:
             read(never(), sort_by=key, limit=0)
 
 
-def test_labels_have_their_names() -> None:
+def test_labels_are_shown_by_name() -> None:
     assert read([entry(labels=0b110)], labels=LabelMap({"voip": 1}))["entries"][0]["labels"] == ["voip", 2]
 
 
-def test_every_part_of_the_table_is_one_dump() -> None:
+def test_each_table_is_read_with_one_dump() -> None:
     kernel = filled([{"protocol": "tcp", "original": FLOW}])
     found = {}
     with kernel.table() as table:

@@ -70,7 +70,7 @@ def failure_of(host: Document, work: Any, module: Module, task: Callable[[Module
 # reading
 
 
-def test_sums_are_at_the_top_and_the_rest_in_the_namespaces(host: Document) -> None:
+def test_result_has_sums_at_the_top_and_details_per_namespace(host: Document) -> None:
     def read(module: Module) -> Document:
         long = module.inside == "red"
         return {
@@ -98,7 +98,7 @@ def test_sums_are_at_the_top_and_the_rest_in_the_namespaces(host: Document) -> N
     }
 
 
-def test_facts_stay_below_their_key_and_those_of_the_kernel_are_there_once(host: Document) -> None:
+def test_facts_keep_their_key_and_kernel_wide_facts_appear_once(host: Document) -> None:
     def gather(module: Module) -> Document:
         facts = {"count": 2, "capabilities": {"probed": True}, "settings": {}}
         return {"ansible_facts": {"conntrack": facts}, "warnings": ["settings are empty"]}
@@ -116,7 +116,7 @@ def test_facts_stay_below_their_key_and_those_of_the_kernel_are_there_once(host:
     }
 
 
-def test_an_option_that_is_wrong_everywhere_is_one_error(host: Document) -> None:
+def test_option_that_fails_in_all_namespaces_is_reported_once(host: Document) -> None:
     def refuse(module: Module) -> Document:
         raise InvalidValue("limit", "is null")
 
@@ -124,7 +124,7 @@ def test_an_option_that_is_wrong_everywhere_is_one_error(host: Document) -> None
         result_of(host, run_in_each, Module(), refuse)
 
 
-def test_a_namespace_that_fails_has_its_error_and_the_others_their_results(host: Document) -> None:
+def test_failed_namespace_has_an_error_and_the_others_have_results(host: Document) -> None:
     def read(module: Module) -> Document:
         if module.inside == "blue":
             raise PartialFailure("blue is partly broken", {"matched": 1})
@@ -148,14 +148,14 @@ def test_a_namespace_that_fails_has_its_error_and_the_others_their_results(host:
     ]
 
 
-def test_a_namespace_that_cannot_be_entered_fails_and_one_that_has_ended_does_not(host: Document) -> None:
+def test_inaccessible_namespace_fails_and_ended_namespace_does_not(host: Document) -> None:
     host["refused"], host["ended"] = {"blue"}, {"red"}
     failed = failure_of(host, run_in_each, Module(), lambda module: {"matched": 1})
     assert [each["netns"] for each in failed.result["namespaces"]] == ["own", "blue"]
     assert failed.result["namespaces"][1]["msg"].startswith("cannot enter /run/netns/blue: Refused; name a namespace")
 
 
-def test_a_ruleset_is_that_of_one_namespace(host: Document) -> None:
+def test_ruleset_is_refused_for_several_namespaces(host: Document) -> None:
     with pytest.raises(InvalidValue, match="^ruleset: .* netns names several; write one namespace in netns"):
         result_of(host, run_in_each, Module(ruleset="/etc/nftables.conf"), lambda module: pytest.fail("ran"))
 
@@ -240,7 +240,7 @@ def test_within_the_limit_tables_with_matching_entries_are_read_again(host: Docu
     assert [len(each["entries"]) for each in result["namespaces"]] == [4, 0, 2], "the sum is the report limit"
 
 
-def test_a_prediction_with_a_limit_removes_nothing(host: Document) -> None:
+def test_check_mode_with_a_limit_removes_nothing(host: Document) -> None:
     tables = Tables(own=4, blue=0, red=5)
     result = result_of(host, flush_in_each, flushing(9, check_mode=True), tables.remove)
     assert (result["changed"], result["flushed"]) == (True, 9)
@@ -274,7 +274,7 @@ def test_a_listed_namespace_that_has_ended_is_reported(
     assert tables.entries == {"own": 1, "blue": 0, "red": 5}
 
 
-def test_a_namespace_that_ends_after_the_count_is_left_out(host: Document) -> None:
+def test_namespace_that_ends_after_the_count_is_omitted(host: Document) -> None:
     tables = Tables(own=4, blue=0, red=5)
 
     def remove(module: Module) -> Document:
@@ -287,7 +287,7 @@ def test_a_namespace_that_ends_after_the_count_is_left_out(host: Document) -> No
 
 
 @pytest.mark.parametrize("limit", [None, -1])
-def test_a_limit_that_is_no_number_is_refused_by_the_task(host: Document, limit: Any) -> None:
+def test_invalid_limit_is_refused_by_the_task(host: Document, limit: Any) -> None:
     def remove(module: Module) -> Document:
         raise InvalidValue("limit", f"{module.params['limit']} is wrong")
 

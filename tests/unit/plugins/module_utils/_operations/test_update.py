@@ -79,7 +79,7 @@ def as_match(text: str) -> Match:
 # an independent model of an update
 
 
-class Asked(NamedTuple):
+class Options(NamedTuple):
     """The options of one run."""
 
     set: Document
@@ -98,9 +98,9 @@ def state(there: Connection, now: float = 0.0) -> State:
     }
 
 
-def wished(there: Connection, asked: Asked) -> State:
+def requested_state(there: Connection, requested: Options) -> State:
     """Return the state that the options request, regardless of what the kernel refuses."""
-    now, options = state(there), asked.set
+    now, options = state(there), requested.set
     if "mark" in options:
         value, _slash, mask = options["mark"].partition("/")
         bits = int(mask or "0xffffffff", 0)
@@ -112,14 +112,14 @@ def wished(there: Connection, asked: Asked) -> State:
     if "helper" in options:
         now["helper"] = ""
     remaining = now["timeout"]
-    if "timeout" in options and remaining is not None and not asked.timeout_min <= remaining <= options["timeout"]:
+    if "timeout" in options and remaining is not None and not requested.timeout_min <= remaining <= options["timeout"]:
         now["timeout"] = options["timeout"]
     return now
 
 
-def refused(there: Connection, asked: Asked) -> set[str]:
+def refused(there: Connection, requested: Options) -> set[str]:
     """Return the keys that the options would change but the kernel refuses."""
-    before, after = state(there), wished(there, asked)
+    before, after = state(there), requested_state(there, requested)
     found = set()
     if there.status & EXPECTED and before["helper"] != after["helper"]:
         found.add("helper")
@@ -128,10 +128,10 @@ def refused(there: Connection, asked: Asked) -> set[str]:
     return found
 
 
-def reached(there: Connection, asked: Asked) -> State:
+def resulting_state(there: Connection, requested: Options) -> State:
     """Return the state of an entry after a run."""
     before = state(there)
-    return {**wished(there, asked), **{key: before[key] for key in refused(there, asked)}}
+    return {**requested_state(there, requested), **{key: before[key] for key in refused(there, requested)}}
 
 
 def states(kernel: Kernel) -> dict[int, State]:
@@ -157,7 +157,7 @@ def made(table: tuple[list[Document], list[int]], **features: Any) -> Kernel:
 
 
 @st.composite
-def askings(draw: Any) -> Asked:
+def option_sets(draw: Any) -> Options:
     labels = draw(st.permutations([0, 31, 32, 127]))
     options = draw(
         st.fixed_dictionaries(
@@ -173,15 +173,17 @@ def askings(draw: Any) -> Asked:
         ).filter(bool)
     )
     timeout_min = draw(st.sampled_from([0, 40, 300]))
-    return Asked(options, timeout_min if timeout_min <= options.get("timeout", 0) else 0)
+    return Options(options, timeout_min if timeout_min <= options.get("timeout", 0) else 0)
 
 
-def run(kernel: Kernel, asked: Asked, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
+def run(kernel: Kernel, requested: Options, match: Match = EVERYTHING, check: bool = False, **options: Any) -> Document:
     """Run the module once. A failure returns its result, with the message under `msg`."""
     options = {"limit": UNLIMITED, "report_limit": 100, **options}
     try:
         with kernel.table() as table:
-            result = update(table, match, parse_wanted(asked.set, asked.timeout_min), check_mode=check, **options)
+            result = update(
+                table, match, parse_wanted(requested.set, requested.timeout_min), check_mode=check, **options
+            )
     except UpdateFailed as failed:
         result = {"msg": str(failed), **failed.result}
     assert set(result) - {"msg"} == KEYS
@@ -201,17 +203,17 @@ def many(number: int, source: bytes = b"\n\0\0\1", first: int = 0, mark: int = 0
 
 
 @pytest.mark.parametrize("limit", [UNLIMITED, 9 * BATCH])
-def test_an_entry_without_counters_is_found_before_anything_is_changed(limit: int) -> None:
+def test_entry_without_counters_fails_the_update_before_any_change(limit: int) -> None:
     kernel = Kernel()  # more entries than the module reads ahead
     kernel.connections = many(BATCH + 200)
     for there in kernel.connections[:-1]:
         there.packets, there.bytes = (1, 1), (100, 100)
     match = parse_match({"protocol": "udp", "except": {"bytes_below": 9}})
     with pytest.raises(InvalidValue, match="cannot be evaluated"):
-        run(kernel, Asked({"mark": 1}), match, limit=limit)
+        run(kernel, Options({"mark": 1}), match, limit=limit)
     assert not kernel.writes
     kernel.connections.pop()
-    assert run(kernel, Asked({"mark": 1}), match, check=True, limit=limit)["updated"] == BATCH + 199
+    assert run(kernel, Options({"mark": 1}), match, check=True, limit=limit)["updated"] == BATCH + 199
 
 
 def one(**keys: Any) -> tuple[Kernel, Connection]:
@@ -229,23 +231,23 @@ ENTRY = {"family": "ipv4", "protocol": "tcp", "original": FTP}
 
 
 @examples(100)
-@given(tables(), matches, askings())
-def test_exactly_what_matches_is_changed_and_a_second_run_finds_nothing_to_do(
-    table: Any, text: str, asked: Asked
+@given(tables(), matches, option_sets())
+def test_update_changes_exactly_the_matching_entries_and_is_idempotent(
+    table: Any, text: str, requested: Options
 ) -> None:
     kernel = made(table)
-    meant = [there for there in kernel.connections if MATCHES[text](there)]
+    selected = [there for there in kernel.connections if MATCHES[text](there)]
     before = states(kernel)
-    after = {**before, **{there.id: reached(there, asked) for there in meant}}
-    failing = [there for there in meant if refused(there, asked)]
-    differing = [there for there in meant if before[there.id] != after[there.id]]
+    after = {**before, **{there.id: resulting_state(there, requested) for there in selected}}
+    failing = [there for there in selected if refused(there, requested)]
+    differing = [there for there in selected if before[there.id] != after[there.id]]
 
-    predicted = run(kernel, asked, as_match(text), check=True)
+    predicted = run(kernel, requested, as_match(text), check=True)
     assert not kernel.writes
-    done = run(kernel, asked, as_match(text))
+    done = run(kernel, requested, as_match(text))
     assert predicted == done
     assert states(kernel) == after
-    assert done["matched"] == len(meant)
+    assert done["matched"] == len(selected)
     assert done["updated"] == len([there for there in differing if there not in failing])
     assert done["refused"] == len(done["failed_entries"]) == len(failing)
     assert done["matched"] == done["updated"] + done["unchanged"] + done["refused"]
@@ -255,7 +257,7 @@ def test_exactly_what_matches_is_changed_and_a_second_run_finds_nothing_to_do(
     )
 
     kernel.forget()
-    again = run(kernel, asked, as_match(text))
+    again = run(kernel, requested, as_match(text))
     assert (again["changed"], again["changes"], again["diff"]) == (False, [], {"before": "", "after": ""})
     assert not kernel.writes
     assert states(kernel) == after
@@ -283,23 +285,23 @@ def check_truth(kernel: Kernel, before: dict[int, State], goal: dict[int, State]
 
 
 @examples(100)
-@given(tables(), matches, askings(), st.dictionaries(st.integers(0, 20), st.sampled_from(FAULTS), max_size=4))
-def test_faults_make_it_fail_but_never_lie_and_never_change_another(
-    table: Any, text: str, asked: Asked, faults: dict[int, Fault]
+@given(tables(), matches, option_sets(), st.dictionaries(st.integers(0, 20), st.sampled_from(FAULTS), max_size=4))
+def test_faults_never_falsify_the_result_or_change_other_entries(
+    table: Any, text: str, requested: Options, faults: dict[int, Fault]
 ) -> None:
     kernel = made(table)
-    meant = {there.id: there for there in kernel.connections if MATCHES[text](there)}
+    selected = {there.id: there for there in kernel.connections if MATCHES[text](there)}
     before = states(kernel)
-    goal = {**before, **{number: reached(there, asked) for number, there in meant.items()}}
+    goal = {**before, **{number: resulting_state(there, requested) for number, there in selected.items()}}
     kernel.faults = {number + READ: fault for number, fault in faults.items()}
-    done = run(kernel, asked, as_match(text))
+    done = run(kernel, requested, as_match(text))
     check_truth(kernel, before, goal, done)
-    assert "msg" in done or states(kernel) == goal, "what was not done is nowhere said"
+    assert "msg" in done or states(kernel) == goal, "the result reports no error although a change is missing"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(fault: Fault) -> None:
-    asked = Asked(
+def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(fault: Fault) -> None:
+    requested = Options(
         {
             "mark": "0x1/0xf",
             "labels_add": [0],
@@ -319,14 +321,14 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(
 
     kernel = fresh()
     before, match = states(kernel), parse_match({"protocol": "tcp"})
-    run(kernel, asked, match)
+    run(kernel, requested, match)
     goal, messages = states(kernel), len(kernel.requests)
     assert messages == READ + 3
     for number in range(messages):
         kernel = fresh()
         kernel.faults = {number: fault}
         try:
-            done = run(kernel, asked, match)
+            done = run(kernel, requested, match)
         except ConntrackError:
             assert number < READ
             assert states(kernel) == before
@@ -334,7 +336,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(
             check_truth(kernel, before, goal, done)
             assert "msg" in done or states(kernel) == goal
         kernel.faults = {}
-        assert "msg" not in run(kernel, asked, match)
+        assert "msg" not in run(kernel, requested, match)
         assert states(kernel) == goal, number
 
 
@@ -342,21 +344,21 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(
     ("remaining", "timeout_min", "after"),
     [(600, 0, 60), (61, 0, 60), (60, 0, 60), (59, 0, 59), (1, 0, 1), (30, 31, 60), (31, 31, 31), (60, 60, 60)],
 )
-def test_a_countdown_is_cut_and_prolonged_only_if_asked(remaining: int, timeout_min: int, after: int) -> None:
+def test_timeout_is_shortened_or_extended_only_on_request(remaining: int, timeout_min: int, after: int) -> None:
     kernel, there = one()
     there.deadline = remaining
-    result = run(kernel, Asked({"timeout": 60}, timeout_min))
+    result = run(kernel, Options({"timeout": 60}, timeout_min))
     assert there.deadline == after
     assert result["changed"] == (remaining != after) == bool(kernel.writes)
     expected = [(remaining, 60)] if result["changed"] else []
     assert [(change["before"], change["after"]) for change in result["changes"]] == expected
 
 
-def test_a_countdown_that_is_fixed_is_a_failure_only_where_it_differs() -> None:
+def test_fixed_timeout_is_a_failure_only_if_it_differs() -> None:
     kernel, there = one(status=["fixed_timeout"], mark=1)
-    assert run(kernel, Asked({"timeout": 600}))["unchanged"] == 1
-    result = run(kernel, Asked({"timeout": 60, "mark": "2"}))
-    assert (there.mark, there.deadline) == (2, 600), "the rest of it is done"
+    assert run(kernel, Options({"timeout": 600}))["unchanged"] == 1
+    result = run(kernel, Options({"timeout": 60, "mark": "2"}))
+    assert (there.mark, there.deadline) == (2, 600), "the other values are changed"
     assert (result["updated"], result["refused"], [change["key"] for change in result["changes"]]) == (0, 1, ["mark"])
     sentence = (
         "tcp 10.0.0.1:1000 -> 10.0.0.2:21: timeout cannot be changed, its timeout is fixed (status fixed_timeout)"
@@ -365,28 +367,28 @@ def test_a_countdown_that_is_fixed_is_a_failure_only_where_it_differs() -> None:
     assert result["msg"].endswith(f"1 of 1 entries were not changed, or not in full, the first because: {sentence}")
 
 
-def test_a_countdown_of_an_offloaded_entry_is_left_alone() -> None:
+def test_timeout_of_an_offloaded_entry_is_unchanged() -> None:
     kernel, there = one()
     there.status |= OFFLOAD
-    assert run(kernel, Asked({"timeout": 60}))["unchanged"] == 1
+    assert run(kernel, Options({"timeout": 60}))["unchanged"] == 1
     assert there.deadline == 600
 
 
 # which requests are sent
 
 
-def test_only_what_differs_is_sent() -> None:
+def test_only_differing_values_are_sent() -> None:
     """A value that is already set can change before the request arrives, and each update sends an event."""
     kernel, _there = one(mark="0x11", labels=[1])
-    asked = Asked({"mark": "0x1/0xf", "labels_add": [1, 100], "timeout": 700, "status": ["seen_reply"]})
-    run(kernel, asked)
+    requested = Options({"mark": "0x1/0xf", "labels_add": [1, 100], "timeout": 700, "status": ["seen_reply"]})
+    run(kernel, requested)
     (request,) = kernel.writes
     sent = wire.tree(request.payload[4:])
     assert set(sent) == {1, 3, 22, 23}
     assert [len(sent[22]), len(sent[23])] == [16, 16], "shorter ones would clear the rest"
 
 
-def test_bits_that_are_not_named_stay_though_packets_change_them_meanwhile() -> None:
+def test_bits_outside_the_mask_keep_concurrent_changes() -> None:
     kernel, there = one(mark="0x10", labels=[1])
 
     def meanwhile(number: int, request: Any) -> None:
@@ -394,15 +396,15 @@ def test_bits_that_are_not_named_stay_though_packets_change_them_meanwhile() -> 
             there.mark, there.labels = 0x20, 1 << 2
 
     kernel.meanwhile = meanwhile
-    run(kernel, Asked({"mark": "0x1/0xf", "labels_add": [5], "labels_remove": [1]}))
+    run(kernel, Options({"mark": "0x1/0xf", "labels_add": [5], "labels_remove": [1]}))
     assert (there.mark, there.labels) == (0x21, 1 << 2 | 1 << 5)
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
-def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
+def test_update_uses_one_dump_and_one_send_per_64_entries(number: int) -> None:
     kernel = Kernel()
     kernel.connections = many(number) + many(300, source=b"\n\0\0\7") + many(200, first=5000, mark=7)
-    result = run(kernel, Asked({"mark": "7"}), parse_match({"source": "10.0.0.1"}))
+    result = run(kernel, Options({"mark": "7"}), parse_match({"source": "10.0.0.1"}))
     assert (result["matched"], result["updated"], result["unchanged"]) == (number + 200, number, 200)
     assert sorted({there.mark for there in kernel.connections[number : number + 300]}) == [0]
     datagrams = [datagram for sender in kernel.sockets for datagram in sender.sent]
@@ -411,7 +413,7 @@ def test_one_dump_and_a_send_for_every_64_entries(number: int) -> None:
     assert len(kernel.writes) == number
 
 
-def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
+def test_entries_are_changed_while_the_table_is_still_being_read() -> None:
     """A million plans in memory at once would need a gigabyte."""
     kernel = Kernel()
     kernel.connections = many(5000)
@@ -436,7 +438,7 @@ def test_what_was_found_is_changed_while_the_rest_is_being_read() -> None:
 
 
 @pytest.mark.parametrize("refusals", [0, 1])
-def test_a_table_that_cannot_be_read_to_its_end_is_changed_as_far_as_is_said(refusals: int) -> None:
+def test_changes_before_an_interrupted_dump_are_reported(refusals: int) -> None:
     """The entries found before the error are already changed, and the result must report each of these changes."""
     kernel = Kernel()
     kernel.connections = many(4000)
@@ -459,13 +461,13 @@ def test_a_table_that_cannot_be_read_to_its_end_is_changed_as_far_as_is_said(ref
     assert ("1 not, the first because: updating" in str(failed.value)) == bool(refusals)
 
 
-def test_a_dump_that_is_cut_short_changes_nothing() -> None:
+def test_failed_dump_changes_nothing() -> None:
     for code in (errno.ENOBUFS, errno.ETIMEDOUT, errno.EPERM):
         kernel = Kernel()
         kernel.connections = many(3)
         kernel.faults = {0: Fault(code, lost=code != errno.EPERM)}
         with pytest.raises(ConntrackError, match="reading the table"):
-            run(kernel, Asked({"mark": "1"}))
+            run(kernel, Options({"mark": "1"}))
         assert not kernel.writes
 
 
@@ -479,12 +481,12 @@ class Linux72(Kernel):
         raise Refused(errno.EOPNOTSUPP)
 
 
-def test_a_helper_that_stays_keeps_nothing_else_from_being_changed() -> None:
+def test_refused_helper_removal_does_not_prevent_other_changes() -> None:
     """The kernel processes the helper first, and ignores the rest of the request after a refusal."""
     old, there = one(helper="ftp", labels=[1])
     kernel = Linux72()
     kernel.connections = old.connections
-    result = run(kernel, Asked({"helper": "", "mark": "5", "timeout": 60, "labels_remove": [1]}))
+    result = run(kernel, Options({"helper": "", "mark": "5", "timeout": 60, "labels_remove": [1]}))
     assert state(there) == {**state(there), "helper": "ftp", "mark": 5, "timeout": 60, "labels": 0}
     assert (result["changed"], result["updated"], result["refused"]) == (True, 0, 1)
     assert {change["key"] for change in result["changes"]} == {"mark", "timeout", "labels"}
@@ -493,21 +495,21 @@ def test_a_helper_that_stays_keeps_nothing_else_from_being_changed() -> None:
     assert failed["msg"].endswith(". These were changed: mark, labels, timeout")
 
 
-def test_labels_without_a_rule_say_what_to_do_and_keep_nothing_else_from_being_changed() -> None:
+def test_labels_without_a_rule_do_not_prevent_other_changes() -> None:
     kernel, there = one()
     kernel.label_rule = False
-    result = run(kernel, Asked({"mark": "5", "labels_add": [1]}))
+    result = run(kernel, Options({"mark": "5", "labels_add": [1]}))
     assert (there.mark, there.labels) == (5, 0)
     assert [change["key"] for change in result["changes"]] == ["mark"]
     assert "add one, such as 'ct label set' in nftables" in result["failed_entries"][0]["msg"]
-    assert len(kernel.writes) == 1, "what came before it stays, and need not be sent again"
+    assert len(kernel.writes) == 1, "the values applied before it need not be sent again"
 
 
-def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
+def test_entry_with_two_refusals_counts_as_one_failure() -> None:
     """The predicted reason and the kernel's error are two reasons, and each appears once."""
     kernel, there = one(status=["fixed_timeout"])
     kernel.label_rule = False
-    result = run(kernel, Asked({"timeout": 60, "mark": "5", "labels_add": [1]}))
+    result = run(kernel, Options({"timeout": 60, "mark": "5", "labels_add": [1]}))
     assert (result["matched"], result["updated"], result["refused"], there.mark) == (1, 0, 1, 5)
     first, second = (failed["msg"] for failed in result["failed_entries"])
     assert "timeout cannot be changed" in first
@@ -515,17 +517,17 @@ def test_an_entry_that_refuses_twice_is_one_that_failed() -> None:
     assert second.endswith("'-m connlabel' in iptables. These were changed: mark")
 
 
-def test_an_expected_connection_keeps_its_helper_and_the_others_lose_theirs() -> None:
+def test_helper_is_removed_except_from_expected_connections() -> None:
     flows = [{**FTP, "source_port": port} for port in (1, 2)]
     kernel = filled([{"protocol": "tcp", "original": flow, "helper": "ftp"} for flow in flows])
     kernel.connections[0].status |= EXPECTED
-    predicted = run(kernel, Asked({"helper": ""}), check=True)
-    assert run(kernel, Asked({"helper": ""})) == predicted
+    predicted = run(kernel, Options({"helper": ""}), check=True)
+    assert run(kernel, Options({"helper": ""})) == predicted
     assert [there.helper for there in kernel.connections] == ["ftp", ""]
     assert (predicted["updated"], predicted["refused"], len(kernel.writes)) == (1, 1, 1)
 
 
-def test_a_packet_that_comes_in_between_is_no_refusal() -> None:
+def test_status_bit_set_by_a_concurrent_packet_is_not_a_refusal() -> None:
     """The packet sets a status bit that the request does not contain, so the kernel would have to clear it."""
     kernel, there = one()
 
@@ -534,32 +536,32 @@ def test_a_packet_that_comes_in_between_is_no_refusal() -> None:
             there.status |= SEEN_REPLY
 
     kernel.meanwhile = meanwhile
-    result = run(kernel, Asked({"status": ["assured"]}))
+    result = run(kernel, Options({"status": ["assured"]}))
     assert (result["updated"], result["refused"]) == (1, 0)
     assert there.status & (SEEN_REPLY | ASSURED) == SEEN_REPLY | ASSURED
 
 
-def test_one_lost_answer_for_a_whole_window_is_made_good() -> None:
+def test_lost_answer_for_a_whole_window_is_recovered() -> None:
     """The receive buffer overran, so the result of 64 requests is unknown."""
     for carried_out in (True, False):
         kernel = Kernel()
         kernel.connections = many(200)
         kernel.faults = {70: Fault(errno.ENOBUFS, lost=True, carried_out=carried_out)}
-        assert run(kernel, Asked({"mark": "1"}))["updated"] == 200
+        assert run(kernel, Options({"mark": "1"}))["updated"] == 200
         assert {there.mark for there in kernel.connections} == {1}
 
 
-def test_an_answer_lost_on_reading_back_is_asked_for_again() -> None:
+def test_answer_lost_while_reading_back_is_requested_again() -> None:
     kernel, there = one()
     kernel.faults = {1: Fault(errno.ENOBUFS, True, True), 2: Fault(errno.ENOBUFS, True)}
-    result = run(kernel, Asked({"mark": "1"}))
+    result = run(kernel, Options({"mark": "1"}))
     assert (result["updated"], result["refused"], there.mark) == (1, 0, 1)
 
 
-def test_answers_that_are_always_lost_come_to_an_end() -> None:
+def test_retries_end_if_all_answers_are_lost() -> None:
     kernel, there = one()
     kernel.faults = {number: Fault(errno.ETIMEDOUT, lost=True) for number in range(1, 200, 2)}
-    result = run(kernel, Asked({"mark": "1"}))
+    result = run(kernel, Options({"mark": "1"}))
     assert (result["refused"], result["changed"], there.mark) == (1, False, 0)
     assert "unknown" in result["failed_entries"][0]["msg"]
 
@@ -569,28 +571,28 @@ def test_answers_that_are_always_lost_come_to_an_end() -> None:
 
 @examples(40)
 @given(tables(), matches, st.data())
-def test_what_vanished_is_counted_and_no_failure(table: Any, text: str, data: Any) -> None:
+def test_entries_that_ended_are_counted_and_are_not_failures(table: Any, text: str, data: Any) -> None:
     kernel = made(table)
-    meant = [there for there in kernel.connections if MATCHES[text](there)]
+    selected = [there for there in kernel.connections if MATCHES[text](there)]
     vanishing = data.draw(st.lists(st.booleans(), min_size=7, max_size=7))
 
     def meanwhile(number: int, request: Any) -> None:
         if request.type == NEW and kernel.meanwhile:
             kernel.meanwhile = None
-            for there, vanishes in zip(meant, vanishing):
+            for there, vanishes in zip(selected, vanishing):
                 if vanishes:
                     kernel.drop(there)
 
     kernel.meanwhile = meanwhile
-    differ = [there.mark != 0x77 for there in meant]
-    done = run(kernel, Asked({"mark": "0x77"}), as_match(text))
+    differ = [there.mark != 0x77 for there in selected]
+    done = run(kernel, Options({"mark": "0x77"}), as_match(text))
     assert "msg" not in done
     assert done["gone"] == sum(map(min, zip(differ, vanishing)))
     assert done["updated"] == sum(differ) - done["gone"]
-    assert all(there.mark == 0x77 for there in meant if there in kernel.connections)
+    assert all(there.mark == 0x77 for there in selected if there in kernel.connections)
 
 
-def test_one_that_vanishes_and_could_not_be_changed_in_full_anyway_is_counted_once() -> None:
+def test_refused_entry_that_then_ends_is_counted_once() -> None:
     kernel, there = one(status=["fixed_timeout"])
 
     def meanwhile(number: int, request: Any) -> None:
@@ -598,26 +600,26 @@ def test_one_that_vanishes_and_could_not_be_changed_in_full_anyway_is_counted_on
             kernel.drop(there)
 
     kernel.meanwhile = meanwhile
-    result = run(kernel, Asked({"timeout": 60, "mark": "5"}))
+    result = run(kernel, Options({"timeout": 60, "mark": "5"}))
     assert (result["refused"], result["gone"], kernel.connections) == (1, 0, [])
     assert result["matched"] == result["updated"] + result["unchanged"] + result["gone"] + result["refused"] == 1
 
 
-def test_another_entry_that_is_found_on_reading_back_is_left_alone() -> None:
+def test_successor_found_while_reading_back_is_unchanged() -> None:
     kernel, there = one()
-    newcomers = []
+    successors = []
 
     def meanwhile(number: int, request: Any) -> None:
-        if request.type == NEW and not newcomers:
-            newcomers.append(kernel.renew(there))
+        if request.type == NEW and not successors:
+            successors.append(kernel.renew(there))
 
     kernel.meanwhile = meanwhile
     kernel.faults = {1: Fault(errno.ENOBUFS, lost=True)}
-    result = run(kernel, Asked({"mark": "5"}))
-    assert (result["gone"], result["changed"], newcomers[0].mark) == (1, False, 0)
+    result = run(kernel, Options({"mark": "5"}))
+    assert (result["gone"], result["changed"], successors[0].mark) == (1, False, 0)
 
 
-def test_an_update_that_may_have_met_another_entry_is_a_change() -> None:
+def test_update_that_may_have_changed_a_successor_is_reported_as_a_change() -> None:
     kernel, there = one()
 
     def meanwhile(number: int, request: Any) -> None:
@@ -627,29 +629,29 @@ def test_an_update_that_may_have_met_another_entry_is_a_change() -> None:
 
     kernel.meanwhile = meanwhile
     kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
-    result = run(kernel, Asked({"mark": "5"}))
+    result = run(kernel, Options({"mark": "5"}))
     assert (result["gone"], result["changed"], kernel.connections[0].mark) == (1, True, 5)
 
 
 # options
 
 
-def test_limit_changes_nothing_at_all() -> None:
+def test_update_above_the_limit_changes_nothing() -> None:
     kernel = Kernel()
     kernel.connections = many(3 * BATCH_SIZE)
-    asked = Asked({"mark": "1"})
+    requested = Options({"mark": "1"})
     for check in (True, False):
-        limited = run(kernel, asked, limit=3 * BATCH_SIZE - 1, check=check)
+        limited = run(kernel, requested, limit=3 * BATCH_SIZE - 1, check=check)
         head = f"{3 * BATCH_SIZE} entries match, more than the limit of {3 * BATCH_SIZE - 1}: udp 10."
         assert limited["msg"].startswith(head)
         assert f", {3 * BATCH_SIZE - 3} more. Nothing was changed" in limited["msg"]
         assert (limited["matched"], limited["updated"], limited["changes"]) == (3 * BATCH_SIZE, 0, [])
         assert not kernel.writes
-    assert run(kernel, asked, limit=3 * BATCH_SIZE)["updated"] == 3 * BATCH_SIZE
-    assert run(Kernel(), asked, limit=0)["matched"] == 0
+    assert run(kernel, requested, limit=3 * BATCH_SIZE)["updated"] == 3 * BATCH_SIZE
+    assert run(Kernel(), requested, limit=0)["matched"] == 0
 
 
-def test_a_table_that_grows_beyond_the_limit_while_it_is_counted_is_changed_no_further() -> None:
+def test_update_stops_at_the_limit_if_the_table_grows() -> None:
     kernel = Kernel()
     kernel.connections = many(3)
     dumps = []
@@ -661,33 +663,33 @@ def test_a_table_that_grows_beyond_the_limit_while_it_is_counted_is_changed_no_f
                 kernel.connections += many(2, first=100)
 
     kernel.meanwhile = meanwhile
-    result = run(kernel, Asked({"mark": "1"}), limit=4)
+    result = run(kernel, Options({"mark": "1"}), limit=4)
     assert "5 entries match now, more than the limit of 4: no entry after the first 4 was changed" in result["msg"]
     assert (result["updated"], sum(there.mark for there in kernel.connections)) == (4, 4)
 
 
-def test_report_limit_cuts_lists_and_not_counts() -> None:
+def test_report_limit_shortens_lists_but_not_counts() -> None:
     kernel = Kernel(label_rule=False)
     kernel.connections = many(5)
-    result = run(kernel, Asked({"mark": "1", "labels_add": [1]}), report_limit=2)
+    result = run(kernel, Options({"mark": "1", "labels_add": [1]}), report_limit=2)
     assert (result["refused"], len(result["failed_entries"]), len(result["changes"])) == (5, 2, 2)
     assert len(result["diff"]["before"].splitlines()) == 2
     kernel.label_rule = True
-    result = run(kernel, Asked({"labels_add": [1]}), report_limit=0)
+    result = run(kernel, Options({"labels_add": [1]}), report_limit=0)
     assert (result["updated"], result["changes"], result["changed"]) == (5, [], True)
 
 
-def test_the_diff_has_a_line_for_each_change_with_what_was_asked_for_alone() -> None:
+def test_diff_has_a_line_per_change_with_only_the_requested_bits() -> None:
     kernel, _there = one(mark="0x11", labels=[1, 2], helper="ftp", zone=5)
-    asked = Asked({"mark": "0x2/0xf", "labels_add": [3], "labels_remove": [2], "timeout": 60, "helper": ""})
-    result = run(kernel, asked, check=True)
+    requested = Options({"mark": "0x2/0xf", "labels_add": [3], "labels_remove": [2], "timeout": 60, "helper": ""})
+    result = run(kernel, requested, check=True)
     flow = "tcp 10.0.0.1:1000 -> 10.0.0.2:21 (zone 5): "
     before = [f"{flow}helper ftp", f"{flow}labels 2", f"{flow}mark 0x1/0xf", f"{flow}timeout 600"]
     after = [f"{flow}helper none", f"{flow}labels 3", f"{flow}mark 0x2/0xf", f"{flow}timeout 60"]
     assert result["diff"] == {"before": "\n".join(before) + "\n", "after": "\n".join(after) + "\n"}
 
 
-def test_changes_name_the_entry_as_it_can_be_declared_and_labels_by_name() -> None:
+def test_changes_show_a_declarable_entry_and_label_names() -> None:
     kernel, _there = one(zone=5)
     with kernel.table() as table:
         names = LabelMap({"customer": 3})
@@ -696,35 +698,38 @@ def test_changes_name_the_entry_as_it_can_be_declared_and_labels_by_name() -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("requested", "message"),
     [
-        (Asked({}), "^set: specifies nothing; write one or more of mark, "),
-        (Asked({"mark": None}), "^set: specifies nothing"),
-        (Asked({"mark": "pink"}), "^set.mark: 'pink' is not a number"),
-        (Asked({"mark": "0x10/0x0f"}), "^set.mark: '0x10/0x0f' has bits outside its mask"),
-        (Asked({"mark": "0/0"}), "^set.mark: has a mask of 0, so it would set nothing"),
-        (Asked({"labels_add": []}), "^set.labels_add: an empty list sets nothing"),
-        (Asked({"labels_add": ["nonesuch"]}), "^set.labels_add: 'nonesuch' is not a label"),
-        (Asked({"labels_remove": [128]}), "^set.labels_remove: 128 is not a label"),
-        (Asked({"labels_add": [1, 2], "labels_remove": ["2"]}), "^set.labels_remove: labels_add has 2, too; write a"),
-        (Asked({"timeout": 0}), "^set.timeout: 0 is out of range; write an integer from 1 "),
-        (Asked({"mark": "1"}, 5), "^timeout_min: there is no timeout to set; write set.timeout too"),
-        (Asked({"timeout": 60}, 61), "^timeout_min: 61 is above set.timeout, .*; write 60 or less"),
-        (Asked({"status": []}), "^set.status: an empty list sets nothing"),
-        (Asked({"status": ["assurred"]}), "^set.status: 'assurred' is not a known status bit"),
-        (Asked({"status": ["seen_reply", "src_nat"]}), "^set.status: src_nat is the kernel's own to set; write one or"),
-        (Asked({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
+        (Options({}), "^set: specifies nothing; write one or more of mark, "),
+        (Options({"mark": None}), "^set: specifies nothing"),
+        (Options({"mark": "pink"}), "^set.mark: 'pink' is not a number"),
+        (Options({"mark": "0x10/0x0f"}), "^set.mark: '0x10/0x0f' has bits outside its mask"),
+        (Options({"mark": "0/0"}), "^set.mark: has a mask of 0, so it would set nothing"),
+        (Options({"labels_add": []}), "^set.labels_add: an empty list sets nothing"),
+        (Options({"labels_add": ["nonesuch"]}), "^set.labels_add: 'nonesuch' is not a label"),
+        (Options({"labels_remove": [128]}), "^set.labels_remove: 128 is not a label"),
+        (Options({"labels_add": [1, 2], "labels_remove": ["2"]}), "^set.labels_remove: labels_add has 2, too; write a"),
+        (Options({"timeout": 0}), "^set.timeout: 0 is out of range; write an integer from 1 "),
+        (Options({"mark": "1"}, 5), "^timeout_min: there is no timeout to set; write set.timeout too"),
+        (Options({"timeout": 60}, 61), "^timeout_min: 61 is above set.timeout, .*; write 60 or less"),
+        (Options({"status": []}), "^set.status: an empty list sets nothing"),
+        (Options({"status": ["assurred"]}), "^set.status: 'assurred' is not a known status bit"),
+        (
+            Options({"status": ["seen_reply", "src_nat"]}),
+            "^set.status: src_nat is the kernel's own to set; write one or",
+        ),
+        (Options({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
     ],
 )
-def test_what_cannot_be_asked_for_is_one_sentence(asked: Asked, says: str) -> None:
-    with pytest.raises(InvalidValue, match=says):
-        parse_wanted(asked.set, asked.timeout_min)
+def test_invalid_options_are_refused_with_one_sentence(requested: Options, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        parse_wanted(requested.set, requested.timeout_min)
 
 
-def test_what_cannot_be_told_of_an_entry_changes_nothing() -> None:
+def test_match_that_cannot_be_evaluated_changes_nothing() -> None:
     """The match compares bytes, but the entry is older than accounting and has no counters."""
     kernel = Kernel()
     kernel.connections = many(3)
     with pytest.raises(InvalidValue, match="cannot be evaluated"):
-        run(kernel, Asked({"mark": "1"}), parse_match({"bytes_above": 0}))
+        run(kernel, Options({"mark": "1"}), parse_match({"bytes_above": 0}))
     assert not kernel.writes

@@ -43,14 +43,14 @@ Document = Dict[str, Any]
 DUMP = 0x300
 ESTABLISHED, TIME_WAIT = 3, 7
 OPEN = parse_match({"state": "established"})
-GONE = Goal(0)
+NONE_LEFT = Goal(0)
 KEYS = {"changed", "elapsed", "initial", "remaining", "ended", "reached", "timed_out", "entries"}
 #: Values of nf_conntrack_events: off, on, and only for entries created while a listener exists.
 MODES = OFF, ON, AUTO = 0, 1, 2
 #: In these tests, the number of remaining entries up to which the wait queries each one.
 FEW = 32
 #: The delay that is guaranteed for 20,000 flows, and the duration of a dump of that table, both in seconds.
-LIMIT, LOOK = 0.2, 0.05
+LIMIT, DUMP_SECONDS = 0.2, 0.05
 
 
 class Timely(Kernel):
@@ -64,23 +64,28 @@ class Timely(Kernel):
 class World:
     """A table, its planned changes, and a clock that advances only during a wait or a request.
 
-    With `told`, each change sends an event; with `OFF`, no change does. `look` is the duration of a dump in seconds,
-    `question` that of a query for one entry.
+    With `with_events`, each change sends an event, except with `OFF`. `dump_seconds` is the duration of a dump,
+    `query_seconds` that of a query for one entry.
     """
 
     def __init__(
-        self, flows: int = 0, mode: int = ON, told: bool = True, look: float = LOOK, question: float = 0.0
+        self,
+        flows: int = 0,
+        mode: int = ON,
+        with_events: bool = True,
+        dump_seconds: float = DUMP_SECONDS,
+        query_seconds: float = 0.0,
     ) -> None:
         self.kernel = Timely()
         self.kernel.connections = [flow(port) for port in range(flows)]
         self.kernel.respond = self._serve  # type: ignore[method-assign]
         self.mode = mode
-        self.told = told and mode != OFF
+        self.with_events = with_events and mode != OFF
         self.now = 0.0
-        self.look = look
-        self.question = question
-        self.looks: list[float] = []
-        self.asked = 0
+        self.dump_seconds = dump_seconds
+        self.query_seconds = query_seconds
+        self.dump_times: list[float] = []
+        self.queries = 0
         self.subscription: Subscription | None = None
         self._order = itertools.count()
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
@@ -90,21 +95,21 @@ class World:
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._plan, (when, next(self._order), what))
 
-    def _tell(self) -> None:
-        if self.told and self.subscription is not None:
+    def _notify(self) -> None:
+        if self.with_events and self.subscription is not None:
             self.subscription.waiting += 1
 
     def delete(self, when: float, there: Connection) -> None:
-        self.at(when, lambda: (self.kernel.drop(there), self._tell())[1])
+        self.at(when, lambda: (self.kernel.drop(there), self._notify())[1])
 
     def change(self, when: float, there: Connection, **values: Any) -> None:
-        self.at(when, lambda: ([setattr(there, *value) for value in values.items()], self._tell())[1])
+        self.at(when, lambda: ([setattr(there, *value) for value in values.items()], self._notify())[1])
 
     def clear(self, when: float) -> None:
-        self.at(when, lambda: (self.kernel.connections.clear(), self._tell())[1])
+        self.at(when, lambda: (self.kernel.connections.clear(), self._notify())[1])
 
     def create(self, when: float, there: Connection) -> None:
-        self.at(when, lambda: (self.kernel.connections.append(there), self._tell())[1])
+        self.at(when, lambda: (self.kernel.connections.append(there), self._notify())[1])
 
     # time
 
@@ -112,20 +117,20 @@ class World:
         return self.now
 
     def process_time(self) -> float:
-        return len(self.looks) * self.look + self.asked * self.question
+        return len(self.dump_times) * self.dump_seconds + self.queries * self.query_seconds
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
-        self._go(self.now + seconds, lambda: False)
+        self._advance(self.now + seconds, lambda: False)
 
     def wait(self, seconds: float) -> bool:
         """Advance the clock until an event arrives."""
-        heard = self.subscription
-        assert heard is not None
-        self._go(self.now + max(0.0, seconds), lambda: bool(heard.waiting))
-        return bool(heard.waiting)
+        observed = self.subscription
+        assert observed is not None
+        self._advance(self.now + max(0.0, seconds), lambda: bool(observed.waiting))
+        return bool(observed.waiting)
 
-    def _go(self, until: float, enough: Callable[[], bool]) -> None:
+    def _advance(self, until: float, enough: Callable[[], bool]) -> None:
         while not enough():
             if not self._plan or self._plan[0][0] > until:
                 self._set(until)
@@ -139,14 +144,14 @@ class World:
         self.now = max(self.now, when)
 
     def _serve(self, request: Any) -> Any:
-        """Answer with the table as it was when the dump began."""
+        """Answer with the state of the table at the beginning of the dump."""
         answers = list(Kernel.respond(self.kernel, request))
         if request.type == GET and request.flags & DUMP == DUMP:
-            self.looks.append(self.now)
-            self.sleep(self.look)
+            self.dump_times.append(self.now)
+            self.sleep(self.dump_seconds)
         elif request.type == GET:
-            self.asked += 1
-            self.sleep(self.question)
+            self.queries += 1
+            self.sleep(self.query_seconds)
         return answers
 
     # subscriptions
@@ -154,7 +159,7 @@ class World:
     def subscribe(self, match: Match) -> Any:
         if self.mode == OFF:
             raise EventsOff("off")
-        assert not self.looks, "what happens between the look and the subscription is lost"
+        assert not self.dump_times, "changes between the dump and the subscription would be missed"
         self.subscription = Subscription(self)
         return self.subscription
 
@@ -201,7 +206,7 @@ def run(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     match: Match = OPEN,
-    goal: Goal = GONE,
+    goal: Goal = NONE_LEFT,
     timeout: float = 3600,
     **options: Any,
 ) -> Document:
@@ -223,7 +228,7 @@ def run(
 
 # delay
 
-WAYS = {
+CAUSES = {
     "deleted": lambda world, there, when: world.delete(when, there),
     "closed": lambda world, there, when: world.change(when, there, state=TIME_WAIT),
     "marked": lambda world, there, when: world.change(when, there, mark=0),
@@ -232,16 +237,16 @@ WAYS = {
 OPEN_AND_MARKED = parse_match({"state": "established", "mark": 1})
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("mode", "told"), [(OFF, False), (ON, True), (AUTO, False), (AUTO, True)])
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize(("mode", "with_events"), [(OFF, False), (ON, True), (AUTO, False), (AUTO, True)])
 @pytest.mark.parametrize("last", [0.01, 0.07, 1.003, 30.5, 70.77])
-def test_it_ends_soon_after_the_last_has_gone(
-    monkeypatch: pytest.MonkeyPatch, way: str, mode: int, told: bool, last: float
+def test_wait_ends_soon_after_the_last_entry_ends(
+    monkeypatch: pytest.MonkeyPatch, cause: str, mode: int, with_events: bool, last: float
 ) -> None:
     """This includes flows without events, which are usual on a host with the default settings."""
-    world = World(100, mode, told)
+    world = World(100, mode, with_events)
     for number, there in enumerate(world.kernel.connections, 1):
-        WAYS[way](world, there, last * number / 100)
+        CAUSES[cause](world, there, last * number / 100)
     done = run(world, monkeypatch, OPEN_AND_MARKED)
     assert (done["reached"], done["remaining"], done["entries"]) == (True, 0, [])
     assert last < world.now < last + LIMIT
@@ -249,22 +254,22 @@ def test_it_ends_soon_after_the_last_has_gone(
 
 @examples(80)
 @given(st.data())
-def test_whatever_happens_it_ends_when_it_is_so_and_not_before(data: Any) -> None:
+def test_wait_ends_when_the_goal_is_reached_and_not_before(data: Any) -> None:
     """Flows appear, change, return and disappear in any order, with or without events."""
     mode = data.draw(st.sampled_from(MODES))
-    told = data.draw(st.booleans()) if mode == AUTO else True
+    with_events = data.draw(st.booleans()) if mode == AUTO else True
     number = data.draw(st.sampled_from([0, 0, 1, 3, 40]))
     flows = data.draw(st.sampled_from([0, 1, 5, 80]))
-    world = World(flows, mode, told, look=data.draw(st.sampled_from([0.0005, 0.01, LOOK])))
+    world = World(flows, mode, with_events, dump_seconds=data.draw(st.sampled_from([0.0005, 0.01, DUMP_SECONDS])))
     moments = st.integers(0, 5000).map(lambda thousandth: thousandth / 1000)
     for there in list(world.kernel.connections):
-        way = data.draw(st.sampled_from([*WAYS, "closed and opened", "stays"]))
-        if way == "closed and opened":
+        cause = data.draw(st.sampled_from([*CAUSES, "closed and opened", "stays"]))
+        if cause == "closed and opened":
             first, second = sorted((data.draw(moments), data.draw(moments)))
             world.change(first, there, state=TIME_WAIT)
             world.change(second, there, state=ESTABLISHED)
-        elif way != "stays":
-            WAYS[way](world, there, data.draw(moments))
+        elif cause != "stays":
+            CAUSES[cause](world, there, data.draw(moments))
     for port in range(1000, 1000 + data.draw(st.integers(0, 5))):
         world.create(data.draw(moments), flow(port))
     seen: list[tuple[float, int]] = []
@@ -284,14 +289,14 @@ def test_whatever_happens_it_ends_when_it_is_so_and_not_before(data: Any) -> Non
         assert at_the_end > number
     late = LIMIT if number < FEW else subject.UNHEARD + LIMIT
     lasting = list(itertools.takewhile(lambda each: each[1] <= number, reversed(seen)))
-    assert not lasting or world.now - lasting[-1][0] < late, "it was so for long and nobody noticed"
+    assert not lasting or world.now - lasting[-1][0] < late, "the wait ended long after the goal was reached"
 
 
 def holds(there: Connection) -> bool:
     return there.state == ESTABLISHED and there.mark == 1
 
 
-def test_the_last_thing_it_does_is_to_see_it_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_ends_only_after_a_dump_confirms_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     world.delete(5, world.kernel.connections[0])
     other = flow(9)
@@ -300,20 +305,20 @@ def test_the_last_thing_it_does_is_to_see_it_in_the_table(monkeypatch: pytest.Mo
     run(world, monkeypatch)
     last = world.kernel.requests[-1]
     assert (last.type, last.flags & DUMP) == (GET, DUMP)
-    assert world.looks[-1] >= 7
+    assert world.dump_times[-1] >= 7
     assert not world.kernel.connections
 
 
-def test_what_goes_while_the_table_is_read_for_the_first_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_that_ends_during_the_first_dump_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dump included the entry, and its event is the only evidence of its end."""
     world = World(1)
-    world.delete(LOOK / 2, world.kernel.connections[0])
+    world.delete(DUMP_SECONDS / 2, world.kernel.connections[0])
     done = run(world, monkeypatch)
     assert done["initial"] == 1
-    assert world.now < LOOK / 2 + LIMIT
+    assert world.now < DUMP_SECONDS / 2 + LIMIT
 
 
-def test_lost_events_wake_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrun_ends_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
 
     def overrun() -> None:
@@ -326,12 +331,12 @@ def test_lost_events_wake_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.now < 100 + LIMIT
 
 
-def test_with_events_on_entries_from_before_that_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_without_events_are_detected_although_events_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """These entries have no events either.
 
     After one has ended without an event, the wait no longer relies on events.
     """
-    world = World(200, ON, told=False)
+    world = World(200, ON, with_events=False)
     for number, there in enumerate(world.kernel.connections, 1):
         world.delete(number, there)
     run(world, monkeypatch)
@@ -341,35 +346,35 @@ def test_with_events_on_entries_from_before_that_are_found_out(monkeypatch: pyte
 # cost
 
 
-def test_it_sleeps_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_sleeps_while_the_table_does_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait of an hour dumps the table twice, regardless of its size."""
     world = World(1000)
     world.clear(3500)
     run(world, monkeypatch)
-    assert len(world.looks) == 2
-    assert world.asked < 3600 / subject.CHECK + 100
+    assert len(world.dump_times) == 2
+    assert world.queries < 3600 / subject.CHECK + 100
 
 
 @pytest.mark.parametrize("mode", [OFF, AUTO])
-def test_where_nothing_is_told_one_is_asked_and_not_all(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
-    world = World(500, mode, told=False)
+def test_without_events_one_entry_is_queried_instead_of_all(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    world = World(500, mode, with_events=False)
     world.clear(200)
     run(world, monkeypatch)
-    assert len(world.looks) == 2
-    assert world.asked < 200 / subject.SILENT + 200
+    assert len(world.dump_times) == 2
+    assert world.queries < 200 / subject.SILENT + 200
     assert world.now < 200 + LIMIT
 
 
-def test_a_table_that_empties_bit_by_bit_is_read_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_that_empties_gradually_is_dumped_only_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1000)
     order = list(world.kernel.connections)
     for number, there in enumerate(order):
         world.delete(1 + (number * 619 % 1000) / 10, there)  # in a scattered order
     run(world, monkeypatch)
-    assert len(world.looks) < 4
+    assert len(world.dump_times) < 4
 
 
-def test_a_flood_of_events_does_not_have_it_ask_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_events_does_not_cause_a_query_per_event(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(2)
     stays = world.kernel.connections[0]
     for number in range(20_000):
@@ -377,53 +382,53 @@ def test_a_flood_of_events_does_not_have_it_ask_for_each(monkeypatch: pytest.Mon
     world.delete(20, stays)
     world.delete(20, world.kernel.connections[1])
     run(world, monkeypatch)
-    assert world.asked < 2 * 20 / subject.SHORT + 50
-    assert len(world.looks) == 2
+    assert world.queries < 2 * 20 / subject.SHORT + 50
+    assert len(world.dump_times) == 2
 
 
-def test_questions_that_take_long_are_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_queries_are_sent_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait must not add load to a host that is busy with connections."""
-    world = World(2, question=0.01)
+    world = World(2, query_seconds=0.01)
     for number in range(20_000):
         world.change(number / 1000, world.kernel.connections[1], mark=number)
     world.clear(20)
     run(world, monkeypatch)
-    assert world.asked * world.question < 20 / subject.SHARE + 5 * world.question
+    assert world.queries * world.query_seconds < 20 / subject.SHARE + 5 * world.query_seconds
 
 
-def test_a_large_table_has_a_rest_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_table_has_a_pause_between_two_dumps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dump is outdated as soon as it ends, but a gateway must not spend its time on dumps."""
-    world = World(1, look=2.5)
+    world = World(1, dump_seconds=2.5)
     numbers = itertools.count(2)
 
     def renew() -> None:
         world.kernel.connections[:] = [flow(next(numbers))]
-        world._tell()
+        world._notify()
 
     for step in range(1, 4000):
         world.at(step / 10, renew)
     done = run(world, monkeypatch, timeout=300)
     assert done["timed_out"]
-    assert len(world.looks) * 2.5 < 300 / 3
+    assert len(world.dump_times) * 2.5 < 300 / 3
 
 
 # goals
 
 
-def test_who_took_the_place_of_another_is_not_counted_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_and_its_successor_are_not_both_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dump takes time, so it contained both entries; the original tuple of one is the reply tuple of the other."""
     world = World(1)
     there = world.kernel.connections[0]
     turned = Connection(2, *there.tuples[::-1], Zone(), 10_000)
     turned.id, turned.state = 99, ESTABLISHED
     world.kernel.connections.append(turned)
-    world.delete(LOOK / 2, there)
+    world.delete(DUMP_SECONDS / 2, there)
     done = run(world, monkeypatch, goal=Goal(1))
     assert (done["initial"], done["remaining"], done["reached"]) == (2, 1, True)
-    assert world.now < LOOK + LIMIT
+    assert world.now < DUMP_SECONDS + LIMIT
 
 
-def test_traffic_that_goes_on_is_waited_for_beyond_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_continues_if_traffic_extends_the_timeout_of_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel sends no event when a packet extends the timeout of an entry."""
     world = World(2)
     for there in world.kernel.connections:
@@ -434,10 +439,10 @@ def test_traffic_that_goes_on_is_waited_for_beyond_the_deadlines(monkeypatch: py
     done = run(world, monkeypatch)
     assert done["reached"]
     assert 210.4 < world.now < 210.4 + LIMIT
-    assert world.asked < 600, "of a flow that lives on, the new deadline counts"
+    assert world.queries < 600, "the new deadline of an active flow applies"
 
 
-def test_what_a_match_asks_for_may_change_with_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_result_can_change_with_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(3)
     for there in world.kernel.connections:
         there.deadline = 100.5
@@ -446,7 +451,7 @@ def test_what_a_match_asks_for_may_change_with_time_alone(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_who_comes_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+def test_entry_created_during_the_wait_is_included(monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
     world = World(1, mode)
     world.delete(10, world.kernel.connections[0])
     late = flow(77)
@@ -459,7 +464,7 @@ def test_who_comes_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch, mode
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [1, FEW - 1, FEW])
-def test_some_may_stay(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) -> None:
+def test_max_count_allows_entries_to_remain(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) -> None:
     """If too many entries remain for a query of each one, the wait can take a second longer."""
     monkeypatch.setattr(subject, "FEW", FEW)
     leaving = 40
@@ -469,11 +474,11 @@ def test_some_may_stay(monkeypatch: pytest.MonkeyPatch, mode: int, number: int) 
     done = run(world, monkeypatch, goal=Goal(number), report_limit=3)
     assert (done["initial"], done["remaining"], len(done["entries"])) == (number + leaving, number, min(3, number))
     assert leaving / 2 < world.now < leaving / 2 + (LIMIT if number < FEW else subject.UNHEARD + LIMIT)
-    assert len(world.looks) < (10 if number < FEW else leaving)
+    assert len(world.dump_times) < (10 if number < FEW else leaving)
 
 
 @pytest.mark.parametrize(("mode", "late"), [(ON, LIMIT), (AUTO, LIMIT), (OFF, subject.UNHEARD + LIMIT)])
-def test_some_must_come(monkeypatch: pytest.MonkeyPatch, mode: int, late: float) -> None:
+def test_min_count_waits_for_new_entries(monkeypatch: pytest.MonkeyPatch, mode: int, late: float) -> None:
     world = World(0, mode)
     for port in range(10):
         world.create(10 + port, flow(port))
@@ -483,7 +488,7 @@ def test_some_must_come(monkeypatch: pytest.MonkeyPatch, mode: int, late: float)
     assert 14 <= world.now < 14 + late
 
 
-def test_where_some_must_come_lost_events_are_enough_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_min_count_reads_the_table_after_an_overrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lost events can be as many as the missing entries."""
     world = World()
 
@@ -497,7 +502,7 @@ def test_where_some_must_come_lost_events_are_enough_to_look(monkeypatch: pytest
     assert world.now < 100 + LIMIT
 
 
-def test_where_many_may_stay_those_that_expire_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expiry_without_events_counts_towards_max_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their expiry sends no event, although the kernel sends events for all other changes."""
     monkeypatch.setattr(subject, "FEW", FEW)
     world = World(FEW + 10)
@@ -507,18 +512,18 @@ def test_where_many_may_stay_those_that_expire_count_as_well(monkeypatch: pytest
     assert 25.5 <= world.now < 25.5 + subject.UNHEARD + LIMIT
 
 
-def test_many_that_come_do_not_have_it_read_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_new_entries_do_not_cause_a_dump_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait reads the table only after as many events as entries are missing."""
     world = World()
     for port in range(2000):
         world.create(port / 100, flow(port))
     run(world, monkeypatch, goal=Goal(2000, rising=True))
     assert world.now < 19.99 + LIMIT
-    assert len(world.looks) < 5
+    assert len(world.dump_times) < 5
 
 
-def test_an_entry_that_comes_to_match_in_silence_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(1, AUTO, told=False)
+def test_entry_that_matches_without_an_event_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1, AUTO, with_events=False)
     world.kernel.connections[0].state = 1
     world.change(50, world.kernel.connections[0], state=ESTABLISHED)
     run(world, monkeypatch, goal=Goal(1, rising=True))
@@ -532,15 +537,15 @@ def event(kind: str, port: int, state: int | None = ESTABLISHED) -> Event:
 
 
 def announce(world: World, when: float, *events: Event) -> None:
-    def tell() -> None:
+    def deliver() -> None:
         assert world.subscription is not None
         world.subscription.events += events
         world.subscription.waiting += len(events)
 
-    world.at(when, tell)
+    world.at(when, deliver)
 
 
-def test_what_comes_and_ends_between_two_looks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_that_begins_and_ends_between_two_dumps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     announce(world, 10, event("new", 8), event("update", 8, None), event("destroy", 8, None))
     world.create(20, flow(9))
@@ -549,7 +554,7 @@ def test_what_comes_and_ends_between_two_looks_counts(monkeypatch: pytest.Monkey
     assert 20 <= world.now < 20 + LIMIT
 
 
-def test_only_what_matched_counts_even_if_an_update_made_it_match(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_entries_that_matched_at_some_time_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     announce(world, 1, event("new", 8, 1), event("update", 8), event("destroy", 8, None))
     announce(world, 2, event("new", 9), event("update", 9, TIME_WAIT), event("destroy", 9, None))
@@ -582,8 +587,8 @@ def test_no_entry_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     there, dying = flow(5), flow(6)
     world.create(10, there)
     announce(world, 10, event("new", 5))
-    announce(world, 10 + LOOK / 2, event("destroy", 5, None))
-    world.at(10 + LOOK / 2, lambda: world.kernel.drop(there))
+    announce(world, 10 + DUMP_SECONDS / 2, event("destroy", 5, None))
+    world.at(10 + DUMP_SECONDS / 2, lambda: world.kernel.drop(there))
     dying.status |= 0x200
     world.create(30, dying)
     announce(world, 30, event("new", 6), event("destroy", 6, None))
@@ -591,14 +596,14 @@ def test_no_entry_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done["ended"], done["remaining"], done["reached"]) == (2, 0, False)
 
 
-def test_events_do_not_show_what_passes_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_on_the_timeout_is_not_evaluated_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     announce(world, 10, event("new", 8), event("destroy", 8))
     done = run(world, monkeypatch, parse_match({"timeout_below": 50}), Goal(1, rising=True), timeout=20)
     assert (done["ended"], done["reached"]) == (0, False)
 
 
-def test_not_more_new_entries_are_followed_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_followed_entries_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "FOLLOWED", 2)
     world = World()
     announce(world, 10, *(event(kind, port) for kind in ("new", "destroy") for port in range(5)))
@@ -606,17 +611,17 @@ def test_not_more_new_entries_are_followed_than_memory_allows(monkeypatch: pytes
     assert (done["ended"], done["reached"]) == (2, False)
 
 
-def test_what_is_so_already_is_seen_at_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goal_that_is_already_reached_needs_one_dump(monkeypatch: pytest.MonkeyPatch) -> None:
     for goal in (Goal(0), Goal(0, rising=True)):
         world = World()
         assert run(world, monkeypatch, goal=goal)["reached"]
-        assert len(world.looks) == 1
+        assert len(world.dump_times) == 1
 
 
 # goals that are not reached
 
 
-def test_when_the_time_is_up_it_says_who_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_reports_the_remaining_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(20)
     world.delete(29.99, world.kernel.connections[0])
     done = run(world, monkeypatch, timeout=30, report_limit=7)
@@ -628,7 +633,7 @@ def test_when_the_time_is_up_it_says_who_is_left(monkeypatch: pytest.MonkeyPatch
     assert 30 <= world.now < 30 + LIMIT
 
 
-def test_the_same_of_those_that_did_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_reports_the_number_of_missing_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(World(1), monkeypatch, timeout=1, goal=Goal(2, rising=True), report_limit=0)
     assert done["msg"] == ("The time is up and 1 entry matches, min_count needs 1 more: tcp 10.0.0.1:0 -> 10.0.0.2:80")
     assert done["entries"] == []
@@ -637,39 +642,39 @@ def test_the_same_of_those_that_did_not_come(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_it_looks_once_more_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_is_read_once_more_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not a failure if the goal was reached at the last moment without an event."""
-    world = World(1, ON, told=False)
+    world = World(1, ON, with_events=False)
     world.delete(29.999, world.kernel.connections[0])
     assert run(world, monkeypatch, timeout=30)["reached"]
 
 
-def test_without_time_it_looks_and_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_of_zero_reads_the_table_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     assert run(world, monkeypatch, timeout=0)["timed_out"]
-    assert len(world.looks) == 1
+    assert len(world.dump_times) == 1
 
 
 @pytest.mark.parametrize("flows", [0, 3])
-def test_check_mode_says_how_it_is_now(monkeypatch: pytest.MonkeyPatch, flows: int) -> None:
+def test_check_mode_reports_the_current_state(monkeypatch: pytest.MonkeyPatch, flows: int) -> None:
     """Check mode neither waits nor fails, because the current entries do not predict the result of the real run."""
     world = World(flows)
     done = run(world, monkeypatch, check_mode=True)
     assert (done["reached"], done["remaining"], done["initial"]) == (flows == 0, flows, flows)
-    assert len(world.looks) == 1
+    assert len(world.dump_times) == 1
 
 
 # errors
 
 
-def test_a_look_that_went_wrong_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_dump_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     world.kernel.faults = {1: Fault(errno.ENOBUFS, lost=True), 3: Fault(errno.ETIMEDOUT, lost=True)}
     world.delete(5, world.kernel.connections[0])
     assert run(world, monkeypatch)["reached"]
 
 
-def test_but_not_for_ever_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dump_attempts_are_limited_and_the_subscription_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     world.kernel.faults = {number: Fault(errno.ENOBUFS, lost=True) for number in range(100)}
     with pytest.raises(ResultUnknown):
@@ -679,7 +684,7 @@ def test_but_not_for_ever_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch
     assert world.subscription.closed
 
 
-def test_a_question_that_went_wrong_is_followed_by_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_query_is_followed_by_a_dump(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(1)
     world.change(10, world.kernel.connections[0], mark=5)
     world.at(10, lambda: world.kernel.faults.update({len(world.kernel.requests): Fault(errno.ETIMEDOUT, lost=True)}))
@@ -689,9 +694,7 @@ def test_a_question_that_went_wrong_is_followed_by_a_look(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, NotPermitted])
-def test_who_is_interrupted_leaves_no_socket_behind(
-    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+def test_interrupted_wait_closes_all_sockets(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     world = World(1)
 
     def interrupt() -> None:
@@ -708,7 +711,7 @@ def test_who_is_interrupted_leaves_no_socket_behind(
 # parts of the module
 
 
-def test_everything_is_a_match_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_accepts_a_match_of_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(3)
     world.clear(1)
     assert run(world, monkeypatch, EVERYTHING)["initial"] == 3
@@ -722,7 +725,7 @@ def test_goals(goal: Goal, count: int, lacks: int) -> None:
     assert goal.lacks(count) == lacks
 
 
-def test_a_longer_look_has_a_longer_rest() -> None:
+def test_longer_dump_is_followed_by_a_longer_pause() -> None:
     costs = (0.01, 0.05, 0.1, 0.2, 1.0, 10.0)
     rests = [subject.Sight(0, [], [], 0.0, 0.0, cost).rest / cost for cost in costs]
     assert rests == pytest.approx([0.05, 0.25, 0.5, 1.0, 3.0, 3.0])

@@ -248,7 +248,7 @@ def test_the_order_in_which_sections_are_applied() -> None:
         assert [kind for _accounting, kind in written] == [0x800, 0x803, 0x102, 0x100, 0x100, 0x200]
 
 
-def test_a_section_that_is_left_out_is_left_alone() -> None:
+def test_undeclared_section_is_unchanged() -> None:
     with gateway([OTHER, UDP]) as kernel:
         before = kernel.state()
         done = thrice(kernel, {"absent": []})
@@ -259,7 +259,7 @@ def test_a_section_that_is_left_out_is_left_alone() -> None:
 # effects of one section on another
 
 
-def test_what_may_not_be_makes_room_for_what_shall_be() -> None:
+def test_absent_entries_make_room_for_declared_entries() -> None:
     """A stale entry occupies the reply tuple of a declared entry."""
     turned = {"protocol": "udp", "original": {**FLOW, "source": "10.0.0.2", "destination": "10.0.0.1",
               "source_port": 80, "destination_port": 1000}}  # fmt: skip
@@ -271,7 +271,7 @@ def test_what_may_not_be_makes_room_for_what_shall_be() -> None:
         assert (done["counts"]["deleted"], done["counts"]["created"]) == (1, 1)
 
 
-def test_settings_are_there_once_connection_tracking_is_loaded() -> None:
+def test_settings_exist_after_connection_tracking_is_loaded() -> None:
     """A gateway that has just booted has none; the kernel loads the module on the first request for the table."""
     with gateway() as kernel:
         for name in FILES:
@@ -288,7 +288,7 @@ def test_settings_are_there_once_connection_tracking_is_loaded() -> None:
         assert kernel.settings()["nf_conntrack_acct"] == 1
 
 
-def test_a_setting_that_another_file_sets_back_at_the_next_boot_is_warned_of(tmp_path: Path) -> None:
+def test_setting_that_another_file_overrides_at_boot_causes_a_warning(tmp_path: Path) -> None:
     (tmp_path / "sysctl.conf").write_text("net.netfilter.nf_conntrack_acct = 0\n")
     with gateway() as kernel:
         declaration = read({"settings": {"accounting": True}})._replace(persist_in=str(tmp_path))
@@ -297,7 +297,7 @@ def test_a_setting_that_another_file_sets_back_at_the_next_boot_is_warned_of(tmp
             assert warning.startswith(f"{tmp_path}/sysctl.conf sets net.netfilter.nf_conntrack_acct to 0, and is read")
 
 
-def test_what_is_absent_and_in_scope_goes_once() -> None:
+def test_entry_that_is_absent_and_in_scope_is_deleted_once() -> None:
     with gateway([OTHER, MASTER]) as kernel:
         entries = {"declared": [UDP], "purge": True, "scope": {"protocol": "tcp"}}
         done = thrice(kernel, {"absent": [{"source_port": 9}], "entries": entries})
@@ -305,7 +305,7 @@ def test_what_is_absent_and_in_scope_goes_once() -> None:
 
 
 @pytest.mark.parametrize("entries", [{"declared": [MASTER]}, {"declared": [{**MASTER, "mark": 5}]}])
-def test_a_master_that_is_declared_is_there_for_its_expectation(entries: Document) -> None:
+def test_expectation_can_refer_to_a_master_declared_with_it(entries: Document) -> None:
     with gateway() as kernel:
         done = thrice(kernel, {"entries": entries, "expectations": [EXPECTED]})
         assert done["expectations"]["counts"]["created"] == 1
@@ -319,7 +319,7 @@ def test_a_master_that_is_declared_is_there_for_its_expectation(entries: Documen
         {"entries": {"declared": [{**MASTER, "helper": ""}]}},
     ],
 )
-def test_an_expectation_whose_master_goes_cannot_be(others: Document) -> None:
+def test_expectation_whose_master_is_removed_is_refused(others: Document) -> None:
     """The run predicts this before any change, while the master still exists."""
     with gateway([MASTER], [EXPECTED]) as kernel:
         before = kernel.state()
@@ -334,7 +334,7 @@ def test_an_expectation_whose_master_goes_cannot_be(others: Document) -> None:
             assert kernel.state() == before
 
 
-def test_an_expectation_that_goes_with_its_master_need_not_be_deleted() -> None:
+def test_expectation_removed_with_its_master_is_not_deleted_again() -> None:
     with gateway([MASTER], [EXPECTED]) as kernel:
         absent = {"absent": [{"source_port": 1400}], "expectations": [{**EXPECTED, "state": "absent"}]}
         done = thrice(kernel, absent)
@@ -342,7 +342,7 @@ def test_an_expectation_that_goes_with_its_master_need_not_be_deleted() -> None:
         assert kernel.expectations == []
 
 
-def test_a_master_that_is_created_again_has_its_expectation_created_again() -> None:
+def test_expectation_of_a_replaced_master_is_created_again() -> None:
     with gateway([{**MASTER, "status": ["assured"]}], [EXPECTED]) as kernel:
         entries = {"declared": [{**MASTER, "status": []}], "replace": True}
         done = thrice(kernel, {"entries": entries, "expectations": [EXPECTED]})
@@ -350,7 +350,7 @@ def test_a_master_that_is_created_again_has_its_expectation_created_again() -> N
         assert done["expectations"]["counts"]["created"] == 1
 
 
-def test_an_expectation_that_goes_makes_room_for_the_next() -> None:
+def test_deleted_expectation_makes_room_for_the_next() -> None:
     wide = {"tuple": announced(), "master": CONTROL}
     with gateway([MASTER], [wide]) as kernel:
         narrow = {"tuple": announced(source_port=20), "master": CONTROL}
@@ -362,7 +362,7 @@ def test_an_expectation_that_goes_makes_room_for_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         (
             {"absent": [{"zone": 5}, {"mark": 7}], "entries": {"declared": [MASTER, {**UDP, "mark": 7}]}},
@@ -426,9 +426,9 @@ def test_an_expectation_that_goes_makes_room_for_the_next() -> None:
         ),
     ],
 )
-def test_what_would_be_changed_back_and_forth(config: Document, says: str) -> None:
+def test_contradictory_declarations_are_reported(config: Document, message: str) -> None:
     (fault,) = contradictions(read(config))
-    assert re.search(says, str(fault))
+    assert re.search(message, str(fault))
 
 
 @pytest.mark.parametrize(
@@ -446,11 +446,11 @@ def test_what_would_be_changed_back_and_forth(config: Document, says: str) -> No
         {"expectations": [EXPECTED, {"tuple": announced(4001), "master": CONTROL}]},
     ],
 )
-def test_what_does_not_contradict_itself(config: Document) -> None:
+def test_consistent_declarations_are_accepted(config: Document) -> None:
     assert list(contradictions(read(config))) == []
 
 
-def test_an_entry_that_is_there_and_declared_is_not_removed_as_what_may_not_be() -> None:
+def test_existing_declared_entry_that_matches_absent_is_refused() -> None:
     """The declaration alone contains no contradiction, but each run would cut a live flow."""
     config = {"absent": [{"zone": 9}, {"state": "established"}], "entries": {"declared": [UDP, MASTER]}}
     assert list(contradictions(read(config))) == []
@@ -470,7 +470,7 @@ def test_an_entry_that_is_there_and_declared_is_not_removed_as_what_may_not_be()
 SESSION = frozenset({TcpConnection(b"\xc0\0\2\x15", 21, b"\n\1\0\2", 1400)})
 
 
-def test_the_session_outlives_what_may_not_be_and_a_purge() -> None:
+def test_ssh_session_is_kept_by_absent_and_purge() -> None:
     with gateway([MASTER, OTHER]) as kernel:
         entries = {"declared": [UDP], "purge": True, "scope": {"protocol": "tcp"}}
         for config in ({"absent": [{"protocol": "tcp"}]}, {"entries": entries}):
@@ -479,7 +479,7 @@ def test_the_session_outlives_what_may_not_be_and_a_purge() -> None:
             assert [there.tuples[0].more for there in kernel.connections if there.helper] == [(1400, 21)]
 
 
-def test_what_is_spared_is_there_for_what_comes_behind_it() -> None:
+def test_kept_entry_is_available_to_later_sections() -> None:
     """The master is the SSH session itself, which a match under `absent` selects."""
     with gateway([MASTER, OTHER]) as kernel:
         config = {"absent": [{"protocol": "tcp"}], "expectations": [EXPECTED]}
@@ -491,7 +491,7 @@ def test_what_is_spared_is_there_for_what_comes_behind_it() -> None:
 # failures
 
 
-def test_what_is_known_to_fail_changes_nothing() -> None:
+def test_predicted_failure_changes_nothing() -> None:
     """The entry cannot be changed in place, and it comes after sections that can be applied."""
     with gateway([{**MASTER, "status": ["assured"]}, OTHER]) as kernel:
         before = kernel.state()
@@ -506,11 +506,13 @@ def test_what_is_known_to_fail_changes_nothing() -> None:
         assert failed["msg"].endswith("; see failed_entries. Nothing was changed")
         assert [one["index"] for one in failed["entries"]["failed_entries"]] == [1]
         assert (failed["changed"], failed["counts"]) == (False, {**NO_COUNTS, "failed": 1})
-        assert [name for name in SECTIONS if "counts" in failed[name]] == ["entries"], "no page of zeros"
+        assert [name for name in SECTIONS if "counts" in failed[name]] == ["entries"], (
+            "sections that were not reached have no counts"
+        )
         assert outcomes(failed) == {**dict.fromkeys(SECTIONS, "not reached"), "entries": "failed"}
 
 
-def test_a_failure_in_the_middle_says_what_was_applied_and_what_was_not() -> None:
+def test_failure_reports_the_applied_and_the_unreached_sections() -> None:
     with gateway([OTHER]) as kernel:
         config = {**WHOLE, "entries": {"declared": [{**MASTER, "helper": "sip"}, UDP]}}
         failed = run(kernel, config)  # only the creation shows that TCP has no such helper
@@ -526,7 +528,7 @@ def test_a_failure_in_the_middle_says_what_was_applied_and_what_was_not() -> Non
         assert failed["entries"]["msg"] in failed["msg"]
 
 
-def test_a_policy_that_fails_leaves_those_before_it() -> None:
+def test_failed_policy_keeps_the_policies_applied_before_it() -> None:
     with gateway() as kernel:
         kernel.policies.faults[test_timeout_policy.SET_DEFAULTS] = errno.EPERM
         failed = run(kernel, WHOLE)
@@ -585,7 +587,7 @@ def readable(config: Document) -> Declaration:
 
 @examples(100)
 @given(tables, configs, st.booleans())
-def test_a_run_does_what_check_mode_says_and_once(before: list[Document], config: Document, master: bool) -> None:
+def test_run_equals_its_prediction_and_is_idempotent(before: list[Document], config: Document, master: bool) -> None:
     declaration = readable(config)
     with gateway([*before, *([MASTER] if master else [])], [EXPECTED] if master else []) as kernel:
         there = kernel.state()
@@ -618,7 +620,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(fault: Fault) -> None:
+def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(fault: Fault) -> None:
     """The result must report each change that was made, and a second run must complete the rest."""
     with gateway([OTHER]) as kernel:
         run(kernel, WHOLE)
@@ -643,7 +645,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(f
             assert len(kernel.connections) == 2
 
 
-def test_no_more_is_read_and_sent_than_it_takes() -> None:
+def test_run_reads_and_sends_no_more_than_needed() -> None:
     """A declaration of one section reads no other section, and a run reads its section twice: to plan and to apply."""
     with gateway([OTHER]) as kernel:
         run(kernel, {"settings": {"accounting": True}})

@@ -122,14 +122,14 @@ def as_policy(policy: Policy) -> Document:
 
 @examples(100)
 @given(populations, lists, policies, scopes)
-def test_what_is_declared_is_so_what_is_not_goes_in_scope_alone_and_a_second_run_changes_nothing(
+def test_declaration_is_applied_within_scope_and_run_is_idempotent(
     before: list[Document], documents: list[Document], policy: Policy, scope: Any
 ) -> None:
     kernel = filled(before)
     others = undeclared(kernel, documents)
-    doomed = {there.id for there in in_scope(kernel, scope)} & set(others)
+    purged = {there.id for there in in_scope(kernel, scope)} & set(others)
     first = run(kernel, documents, scope=scope, **as_policy(policy))
-    kept = {number: shown for number, shown in others.items() if number not in doomed}
+    kept = {number: shown for number, shown in others.items() if number not in purged}
     assert undeclared(kernel, documents) == kept
     failed = {each["index"] for each in first["failed_entries"]}
     assert None not in failed
@@ -137,8 +137,8 @@ def test_what_is_declared_is_so_what_is_not_goes_in_scope_alone_and_a_second_run
         if place not in failed:
             assert satisfied(kernel, document, policy)
     assert first["counts"]["failed"] == len(failed)
-    assert first["counts"]["deleted"] == len(doomed)
-    assert sum(first["counts"].values()) == len(documents) + len(doomed)
+    assert first["counts"]["deleted"] == len(purged)
+    assert sum(first["counts"].values()) == len(documents) + len(purged)
     assert first["changed"] == (sum(first["counts"].values()) != first["counts"]["unchanged"] + len(failed))
     assert ("msg" in first) == bool(failed)
     kernel.forget()
@@ -152,7 +152,7 @@ def test_what_is_declared_is_so_what_is_not_goes_in_scope_alone_and_a_second_run
 
 @examples(150)
 @given(populations, lists, policies, scopes)
-def test_check_mode_says_what_the_run_does_and_only_reads(
+def test_check_mode_predicts_the_run_and_only_reads(
     before: list[Document], documents: list[Document], policy: Policy, scope: Any
 ) -> None:
     kernel = filled(before)
@@ -175,21 +175,21 @@ FAULTS = [
 
 @examples(200)
 @given(populations, lists, policies, scopes, st.sampled_from(FAULTS), st.integers(0, 40))
-def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
+def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(
     before: list[Document], documents: list[Document], policy: Policy, scope: Any, fault: Fault, at: int
 ) -> None:
     kernel = filled(before)
     there, others = kernel.snapshot(), undeclared(kernel, documents)
-    doomed = {one.id for one in in_scope(kernel, scope)} & set(others)
+    purged = {one.id for one in in_scope(kernel, scope)} & set(others)
     kernel.faults = {at: fault}
     first: Any = None
     with contextlib.suppress(ConntrackError):  # the run could not read the scope or an entry
         first = run(kernel, documents, scope=scope, **as_policy(policy))
     assert first is not None or kernel.snapshot() == there
-    struck = [request.type for request in kernel.requests[at : at + 1]]
-    assume(fault.errno != errno.ENOENT or struck != [GET])  # the answer that an entry does not exist is not an error
+    faulted = [request.type for request in kernel.requests[at : at + 1]]
+    assume(fault.errno != errno.ENOENT or faulted != [GET])  # the answer that an entry does not exist is not an error
     left = undeclared(kernel, documents)
-    assert {number: shown for number, shown in others.items() if number not in doomed}.items() <= left.items()
+    assert {number: shown for number, shown in others.items() if number not in purged}.items() <= left.items()
     if first is not None:
         assert first["changed"] or kernel.snapshot() == there
         failed = {each["index"] for each in first["failed_entries"]}
@@ -204,7 +204,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
     second = run(kernel, documents, scope=scope, **as_policy(policy))
     if not second["failed_entries"]:
         assert all(satisfied(kernel, document, policy) for document in documents)
-        assert not (set(undeclared(kernel, documents)) & doomed)
+        assert not (set(undeclared(kernel, documents)) & purged)
     else:
         # With a zone in one direction, the order matters: A can be created after B, but not B after A.
         assume(not any("zone" in document["original"] for document in documents))
@@ -215,9 +215,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
 
 @examples(60)
 @given(populations, lists)
-def test_absent_leaves_nothing_of_what_is_declared_and_all_else(
-    before: list[Document], documents: list[Document]
-) -> None:
+def test_absent_deletes_all_declared_entries_and_no_others(before: list[Document], documents: list[Document]) -> None:
     kernel = filled(before)
     others = undeclared(kernel, documents)
     there = sum(held(kernel, document) is not None for document in documents)
@@ -268,7 +266,9 @@ def from_host(host: int, **keys: Any) -> Document:
     ],
 )
 @pytest.mark.parametrize("together", [False, True])
-def test_who_is_in_the_way_is_named_and_foreseen(there: Document, declared: Document, end: str, together: bool) -> None:
+def test_conflicting_entry_is_predicted_and_reported(
+    there: Document, declared: Document, end: str, together: bool
+) -> None:
     """The conflict is found by the reply tuple if `nat` leaves the kernel no choice, and in the zone of the reply."""
     kernel = filled([] if together else [there])
     documents = [there, declared] if together else [declared]
@@ -282,7 +282,7 @@ def test_who_is_in_the_way_is_named_and_foreseen(there: Document, declared: Docu
 
 
 @pytest.mark.parametrize("port", [None, "4000-4001"])
-def test_where_the_kernel_may_choose_a_port_it_does(port: Any) -> None:
+def test_kernel_chooses_another_port_if_nat_permits_it(port: Any) -> None:
     source = {"address": "198.51.100.1", **({"port": port} if port else {})}
     kernel = filled([from_host(1, nat={"source": source})])
     documents = [from_host(2, nat={"source": source})]
@@ -290,7 +290,7 @@ def test_where_the_kernel_may_choose_a_port_it_does(port: Any) -> None:
     assert run(kernel, documents)["counts"]["created"] == 1
 
 
-def test_who_came_between_the_plan_and_the_creation_is_named() -> None:
+def test_conflicting_entry_created_after_the_plan_is_reported() -> None:
     kernel = filled([from_host(7, reply={**ANSWER, "source_port": 80, "destination_port": 1000})])
     late = from_document({**flow(0), "original": {**FLOW, "source": "198.51.100.1", "destination": "10.0.0.9"}})
     with kernel.table() as table, pytest.raises(CannotReconcile, match="its reply tuple is taken by udp 10.0.0.7"):
@@ -313,7 +313,7 @@ def test_a_thousand_entries_take_a_few_dozen_sends_for_each_step() -> None:
     assert len(kernel.requests) == 1000
 
 
-def test_only_what_differs_is_sent_and_read_back() -> None:
+def test_only_differing_entries_are_sent_and_read_back() -> None:
     kernel = filled([flow(number) for number in range(100)])
     result = run(kernel, [flow(number, mark=1 if number == 7 else 0) for number in range(100)])
     assert result["counts"] == {"created": 0, "updated": 1, "replaced": 0, "deleted": 0, "unchanged": 99, "failed": 0}
@@ -324,7 +324,7 @@ def test_only_what_differs_is_sent_and_read_back() -> None:
     assert len(kernel.requests) == 102
 
 
-def test_what_cannot_be_is_listed_with_its_place_and_reason_and_the_rest_is_done() -> None:
+def test_failed_entries_have_index_and_reason_and_the_others_are_applied() -> None:
     kernel = filled([flow(0, nat={"source": {"address": "198.51.100.1"}})])
     result = run(
         kernel, [flow(1), flow(0, nat={"source": {"address": "198.51.100.9"}}), flow(2, helper="none-such"), flow(3)]
@@ -344,8 +344,8 @@ def test_what_cannot_be_is_listed_with_its_place_and_reason_and_the_rest_is_done
         ("gre", {"source_key": 80, "destination_key": 81}, {"destination_key": 80}),
     ],
 )
-def test_a_translated_port_or_id_is_expected_in_the_reply(protocol: str, more: Document, reply: Document) -> None:
-    """The kernel translates an ICMP id as it does a port, but no GRE key."""
+def test_expected_reply_has_the_port_or_icmp_id_of_nat(protocol: str, more: Document, reply: Document) -> None:
+    """The kernel applies NAT to an ICMP id as to a port, but not to a GRE key."""
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2"}
     nat = {"source": {"address": "198.51.100.1", "port": 7}}
     wanted = expected_reply(creation(from_document({"protocol": protocol, "original": {**ends, **more}, "nat": nat})))
@@ -356,7 +356,7 @@ def test_a_translated_port_or_id_is_expected_in_the_reply(protocol: str, more: D
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_an_entry_that_the_kernel_cannot_look_up_fails_alone(check: bool) -> None:
+def test_entry_that_the_kernel_refuses_does_not_fail_the_others(check: bool) -> None:
     """UDP-Lite is saved without ports on a kernel that does not track it; a kernel that tracks it requires ports."""
     kernel = Kernel()
     kernel.untracked = set()
@@ -375,7 +375,7 @@ def test_two_declarations_of_one_entry_are_refused() -> None:
         parse_entries([flow(0), flow(1), flow(0, mark=5)])
 
 
-def test_a_fault_names_its_place_and_nothing_is_touched() -> None:
+def test_invalid_value_is_reported_with_its_index_and_nothing_is_changed() -> None:
     with pytest.raises(InvalidValue, match=r"^entries\[1\]\.original\.source_port: "):
         parse_entries([flow(0), flow(70000)])
     kernel = Kernel()
@@ -386,7 +386,7 @@ def test_a_fault_names_its_place_and_nothing_is_touched() -> None:
     assert not kernel.writes
 
 
-def test_two_declarations_that_cannot_both_be_are_known_beforehand() -> None:
+def test_conflict_of_two_declarations_is_predicted() -> None:
     """The reply tuple of one is the original tuple of the other."""
     mirror = {
         "source": FLOW["destination"],
@@ -401,7 +401,7 @@ def test_two_declarations_that_cannot_both_be_are_known_beforehand() -> None:
     assert "its original tuple is taken by udp 10.0.0.1:1000" in done["failed_entries"][0]["msg"]
 
 
-def test_what_a_purge_removes_makes_room_for_what_is_declared() -> None:
+def test_purge_makes_room_for_declared_entries() -> None:
     """A stale entry has the tuple that the replies of the declared NATed entry will have."""
     stale = {"protocol": "udp", "original": {**FLOW, "source": "10.0.0.2", "destination": "10.0.0.1"}}
     stale["original"].update(source_port=80, destination_port=1000)
@@ -442,7 +442,7 @@ def zoned(number: int, zone: Document, **keys: Any) -> Document:
 
 @pytest.mark.parametrize("of_master", ZONED, ids=str)
 @pytest.mark.parametrize("of_child", ZONED, ids=str)
-def test_a_master_is_found_in_the_zones_in_which_the_kernel_finds_it(of_child: Document, of_master: Document) -> None:
+def test_master_is_found_in_the_same_zones_as_by_the_kernel(of_child: Document, of_master: Document) -> None:
     """The order of the two documents does not matter, nor whether the master already exists."""
     master = zoned(0, of_master)
     child = zoned(1, of_child, master={**flow(0)["original"], "protocol": "udp"})
@@ -457,14 +457,14 @@ def test_a_master_is_found_in_the_zones_in_which_the_kernel_finds_it(of_child: D
         assert not accepted or kernel.connections[1].master is kernel.connections[0]
 
 
-def test_a_child_without_its_master_fails_alone() -> None:
+def test_child_without_its_master_does_not_fail_the_others() -> None:
     child = flow(1, master={**flow(0)["original"], "protocol": "udp"})
     result = run(Kernel(), [child, flow(2)])
     assert result["counts"]["created"] == 1
     assert "create the master first" in result["failed_entries"][0]["msg"]
 
 
-def test_entries_that_are_each_others_masters_have_an_order_too() -> None:
+def test_entries_that_are_each_others_masters_are_ordered() -> None:
     documents = [
         flow(0, master={**flow(1)["original"], "protocol": "udp"}),
         flow(1, master={**flow(0)["original"], "protocol": "udp"}),
@@ -474,7 +474,7 @@ def test_entries_that_are_each_others_masters_have_an_order_too() -> None:
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
-def test_a_purge_of_which_all_answers_are_lost_may_be_a_change(carried_out: bool) -> None:
+def test_purge_with_lost_answers_is_reported_as_a_change(carried_out: bool) -> None:
     kernel = filled([UDP])
     lost = Fault(errno.ETIMEDOUT, True, carried_out)
 
@@ -487,13 +487,13 @@ def test_a_purge_of_which_all_answers_are_lost_may_be_a_change(carried_out: bool
     assert result["changed"]
 
 
-def test_labels_without_a_rule_are_not_lost_in_silence() -> None:
+def test_labels_without_a_rule_are_a_failure() -> None:
     result = run(Kernel(label_rule=False), [flow(0, labels=[1]), flow(1)])
     assert result["counts"]["created"] == 1
     assert "Labels are kept only where a rule" in result["failed_entries"][0]["msg"]
 
 
-def test_translated_entries_are_deleted_by_their_replies_alone() -> None:
+def test_nated_entries_can_be_deleted_by_their_reply_tuples() -> None:
     flows = [{**FLOW, "source_port": port} for port in range(1, 30)]
     nat = {"source": {"address": "198.51.100.1"}}
     kernel = filled([{"protocol": "udp", "original": flow, "nat": nat} for flow in flows])
@@ -512,7 +512,7 @@ def test_translated_entries_are_deleted_by_their_replies_alone() -> None:
     assert (again["changed"], again["counts"]["unchanged"]) == (False, 22)
 
 
-def test_one_reply_is_declared_once() -> None:
+def test_duplicate_reply_tuples_are_refused() -> None:
     document = {"protocol": "udp", "reply": FLOW}
     others = [{**document, "zone": 5}, {"protocol": "udp", "original": FLOW}]
     assert len(parse_entries([document, *others], absent=True)) == 3
@@ -521,14 +521,14 @@ def test_one_reply_is_declared_once() -> None:
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])
-def test_without_privilege_it_is_said_once(state: str) -> None:
+def test_missing_privilege_is_reported_once(state: str) -> None:
     kernel = Kernel()
     kernel.faults = {number: Fault(errno.EPERM) for number in range(100)}
     with pytest.raises(NotPermitted):
         run(kernel, [flow(number) for number in range(40)], state=state)
 
 
-def test_what_the_table_lost_meanwhile_is_made_anew() -> None:
+def test_entry_that_ended_during_the_run_is_created_again() -> None:
     kernel = filled([flow(0)])
 
     def meanwhile(number: int, request: Any) -> None:

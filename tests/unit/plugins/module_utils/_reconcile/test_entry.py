@@ -98,7 +98,7 @@ def others(kernel: Kernel, document: Document) -> list[Any]:
     return [shown for shown in kernel.snapshot() if there is None or repr(shown[0]) != repr(there.key)]
 
 
-def foreseeable(entry: Document) -> Any:
+def predictable(entry: Document) -> Any:
     """Return an entry without the values that only the kernel can determine and without empty values."""
     known = {"confirmed", "seen_reply", "assured", "fixed_timeout", "expected", "helper"}
     part = {key: value for key, value in entry.items() if key not in ("id", "use", "nat", "reply", "counters")}
@@ -119,13 +119,15 @@ def idle(value: Any) -> Any:
 
 @examples(80)
 @given(populations, declarations(), policies)
-def test_what_is_declared_is_so_and_stays_so(before: list[Document], document: Document, policy: Policy) -> None:
+def test_declaration_is_applied_and_second_run_changes_nothing(
+    before: list[Document], document: Document, policy: Policy
+) -> None:
     kernel = filled(before)
     untouched = others(kernel, document)
     first = run(kernel, document, **as_policy(policy))
     assert others(kernel, document) == untouched, "another entry was touched"
     if "msg" in first:
-        assert not first["changed"], "a plan that could not be carried out was begun"
+        assert not first["changed"], "a plan that cannot be applied was started"
         return
     assert satisfied(kernel, document, policy)
     kernel.forget()
@@ -133,14 +135,12 @@ def test_what_is_declared_is_so_and_stays_so(before: list[Document], document: D
     assert (second["operation"], second["changes"]) == ("unchanged", [])
     assert second["diff"]["before"] == second["diff"]["after"]
     assert not kernel.writes
-    assert len(kernel.requests) == 1, "one look is enough to see that all is well"
+    assert len(kernel.requests) == 1, "one request is enough if nothing differs"
 
 
 @examples(150)
 @given(populations, declarations(), policies)
-def test_check_mode_says_what_the_run_does_and_only_reads(
-    before: list[Document], document: Document, policy: Policy
-) -> None:
+def test_check_mode_predicts_the_run_and_only_reads(before: list[Document], document: Document, policy: Policy) -> None:
     kernel = filled(before)
     there = kernel.snapshot()
     predicted = run(kernel, document, check=True, **as_policy(policy))
@@ -152,7 +152,7 @@ def test_check_mode_says_what_the_run_does_and_only_reads(
     for key in ("msg", "operation", "before", "changes", "diff"):
         assert predicted.get(key) == done.get(key), key
     if "msg" not in done:
-        shown = [foreseeable(result["entry"]) for result in (predicted, done) if result["entry"]]
+        shown = [predictable(result["entry"]) for result in (predicted, done) if result["entry"]]
         assert shown[:1] == shown[1:]
 
 
@@ -164,15 +164,15 @@ FAULTS = [
 
 @examples(150)
 @given(populations, declarations(), policies, st.sampled_from(FAULTS), st.integers(0, 7))
-def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
+def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(
     before: list[Document], document: Document, policy: Policy, fault: Fault, at: int
 ) -> None:
     kernel = filled(before)
     there, neighbours = kernel.snapshot(), others(kernel, document)
     kernel.faults = {at: fault}
     first = run(kernel, document, **as_policy(policy))
-    struck = [request.type for request in kernel.requests[at : at + 1]]
-    assume(fault.errno != errno.ENOENT or struck != [GET])  # the answer that an entry does not exist is not an error
+    faulted = [request.type for request in kernel.requests[at : at + 1]]
+    assume(fault.errno != errno.ENOENT or faulted != [GET])  # the answer that an entry does not exist is not an error
     assert first["changed"] == (kernel.snapshot() != there)
     assert others(kernel, document) == neighbours, "another entry was touched"
     if "msg" not in first:
@@ -191,14 +191,12 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_mends_it(
     assert "msg" in second or satisfied(kernel, document, policy)
     if "msg" in second:
         clean = filled(before)
-        assert "msg" in run(clean, document, **as_policy(policy)), "a fault that is over stands in the way for ever"
+        assert "msg" in run(clean, document, **as_policy(policy)), "an error that has ended still prevents the change"
 
 
 @examples(60)
 @given(populations, declarations(), st.sampled_from(FAULTS[5:]), st.integers(0, 5))
-def test_an_answer_that_gets_lost_once_is_no_failure(
-    before: list[Document], document: Document, fault: Fault, at: int
-) -> None:
+def test_single_lost_answer_is_not_a_failure(before: list[Document], document: Document, fault: Fault, at: int) -> None:
     clean = filled(before)
     expected = run(clean, document, replace=True)
     kernel = filled(before)
@@ -213,7 +211,7 @@ def test_an_answer_that_gets_lost_once_is_no_failure(
 # requests and results of a run
 
 
-def test_create_takes_five_messages_and_says_what_it_did() -> None:
+def test_creation_takes_five_messages_and_reports_the_entry() -> None:
     kernel = Kernel()
     result = run(kernel, {**UDP, "mark": "0x10", "timeout": 600})
     assert [request.type for request in kernel.requests] == [GET, GET, GET, NEW, GET]
@@ -224,7 +222,7 @@ def test_create_takes_five_messages_and_says_what_it_did() -> None:
     assert result["entry"]["status"] == ["confirmed"]
 
 
-def test_update_sends_what_differs_and_nothing_else() -> None:
+def test_update_sends_only_differing_values() -> None:
     kernel = filled([{**UDP, "mark": 1, "labels": [1], "status": ["assured", "seen_reply"]}])
     result = run(kernel, {**UDP, "mark": 2, "labels": [1], "timeout": 5})
     assert [request.type for request in kernel.requests] == [GET, NEW, GET]
@@ -240,13 +238,13 @@ def test_delete_takes_two_messages() -> None:
     assert [request.type for request in kernel.requests] == [GET, DELETE]
 
 
-def test_diff_shows_no_countdown_and_nothing_that_was_not_declared() -> None:
+def test_diff_shows_no_timeout_and_no_undeclared_keys() -> None:
     kernel = filled([{**UDP, "mark": 1, "labels": [1]}])
     result = run(kernel, {**UDP, "mark": 2, "timeout": 600, "id": 5, "counters": {"original": {"bytes": 1}}})
     assert set(result["diff"]["after"]) == {"family", "protocol", "original", "mark"}
 
 
-def test_diff_shows_what_is_taken_away() -> None:
+def test_diff_shows_removed_values() -> None:
     kernel = filled([{**UDP, "labels": [1, 2], "helper": "sip"}])
     result = run(kernel, {**UDP, "labels": [], "helper": ""})
     assert result["diff"]["before"]["labels"] == [1, 2]
@@ -268,46 +266,46 @@ ANSWER: Document = {
     ids=["none", "both", "original", "reply"],
 )
 @pytest.mark.parametrize("more", [{}, {"status": ["src_nat"]}, {"nat": SNAT, "mark": 9}])
-def test_a_translated_entry_is_deleted_by_its_reply_alone(zone: Any, more: Any) -> None:
+def test_nated_entry_can_be_deleted_by_its_reply_tuple(zone: Any, more: Any) -> None:
     """A packet capture outside of the gateway shows only this tuple."""
     elsewhere = {**UDP, "zone": 99, "nat": SNAT}
     kernel = filled([{**UDP, "nat": SNAT, **zone}, elsewhere])
     before = kernel.snapshot()
-    asked = {**ANSWER, **more, **{key: value for key, value in zone.items() if key == "zone"}}
+    requested = {**ANSWER, **more, **{key: value for key, value in zone.items() if key == "zone"}}
     for direction in ("original", "reply"):
         if "zone" in zone.get(direction, {}):
-            asked[direction] = {**asked.get(direction, {}), "zone": zone[direction]["zone"]}
-    predicted = run(kernel, asked, check=True, state="absent")
+            requested[direction] = {**requested.get(direction, {}), "zone": zone[direction]["zone"]}
+    predicted = run(kernel, requested, check=True, state="absent")
     assert kernel.snapshot() == before
-    deleted = run(kernel, asked, state="absent")
+    deleted = run(kernel, requested, state="absent")
     assert {**deleted, "entry": 0} == {**predicted, "entry": 0}
     assert deleted["operation"] == "deleted"
     assert deleted["before"]["original"]["source"] == FLOW["source"]
     assert [there.zone.number for there in kernel.connections] == [99]
-    assert run(kernel, asked, state="absent")["operation"] == "unchanged"
+    assert run(kernel, requested, state="absent")["operation"] == "unchanged"
 
 
-def test_the_reply_alone_does_not_name_an_entry_that_has_it_as_its_original() -> None:
+def test_reply_tuple_does_not_select_an_entry_by_its_original_tuple() -> None:
     kernel = filled([{"protocol": "udp", "original": ANSWER["reply"]}])
     assert run(kernel, ANSWER, state="absent")["operation"] == "unchanged"
     kernel = filled([{**UDP, "nat": SNAT}])
     assert run(kernel, {"protocol": "udp", "reply": MIRROR}, state="absent")["operation"] == "deleted"
 
 
-def test_the_reply_beside_the_original_names_nothing() -> None:
+def test_original_tuple_takes_precedence_over_the_reply_tuple() -> None:
     kernel = filled([{**UDP, "nat": SNAT}])
     other = {**FLOW, "source": ANSWER["reply"]["destination"], "source_port": ANSWER["reply"]["destination_port"]}
     assert run(kernel, {**ANSWER, "original": other}, state="absent")["operation"] == "unchanged"
 
 
-def test_by_the_reply_alone_nothing_is_present() -> None:
+def test_reply_tuple_alone_does_not_declare_a_nated_entry() -> None:
     kernel = filled([{**UDP, "nat": SNAT}])
     assert "its reply tuple is taken by udp" in run(kernel, ANSWER)["msg"]
     with pytest.raises(InvalidValue, match="^original: is missing; with address translation"):
         run(kernel, {**ANSWER, "nat": SNAT})
 
 
-def test_a_deletion_by_the_reply_that_fails_names_the_entry() -> None:
+def test_failed_deletion_by_reply_tuple_reports_the_entry() -> None:
     kernel = filled([{**UDP, "nat": SNAT}])
     kernel.faults = {1: Fault(errno.EBUSY)}
     failed = run(kernel, ANSWER, state="absent")
@@ -319,7 +317,7 @@ def test_a_deletion_by_the_reply_that_fails_names_the_entry() -> None:
 # a live connection
 
 
-def test_flags_that_the_kernel_has_set_stay_on_a_live_connection() -> None:
+def test_tcp_flags_set_by_the_kernel_are_kept() -> None:
     kernel = filled([{**TCP, "tcp": {"original": {"flags": ["window_scale", "sack_permitted"]}}}])
     result = run(kernel, {**TCP, "tcp": {"original": {"flags": ["be_liberal"]}}})
     assert kernel.connections[0].flags[0] == 1 | 2 | 8
@@ -327,7 +325,7 @@ def test_flags_that_the_kernel_has_set_stay_on_a_live_connection() -> None:
     assert result["entry"]["tcp"]["original"]["flags"] == ["window_scale", "sack_permitted", "be_liberal"]
 
 
-def test_an_empty_list_clears_flags_in_place_and_of_the_other_direction_none() -> None:
+def test_empty_list_clears_tcp_flags_of_one_direction_only() -> None:
     ends = {"flags": ["window_scale", "sack_permitted", "be_liberal", "maxack_set"]}
     kernel = filled([{**TCP, "tcp": {"state": "established", "original": ends, "reply": ends}}])
     cleared = {**TCP, "tcp": {"original": {"flags": []}}}
@@ -338,7 +336,7 @@ def test_an_empty_list_clears_flags_in_place_and_of_the_other_direction_none() -
     assert run(kernel, cleared)["operation"] == "unchanged"
 
 
-def test_tcp_that_is_created_without_flags_is_not_held_to_a_window_that_nobody_has_seen() -> None:
+def test_tcp_entry_created_without_flags_is_exempt_from_window_checks() -> None:
     kernel = Kernel()
     declared = {**TCP, "tcp": {"state": "established", "reply": {"flags": []}}}
     predicted = run(kernel, declared, check=True)
@@ -346,25 +344,25 @@ def test_tcp_that_is_created_without_flags_is_not_held_to_a_window_that_nobody_h
     assert kernel.connections[0].flags == [2 | 8, 0]
     assert predicted["entry"]["tcp"]["original"]["flags"] == ["sack_permitted", "be_liberal"]
     assert created["entry"]["tcp"]["original"]["flags"] == ["sack_permitted", "be_liberal"]
-    assert created["diff"] == predicted["diff"], "what is not declared is in no diff"
+    assert created["diff"] == predicted["diff"], "a diff contains only declared keys"
     assert "original" not in created["diff"]["after"]["tcp"]
 
 
 @pytest.mark.parametrize("tcp", [None, {"state": "established"}, {"original": {"window_scale": 0}}])
-def test_flags_that_are_not_declared_are_neither_compared_nor_sent_to_an_entry_that_is_there(tcp: Any) -> None:
+def test_undeclared_tcp_flags_are_neither_compared_nor_sent(tcp: Any) -> None:
     kernel = filled([{**TCP, "tcp": {"state": "established", "original": {"flags": []}, "reply": {"flags": []}}}])
     assert run(kernel, {**TCP, "tcp": tcp})["operation"] == "unchanged"
     assert run(kernel, {**TCP, "tcp": {**(tcp or {}), "state": "close"}})["operation"] == "updated"
     assert kernel.connections[0].flags == [0, 0]
 
 
-def test_an_entry_that_is_replaced_keeps_flags_that_are_not_declared() -> None:
+def test_replaced_entry_keeps_undeclared_tcp_flags() -> None:
     kernel = filled([{**TCP, "tcp": {"original": {"flags": ["challenge_ack"]}, "reply": {"flags": []}}}])
     assert run(kernel, {**TCP, "nat": SNAT}, replace=True)["operation"] == "replaced"
     assert kernel.connections[0].flags == [0x40, 0]
 
 
-def test_a_packet_between_creation_and_reading_back_does_not_cost_the_entry() -> None:
+def test_packet_between_creation_and_reading_back_is_not_a_failure() -> None:
     kernel = Kernel()
 
     def reply_arrives(number: int, request: Any) -> None:
@@ -408,7 +406,7 @@ def test_window_scale_with_its_flags_is_set() -> None:
         assert kernel.connections[0].scales == [7, 0]
 
 
-def test_an_offloaded_entry_has_neither_countdown_nor_state_to_compare() -> None:
+def test_timeout_and_state_of_an_offloaded_entry_are_not_compared() -> None:
     kernel = filled([{**TCP, "tcp": {"state": "established"}}])
     kernel.connections[0].status |= OFFLOAD
     declared = {**TCP, "timeout": 600, "tcp": {"state": "close"}, "mark": 0}
@@ -416,7 +414,7 @@ def test_an_offloaded_entry_has_neither_countdown_nor_state_to_compare() -> None
     assert run(kernel, {**declared, "mark": 3})["entry"]["mark"] == 3
 
 
-def test_an_offloaded_entry_that_is_replaced_lives_on() -> None:
+def test_replaced_offloaded_entry_has_the_default_timeout() -> None:
     kernel = filled([{**TCP, "timeout": 500}])
     kernel.connections[0].status |= OFFLOAD
     assert run(kernel, {**TCP, "nat": SNAT}, replace=True)["operation"] == "replaced"
@@ -435,7 +433,7 @@ def test_an_offloaded_entry_that_is_replaced_lives_on() -> None:
         ({}, {"reply": {**MIRROR, "source_port": 9}}, "reply.source_port"),
     ],
 )
-def test_only_replace_brings_about_what_is_set_at_creation(there: Document, declared: Document, key: str) -> None:
+def test_values_that_are_set_only_at_creation_require_replace(there: Document, declared: Document, key: str) -> None:
     kernel = filled([{**UDP, **there, "mark": 5, "labels": [3]}])
     refused = run(kernel, {**UDP, **declared})
     assert key in refused["msg"]
@@ -446,10 +444,10 @@ def test_only_replace_brings_about_what_is_set_at_creation(there: Document, decl
     assert result["operation"] == "replaced"
     entry = kernel.connections[0]
     assert not missing(entry, declared)
-    assert (entry.mark, entry.labels) == (5, 8), "what is not declared is taken over"
+    assert (entry.mark, entry.labels) == (5, 8), "undeclared values are kept"
 
 
-def test_replace_keeps_the_translation_that_is_in_force() -> None:
+def test_replace_keeps_existing_nat() -> None:
     kernel = filled([{**UDP, "nat": SNAT, "status": ["seen_reply", "assured"]}])
     reply = kernel.connections[0].tuples[1]
     result = run(kernel, {**UDP, "status": ["seen_reply"]}, replace=True)
@@ -458,7 +456,7 @@ def test_replace_keeps_the_translation_that_is_in_force() -> None:
     assert result["entry"]["nat"] == SNAT
 
 
-def test_replace_by_another_translation_keeps_nothing_of_the_old_one() -> None:
+def test_replace_with_other_nat_discards_the_old_nat() -> None:
     there = {**UDP, "nat": SNAT}
     kernel = filled([there])
     nat = {"destination": {"address": "198.51.100.2", "port": 8080}}
@@ -468,7 +466,7 @@ def test_replace_by_another_translation_keeps_nothing_of_the_old_one() -> None:
     assert (entry["reply"], "nat" in entry) == ({**MIRROR, "source_port": 9}, False)
 
 
-def test_replace_that_finds_no_room_is_known_before_the_old_entry_is_deleted() -> None:
+def test_replace_conflict_is_reported_before_the_old_entry_is_deleted() -> None:
     taken = {"protocol": "udp", "original": {**MIRROR, "source_port": 9}}
     kernel = filled([UDP, taken])
     for check in (True, False):
@@ -477,7 +475,7 @@ def test_replace_that_finds_no_room_is_known_before_the_old_entry_is_deleted() -
     assert not kernel.writes
 
 
-def test_a_module_is_named_only_for_a_helper_of_the_kernel() -> None:
+def test_message_names_a_module_only_for_helpers_of_the_kernel() -> None:
     for helper, module in (
         ("ftp", "nf_conntrack_ftp"),
         ("netbios-ns", "nf_conntrack_netbios_ns"),
@@ -501,7 +499,7 @@ def test_the_helper_of_h245_has_no_module_to_load() -> None:
     assert not result["changed"]
 
 
-def test_replace_that_fails_halfway_restores_the_old_entry_and_says_so() -> None:
+def test_failed_replace_restores_the_old_entry_and_reports_it() -> None:
     kernel = filled([{**UDP, "mark": 5, "nat": {"source": {"address": "198.51.100.2"}}}])
     old = kernel.connections[0].tuples
     result = run(kernel, {**UDP, "helper": "h323"}, replace=True)
@@ -514,7 +512,7 @@ def test_replace_that_fails_halfway_restores_the_old_entry_and_says_so() -> None
     assert result["entry"]["id"] == kernel.connections[0].id
 
 
-def test_replace_that_cannot_restore_says_that_the_entry_is_gone() -> None:
+def test_failed_restore_reports_the_entry_as_deleted() -> None:
     kernel = filled([UDP])
     creations = 0
 
@@ -532,7 +530,7 @@ def test_replace_that_cannot_restore_says_that_the_entry_is_gone() -> None:
     assert creations == 2
 
 
-def test_replace_gets_ahead_of_the_packets_of_a_busy_connection() -> None:
+def test_replace_succeeds_although_packets_create_the_entry_again() -> None:
     kernel = filled([UDP])
     packets = [77, 78]
 
@@ -549,7 +547,7 @@ def test_replace_gets_ahead_of_the_packets_of_a_busy_connection() -> None:
     assert not missing(kernel.connections[0], {"nat": SNAT})
 
 
-def test_an_expected_entry_whose_master_is_gone_is_not_deleted_for_a_replacement() -> None:
+def test_replace_without_the_master_does_not_delete_the_expected_entry() -> None:
     master = {"protocol": "tcp", "original": {**FLOW, "destination_port": 21}}
     kernel = filled([master, {**TCP, "master": master["original"]}])
     assert kernel.connections[1].status & EXPECTED
@@ -581,7 +579,7 @@ def test_a_master_of_another_protocol(master: Document, declared: Document) -> N
     assert kernel.connections[1].master is kernel.connections[0]
 
 
-def test_a_fixed_timeout_is_said_to_be_fixed() -> None:
+def test_fixed_timeout_is_reported() -> None:
     kernel = filled([{**UDP, "status": ["fixed_timeout"], "timeout": 100}])
     result = run(kernel, {**UDP, "timeout": 600}, timeout_min=300)
     assert "its timeout is fixed" in result["msg"]
@@ -591,7 +589,7 @@ def test_a_fixed_timeout_is_said_to_be_fixed() -> None:
 # partial and complete failures
 
 
-def test_labels_without_a_rule_are_not_lost_in_silence() -> None:
+def test_labels_without_a_rule_are_a_failure() -> None:
     kernel = Kernel(label_rule=False)
     result = run(kernel, {**UDP, "labels": [1]})
     assert (result["operation"], result["changed"], result["entry"]) == ("unchanged", False, {})
@@ -600,7 +598,7 @@ def test_labels_without_a_rule_are_not_lost_in_silence() -> None:
     assert not kernel.connections
 
 
-def test_an_update_that_is_refused_halfway_says_what_was_changed() -> None:
+def test_partly_refused_update_reports_the_changes() -> None:
     kernel = filled([{**UDP, "timeout": 60}], label_rule=False)
     result = run(kernel, {**UDP, "timeout": 600, "mark": 5, "labels": [1]}, timeout_min=300)
     assert (result["operation"], result["changed"]) == ("updated", True)
@@ -612,34 +610,34 @@ def test_an_update_that_is_refused_halfway_says_what_was_changed() -> None:
     assert result["entry"]["timeout"] == 600
 
 
-def test_an_update_that_is_refused_at_once_says_that_nothing_changed() -> None:
+def test_refused_update_reports_no_changes() -> None:
     kernel = filled([{**UDP, "timeout": 60}])
     kernel.faults = {1: Fault(errno.EPERM)}
     result = run(kernel, {**UDP, "timeout": 600, "mark": 5}, timeout_min=300)
     assert (result["operation"], result["changes"]) == ("unchanged", [])
 
 
-def test_a_protocol_that_the_kernel_does_not_track_is_refused_and_leaves_nothing() -> None:
+def test_untracked_protocol_is_refused_and_nothing_is_created() -> None:
     kernel = Kernel()
     result = run(kernel, {"protocol": "dccp", "original": FLOW})
     assert "does not track" in result["msg"]
     assert (result["changed"], kernel.connections) == (False, [])
 
 
-def test_answers_that_never_come_are_called_unknown() -> None:
+def test_creation_without_an_answer_is_reported_as_a_change() -> None:
     kernel = Kernel()
 
-    def deaf(number: int, request: Any) -> None:
+    def lose_answers(number: int, request: Any) -> None:
         if request.type == NEW:
             kernel.faults[number] = Fault(errno.ENOBUFS, lost=True, carried_out=False)
 
-    kernel.meanwhile = deaf
+    kernel.meanwhile = lose_answers
     result = run(kernel, UDP)
-    assert result["changed"], "it may have been"
+    assert result["changed"], "the kernel may have created the entry"
     assert "ENOBUFS" in result["msg"]
 
 
-def test_a_failure_on_a_kernel_that_answers_nothing_is_still_one_sentence() -> None:
+def test_refusal_of_all_requests_names_the_missing_capability() -> None:
     kernel = Kernel()
     kernel.faults = {number: Fault(errno.EPERM) for number in range(9)}
     result = run(kernel, UDP)
@@ -647,7 +645,7 @@ def test_a_failure_on_a_kernel_that_answers_nothing_is_still_one_sentence() -> N
     assert not result["changed"]
 
 
-def test_a_refused_change_shows_the_entry_also_if_it_cannot_be_read_again() -> None:
+def test_refused_change_returns_the_entry_if_it_cannot_be_read_again() -> None:
     kernel = filled([{**UDP, "mark": 1}])
     kernel.faults = {number: Fault(errno.EPERM) for number in (1, *range(3, 9))}
     result = run(kernel, {**UDP, "mark": 2})
@@ -683,7 +681,7 @@ def test_an_entry_that_appears_between_plan_and_creation_is_updated() -> None:
     assert (result["operation"], result["before"]["mark"]) == ("updated", 1)
 
 
-def test_an_entry_that_is_gone_before_it_is_deleted_was_not_deleted_by_us() -> None:
+def test_entry_that_expires_before_its_deletion_is_unchanged() -> None:
     kernel = filled([UDP])
 
     def expire(number: int, request: Any) -> None:
@@ -694,7 +692,7 @@ def test_an_entry_that_is_gone_before_it_is_deleted_was_not_deleted_by_us() -> N
     assert run(kernel, UDP, state="absent")["operation"] == "unchanged"
 
 
-def test_absent_means_the_entry_that_took_its_place_too() -> None:
+def test_absent_deletes_a_successor_too() -> None:
     kernel = filled([UDP])
 
     def packet(number: int, request: Any) -> None:
@@ -709,7 +707,7 @@ def test_absent_means_the_entry_that_took_its_place_too() -> None:
 # direction and zone
 
 
-def test_a_mirrored_entry_is_another_one() -> None:
+def test_mirrored_entry_is_a_different_entry() -> None:
     mirrored = {"protocol": "udp", "original": MIRROR}
     kernel = filled([mirrored])
     assert run(kernel, UDP, state="absent")["operation"] == "unchanged"
@@ -718,7 +716,7 @@ def test_a_mirrored_entry_is_another_one() -> None:
     assert not kernel.writes
 
 
-def test_zones_are_other_entries() -> None:
+def test_zones_distinguish_entries() -> None:
     """If only one direction is in a zone, the other is in zone 0 and can conflict with an entry there."""
     for there, zoned in (
         ([UDP], {"zone": 5}),
@@ -734,7 +732,7 @@ def test_zones_are_other_entries() -> None:
     assert "reply tuple is taken" in run(filled([UDP]), {**UDP, "original": {**FLOW, "zone": 7}})["msg"]
 
 
-def test_a_mirrored_entry_is_not_deleted_for_one_whose_reply_is_in_a_zone() -> None:
+def test_mirrored_entry_is_kept_if_the_reply_is_in_a_zone() -> None:
     """The kernel stores both entries, but a lookup returns only the first one."""
     kernel = filled([{"protocol": "udp", "original": MIRROR}])
     mirrored = kernel.connections[0]
@@ -745,7 +743,7 @@ def test_a_mirrored_entry_is_not_deleted_for_one_whose_reply_is_in_a_zone() -> N
     assert len(kernel.connections) == 2
 
 
-def test_a_reply_alone_is_turned_round() -> None:
+def test_reply_tuple_alone_defines_the_original_tuple() -> None:
     kernel = Kernel()
     assert run(kernel, {"protocol": "udp", "reply": MIRROR})["operation"] == "created"
     assert run(kernel, UDP)["operation"] == "unchanged"
@@ -754,7 +752,7 @@ def test_a_reply_alone_is_turned_round() -> None:
 # entries gathered on one host and declared on another
 
 
-def test_what_one_host_shows_another_takes() -> None:
+def test_gathered_entry_can_be_declared_on_another_host() -> None:
     source = filled(
         [
             {**TCP, "nat": SNAT, "status": ["seen_reply", "assured"], "mark": 7, "labels": [9], "helper": "ftp",
@@ -768,27 +766,27 @@ def test_what_one_host_shows_another_takes() -> None:
     assert {"id", "use", "counters", "nat", "reply"} <= set(gathered)
     target = Kernel()
     predicted = run(target, gathered, check=True)["entry"]
-    assert not {"id", "use", "counters"} & set(predicted), "these are of the other host"
+    assert not {"id", "use", "counters"} & set(predicted), "these values belong to the other host"
     assert run(target, gathered)["operation"] == "created"
     assert run(target, gathered)["operation"] == "unchanged"
     assert run(source, gathered)["operation"] == "unchanged"
     there = target.connections[0]
     assert there.tuples == shown.tuples
-    assert there.status & 0x1F0 == shown.status & 0x1F0, "packets are translated there too"
+    assert there.status & 0x1F0 == shown.status & 0x1F0, "the kernel applies the NAT there, too"
 
 
-def test_synproxy_zeros_are_none() -> None:
+def test_synproxy_zeros_equal_no_synproxy() -> None:
     kernel = filled([UDP])
     assert run(kernel, {**UDP, "synproxy": {"isn": 0, "its": 0, "tsoff": 0}})["operation"] == "unchanged"
 
 
-def test_nothing_declared_as_nothing_is_no_change() -> None:
+def test_declared_empty_values_are_no_change() -> None:
     kernel = filled([UDP])
     assert run(kernel, {**UDP, "helper": "", "labels": [], "mark": 0})["operation"] == "unchanged"
     assert run(Kernel(), {**UDP, "helper": "", "labels": [], "mark": 0})["operation"] == "created"
 
 
-def test_part_of_a_mark_on_creation_leaves_the_rest_zero() -> None:
+def test_masked_mark_leaves_the_other_bits_zero_at_creation() -> None:
     kernel = Kernel()
     predicted = run(kernel, {**UDP, "mark": "0x10/0xf0"}, check=True)
     assert predicted["entry"]["mark"] == 16
@@ -797,7 +795,7 @@ def test_part_of_a_mark_on_creation_leaves_the_rest_zero() -> None:
     assert run(kernel, {**UDP, "mark": "0x10/0xf0"})["entry"]["mark"] == 0x1F
 
 
-def test_part_of_a_group_is_completed_with_what_is_there_or_zero() -> None:
+def test_partial_group_is_completed_with_existing_values_or_zero() -> None:
     sctp = {"protocol": "sctp", "original": FLOW}
     kernel = Kernel()
     assert run(kernel, {**sctp, "sctp": {"state": "established"}})["operation"] == "created"
@@ -808,7 +806,7 @@ def test_part_of_a_group_is_completed_with_what_is_there_or_zero() -> None:
 # NAT
 
 
-def test_nat_to_the_address_it_has_already_is_in_force() -> None:
+def test_nat_to_its_own_address_is_idempotent() -> None:
     kernel = Kernel()
     declared = {**UDP, "nat": {"source": {"address": FLOW["source"], "port": FLOW["source_port"]}}}
     assert run(kernel, declared)["operation"] == "created"
@@ -833,13 +831,13 @@ def test_nat_of_an_icmp_id() -> None:
     assert run(kernel, declared, replace=True)["operation"] == "replaced"
 
 
-def test_any_of_a_range_will_do() -> None:
+def test_any_value_of_a_nat_range_is_accepted() -> None:
     declared = {**UDP, "nat": {"source": {"address": "198.51.100.1-198.51.100.9", "port": "2000-3000"}}}
     kernel = filled([{**UDP, "nat": {"source": {"address": "198.51.100.5", "port": 2500}}}])
     assert run(kernel, declared)["operation"] == "unchanged"
 
 
-def test_a_translated_reply_that_was_only_stored_is_no_translation() -> None:
+def test_changed_reply_tuple_without_nat_status_is_not_nat() -> None:
     reply = {"source": FLOW["destination"], "destination": "198.51.100.1", "source_port": 80, "destination_port": 2000}
     kernel = filled([{**UDP, "reply": reply}])
     assert kernel.connections[0].status == CONFIRMED
@@ -850,13 +848,13 @@ def test_a_translated_reply_that_was_only_stored_is_no_translation() -> None:
 # policy
 
 
-def test_keep_leaves_an_entry_as_it_is() -> None:
+def test_keep_does_not_change_the_entry() -> None:
     kernel = filled([{**UDP, "mark": 1}])
     result = run(kernel, {**UDP, "mark": 2, "nat": SNAT}, on_existing="keep")
     assert (result["operation"], result["entry"]["mark"]) == ("unchanged", 1)
 
 
-def test_fail_names_the_keys_that_differ() -> None:
+def test_fail_reports_the_differing_keys() -> None:
     kernel = filled([{**UDP, "mark": 1}])
     assert "differs in mark; set on_existing" in run(kernel, {**UDP, "mark": 2}, on_existing="fail")["msg"]
     assert run(kernel, {**UDP, "mark": 1}, on_existing="fail")["operation"] == "unchanged"
@@ -867,7 +865,9 @@ def test_timeout_min_refreshes_once() -> None:
     kernel = filled([{**UDP, "timeout": 600}])
     declared = {**UDP, "timeout": 600}
     kernel.pass_time(400)
-    assert run(kernel, declared)["operation"] == "unchanged", "without timeout_min it only counts at creation"
+    assert run(kernel, declared)["operation"] == "unchanged", (
+        "without timeout_min, the timeout applies only at creation"
+    )
     result = run(kernel, declared, timeout_min=300)
     assert result["changes"] == [{"key": "timeout", "before": 200, "after": 600}]
     assert result["diff"]["after"]["timeout"] == 600
@@ -889,7 +889,7 @@ def test_a_timeout_of_zero_is_refused() -> None:
     assert not kernel.writes
 
 
-def test_an_assured_entry_stays_so() -> None:
+def test_status_bits_can_be_added() -> None:
     kernel = filled([{**UDP, "status": ["seen_reply"]}])
     assert run(kernel, {**UDP, "status": ["seen_reply", "assured"]})["operation"] == "updated"
     assert kernel.connections[0].status == CONFIRMED | SEEN_REPLY | ASSURED

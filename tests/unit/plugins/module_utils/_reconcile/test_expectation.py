@@ -123,7 +123,7 @@ class ExpectingKernel(Kernel):
             if found is None:
                 raise Refused(errno.ENOENT)
             if request.type == GET:
-                answers.append(wire.framed(NEW, MULTI, request.sequence, self._told(family, found)))
+                answers.append(wire.framed(NEW, MULTI, request.sequence, self._expectation_payload(family, found)))
             elif 5 in attributes and number(attributes[5]) != found.id:
                 raise Refused(errno.ENOENT)
             else:
@@ -139,8 +139,8 @@ class ExpectingKernel(Kernel):
             if not master.helper:
                 return [refusal(request, 0)]
             found = [one for one in found if one.master is master]
-        told = [self._told(one.master.family, one) for one in found]
-        return [*(wire.framed(NEW, MULTI, request.sequence, payload) for payload in told), done(request)]
+        payloads = [self._expectation_payload(one.master.family, one) for one in found]
+        return [*(wire.framed(NEW, MULTI, request.sequence, payload) for payload in payloads), done(request)]
 
     def expected(self, wanted: Attributes, zone: int) -> Expectation | None:
         return next((one for one in self.expectations if one.zone == zone and one.covers(wanted)), None)
@@ -171,7 +171,7 @@ class ExpectingKernel(Kernel):
         made = Expectation(master, attributes, self.now + HELPERS_TIMEOUT, next(self._expectation_ids))
         self.expectations.append(made)
 
-    def _told(self, family: int, one: Expectation) -> bytes:
+    def _expectation_payload(self, family: int, one: Expectation) -> bytes:
         shown = {key: value for key, value in one.attributes.items() if key not in (4, 6, 7)}
         shown[1] = tuple_attributes(family, one.master.tuples[0])
         shown[4] = u32(int(one.deadline - self.now))
@@ -241,7 +241,9 @@ declarations = st.fixed_dictionaries(
 
 
 @given(st.lists(declarations, max_size=3), declarations, st.booleans())
-def test_twice_is_once_and_check_mode_foresees_it(others: list[Document], document: Document, replace: bool) -> None:
+def test_run_is_idempotent_and_predicted_by_check_mode(
+    others: list[Document], document: Document, replace: bool
+) -> None:
     kernel = filled()
     for other in others:
         run(kernel, other, replace=True)
@@ -262,8 +264,8 @@ def test_twice_is_once_and_check_mode_foresees_it(others: list[Document], docume
     kernel.forget()
     again = run(kernel, document, replace=replace)
     assert (again["operation"], again["changes"], kernel.writes) == ("unchanged", [], [])
-    as_it_stands = run(kernel, result["expectation"])
-    assert as_it_stands["operation"] == "unchanged"
+    redeclared = run(kernel, result["expectation"])
+    assert redeclared["operation"] == "unchanged"
     gone = run(kernel, document, state="absent")
     assert (gone["operation"], gone["before"]["id"]) == ("deleted", result["expectation"]["id"])
     assert run(kernel, document, state="absent")["operation"] == "unchanged"
@@ -274,7 +276,7 @@ def test_a_declared_timeout_is_set_after_the_creation(kernel: ExpectingKernel) -
     assert [request.flags & (CREATE | EXCL) for request in kernel.writes] == [CREATE | EXCL, 0]
 
 
-def test_a_countdown_is_set_again_only_where_it_is_asked_for(kernel: ExpectingKernel) -> None:
+def test_timeout_is_refreshed_only_on_request(kernel: ExpectingKernel) -> None:
     run(kernel, {**DECLARED, "timeout": 60})
     kernel.pass_time(50)
     assert run(kernel, {**DECLARED, "timeout": 60})["operation"] == "unchanged"
@@ -287,7 +289,9 @@ def test_a_countdown_is_set_again_only_where_it_is_asked_for(kernel: ExpectingKe
     ("policy", "operation"),
     [({"on_existing": "keep"}, "unchanged"), ({"on_existing": "fail"}, "failed"), ({}, "failed")],
 )
-def test_what_is_there_already_and_differs(kernel: ExpectingKernel, policy: Document, operation: str) -> None:
+def test_existing_expectation_that_differs_follows_on_existing(
+    kernel: ExpectingKernel, policy: Document, operation: str
+) -> None:
     run(kernel, {**DECLARED, "flags": ["permanent"]})
     kernel.forget()
     result = run(kernel, {**DECLARED, "flags": []}, **policy)
@@ -298,7 +302,7 @@ def test_what_is_there_already_and_differs(kernel: ExpectingKernel, policy: Docu
         assert "set " in result["msg"]
 
 
-def test_a_replacement_keeps_what_is_not_declared(kernel: ExpectingKernel) -> None:
+def test_replace_keeps_undeclared_values(kernel: ExpectingKernel) -> None:
     nat = {"direction": "reply", "tuple": {"source_port": 7}}
     run(kernel, {**DECLARED, "timeout": 60, "function": "nat-follow-master", "nat": nat, "zone": 5})
     result = run(kernel, {**DECLARED, "zone": 5, "class": 1}, replace=True)
@@ -308,7 +312,7 @@ def test_a_replacement_keeps_what_is_not_declared(kernel: ExpectingKernel) -> No
     assert found["nat"]["tuple"]["source_port"] == 7
 
 
-def test_a_replacement_that_fails_is_undone(kernel: ExpectingKernel) -> None:
+def test_failed_replace_restores_the_old_expectation(kernel: ExpectingKernel) -> None:
     before = run(kernel, {**DECLARED, "timeout": 60})["expectation"]
     result = run(kernel, {**DECLARED, "class": 9}, replace=True)
     assert "has no class 9" in result["msg"]
@@ -317,7 +321,7 @@ def test_a_replacement_that_fails_is_undone(kernel: ExpectingKernel) -> None:
     assert {**result["expectation"], "id": 0} == {**before, "id": 0}
 
 
-def test_what_was_evicted_is_told() -> None:
+def test_evicted_expectations_are_reported() -> None:
     kernel = filled(room=1)
     run(kernel, {"tuple": announced(4000), "master": CONTROL})
     run(kernel, {"tuple": announced(4001), "master": control(1402)})
@@ -325,7 +329,7 @@ def test_what_was_evicted_is_told() -> None:
     assert [one["tuple"]["destination_port"] for one in result["evicted"]] == [4000]
 
 
-def test_what_was_evicted_is_reported_where_the_timeout_cannot_be_set() -> None:
+def test_evicted_expectations_are_reported_if_the_timeout_is_refused() -> None:
     kernel = filled(room=1)
     run(kernel, {"tuple": announced(4000), "master": CONTROL})
 
@@ -341,7 +345,7 @@ def test_what_was_evicted_is_reported_where_the_timeout_cannot_be_set() -> None:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_an_expectation_without_its_timeout_is_deleted_also_if_an_answer_is_lost(
+def test_expectation_with_refused_timeout_is_deleted_despite_a_lost_answer(
     kernel: ExpectingKernel, carried_out: bool
 ) -> None:
     def refuse_updates(number: int, request: Any) -> None:
@@ -358,7 +362,7 @@ def test_an_expectation_without_its_timeout_is_deleted_also_if_an_answer_is_lost
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         ({"master": control(9)}, "its master, tcp 10.1.0.2:9 -> 192.0.2.21:21. There is no connection"),
         ({"zone": 6}, r"\(zone 6\). There is no connection"),
@@ -371,18 +375,20 @@ def test_an_expectation_without_its_timeout_is_deleted_also_if_an_answer_is_lost
         ({"master": None}, "master: is missing"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_changes_nothing(kernel: ExpectingKernel, more: Document, says: str) -> None:
+def test_invalid_expectation_is_refused_with_one_sentence(
+    kernel: ExpectingKernel, more: Document, message: str
+) -> None:
     run(kernel, {"tuple": announced(4321), "master": control(1402)})
     there = list(kernel.expectations)
     result = run(kernel, {**DECLARED, **more})
     assert not result["changed"]
-    assert re.search(says, result["msg"])
+    assert re.search(message, result["msg"])
     assert "\n" not in result["msg"]
     assert kernel.expectations == there
 
 
 @given(st.integers(0, 12), st.sampled_from([errno.ENOBUFS, errno.ETIMEDOUT]), st.booleans(), st.booleans())
-def test_a_lost_answer_is_made_good_or_told(at: int, code: int, carried_out: bool, there: bool) -> None:
+def test_lost_answer_is_recovered_or_reported(at: int, code: int, carried_out: bool, there: bool) -> None:
     kernel = filled()
     if there:
         run(kernel, DECLARED)
@@ -400,7 +406,7 @@ def test_a_lost_answer_is_made_good_or_told(at: int, code: int, carried_out: boo
 
 
 @given(st.integers(0, 8), st.sampled_from(["gone", "there", "unhelped"]))
-def test_what_others_do_meanwhile_is_never_taken_for_ones_own(at: int, what: str) -> None:
+def test_concurrent_changes_are_not_reported_as_own_changes(at: int, what: str) -> None:
     kernel = filled()
 
     def meanwhile(served: int, request: wire.Framed) -> None:
@@ -457,7 +463,7 @@ def test_expectations_are_read_with_their_zones(several: ExpectingKernel) -> Non
 
 
 @pytest.mark.parametrize("sort_by", ["bytes", "mark", "original.source", "source"])
-def test_expectations_have_keys_of_their_own_to_sort_by(several: ExpectingKernel, sort_by: str) -> None:
+def test_expectations_have_their_own_sort_keys(several: ExpectingKernel, sort_by: str) -> None:
     with pytest.raises(ValueError, match=r"not a key to sort by; write one such as timeout, tuple.source"):
         read(several, sort_by=sort_by)
 
@@ -468,7 +474,7 @@ def flushed(kernel: Kernel, match: Any, check: bool = False, limit: int = UNLIMI
         return flush(ExpectationDeletionPlan(table, wanted, limit=limit), check_mode=check)
 
 
-def test_just_those_that_match_are_flushed(several: ExpectingKernel) -> None:
+def test_only_matching_expectations_are_flushed(several: ExpectingKernel) -> None:
     match = {"destination_port": "4001-4002"}
     predicted = flushed(several, match, check=True)
     assert several.writes == []
@@ -484,13 +490,13 @@ def test_just_those_that_match_are_flushed(several: ExpectingKernel) -> None:
     assert len(several.connections) == 4
 
 
-def test_no_more_are_flushed_than_the_limit(several: ExpectingKernel) -> None:
+def test_flush_above_the_limit_removes_nothing(several: ExpectingKernel) -> None:
     with pytest.raises(FlushFailed, match="3 expectations match, more than the limit of 2: .*. Nothing was removed"):
         flushed(several, None, limit=2)
     assert several.writes == []
 
 
-def test_one_that_took_anothers_place_is_left_alone(several: ExpectingKernel) -> None:
+def test_successor_of_an_expectation_is_kept(several: ExpectingKernel) -> None:
     def meanwhile(served: int, request: wire.Framed) -> None:
         if request.type == DELETE:
             several.meanwhile = None
@@ -505,7 +511,7 @@ def test_one_that_took_anothers_place_is_left_alone(several: ExpectingKernel) ->
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_deletion_whose_answer_got_lost_is_made_again(several: ExpectingKernel, carried_out: bool) -> None:
+def test_deletion_with_a_lost_answer_is_repeated(several: ExpectingKernel, carried_out: bool) -> None:
     def meanwhile(served: int, request: wire.Framed) -> None:
         if request.type == DELETE:
             several.meanwhile = None

@@ -31,7 +31,7 @@ def planned(*documents: Any) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("there", "comes", "becomes"),
+    ("there", "second", "expected"),
     [
         ({}, {}, "unchanged"),
         ({}, {"mark": 5}, "unchanged"),
@@ -45,10 +45,10 @@ def planned(*documents: Any) -> Outcome:
         (REPLY_IN_5, {}, "its original tuple is taken by"),
     ],
 )
-def test_planned_entries_exclude_each_other(there: Any, comes: Any, becomes: str) -> None:
-    assert planned(comes).operation == "created"
-    outcome = planned(there, comes)
-    assert becomes in (outcome.operation if outcome.error is None else str(outcome.error))
+def test_planned_entries_exclude_each_other(there: Any, second: Any, expected: str) -> None:
+    assert planned(second).operation == "created"
+    outcome = planned(there, second)
+    assert expected in (outcome.operation if outcome.error is None else str(outcome.error))
 
 
 #: Two flows to one server, both with the same address after source NAT.
@@ -57,7 +57,7 @@ OTHER = {"original": {**FLOW["original"], "source": "10.0.0.3"}}
 
 
 @pytest.mark.parametrize("port", [None, 1000])
-def test_a_translation_finds_another_port_only_where_the_kernel_may_choose_it(port: Any) -> None:
+def test_nat_uses_another_port_only_if_the_kernel_may_choose_it(port: Any) -> None:
     nat = {"source": {"address": "198.51.100.1", **({"port": port} if port else {})}}
     outcome = planned(MASQUERADED, {**OTHER, "nat": nat})
     assert ("its reply tuple is taken by" in str(outcome.error)) is bool(port)
@@ -71,7 +71,7 @@ def test_planned_masters_are_found_by_either_tuple(end: Any) -> None:
     assert planned({}, child).operation == "created"
 
 
-def test_only_expectations_whose_master_keeps_its_helper_stay() -> None:
+def test_expectations_are_kept_only_if_the_master_keeps_its_helper() -> None:
     kernel = Kernel()
     with kernel.table() as table:
         masters = [
@@ -84,8 +84,8 @@ def test_only_expectations_whose_master_keeps_its_helper_stay() -> None:
         without_helper = {**masters[2], "helper": ""}
         assert [one.operation for one in plan_all(view, [without_helper], Policy())] == ["updated"]
         view.dropped_expectations.add(7)
-        stay = [view.keeps_expectation({"id": 1}, master) for master in masters]
-        assert stay == [True, False, False, True]
+        kept = [view.keeps_expectation({"id": 1}, master) for master in masters]
+        assert kept == [True, False, False, True]
         assert not view.keeps_expectation({"id": 7}, masters[0])
         assert "helper" not in (view.find_by_tuple(masters[2]) or {"helper": ""})
         assert view.find_by_tuple(masters[1]) is None

@@ -40,8 +40,8 @@ class Namespace:
         parsed = reconciler.declared_settings(declared)
         return reconciler.reconcile(parsed, str(self.etc) if persist else None, check_mode, str(self.proc))
 
-    def fails(self, says: str, **declared: Any) -> dict[str, Any]:
-        with pytest.raises(SettingsFailed, match=says) as failure:
+    def fails(self, message: str, **declared: Any) -> dict[str, Any]:
+        with pytest.raises(SettingsFailed, match=message) as failure:
             self.declare(**declared)
         return failure.value.result
 
@@ -54,7 +54,7 @@ def namespace(tmp_path: Path) -> Namespace:
     return Namespace(tmp_path)
 
 
-def test_check_mode_foresees_and_writes_nothing(namespace: Namespace) -> None:
+def test_check_mode_predicts_the_changes_and_writes_nothing(namespace: Namespace) -> None:
     declared = {"accounting": True, "timeouts": {"udp": 60}, "max": 262144, "persist": True}
     predicted = namespace.declare(check_mode=True, **declared)
     assert namespace.values() == FILES
@@ -88,7 +88,7 @@ def test_without_persist_no_file_is_touched(namespace: Namespace) -> None:
     assert list(namespace.etc.iterdir()) == []
 
 
-def test_what_is_so_already_is_persisted_all_the_same(namespace: Namespace) -> None:
+def test_unchanged_settings_are_persisted(namespace: Namespace) -> None:
     done = namespace.declare(accounting=False, persist=True)
     assert [change["where"] for change in done["changes"]] == [
         str(namespace.etc / sysctl_files.SYSCTL_FILE),
@@ -96,13 +96,13 @@ def test_what_is_so_already_is_persisted_all_the_same(namespace: Namespace) -> N
     ]
 
 
-def test_buckets_that_were_filled_up_are_as_declared(namespace: Namespace) -> None:
+def test_buckets_rounded_up_by_the_kernel_are_unchanged(namespace: Namespace) -> None:
     (namespace.proc / "nf_conntrack_buckets").write_text(str(2 * PAGE))
     assert not namespace.declare(buckets=PAGE + 1)["changed"]
     assert namespace.declare(buckets=PAGE)["changed"]
 
 
-def test_what_this_kernel_lacks(namespace: Namespace) -> None:
+def test_setting_that_this_kernel_lacks_is_refused(namespace: Namespace) -> None:
     result = namespace.fails(
         "^timestamps: this kernel has no such setting. Nothing was changed.$", max=1, timestamps=True
     )
@@ -113,7 +113,7 @@ def test_what_this_kernel_lacks(namespace: Namespace) -> None:
     assert namespace.values() == FILES
 
 
-def test_a_timeout_of_0_can_be_declared_where_it_is_0(namespace: Namespace) -> None:
+def test_timeout_of_0_is_accepted_only_if_it_is_already_0(namespace: Namespace) -> None:
     namespace.fails("^timeouts.udp: 0 would remove each entry at once.*Nothing was changed", timeouts={"udp": 0})
     (namespace.proc / "nf_conntrack_udp_timeout").write_text("0\n")
     assert not namespace.declare(timeouts={"udp": 0})["changed"]
@@ -130,14 +130,12 @@ def test_thresholds_are_raised_together(namespace: Namespace) -> None:
     assert [change["key"] for change in done["changes"]] == ["frag6_high_thresh", "frag6_low_thresh"]
 
 
-def test_without_proc_it_is_not_the_kernel_that_lacks_settings(tmp_path: Path) -> None:
+def test_missing_proc_is_reported_instead_of_missing_settings(tmp_path: Path) -> None:
     with pytest.raises(sysctl.CannotSet, match="does not exist, so the settings cannot be read; mount /proc"):
         reconciler.reconcile({"accounting": 1}, None, False, str(tmp_path / "proc/sys/net/netfilter"))
 
 
-def test_what_cannot_be_set_here_is_known_before_anything_is_written(
-    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_only_setting_is_refused_before_any_write(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chmod(namespace.proc / "nf_conntrack_max", 0o444)
     monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))
     for check_mode in (True, False):
@@ -148,10 +146,12 @@ def test_what_cannot_be_set_here_is_known_before_anything_is_written(
             check_mode=check_mode,
         )
     assert namespace.values() == FILES
-    assert namespace.declare(accounting=True, max=262144)["changed"], "what is so already needs no right"
+    assert namespace.declare(accounting=True, max=262144)["changed"], (
+        "a setting that is already as declared needs no permission"
+    )
 
 
-def test_a_refusal_says_what_was_written(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_reports_the_settings_written_before(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     write = sysctl.write
 
     def refusing(name: str, value: int, directory: str) -> None:
@@ -167,10 +167,10 @@ def test_a_refusal_says_what_was_written(namespace: Namespace, monkeypatch: pyte
     assert result["changes"] == [{"key": "accounting", "where": "kernel", "before": 0, "after": 1}]
     assert result["before"]["accounting"] == 0
     assert result["settings"]["accounting"] == 1
-    assert list(namespace.etc.iterdir()) == [], "what the kernel refuses must not come back with the boot"
+    assert list(namespace.etc.iterdir()) == [], "a refused setting must not be applied at boot"
 
 
-def test_a_kernel_that_takes_something_else(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_without_effect_is_a_failure(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysctl, "write", lambda name, value, directory: None)
     namespace.fails("accounting: the kernel made 0 of 1. These were changed: accounting", accounting=True)
 
@@ -182,13 +182,13 @@ def test_a_file_that_cannot_be_written(namespace: Namespace) -> None:
     assert namespace.values() == FILES
 
 
-def test_what_overrides_is_told(namespace: Namespace) -> None:
+def test_overriding_file_causes_a_warning(namespace: Namespace) -> None:
     (namespace.etc / "sysctl.conf").write_text("net.netfilter.nf_conntrack_acct = 0\n")
     (sentence,) = namespace.declare(accounting=True, persist=True)["warnings"]
     assert "sysctl.conf sets net.netfilter.nf_conntrack_acct to 0, and is read after" in sentence
     assert namespace.declare(accounting=True)["warnings"] == []
 
 
-def test_nothing_declared() -> None:
+def test_declaration_without_settings_is_refused() -> None:
     with pytest.raises(InvalidValue, match="^No setting is declared"):
         reconciler.declared_settings({"netns": "x", "max": None, "timeouts": {}})

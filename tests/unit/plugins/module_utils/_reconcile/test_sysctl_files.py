@@ -37,7 +37,7 @@ def test_a_new_file() -> None:
     assert assigned(edit.after, WANTED).changes == []
 
 
-def test_only_its_own_lines_are_touched() -> None:
+def test_only_the_lines_of_the_settings_are_changed() -> None:
     text = (
         "# kept: net.netfilter.nf_conntrack_acct = 0\n"
         "; kept\n\n"
@@ -59,7 +59,7 @@ def test_only_its_own_lines_are_touched() -> None:
     assert [(change["before"], change["after"]) for change in edit.changes] == [("5", "1000"), ("0", "1"), (None, "2")]
 
 
-def test_the_last_of_several_lines_counts() -> None:
+def test_last_of_several_lines_is_the_effective_one() -> None:
     text = "net.nf_conntrack_max = 1000\nnet.netfilter.nf_conntrack_max = 5\n"
     edit = assigned(text, {"net.netfilter.nf_conntrack_max": 1000})
     assert edit.changes == [{"key": "net.netfilter.nf_conntrack_max", "before": "5", "after": "1000"}]
@@ -74,7 +74,7 @@ def test_the_module_is_listed_once() -> None:
     assert listed("nf-conntrack\n").changes == []
 
 
-def test_writing_and_planning_again(tmp_path: Path) -> None:
+def test_plan_after_a_write_is_empty(tmp_path: Path) -> None:
     wanted = {"nf_conntrack_max": 1000}
     edits = sysctl_files.plan(wanted, str(tmp_path))
     assert [os.path.relpath(edit.path, str(tmp_path)) for edit in edits] == [
@@ -91,7 +91,7 @@ def test_writing_and_planning_again(tmp_path: Path) -> None:
     assert [path.name for path in sysctl.parent.iterdir()] == [sysctl.name], "no temporary file is left"
 
 
-def test_owner_mode_and_link_stay(tmp_path: Path) -> None:
+def test_owner_mode_and_link_are_kept(tmp_path: Path) -> None:
     (tmp_path / "sysctl.d").mkdir()
     target = tmp_path / "sysctl.d/elsewhere"
     target.write_bytes(b"# \xff\r\n")
@@ -105,7 +105,7 @@ def test_owner_mode_and_link_stay(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "sysctl.d"
     folder.mkdir()
     old = folder / "90-conntrack.conf"
@@ -122,13 +122,13 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(folder.iterdir()) == [old]
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sysctl.d/90-conntrack.conf").mkdir(parents=True)
     with pytest.raises(CannotPersist, match=r"90-conntrack.conf: cannot be read: Is a directory$"):
         sysctl_files.plan({"nf_conntrack_max": 1}, str(tmp_path))
 
 
-def test_a_masked_file_is_left_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_file_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A symbolic link to a device masks a file; a write through the link would replace the device with a file."""
     monkeypatch.setattr(sysctl_files, "DIRECTORY", str(tmp_path))  # a directory in which links can be followed
     folder = tmp_path / "sysctl.d"
@@ -150,7 +150,7 @@ FILES = (sysctl_files.SYSCTL_FILE, sysctl_files.MODULES_FILE)
 @pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize("of", ["file", "directory"])
 @pytest.mark.parametrize("there", [True, False])
-def test_no_link_leads_out_of_a_container(tmp_path: Path, file: str, absolute: bool, of: str, there: bool) -> None:
+def test_link_out_of_a_container_is_refused(tmp_path: Path, file: str, absolute: bool, of: str, there: bool) -> None:
     """The container's root user could otherwise read, change or create a file of the host."""
     host, etc = tmp_path / "host", tmp_path / "container/etc"
     host.mkdir()
@@ -175,7 +175,7 @@ def test_no_link_leads_out_of_a_container(tmp_path: Path, file: str, absolute: b
     assert not there or target.read_text() == "secret\n"
 
 
-def test_a_link_that_stays_in_a_container_is_followed(tmp_path: Path) -> None:
+def test_link_within_a_container_is_followed(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     (etc / "real").mkdir(parents=True)
     (etc / "sysctl.d").symlink_to("real")
@@ -185,7 +185,7 @@ def test_a_link_that_stays_in_a_container_is_followed(tmp_path: Path) -> None:
     assert "nf_conntrack_max = 1" in (etc / "real/file").read_text()
 
 
-def test_what_is_read_later_is_not_read_out_of_a_container(tmp_path: Path) -> None:
+def test_overriding_files_outside_of_a_container_are_not_read(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     (etc / "sysctl.d").mkdir(parents=True)
     (tmp_path / "host").write_text("net.netfilter.nf_conntrack_max = 7\n")
@@ -194,7 +194,7 @@ def test_what_is_read_later_is_not_read_out_of_a_container(tmp_path: Path) -> No
     assert sysctl_files.overriding({"nf_conntrack_max": 1}, str(etc)) == []
 
 
-def test_a_file_of_a_container_may_not_fill_the_memory(tmp_path: Path) -> None:
+def test_huge_file_of_a_container_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sysctl.d").mkdir()
     for name in ("90-conntrack.conf", "95-late.conf"):
         (tmp_path / "sysctl.d" / name).touch()
@@ -217,7 +217,7 @@ def test_a_directory_that_is_a_link_is_refused(tmp_path: Path, slash: str) -> No
     assert not list((tmp_path / "host").iterdir())
 
 
-def test_what_is_read_later_wins(tmp_path: Path) -> None:
+def test_only_files_that_are_read_later_override_a_setting(tmp_path: Path) -> None:
     folder = tmp_path / "sysctl.d"
     folder.mkdir()
     (tmp_path / "sysctl.conf").write_text("net.nf_conntrack_max = 7\nnet.netfilter.nf_conntrack_acct = 1\n")
@@ -232,15 +232,15 @@ def test_what_is_read_later_wins(tmp_path: Path) -> None:
     assert sysctl_files.overriding({"nf_conntrack_acct": 1}, str(tmp_path)) == []
 
 
-def test_not_for_another_namespace_than_the_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persist_is_refused_outside_of_the_initial_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def different(one: str, other: str) -> bool:
         return False
 
     def forbidden(one: str, other: str) -> bool:
         raise PermissionError(13, "Permission denied")
 
-    for says in (different, forbidden):
-        monkeypatch.setattr(os.path, "samefile", says)
+    for comparison in (different, forbidden):
+        monkeypatch.setattr(os.path, "samefile", comparison)
         with pytest.raises(InvalidValue, match="persist: .* not that of process 1.*persist_in"):
             sysctl_files.check_directory("/etc/")
         sysctl_files.check_directory(str(tmp_path))

@@ -142,15 +142,15 @@ def test_created(kernel: Kernel) -> None:
     assert done["diff"] == {"before": {}, "after": WEB}
 
 
-def test_changed_in_place_in_what_is_declared_alone(kernel: Kernel) -> None:
+def test_only_declared_timeouts_are_changed_in_place(kernel: Kernel) -> None:
     run(kernel, **WEB)
     kernel.policies[b"web\0"]["use"] = 3
     kernel.defaults[6] = dict.fromkeys(range(1, 12), 7)
     done = thrice(kernel, **{**WEB, "timeouts": {"time_wait": 9, "close": 5}})
     assert done["operation"] == "updated"
     assert done["changes"] == [{"key": "timeouts.time_wait", "before": 120, "after": 9}]
-    assert done["policy"]["timeouts"]["established"] == 3600, "a state that is not declared stays"
-    assert done["policy"]["timeouts"]["syn_sent"] == 120, "and is not set back to a default"
+    assert done["policy"]["timeouts"]["established"] == 3600, "the timeout of an undeclared state is kept"
+    assert done["policy"]["timeouts"]["syn_sent"] == 120, "and is not reset to a default"
     assert done["policy"]["use"] == 3
     assert done["diff"]["before"]["timeouts"] == {"close": 5, "time_wait": 120}
     assert done["diff"]["after"]["timeouts"] == {"close": 5, "time_wait": 9}
@@ -163,7 +163,9 @@ def test_changed_in_place_in_what_is_declared_alone(kernel: Kernel) -> None:
         ({"protocol": "udp", "timeouts": {"replied": 3}}, "protocol"),
     ],
 )
-def test_of_another_kind(kernel: Kernel, otherwise: dict[str, Any], key: str) -> None:
+def test_policy_of_another_protocol_or_family_requires_replace(
+    kernel: Kernel, otherwise: dict[str, Any], key: str
+) -> None:
     run(kernel, **WEB)
     del kernel.requests[:]
     for check_mode in (True, False):
@@ -181,10 +183,10 @@ def test_of_another_kind(kernel: Kernel, otherwise: dict[str, Any], key: str) ->
     assert done["operation"] == "replaced"
     assert key in [change["key"] for change in done["changes"]]
     if key == "family":
-        assert done["policy"]["timeouts"] == done["before"]["timeouts"], "what is not declared is taken over"
+        assert done["policy"]["timeouts"] == done["before"]["timeouts"], "undeclared values are kept"
 
 
-def test_a_replacement_that_is_refused_is_undone(kernel: Kernel) -> None:
+def test_refused_replace_restores_the_old_policy(kernel: Kernel) -> None:
     run(kernel, **WEB)
     create = kernel._do
 
@@ -217,8 +219,8 @@ def test_not_deleted_while_in_use(kernel: Kernel) -> None:
     run(kernel, **WEB)
     kernel.policies[b"web\0"]["use"] = 2
     for check_mode in (True, False):
-        says = r"web \(ipv4 tcp\) cannot be deleted: a rule uses it; remove that rule"
-        with pytest.raises(CannotReconcile, match=says):
+        message = r"web \(ipv4 tcp\) cannot be deleted: a rule uses it; remove that rule"
+        with pytest.raises(CannotReconcile, match=message):
             run(kernel, check_mode, name="web", state="absent")
     kernel.policies[b"web\0"]["use"] = 1
     kernel.faults[DELETE] = errno.EBUSY
@@ -226,7 +228,7 @@ def test_not_deleted_while_in_use(kernel: Kernel) -> None:
         run(kernel, name="web", state="absent")
 
 
-def losing(kernel: Kernel, lost: list[bool]) -> None:
+def lose_answers(kernel: Kernel, lost: list[bool]) -> None:
     """Lose the answers to the next writes; each item of `lost` is whether the kernel carries that write out."""
     respond = kernel.respond
 
@@ -251,23 +253,23 @@ def losing(kernel: Kernel, lost: list[bool]) -> None:
     ],
     ids=["created", "updated", "deleted", "replaced"],
 )
-def test_an_answer_that_is_lost_is_made_good(kernel: Kernel, before: Any, declared: Any, carried_out: bool) -> None:
+def test_lost_answer_is_recovered(kernel: Kernel, before: Any, declared: Any, carried_out: bool) -> None:
     if before is not None:
         run(kernel, **before)
     predicted = run(kernel, check_mode=True, **declared)
-    losing(kernel, [carried_out])
+    lose_answers(kernel, [carried_out])
     assert run(kernel, **declared) == predicted
 
 
-def test_where_all_answers_are_lost_it_may_be_a_change(kernel: Kernel) -> None:
-    losing(kernel, [False] * 9)
+def test_lost_answers_are_reported_as_a_change(kernel: Kernel) -> None:
+    lose_answers(kernel, [False] * 9)
     with pytest.raises(CannotReconcile) as failure:
         run(kernel, **WEB)
     assert (failure.value.result["changed"], failure.value.result["operation"]) == (True, "created")
     assert failure.value.result["policy"] == {}
 
 
-def test_one_that_somebody_else_deletes_meanwhile(kernel: Kernel) -> None:
+def test_policy_deleted_concurrently_is_reported_as_deleted(kernel: Kernel) -> None:
     run(kernel, **WEB)
     delete = kernel._do
 
@@ -295,7 +297,7 @@ def test_a_protocol_that_the_kernel_does_not_track(kernel: Kernel) -> None:
             run(kernel, check_mode=True, protocol="dccp", timeouts={"open": 5}, **about)
 
 
-def test_a_refusal_has_the_whole_result(kernel: Kernel) -> None:
+def test_refusal_has_a_complete_result(kernel: Kernel) -> None:
     kernel.faults[NEW] = errno.EPERM
     with pytest.raises(CannotReconcile, match="^creating timeout policy web .ipv4 tcp.: .*CAP_NET_ADMIN") as failure:
         run(kernel, **WEB)
@@ -308,7 +310,7 @@ def test_a_refusal_has_the_whole_result(kernel: Kernel) -> None:
     }
 
 
-def test_what_did_not_come_about_is_a_failure(kernel: Kernel) -> None:
+def test_policy_that_is_missing_after_creation_is_a_failure(kernel: Kernel) -> None:
     kernel._do = lambda request, sent: 0 if request.type == NEW else Kernel._do(kernel, request, sent)  # type: ignore[method-assign]
     with pytest.raises(CannotReconcile, match="is not as declared after it was created: name is None") as failure:
         run(kernel, **WEB)
@@ -316,7 +318,7 @@ def test_what_did_not_come_about_is_a_failure(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"protocol": "tcp", "timeouts": {"close": 1}}, "name: is missing; .*default: true"),
         ({"name": "x", "default": True}, "default: name is given too"),
@@ -335,6 +337,6 @@ def test_what_did_not_come_about_is_a_failure(kernel: Kernel) -> None:
         ),
     ],
 )
-def test_faults_are_named(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidValue, match=says):
+def test_invalid_parameters_are_reported(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
         declared_policy(params(**given))

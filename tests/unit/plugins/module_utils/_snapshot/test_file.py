@@ -71,7 +71,7 @@ def path(request: Any, tmp_path: Path) -> Path:
 # file content
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_written_records_are_read_back(path: Path) -> None:
     header = write(path)
     assert read(path) == RECORDS
     assert read(path, "expectations") == [EXPECTATION]
@@ -81,12 +81,12 @@ def test_what_is_written_is_read(path: Path) -> None:
         assert snapshot.keys["entries"] == {key for record in RECORDS for key in record}
 
 
-def test_an_empty_table_has_a_snapshot_too(path: Path) -> None:
+def test_empty_table_can_be_saved(path: Path) -> None:
     write(path, [])
     assert read(path) == []
 
 
-def test_a_human_can_read_it(path: Path) -> None:
+def test_file_is_readable_text(path: Path) -> None:
     write(path)
     data = path.read_bytes()
     lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("ascii").splitlines()
@@ -97,29 +97,27 @@ def test_a_human_can_read_it(path: Path) -> None:
     assert (path.suffix == ".gz") == (data[:2] == b"\x1f\x8b")
 
 
-def test_many_records_of_one_kind_name_their_keys_once(path: Path) -> None:
+def test_records_of_one_layout_store_their_keys_once(path: Path) -> None:
     write(path, [RECORDS[0]] * 1000)
     assert len(read(path)) == 1000
     with Snapshot(str(path)) as snapshot:
         assert len({id(block.keys) for block in snapshot.blocks("entries")}) == 1
 
 
-def test_records_are_read_across_the_bounds_of_what_is_read_at_once(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_read_across_chunk_boundaries(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
     for size in range(1, 40):
         monkeypatch.setattr(snapshot_file, "_CHUNK", size)
         assert read(path) == RECORDS
 
 
-def test_whether_it_is_compressed_is_told_by_the_file_itself(tmp_path: Path) -> None:
+def test_compression_is_detected_from_the_content(tmp_path: Path) -> None:
     write(tmp_path / "snapshot.gz")
     os.rename(tmp_path / "snapshot.gz", tmp_path / "other")
     assert read(tmp_path / "other") == RECORDS
 
 
-def test_only_the_owner_can_read_it(path: Path) -> None:
+def test_only_the_owner_can_read_the_file(path: Path) -> None:
     old = os.umask(0)
     try:
         write(path)
@@ -135,7 +133,7 @@ class Unplugged(Exception):
     pass
 
 
-def test_a_failure_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+def test_failed_save_keeps_the_old_file_and_no_temporary_file(path: Path) -> None:
     write(path)
     before = path.read_bytes()
 
@@ -150,7 +148,7 @@ def test_a_failure_leaves_the_old_one_and_nothing_else(path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "link", "rename"])
-def test_so_does_a_disk_that_fails_at_the_end(path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_error_at_the_end_keeps_the_old_file(path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
     before = path.read_bytes()
 
@@ -165,9 +163,7 @@ def test_so_does_a_disk_that_fails_at_the_end(path: Path, call: str, monkeypatch
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_synced_before_it_replaces_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.touch()
     steps: list[str] = []
     fsync, rename = os.fsync, os.rename
@@ -187,7 +183,7 @@ def test_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
     assert steps == ["file", "rename", "folder"]
 
 
-def test_a_link_goes_on_leading_there(path: Path, tmp_path: Path) -> None:
+def test_symbolic_link_is_kept_and_its_target_is_written(path: Path, tmp_path: Path) -> None:
     link = tmp_path / f"link{path.suffix}"
     link.symlink_to(path)
     write(link)
@@ -206,7 +202,7 @@ def test_a_link_goes_on_leading_there(path: Path, tmp_path: Path) -> None:
     ],
     ids=["directory", "passwd", "archive", "nowhere", "fifo"],
 )
-def test_nothing_else_is_overwritten(prepare: Any, says: str, tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten(prepare: Any, says: str, tmp_path: Path) -> None:
     path = tmp_path / "sub" / "snapshot"
     path.parent.mkdir()
     prepare(path)
@@ -214,7 +210,7 @@ def test_nothing_else_is_overwritten(prepare: Any, says: str, tmp_path: Path) ->
         write(path)
 
 
-def test_a_slash_too_many_does_not_lead_to_a_file(tmp_path: Path) -> None:
+def test_path_with_a_trailing_slash_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("mine")
     for path in ("hosts/", "hosts/.", "new/"):
         says = f"^path: .*/{path} cannot be written: it names a directory; write"
@@ -239,7 +235,7 @@ def test_a_planted_link_is_not_followed(there: bool, tmp_path: Path) -> None:
     assert not there or read(tmp_path / "target") == RECORDS
 
 
-def test_what_cannot_be_looked_at_is_not_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_examined_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hosts").write_text("mine")
     stats = os.stat
 
@@ -254,7 +250,7 @@ def test_what_cannot_be_looked_at_is_not_absent(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "hosts").read_text() == "mine"
 
 
-def test_a_file_that_comes_during_a_save_is_not_overwritten(path: Path) -> None:
+def test_file_created_during_the_save_is_not_overwritten(path: Path) -> None:
     with pytest.raises(InvalidValue, match="exists and is not a snapshot"), Writer(str(path), HEADER):
         path.write_text("mine")
     assert path.read_text() == "mine"
@@ -279,7 +275,7 @@ def test_a_damaged_snapshot_is_overwritten(path: Path) -> None:
 # refused files
 
 
-def test_one_that_is_cut_short_anywhere_is_refused(path: Path) -> None:
+def test_truncated_file_is_refused(path: Path) -> None:
     write(path)
     whole = path.read_bytes()
     for length in spread(range(len(whole))):
@@ -290,11 +286,11 @@ def test_one_that_is_cut_short_anywhere_is_refused(path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
-def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> None:
+def test_file_with_a_changed_byte_is_refused_or_reads_the_same(path: Path) -> None:
     """A few bytes of a compressed file, such as its time, have no meaning."""
     write(path)
     whole = path.read_bytes()
-    read_all_the_same = 0
+    accepted = 0
     for place in spread(range(len(whole))):
         for bit in (0x01, 0x20, 0x80):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
@@ -303,8 +299,8 @@ def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> No
             except InvalidValue:
                 continue
             assert found == RECORDS
-            read_all_the_same += 1
-    assert read_all_the_same == 0 or (path.suffix == ".gz" and read_all_the_same < 60)
+            accepted += 1
+    assert accepted == 0 or (path.suffix == ".gz" and accepted < 60)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +319,13 @@ def test_one_with_any_byte_changed_is_refused_or_says_the_same(path: Path) -> No
         (b"x" * 3_000_000, "is not a snapshot"),
     ],
 )
-def test_what_is_none_is_refused_in_a_sentence(content: bytes, says: str, path: Path) -> None:
+def test_other_content_is_refused_with_one_sentence(content: bytes, says: str, path: Path) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     with pytest.raises(InvalidValue, match=says):
         read(path)
 
 
-def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_unreadable_path_is_refused_with_one_sentence(tmp_path: Path) -> None:
     for name, says in (("absent", "No such file"), (".", "Is a directory")):
         with pytest.raises(InvalidValue, match=says):
             read(tmp_path / name)
@@ -350,17 +346,17 @@ def forgeries() -> Iterator[Any]:
         "deep": [layout, b"[" * 100_000],
         "unknown kind": [b'{"of": "others", "alike": {}, "keys": ["mark"]}', b"[1]"],
         "no keys": [b'{"of": "entries", "alike": {}}', b"[1]"],
-        "keys that are none": [b'{"of": "entries", "alike": {}, "keys": [1]}', b"[1]"],
-        "a key that no text can have": [b'{"of": "entries", "alike": {}, "keys": ["\\ud800"]}', b"[1]"],
+        "invalid keys": [b'{"of": "entries", "alike": {}, "keys": [1]}', b"[1]"],
+        "a key that is invalid text": [b'{"of": "entries", "alike": {}, "keys": ["\\ud800"]}', b"[1]"],
         "a key twice": [b'{"of": "entries", "alike": {"mark": 1}, "keys": ["mark"]}', b"[1]"],
-        "a kind that is none": [b'{"of": [], "alike": {}, "keys": ["mark"]}', b"[1]"],
+        "invalid kind": [b'{"of": [], "alike": {}, "keys": ["mark"]}', b"[1]"],
         "a long line": [layout, b"[" + b" " * 3_000_000 + b"1]"],
     }.items():
         yield pytest.param([lines, *body], id=name)
 
 
 @pytest.mark.parametrize("lines", list(forgeries()))
-def test_one_that_was_made_to_deceive_is_refused_all_the_same(lines: list[bytes], tmp_path: Path) -> None:
+def test_forged_file_with_a_valid_checksum_is_refused(lines: list[bytes], tmp_path: Path) -> None:
     """The checksum is valid, because an attacker can calculate it."""
     path = tmp_path / "snapshot"
     path.write_bytes(sealed(lines))
@@ -368,7 +364,7 @@ def test_one_that_was_made_to_deceive_is_refused_all_the_same(lines: list[bytes]
         read(path)
 
 
-def test_a_forgery_of_this_test_would_be_taken_if_it_were_none(tmp_path: Path) -> None:
+def test_valid_file_with_a_calculated_checksum_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "snapshot"
     header = json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict(), "entries": 1}).encode()
     path.write_bytes(sealed([header, b'{"of": "entries", "alike": {}, "keys": ["mark"]}', b"[1]"]))
@@ -391,7 +387,7 @@ HALF = "\ud800"
     ],
     ids=lambda change: ascii(change)[:40],
 )
-def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> None:
+def test_invalid_header_is_refused(change: Document, tmp_path: Path) -> None:
     """The result shows the whole header, and an attacker can calculate a valid checksum."""
     path = tmp_path / "snapshot"
     header = {"format": snapshot_file.FORMAT, **HEADER._asdict(), **change}
@@ -407,7 +403,7 @@ def test_a_header_that_is_none_is_refused(change: Document, tmp_path: Path) -> N
             check_place(str(path))
 
 
-def test_the_header_of_this_test_would_be_taken_if_nothing_were_changed(tmp_path: Path) -> None:
+def test_valid_header_with_a_calculated_checksum_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "snapshot"
     path.write_bytes(sealed([json.dumps({"format": snapshot_file.FORMAT, **HEADER._asdict()}).encode()]))
     assert read(path) == []
@@ -415,7 +411,7 @@ def test_the_header_of_this_test_would_be_taken_if_nothing_were_changed(tmp_path
 
 @pytest.mark.parametrize("use", [snapshot_file.check_place, Snapshot])
 @pytest.mark.parametrize("nothing", ["", None])
-def test_a_file_without_a_name_is_asked_for_one(use: Any, nothing: Any) -> None:
+def test_empty_path_is_refused(use: Any, nothing: Any) -> None:
     """An empty name would stand for the current directory."""
     with pytest.raises(InvalidValue, match="^path: is empty; write the name of a file$"):
         use(nothing)
@@ -426,13 +422,13 @@ def test_a_file_without_a_name_is_asked_for_one(use: Any, nothing: Any) -> None:
     [(0, 0, "0 entries"), (1, 0, "1 entry"), (0, 1, "1 expectation"), (2, 1, "2 entries and 1 expectation"),
      (1, 2, "1 entry and 2 expectations")],
 )  # fmt: skip
-def test_how_much_there_is(entries: int, expectations: int, says: str) -> None:
+def test_header_shows_the_number_of_records(entries: int, expectations: int, says: str) -> None:
     header = HEADER._replace(entries=entries, expectations=expectations)
     assert header.amount() == says
     assert header.as_line().startswith(f"{says} of gw1 (Linux 6.18.1) at ")
 
 
-def test_a_file_is_not_left_open(path: Path) -> None:
+def test_refused_file_is_closed(path: Path) -> None:
     """An unclosed file emits a warning, which is an error in this test suite."""
     write(path)
     path.write_bytes(path.read_bytes()[:-1])
@@ -454,7 +450,7 @@ def values_of(snapshot: Snapshot, found: list[Any] | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize("place", ["header", "first", "last", "more", "less"])
-def test_a_snapshot_that_is_changed_after_it_was_verified_is_not_used(
+def test_snapshot_changed_after_its_verification_is_refused(
     place: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program writes into the open file, so that other entries would follow the old checksum."""
@@ -481,7 +477,7 @@ def test_a_snapshot_that_is_changed_after_it_was_verified_is_not_used(
     assert found == expected[: len(found)]
 
 
-def test_what_was_verified_is_read_as_often_as_one_likes(path: Path) -> None:
+def test_verified_snapshot_can_be_read_repeatedly(path: Path) -> None:
     write(path)
     with Snapshot(str(path)) as snapshot:
         for _time in range(3):
@@ -500,7 +496,7 @@ def layout(*keys: str, alike: Document | None = None) -> bytes:
     return json.dumps({"of": "entries", "alike": alike or {}, "keys": keys}).encode()
 
 
-def test_ever_new_keys_are_refused(tmp_path: Path) -> None:
+def test_number_of_different_keys_is_limited(tmp_path: Path) -> None:
     forged(tmp_path / "some", *(layout(f"key {number}") for number in range(1000)))
     with Snapshot(str(tmp_path / "some")) as snapshot:
         assert len(snapshot.keys["entries"]) == 1000
@@ -513,7 +509,7 @@ def test_ever_new_keys_are_refused(tmp_path: Path) -> None:
             Snapshot(str(tmp_path / name))
 
 
-def test_ever_new_layouts_are_forgotten(tmp_path: Path) -> None:
+def test_memory_use_of_many_layouts_is_limited(tmp_path: Path) -> None:
     """Each layout has one record, and values that are the same in all records of the layout."""
     number, text = 9000, "x" * 1000
     lines = [line for each in range(number) for line in (layout("mark", alike={"a": f"{each}{text}"}), b"[1]")]
@@ -527,7 +523,7 @@ def test_ever_new_layouts_are_forgotten(tmp_path: Path) -> None:
             tracemalloc.stop()
 
 
-def test_records_that_are_short_by_what_they_have_alike_come_some_at_a_time(tmp_path: Path) -> None:
+def test_memory_use_of_records_with_many_common_values_is_limited(tmp_path: Path) -> None:
     forged(
         tmp_path / "snapshot", layout(alike={f"key {key}": 0 for key in range(900)}), *[b"[]"] * 50_000, entries=50_000
     )

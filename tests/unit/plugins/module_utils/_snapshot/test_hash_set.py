@@ -15,7 +15,7 @@ things = st.lists(st.integers(2, 50) | st.binary(max_size=2) | st.tuples(st.inte
 
 
 @given(things, things)
-def test_it_is_a_set(some: list[object], others: list[object]) -> None:
+def test_set_contains_exactly_the_added_values(some: list[object], others: list[object]) -> None:
     found = Fingerprints(len(some))
     for thing in some:
         found.add(thing)
@@ -23,21 +23,21 @@ def test_it_is_a_set(some: list[object], others: list[object]) -> None:
     assert [thing in found for thing in others] == [thing in some for thing in others]
 
 
-def test_things_whose_numbers_meet_are_kept_apart() -> None:
+def test_values_of_the_same_slot_are_distinguished() -> None:
     """All of them belong to the same slot, which is the last one."""
     found = Fingerprints(500)
-    crowd = [step * found._size - 1 for step in range(1, 500)]
-    for thing in crowd[:400]:
+    colliding = [step * found._size - 1 for step in range(1, 500)]
+    for thing in colliding[:400]:
         found.add(thing)
-    assert [thing in found for thing in crowd] == [True] * 400 + [False] * 99
+    assert [thing in found for thing in colliding] == [True] * 400 + [False] * 99
 
 
-def test_zero_is_a_thing_too() -> None:
+def test_zero_can_be_added() -> None:
     found = Fingerprints(1)
     assert 0 not in found
     found.add(0)
     assert 0 in found
 
 
-def test_a_million_take_the_room_of_some() -> None:
+def test_memory_use_of_a_million_values_is_limited() -> None:
     assert sys.getsizeof(Fingerprints(1_000_000)._slots) < 13 << 20

@@ -66,7 +66,7 @@ SCOPES: list[Any] = [{"protocol": "tcp"}, {"family": "ipv6"}, {"zone": 5}, [{"ma
 LIMIT = 1000
 tables = st.lists(declarations(), max_size=7)
 #: For tables with other entries: an entry with a zone in one direction can hide another entry, also from a plan.
-met = st.lists(declarations().filter(lambda document: "zone" not in document["original"]), max_size=7)
+existing_tables = st.lists(declarations().filter(lambda document: "zone" not in document["original"]), max_size=7)
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +95,13 @@ def run(
     """Run the module once. A failure returns its result, with the message under `msg`."""
     keep = policy.pop("keep", frozenset())
     limit = policy.pop("limit", LIMIT)
-    asked = EVERYTHING if match is None else parse_match(match)
+    requested = EVERYTHING if match is None else parse_match(match)
     where = None if scope is None else parse_match(scope)
     policy = {"on_existing": "keep", **policy}
     kernel.forget()
     with Snapshot(path) as snapshot, kernel.table() as table:
         try:
-            result = restore(table, snapshot, asked, Policy(**policy), LabelMap(), check, limit, where, keep)
+            result = restore(table, snapshot, requested, Policy(**policy), LabelMap(), check, limit, where, keep)
             assert set(result) - {"warnings"} == KEYS
         except RestoreFailed as failure:
             result = {"msg": str(failure), **failure.result}
@@ -112,7 +112,7 @@ def run(
     return result
 
 
-def lasting(kernel: Kernel) -> list[Any]:
+def restorable_state(kernel: Kernel) -> list[Any]:
     """Return the table without ids and the NAT status of entries without NAT, which a snapshot cannot restore."""
     found = []
     for there in kernel.connections:
@@ -160,7 +160,7 @@ def ports(kernel: Kernel) -> list[int]:
 
 @examples(120)
 @given(tables)
-def test_a_table_comes_back_as_it_was(folder: str, table: list[Document]) -> None:
+def test_restored_table_equals_the_saved_table(folder: str, table: list[Document]) -> None:
     kernel = filled(table)
     path = os.path.join(folder, "random")
     result = saved(kernel, path)
@@ -169,7 +169,7 @@ def test_a_table_comes_back_as_it_was(folder: str, table: list[Document]) -> Non
     predicted = run(other, path, check=True)
     done = run(other, path)
     assert predicted == done
-    assert lasting(other) == lasting(kernel)
+    assert restorable_state(other) == restorable_state(kernel)
     assert numbers(done) == ({"created": len(kernel.connections)} if kernel.connections else {})
     assert done["changed"] == bool(kernel.connections)
     again = run(other, path)
@@ -178,8 +178,8 @@ def test_a_table_comes_back_as_it_was(folder: str, table: list[Document]) -> Non
 
 
 @examples(80)
-@given(tables, met, st.sampled_from(["keep", "update", "fail"]), st.booleans())
-def test_check_mode_says_what_a_run_does_to_what_is_there(
+@given(tables, existing_tables, st.sampled_from(["keep", "update", "fail"]), st.booleans())
+def test_check_mode_predicts_the_run_on_an_existing_table(
     folder: str, table: list[Document], there: list[Document], on_existing: str, replace: bool
 ) -> None:
     path = os.path.join(folder, "random")
@@ -201,7 +201,7 @@ def test_check_mode_says_what_a_run_does_to_what_is_there(
 
 
 @pytest.mark.parametrize("direction", ["", "original", "reply"])
-def test_masters_come_before_their_children(path: str, direction: str) -> None:
+def test_masters_are_saved_before_their_children(path: str, direction: str) -> None:
     """The chain of masters can have any length and order, and its entries can have a zone in one direction."""
     family = [declared(port, helper="ftp") for port in range(1, 5)]
     for child, master in zip(family[1:], family):
@@ -218,7 +218,7 @@ def test_masters_come_before_their_children(path: str, direction: str) -> None:
     other = emptied(kernel)
     predicted = run(other, path, check=True)
     assert numbers(predicted) == numbers(run(other, path)) == {"created": 4}
-    assert lasting(other) == lasting(kernel)
+    assert restorable_state(other) == restorable_state(kernel)
 
 
 def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str) -> None:
@@ -234,7 +234,7 @@ def test_a_child_without_its_master_is_reported_and_the_rest_restored(path: str)
     assert ports(other) == [3]
 
 
-def test_flags_of_tcp_are_those_of_the_snapshot_and_where_it_has_none_those_of_a_new_entry(path: str) -> None:
+def test_tcp_flags_are_those_of_the_snapshot_or_of_a_new_entry(path: str) -> None:
     """Offloaded entries have no recorded flags; other entries have recorded flags, which can be empty."""
     write(path, flow(1, **{"tcp.original.flags": [], "tcp.reply.flags": ["window_scale"]}))
     kernel = Kernel()
@@ -245,7 +245,7 @@ def test_flags_of_tcp_are_those_of_the_snapshot_and_where_it_has_none_those_of_a
     assert [there.flags for there in kernel.connections[1:]] == [[10, 10]] * 6
 
 
-def test_a_countdown_goes_on_where_it_was(path: str) -> None:
+def test_timeout_continues_from_the_saved_value(path: str) -> None:
     kernel = filled([declared(1)])
     kernel.pass_time(100)
     saved(kernel, path)
@@ -255,7 +255,7 @@ def test_a_countdown_goes_on_where_it_was(path: str) -> None:
     assert other.connections[0].deadline == 500
 
 
-def test_the_last_moment_of_an_entry_is_a_second(path: str) -> None:
+def test_expiring_entry_is_restored_with_a_timeout_of_one_second(path: str) -> None:
     kernel = filled([declared(1)])
     kernel.pass_time(599.5)
     saved(kernel, path)
@@ -264,7 +264,7 @@ def test_the_last_moment_of_an_entry_is_a_second(path: str) -> None:
     assert other.connections[0].deadline == 1
 
 
-def test_the_last_moment_of_an_expectation_is_a_second_as_well(path: str) -> None:
+def test_expiring_expectation_is_restored_with_a_timeout_of_one_second(path: str) -> None:
     master = {"protocol": "tcp", "original": CONTROL, "helper": "ftp", "timeout": 600}
     expected = parse_expectation({"tuple": announced(), "master": CONTROL})
     kernel = ExpectingKernel()
@@ -281,7 +281,7 @@ def test_the_last_moment_of_an_expectation_is_a_second_as_well(path: str) -> Non
 # selection of entries
 
 
-def test_a_match_says_what_is_saved_and_what_is_restored(path: str) -> None:
+def test_match_selects_the_saved_and_the_restored_entries(path: str) -> None:
     kernel = filled([declared(port, mark=port % 2) for port in range(6)])
     assert saved(kernel, path, match={"source_port": "1-5"})["snapshot"]["entries"] == 5
     for check in (True, False):
@@ -290,7 +290,7 @@ def test_a_match_says_what_is_saved_and_what_is_restored(path: str) -> None:
     assert ports(other) == [1, 3, 5]
 
 
-def test_a_match_for_what_the_snapshot_lacks_is_refused_before_anything_happens(path: str) -> None:
+def test_match_on_keys_that_the_snapshot_lacks_is_refused(path: str) -> None:
     saved(filled([declared(port) for port in range(3)]), path)
     kernel = Kernel()
     with pytest.raises(InvalidValue, match="bytes_above"):
@@ -299,27 +299,27 @@ def test_a_match_for_what_the_snapshot_lacks_is_refused_before_anything_happens(
 
 
 @examples(80)
-@given(tables, met, st.sampled_from(SCOPES))
-def test_a_purge_takes_what_is_in_scope_and_not_in_the_snapshot(
+@given(tables, existing_tables, st.sampled_from(SCOPES))
+def test_purge_deletes_entries_in_scope_that_are_not_in_the_snapshot(
     folder: str, table: list[Document], there: list[Document], scope: Any
 ) -> None:
     path = os.path.join(folder, "random")
     snapshot = filled(table)
     saved(snapshot, path)
     kernel = filled(there)
-    with kernel.table() as eyes:
-        in_scope = {entry["id"] for entry in eyes.dump() if parse_match(scope)(entry)}
+    with kernel.table() as observer:
+        in_scope = {entry["id"] for entry in observer.dump() if parse_match(scope)(entry)}
     recorded = {there.key for there in snapshot.connections}
-    doomed = {there.id for there in kernel.connections if there.id in in_scope and there.key not in recorded}
+    purged = {there.id for there in kernel.connections if there.id in in_scope and there.key not in recorded}
     before = {there.id for there in kernel.connections}
     predicted = run(kernel, path, check=True, scope=scope)
     done = run(kernel, path, scope=scope)
     assert (predicted["counts"], predicted["diff"]) == (done["counts"], done["diff"])
-    assert done["counts"]["deleted"] == len(doomed)
-    assert before & {there.id for there in kernel.connections} == before - doomed
+    assert done["counts"]["deleted"] == len(purged)
+    assert before & {there.id for there in kernel.connections} == before - purged
 
 
-def test_a_purge_spares_what_a_match_leaves_out_of_the_snapshot(path: str) -> None:
+def test_purge_keeps_snapshot_entries_that_the_match_excludes(path: str) -> None:
     kernel = filled([declared(1), declared(2)])
     saved(kernel, path)
     other = filled([declared(2), declared(3)])
@@ -330,7 +330,7 @@ def test_a_purge_spares_what_a_match_leaves_out_of_the_snapshot(path: str) -> No
     assert ports(other) == [1, 2]
 
 
-def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_is_removed(path: str) -> None:
+def test_scope_that_cannot_be_evaluated_fails_before_any_deletion(path: str) -> None:
     """The last entry is older than accounting and has no counters."""
     saved(filled([declared(1)]), path)
     kernel = filled([declared(port) for port in range(2, 2 + 3 * BATCH_SIZE)])
@@ -341,7 +341,7 @@ def test_a_scope_that_an_entry_cannot_be_compared_with_is_found_before_anything_
     assert not kernel.writes
 
 
-def test_a_purge_makes_room_for_what_is_restored(path: str) -> None:
+def test_purge_makes_room_for_restored_entries(path: str) -> None:
     """An entry with the tuples of a flow in the snapshot is removed before the flow is created."""
     saved(filled([declared(1)]), path)
     mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
@@ -351,7 +351,7 @@ def test_a_purge_makes_room_for_what_is_restored(path: str) -> None:
     assert ports(kernel) == [1]
 
 
-def test_a_purge_spares_the_session(path: str) -> None:
+def test_purge_keeps_the_ssh_session(path: str) -> None:
     saved(filled([declared(1)]), path)
     ssh = {"protocol": "tcp", "original": {**FLOW, "destination_port": 22}}
     mine = frozenset({TcpConnection(b"\n\0\0\2", 22, b"\n\0\0\1", 1000)})
@@ -362,7 +362,7 @@ def test_a_purge_spares_the_session(path: str) -> None:
     assert ports(kernel) == [1, 1000]
 
 
-def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: str) -> None:
+def test_conflict_with_the_kept_session_is_predicted(path: str) -> None:
     """The SSH session has the tuples of a flow in the snapshot, and the purge keeps it."""
     mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 22, "destination_port": 1000}
     saved(filled([{"protocol": "tcp", "original": mirrored}, declared(1)]), path)
@@ -375,7 +375,7 @@ def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: s
 
 
 @pytest.mark.parametrize(
-    ("foreign", "records", "says"),
+    ("foreign", "records", "message"),
     [
         (
             1,
@@ -390,7 +390,9 @@ def test_the_session_that_a_purge_spares_is_in_the_way_in_check_mode_too(path: s
         ),
     ],
 )
-def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document], says: str, path: str) -> None:
+def test_failed_deletions_of_a_purge_are_reported(
+    foreign: int, records: list[Document], message: str, path: str
+) -> None:
     """The counts of the snapshot do not include such an entry."""
     write(path, *records)
     kernel = filled([declared(port) for port in range(100, 100 + foreign)])
@@ -401,7 +403,7 @@ def test_what_should_go_and_stays_is_told(foreign: int, records: list[Document],
 
     kernel.meanwhile = refuse
     done = run(kernel, path, scope={"source_port": "100-200"})
-    assert re.search(says, done["msg"]), done["msg"]
+    assert re.search(message, done["msg"]), done["msg"]
     bad = sum("helper" in record for record in records)
     assert done["counts"]["failed"] == foreign + bad
     assert (done["counts"]["deleted"], len(kernel.connections)) == (0, foreign + len(records) - bad)
@@ -424,7 +426,7 @@ TABLE = [
 ]
 
 
-def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(path: str) -> None:
+def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(path: str) -> None:
     wanted = filled(TABLE)
     saved(wanted, path)
     quiet = emptied(wanted)
@@ -449,7 +451,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(
                 assert done["counts"]["created"] <= len(kernel.connections)
                 assert done["changed"] == bool(kernel.connections)
                 if "msg" not in done:
-                    assert lasting(kernel) == lasting(wanted)
+                    assert restorable_state(kernel) == restorable_state(wanted)
                     assert numbers(done) == {"created": len(TABLE)}
                 elif "Until then" not in done["msg"]:
                     assert sum(done["counts"].values()) == len(TABLE)
@@ -457,7 +459,7 @@ def test_a_fault_at_any_message_leaves_a_true_report_and_a_second_run_completes(
             kernel.faults = {}
             again = run(kernel, path, on_existing="update")
             assert "msg" not in again
-            assert lasting(kernel) == lasting(wanted)
+            assert restorable_state(kernel) == restorable_state(wanted)
     assert stopped < 2 * len(FAULTS)
 
 
@@ -469,7 +471,7 @@ def _run(kernel: Kernel, path: str) -> Document:
             return {"msg": str(failure), **failure.result}
 
 
-def test_lost_answers_for_many_are_made_good(path: str) -> None:
+def test_lost_answers_for_many_entries_are_recovered(path: str) -> None:
     """The receive buffer overran, so the result of a whole window is unknown."""
     kernel = filled([declared(port) for port in range(300)])
     saved(kernel, path)
@@ -477,10 +479,10 @@ def test_lost_answers_for_many_are_made_good(path: str) -> None:
         other = emptied(kernel)
         other.faults = {at: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
         assert numbers(_run(other, path)) == {"created": 300}
-        assert lasting(other) == lasting(kernel)
+        assert restorable_state(other) == restorable_state(kernel)
 
 
-def test_a_creation_whose_answer_is_lost_and_that_fails_again_is_no_change(path: str) -> None:
+def test_creation_that_fails_after_a_lost_answer_is_no_change(path: str) -> None:
     """A query shows that the first request was not carried out."""
     saved(filled([declared(1, helper="ftp")]), path)
     kernel = Kernel(helpers={})
@@ -490,7 +492,7 @@ def test_a_creation_whose_answer_is_lost_and_that_fails_again_is_no_change(path:
     assert (numbers(done), done["changed"], done["unknown"]) == ({"failed": 1}, False, 0)
 
 
-def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nated_gre_key_that_the_kernel_loses_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"original.source_key": 1, "original.destination_key": 2, "reply.source_key": 2, "reply.destination_key": 7}
     ends = {"original.source": "10.0.0.1", "original.destination": "10.0.0.2"}
     ends.update({"reply.source": "10.0.0.2", "reply.destination": "198.51.100.9"})
@@ -508,7 +510,7 @@ def test_a_translated_key_of_gre_that_the_kernel_loses_is_reported(path: str, mo
     assert kernel.connections == []
 
 
-def test_a_live_flow_of_gre_is_never_deleted_after_a_lost_answer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_gre_flow_is_not_deleted_after_a_lost_answer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a large table, the run does not read the entries that existed before. This entry has another NATed key."""
     monkeypatch.setattr(module, "_SOME", 1)
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_key": 1, "destination_key": 2}
@@ -534,7 +536,7 @@ def test_a_live_flow_of_gre_is_never_deleted_after_a_lost_answer(path: str, monk
 
 @pytest.mark.parametrize("on_existing", ["keep", "update"])
 @pytest.mark.parametrize("labels", [[], [5]], ids=["plain", "fragile"])
-def test_an_equal_entry_that_was_there_was_not_created_though_the_answer_is_lost(
+def test_existing_equal_entry_is_not_counted_as_created_after_a_lost_answer(
     path: str, labels: list[int], on_existing: str
 ) -> None:
     source = filled([declared(port, labels=labels) for port in range(100)])
@@ -545,10 +547,10 @@ def test_an_equal_entry_that_was_there_was_not_created_though_the_answer_is_lost
     result = run_once(kernel, path, on_existing=on_existing)
     assert numbers(result) == {"created": 75, "unchanged": 25}
     assert (result["changed"], result["unknown"]) == (True, 0)
-    assert lasting(kernel) == lasting(source)
+    assert restorable_state(kernel) == restorable_state(source)
 
 
-def test_what_cannot_be_known_is_said_to_be_unknown_and_a_change(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_creation_without_answer_counts_as_unknown_and_as_a_change(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a table with many other entries, the run does not read which entries existed before."""
     monkeypatch.setattr(module, "_SOME", 1)
     saved(filled([declared(1)]), path)
@@ -566,7 +568,7 @@ def test_what_cannot_be_known_is_said_to_be_unknown_and_a_change(path: str, monk
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOBUFS], ids=["refused", "lost"])
 @pytest.mark.parametrize("carried_out", [False, True])
 @pytest.mark.parametrize("labels", [[], [5]], ids=["plain", "fragile"])
-def test_what_was_created_is_reported_also_where_nothing_can_be_read_back(
+def test_creations_are_reported_even_if_nothing_can_be_read_back(
     path: str, labels: list[int], carried_out: bool, code: int
 ) -> None:
     saved(filled([declared(port, labels=labels) for port in range(300)]), path)
@@ -578,8 +580,8 @@ def test_what_was_created_is_reported_also_where_nothing_can_be_read_back(
     assert "msg" in result
     assert result["changed"]
     assert result["counts"]["created"] <= len(kernel.connections)
-    told = result["counts"]["created"] + result["counts"]["failed"] + result["unknown"]
-    assert told >= len(kernel.connections) > 0
+    reported = result["counts"]["created"] + result["counts"]["failed"] + result["unknown"]
+    assert reported >= len(kernel.connections) > 0
 
 
 def run_once(kernel: Kernel, path: str, **policy: Any) -> Document:
@@ -592,7 +594,7 @@ def run_once(kernel: Kernel, path: str, **policy: Any) -> Document:
             return {"msg": str(failure), **failure.result}
 
 
-def test_a_table_that_cannot_hold_them_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_that_exceeds_the_table_size_changes_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel would drop other entries to make room."""
     saved(filled([declared(port) for port in range(3)]), path)
     kernel = filled([UDP])
@@ -602,7 +604,7 @@ def test_a_table_that_cannot_hold_them_is_left_alone(path: str, monkeypatch: pyt
     assert not kernel.writes
 
 
-def test_what_is_in_the_way_is_named(path: str) -> None:
+def test_conflicting_entry_is_reported(path: str) -> None:
     saved(filled([declared(1), declared(2)]), path)
     mirrored = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
     kernel = filled([{"protocol": "tcp", "original": mirrored}])
@@ -616,7 +618,7 @@ def test_what_is_in_the_way_is_named(path: str) -> None:
         assert "\n" not in done["msg"]
 
 
-def test_a_translation_comes_back_as_it_was_or_not_at_all(path: str) -> None:
+def test_nat_is_restored_exactly_or_not_at_all(path: str) -> None:
     """With NAT to another port, the peer could not use the flow, and the user would get no report."""
     saved(filled([{"protocol": "tcp", "original": FLOW, "nat": {"destination": {"port": 8080}}}]), path)
     kernel = filled([{"protocol": "tcp", "original": {**FLOW, "destination_port": 8080}}])
@@ -626,7 +628,7 @@ def test_a_translation_comes_back_as_it_was_or_not_at_all(path: str) -> None:
         assert "its reply tuple is taken by tcp 10.0.0.1:1000 -> 10.0.0.2:8080" in done["failed_entries"][0]["msg"]
 
 
-def test_a_helper_that_is_not_there_is_named_and_the_rest_restored(path: str) -> None:
+def test_missing_helper_is_reported_and_other_entries_are_restored(path: str) -> None:
     saved(filled([declared(1, helper="ftp"), declared(2)]), path)
     kernel = Kernel(helpers={})
     done = run(kernel, path)
@@ -635,7 +637,7 @@ def test_a_helper_that_is_not_there_is_named_and_the_rest_restored(path: str) ->
     assert ports(kernel) == [2]
 
 
-def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> None:
+def test_labels_without_a_rule_are_reported_and_the_entries_kept(path: str) -> None:
     """A flow without its label is better than no flow, but the result must not report it as restored."""
     saved(filled([declared(1, labels=[5]), declared(2)]), path)
     kernel = Kernel(label_rule=False)
@@ -646,7 +648,7 @@ def test_labels_without_a_rule_are_missed_and_the_entries_kept(path: str) -> Non
     assert ports(kernel) == [1, 2]
 
 
-def test_labels_are_missed_as_well_where_the_answer_is_lost(path: str) -> None:
+def test_missing_labels_are_reported_even_after_a_lost_answer(path: str) -> None:
     saved(filled([declared(1, labels=[5])]), path)
     kernel = Kernel(label_rule=False)
     kernel.faults = {1: Fault(errno.ENOBUFS, lost=True, carried_out=True)}
@@ -655,7 +657,7 @@ def test_labels_are_missed_as_well_where_the_answer_is_lost(path: str) -> None:
     assert "exists, but without its labels" in done["failed_entries"][0]["msg"]
 
 
-def test_a_protocol_that_is_not_tracked_any_more_is_not_restored_by_half(path: str) -> None:
+def test_protocol_that_is_no_longer_tracked_is_not_restored_partly(path: str) -> None:
     """Since Linux 6.17 DCCP has no ports: one entry would stand for all connections of two hosts."""
     ends = Ends(b"\n\0\0\1", b"\n\0\0\2", DCCP, (1, 2))
     old = Kernel()
@@ -710,7 +712,7 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize(("key", "value"), BAD, ids=[f"{key}-{value}"[:40] for key, value in BAD])
-def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> None:
+def test_invalid_value_is_reported_and_never_sent(key: str, value: Any, path: str) -> None:
     """The checksum can be valid, because an attacker can calculate it."""
     good = [flow(port, timeout=600, **{"tcp.state": "established"}) for port in range(40)]
     write(path, *good[:20], {**flow(1000, timeout=600), key: value}, *good[20:])
@@ -728,7 +730,7 @@ def test_a_bad_value_is_said_and_never_sent(key: str, value: Any, path: str) -> 
 
 
 @pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"\ud800": 1}])
-def test_a_bad_value_is_shown_in_characters_that_there_are(value: Any, path: str) -> None:
+def test_invalid_value_is_shown_in_valid_characters(value: Any, path: str) -> None:
     """Ansible returns no result at all if a string contains half of a surrogate pair."""
     write(path, flow(1, mark=value))
     (failure,) = run(Kernel(), path)["failed_entries"]
@@ -736,7 +738,7 @@ def test_a_bad_value_is_shown_in_characters_that_there_are(value: Any, path: str
     assert failure["entry"]["original"]["source_port"] == 1
 
 
-def test_many_bad_values_among_many_good_ones(path: str) -> None:
+def test_many_invalid_values_among_valid_ones(path: str) -> None:
     records = [flow(port, timeout=600, mark=port if port % 3 else "x") for port in range(3000)]
     write(path, *records)
     kernel = Kernel()
@@ -746,7 +748,7 @@ def test_many_bad_values_among_many_good_ones(path: str) -> None:
     assert ports(kernel) == [port for port in range(3000) if port % 3]
 
 
-def test_a_bad_value_is_refused_before_a_purge(path: str) -> None:
+def test_invalid_value_is_refused_before_a_purge(path: str) -> None:
     """The record cannot be identified, so the purge could delete its entry."""
     write(path, flow(1, timeout=600), flow(2, mark="x"))
     kernel = filled([declared(3)])
@@ -755,7 +757,7 @@ def test_a_bad_value_is_refused_before_a_purge(path: str) -> None:
     assert ports(kernel) == [3]
 
 
-def test_a_key_that_is_not_known_is_refused_before_anything_happens(path: str) -> None:
+def test_unknown_key_is_refused_before_any_change(path: str) -> None:
     write(path, flow(1), flow(2, colour="red"))
     kernel = Kernel()
     with pytest.raises(InvalidValue, match="its entries have colour, which this version does not know"):
@@ -763,7 +765,7 @@ def test_a_key_that_is_not_known_is_refused_before_anything_happens(path: str) -
     assert not kernel.requests
 
 
-def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
+def test_duplicate_record_is_restored_once(path: str) -> None:
     """A dump repeats an entry if the kernel resizes the table during the dump."""
     write(
         path, *[flow(port, timeout=60) for port in (1, 1)], *[flow(port, timeout=60) for port in range(2, 300)], flow(1)
@@ -774,7 +776,7 @@ def test_an_entry_that_is_there_twice_is_restored_once(path: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "predicted"), [(100, True), (300, False)], ids=["near", "far"])
-def test_two_that_exclude_one_another_are_reported(number: int, predicted: bool, path: str) -> None:
+def test_conflicting_records_are_reported(number: int, predicted: bool, path: str) -> None:
     """A table never contains both at once. Check mode compares only records that are near each other."""
     ends = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1}
     mirrored = {"family": "ipv4", "protocol": "tcp", **{f"original.{key}": end for key, end in ends.items()}}
@@ -790,7 +792,7 @@ def test_two_that_exclude_one_another_are_reported(number: int, predicted: bool,
 
 
 @pytest.mark.parametrize("on_existing", ["keep", "update", "fail"])
-def test_a_translated_entry_that_is_there_twice_is_restored_once(path: str, on_existing: str) -> None:
+def test_duplicate_nated_record_is_restored_once(path: str, on_existing: str) -> None:
     nat = {"reply.source": "10.0.0.2", "reply.source_port": 80, "reply.destination": "198.51.100.9"}
     nat.update({"reply.destination_port": 7, "nat.source.address": "198.51.100.9", "nat.source.port": 7})
     write(path, *[flow(1, timeout=60, **nat)] * 2, flow(2, timeout=60), flow(1, timeout=60, **nat))
@@ -800,7 +802,7 @@ def test_a_translated_entry_that_is_there_twice_is_restored_once(path: str, on_e
 
 @pytest.mark.parametrize("number", [10, 600])
 @pytest.mark.parametrize("direction", ["original", "reply"])
-def test_masters_are_found_however_far_before_their_children(number: int, direction: str, path: str) -> None:
+def test_masters_are_found_at_any_distance_before_their_children(number: int, direction: str, path: str) -> None:
     """Check mode creates no master that a query could find."""
     ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 0, "destination_port": 80}
     if direction == "reply":
@@ -832,7 +834,7 @@ def test_expectations_are_predicted_by_the_master_in_the_snapshot(path: str, hel
         )
 
 
-def test_a_zone_of_one_direction_keeps_them_apart_here_too(path: str) -> None:
+def test_zone_in_one_direction_distinguishes_records(path: str) -> None:
     ends = {"source": "10.0.0.2", "destination": "10.0.0.1"}
     kernel = filled(
         [
@@ -845,7 +847,7 @@ def test_a_zone_of_one_direction_keeps_them_apart_here_too(path: str) -> None:
         assert numbers(run(Kernel(), path, check)) == {"created": 2}
 
 
-def test_label_bits_that_have_another_name_here_are_warned_of(path: str) -> None:
+def test_label_bits_with_another_name_cause_a_warning(path: str) -> None:
     with Writer(path, Header("gw1", "6.1", "2030-01-31T12:00:00Z", {"voip": 5, "web": 6})) as writer:
         writer.write("entries", {key: [value] for key, value in flow(1, labels=[5]).items()})
     with Snapshot(path) as snapshot, Kernel().table() as table:
@@ -855,7 +857,7 @@ def test_label_bits_that_have_another_name_here_are_warned_of(path: str) -> None
     assert warning.startswith("1 label bits have other names here than where the snapshot was taken: 5 was voip and ")
 
 
-def test_a_file_that_ends_in_the_middle_says_how_far_it_came(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_restore_reports_the_restored_entries(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = filled([declared(port) for port in range(500)])
     saved(kernel, path)
     blocks = Snapshot.blocks
@@ -873,7 +875,7 @@ def test_a_file_that_ends_in_the_middle_says_how_far_it_came(path: str, monkeypa
     assert len(other.connections) == 300
 
 
-def test_without_privilege_it_is_one_sentence(path: str) -> None:
+def test_missing_privilege_is_reported_with_one_sentence(path: str) -> None:
     saved(filled([declared(port) for port in range(3)]), path)
     kernel = Kernel()
 
@@ -903,7 +905,7 @@ def test_update_changes_and_replace_replaces(path: str) -> None:
     assert done["diff"]["after"].startswith("tcp 10.0.0.1:1 -> 10.0.0.2:80: mark 1\n")
 
 
-def test_report_limit_cuts_lists_and_not_counts(path: str) -> None:
+def test_report_limit_shortens_lists_but_not_counts(path: str) -> None:
     write(path, *[flow(port, mark="x") for port in range(9)], *[flow(port, timeout=9) for port in range(20, 29)])
     for limit in (0, 2):
         done = run(Kernel(), path, limit=limit)
@@ -916,7 +918,7 @@ def test_report_limit_cuts_lists_and_not_counts(path: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 1000])
-def test_one_send_for_every_64_entries(number: int, path: str) -> None:
+def test_restore_uses_one_send_per_64_entries(number: int, path: str) -> None:
     kernel = filled([declared(port) for port in range(number)])
     saved(kernel, path)
     other = emptied(kernel)
@@ -926,7 +928,7 @@ def test_one_send_for_every_64_entries(number: int, path: str) -> None:
     assert [request.type for request in other.requests] == [GET_STATS] + [NEW] * number
 
 
-def test_what_is_there_is_asked_for_many_at_once(path: str) -> None:
+def test_existing_entries_are_queried_in_batches(path: str) -> None:
     kernel = filled([declared(port) for port in range(500)])
     saved(kernel, path)
     run(kernel, path)
@@ -935,7 +937,7 @@ def test_what_is_there_is_asked_for_many_at_once(path: str) -> None:
     assert len(datagrams) <= 2 + 500 // 64 + 500 // 32 + 2
 
 
-def test_few_are_in_memory_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_entries_are_in_memory_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The restore sends each entry early, so only a few thousand of a million entries are in memory."""
     kernel, number, most = Kernel(), 20_000, 0
     monkeypatch.setattr(kernel, "find", lambda *_wanted: None)  # a search of this fake kernel is slow and finds nothing

@@ -32,7 +32,7 @@ def path(tmp_path: Any) -> str:
     return str(tmp_path / "snapshot")
 
 
-def test_saving_is_a_change_and_says_what_it_replaces(path: str, tmp_path: Any) -> None:
+def test_save_is_a_change_and_its_diff_shows_the_replaced_snapshot(path: str, tmp_path: Any) -> None:
     new = str(tmp_path / "new")
     first = saved(filled([declared(1)]), new)
     second = saved(filled([declared(1), declared(2)]), new)
@@ -42,14 +42,14 @@ def test_saving_is_a_change_and_says_what_it_replaces(path: str, tmp_path: Any) 
     assert len(second["checksum"]) == 64
 
 
-def test_checking_what_would_be_saved_writes_nothing(tmp_path: Any) -> None:
+def test_check_mode_writes_nothing(tmp_path: Any) -> None:
     family = [declared(1, helper="ftp"), declared(2, master={"protocol": "tcp", **declared(1)["original"]})]
     result = saved(filled(family), str(tmp_path / "new"), check=True)
     assert (result["changed"], result["snapshot"]["entries"], result["checksum"]) == (True, 2, "")
     assert not os.listdir(str(tmp_path))
 
 
-def test_a_table_that_cannot_be_read_leaves_the_old_snapshot(path: str) -> None:
+def test_failed_dump_keeps_the_old_snapshot(path: str) -> None:
     kernel = filled([declared(1)])
     saved(kernel, path)
     with open(path, "rb") as file:
@@ -78,7 +78,7 @@ class Disk(io.BytesIO):
 
 
 @pytest.mark.parametrize("room", [0, 1000], ids=["at once", "when they are read"])
-def test_a_disk_that_is_full_is_one_sentence(room: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_with_one_sentence(room: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk can also become full when the entries that wait for their masters are written."""
     child = {"master": {"protocol": "tcp", **declared(1)["original"]}}
     kernel = filled([declared(1), *(declared(port, **child) for port in range(2, 7))])
@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_is_one_sentence(room: int, path: str, monkeypatch: 
     assert not [name for name in os.listdir(os.path.dirname(path)) if name.startswith(".")]
 
 
-def test_a_host_may_have_any_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_and_label_names_can_contain_any_bytes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host name can contain any bytes, and a label file can have any encoding; the snapshot must be readable."""
 
     class Odd:

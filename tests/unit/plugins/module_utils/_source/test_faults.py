@@ -43,7 +43,7 @@ def test_all_faults_of_an_entry(document: Any, paths: list[str]) -> None:
     assert sorted(fault.key for fault in faults.found) == sorted(paths)
 
 
-def test_all_faults_of_a_match_in_a_list_and_the_document_is_as_before() -> None:
+def test_all_errors_of_a_match_are_reported_and_the_document_is_unchanged() -> None:
     faults = ValidationErrors()
     matches = [{"zone": 1}, {"source": "x", "port": "70000", "zone": 1, "except": {"mark": "y", "zone": 2}}]
     document = {"match": matches}
@@ -56,7 +56,7 @@ def test_all_faults_of_a_match_in_a_list_and_the_document_is_as_before() -> None
     assert "port" in document["match"][1]
 
 
-def test_one_message_for_all() -> None:
+def test_all_errors_are_reported_in_one_message() -> None:
     faults = ValidationErrors()
     assert not faults
     faults.add("a.b", "is wrong")
@@ -94,5 +94,5 @@ def test_one_message_for_all() -> None:
         ("a[1]", "a[0]", False),
     ],
 )
-def test_what_lies_in_what(path: str, other: str, within: bool) -> None:
+def test_path_is_within_another_path(path: str, other: str, within: bool) -> None:
     assert is_within(path, other) is within

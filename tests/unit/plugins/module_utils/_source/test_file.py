@@ -37,7 +37,7 @@ documents = st.lists(st.dictionaries(texts, values, min_size=1), min_size=1, max
 
 
 @given(documents)
-def test_each_form_says_the_same(declared: list[Any]) -> None:
+def test_each_format_has_the_same_content(declared: list[Any]) -> None:
     for data, name in (
         (json.dumps(declared), "a.json"),
         (json.dumps(declared), "a"),
@@ -56,12 +56,12 @@ def test_a_byte_order_mark_and_the_flow_style_of_yaml() -> None:
     assert parse(b"\xef\xbb\xbf{protocol: udp, zone: 5,}\n", "a.yml") == [{"protocol": "udp", "zone": 5}]
 
 
-def test_no_entry_is_a_list_of_none() -> None:
+def test_empty_list_declares_no_entries() -> None:
     for data in (b"[]", b"--- []\n", b"entries: []\n", as_lines([]).encode()):
         assert entries_in(parse(data, "a"), "a") == []
 
 
-def test_what_yaml_would_make_something_else_of_stays_what_was_written() -> None:
+def test_yaml_scalars_are_not_converted_to_other_types() -> None:
     """An address of digits must not become a number of base 60, and a time must keep its nanoseconds."""
     text = b"source: 1:2:3:4:5:6:7:8\nstart: 2030-01-31T12:00:00.123456789Z\nday: 2030-01-31\nmark: 0x10\nlow: -5\n"
     assert parse(text, "a.yml") == [
@@ -82,7 +82,7 @@ def test_anchors_and_merges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "name", "says"),
+    ("data", "name", "message"),
     [
         (b'[{"a": 1},\n {"b": }]', "a.json", "a.json line 2: is not valid JSON, column 8: Expecting value"),
         (b'{"a": 1}\n\n{"b": 1\n', "a.jsonl", "a.jsonl line 3: is not valid JSON"),
@@ -108,8 +108,8 @@ def test_anchors_and_merges() -> None:
         (b"[" * 100_000, "a.json", "a.json: is nested too deeply to declare anything"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_by_its_line(data: bytes, name: str, says: str) -> None:
-    with pytest.raises(SourceFault, match=says) as fault:
+def test_syntax_error_is_reported_with_its_line(data: bytes, name: str, message: str) -> None:
+    with pytest.raises(SourceFault, match=message) as fault:
         parse(data, name)
     assert "\n" not in str(fault.value)
 
@@ -117,8 +117,8 @@ def test_what_is_wrong_with_a_file_is_told_by_its_line(data: bytes, name: str, s
 @pytest.mark.parametrize("number", ["0x" + "f" * 4000, "0" + "7" * 6000, "0b" + "1" * 20000, "-0x" + "f_" * 3000 + "f"])
 def test_an_integer_of_thousands_of_digits_in_yaml(number: str) -> None:
     """Python parses such an integer but refuses to convert it to text."""
-    says = f"^a.yml line 2: an integer of {len(number)} characters; no value is longer than 128 bits$"
-    with pytest.raises(SourceFault, match=says):
+    message = f"^a.yml line 2: an integer of {len(number)} characters; no value is longer than 128 bits$"
+    with pytest.raises(SourceFault, match=message):
         parse(f"- mark: 0x{'f' * 32}\n- mark: {number}\n".encode(), "a.yml")
 
 
@@ -141,7 +141,7 @@ def test_an_integer_of_thousands_of_digits_is_shown_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("found", "message"),
     [
         ([], "a: declares no list of entries; write one, \\[\\] for none"),
         ([None], "a: declares no list of entries"),
@@ -151,20 +151,20 @@ def test_an_integer_of_thousands_of_digits_is_shown_in_words() -> None:
         ([[ENTRY, "x" * 999]], r"a: \[1\] is 'x{59}\.\.\. and no entry"),
     ],
 )
-def test_what_is_no_list_of_entries(found: list[Any], says: str) -> None:
+def test_other_content_than_a_list_of_entries_is_refused(found: list[Any], message: str) -> None:
     """An empty file is a truncated file and not a declaration, which a purge could apply."""
-    with pytest.raises(SourceFault, match=says):
+    with pytest.raises(SourceFault, match=message):
         entries_in(found, "a")
 
 
 @pytest.mark.parametrize("found", [[], [None], [[]], [ENTRY, OTHER]])
-def test_what_is_no_declaration_of_a_gateway(found: list[Any]) -> None:
+def test_other_content_than_one_dictionary_is_refused(found: list[Any]) -> None:
     with pytest.raises(SourceFault, match="a: is not one dictionary"):
         config_in(found, "a")
     assert config_in([ENTRY], "a") == ENTRY
 
 
-def test_without_pyyaml_json_is_read_and_yaml_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyyaml_only_json_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert parse(b'[{"a": 1}]', "a.yml") == [[{"a": 1}]]
     with pytest.raises(
@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read(str(tmp_path / "flows.yml"))
 
 
-def test_aliases_that_stand_for_more_than_memory_holds() -> None:
+def test_aliases_that_expand_beyond_the_limit_are_refused() -> None:
     """A few lines of nested aliases, ten levels of nine each, expand to three thousand million values."""
     lines = ["- &a0 {zone: 1}", *(f"- &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10))]
     with pytest.raises(SourceFault, match=r"^a.yml line 2: aliases that stand for more than 1,0\d\d,\d\d\d characters"):
@@ -189,7 +189,7 @@ def test_aliases_that_stand_for_more_than_memory_holds() -> None:
         parse(b"- &a [*a]\n", "a.yml")
 
 
-def test_aliases_of_one_thing_in_many_entries() -> None:
+def test_one_alias_in_many_entries_is_accepted() -> None:
     base = "".join(f"  key{number}: {'x' * 40}\n" for number in range(100))
     text = f"- &base\n{base}" + "- {<<: *base, zone: 2}\n" * 500
     assert len(parse(text.encode(), "a.yml")[0]) == 501

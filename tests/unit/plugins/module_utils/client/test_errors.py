@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client import errors
 
 
-def test_an_invalid_value_is_named_by_its_path() -> None:
+def test_invalid_value_is_reported_with_its_path() -> None:
     fault = errors.InvalidValue("source_port", "is missing; write it")
     assert str(fault) == "source_port: is missing; write it"
     assert str(fault.under("original")) == "original.source_port: is missing; write it"
@@ -52,13 +52,13 @@ def test_each_errno_has_its_exception(code: int, kind: type) -> None:
     assert f"({name})" in str(error)
 
 
-def test_a_lost_answer_is_not_taken_for_a_refusal() -> None:
+def test_lost_answer_is_not_a_refusal() -> None:
     assert issubclass(errors.Overrun, errors.ResultUnknown)
     for refused in (errors.NotFound, errors.Exists, errors.NotPermitted):
         assert not issubclass(refused, errors.ResultUnknown)
 
 
-def test_a_kernel_error_tells_all_that_is_known() -> None:
+def test_kernel_error_contains_all_details() -> None:
     error = errors.kernel_error("creating x", errno.EINVAL, "bad mark", "mark")
     assert str(error) == "creating x: Invalid argument (EINVAL) at mark; the kernel reports: bad mark"
     advised = error.with_hint("Write another")
@@ -72,7 +72,7 @@ def test_a_kernel_error_tells_all_that_is_known() -> None:
 @pytest.mark.parametrize(
     "kind", [errors.NotPermitted, errors.TableFull, errors.Unavailable, errors.ResultUnknown, errors.Overrun]
 )
-def test_what_has_a_cure_names_it(kind: type) -> None:
+def test_errors_contain_their_hints(kind: type) -> None:
     assert kind("reading", errno.EIO).hint in str(kind("reading", errno.EIO))
     assert kind("reading", errno.EIO).hint
 
@@ -82,7 +82,7 @@ HOSTILE = ["x" * 100_000, "\x1b]0;title\x07\x1b[2J", "\ud800", "a\nb\u2028c\x9b1
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=["long", "escapes", "half", "lines", "long escapes"])
-def test_a_message_is_short_and_of_characters_that_can_be_shown(text: str) -> None:
+def test_message_is_short_and_printable(text: str) -> None:
     for error in (
         errors.InvalidValue(text, f"{text!r} is wrong"),
         errors.ConntrackError(text),
@@ -95,6 +95,6 @@ def test_a_message_is_short_and_of_characters_that_can_be_shown(text: str) -> No
     assert str(errors.InvalidValue("mark", f"{text!r} cannot be; write a number")).endswith("; write a number")
 
 
-def test_what_can_be_shown_is_shown_as_it_is() -> None:
+def test_printable_characters_are_unchanged() -> None:
     assert str(errors.InvalidValue("host", "gäteway is \u2026")) == "host: gäteway is \u2026"
     assert str(errors.ConntrackError("\x1b[31m")) == "\\x1b[31m"

@@ -148,12 +148,12 @@ def test_any_bytes_are_a_message_or_malformed(payload: bytes, kind: int) -> None
             read(message)
 
 
-def test_statistics_without_statistics_are_an_error() -> None:
+def test_missing_statistics_are_an_error() -> None:
     with Table(lambda: NetlinkSocket(FakeDatagrams(fake_socket.acknowledge))) as table, pytest.raises(Unsupported):
         table.count()
 
 
-def test_an_answer_to_a_change_that_cannot_be_read_leaves_its_result_unknown() -> None:
+def test_malformed_answer_to_a_change_leaves_its_result_unknown() -> None:
     def respond(request: wire.Framed) -> Iterable[Reply]:
         yield wire.framed(2, 0, request.sequence, b"\0\0")
 
@@ -189,7 +189,7 @@ class Refusing(socket.socket):
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOBUFS])
 @pytest.mark.parametrize("call", ["bind", "setsockopt", "getsockopt"])
-def test_what_a_socket_refuses_is_one_sentence(call: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_error_is_reported_with_one_sentence(call: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netlink.socket, "socket", type("Socket", (Refusing,), {"refused": call, "code": code}))
     with pytest.raises(KernelError) as raised, contextlib.closing(NetlinkTransport(groups=[1])) as datagrams:
         datagrams.grow(1 << 20)

@@ -56,15 +56,15 @@ def _target(descriptor: Any) -> str:
         return ""
 
 
-@pytest.mark.parametrize(("make", "says"), SPECIAL)
+@pytest.mark.parametrize(("make", "message"), SPECIAL)
 @pytest.mark.parametrize("linked", [False, True])
-def test_only_a_file_is_opened(path: Path, tmp_path: Path, make: Make, says: str, linked: bool) -> None:
+def test_only_regular_files_are_opened(path: Path, tmp_path: Path, make: Make, message: str, linked: bool) -> None:
     make(path)
     if linked:
         (tmp_path / "link").symlink_to(path)
     name = str(tmp_path / "link") if linked else str(path)
     for opener in (input_file.descriptor, input_file.binary):
-        with pytest.raises(OSError, match=says):
+        with pytest.raises(OSError, match=message):
             opener(name)
 
 
@@ -78,16 +78,18 @@ def test_only_a_file_is_opened(path: Path, tmp_path: Path, make: Make, says: str
     ],
     ids=["label_map", "src", "path", "netns"],
 )
-@pytest.mark.parametrize(("make", "says"), SPECIAL)
-def test_every_option_that_names_a_file(path: Path, make: Make, says: str, use: Any, error: Any) -> None:
+@pytest.mark.parametrize(("make", "message"), SPECIAL)
+def test_every_option_for_a_file_refuses_special_files(
+    path: Path, make: Make, message: str, use: Any, error: Any
+) -> None:
     make(path)
-    with pytest.raises(error, match=says) as refused:
+    with pytest.raises(error, match=message) as refused:
         use(str(path))
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_fifo_in_the_place_of_a_file_that_was_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifo_that_replaces_a_checked_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.touch()
     stats = os.stat
 
@@ -103,12 +105,12 @@ def test_a_fifo_in_the_place_of_a_file_that_was_checked(path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
-def test_a_name_that_no_file_can_have(name: str) -> None:
+def test_invalid_file_name_is_refused(name: str) -> None:
     with pytest.raises(OSError, match="no path can contain such characters"):
         input_file.descriptor(name)
 
 
-def test_in_a_folder_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+def test_link_in_a_folder_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.write_bytes(b"content")
     (tmp_path / "link").symlink_to("input")
     folder = os.open(str(tmp_path), os.O_RDONLY)
@@ -121,7 +123,7 @@ def test_in_a_folder_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
         os.close(folder)
 
 
-def test_a_file_without_an_end_is_not_read_for_ever(path: Path) -> None:
+def test_size_of_a_file_is_limited(path: Path) -> None:
     path.write_bytes(b"x" * (1 << 20) + b"\r\ny")
     with input_file.binary(str(path)) as file:
         assert len(input_file.content(file, 1 << 21)) == (1 << 20) + 3

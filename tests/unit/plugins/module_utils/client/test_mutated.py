@@ -41,7 +41,7 @@ def test_the_corpus_has_a_file_for_each_sample(target: Target) -> None:
 
 @examples(300)
 @given(mutated(contents(MESSAGES)))
-def test_a_mutated_message_is_read_alike_or_refused(data: bytes) -> None:
+def test_a_mutated_message_is_read_equally_or_refused(data: bytes) -> None:
     with guard.limited():
         MESSAGES.run(data)
 
@@ -74,7 +74,7 @@ def test_bad_messages_are_findings(message: str) -> None:
         raise ValueError(message)
 
 
-def forever() -> None:
+def loop_endlessly() -> None:
     while True:
         pass
 
@@ -82,7 +82,7 @@ def forever() -> None:
 def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "PROCESSOR_TIME", 0.05)
     with pytest.raises(guard.TooSlow), guard.limited():
-        forever()
+        loop_endlessly()
     with pytest.raises(guard.TooSlow), guard.limited(seconds=0.05):
         time.sleep(60)
 

@@ -33,7 +33,7 @@ def settings_of_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sysctl, "write", functools.partial(sysctl.write, directory=str(tmp_path)))
 
 
-def ask(kernel: Kernel) -> dict[str, Any]:
+def run_probe(kernel: Kernel) -> dict[str, Any]:
     """Return the result of the probe on this kernel."""
     found = {}
     with kernel.table() as table:
@@ -43,30 +43,30 @@ def ask(kernel: Kernel) -> dict[str, Any]:
             except KernelError:
                 found[name] = False
             probe._clear(table)
-            assert not kernel.connections, "an attempt leaves nothing to the next one"
+            assert not kernel.connections, "each attempt must remove its entries"
     return found
 
 
 @pytest.mark.parametrize("version", KERNELS)
-def test_filters_by_how_they_behave(version: str) -> None:
+def test_filters_are_detected_by_their_effect(version: str) -> None:
     kernel = Kernel()
     kernel.filters = KERNELS[version]
-    found = ask(kernel)
+    found = run_probe(kernel)
     for work in WORK:
         for by in ("mark", "status", "zone", "tuple"):
             assert found[f"{work}_by_{by}"] is ((work, by) in KERNELS[version]), (work, by)
 
 
-def test_trackers_by_what_is_kept_of_an_entry() -> None:
+def test_trackers_are_detected_by_the_stored_entry() -> None:
     kernel = Kernel()
-    found = ask(kernel)
+    found = run_probe(kernel)
     assert [found[f"tracks_{name}"] for name in ("sctp", "gre", "dccp", "udplite")] == [True, True, False, False]
     kernel.untracked -= {DCCP, UDPLITE}
-    found = ask(kernel)
+    found = run_probe(kernel)
     assert (found["tracks_dccp"], found["tracks_udplite"]) == (True, True)
 
 
-def test_the_child_answers_for_its_parent(monkeypatch: Any) -> None:
+def test_child_process_returns_the_result_to_its_parent(monkeypatch: Any) -> None:
     parent = os.getpid()
     answer = {"dump_by_zone": True, "tracks_dccp": None}
     monkeypatch.setattr(probe, "_in_a_new_namespace", lambda: answer if os.getpid() != parent else {})
@@ -78,6 +78,6 @@ def failing() -> Any:
 
 
 @pytest.mark.parametrize("child", [dict, failing])
-def test_where_no_namespace_can_be_made_nothing_is_claimed(monkeypatch: Any, child: Any) -> None:
+def test_probe_without_a_namespace_reports_no_features(monkeypatch: Any, child: Any) -> None:
     monkeypatch.setattr(probe, "_in_a_new_namespace", child)
     assert probe.probe() == {"probed": False}

@@ -51,7 +51,7 @@ def test_each_counter_by_its_number(row: object) -> None:
         assert parse_per_cpu(message) == (256, {name: 0xFF000001})
 
 
-def test_retired_and_future_counters_are_passed_over() -> None:
+def test_retired_and_future_counters_are_ignored() -> None:
     payload = b"\0\0\0\0" + wire.attribute((1,), b"\0\0\0\1") + wire.attribute((99,), b"\0" * 8) + CPU_1[4:12]
     assert parse_per_cpu(Message(0x104, 2, payload)) == (0, {"found": 0})
 

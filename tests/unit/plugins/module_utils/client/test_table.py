@@ -52,7 +52,7 @@ def table_over(respond: fake_socket.Respond) -> Table:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[sample.name for sample in corpus.ANSWERS])
-def test_every_entry_can_be_read_and_deleted_and_no_other_goes(entry: Any) -> None:
+def test_every_entry_can_be_read_and_deleted_without_another(entry: Any) -> None:
     kernel = FakeKernel(*SAMPLES)
     table = kernel.table()
     assert table.get(entry) == entry
@@ -63,7 +63,7 @@ def test_every_entry_can_be_read_and_deleted_and_no_other_goes(entry: Any) -> No
     assert left == [other for other in ENTRIES if identity(other) != identity(entry)]
 
 
-def test_an_entry_that_has_the_tuple_as_its_reply_is_not_the_one_asked_for() -> None:
+def test_get_does_not_return_an_entry_by_its_reply_tuple() -> None:
     there = creation(udp(1000))
     kernel = FakeKernel(requests.CREATE.message(there).payload)
     mirrored = {
@@ -83,7 +83,7 @@ def test_an_entry_of_another_zone_is_another_entry() -> None:
     assert kernel.table().get(udp(1000, zone=5))["zone"] == 5
 
 
-def test_what_was_replaced_meanwhile_is_not_deleted() -> None:
+def test_entry_with_another_id_is_not_deleted() -> None:
     kernel = FakeKernel(SAMPLES[0])
     with pytest.raises(errors.NotFound):
         kernel.table().delete({**ENTRIES[0], "id": ENTRIES[0]["id"] ^ 1})
@@ -104,7 +104,7 @@ def test_create_and_put() -> None:
     assert table.get(udp(1000))["timeout"] == 120
 
 
-def test_put_keeps_the_flags_of_a_tcp_entry_that_is_there() -> None:
+def test_put_keeps_the_flags_of_an_existing_tcp_entry() -> None:
     kernel = FakeKernel()
     table = kernel.table()
     tcp = {**udp(1000), "original.protocol": 6}
@@ -119,14 +119,14 @@ def test_put_keeps_the_flags_of_a_tcp_entry_that_is_there() -> None:
     assert len(kernel.requests) == 4
 
 
-def test_a_dump_is_of_one_family_or_of_both() -> None:
+def test_dump_reads_one_family_or_both() -> None:
     table = FakeKernel(*SAMPLES).table()
     assert list(table.dump()) == ENTRIES
     for family in (2, 10):
         assert list(table.dump(family)) == [entry for entry in ENTRIES if entry["family"] == family]
 
 
-def test_changes_can_be_made_while_a_dump_goes_on() -> None:
+def test_changes_can_be_made_during_a_dump() -> None:
     kernel = FakeKernel(*SAMPLES)
     table = kernel.table()
     for entry in table.dump():
@@ -138,7 +138,7 @@ def test_changes_can_be_made_while_a_dump_goes_on() -> None:
     assert kernel.sockets[0].closed
 
 
-def test_a_dump_given_up_closes_its_socket() -> None:
+def test_abandoned_dump_closes_its_socket() -> None:
     kernel = FakeKernel(*SAMPLES)
     with kernel.table() as table:
         reading = table.dump()
@@ -179,7 +179,7 @@ def test_a_scan_that_is_ended_by_its_caller_closes_its_socket(error: BaseExcepti
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH_SIZE, 3 * BATCH_SIZE + 1])
-def test_many_entries_take_one_send_for_a_batch(count: int) -> None:
+def test_many_entries_take_one_send_per_batch(count: int) -> None:
     kernel = FakeKernel()
     table = kernel.table()
     entries = [creation(udp(port)) for port in range(1, count + 1)]
@@ -191,7 +191,7 @@ def test_many_entries_take_one_send_for_a_batch(count: int) -> None:
     assert kernel.entries == []
 
 
-def test_errors_among_many_name_their_entry_and_the_rest_goes_on() -> None:
+def test_errors_name_their_entry_and_do_not_stop_the_others() -> None:
     kernel = FakeKernel()
     entries = [creation(udp(port)) for port in (1, 2, 1, 3)]
     results = list(kernel.table().create_all(entries))
@@ -203,7 +203,7 @@ def test_errors_among_many_name_their_entry_and_the_rest_goes_on() -> None:
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.ENOBUFS, errors.Overrun), (errno.ETIMEDOUT, errors.ResultUnknown)])
-def test_a_lost_answer_is_told_with_the_entry_that_it_is_about(code: int, kind: type[Exception]) -> None:
+def test_lost_answer_is_reported_with_its_entry(code: int, kind: type[Exception]) -> None:
     table = table_over(lambda request: [OSError(code, "lost")])
     for work, doing in (
         (table.create, "creating"),
@@ -222,7 +222,7 @@ def test_a_lost_answer_is_told_with_the_entry_that_it_is_about(code: int, kind: 
             read()
 
 
-def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -> None:
+def test_attribute_of_an_error_is_named_as_in_the_document() -> None:
     names = {
         1: "original",
         2: "reply",
@@ -246,21 +246,21 @@ def test_the_attribute_that_the_kernel_points_at_is_named_as_in_the_document() -
     assert caught.value.text == "Attribute failed policy validation"
 
 
-def test_no_permission_is_one_sentence_with_a_cure() -> None:
+def test_missing_permission_is_reported_with_advice() -> None:
     table = table_over(lambda request: [fake_socket.refusal(request, errno.EPERM)])
     for work in (lambda: table.create(udp(1)), table.count, lambda: list(table.dump())):
         with pytest.raises(errors.NotPermitted, match="CAP_NET_ADMIN"):
             work()
 
 
-def test_no_ctnetlink_is_one_sentence_with_a_cure() -> None:
+def test_missing_ctnetlink_is_reported_with_advice() -> None:
     table = table_over(lambda request: [fake_socket.refusal(request, errno.EINVAL)])
     for work in (table.count, table.statistics_per_cpu, lambda: list(table.dump()), lambda: list(table.dying())):
         with pytest.raises(errors.Unavailable, match="modprobe nf_conntrack_netlink"):
             work()
 
 
-def test_an_interrupted_dump_does_not_pass_for_the_table() -> None:
+def test_interrupted_dump_is_an_error() -> None:
     def respond(request: wire.Framed) -> Iterable[Reply]:
         return [fake_socket.entry_message(request, SAMPLES[0], 0x12), fake_socket.done(request)]
 
@@ -276,7 +276,7 @@ def test_counting_takes_one_request() -> None:
     assert [request.type for request in kernel.requests] == [0x0105, 0x0105]
 
 
-def test_no_request_but_a_dump_is_without_a_tuple() -> None:
+def test_only_dumps_are_sent_without_a_tuple() -> None:
     kernel = FakeKernel(*SAMPLES)
     table = kernel.table()
     list(table.update_all(ENTRIES))
@@ -287,7 +287,7 @@ def test_no_request_but_a_dump_is_without_a_tuple() -> None:
         assert request.payload[1] == 1
 
 
-def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> None:
+def test_refused_helper_removal_is_reported_with_advice() -> None:
     with table_over(lambda request: [fake_socket.refusal(request, errno.EOPNOTSUPP)]) as table:
         with pytest.raises(Unsupported, match="takes no helper from an entry .* create it again without one"):
             table.update({**udp(1), "helper": ""})
@@ -296,7 +296,7 @@ def test_a_helper_that_a_kernel_does_not_take_away_is_said_with_what_to_do() -> 
     assert "create it again" not in str(other.value)
 
 
-def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> None:
+def test_refused_filtered_flush_is_reported_with_advice() -> None:
     """The second request checks whether the subsystem answers at all."""
     datagrams = FakeDatagrams(
         lambda request: [fake_socket.refusal(request, 0 if request.type == 0x0105 else errno.EINVAL)]
@@ -312,20 +312,20 @@ def test_a_filtered_flush_that_a_kernel_refuses_is_said_with_what_to_do() -> Non
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "said"),
+    ("code", "error", "expected_message"),
     [
         (errno.EOPNOTSUPP, Unsupported, r"6\.12; what it matched of IPv4 was deleted\. Remove"),
         (errno.EPERM, NotPermitted, r"become: true\)\. Before that, what it matched of IPv4 was deleted$"),
     ],
 )
-def test_a_flush_of_which_the_second_family_is_refused_says_that_the_first_is_gone(
-    code: int, error: type[Exception], said: str
+def test_flush_refused_for_the_second_family_reports_the_first(
+    code: int, error: type[Exception], expected_message: str
 ) -> None:
     of_ipv4 = b"\2"
     datagrams = FakeDatagrams(
         lambda request: [fake_socket.refusal(request, 0 if request.payload[:1] == of_ipv4 else code)]
     )
-    with Table(lambda: NetlinkSocket(datagrams)) as table, pytest.raises(error, match=said):
+    with Table(lambda: NetlinkSocket(datagrams)) as table, pytest.raises(error, match=expected_message):
         table.flush(InRanges(("original.protocol",), ((17, 17),)))
     assert [request.payload[0] for request in datagrams.requests] == [2, 10]
 
@@ -338,7 +338,7 @@ class Slow(FakeDatagrams):
         return super().receive()
 
 
-def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
+def test_requests_can_be_sent_while_batches_are_in_progress() -> None:
     """A thread sends the batches on the same socket at that time; each request must get its own answers."""
     shown = b"\2\0\0\0" + ENTRY_CODEC.encode(creation(udp(7)))
 
@@ -355,7 +355,7 @@ def test_a_table_can_be_asked_while_many_are_on_their_way() -> None:
                 assert table.get(udp(7))["original.source_port"] == 7
 
 
-def test_what_is_read_of_a_closed_table_does_not_pass_for_all_of_it() -> None:
+def test_iterators_of_a_closed_table_raise_an_error() -> None:
     """The same applies to changes that were not made."""
     entries = [creation(udp(port)) for port in range(1, 40 * BATCH_SIZE)]
     kernel = FakeKernel(*(b"\2\0\0\0" + ENTRY_CODEC.encode(entry) for entry in entries))

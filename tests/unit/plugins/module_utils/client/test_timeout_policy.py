@@ -49,7 +49,7 @@ def test_states_have_their_names_and_unknown_ones_their_numbers(
     assert found == {"name": "short", "family": "ipv4", "protocol": name, "use": 1, "timeouts": shown}
 
 
-def test_all_of_them_are_one_dump() -> None:
+def test_all_policies_are_read_with_one_dump() -> None:
     requests = []
 
     def respond(request: wire.Framed) -> list[fake_socket.Reply]:
@@ -63,7 +63,7 @@ def test_all_of_them_are_one_dump() -> None:
     assert [(request.type, request.flags & fake_socket.DUMP) for request in requests] == [(0x0801, fake_socket.DUMP)]
 
 
-def test_a_kernel_without_policies_is_told_from_one_that_does_not_let_us() -> None:
+def test_missing_support_is_distinguished_from_missing_permission() -> None:
     for code, error in ((errno.EINVAL, Unavailable), (errno.EPERM, NotPermitted)):
         with pytest.raises(error):
             read(lambda request, code=code: [fake_socket.refusal(request, code)])

@@ -43,25 +43,25 @@ def whole(deep: bool) -> ColumnTransform:
 
 
 @given(st.lists(MAPPINGS | LEAVES, min_size=1, max_size=6))
-def test_a_group_has_the_same_keys_and_types_and_all_that_is_in_its_things(kinds: Any) -> None:
+def test_group_has_equal_keys_and_types_and_all_values(kinds: Any) -> None:
     things = [thing for _unused in range(_FEW) for thing in kinds]
     for places, columns in whole(deep=True).groups(things):
         for column in columns.values():
             assert len(set(map(type, column))) == 1
         assert [dict(zip(columns, row)) for row in zip(*columns.values())] == [flat(things[place]) for place in places]
         if "a" in columns:
-            assert columns["a"].count(columns["a"][0]) == len(places), "what decides is the same"
+            assert columns["a"].count(columns["a"][0]) == len(places), "the grouping value is the same"
 
 
 @given(st.lists(MAPPINGS, max_size=6))
-def test_results_come_in_order(kinds: Any) -> None:
+def test_results_are_in_order(kinds: Any) -> None:
     things = [thing for _unused in range(_FEW) for thing in kinds]
     assert list(whole(deep=True).each(things)) == list(map(flat, things))
     assert list(whole(deep=False).each(things)) == things
 
 
 @pytest.mark.parametrize("fault", [NotVectorizable("x"), KeyError("x"), ValueError("x")])
-def test_what_cannot_be_done_together_is_done_one_by_one(fault: Exception) -> None:
+def test_group_that_cannot_be_vectorized_is_processed_one_by_one(fault: Exception) -> None:
     def many(columns: Columns) -> Columns:
         if 3 in columns["a"]:
             raise fault
@@ -72,13 +72,13 @@ def test_what_cannot_be_done_together_is_done_one_by_one(fault: Exception) -> No
     assert results == [{"together": 2}, {"alone": 3}] * _FEW
 
 
-def test_what_decides_may_be_of_any_sort() -> None:
+def test_grouping_value_can_have_any_type() -> None:
     bulk = ColumnTransform(dict, dict, lambda columns: [columns["a"]])
     things = [{"a": [value % 2]} for value in range(9)] + [{"b": 1}] * _FEW
     assert list(bulk.each(things)) == things
 
 
-def test_batches_are_read_as_they_are_needed() -> None:
+def test_batches_are_read_on_demand() -> None:
     source = iter(range(2 * BATCH + 1))
     parts = batches(source)
     assert len(next(parts)) == BATCH

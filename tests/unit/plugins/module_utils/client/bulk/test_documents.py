@@ -143,7 +143,7 @@ def check(work: ColumnTransform, things: list[Any]) -> int:
 
 @given(similar())
 @examples(150)
-def test_declarations_of_one_shape_come_to_what_each_would_alone(things: Any) -> None:
+def test_grouped_declarations_have_the_results_of_single_ones(things: Any) -> None:
     before = copy.deepcopy(things)
     check(PARSED, things)
     check(DECLARED, things)
@@ -178,7 +178,7 @@ def having(document: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_value_that_stands_out_is_never_overlooked(name: str) -> None:
+def test_deviating_value_is_never_overlooked(name: str) -> None:
     """Try each value at each place, after other values of the same type that are valid."""
     for number, path in enumerate(leaves(BASES[name])):
         for usual in spread(VALUES, number):
@@ -197,13 +197,13 @@ def test_a_value_that_stands_out_is_never_overlooked(name: str) -> None:
 
 @given(st.lists(documents() | st.sampled_from([document for document, _key in MALFORMED]), min_size=4, max_size=6))
 @examples(40)
-def test_declarations_of_all_shapes_among_each_other(some: Any) -> None:
+def test_declarations_of_mixed_shapes_have_the_results_of_single_ones(some: Any) -> None:
     check(DECLARED, [document for _unused in range(columns._FEW) for document in some])
 
 
 @given(st.lists(live_entries(), min_size=1, max_size=4), st.data())
 @examples(60)
-def test_entries_made_complete(entries: Any, draws: Any) -> None:
+def test_completed_entries_have_the_results_of_single_ones(entries: Any, draws: Any) -> None:
     things = []
     for entry in entries:
         for _unused in range(columns._FEW):
@@ -224,7 +224,7 @@ def test_entries_made_complete(entries: Any, draws: Any) -> None:
     st.booleans(),
 )
 @examples(60)
-def test_flags_that_are_not_declared_are_the_same_together_and_alone(states: Any, ends: Any, mixed: bool) -> None:
+def test_undeclared_flags_are_the_same_in_groups_and_alone(states: Any, ends: Any, mixed: bool) -> None:
     if not mixed:
         states = [state or "none" for state in states]
     things = [{**TCP, "tcp": {**ends, **({} if state is None else {"state": state})}} for state in states]
@@ -238,39 +238,39 @@ def test_flags_that_are_not_declared_are_the_same_together_and_alone(states: Any
 
 
 @pytest.mark.parametrize(("document", "key"), MALFORMED, ids=[f"{key}-{i}" for i, (_d, key) in enumerate(MALFORMED)])
-def test_a_malformed_declaration_is_refused_in_the_same_words(document: Any, key: str) -> None:
+def test_malformed_declaration_has_the_same_error_in_a_group(document: Any, key: str) -> None:
     assert check(PARSED, [document] * columns._FEW) == 0
     valid = TCP
     done, fault = all_at_once(PARSED, [valid, valid, document, valid])
-    assert len(done) == 2, "those before it come first"
+    assert len(done) == 2, "the results before the error are returned"
     assert fault.startswith(key)
 
 
 @pytest.mark.parametrize(("name", "sample"), SAMPLES, ids=[name for name, _sample in SAMPLES])
-def test_entries_of_every_kind_are_done_together(name: str, sample: Any) -> None:
+def test_entries_of_every_kind_are_grouped(name: str, sample: Any) -> None:
     """Without groups, the results are correct but slow, so the test counts the grouped declarations."""
     gathered = {**sample.gathered(), "id": 5, "use": 1, "counters": {"original": {"packets": 1, "bytes": 60}}}
     for document in (sample.declared, gathered, {"zone": None, "helper": None, **sample.declared}):
         assert check(DECLARED, [document] * columns._FEW) == columns._FEW
 
 
-def test_shapes_among_each_other_are_done_together() -> None:
+def test_declarations_of_mixed_shapes_are_grouped() -> None:
     samples = [{**sample.declared, "family": None} for _name, sample in SAMPLES] * columns._FEW
     assert check(DECLARED, samples) == len(samples)
     assert check(bulk.CREATION, [from_document(document) for document in samples]) == len(samples)
 
 
-def test_much_is_done_in_parts_and_as_it_is_asked_for() -> None:
-    asked = []
+def test_declarations_are_processed_in_batches_on_demand() -> None:
+    consumed = []
 
     def endless() -> Iterator[Any]:
         while True:
-            asked.append(1)
+            consumed.append(1)
             yield TCP
 
     entries = bulk.parse_all(endless())
     for _unused in range(columns.BATCH + 1):
         next(entries)
-    assert len(asked) == 2 * columns.BATCH
+    assert len(consumed) == 2 * columns.BATCH
     assert next(entries) == from_document(TCP)
     assert next(bulk.CREATION.each([from_document(TCP)]))["timeout"] == 120

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test that a record contains all values of an entry and that a restore reads each value as what it is."""
+"""Test that a record contains all values of an entry and that a restore reads each value unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def recorded(entries: Any) -> list[Any]:
     return [one for found in records.records(alike(entries)) for one in mappings(found)]
 
 
-def lasting(entry: Any) -> Any:
+def without_ids(entry: Any) -> Any:
     return {key: value for key, value in entry.items() if key not in ("id", "use")}
 
 
@@ -70,7 +70,7 @@ def varied(entry: Any) -> list[Any]:
 
 @given(live_entries())
 @examples(200)
-def test_an_entry_comes_back_from_its_record(entry: Any) -> None:
+def test_record_preserves_the_entry(entry: Any) -> None:
     """The comparison uses the document that a user sees."""
     (one,) = recorded([entry])
     document = records.document_of(row_of(one))
@@ -78,29 +78,29 @@ def test_an_entry_comes_back_from_its_record(entry: Any) -> None:
         shown = to_document(default_reply(entry))
         shown.pop("protocol")
         document["reply"] = {**shown["reply"], **document.get("reply", {})}
-    assert document == lasting(to_document(entry))
+    assert document == without_ids(to_document(entry))
 
 
 @given(live_entries())
 @examples(150)
-def test_many_records_are_what_each_would_be_alone(entry: Any) -> None:
+def test_grouped_records_equal_single_records(entry: Any) -> None:
     entries = varied({"id": 0, "use": 2, **entry})
     assert recorded(entries) == [recorded([one])[0] for one in entries]
 
 
 @given(st.lists(live_entries(), max_size=5))
 @examples(50)
-def test_all_that_is_read_is_recorded(entries: Any) -> None:
+def test_every_entry_is_recorded(entries: Any) -> None:
     everything = [one for entry in entries for one in varied(entry)]
-    assert told(recorded(everything)) == told(recorded([one])[0] for one in everything)
+    assert sorted_records(recorded(everything)) == sorted_records(recorded([one])[0] for one in everything)
 
 
-def told(found: Any) -> list[str]:
+def sorted_records(found: Any) -> list[str]:
     """Return the records in a fixed order."""
     return sorted(repr(sorted(one.items())) for one in found)
 
 
-def test_an_attribute_that_this_version_does_not_know_is_kept() -> None:
+def test_unknown_attribute_is_kept() -> None:
     """The reader returns unknown attributes in a mapping of their own or as keys."""
     entry = from_document({**dict(SAMPLES)["ipv4-udp"].declared, "timeout": 5})
     for unknown in ({"extra": {"99": b"\x01", "98.1": b"\x02"}}, {"extra.99": b"\x01", "extra.98.1": b"\x02"}):
@@ -108,7 +108,7 @@ def test_an_attribute_that_this_version_does_not_know_is_kept() -> None:
         assert one["extra"] == {"99": "01", "98.1": "02"}
 
 
-def test_a_reply_is_left_out_only_where_it_follows() -> None:
+def test_reply_is_omitted_only_if_it_is_the_default_reply() -> None:
     plain = from_document({**dict(SAMPLES)["ipv4-udp"].declared, "timeout": 5, "status": ["confirmed"]})
     other = {**plain, "reply.source": b"\x01\x02\x03\x04"}
     claimed = {**plain, "status": uapi.IPS_CONFIRMED | uapi.IPS_SRC_NAT}
@@ -117,7 +117,7 @@ def test_a_reply_is_left_out_only_where_it_follows() -> None:
 
 
 @pytest.mark.parametrize(("name", "sample"), SAMPLES, ids=[name for name, _sample in SAMPLES])
-def test_entries_of_every_kind_are_recorded_and_read_together(name: str, sample: Any) -> None:
+def test_entries_of_every_kind_are_recorded_and_read_in_groups(name: str, sample: Any) -> None:
     """Without groups, the results are correct but slow, so the test counts the grouped entries."""
     entry = {**from_document(sample.gathered()), "id": 5, "use": 1}
     entry = {key: value for key, value in entry.items() if not key.startswith("nat.")}
@@ -134,11 +134,11 @@ def test_entries_of_every_kind_are_recorded_and_read_together(name: str, sample:
 
 @given(live_entries())
 @examples(150)
-def test_what_a_record_declares_is_what_its_document_would(entry: Any) -> None:
+def test_record_and_document_declare_the_same_entry(entry: Any) -> None:
     (one,) = recorded([entry])
     row = row_of(one)
-    whole = {**default_reply(entry), **lasting(entry)}
-    expected = result(from_document, lasting(to_document(whole)))
+    whole = {**default_reply(entry), **without_ids(entry)}
+    expected = result(from_document, without_ids(to_document(whole)))
     assert result(records.entries().scalar, row) == expected
     if entry.get("timeout") != 0 and not isinstance(expected, str):
         assert result(records.creations().scalar, row) == result(
@@ -150,8 +150,8 @@ def pinned(entry: Any) -> Any:
     """Set the source NAT of a NATed entry to its address and port, because the kernel could choose another port."""
     if any(key.startswith("nat.") for key in entry):
         port = entry.get("reply.destination_port", entry.get("reply.icmp_id"))
-        asked = {"nat.source.address_min": entry["reply.destination"], "nat.source.port_min": port}
-        for key, value in asked.items():
+        source_nat = {"nat.source.address_min": entry["reply.destination"], "nat.source.port_min": port}
+        for key, value in source_nat.items():
             if value is not None and key not in entry:
                 entry = {**entry, key: value, key.replace("_min", "_max"): value}
     return entry
@@ -168,7 +168,7 @@ def works() -> list[RowTransform]:
 
 @given(live_entries())
 @examples(100)
-def test_many_are_read_as_each_would_be_alone(entry: Any) -> None:
+def test_grouped_records_are_read_as_single_records(entry: Any) -> None:
     rows = alike(recorded(varied(entry)))
     for work in works():
         check(work, rows)
@@ -180,7 +180,7 @@ BASES = [one for name, sample in SAMPLES if name.startswith("ipv4") for one in r
 
 
 @pytest.mark.parametrize("number", range(len(BASES)))
-def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
+def test_deviating_value_is_never_overlooked(number: int) -> None:
     """Try values at each place, after valid rows. In a short run, each base tries a share of the values."""
     base = BASES[number]
     usual = [result(work.scalar, row_of(base)) for work in works()]
@@ -194,7 +194,7 @@ def test_a_value_that_stands_out_is_never_overlooked(number: int) -> None:
                         assert dict(zip(of, row)) == alone, f"{value!r} in {key}"
 
 
-def test_a_countdown_that_has_come_to_its_end_is_restored_with_a_second() -> None:
+def test_timeout_of_zero_is_restored_as_one_second() -> None:
     """The entry was saved immediately before it expired, and the kernel creates no entry with a timeout of 0."""
     base = {**BASES[0], "timeout": 0}
     rows = alike([base] * FEW + [{**base, "timeout": 9}])
@@ -203,13 +203,13 @@ def test_a_countdown_that_has_come_to_its_end_is_restored_with_a_second() -> Non
     assert records.entries().scalar(rows[0])["timeout"] == 0
 
 
-def test_no_key_of_a_record_is_the_beginning_of_another() -> None:
+def test_no_key_of_a_record_is_a_prefix_of_another() -> None:
     """A record with both keys could not be converted to a document."""
     for key in records.KEYS:
         assert not [other for other in records.KEYS if other.startswith(f"{key}.")]
 
 
-def test_rows_that_differ_in_a_type_are_left_to_the_general_way() -> None:
+def test_rows_with_different_types_are_not_grouped() -> None:
     """Otherwise a null would be read as a missing key, and True as a number."""
     work = RowTransform(dict, dict, lambda columns: [])
     for odd in (None, True, 1.0, "1"):

@@ -123,7 +123,7 @@ BY_ROW = {(key, path): rest for key, path, *rest in EXPECTED}
 each_row = pytest.mark.parametrize("row", ENTRY, ids=lambda row: f"{row.key}-{'.'.join(map(str, row.path))}")
 
 
-def test_every_row_is_written_down_here_too() -> None:
+def test_every_row_is_repeated_in_this_test() -> None:
     assert {(row.key, row.path) for row in ENTRY} == set(BY_ROW)
     assert len(ENTRY) == len(EXPECTED) == len(BY_ROW)
 
@@ -142,7 +142,7 @@ def entry_with(row: Attribute) -> dict[str, Any]:
 
 
 @each_row
-def test_the_bytes_of_a_row(row: Attribute) -> None:
+def test_row_has_the_expected_bytes(row: Attribute) -> None:
     value, data, _unused, family, protocol = BY_ROW[row.key, row.path]
     assert (row.family, row.protocol) == (family, protocol)
     entry = entry_with(row)
@@ -166,7 +166,7 @@ def merged(path: tuple[int, ...], before: bytes, payload: bytes) -> bytes:
 
 
 @each_row
-def test_a_row_is_sent_where_the_kernel_heeds_it_and_nowhere_else(row: Attribute) -> None:
+def test_row_is_sent_only_in_requests_in_which_the_kernel_uses_it(row: Attribute) -> None:
     _unused, _unused, use, _unused, _unused = BY_ROW[row.key, row.path]
     entry = entry_with(row)
     for build, letters in (
@@ -181,7 +181,7 @@ def test_a_row_is_sent_where_the_kernel_heeds_it_and_nowhere_else(row: Attribute
 
 
 @each_row
-def test_a_row_is_shown_and_can_be_declared_again(row: Attribute) -> None:
+def test_row_is_shown_and_can_be_redeclared(row: Attribute) -> None:
     value, *_unused = BY_ROW[row.key, row.path]
     document = to_document(entry_with(row))
     json.dumps(document)
@@ -199,7 +199,7 @@ def test_a_row_is_shown_and_can_be_declared_again(row: Attribute) -> None:
     assert row.kind.parse(document[last], row.key) == value
 
 
-def test_what_the_kernel_takes_together_is_there() -> None:
+def test_inseparable_groups_are_complete() -> None:
     for group in INSEPARABLE:
         assert sum(row.key.startswith(group) for row in ENTRY) == 3, group
 

@@ -36,12 +36,12 @@ def decoded(payload: bytes) -> dict[str, Any]:
 
 
 @answers
-def test_what_the_kernel_sends_is_shown(sample: corpus.Sample) -> None:
+def test_kernel_messages_are_shown(sample: corpus.Sample) -> None:
     assert to_document(decoded(sample.data)) == sample.document
 
 
 @answers
-def test_what_the_kernel_sends_is_encoded_to_the_same_attributes(sample: corpus.Sample) -> None:
+def test_kernel_messages_are_encoded_to_the_same_attributes(sample: corpus.Sample) -> None:
     encoded = wire.flat(wire.tree(ENTRIES.encode(decoded(sample.data))))
     received = wire.flat(wire.tree(sample.data[4:]))
     for path in ((4, 1, 4), (4, 1, 5)):
@@ -52,14 +52,14 @@ def test_what_the_kernel_sends_is_encoded_to_the_same_attributes(sample: corpus.
 
 
 @answers
-def test_no_byte_goes_missing(sample: corpus.Sample) -> None:
+def test_no_attribute_is_lost(sample: corpus.Sample) -> None:
     keys = set(decoded(sample.data)) - {"family"}
     assert len(keys) == len(wire.flat(wire.tree(sample.data[4:])))
 
 
 @given(raw_entries())
 @examples(200)
-def test_any_entry_survives_the_wire(entry: Any) -> None:
+def test_any_entry_is_encoded_and_decoded_without_loss(entry: Any) -> None:
     data = ENTRIES.encode(entry)
     assert {"family": entry["family"], **ENTRIES.decode(data)} == entry
     wire.tree(data)
@@ -69,7 +69,7 @@ def test_any_entry_survives_the_wire(entry: Any) -> None:
     )
 
 
-def look_at(entry: dict[str, Any]) -> None:
+def exercise(entry: dict[str, Any]) -> None:
     """Call the functions that process every entry of a dump."""
     entry = {"family": 2, **entry}
     repr(to_document(entry))
@@ -83,7 +83,7 @@ def look_at(entry: dict[str, Any]) -> None:
 @examples(100)
 def test_random_bytes_are_refused_or_shown(data: bytes) -> None:
     with contextlib.suppress(MalformedMessage):
-        look_at(ENTRIES.decode(data))
+        exercise(ENTRIES.decode(data))
 
 
 @st.composite
@@ -102,11 +102,11 @@ def attribute_bytes(draw: Any, depth: int = 0) -> bytes:
 @given(attribute_bytes())
 @examples(200)
 def test_attributes_of_any_shape_are_shown(data: bytes) -> None:
-    look_at(ENTRIES.decode(data))
+    exercise(ENTRIES.decode(data))
 
 
 @answers
-def test_a_message_cut_anywhere_is_refused_or_shown(sample: corpus.Sample) -> None:
+def test_truncated_message_is_refused_or_shown(sample: corpus.Sample) -> None:
     data = sample.data[4:]
     whole = ENTRIES.decode(data)
     for end in range(len(data)):
@@ -124,7 +124,7 @@ def test_flipped_bits_are_refused_or_shown(sample: corpus.Sample, draws: Any) ->
     for place in draws.draw(st.lists(st.integers(0, len(data) - 1), max_size=4)):
         data[place] ^= draws.draw(st.integers(1, 255))
     with contextlib.suppress(MalformedMessage):
-        look_at(ENTRIES.decode(bytes(data)))
+        exercise(ENTRIES.decode(bytes(data)))
 
 
 def test_unknown_attributes_are_kept_with_their_path() -> None:
@@ -146,7 +146,7 @@ def test_a_nest_that_cannot_be_read_is_kept_whole() -> None:
     assert entry == {"mark": 5, "extra": {"24": broken}}
 
 
-def test_flags_of_the_attribute_type_are_no_part_of_its_number() -> None:
+def test_flags_of_the_attribute_type_are_not_part_of_its_number() -> None:
     assert ENTRIES.decode(struct.pack("=HH", 8, 8 | 0x4000) + b"\0\0\0\5") == {"mark": 5}
     assert ENTRIES.decode(wire.attribute((1,), wire.attribute((3,), b"\0\7"))) == {"original.zone": 7}
 
@@ -163,7 +163,7 @@ def test_a_part_of_a_larger_buffer() -> None:
     assert ENTRIES.decode(b"junk" + one + b"junk", 4, 4 + len(one)) == {"mark": 5}
 
 
-def test_padding_before_a_number_of_64_bits_is_nothing() -> None:
+def test_padding_before_a_64_bit_number_is_ignored() -> None:
     """Kernels without cheap unaligned access send padding. After the status, it has the number of the status."""
     padded = (
         wire.attribute((3,), b"\0\0\0\x0e")

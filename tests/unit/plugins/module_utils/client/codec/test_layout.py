@@ -57,7 +57,7 @@ def is_of(data: bytes, layout: MessageLayout) -> bool:
 
 
 @pytest.mark.parametrize("sample", corpus.ANSWERS, ids=lambda sample: sample.name)
-def test_what_the_kernel_sends_is_read_as_by_the_general_decoder(sample: corpus.Sample) -> None:
+def test_kernel_messages_are_read_as_by_the_general_decoder(sample: corpus.Sample) -> None:
     data = message(sample.data)
     layout = learned(data)
     assert layout.entry(data) == generally(data)
@@ -75,7 +75,7 @@ def test_any_entry_is_read_as_by_the_general_decoder(entry: Any) -> None:
 
 @examples(100)
 @given(raw_entries(), st.data())
-def test_a_layout_reads_others_of_the_same_make_up(entry: Any, data: Any) -> None:
+def test_layout_reads_other_messages_with_the_same_keys(entry: Any, data: Any) -> None:
     """The layout is derived from the first message; the second contains another entry with the same keys."""
     layout = learned(encoded(entry))
     rows = {row.key: row for nest in [ENTRIES.decode_each(encoded(entry), 20, layout.size)] for row in
@@ -91,7 +91,7 @@ def test_a_layout_reads_others_of_the_same_make_up(entry: Any, data: Any) -> Non
 
 @examples(100)
 @given(st.one_of(raw_entries(), live_entries()), st.one_of(raw_entries(), live_entries()))
-def test_a_layout_takes_no_message_that_it_would_read_otherwise(entry: Any, other: Any) -> None:
+def test_layout_rejects_messages_that_it_would_decode_incorrectly(entry: Any, other: Any) -> None:
     layout, data = learned(encoded(entry)), encoded(other)
     if is_of(data, layout):
         assert layout.entry(data) == generally(data)
@@ -99,7 +99,7 @@ def test_a_layout_takes_no_message_that_it_would_read_otherwise(entry: Any, othe
 
 @examples(150)
 @given(raw_entries(), st.data())
-def test_whatever_is_changed_in_a_message_is_seen(entry: Any, data: Any) -> None:
+def test_any_change_of_a_message_is_detected(entry: Any, data: Any) -> None:
     """After a change of any byte, the layout must reject the message or read the same values as the general decoder."""
     first = encoded(entry)
     layout = learned(first)
@@ -110,7 +110,7 @@ def test_whatever_is_changed_in_a_message_is_seen(entry: Any, data: Any) -> None
         assert layout.entry(bytes(second)) == generally(bytes(second))
 
 
-def test_what_no_layout_can_read_is_left_to_the_general_decoder() -> None:
+def test_messages_without_a_layout_are_read_by_the_general_decoder() -> None:
     layouts = LayoutCache(ENTRIES)
     broken = message(b"\2\0\0\0" + wire.attribute((0x8001,), struct.pack("=HH", 40, 1)))
     assert layouts.of(broken) is None
@@ -124,24 +124,24 @@ def test_unknown_attributes_are_kept() -> None:
     assert learned(data).entry(data) == {"family": 2, "mark": 5, "extra": {"77": b"new"}}
 
 
-def test_an_attribute_that_grew_is_read_in_full() -> None:
+def test_longer_attribute_is_read_in_full() -> None:
     data = message(b"\2\0\0\0" + wire.attribute((8,), b"\1\0\0\0\0\0\0\5"))
     assert learned(data).entry(data) == generally(data) == {"family": 2, "mark": (1 << 56) + 5}
 
 
-def test_the_header_s_moment_is_no_part_of_a_layout() -> None:
+def test_flags_and_sequence_number_are_not_part_of_a_layout() -> None:
     layout = learned(message(corpus.ANSWERS[0].data))
     assert is_of(message(corpus.ANSWERS[0].data, flags=0x22, sequence=99), layout)
 
 
-def test_padding_is_no_part_of_a_layout() -> None:
+def test_padding_is_not_part_of_a_layout() -> None:
     """Otherwise each message of a kernel that does not clear the padding would need a new layout."""
     data = message(b"\2\0\0\0" + wire.attribute((4, 1, 1), b"\3"))
     assert data.endswith(b"\3\0\0\0")
     assert is_of(data[:-2] + b"\7\7", learned(data))
 
 
-def test_a_message_of_an_interrupted_dump_is_of_no_layout() -> None:
+def test_message_of_an_interrupted_dump_matches_no_layout() -> None:
     assert not is_of(message(corpus.ANSWERS[0].data, flags=0x12), learned(message(corpus.ANSWERS[0].data)))
 
 
@@ -166,7 +166,7 @@ def _numbers_in(value: Any) -> list[int]:
     return [number for one in value for number in _numbers_in(one)] if isinstance(value, (tuple, list)) else []
 
 
-def test_there_are_no_more_layouts_than_a_table_can_have() -> None:
+def test_number_of_layouts_is_limited() -> None:
     layouts = LayoutCache(ENTRIES)
     layouts.most = 3
     made = [message(b"\2\0\0\0" + wire.attribute((number,), b"\0\0\0\1")) for number in (50, 51, 52, 53)]
@@ -174,16 +174,16 @@ def test_there_are_no_more_layouts_than_a_table_can_have() -> None:
     assert layouts.decode(made[3]) == {"family": 2, "extra": {"53": b"\0\0\0\1"}}
 
 
-def test_a_part_reads_the_columns_asked_for() -> None:
+def test_part_reads_the_requested_columns() -> None:
     data = message(corpus.ANSWERS[0].data)
-    keys, read = learned(data).part(["mark", "original.source", "status", "helper", "original.protocol", "unheard"])
+    keys, read = learned(data).part(["mark", "original.source", "status", "helper", "original.protocol", "unknown"])
     assert keys == ("original.source", "status", "mark")
     assert [dict(zip(keys, row)) for row in read(data * 2)] == [{key: generally(data)[key] for key in keys}] * 2
 
 
 @examples(200)
 @given(odd_messages(), st.data())
-def test_a_part_is_a_part_of_what_the_general_decoder_reads(payload: bytes, data: Any) -> None:
+def test_part_reads_the_same_values_as_the_general_decoder(payload: bytes, data: Any) -> None:
     """An attribute can have another size than today, or appear twice."""
     whole = generally(message(payload))
     wanted = data.draw(st.sets(st.sampled_from(sorted({row.key for row in ENTRY}))))
@@ -196,7 +196,7 @@ def test_a_part_is_a_part_of_what_the_general_decoder_reads(payload: bytes, data
 
 @examples(100)
 @given(st.lists(odd_messages(), max_size=4))
-def test_what_is_counted_of_a_layout_is_what_the_general_decoder_would_count(payloads: list[bytes]) -> None:
+def test_visitors_have_the_same_result_with_and_without_layouts(payloads: list[bytes]) -> None:
     def visitors() -> list[Any]:
         return [Summary(), Top(), EntrySample(10, 10), Entries()]
 

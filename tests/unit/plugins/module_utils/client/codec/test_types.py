@@ -32,7 +32,7 @@ class Tagged(str):
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
-def test_each_kind_survives_the_wire_and_the_document(name: str) -> None:
+def test_each_type_is_converted_without_loss(name: str) -> None:
     kind = KINDS[name]
 
     @given(of_kind(kind))
@@ -47,7 +47,7 @@ def test_each_kind_survives_the_wire_and_the_document(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
-def test_bytes_of_any_length_are_shown_and_never_a_crash(name: str) -> None:
+def test_bytes_of_any_length_are_shown(name: str) -> None:
     kind = KINDS[name]
 
     @given(st.binary(max_size=40))
@@ -78,7 +78,7 @@ def test_bytes_of_any_length_are_shown_and_never_a_crash(name: str) -> None:
         (types.TIME, b"\x18\xb1\xd1\x30\x7d\xbc\x1a\x0d", 0x18B1D1307DBC1A0D, None),
     ],
 )
-def test_the_kernels_bytes(kind: types.AttributeType, data: bytes, value: Any, shown: Any) -> None:
+def test_bytes_of_the_kernel_are_converted(kind: types.AttributeType, data: bytes, value: Any, shown: Any) -> None:
     assert kind.decode(data) == value
     assert kind.encode(value) == data
     if shown is not None:
@@ -103,7 +103,7 @@ INTEGERS = [
 
 
 @pytest.mark.parametrize(("raw", "value"), INTEGERS)
-def test_ways_to_write_an_integer(raw: Any, value: int) -> None:
+def test_integer_notations_are_accepted(raw: Any, value: int) -> None:
     found = types.parse_integer(raw, "key", 0, 255)
     assert found == value
     assert found.__class__ is int
@@ -121,7 +121,7 @@ NO_INTEGERS: list[Any] = [
     [types.U8.parse, types.PROTOCOL.parse, types.STATUS.parse, types.LABELS.parse, types.parse_masked],
     ids=["integer", "named", "flags", "labels", "masked"],
 )
-def test_what_is_no_integer(parse: Callable[[Any, str], Any], raw: Any) -> None:
+def test_invalid_integers_are_refused(parse: Callable[[Any, str], Any], raw: Any) -> None:
     if raw in ([], ()) and parse in (types.STATUS.parse, types.LABELS.parse):
         assert parse(raw, "key") == 0  # no bits set
         return
@@ -141,13 +141,13 @@ def test_what_is_no_integer(parse: Callable[[Any, str], Any], raw: Any) -> None:
         (types.U32, 10**30),
     ],
 )  # fmt: skip
-def test_what_does_not_fit(kind: types.AttributeType, raw: Any) -> None:
+def test_out_of_range_values_are_refused(kind: types.AttributeType, raw: Any) -> None:
     with pytest.raises(InvalidValue, match="write") as caught:
         kind.parse(raw, "key")
     assert caught.value.key == "key"
 
 
-def test_names_in_any_case() -> None:
+def test_names_are_accepted_in_any_case() -> None:
     assert types.PROTOCOL.parse("TCP", "") == 6
     assert types.PROTOCOL.parse(" ESP ", "") == 50
     assert types.TCP_STATE.parse(Tagged(" Established "), "") == 3
@@ -156,13 +156,13 @@ def test_names_in_any_case() -> None:
 
 
 @given(st.ip_addresses())
-def test_addresses_as_the_standard_library_reads_them(address: Any) -> None:
+def test_addresses_are_parsed_as_by_the_standard_library(address: Any) -> None:
     assert types.parse_address(str(address), "key") == address.packed
     shown = types.present_address(address.packed)
     assert ipaddress.ip_address(shown) == address
 
 
-def test_an_ipv4_address_inside_ipv6_stays_ipv6() -> None:
+def test_ipv4_mapped_address_is_kept_as_ipv6() -> None:
     mapped = types.parse_address("::ffff:10.0.0.1", "key")
     assert types.family_of(mapped) == types.AF_INET6
     assert types.present_address(mapped) == "::ffff:10.0.0.1"
@@ -175,7 +175,7 @@ NO_ADDRESSES: list[Any] = [
 
 
 @pytest.mark.parametrize("raw", NO_ADDRESSES, ids=repr)
-def test_what_is_no_address(raw: Any) -> None:
+def test_invalid_addresses_are_refused(raw: Any) -> None:
     with pytest.raises(InvalidValue, match="is not an address; (write|leave)") as caught:
         types.parse_address(raw, "original.source")
     assert caught.value.key == "original.source"
@@ -203,12 +203,12 @@ def test_masks() -> None:
 
 
 @pytest.mark.parametrize("raw", ["a\0b", "\ud800", "x" * 16, "\u00e9" * 8, None, 1, True, b"ftp", ["ftp"]])
-def test_what_is_no_helpers_name(raw: Any) -> None:
+def test_invalid_helper_names_are_refused(raw: Any) -> None:
     with pytest.raises(InvalidValue, match="write"):
         types.HELPER_NAME.parse(raw, "helper")
 
 
-def test_a_name_loses_what_ansible_attached_to_it() -> None:
+def test_name_is_converted_to_plain_text() -> None:
     assert types.HELPER_NAME.parse(Tagged("ftp"), "helper").__class__ is str
 
 
@@ -216,7 +216,7 @@ def test_a_name_loses_what_ansible_attached_to_it() -> None:
     "raw", ["", "yesterday", "2030-13-01T00:00:00", "2030-01-01", "1969-12-31T23:59:59Z", "2030-01-01T00:00:00.-1Z",
             "2030-01-01T00:00:00.1_0Z", "2030-01-01T00:00:00.Z", "9999-01-01T00:00:00Z", None, True, 1.5, -1, 1 << 64]
 )  # fmt: skip
-def test_what_is_no_time(raw: Any) -> None:
+def test_invalid_times_are_refused(raw: Any) -> None:
     with pytest.raises(InvalidValue, match="write"):
         types.TIME.parse(raw, "timestamps.start")
 
@@ -239,7 +239,7 @@ def test_protocols_have_the_names_of_etc_protocols() -> None:
 
 
 @pytest.mark.parametrize("number", [1 << 40, 10**400, 10**5000, -(10**5000)], ids=["short", "400", "5000", "negative"])
-def test_an_integer_of_any_length_is_refused(number: int) -> None:
+def test_out_of_range_integer_of_any_length_is_refused(number: int) -> None:
     """Python cannot convert an integer of more than 4,300 digits to text."""
     with pytest.raises(InvalidValue, match="mark: .* is out of range; write an integer from 0 to 255"):
         types.parse_integer(number, "mark", 0, 255)

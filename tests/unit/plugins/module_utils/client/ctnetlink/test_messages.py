@@ -21,7 +21,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.strategies import l
 
 Build = Callable[[Any], Message]
 
-ABOUT_ONE: dict[str, Build] = {
+SINGLE_ENTRY_REQUESTS: dict[str, Build] = {
     "create": requests.CREATE.message,
     "put": requests.PUT.message,
     "update": requests.UPDATE.message,
@@ -29,7 +29,7 @@ ABOUT_ONE: dict[str, Build] = {
     "get and zero": requests.ZERO.message,
     "delete": requests.DELETE.message,
 }
-about_one = pytest.mark.parametrize("build", ABOUT_ONE.values(), ids=list(ABOUT_ONE))
+each_request = pytest.mark.parametrize("build", SINGLE_ENTRY_REQUESTS.values(), ids=list(SINGLE_ENTRY_REQUESTS))
 
 TUPLE, REPLY, ZONE, ID, LABELS_MASK, MARK_MASK = 1, 2, 18, 12, 23, 21
 
@@ -38,8 +38,8 @@ def sent(message: Message) -> dict[int, Any]:
     return wire.tree(message.payload[4:])
 
 
-@about_one
-def test_no_request_about_one_entry_goes_without_its_tuple(build: Build) -> None:
+@each_request
+def test_every_request_for_an_entry_contains_its_tuple(build: Build) -> None:
     @given(raw_entries())
     @examples(60)
     def check(entry: Any) -> None:
@@ -57,7 +57,7 @@ def test_no_request_about_one_entry_goes_without_its_tuple(build: Build) -> None
     check()
 
 
-@about_one
+@each_request
 @pytest.mark.parametrize(
     "entry",
     [
@@ -78,7 +78,7 @@ def test_an_entry_without_an_original_tuple_is_refused(build: Build, entry: Any)
 @pytest.mark.parametrize(
     "build",
     [
-        *ABOUT_ONE.values(),
+        *SINGLE_ENTRY_REQUESTS.values(),
         lambda _: messages.dump(),
         lambda _: messages.dump(2, zero=True),
         lambda _: messages.DUMP_DYING,
@@ -96,7 +96,7 @@ def test_the_version_is_always_one(build: Build) -> None:
 
 @given(live_entries(), st.integers(0, 0xFFFFFFFF))
 @examples(60)
-def test_a_deletion_says_which_zone_and_which_id(entry: Any, number: int) -> None:
+def test_deletion_contains_zone_and_id(entry: Any, number: int) -> None:
     entry["id"] = number
     message = requests.DELETE.message(entry)
     attributes = sent(message)
@@ -109,7 +109,7 @@ def test_a_deletion_says_which_zone_and_which_id(entry: Any, number: int) -> Non
 
 
 @pytest.mark.parametrize("sample", corpus.ANSWERS, ids=lambda sample: sample.name)
-def test_what_was_read_can_be_asked_for_again(sample: corpus.Sample) -> None:
+def test_received_entry_can_be_requested_again(sample: corpus.Sample) -> None:
     entry = messages.parse_entry(Message(0x100, 0, sample.data))
     received = wire.tree(sample.data[4:])
     key = {number: received[number] for number in (TUPLE, ZONE) if number in received}
@@ -117,7 +117,7 @@ def test_what_was_read_can_be_asked_for_again(sample: corpus.Sample) -> None:
     assert sent(requests.DELETE.message(entry)) == {**key, ID: received[ID]}
 
 
-def test_an_update_never_carries_half_a_reply_tuple() -> None:
+def test_update_never_contains_a_partial_reply_tuple() -> None:
     """The kernel refuses such a key with EINVAL; only the zone of a reply direction belongs to a key."""
     (sample,) = [sample for sample in corpus.ANSWERS if sample.name == "udp_ipv6_reply_zone"]
     entry = messages.parse_entry(Message(0x100, 0, sample.data))
@@ -140,7 +140,7 @@ UDP = from_document(
 
 
 def test_types_and_flags() -> None:
-    found = {name: (build(UDP).type, build(UDP).flags) for name, build in ABOUT_ONE.items()}
+    found = {name: (build(UDP).type, build(UDP).flags) for name, build in SINGLE_ENTRY_REQUESTS.items()}
     assert found == {
         "create": (0x0100, 0x600),
         "put": (0x0100, 0x400),
@@ -154,13 +154,13 @@ def test_types_and_flags() -> None:
     assert messages.dump(zero=True).type == 0x0103
 
 
-def test_a_masked_mark_keeps_the_other_bits_of_the_entry_that_is_there() -> None:
+def test_masked_mark_keeps_the_other_bits_of_an_existing_entry() -> None:
     assert MARK_MASK not in sent(requests.CREATE.message(creation(UDP)))
     assert sent(requests.PUT.message(creation(UDP)))[MARK_MASK] == b"\0\0\0\x0f"
     assert sent(requests.UPDATE.message(UDP))[MARK_MASK] == b"\0\0\0\x0f"
 
 
-def test_an_update_leaves_out_what_the_kernel_would_refuse_or_ignore() -> None:
+def test_update_omits_attributes_that_the_kernel_refuses_or_ignores() -> None:
     assert not {2, 6, 9, 12, 13, 14} & set(sent(requests.UPDATE.message({**UDP, "master.source": b"\1\2\3\4"})))
 
 
@@ -173,7 +173,7 @@ def test_reading_a_message() -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("tcp.state", 10), ("sctp.state", 10), ("dccp.state", 10), ("dccp.role", 2)]
 )
-def test_no_state_without_a_name_is_sent(key: str, value: int) -> None:
+def test_state_without_a_name_is_not_sent(key: str, value: int) -> None:
     """Linux 5.10 accepts any number and uses it as an index into its tables at the next packet of the connection."""
     entry = {"family": 2, "original.source": bytes(4), "original.protocol": 6, key: value}
     with pytest.raises(InvalidValue, match=f"^{key}: {value} is not a state to set"):

@@ -73,7 +73,7 @@ def same(request: requests.Request, entries: list[Any], size: int = BATCH_SIZE) 
 
 
 @every_request
-def test_any_entry_is_sent_as_the_encoder_makes_it(request_of: requests.Request) -> None:
+def test_template_and_encoder_build_the_same_request(request_of: requests.Request) -> None:
     @given(st.lists(raw_entries(), min_size=1, max_size=4), st.integers(1, 7), st.data())
     @examples(100)
     def check(entries: Any, size: int, draws: Any) -> None:
@@ -92,7 +92,7 @@ def test_any_entry_is_sent_as_the_encoder_makes_it(request_of: requests.Request)
 
 @every_request
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.Request, key: str, value: Any) -> None:
+def test_invalid_value_has_the_same_error_in_a_batch(request_of: requests.Request, key: str, value: Any) -> None:
     """The request must also be refused in a batch of valid requests with the same layout."""
     good = {**UDP, "mark": 1, "labels": 1, "helper": "ftp", "tcp.state": 3, "tcp.original.flags": 1, "timeout": 1}
     good["zone"] = 1
@@ -103,7 +103,7 @@ def test_what_cannot_be_sent_is_refused_in_the_same_words(request_of: requests.R
 
 
 @every_request
-def test_without_the_original_tuple_nothing_is_sent(request_of: requests.Request) -> None:
+def test_request_without_the_original_tuple_is_refused(request_of: requests.Request) -> None:
     """Such a deletion would flush the table."""
     for key in ("original.source", "original.protocol"):
         entry = {name: value for name, value in UDP.items() if name != key}
@@ -112,7 +112,7 @@ def test_without_the_original_tuple_nothing_is_sent(request_of: requests.Request
                 list(requests.request_batches(entries, request_of, from_first))
 
 
-def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
+def test_batches_before_an_invalid_entry_are_complete() -> None:
     batches = requests.request_batches([UDP] * 20 + [{**UDP, "mark": -1}], requests.CREATE, from_first, 8)
     assert [next(batches).count, next(batches).count] == [8, 8]
     with pytest.raises(Exception, match="format|out of range"):
@@ -120,7 +120,7 @@ def test_entries_before_a_wrong_one_come_in_whole_windows() -> None:
 
 
 @pytest.mark.parametrize("document", [sample.declared for _name, sample in SAMPLES], ids=[name for name, _s in SAMPLES])
-def test_declarations_are_sent_as_their_entries(document: Any) -> None:
+def test_declarations_and_their_entries_send_the_same_requests(document: Any) -> None:
     entry = creation(from_document(document))
     expected = framed(requests.CREATE, [entry] * 9, 4)
     assert (
@@ -130,13 +130,13 @@ def test_declarations_are_sent_as_their_entries(document: Any) -> None:
     assert list(requests.request_batches([entry] * 9, requests.CREATE, from_first, 4)) == expected
 
 
-def test_kinds_among_each_other_keep_their_order() -> None:
+def test_entries_of_mixed_kinds_keep_their_order() -> None:
     entries = [creation(from_document(sample.declared)) for _name, sample in SAMPLES] * columns._FEW
     for request in REQUESTS.values():
         same(request, entries)
 
 
-def test_windows_are_numbered_as_they_are_asked_for() -> None:
+def test_batches_are_numbered_on_demand() -> None:
     reserved = []
 
     def numbers(count: int) -> int:
@@ -145,7 +145,7 @@ def test_windows_are_numbered_as_they_are_asked_for() -> None:
 
     count = columns.BATCH + 5
     batches = requests.request_batches(iter([UDP] * count), requests.DELETE, numbers)
-    assert reserved == [], "nothing is read before it is asked for"
+    assert reserved == [], "no entry is read before the first batch is requested"
     first = next(batches)
     assert (first.first, first.count, reserved) == (1, BATCH_SIZE, [columns.BATCH])
     rest = list(batches)
@@ -156,7 +156,7 @@ def test_windows_are_numbered_as_they_are_asked_for() -> None:
     assert list(requests.request_batches([], requests.DELETE, numbers)) == []
 
 
-def test_templates_are_many_but_not_without_end() -> None:
+def test_number_of_templates_is_limited() -> None:
     request = requests.Request(0x100, 0, requests.CREATE.keys)
     for number in range(requests._MOST_TEMPLATES + 3):
         entry = {**UDP, "helper": f"sip-{number}"}

@@ -109,7 +109,7 @@ def numbers(documents: list[Any]) -> list[Any]:
     st.lists(st.sampled_from(sorted(IN_DOCUMENTS)), min_size=1, max_size=3, unique_by=lambda key: key.split("/")[0]),
     st.sampled_from([0, 1, 512]),
 )
-def test_groups_have_the_numbers_of_what_is_shown(entries: list[Any], keys: list[str], most: int) -> None:
+def test_groups_have_the_totals_of_the_shown_entries(entries: list[Any], keys: list[str], most: int) -> None:
     expected: dict[str, Any] = {}
     sums: dict[str, Counter[str]] = {}
     decoded = [
@@ -136,7 +136,7 @@ def test_groups_have_the_numbers_of_what_is_shown(entries: list[Any], keys: list
     assert found == {}
 
 
-def test_the_largest_groups_come_first_and_all_others_are_added_up() -> None:
+def test_largest_groups_come_first_and_the_others_are_summed() -> None:
     entries = [flow(1, **counted(5)), flow(2, **counted(400)), flow(2, **counted(1)), flow(3, **counted(100, 9))]
     groups = scanned(entries, "source")
     assert groups.as_document(2) == {
@@ -175,7 +175,7 @@ def test_groups_of_different_types_have_a_fixed_order() -> None:
     ]
 
 
-def test_more_groups_than_are_kept_are_uncertain_by_what_is_said(monkeypatch: Any) -> None:
+def test_result_reports_the_uncertainty_if_groups_are_dropped(monkeypatch: Any) -> None:
     monkeypatch.setattr(groups_module, "CAPACITY", 50)
     monkeypatch.setattr(groups_module, "_PENDING", 20)
     entries = [flow(port=1 + number, **counted(10)) for number in range(300)] + [flow(port=7, **counted(10))] * 100
@@ -205,7 +205,7 @@ def test_networks_of_both_families(key: str, ipv4: str, ipv6: str) -> None:
     assert [row["source"] for row in found] == [ipv4, ipv6]
 
 
-def test_labels_have_their_names() -> None:
+def test_labels_are_shown_by_name() -> None:
     names = LabelMap({"voice": 1})
     groups = Groups(parse_group_by(["labels"], "group_by", names))
     groups.add(flow(labels=0b110))
@@ -229,7 +229,7 @@ def test_labels_have_their_names() -> None:
         (["mark/0"], "group_by[0]", "an integer from 1 to"),
     ],
 )
-def test_what_is_no_key_is_named(raw: Any, key: str, advice: str) -> None:
+def test_invalid_group_keys_are_refused(raw: Any, key: str, advice: str) -> None:
     with pytest.raises(InvalidValue, match=advice) as caught:
         parse_group_by(raw, "group_by")
     assert caught.value.key == key

@@ -21,20 +21,20 @@ def counted(keys: list[int], capacity: int) -> HeavyHitters:
 
 
 @given(st.lists(st.integers(0, 40), max_size=400), st.integers(1, 20))
-def test_no_count_is_too_high_nor_lower_than_it_says(keys: list[int], capacity: int) -> None:
+def test_counts_are_within_the_reported_uncertainty(keys: list[int], capacity: int) -> None:
     frequent = counted(keys, capacity)
     assert len(frequent.counts) <= capacity
     for key, true in Counter(keys).items():
         assert true - frequent.uncertainty <= frequent.counts.get(key, 0) <= true
 
 
-def test_with_room_for_all_every_count_is_exact() -> None:
+def test_counts_are_exact_within_the_capacity() -> None:
     frequent = counted([1, 2, 2, 3] * 10, 3)
     assert frequent.uncertainty == 0
     assert frequent.most(2) == [(2, 20), (1, 10)]
 
 
-def test_who_comes_often_is_found_among_many_that_come_once() -> None:
+def test_frequent_key_is_found_among_many_rare_keys() -> None:
     frequent = counted([number if number % 10 else 7 for number in range(1000, 11000)], 50)
     assert frequent.most(1)[0][0] == 7
     assert frequent.most(1)[0][1] + frequent.uncertainty >= 1000

@@ -70,12 +70,12 @@ def test_each_entry_has_the_difference_of_its_own_counters(most_layouts: int) ->
     assert moved(first, entry(1, 9, 10, 11, 12, number=2)) == [0, 1, 2, 3]
 
 
-def test_what_began_in_between_counts_from_zero() -> None:
+def test_entry_that_began_between_the_readings_counts_from_zero() -> None:
     assert moved(reading(), entry(1, 100, 1, 50, 2)) == [100, 1, 50, 2]
     assert moved(reading(entry(1, 90, 1, 40, 2)), entry(1, 100, 1, 50, 2, number=9)) == [100, 1, 50, 2]
 
 
-def test_counters_that_were_reset_in_between_count_from_zero() -> None:
+def test_counters_reset_between_the_readings_count_from_zero() -> None:
     assert moved(reading(entry(1, 100, 5, 50, 2)), entry(1, 30, 4, 60, 3)) == [30, 4, 10, 1]
 
 

@@ -37,7 +37,7 @@ class NoLayouts(LayoutCache):
 @examples(60)
 @given(st.lists(strategies.live_entries(), max_size=12), st.integers(0, 5), st.integers(0, 5))
 @pytest.mark.parametrize("layouts", [LayoutCache, NoLayouts])
-def test_what_is_kept_outlasts_the_others(layouts: Any, entries: list[Entry], shown: int, kept: int) -> None:
+def test_kept_entries_have_the_longest_timeouts(layouts: Any, entries: list[Entry], shown: int, kept: int) -> None:
     """An entry without a timeout can end at any time."""
     census = scanned(entries, layouts(ENTRIES), shown, kept)
     assert census.count == len(entries)

@@ -69,7 +69,7 @@ def scanned(datagrams: Iterable[bytes], where: Term = ALWAYS, layouts: LayoutCac
 
 @examples(60)
 @given(tables, matches(), st.sampled_from([0, 1, 512]))
-def test_what_matches_is_found(table: list[Any], raw: Any, most: int) -> None:
+def test_matching_entries_are_found(table: list[Any], raw: Any, most: int) -> None:
     """The number of cached layouts does not matter; with none, the general decoder reads every message."""
     try:
         match = parse_match(raw)
@@ -85,7 +85,7 @@ def test_what_matches_is_found(table: list[Any], raw: Any, most: int) -> None:
 
 @examples(30)
 @given(tables)
-def test_rows_and_figures_are_those_of_the_entries(table: list[Any]) -> None:
+def test_rows_and_figures_equal_those_of_the_entries(table: list[Any]) -> None:
     datagram = b"".join(map(framed, table))
     entries, rows, summary, top, general, general_top = Entries(), Rows(), Summary(), Top(), Summary(), Top()
     DumpDecoder(VisitorGroup([entries, rows, summary, top]), layouts=LayoutCache(ENTRIES)).feed(datagram)
@@ -185,7 +185,7 @@ def test_flows_of_a_group_are_those_of_each_message(table: list[Any]) -> None:
 
 @examples(60)
 @given(dumps(), matches())
-def test_a_match_chooses_of_a_group_what_it_chooses_one_by_one(messages: list[bytes], raw: Any) -> None:
+def test_match_selects_the_same_entries_in_groups_and_one_by_one(messages: list[bytes], raw: Any) -> None:
     try:
         match = parse_match(raw)
         wanted = [entry for entry in map(LayoutCache(ENTRIES).decode, messages) if match(entry)]
@@ -198,7 +198,7 @@ def test_a_match_chooses_of_a_group_what_it_chooses_one_by_one(messages: list[by
 
 @examples(60)
 @given(dumps(), st.data())
-def test_a_datagram_that_is_cut_is_malformed_wherever_it_is_cut(messages: list[bytes], data: Any) -> None:
+def test_truncated_datagram_is_malformed(messages: list[bytes], data: Any) -> None:
     """The decoder must also detect this if it has the lengths of the layout. A cut between two messages is valid."""
     whole = b"".join(messages)
     entries = Entries()
@@ -220,7 +220,7 @@ def test_a_datagram_that_is_cut_is_malformed_wherever_it_is_cut(messages: list[b
 
 @examples(60)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.sampled_from([b"", b"1234", b"abcdefgh"])), max_size=30), st.data())
-def test_a_datagram_is_split_alike_whether_or_not_its_lengths_are_known(payloads: list[bytes], data: Any) -> None:
+def test_datagram_is_split_equally_with_and_without_known_lengths(payloads: list[bytes], data: Any) -> None:
     splitter = MessageSplitter()
     for _known in range(3):
         some = data.draw(st.permutations(payloads))
@@ -230,7 +230,7 @@ def test_a_datagram_is_split_alike_whether_or_not_its_lengths_are_known(payloads
 
 @examples(40)
 @given(st.lists(live_entries(), min_size=1, max_size=3), st.integers(1, 4))
-def test_requests_to_delete_a_group_are_those_to_delete_each(table: list[Any], size: int) -> None:
+def test_deletion_of_a_group_sends_the_requests_of_each_entry(table: list[Any], size: int) -> None:
     numbers = iter(range(100, 1 << 20, size))
     requests, general = (DeleteRequests(lambda _size: next(numbers), size) for _twice in range(2))
     table = [entry for entry in table for _number in range(5)]
@@ -263,7 +263,7 @@ def dumps_of_different_entries(draw: Any) -> list[bytes]:
 @examples(100)
 @given(dumps_of_different_entries(), st.integers(1, 7), st.sampled_from([1, 2, 64]))
 def test_each_entry_is_deleted_by_its_own_tuple_zone_and_id(messages: list[bytes], size: int, most: int) -> None:
-    """Whatever is beside it in its group, and wherever a batch ends."""
+    """The result does not depend on the other entries of the group or on the size of a batch."""
     first = iter(range(100, 1 << 20, size))
     made, general = (DeleteRequests(lambda _size: next(first), size) for _twice in range(2))
     with pytest.MonkeyPatch.context() as patch:
@@ -297,24 +297,24 @@ def keys_in(batches: list[Any]) -> list[str]:
 # control messages, interrupted dumps and errors
 
 
-def test_the_end_of_a_dump_and_errors_are_given_back() -> None:
+def test_end_of_a_dump_is_returned() -> None:
     scan = DumpDecoder(Entries(), layouts=LayoutCache(ENTRIES))
     end = wire.framed(3, 2, 1, struct.pack("=i", 0))
     assert [message.type for message in scan.feed(framed({"family": 2, "mark": 1}) + end)] == [3]
     assert scan.feed(framed({"family": 2, "mark": 1})) == []
 
 
-def test_an_interrupted_dump_is_told_and_its_entries_are_found() -> None:
+def test_interrupted_dump_is_reported_and_its_entries_are_found() -> None:
     entries = Entries()
     scan = DumpDecoder(entries, layouts=LayoutCache(ENTRIES))
     scan.feed(framed({"family": 2, "mark": 1}))
-    (told,) = scan.feed(framed({"family": 2, "mark": 2}, flags=0x12))
-    assert told.flags & 0x10
+    (reported,) = scan.feed(framed({"family": 2, "mark": 2}, flags=0x12))
+    assert reported.flags & 0x10
     assert [entry["mark"] for entry in entries.found] == [1, 2]
 
 
 @pytest.mark.parametrize("datagram", [b"\0\0\0\0" * 5, struct.pack("=LHHLL", 400, 0x100, 2, 1, 0) + bytes(40)])
-def test_what_is_no_message_is_an_error(datagram: bytes) -> None:
+def test_invalid_message_is_an_error(datagram: bytes) -> None:
     with pytest.raises(MalformedMessage):
         scanned([framed({"family": 2, "mark": 1}) + datagram])
 
@@ -390,7 +390,7 @@ class Million(fake_socket.FakeDatagrams):
 
 
 @pytest.mark.parametrize("batch", [BATCH_SIZE, MAX_BATCH_SIZE])
-def test_a_flush_among_a_million_is_one_dump_and_a_send_for_every_batch(batch: int) -> None:
+def test_flush_in_a_large_table_is_one_dump_and_one_send_per_batch(batch: int) -> None:
     sockets: list[Million] = []
 
     def connect() -> NetlinkSocket:
@@ -432,7 +432,7 @@ def dumped(respond: fake_socket.Respond, match: Any, entries: int = FEW) -> tupl
         return list(table.dump(where=parse_match(match).term)), requests
 
 
-def test_a_match_of_both_families_is_one_dump_of_each() -> None:
+def test_match_of_both_families_is_one_dump_per_family() -> None:
     """The kernel compares ports only within a family, and a dump of all entries would take far longer."""
 
     def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
@@ -445,7 +445,7 @@ def test_a_match_of_both_families_is_one_dump_of_each() -> None:
     assert [request.payload[0] for request in requests] == [2, 10]
 
 
-def test_of_few_entries_all_are_read_at_once() -> None:
+def test_small_table_is_read_without_a_filter() -> None:
     def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
         yield fake_socket.entry_message(request, flow(1, 53))
         yield fake_socket.entry_message(request, flow(2, 80))
@@ -456,7 +456,7 @@ def test_of_few_entries_all_are_read_at_once() -> None:
     assert [request.payload for request in requests] == [b"\0\1\0\0"]
 
 
-def test_a_filter_that_a_kernel_refuses_is_done_without() -> None:
+def test_dump_is_repeated_without_a_filter_that_the_kernel_refuses() -> None:
     def respond(request: wire.Framed) -> Iterable[fake_socket.Reply]:
         if len(request.payload) > 4:
             yield fake_socket.refusal(request, errno.EOPNOTSUPP)

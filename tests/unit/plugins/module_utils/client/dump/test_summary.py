@@ -43,7 +43,7 @@ def flow(source: int = 1, destination: int = 2, protocol: int = 6, **keys: Any) 
 
 @examples(20)
 @given(tables)
-def test_the_figures_are_those_of_what_info_would_show(entries: list[Any]) -> None:
+def test_figures_equal_those_of_the_shown_entries(entries: list[Any]) -> None:
     shown = [to_document(entry) for entry in entries]
     found = summed(entries)
     assert found["matched"] == len(entries)
@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_what_info_would_show(entries: list[Any]) -> No
 
 @examples(20)
 @given(tables, st.integers(0, 3))
-def test_long_lists_are_cut_and_the_rest_is_under_other(entries: list[Any], most: int) -> None:
+def test_long_lists_are_shortened_and_the_rest_is_counted_as_other(entries: list[Any], most: int) -> None:
     whole, cut = summed(entries), summed(entries, most)
     for key in ("by_zone", "by_mark"):
         assert sum(cut[key].values()) == len(entries)
@@ -94,7 +94,7 @@ def test_a_zone_of_one_direction_counts_as_a_zone() -> None:
     assert found["by_zone"] == {"5": 2, "0": 1, "6": 1}
 
 
-def test_bytes_are_there_where_the_kernel_accounts() -> None:
+def test_bytes_are_shown_only_with_accounting() -> None:
     assert "by_bytes" not in summed([flow()])["top"]["sources"]
     counted = {"counters.original.bytes": 10, "counters.reply.bytes": 5}
     rows = summed([flow(1, **counted), flow(2), flow(2)])["top"]["sources"]
@@ -123,13 +123,13 @@ def test_entries_of_a_future_kernel_are_counted() -> None:
     assert found["top"]["sources"]["by_flows"] == []
 
 
-def test_an_empty_table_is_an_answer() -> None:
+def test_empty_table_has_a_summary() -> None:
     found = summed([])
     assert (found["matched"], found["by_family"], found["by_zone"], found["status"]) == (0, {}, {}, {})
     assert found["nat"] == {"source": 0, "destination": 0, "none": 0}
 
 
-def test_a_scan_of_all_ports_takes_no_memory_for_each(monkeypatch: Any) -> None:
+def test_memory_use_of_a_port_scan_is_limited(monkeypatch: Any) -> None:
     """One pair of hosts has more services than the ranking can hold. The test uses layouts and the general decoder."""
     monkeypatch.setattr(heavy_hitters, "CAPACITY", 50)
     entries = [{**flow(), "original.source_port": 1, "original.destination_port": 1 + port} for port in range(200)]

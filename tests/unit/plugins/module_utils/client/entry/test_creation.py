@@ -24,12 +24,12 @@ UDP = from_document(
 )
 
 
-def test_a_creation_says_all_that_the_kernel_wants() -> None:
+def test_creation_contains_all_values_that_the_kernel_requires() -> None:
     request = creation(UDP)
     assert request["timeout"] == 120
     assert (request["reply.source"], request["reply.source_port"]) == (UDP["original.destination"], 53)
     assert "status" not in request
-    assert "timeout" not in UDP, "what was declared stays as it was"
+    assert "timeout" not in UDP, "the declaration is unchanged"
     with pytest.raises(InvalidValue, match=r"^timeout: 0 .*write"):
         creation({**UDP, "timeout": 0})
 
@@ -38,7 +38,7 @@ def test_a_creation_says_all_that_the_kernel_wants() -> None:
     ("state", "flags"),
     [(None, 0x0A), ("none", 0x0A), ("established", 0x0A), ("last_ack", 0x0A), ("time_wait", 0x0E), ("close", 0x0E)],
 )
-def test_a_creation_of_tcp_has_the_flags_of_a_connection_picked_up_in_the_middle(state: str, flags: int) -> None:
+def test_tcp_creation_has_the_flags_of_a_connection_picked_up_midstream(state: str, flags: int) -> None:
     """Without be_liberal, the kernel treats packets outside the unscaled window as invalid."""
     tcp = {**UDP, "original.protocol": 6}
     if state is not None:
@@ -47,11 +47,11 @@ def test_a_creation_of_tcp_has_the_flags_of_a_connection_picked_up_in_the_middle
     for declared, other in (TCP_FLAGS, reversed(TCP_FLAGS)):
         for value in (0, 0x41):
             made = creation({**tcp, declared: value})
-            assert (made[declared], made[other]) == (value, flags), "what is declared stays"
+            assert (made[declared], made[other]) == (value, flags), "declared flags are kept"
     assert not set(TCP_FLAGS) & set(creation(UDP))
 
 
-def test_a_creation_keeps_a_declared_reply_but_not_a_translated_one() -> None:
+def test_creation_keeps_a_declared_reply_unless_nat_is_declared() -> None:
     asymmetric = {**UDP, **default_reply(UDP), "reply.source_port": 54}
     assert creation(asymmetric)["reply.source_port"] == 54
     nat = {"nat.source.port_min": 7, "nat.source.port_max": 7}

@@ -49,12 +49,12 @@ def changes(wanted: Any, there: Any) -> dict[str, tuple[Any, Any]]:
 def test_an_entry_does_not_differ_from_itself(entry: Any) -> None:
     assert differences(entry, entry) == []
     without = {key: value for key, value in entry.items() if not key.startswith(("counters", "timestamps", "id"))}
-    assert differences(entry, {**without, "timeout": 1}) == [], "counters, ids and countdowns are of the moment"
+    assert differences(entry, {**without, "timeout": 1}) == [], "counters, ids and timeouts are not compared"
 
 
 @examples(50)
 @given(strategies.live_entries(), strategies.live_entries())
-def test_a_patch_says_what_changes_and_about_which_entry(one: Any, other: Any) -> None:
+def test_patch_contains_the_changes_and_the_identity(one: Any, other: Any) -> None:
     wanted = {**other, **{key: one[key] for key in one if key.startswith(("original.", "family", "zone", "reply."))}}
     found = differences(wanted, one)
     update = patch(found, wanted, one)
@@ -114,7 +114,7 @@ def test_differences(wanted: Any, there: Any, found: Any) -> None:
     assert changes(declared(**wanted), entry) == found
 
 
-def test_labels_go_by_their_names() -> None:
+def test_differences_show_label_names() -> None:
     found = differences(declared(labels=[1]), actual(labels=4), LabelMap({"voip": 1, "bulk": 2}))
     assert found == [Change("labels", ["bulk"], ["voip"])]
     assert found[0].as_document() == {"key": "labels", "before": ["bulk"], "after": ["voip"]}
@@ -126,7 +126,7 @@ def test_an_offloaded_entry_shows_no_protocol_state(offloaded: int) -> None:
     assert set(changes(wanted, actual(status=8 | offloaded))) == {"mark"}
 
 
-def test_a_reply_is_the_result_of_nat_or_was_before_it() -> None:
+def test_reply_can_be_declared_with_or_without_the_result_of_nat() -> None:
     plain = {"source": "10.0.0.2", "destination": "10.0.0.1", "source_port": 80, "destination_port": 1000}
     nat = {"source": {"address": "198.51.100.1"}}
     there = actual(**{"status": 0x198, "reply.destination": bytes([198, 51, 100, 1])})
@@ -150,7 +150,7 @@ def test_a_reply_is_the_result_of_nat_or_was_before_it() -> None:
         ({"source": {"address": "198.51.100.5"}}, {"translated": True, "status": 8}, True),
     ],
 )
-def test_nat_is_compared_with_what_is_in_force(nat: Any, there: Any, differs: bool) -> None:
+def test_nat_is_compared_with_the_nat_in_effect(nat: Any, there: Any, differs: bool) -> None:
     keys: dict[str, Any] = {}
     if there.pop("translated", False):
         keys = {"status": 0x198, "reply.destination": bytes([198, 51, 100, 5]), "reply.destination_port": 1000}
@@ -170,7 +170,7 @@ def test_nat_is_compared_with_what_is_in_force(nat: Any, there: Any, differs: bo
         ({"tcp": {"original": {"window_scale": 7}}}, {}, "flag window_scale in both directions, tcp.original.flags"),
     ],
 )
-def test_what_cannot_be_changed_in_place_and_why(wanted: Any, there: Any, reason: str) -> None:
+def test_changes_that_require_replacement_have_a_reason(wanted: Any, there: Any, reason: str) -> None:
     wanted, entry = declared(**wanted), actual(**there)
     found = forces_replacement(differences(wanted, entry), wanted, entry)
     assert found
@@ -188,19 +188,19 @@ def test_what_cannot_be_changed_in_place_and_why(wanted: Any, there: Any, reason
         ({"tcp": {"original": {"window_scale": 7}}}, {"tcp.original.flags": 1, "tcp.reply.flags": 1}),
     ],
 )
-def test_what_can_be_changed_in_place(wanted: Any, there: Any) -> None:
+def test_changes_in_place_require_no_replacement(wanted: Any, there: Any) -> None:
     wanted, entry = declared(**wanted), actual(**there)
     assert differences(wanted, entry)
     assert forces_replacement(differences(wanted, entry), wanted, entry) == {}
 
 
-def test_a_fixed_timeout_stays_fixed() -> None:
+def test_change_of_a_fixed_timeout_requires_replacement() -> None:
     wanted = declared(timeout=5)
     assert forces_replacement([Change("timeout", 1, 5)], wanted, actual()) == {}
     assert "is fixed" in forces_replacement([Change("timeout", 1, 5)], wanted, actual(status=8 | FIXED))["timeout"]
 
 
-def test_a_scale_that_was_offered_and_not_answered_is_not_compared() -> None:
+def test_window_scale_of_one_direction_alone_is_not_compared() -> None:
     half = {"tcp": {"original": {"window_scale": 7, "flags": ["window_scale"]}, "reply": {"window_scale": 0}}}
     wanted = declared(**half)
     assert changes(wanted, actual(**{"tcp.original.flags": 1})) == {}
@@ -211,7 +211,7 @@ def test_a_scale_that_was_offered_and_not_answered_is_not_compared() -> None:
     assert "lacks it" in unsupported_on_create(alone)["tcp.original.window_scale"]
 
 
-def test_a_patch_is_small_and_keeps_what_must_not_differ() -> None:
+def test_patch_is_minimal_and_keeps_other_bits() -> None:
     wanted = declared(zone=5, mark="0x10/0xf0", status=["assured"], tcp={"reply": {"flags": ["be_liberal"]}}, timeout=9)
     there = actual(**{"zone": 5, "mark": 0x2F, "status": 0x18A, "tcp.reply.flags": 1, "labels": 3, "id": 77})
     update = patch(differences(wanted, there), wanted, there)
@@ -221,7 +221,7 @@ def test_a_patch_is_small_and_keeps_what_must_not_differ() -> None:
     assert merged_value("mark", wanted, there) == 0x1F
 
 
-def test_labels_under_a_mask_are_compared_told_and_sent_under_it() -> None:
+def test_masked_labels_are_compared_shown_and_sent_with_the_mask() -> None:
     """Otherwise a change of one label would remove a label that a rule has set in the meantime."""
     wanted = {**declared(), "labels": 1 << 5, "labels_mask": 1 << 5 | 1 << 127}
     there = actual(labels=1 << 3 | 1 << 127)
@@ -253,7 +253,7 @@ def test_labels_under_a_mask_are_compared_told_and_sent_under_it() -> None:
         ),
     ],
 )
-def test_groups_go_to_the_kernel_as_a_whole(wanted: Any, there: Any, sent: Any) -> None:
+def test_groups_are_sent_as_a_whole(wanted: Any, there: Any, sent: Any) -> None:
     wanted, entry = declared(**wanted), actual(**there)
     update = patch(differences(wanted, entry), wanted, entry)
     assert {key: value for key, value in update.items() if key.startswith(("tcp.", "syn", "seq"))} == sent
@@ -299,6 +299,6 @@ def test_entries_are_equal_in_chosen_keys(there: Any, keys: Any, same: bool) -> 
 
 
 @pytest.mark.parametrize("key", ["marks", "original.", "origin", "", "counters.packets"])
-def test_a_key_that_no_entry_has_is_a_mistake(key: str) -> None:
+def test_unknown_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidValue, match="no entry has such a key"):
         equal(actual(), actual(), [key])

@@ -47,7 +47,7 @@ def unset_as_absent(entry: dict[str, Any]) -> dict[str, Any]:
 
 @given(documents())
 @examples(250)
-def test_what_is_shown_can_be_declared_and_is_the_same(document: Any) -> None:
+def test_shown_document_can_be_declared_without_a_difference(document: Any) -> None:
     before = copy.deepcopy(document)
     entry = from_document(document)
     assert document == before, "a declaration is read, not changed"
@@ -62,14 +62,14 @@ def test_what_is_shown_can_be_declared_and_is_the_same(document: Any) -> None:
 
 @given(documents(), st.data())
 @examples(60)
-def test_null_is_absent(document: Any, draws: Any) -> None:
+def test_null_equals_an_absent_key(document: Any, draws: Any) -> None:
     with_nulls = {**dict.fromkeys(["reply", "nat", "mark", "tcp", "extra", "family", "zone", "labels"]), **document}
     with_nulls["original"] = {**dict.fromkeys(["source_key", "icmp_id", "zone"]), **document["original"]}
     assert from_document(with_nulls) == from_document(document)
 
 
 @pytest.mark.parametrize("sample", corpus.ANSWERS, ids=lambda sample: sample.name)
-def test_what_is_gathered_can_be_declared_as_it_stands(sample: corpus.Sample) -> None:
+def test_gathered_document_can_be_declared_unchanged(sample: corpus.Sample) -> None:
     entry = from_document(sample.document)
     assert {k: v for k, v in to_document(entry).items() if k != "nat"} == {
         k: v for k, v in sample.document.items() if k != "nat"
@@ -82,11 +82,13 @@ def test_what_is_gathered_can_be_declared_as_it_stands(sample: corpus.Sample) ->
     translated = "nat" in sample.document
     assert any(key.startswith("nat.") for key in request) == translated
     if translated:
-        assert request["reply.source"] == request["original.destination"], "the kernel works out the rest"
+        assert request["reply.source"] == request["original.destination"], (
+            "the kernel derives the reply tuple from the NAT"
+        )
 
 
 @pytest.mark.parametrize("sample", corpus.REQUESTS, ids=lambda sample: sample.name)
-def test_a_declaration_sends_what_conntrack_sends(sample: corpus.Sample) -> None:
+def test_declaration_sends_the_same_attributes_as_conntrack(sample: corpus.Sample) -> None:
     """The comparison ignores attributes that only one of the two programs sends."""
     (theirs,) = wire.messages(sample.data)
     declared = from_document(sample.document)
@@ -106,7 +108,7 @@ def test_a_declaration_sends_what_conntrack_sends(sample: corpus.Sample) -> None
     assert set(extra) <= {(6, 2), (6, 5), (13, 2), (13, 5)}, "both ends of a range of one address"
 
 
-def test_a_reply_alone_is_turned_round() -> None:
+def test_reply_tuple_alone_defines_the_original_tuple() -> None:
     entry = from_document({"protocol": "tcp", "reply": BACK})
     assert {k: v for k, v in entry.items() if k.startswith("original")} == {
         k: v for k, v in from_document(TCP).items() if k.startswith("original")
@@ -115,7 +117,7 @@ def test_a_reply_alone_is_turned_round() -> None:
         from_document({"protocol": "tcp", "reply": BACK, "nat": {"source": {"address": "1.1.1.1"}}})
 
 
-def test_an_entry_that_must_be_absent_is_named_by_its_reply_alone() -> None:
+def test_absent_entry_can_be_identified_by_its_reply_tuple() -> None:
     for more in ({}, {"nat": {"source": {"address": "1.1.1.1"}}}, {"status": ["src_nat"]}):
         entry = from_document({"protocol": "tcp", "reply": BACK, "original": {"zone": 5}, **more}, absent=True)
         assert {key for key in entry if key.startswith("original.")} == {"original.zone"}
@@ -136,14 +138,14 @@ def test_protocols_that_newer_kernels_do_not_track_may_have_no_ports() -> None:
             from_document({"protocol": name, "original": {**V4, "source_port": 1}})
 
 
-def test_a_status_of_translation_with_its_reply_asks_for_it_again() -> None:
+def test_nat_status_with_a_reply_tuple_declares_nat() -> None:
     translated = {**BACK, "destination": "203.0.113.7", "destination_port": 6000}
     entry = from_document({**TCP, "reply": translated, "status": ["src_nat", "confirmed"]})
     assert to_document(entry)["nat"] == {"source": {"address": "203.0.113.7", "port": 6000}}
     assert creation(entry)["reply.destination_port"] == 4000
 
 
-def test_a_reply_that_shows_what_nat_asks_for_is_its_result() -> None:
+def test_reply_tuple_that_agrees_with_the_declared_nat_is_accepted() -> None:
     nat = {"source": {"address": "203.0.113.1-203.0.113.9"}}
     translated = {**BACK, "destination": "203.0.113.7", "destination_port": 6000}
     from_document({**TCP, "reply": translated, "nat": nat})
@@ -156,7 +158,7 @@ def test_labels_by_name() -> None:
     entry = from_document({**TCP, "labels": ["voice", 5]}, labels)
     assert entry["labels"] == 1 << 3 | 1 << 5
     assert to_document(entry, labels)["labels"] == ["voice", 5]
-    assert from_document({**TCP, "labels": []})["labels"] == 0, "none at all is a declaration"
+    assert from_document({**TCP, "labels": []})["labels"] == 0, "an empty list is a declaration"
 
 
 def test_a_mark_with_its_mask() -> None:
@@ -306,11 +308,11 @@ MALFORMED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(
     ("document", "key"), MALFORMED, ids=[f"{key}-{i}" for i, (_unused, key) in enumerate(MALFORMED)]
 )
-def test_a_malformed_value_is_named_with_a_cure(document: Any, key: str) -> None:
+def test_malformed_value_is_reported_with_advice(document: Any, key: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         from_document(document)
     assert caught.value.key == key
-    assert any(cure in caught.value.problem for cure in ("write", "leave", "did you mean")), str(caught.value)
+    assert any(advice in caught.value.problem for advice in ("write", "leave", "did you mean")), str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -322,7 +324,7 @@ NAMES = st.sampled_from([*_TOP, "source", "destination", "source_port", "state",
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)), st.sampled_from(_TOP))
 @examples(150)
-def test_nonsense_is_refused_never_a_crash(raw: Any, key: str) -> None:
+def test_random_values_are_accepted_or_refused(raw: Any, key: str) -> None:
     for document in (raw, {**TCP, key: raw}):
         with contextlib.suppress(InvalidValue):
             entry = from_document(document)

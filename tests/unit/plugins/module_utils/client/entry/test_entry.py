@@ -76,14 +76,14 @@ def test_identity_is_zones_family_protocol_and_original_tuple(entry: Any) -> Non
         assert identity({**entry, key: other}) != identity(entry)
 
 
-def test_zone_zero_is_no_zone() -> None:
+def test_zone_0_equals_no_zone() -> None:
     assert identity({**UDP, "zone": 0, "original.zone": 0}) == identity(UDP)
     assert identity({**UDP, "zone": 5}) != identity({**UDP, "original.zone": 5})
 
 
 @given(live_entries())
 @examples(60)
-def test_turning_round_twice_is_nothing(entry: Any) -> None:
+def test_reversing_a_tuple_twice_restores_it(entry: Any) -> None:
     original = tuple_of(entry, "original")
     assert "zone" not in original
     assert reversed_tuple(reversed_tuple(original)) == original
@@ -92,12 +92,12 @@ def test_turning_round_twice_is_nothing(entry: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["icmp", "icmpv6", "gre", "sctp", "protocol_99", "udp_ipv4_original_zone"])
-def test_the_reply_is_the_one_that_the_kernel_has(name: str) -> None:
+def test_default_reply_equals_that_of_the_kernel(name: str) -> None:
     entry = ENTRIES[name]
     assert {f"reply.{key}": value for key, value in tuple_of(entry, "reply").items()} == default_reply(entry)
 
 
-def test_icmp_types_and_their_answers() -> None:
+def test_icmp_types_have_their_reply_types() -> None:
     assert [answered_type(1, number) for number in (8, 0, 13, 14, 15, 16, 17, 18)] == [0, 8, 14, 13, 16, 15, 18, 17]
     assert [answered_type(58, number) for number in (128, 129, 139, 140)] == [129, 128, 140, 139]
     for protocol, number in ((1, 3), (1, 128), (58, 8), (58, 135), (1, 255)):
@@ -117,7 +117,7 @@ def test_icmp_types_and_their_answers() -> None:
         ("ftp_data", {}),
     ],
 )
-def test_translation_is_told_from_status_and_tuples(name: str, expected: Any) -> None:
+def test_nat_is_derived_from_status_and_tuples(name: str, expected: Any) -> None:
     found = translations(ENTRIES[name])
     assert set(found) == set(expected)
     shown = to_document(ENTRIES[name]).get("nat", {})
@@ -126,12 +126,12 @@ def test_translation_is_told_from_status_and_tuples(name: str, expected: Any) ->
         if port is not None:
             assert shown[end]["port"] == port
         elif name.startswith("icmp"):
-            assert "port" not in shown[end], "the ICMP id is as it was"
+            assert "port" not in shown[end], "the ICMP id is unchanged"
 
 
-def test_tuples_that_differ_without_the_status_bit_are_no_translation() -> None:
+def test_different_tuples_without_the_status_bit_are_not_nat() -> None:
     entry = {**ENTRIES["udp_ipv4_snat"], "status": 0x188}
-    assert translations(entry) == {}, "asymmetric routing looks just like it"
+    assert translations(entry) == {}, "asymmetric routing has the same effect"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_tuples_that_differ_without_the_status_bit_are_no_translation() -> None:
         ({"original.icmp_type": 8}, "unknown protocol ? -> ? type 8 code ? id ?"),
     ],
 )
-def test_one_line_names_an_entry(entry: Any, line: str | None) -> None:
+def test_entry_is_described_in_one_line(entry: Any, line: str | None) -> None:
     if line is None:
         assert "reply 192.0.2.53:53 -> 203.0.113.7" in describe(entry)
     else:

@@ -57,13 +57,13 @@ def test_the_format_of_connlabel_conf() -> None:
         (["3 voice # of the first floor", "4 voice"], {"voice": 4}),
     ],
 )
-def test_the_first_definition_counts_as_in_the_c_library(lines: Any, bits: Any) -> None:
+def test_first_definition_applies_as_in_the_c_library(lines: Any, bits: Any) -> None:
     assert LabelMap.parse(lines, "x").bits == bits
 
 
 @examples(40)
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_.-]{0,8}", fullmatch=True), st.integers(0, 127)))
-def test_names_stand_for_the_same_bits_both_ways(bits: Any) -> None:
+def test_bits_are_converted_to_names_and_back(bits: Any) -> None:
     labels = LabelMap.parse([f"{bit} {name}" for name, bit in bits.items()], "x")
     every = list(range(128))
     assert labels.to_bits(labels.to_names(every), "labels") == every
@@ -77,15 +77,15 @@ def test_an_unusable_line_is_skipped(line: str) -> None:
     assert LabelMap.parse(["0 fine", line, "2 good"], "connlabel.conf").bits == {"fine": 0, "good": 2}
 
 
-def test_a_bit_that_the_kernel_does_not_have_is_an_error_only_where_its_name_is_used() -> None:
+def test_bit_out_of_range_is_an_error_only_if_its_name_is_used() -> None:
     labels = LabelMap.parse(["3 voice", "128 high", "1023 highest", "4 high"], "connlabel.conf")
     assert labels.bits == {"voice": 3}, "the C library takes bit 128 for high, so bit 4 is not meant"
     with pytest.raises(InvalidValue, match=r"'high' is bit 128 in connlabel\.conf, but the kernel has bits 0 to 127"):
         labels.to_bits(["voice", "high"], "labels")
 
 
-@pytest.mark.parametrize("item", ["nobody", "", " ", 128, -1, None, True, 1.0, [], {}, "1_0"])
-def test_an_unknown_label_is_named_with_those_known(item: Any) -> None:
+@pytest.mark.parametrize("item", ["unknown", "", " ", 128, -1, None, True, 1.0, [], {}, "1_0"])
+def test_unknown_label_is_reported_with_the_known_labels(item: Any) -> None:
     labels = LabelMap({"voice": 3}, "connlabel.conf")
     with pytest.raises(InvalidValue, match=r"is not a label; write .*\(known: voice\)") as caught:
         labels.to_bits([item], "labels")
@@ -112,10 +112,10 @@ def test_reading_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "DEFAULT_PATHS", (str(tmp_path / "none"), str(conf)))
     assert LabelMap.read().source == str(conf)
     monkeypatch.setattr(labels_module, "DEFAULT_PATHS", (str(tmp_path / "none"),))
-    assert LabelMap.read().bits == {}, "no file is no fault: labels are numbers then"
+    assert LabelMap.read().bits == {}, "without a file, labels are numbers"
 
 
-def test_a_default_file_that_cannot_be_read_matters_only_where_a_name_is_looked_up(
+def test_unreadable_default_file_is_an_error_only_if_a_name_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(labels_module, "DEFAULT_PATHS", (str(tmp_path),))

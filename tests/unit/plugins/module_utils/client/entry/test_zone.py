@@ -35,7 +35,7 @@ def test_the_zone_of_each_direction(entry: dict[str, Any], original: int, reply:
         ({"master.zone": 5}, "master.zone"),
     ],
 )
-def test_an_entry_has_one_zone_and_its_master_none(entry: dict[str, Any], key: str) -> None:
+def test_conflicting_zones_and_a_zone_of_the_master_are_refused(entry: dict[str, Any], key: str) -> None:
     with pytest.raises(InvalidValue) as error:
         check_zones(entry)
     assert error.value.key == key

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test the resynchronization after an overrun; otherwise a follower would keep a wrong connection for ever."""
+"""Test the resynchronization after an overrun; otherwise a follower would keep a wrong connection permanently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_table_is_read_at_once_after_an_overrun_and_regularly_while_entries_are_silent(clock: list[float]) -> None:
+def test_table_is_read_after_an_overrun_and_regularly_for_silent_entries(clock: list[float]) -> None:
     schedule = ResyncSchedule(10.0)
     schedule.read_since(99.0)
     assert schedule.wait_time(False, None) is None
@@ -66,7 +66,7 @@ def test_the_table_is_read_at_once_after_an_overrun_and_regularly_while_entries_
     assert schedule.wait_time(False, None) == 0.0
 
 
-def test_without_check_only_an_overrun_makes_it_read(clock: list[float]) -> None:
+def test_without_check_only_an_overrun_causes_a_dump(clock: list[float]) -> None:
     schedule = ResyncSchedule(None)
     assert not schedule.is_due(True)
     schedule.overrun = True

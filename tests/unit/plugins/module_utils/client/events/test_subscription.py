@@ -54,7 +54,7 @@ SHOWN = ("original.", "reply.", "zone", "id", "status", "timeout", "helper")
 class FakeEvents(FakeMulticast):
     """The kernel's end of a subscription."""
 
-    def tell(self, what: tuple[int, int], entry: Entry) -> None:
+    def emit(self, what: tuple[int, int], entry: Entry) -> None:
         self.put(wire.framed(*what, 0, payload(entry)))
 
 
@@ -75,7 +75,7 @@ class Scene:
         return self.kernel.table()
 
     def follower(self, match: Match = EVERYTHING, **options: Any) -> Follower:
-        # No look at the table that a test does not ask for, even if the machine stands still
+        # The follower reads the table only if a test requests it, even if the machine is stalled
         return Follower(match, connect=self.connect, table=self.table, **{"check": 3600.0, **options})
 
     def set_table(self, *entries: Entry) -> None:
@@ -110,16 +110,16 @@ def marked(mark: int) -> Match:
 
 def drain(follower: Follower) -> list[Any]:
     """Return all events that the follower has now."""
-    told: list[Any] = []
+    received: list[Any] = []
     while True:
         waiting = follower.subscription.wait(0)
-        told += follower.receive(0)
+        received += follower.receive(0)
         if not waiting:
-            return told
+            return received
 
 
-def kinds(told: Iterable[Any]) -> list[str]:
-    return [each.kind for each in told if isinstance(each, Event)]
+def kinds(received: Iterable[Any]) -> list[str]:
+    return [each.kind for each in received if isinstance(each, Event)]
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ class TestKinds:
         [(NEW, "new"), ((0x0100, 0x400), "new"), (UPDATE, "update"), (DESTROY, "destroy")],
     )
     def test_of_entries(self, scene: Scene, subscription: Subscription, what: Any, kind: str) -> None:
-        scene.events.tell(what, flow(mark=3))
+        scene.events.emit(what, flow(mark=3))
         assert subscription.receive() == [Event(kind, flow(mark=3))]
 
     @pytest.mark.parametrize(
@@ -169,24 +169,24 @@ class TestKinds:
         scene.events.put(b"".join(wire.framed(*what, 0, data) for what, data in parts))
         assert kinds(subscription.receive()) == ["new", "expectation_new", "destroy"]
 
-    def test_other_messages(self, scene: Scene, subscription: Subscription) -> None:
+    def test_other_messages_are_ignored(self, scene: Scene, subscription: Subscription) -> None:
         scene.events.put(wire.framed(0x0900, 0, 0, bytes(4)) + wire.framed(0x0005, 0, 0, b""))
         assert subscription.receive() == []
 
-    def test_none_in_time(self, subscription: Subscription) -> None:
+    def test_wait_ends_without_an_event(self, subscription: Subscription) -> None:
         assert not subscription.wait(0.001)
         assert subscription.receive() == []
 
 
 class TestSubscription:
-    def test_asks_for_its_groups(self, scene: Scene) -> None:
+    def test_subscribes_to_its_groups(self, scene: Scene) -> None:
         with Subscription(["destroy", "expectation_new"], receive_buffer=12345, connect=scene.connect) as subscription:
             assert scene.events.options["groups"] == [3, 4]
             assert subscription.receive_buffer == 24690
             assert not subscription.filtered
 
     @pytest.mark.parametrize("groups", [["never"], [], "new"])
-    def test_groups_that_are_none(self, scene: Scene, groups: Any) -> None:
+    def test_invalid_groups_are_refused(self, scene: Scene, groups: Any) -> None:
         with pytest.raises(InvalidValue, match="groups: .* is not a group; write one or more of new, update, destroy"):
             Subscription(groups, connect=scene.connect)
 
@@ -202,26 +202,26 @@ class TestSubscription:
         with Subscription(connect=scene.connect) as subscription:
             assert subscription.mode == value
 
-    def test_filters_twice(self, scene: Scene) -> None:
+    def test_kernel_and_client_filter_events(self, scene: Scene) -> None:
         """The subscription must not rely on the kernel's filter."""
         with Subscription(match=marked(1), connect=scene.connect) as subscription:
             assert subscription.filtered
             program = scene.events.options["program"]
             for mark in (1, 2):
-                scene.events.tell(NEW, flow(mark=mark))
+                scene.events.emit(NEW, flow(mark=mark))
                 assert classic_bpf.run(program, scene.events.waiting[-1]) is (mark == 1)
             assert subscription.receive() == [Event("new", flow(mark=1))]
             assert subscription.receive() == []
 
-    def test_what_makes_too_long_a_program(self, scene: Scene) -> None:
+    def test_match_with_too_long_a_program_is_filtered_by_the_client(self, scene: Scene) -> None:
         match = parse_match({"destination_port": list(range(5000))})
         with Subscription(match=match, connect=scene.connect) as subscription:
             assert not subscription.filtered
-            scene.events.tell(NEW, flow(53))
-            scene.events.tell(NEW, flow(5353))
+            scene.events.emit(NEW, flow(53))
+            scene.events.emit(NEW, flow(5353))
             assert [*subscription.receive(), *subscription.receive()] == [Event("new", flow(53))]
 
-    def test_program_that_a_kernel_refuses(self, scene: Scene) -> None:
+    def test_refused_program_is_replaced_by_the_filter_of_the_client(self, scene: Scene) -> None:
         """A kernel before 6.7 limits a program to about 2,000 instructions."""
 
         def connect(**options: Any) -> NetlinkTransport:
@@ -231,7 +231,7 @@ class TestSubscription:
 
         with Subscription(match=marked(1), connect=connect) as subscription:
             assert not subscription.filtered
-            scene.events.tell(NEW, flow(mark=2))
+            scene.events.emit(NEW, flow(mark=2))
             assert subscription.receive() == []
 
     @pytest.mark.parametrize("match", [EVERYTHING, marked(1)])
@@ -243,7 +243,7 @@ class TestSubscription:
             Subscription(match=match, connect=connect)
 
     @pytest.mark.parametrize("key", ["bytes_above", "packets_below", "age_above"])
-    def test_what_only_a_destroy_shows(self, scene: Scene, key: str) -> None:
+    def test_match_on_counters_requires_destroy_events(self, scene: Scene, key: str) -> None:
         match = parse_match({key: 5})
         with pytest.raises(InvalidValue, match="destroy events only"):
             Subscription(match=match, connect=scene.connect)
@@ -252,27 +252,27 @@ class TestSubscription:
 
     def test_overrun(self, scene: Scene, subscription: Subscription) -> None:
         for count in (1, 2):
-            scene.events.tell(NEW, flow())
+            scene.events.emit(NEW, flow())
             scene.events.overrun()
             with pytest.raises(Overrun):
                 next(iter(subscription))
             assert subscription.overruns == count
-        scene.events.tell(DESTROY, flow())
+        scene.events.emit(DESTROY, flow())
         assert next(iter(subscription)).kind == "destroy"
 
-    def test_what_is_skipped_is_counted_and_the_rest_waits(self, scene: Scene, subscription: Subscription) -> None:
+    def test_skipped_events_are_counted_and_the_others_remain(self, scene: Scene, subscription: Subscription) -> None:
         assert subscription.skip(3) == 0
         for number in range(5):
-            scene.events.tell(NEW, flow(number))
+            scene.events.emit(NEW, flow(number))
         assert [subscription.skip(3), subscription.wait(0), subscription.skip(3), subscription.wait(0)] == [3, 1, 2, 0]
         scene.events.overrun()
         with pytest.raises(Overrun):
             subscription.skip(3)
         assert subscription.overruns == 1
 
-    def test_iteration_ends_with_it(self, scene: Scene, subscription: Subscription) -> None:
+    def test_iteration_ends_if_the_subscription_is_closed(self, scene: Scene, subscription: Subscription) -> None:
         for number in range(3):
-            scene.events.tell(NEW, flow(number))
+            scene.events.emit(NEW, flow(number))
         seen = []
         for event in subscription:
             seen.append(event)
@@ -285,12 +285,12 @@ class TestAsyncio:
     def run(self, test: Any) -> None:
         asyncio.run(asyncio.wait_for(test, 300))
 
-    def test_events_that_wait_and_events_to_come(self, scene: Scene, subscription: Subscription) -> None:
+    def test_waiting_and_later_events_are_received(self, scene: Scene, subscription: Subscription) -> None:
         async def test() -> None:
             loop = asyncio.get_running_loop()
-            scene.events.tell(NEW, flow())
-            loop.call_later(0.01, scene.events.tell, UPDATE, flow())
-            loop.call_later(0.02, scene.events.tell, DESTROY, flow())
+            scene.events.emit(NEW, flow())
+            loop.call_later(0.01, scene.events.emit, UPDATE, flow())
+            loop.call_later(0.02, scene.events.emit, DESTROY, flow())
             seen = []
             async for event in subscription:
                 seen.append(event.kind)
@@ -316,7 +316,7 @@ class TestAsyncio:
                 await task
             loop = asyncio.get_running_loop()
             assert not loop.remove_reader(subscription.fileno())
-            loop.call_later(0.01, scene.events.tell, NEW, flow())
+            loop.call_later(0.01, scene.events.emit, NEW, flow())
             assert (await read()).kind == "new"
             assert not loop.remove_reader(subscription.fileno())
 
@@ -336,13 +336,13 @@ class TestAsyncio:
             tasks = [asyncio.ensure_future(read()) for _task in range(5)]
             await asyncio.sleep(0.01)
             for port in range(50):
-                scene.events.tell(NEW, flow(port))
+                scene.events.emit(NEW, flow(port))
             await asyncio.sleep(0.02)
             tasks[0].cancel()
             tasks[1].cancel()
             await asyncio.sleep(0.01)
             for port in range(50, 100):
-                scene.events.tell(NEW, flow(port))
+                scene.events.emit(NEW, flow(port))
             while len(seen) < 100:
                 await asyncio.sleep(0.001)
             assert sorted(seen) == list(range(100))
@@ -351,10 +351,10 @@ class TestAsyncio:
 
         self.run(test())
 
-    def test_others_go_on_in_a_flood(self, scene: Scene, subscription: Subscription) -> None:
+    def test_other_tasks_continue_during_a_flood_of_events(self, scene: Scene, subscription: Subscription) -> None:
         async def test() -> None:
             for _number in range(200):
-                scene.events.tell(NEW, flow())
+                scene.events.emit(NEW, flow())
             count = 0
 
             async def other() -> None:
@@ -379,14 +379,14 @@ class TestAsyncio:
             scene.events.overrun()
             with pytest.raises(Overrun):
                 await subscription.__aiter__().__anext__()
-            scene.events.tell(NEW, flow())
+            scene.events.emit(NEW, flow())
             async for event in subscription:
                 assert event.kind == "new"
                 break
 
         self.run(test())
 
-    def test_in_time(self, subscription: Subscription) -> None:
+    def test_ready_ends_at_the_timeout_or_on_close(self, subscription: Subscription) -> None:
         async def test() -> None:
             assert not await subscription.ready(0.01)
             subscription.close()
@@ -394,7 +394,7 @@ class TestAsyncio:
 
         self.run(test())
 
-    def test_of_two_loops_the_second_does_not_wait_in_vain(self, scene: Scene, subscription: Subscription) -> None:
+    def test_second_event_loop_is_refused(self, scene: Scene, subscription: Subscription) -> None:
         async def test() -> None:
             first = asyncio.ensure_future(subscription.ready(120))
             await asyncio.sleep(0)
@@ -402,7 +402,7 @@ class TestAsyncio:
                 other = thread.submit(asyncio.run, subscription.ready(120))
                 with pytest.raises(ConntrackError, match="^another event loop reads this subscription"):
                     other.result()
-            scene.events.tell(NEW, flow())
+            scene.events.emit(NEW, flow())
             assert await first
 
         self.run(test())
@@ -412,20 +412,20 @@ class TestAsyncio:
 
         async def test() -> None:
             with scene.follower() as follower:
-                scene.events.tell(NEW, flow(7))
+                scene.events.emit(NEW, flow(7))
                 asyncio.get_running_loop().call_later(0.01, scene.set_table, flow(1), flow(7), flow(8))
                 asyncio.get_running_loop().call_later(0.01, scene.events.overrun)
-                told = []
+                received = []
                 async for each in follower:
-                    told.append(each)
-                    if len(told) == 5:
+                    received.append(each)
+                    if len(received) == 5:
                         follower.close()
-                assert told[1] == Resync(1, 0, 2)
-                assert kinds(told) == ["new", "new", "destroy", "destroy"]
+                assert received[1] == Resync(1, 0, 2)
+                assert kinds(received) == ["new", "new", "destroy", "destroy"]
 
         self.run(test())
 
-    def test_follower_looks_at_a_silent_table(self, scene: Scene) -> None:
+    def test_follower_reads_a_table_without_events(self, scene: Scene) -> None:
         scene.set_table(flow(1), flow(2))
 
         async def test() -> None:
@@ -445,39 +445,39 @@ class TestFollower:
             assert scene.steps == ["subscribe", "open the table"]
             assert list(follower.entries.values()) == [flow()]
 
-    def test_what_the_table_showed_already_is_not_told_again(self, scene: Scene) -> None:
+    def test_known_entries_are_not_reported_again(self, scene: Scene) -> None:
         scene.set_table(flow(1), flow(2, mark=3))
         with scene.follower() as follower:
-            scene.events.tell(NEW, flow(1))
-            scene.events.tell(NEW, flow(2))
-            told = drain(follower)
-            assert kinds(told) == ["update"]
-            scene.events.tell(DESTROY, flow(1))
+            scene.events.emit(NEW, flow(1))
+            scene.events.emit(NEW, flow(2))
+            received = drain(follower)
+            assert kinds(received) == ["update"]
+            scene.events.emit(DESTROY, flow(1))
             assert kinds(drain(follower)) == ["destroy"]
 
     def test_an_update_is_merged(self, scene: Scene) -> None:
         known = {**flow(mark=3, helper="ftp", status=0x208A), "counters.original.bytes": 1}
         scene.set_table(known)
         with scene.follower() as follower:
-            scene.events.tell(UPDATE, shown(known, timeout=99))
+            scene.events.emit(UPDATE, shown(known, timeout=99))
             assert drain(follower) == [Event("update", {**known, "timeout": 99})]
 
-    def test_an_update_without_mark_and_helper_took_them_away(self, scene: Scene) -> None:
+    def test_update_without_mark_and_helper_removes_them(self, scene: Scene) -> None:
         known = flow(mark=3, helper="ftp")
         scene.set_table(known)
         with scene.follower() as follower:
-            scene.events.tell(UPDATE, shown({**flow(), "status": 10}))
+            scene.events.emit(UPDATE, shown({**flow(), "status": 10}))
             (event,) = drain(follower)
             assert event.entry == {
                 key: value for key, value in {**known, "status": 10}.items() if key not in ("mark", "helper")
             }
 
-    def test_labels_that_went(self, scene: Scene) -> None:
+    def test_removal_of_the_last_label_is_detected(self, scene: Scene) -> None:
         """The kernel sends no event for the removal of the last label."""
         scene.set_table(flow(labels=3))
         with scene.follower(parse_match({"labels": [0]})) as follower:
             scene.set_table(flow())
-            scene.events.tell(UPDATE, shown(flow()))
+            scene.events.emit(UPDATE, shown(flow()))
             assert kinds(drain(follower)) == ["destroy"]
             assert not follower.entries
 
@@ -487,37 +487,37 @@ class TestFollower:
         with scene.follower() as follower:
             scene.set_table()
             last = {**shown(flow()), "status": 0x208, "counters.original.packets": 7}
-            scene.events.tell(DESTROY, last)
+            scene.events.emit(DESTROY, last)
             assert drain(follower) == [Event("destroy", {**known, **last})]
             assert not follower.entries
 
-    def test_an_update_makes_it_match_and_cease_to(self, scene: Scene) -> None:
+    def test_update_can_begin_and_end_a_match(self, scene: Scene) -> None:
         scene.set_table(flow())
         with scene.follower(marked(1)) as follower:
             assert not follower.entries
             scene.set_table(flow(mark=1))
-            scene.events.tell(UPDATE, shown(flow(mark=1)))
+            scene.events.emit(UPDATE, shown(flow(mark=1)))
             assert drain(follower) == [Event("new", flow(mark=1), by_update=True)]
             scene.set_table(flow(mark=2))
-            scene.events.tell(UPDATE, shown(flow(mark=2)))
+            scene.events.emit(UPDATE, shown(flow(mark=2)))
             assert drain(follower) == [Event("destroy", flow(mark=2), by_update=True)]
-            scene.events.tell(DESTROY, flow(mark=2))
+            scene.events.emit(DESTROY, flow(mark=2))
             assert drain(follower) == []
 
-    def test_an_update_of_what_is_gone_already(self, scene: Scene) -> None:
+    def test_update_of_an_ended_entry_is_ignored(self, scene: Scene) -> None:
         with scene.follower(marked(1)) as follower:
-            scene.events.tell(UPDATE, shown(flow(mark=1)))
-            scene.events.tell(DESTROY, flow(mark=1))
+            scene.events.emit(UPDATE, shown(flow(mark=1)))
+            scene.events.emit(DESTROY, flow(mark=1))
             assert drain(follower) == []
 
-    def test_one_takes_the_place_of_another(self, scene: Scene) -> None:
+    def test_successor_ends_the_previous_entry(self, scene: Scene) -> None:
         scene.set_table(flow(number=1))
         with scene.follower() as follower:
             scene.set_table(flow(number=2))
-            scene.events.tell(NEW, flow(number=2))  # the first entry ended without an event
+            scene.events.emit(NEW, flow(number=2))  # the first entry ended without an event
             assert drain(follower) == [Event("destroy", flow(number=1), True), Event("new", flow(number=2))]
-            scene.events.tell(DESTROY, flow(number=1))  # its event arrives too late
-            scene.events.tell(UPDATE, flow(number=1))
+            scene.events.emit(DESTROY, flow(number=1))  # its event arrives too late
+            scene.events.emit(UPDATE, flow(number=1))
             assert drain(follower) == []
             assert list(follower.entries.values()) == [flow(number=2)]
             scene.set_table(flow(number=3))
@@ -544,7 +544,7 @@ class TestFollower:
             assert drain(follower) == [Resync(0, 0, 0)]
             assert follower.resync() == [Resync(0, 0, 0, False)]
 
-    def test_ceased_to_match_unseen(self, scene: Scene) -> None:
+    def test_entry_that_stopped_matching_during_an_overrun_is_reported(self, scene: Scene) -> None:
         scene.set_table(flow(1, mark=1), flow(2, mark=1))
         with scene.follower(marked(1)) as follower:
             scene.set_table(flow(1, mark=2))
@@ -555,7 +555,7 @@ class TestFollower:
                 Event("destroy", flow(2, mark=1), True),
             ]
 
-    def test_overrun_and_the_table_cannot_be_read(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_dump_after_an_overrun_is_repeated(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         """The lost events remain reported as lost until the table has been read."""
         scene.set_table(flow(1))
         with scene.follower() as follower:
@@ -568,7 +568,7 @@ class TestFollower:
             monkeypatch.setattr(scene.kernel, "respond", respond)
             assert follower.receive(0)[0] == Resync(0, 0, 1)
 
-    def test_the_kernel_filters_by_what_never_changes(self, scene: Scene) -> None:
+    def test_kernel_filters_only_by_keys_that_never_change(self, scene: Scene) -> None:
         match = parse_match({"port": 53, "mark": 1, "except": {"destination": "10.0.0.9", "state": "established"}})
         with scene.follower(match):
             program = scene.events.options["program"]
@@ -576,16 +576,16 @@ class TestFollower:
                 event = wire.framed(*UPDATE, 0, payload(shown(flow(port))))
                 assert classic_bpf.run(program, event) is passes
 
-    def test_a_match_of_counters(self, scene: Scene) -> None:
+    def test_match_on_counters_queries_new_entries(self, scene: Scene) -> None:
         """New events contain no counters, so the follower queries the entry."""
         counters = {f"counters.{way}.{what}": 100 for way in ("original", "reply") for what in ("bytes", "packets")}
         with scene.follower(parse_match({"bytes_above": 150})) as follower:
             scene.set_table({**flow(1), **counters})
-            scene.events.tell(NEW, flow(1))
-            scene.events.tell(NEW, flow(2))  # this entry has already ended
+            scene.events.emit(NEW, flow(1))
+            scene.events.emit(NEW, flow(2))  # this entry has already ended
             assert drain(follower) == [Event("new", {**flow(1), **counters})]
 
-    def test_closes_what_it_opened(self, scene: Scene) -> None:
+    def test_failed_follower_closes_its_subscription(self, scene: Scene) -> None:
         def forbidden() -> Any:
             raise kernel_error("opening a netfilter netlink socket", errno.EPERM)
 
@@ -598,16 +598,16 @@ class TestFollower:
 class TestSilence:
     """With nf_conntrack_events=2, entries from before the subscription have no events."""
 
-    def test_entries_that_never_had_an_event(self, scene: Scene) -> None:
+    def test_entries_without_an_event_are_unannounced(self, scene: Scene) -> None:
         scene.set_table(flow(1), flow(2), flow(3))
         with scene.follower() as follower:
-            scene.events.tell(UPDATE, shown(flow(1)))
-            scene.events.tell(NEW, flow(4))
-            scene.events.tell(DESTROY, flow(2))
+            scene.events.emit(UPDATE, shown(flow(1)))
+            scene.events.emit(NEW, flow(4))
+            scene.events.emit(DESTROY, flow(2))
             drain(follower)
             assert follower.unannounced == {identity(flow(3))}
 
-    def test_found_gone(self, scene: Scene) -> None:
+    def test_entry_that_ended_without_an_event_is_found(self, scene: Scene) -> None:
         scene.set_table(flow(1), flow(2))
         with scene.follower(check=0.02) as follower:
             scene.set_table(flow(2, mark=1))
@@ -621,43 +621,43 @@ class TestSilence:
             assert follower.unannounced == {identity(flow(2))}
             assert follower.receive(0.001) == []
 
-    def test_events_come_before_a_look(self, scene: Scene) -> None:
+    def test_events_are_received_before_a_dump(self, scene: Scene) -> None:
         """A change with an event must not be reported as missed."""
         scene.set_table(flow(1), flow(2))
         with scene.follower(check=0.05) as follower:
             time.sleep(0.06)
             scene.set_table()
-            scene.events.tell(DESTROY, flow(1))
+            scene.events.emit(DESTROY, flow(1))
             assert follower.receive() == [Event("destroy", flow(1))]
             assert follower.receive() == [Resync(0, 0, 1, False), Event("destroy", flow(2), True)]
 
-    def test_events_that_never_cease_do_not_put_it_off_for_ever(self, scene: Scene) -> None:
+    def test_continuous_events_do_not_prevent_a_dump(self, scene: Scene) -> None:
         scene.set_table(flow(1))
         with scene.follower(check=0.01) as follower:
             scene.set_table()
             until = time.monotonic() + 60
             while time.monotonic() < until:
-                scene.events.tell(NEW, flow(9))
-                scene.events.tell(DESTROY, flow(9))
+                scene.events.emit(NEW, flow(9))
+                scene.events.emit(DESTROY, flow(9))
                 if Event("destroy", flow(1), True) in follower.receive():
                     return
-            pytest.fail("it did not look")
+            pytest.fail("the follower did not read the table")
 
-    def test_no_look_without_a_reason(self, scene: Scene, mode: Any) -> None:
+    def test_no_dump_without_a_reason(self, scene: Scene, mode: Any) -> None:
         mode(2)
         with scene.follower(parse_match({"port": 53}), check=0.001) as follower:
             before = len(scene.kernel.requests)
             assert follower.receive(0.02) == []
             assert len(scene.kernel.requests) == before
 
-    def test_none(self, scene: Scene) -> None:
+    def test_no_dump_without_check(self, scene: Scene) -> None:
         scene.set_table(flow(1))
         with scene.follower(check=None) as follower:
             scene.set_table()
             assert follower.receive(0.02) == []
             assert follower.resync() == [Resync(0, 0, 1, False), Event("destroy", flow(1), True)]
 
-    def test_others_may_come_to_match(self, scene: Scene, mode: Any) -> None:
+    def test_entry_that_matches_without_an_event_is_found(self, scene: Scene, mode: Any) -> None:
         mode(2)
         scene.set_table(flow(1))
         with scene.follower(marked(1), check=0.01) as follower:
@@ -666,10 +666,10 @@ class TestSilence:
             assert follower.receive() == [Resync(1, 0, 0, False), Event("new", flow(1, mark=1), True)]
             assert follower.unannounced == {identity(flow(1))}
 
-    def test_what_changes_without_an_event(self, scene: Scene) -> None:
+    def test_match_on_the_timeout_is_checked_regularly(self, scene: Scene) -> None:
         with scene.follower(parse_match({"timeout_below": 10}), check=0.01) as follower:
             scene.set_table(flow(1))
-            scene.events.tell(NEW, flow(1))
+            scene.events.emit(NEW, flow(1))
             assert follower.receive() == []
             scene.set_table(flow(1, timeout=5))
             assert kinds(follower.receive()) == ["new"]
@@ -687,23 +687,23 @@ class Consumer:
     """The table as a consumer of the follower's events sees it."""
 
     def __init__(self, entries: dict[Identity, Entry]) -> None:
-        self.believed = dict(entries)
+        self.mirrored = dict(entries)
 
-    def hear(self, told: list[Any]) -> None:
-        for index, each in enumerate(told):
+    def apply(self, received: list[Any]) -> None:
+        for index, each in enumerate(received):
             if isinstance(each, Resync):
-                missed = kinds(event for event in told[index + 1 :] if event.missed)
+                missed = kinds(event for event in received[index + 1 :] if event.missed)
                 assert each[:3] == (missed.count("new"), missed.count("update"), missed.count("destroy"))
                 continue
             key = identity(each.entry)
             if each.kind == "new":
-                assert key not in self.believed
-                self.believed[key] = each.entry
+                assert key not in self.mirrored
+                self.mirrored[key] = each.entry
             elif each.kind == "update":
-                assert key in self.believed
-                self.believed[key] = each.entry
+                assert key in self.mirrored
+                self.mirrored[key] = each.entry
             else:
-                del self.believed[key]
+                del self.mirrored[key]
 
 
 @given(
@@ -711,7 +711,7 @@ class Consumer:
     st.dictionaries(PORTS, MARKS),
     st.lists(CHANGES, max_size=30),
 )
-def test_who_follows_knows_the_table(match: Match, start: dict[int, int], changes: Any) -> None:
+def test_follower_and_consumer_have_the_entries_of_the_table(match: Match, start: dict[int, int], changes: Any) -> None:
     """After a dump of the table, the follower and its consumer have the same entries, also after lost events."""
     numbers = iter(range(1000))
     there = {port: flow(port, mark, next(numbers)) for port, mark in start.items()}
@@ -725,7 +725,7 @@ def test_who_follows_knows_the_table(match: Match, start: dict[int, int], change
         consumer = Consumer(follower.entries)
         exact = True  # whether each change since then had an event
 
-        def tell(what: tuple[int, int], entry: Entry) -> None:
+        def emit(what: tuple[int, int], entry: Entry) -> None:
             datagram = wire.framed(*what, 0, payload(entry))
             program = scene.events.options["program"]
             if not program or classic_bpf.run(program, datagram):
@@ -738,32 +738,32 @@ def test_who_follows_knows_the_table(match: Match, start: dict[int, int], change
                 there[port] = entry
                 scene.set_table(*there.values())
                 if change == "put":
-                    tell(what, entry if what == NEW else shown(entry, mark=mark))
+                    emit(what, entry if what == NEW else shown(entry, mark=mark))
             elif change.startswith("delete"):
                 if port in there:
                     entry = there.pop(port)
                     scene.set_table(*there.values())
                     if change == "delete":
-                        tell(DESTROY, shown(entry))
+                        emit(DESTROY, shown(entry))
             elif change == "overrun":
                 scene.events.overrun()
-                told = drain(follower)
-                consumer.hear(told)
-                assert any(isinstance(each, Resync) and each.overrun for each in told)
+                received = drain(follower)
+                consumer.apply(received)
+                assert any(isinstance(each, Resync) and each.overrun for each in received)
                 exact = True
             elif change == "look":
-                consumer.hear(drain(follower))
-                consumer.hear(follower.resync())
+                consumer.apply(drain(follower))
+                consumer.apply(follower.resync())
                 exact = True
             else:
-                consumer.hear(drain(follower))
+                consumer.apply(drain(follower))
             exact = exact and not change.endswith("in silence")
             if exact and change in ("overrun", "look", "read"):
                 wanted = {identity(entry): entry["mark"] for entry in there.values() if match(entry)}
                 assert {key: entry.get("mark", 0) for key, entry in follower.entries.items()} == wanted
-            assert consumer.believed == follower.entries or change.startswith(("put", "delete"))
-        consumer.hear(drain(follower))
-        consumer.hear(follower.resync())
+            assert consumer.mirrored == follower.entries or change.startswith(("put", "delete"))
+        consumer.apply(drain(follower))
+        consumer.apply(follower.resync())
         wanted = {identity(entry): entry["mark"] for entry in there.values() if match(entry)}
         assert {key: entry.get("mark", 0) for key, entry in follower.entries.items()} == wanted
-        assert set(consumer.believed) == set(wanted)
+        assert set(consumer.mirrored) == set(wanted)

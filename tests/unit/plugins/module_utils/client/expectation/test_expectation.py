@@ -56,7 +56,7 @@ PAYLOAD = bytes([2, 1, 0, 0]) + encoded(
 )
 
 
-def test_every_attribute_is_there_and_none_is_lost() -> None:
+def test_every_attribute_is_decoded() -> None:
     found = expectation.parse_expectation(Message(0x0200, 0, PAYLOAD))
     kept = {key: value for key, value in found.items() if not key.startswith(("master", "tuple", "mask", "nat"))}
     assert kept == {
@@ -77,7 +77,7 @@ def test_every_attribute_is_there_and_none_is_lost() -> None:
     assert (found["mask.source"], found["mask.source_port"]) == (b"\xff" * 4, 0)
 
 
-def test_all_of_them_are_one_dump() -> None:
+def test_all_expectations_are_read_with_one_dump() -> None:
     def respond(request: wire.Framed) -> list[fake_socket.Reply]:
         return [wire.framed(0x0200, fake_socket.MULTI, request.sequence, PAYLOAD), fake_socket.done(request)]
 
@@ -128,12 +128,12 @@ each_row = pytest.mark.parametrize("row", EXPECTATION, ids=lambda row: f"{row.ke
 ALL = Codec(EXPECTATION)
 
 
-def test_every_row_is_written_down_here_too() -> None:
+def test_every_row_is_repeated_in_this_test() -> None:
     assert {(row.key, row.path) for row in EXPECTATION} == set(EXPECTED_ROWS)
 
 
 @each_row
-def test_each_row_is_at_its_place(row: Attribute) -> None:
+def test_each_row_has_its_path_and_bytes(row: Attribute) -> None:
     value, data, family, protocol = EXPECTED_ROWS[row.key, row.path]
     thing = {"family": family or 2, row.key: value}
     if protocol is not None:
@@ -145,15 +145,15 @@ def test_each_row_is_at_its_place(row: Attribute) -> None:
 
 
 @each_row
-def test_each_row_comes_back(row: Attribute) -> None:
+def test_each_row_is_encoded_and_decoded_without_loss(row: Attribute) -> None:
     @given(strategies.of_kind(row.kind))
-    def comes_back(value: Any) -> None:
+    def round_trip(value: Any) -> None:
         thing = {"family": row.family or 2, row.key: value}
         if row.protocol is not None:
             thing[row.key.rpartition(".")[0] + ".protocol"] = row.protocol
         assert {**ALL.decode(ALL.encode(thing)), "family": thing["family"]} == thing
 
-    comes_back()
+    round_trip()
 
 
 # Declarations
@@ -219,7 +219,7 @@ def test_a_declaration_is_shown_as_it_was_written(document: dict[str, Any]) -> N
 
 
 @given(declarations().filter(lambda document: "master" in document))
-def test_what_is_created_is_as_declared_and_can_be_declared_again(document: dict[str, Any]) -> None:
+def test_created_expectation_is_as_declared_and_can_be_redeclared(document: dict[str, Any]) -> None:
     declared = from_document(document)
     (message,) = wire.messages(wire.framed(0x0200, 0x600, 1, expectation.create_message(creation(declared)).payload))
     sent = expectation.parse_expectation(Message(0x0200, 0, message.payload))
@@ -235,7 +235,7 @@ def test_what_is_created_is_as_declared_and_can_be_declared_again(document: dict
     assert "\n" not in describe(sent)
 
 
-def test_what_is_left_out_of_the_source_is_any() -> None:
+def test_omitted_source_keys_match_any_value() -> None:
     mask = {key: value for key, value in to_document(whole())["mask"].items() if key != "protocol"}
     assert mask == MASK
     open_ = creation(from_document({"tuple": without(T4, "source"), "master": M4}))
@@ -245,13 +245,13 @@ def test_what_is_left_out_of_the_source_is_any() -> None:
     assert whole(mask={"source_port": 0xFF00})["mask.source_port"] == 0xFF00
 
 
-def test_a_mask_is_sent_with_what_the_kernel_checks_in_any_tuple() -> None:
+def test_mask_contains_the_values_that_the_kernel_checks_in_any_tuple() -> None:
     icmp = {"protocol": "icmp", "destination": "10.1.0.2", "icmp_type": 8, "icmp_code": 0}
     sent = whole(tuple=icmp, master={"protocol": "tcp", **M4}, mask={"icmp_type": 255, "icmp_code": 255})
     assert (sent["mask.icmp_type"], sent["mask.icmp_id"], sent["mask.protocol"]) == (8, 0, 1)
 
 
-def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
+def test_nat_is_completed_with_values_that_the_kernel_requires() -> None:
     nat = {"direction": "reply", "tuple": {"source_port": 7}}
     sent = whole(nat=nat)
     assert sent["nat.tuple.destination"] == bytes(4)
@@ -262,7 +262,7 @@ def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "key", "cure"),
+    ("document", "key", "advice"),
     [
         ({}, "tuple.protocol", "is missing"),
         ({**V4, "colour": 1}, "colour", "no such key"),
@@ -305,14 +305,14 @@ def test_nat_is_completed_by_what_the_kernel_wants_and_does_not_keep() -> None:
         ({**V4, "extra": {"1": "x"}}, "extra.1", "is not hexadecimal"),
     ],
 )
-def test_what_cannot_be_says_where_and_what_instead(document: Any, key: str, cure: str) -> None:
+def test_invalid_declaration_is_reported_with_its_key_and_advice(document: Any, key: str, advice: str) -> None:
     with pytest.raises(InvalidValue) as fault:
         from_document(document)
     assert fault.value.key == key
-    assert cure in str(fault.value)
+    assert advice in str(fault.value)
 
 
-def test_without_a_master_there_is_nothing_to_create() -> None:
+def test_creation_without_a_master_is_refused() -> None:
     with pytest.raises(InvalidValue, match="master: is missing"):
         creation(from_document({"tuple": T4}))
 
@@ -325,7 +325,7 @@ NAMES = st.sampled_from(["protocol", "source", "destination", "source_port", "di
     st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)),
     st.sampled_from(["family", "zone", "tuple", "mask", "master", "class", "flags", "function", "nat", "extra", "id"]),
 )
-def test_anything_else_is_refused_by_its_key(value: Any, key: str) -> None:
+def test_random_value_is_refused_with_its_key(value: Any, key: str) -> None:
     fault = None
     try:
         from_document({**V4, key: value})
@@ -334,7 +334,7 @@ def test_anything_else_is_refused_by_its_key(value: Any, key: str) -> None:
     assert fault is None or fault.key.startswith(key)
 
 
-def test_differences_are_of_declared_keys_alone() -> None:
+def test_only_declared_keys_are_compared() -> None:
     actual = {**whole(flags=["permanent"], function="nat-follow-master"), "timeout": 3, "id": 1, "helper": "ftp"}
     assert differences(from_document({"tuple": T4}), actual) == []
     assert differences(from_document({**V4, "timeout": 300, "id": 2, "helper": "sip"}), actual) == []
@@ -368,12 +368,12 @@ def test_differences_are_of_declared_keys_alone() -> None:
         ({"zone": 1}, False),
     ],
 )
-def test_two_overlap_where_a_connection_could_fulfil_both(other: Any, overlaps: bool) -> None:
+def test_expectations_overlap_if_a_connection_can_match_both(other: Any, overlaps: bool) -> None:
     assert overlap(whole(), whole(**other)) is overlaps
     assert overlap(whole(**other), whole()) is overlaps
 
 
-def test_it_is_named_by_its_tuple() -> None:
+def test_expectation_is_described_by_its_tuple() -> None:
     assert describe(whole()) == "expectation of tcp 192.0.2.21 -> 10.1.0.2:4000"
     assert (
         describe(from_document({"tuple": without(T4, "source"), "zone": 5}))
@@ -406,13 +406,13 @@ def test_it_is_named_by_its_tuple() -> None:
         ({"protocol": "tcp", "except": {"master": {"destination_port": 21}}}, False),
     ],
 )
-def test_a_match_is_about_the_expected_tuple(match: Any, holds: bool) -> None:
+def test_match_applies_to_the_expected_tuple(match: Any, holds: bool) -> None:
     found = {**whole(zone=5), "helper": "ftp", "timeout": 300}
     assert expectation.parse_match(match, LabelMap())(expectation.as_entry(found)) is holds
 
 
 @pytest.mark.parametrize("key", sorted(set(vocabulary.KEYS) - set(MATCH_KEYS)))
-def test_a_match_of_what_no_expectation_has_is_refused(key: str) -> None:
+def test_match_on_keys_that_expectations_lack_is_refused(key: str) -> None:
     value = {
         "state": "established",
         "nat": "any",
@@ -460,7 +460,7 @@ def paths(request: wire.Framed) -> Any:
     return {path[0] for path in wire.flat(wire.tree(request.payload[4:]))}
 
 
-def test_a_deletion_names_tuple_zone_and_id() -> None:
+def test_deletion_contains_tuple_zone_and_id() -> None:
     datagrams, table = answering(0)
     expectation.delete(table, {**READ, "zone": 5, "helper": "ftp", "timeout": 3})
     (request,) = datagrams.requests
@@ -468,7 +468,7 @@ def test_a_deletion_names_tuple_zone_and_id() -> None:
     assert paths(request) == {2, 5, 7}
 
 
-def test_a_deletion_works_where_the_kernel_compares_the_id_with_another_number() -> None:
+def test_deletion_succeeds_if_the_kernel_compares_another_id() -> None:
     """Linux before 6.11 cannot find an expectation by the id that it shows."""
     datagrams, table = answering(errno.ENOENT, PAYLOAD, 0)
     expectation.delete(table, READ)
@@ -477,7 +477,7 @@ def test_a_deletion_works_where_the_kernel_compares_the_id_with_another_number()
 
 
 @pytest.mark.parametrize("there", [errno.ENOENT, PAYLOAD.replace(u32(0xC0FFEE), u32(0xBAD))])
-def test_a_deletion_leaves_another_alone(there: Any) -> None:
+def test_deletion_does_not_remove_another_expectation(there: Any) -> None:
     datagrams, table = answering(errno.ENOENT, there)
     with pytest.raises(NotFound):
         expectation.delete(table, READ)
@@ -492,14 +492,14 @@ def test_a_deletion_without_a_tuple_is_not_sent() -> None:
     assert datagrams.requests == []
 
 
-def test_a_flush_is_a_request_of_its_own() -> None:
+def test_flush_is_one_request_without_a_tuple() -> None:
     datagrams, table = answering(0)
     expectation.flush(table)
     (request,) = datagrams.requests
     assert (request.type, paths(request)) == (0x0202, set())
 
 
-def test_an_update_has_all_tuples_and_the_countdown() -> None:
+def test_update_contains_all_tuples_and_the_timeout() -> None:
     datagrams, table = answering(0)
     expectation.update(table, {**whole(flags=["permanent"], function="sip"), "timeout": 60, "id": 1})
     (request,) = datagrams.requests
@@ -508,7 +508,7 @@ def test_an_update_has_all_tuples_and_the_countdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "more", "says"),
+    ("code", "more", "expected_message"),
     [
         (errno.ENOENT, {}, "no connection with the tuple of its master"),
         (errno.EOPNOTSUPP, {}, "Its master has no helper"),
@@ -521,19 +521,19 @@ def test_an_update_has_all_tuples_and_the_countdown() -> None:
         (errno.EPERM, {}, "CAP_NET_ADMIN"),
     ],
 )
-def test_a_refusal_says_what_it_means(code: int, more: dict[str, Any], says: str) -> None:
+def test_refusal_has_an_explanation(code: int, more: dict[str, Any], expected_message: str) -> None:
     datagrams, table = answering(code)
     if code == errno.EINVAL:  # the client then checks whether the subsystem answers at all
         stats = wire.framed(0x0105, 0, 2, b"\0\0\0\0")
         datagrams.respond = lambda request: [fake_socket.refusal(request, code if request.type == 0x0200 else 0), stats]
-    with pytest.raises(expectation.KernelError, match=says) as refused:
+    with pytest.raises(expectation.KernelError, match=expected_message) as refused:
         expectation.create(table, from_document({**V4, **more}))
     assert refused.value.errno == code
     assert isinstance(refused.value, TableFull) == (code == errno.EMFILE)
     assert "expectation of tcp 192.0.2.21 -> 10.1.0.2:4000" in str(refused.value)
 
 
-def test_an_expectation_in_no_zone_that_it_could_be_in_is_left_out() -> None:
+def test_expectation_that_is_found_in_no_zone_is_omitted() -> None:
     """The expectation existed when the table was read, and has ended since then."""
 
     def respond(request: wire.Framed) -> list[fake_socket.Reply]:

@@ -27,12 +27,12 @@ def test_a_namespace_has_a_name_or_a_path(name: str, path: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
-def test_a_thread_knows_its_own() -> None:
+def test_current_namespace_is_identified() -> None:
     there = os.stat("/proc/self/ns/net")
     assert namespace.current() == (there.st_dev, there.st_ino)
 
 
-def test_one_that_is_not_there_is_told_by_its_errno() -> None:
+def test_missing_namespace_raises_its_errno() -> None:
     with pytest.raises(OSError, match="No such file") as error:
         namespace.enter("/nowhere/net")
     assert error.value.errno == errno.ENOENT
@@ -44,7 +44,7 @@ def open_files() -> set[str]:
         return {os.readlink(entry.path) for entry in found}
 
 
-def test_what_is_no_namespace_is_told_and_closed(tmp_path: object) -> None:
+def test_file_that_is_not_a_namespace_is_refused_and_closed(tmp_path: object) -> None:
     file = os.path.join(str(tmp_path), "net")
     with open(file, "w", encoding="ascii"):
         pass
@@ -53,7 +53,7 @@ def test_what_is_no_namespace_is_told_and_closed(tmp_path: object) -> None:
     assert file not in open_files()
 
 
-def test_without_ctypes_it_is_one_sentence_before_python_3_12(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ctypes_is_reported_before_python_3_12(monkeypatch: pytest.MonkeyPatch) -> None:
     """On OpenWrt, for example, ctypes is a separate package."""
     monkeypatch.setitem(sys.modules, "ctypes", None)
     monkeypatch.delattr(os, "setns", raising=False)
@@ -61,7 +61,7 @@ def test_without_ctypes_it_is_one_sentence_before_python_3_12(monkeypatch: pytes
         namespace.enter_named("/proc/self/ns/net")
 
 
-def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_of_python_are_used_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[int, ...]] = []
     monkeypatch.setitem(sys.modules, "ctypes", None)
     monkeypatch.setattr(os, "unshare", lambda *arguments: called.append(arguments), raising=False)
@@ -69,7 +69,7 @@ def test_without_ctypes_the_functions_of_python_are_called(monkeypatch: pytest.M
     assert called == [(namespace.CLONE_NEWNET,)]
 
 
-def test_work_is_done_in_a_thread_that_is_gone_afterwards() -> None:
+def test_work_runs_in_a_thread_that_ends_afterwards() -> None:
     """A namespace belongs to a thread; a thread that remained would run later work in the wrong namespace."""
     before = threading.enumerate()
     thread = namespace.run_in_thread(threading.current_thread)
@@ -77,7 +77,7 @@ def test_work_is_done_in_a_thread_that_is_gone_afterwards() -> None:
     assert threading.enumerate() == before
 
 
-def test_what_went_wrong_in_a_thread_is_raised_here() -> None:
+def test_exception_in_the_thread_is_raised_in_the_caller() -> None:
     def fail() -> None:
         raise ValueError("no such namespace")
 

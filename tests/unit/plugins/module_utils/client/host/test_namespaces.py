@@ -75,7 +75,7 @@ def test_the_own_namespace_is_first_then_names_then_processes(host: Host) -> Non
     ]
 
 
-def test_two_names_and_processes_of_a_namespace_are_one(host: Host) -> None:
+def test_names_and_processes_of_one_namespace_are_combined(host: Host) -> None:
     host.process(1, "own")
     host.name("b", "own")
     host.name("a", "own")
@@ -84,12 +84,12 @@ def test_two_names_and_processes_of_a_namespace_are_one(host: Host) -> None:
     assert [os.path.relpath(path, host.names) for path in one.paths] == ["a", "b", "../proc/1/ns/net"]
 
 
-def test_the_namespace_of_the_task_is_included_whatever_proc_shows(host: Host) -> None:
+def test_namespace_of_the_task_is_always_included(host: Host) -> None:
     (one,) = host.all()
     assert (one.netns, one.paths) == ("/proc/thread-self/ns/net",) * 1 + (("/proc/thread-self/ns/net",),)
 
 
-def test_a_name_without_a_namespace_is_left_out(host: Host, tmp_path: Path) -> None:
+def test_name_without_a_namespace_is_omitted(host: Host, tmp_path: Path) -> None:
     """`ip netns add` creates an ordinary file, and mounts the namespace on it."""
     host.process(1, "own")
     (host.names / "gone").symlink_to(tmp_path / "nowhere")
@@ -117,7 +117,7 @@ def test_processes_that_hide_their_namespace_are_reported(host: Host, monkeypatc
     )
 
 
-def test_without_proc_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_proc_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(namespace, "current", lambda: None)
     with pytest.raises(ConntrackError, match="^netns: all requires /proc"):
         find_all()
@@ -134,12 +134,12 @@ def test_a_list_has_each_namespace_once_under_its_first_name(host: Host) -> None
 
 
 @pytest.mark.parametrize("wanted", ["/nowhere/net", "nul\0"])
-def test_a_list_with_a_namespace_that_is_not_there_is_refused(host: Host, wanted: str) -> None:
+def test_list_with_a_missing_namespace_is_refused(host: Host, wanted: str) -> None:
     with pytest.raises(InvalidValue, match="^netns: cannot enter .*; name a namespace under /run/netns or a path"):
         find([str(host.file("red")), wanted], str(host.proc))
 
 
-def test_the_first_processes_are_named(host: Host) -> None:
+def test_first_processes_are_listed(host: Host) -> None:
     for pid in range(1, 6):
         host.process(pid, "own", f"worker{pid}")
     (one,) = host.all()
@@ -152,7 +152,7 @@ def test_the_first_processes_are_named(host: Host) -> None:
     ]
 
 
-def test_a_folder_that_is_not_there_has_no_names(tmp_path: Path) -> None:
+def test_missing_folder_has_no_names(tmp_path: Path) -> None:
     assert names_in(str(tmp_path / "nowhere")) == []
 
 
@@ -199,7 +199,7 @@ def test_the_thread_returns_if_a_visit_fails(host: Host, monkeypatch: pytest.Mon
     assert thread.entered[-1] == inode(os.devnull)
 
 
-def test_a_namespace_that_has_ended_is_left_out(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_namespace_is_omitted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another namespace may have its name or its process ID by then. One of its processes may still run."""
     thread = Thread(monkeypatch)
     for name in ("gone", "replaced", "stays"):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test what /proc says about the process that has a socket."""
+"""Test that the process of a socket, with its unit and container, is read correctly from /proc."""
 
 from __future__ import annotations
 

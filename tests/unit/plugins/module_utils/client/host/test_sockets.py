@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Test the bytes of sockets as the kernel sends them, and what is done about its answers."""
+"""Test that sockets are read as the kernel sends them, and that its answers are handled correctly."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ SOME = [
         ([None, None, ErrorReply(errno.ENOENT, lost=True)], 2, errno.ENOENT),
     ],
 )
-def test_a_socket_that_has_ended_is_no_failure(answers: Any, ended: int, failure: Any) -> None:
+def test_socket_that_has_ended_is_not_a_failure(answers: Any, ended: int, failure: Any) -> None:
     netlink: Any = FakeSocket(refusals=answers)
     count, first = sockets.destroy(netlink, SOME)
     assert (count, first and first.errno) == (ended, failure)
@@ -126,7 +126,7 @@ def test_a_socket_that_has_ended_is_no_failure(answers: Any, ended: int, failure
     assert [message.payload[8:] for message in netlink.requests] == [one.id for one in SOME]
 
 
-def test_the_probe_names_what_is_missing() -> None:
+def test_probe_reports_the_missing_feature() -> None:
     for refusals in ([errno.ENOENT, errno.ENOENT], [errno.ENOENT, errno.ESTALE]):
         netlink: Any = FakeSocket(refusals=refusals)
         sockets.check_destroy(netlink)

@@ -147,12 +147,12 @@ def log_in(proc: Proc, mine: Ends = MINE, server: str = "sshd", environment: Ite
 
 
 @pytest.mark.parametrize("server", ["sshd", "sshd-session", "dropbear"])
-def test_the_ancestors_sockets_tell(proc: Proc, server: str) -> None:
+def test_connection_is_found_by_the_sockets_of_ancestors(proc: Proc, server: str) -> None:
     log_in(proc, server=server)
     assert proc.own() == {endpoints(MINE)}
 
 
-def test_an_environment_tells_where_no_socket_can_be_seen(proc: Proc) -> None:
+def test_connection_is_found_by_the_environment_if_no_socket_is_visible(proc: Proc) -> None:
     """A user other than root cannot read sshd's processes."""
     log_in(proc, environment=[*HOME, f"SSH_CONNECTION={MINE_IN_WORDS}"])
     for pid in (10, 20, 30, 31):
@@ -162,7 +162,7 @@ def test_an_environment_tells_where_no_socket_can_be_seen(proc: Proc) -> None:
     assert proc.own() == {endpoints(MINE)}
 
 
-def test_this_process_is_asked_for_its_own_variable(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_of_this_process_is_read_from_its_own_environment(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel hides the environment of a process in /proc if its file has capabilities."""
     log_in(proc)
     monkeypatch.setattr(ssh_session.os, "getpid", lambda: 100)
@@ -191,7 +191,7 @@ def test_addresses_are_read_in_the_hosts_byte_order(
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the sample was taken on a little-endian host")
-def test_a_line_as_a_kernel_wrote_it(proc: Proc) -> None:
+def test_line_of_a_real_kernel_is_parsed(proc: Proc) -> None:
     log_in(proc)
     line = (
         "   1: 0100007F:0016 0200007F:C350 01 00000000:00000000 02:000AF3A7 00000000     0        0 31 2 "
@@ -202,13 +202,13 @@ def test_a_line_as_a_kernel_wrote_it(proc: Proc) -> None:
     assert proc.own() == {endpoints(("127.0.0.1", 22, "127.0.0.2", 50000))}
 
 
-def test_ipv4_inside_ipv6_is_ipv4_on_the_wire(proc: Proc) -> None:
+def test_ipv4_mapped_address_is_treated_as_ipv4(proc: Proc) -> None:
     """A server that listens on :: has IPv4 connections with IPv4-mapped IPv6 addresses."""
     log_in(proc, ("::ffff:192.0.2.1", 22, "::ffff:198.51.100.7", 50000))
     assert proc.own() == {endpoints(MINE)}
 
 
-def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
+def test_forwarded_connections_belong_to_the_session(proc: Proc) -> None:
     """sshd holds both connections of a forwarded port."""
     log_in(proc)
     forwarded = ("192.0.2.1", 40000, "10.0.0.5", 5432)
@@ -217,7 +217,7 @@ def test_what_runs_through_the_session_stays_with_it(proc: Proc) -> None:
     assert proc.own() == {endpoints(MINE), endpoints(forwarded)}
 
 
-def test_sockets_are_looked_up_in_their_holders_namespace(proc: Proc) -> None:
+def test_sockets_are_looked_up_in_the_namespace_of_their_process(proc: Proc) -> None:
     """If the task is in a network namespace of its own, its connection is in another one."""
     log_in(proc)
     proc.process(110, 50, "python3", inodes=[31], namespace="net:[4026532000]")
@@ -233,7 +233,7 @@ def test_a_list_that_cannot_be_read_is_read_from_another_process(proc: Proc) -> 
 
 
 @pytest.mark.parametrize("name", ["a (b) c", ") S 1 (", "sshd: root@pts/0", "("])
-def test_names_may_hold_anything(proc: Proc, name: str) -> None:
+def test_process_names_can_contain_any_character(proc: Proc, name: str) -> None:
     log_in(proc)
     proc.process(101, 40, name)
     assert list(ancestors(proc.path, 101)) == [101, 40, 31, 30, 10, 1]
@@ -248,26 +248,26 @@ def background(proc: Proc, environment: Iterable[str] = HOME) -> None:
     proc.process(200, 1, "python3", environment)
 
 
-def test_in_the_background_every_ssh_session_counts(proc: Proc) -> None:
+def test_background_task_keeps_every_ssh_session(proc: Proc) -> None:
     background(proc)
     assert proc.own(200) == {endpoints(MINE), endpoints(OTHER), to_port(22)}
 
 
-def test_servers_are_found_by_what_they_listen_to(proc: Proc) -> None:
+def test_servers_are_found_by_their_listening_ports(proc: Proc) -> None:
     background(proc)
     for pid in (10, 20, 30, 31):
         proc.sockets(pid, (("::", 2200, "::", 0), LISTENING, 10))
     assert to_port(2200) in proc.own(200)
 
 
-def test_an_environment_alone_may_be_out_of_date(proc: Proc) -> None:
+def test_environment_alone_can_be_outdated(proc: Proc) -> None:
     """A shell in tmux can start in one session and be used in another."""
     background(proc, ["TERM=screen", "SSH_CONNECTION=203.0.113.9 1024 192.0.2.1 22"])
     former = endpoints(("192.0.2.1", 22, "203.0.113.9", 1024))
     assert proc.own(200) == {former, endpoints(MINE), endpoints(OTHER), to_port(22)}
 
 
-def test_a_server_that_is_init_carries_nobody(tmp_path: Path) -> None:
+def test_child_of_a_server_that_is_init_is_a_background_task(tmp_path: Path) -> None:
     """In a container, orphaned processes become children of the server."""
     proc = Proc(tmp_path)
     proc.process(1, 0, "sshd", inodes=[10])
@@ -278,7 +278,7 @@ def test_a_server_that_is_init_carries_nobody(tmp_path: Path) -> None:
     assert proc.own(200) == {endpoints(MINE), to_port(22)}
 
 
-def test_without_a_server_in_sight_the_usual_port_counts(tmp_path: Path) -> None:
+def test_default_port_is_kept_if_no_server_is_visible(tmp_path: Path) -> None:
     """The container has its own processes and shares the host's network."""
     proc = Proc(tmp_path)
     proc.process(7, 0, "python3")
@@ -297,14 +297,14 @@ def test_without_proc_the_variable_is_enough(without_proc: str, monkeypatch: pyt
     assert endpoints(MINE) in own_connections(without_proc)
 
 
-def test_without_proc_and_variable_nothing_is_known(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_is_unknown_without_proc_and_variable(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """sudo removes the variable, and the server can listen on any port."""
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     with pytest.raises(SessionUnknown, match=r"absent is not mounted.*env_keep in sudoers.*keep_ssh: false"):
         own_connections(without_proc)
 
 
-def test_without_proc_a_local_program_is_not_seen(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarding_program_cannot_be_followed_without_proc(without_proc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 40000 127.0.0.1 22")
     with pytest.raises(SessionUnknown, match=r"program on this host \(127\.0\.0\.1 port 40000\).*mount .*absent"):
         own_connections(without_proc)
@@ -312,7 +312,7 @@ def test_without_proc_a_local_program_is_not_seen(without_proc: str, monkeypatch
 
 @pytest.mark.parametrize("part", ["stat", "environ", "comm", "net/tcp", "net/tcp6", "fd/3"])
 @pytest.mark.parametrize("pid", [20, 30, 50])
-def test_what_cannot_be_read_is_passed_over(proc: Proc, pid: int, part: str) -> None:
+def test_unreadable_files_are_skipped(proc: Proc, pid: int, part: str) -> None:
     """Processes end during the search, and some processes cannot be read."""
     log_in(proc)
     path = proc.folder / str(pid) / part
@@ -323,7 +323,7 @@ def test_what_cannot_be_read_is_passed_over(proc: Proc, pid: int, part: str) -> 
 
 
 @pytest.mark.parametrize("stat", ["", "100", "100 (sh", "100 (sh) S", "100 (sh) S x 1", "100 (sh) S 100 1"])
-def test_a_line_of_ancestors_ends_somewhere(proc: Proc, stat: str) -> None:
+def test_invalid_stat_ends_the_list_of_ancestors(proc: Proc, stat: str) -> None:
     proc.process(100)
     (proc.folder / "100/stat").write_text(stat)
     assert list(ancestors(proc.path, 100)) == [100]
@@ -355,7 +355,7 @@ def connected(proc: Proc, *rows: Row, server: Ends = PASSED_ON) -> None:
             proc.sockets(int(folder.name), *own, *rows)
 
 
-def test_the_other_end_on_this_host_is_followed(proc: Proc) -> None:
+def test_local_peer_is_followed(proc: Proc) -> None:
     """haproxy and socat hold both connections in one process."""
     proc.process(60, name="haproxy", inodes=[60, 61, 62])
     connected(
@@ -368,7 +368,7 @@ def test_the_other_end_on_this_host_is_followed(proc: Proc) -> None:
     assert proc.own() == {endpoints(PASSED_ON), endpoints(turned(PASSED_ON)), endpoints(FROM_OPERATOR)}
 
 
-def test_a_transparent_program_is_followed(proc: Proc) -> None:
+def test_transparent_proxy_is_followed(proc: Proc) -> None:
     """The program connects from the operator's address, so the server's peer appears to be remote."""
     transparent = ("192.0.2.1", 22, "198.51.100.7", 50000)
     proc.process(60, name="sslh", inodes=[61, 62])
@@ -376,7 +376,7 @@ def test_a_transparent_program_is_followed(proc: Proc) -> None:
     assert endpoints(FROM_OPERATOR) in proc.own()
 
 
-def test_programs_in_a_row_and_in_containers_are_followed(proc: Proc) -> None:
+def test_chained_programs_and_containers_are_followed(proc: Proc) -> None:
     """docker-proxy forwards connections to a container, and haproxy in the container forwards them to the host."""
     in_container, to_host = ("172.17.0.2", 443, "172.17.0.1", 41000), ("172.17.0.1", 22, "172.17.0.2", 40000)
     proc.process(60, name="haproxy", inodes=[60, 61, 62], namespace="net:[4026532000]")
@@ -432,7 +432,7 @@ def test_servers_behind_the_program_are_not_followed(proc: Proc) -> None:
     assert endpoints(of_web) not in found
 
 
-def test_connections_to_come_to_the_program_count_in_the_background(proc: Proc) -> None:
+def test_background_task_keeps_later_connections_to_the_program(proc: Proc) -> None:
     proc.process(60, name="sslh", inodes=[60, 61, 62])
     proc.process(200, 1, "python3")
     connected(
@@ -444,7 +444,7 @@ def test_connections_to_come_to_the_program_count_in_the_background(proc: Proc) 
     assert proc.own(200) >= {endpoints(FROM_OPERATOR), to_port(443), to_port(22)}
 
 
-def test_several_processes_may_hold_one_socket(proc: Proc) -> None:
+def test_several_processes_can_hold_one_socket(proc: Proc) -> None:
     """A launcher, or the file descriptor store of systemd, holds the socket that it passed to the program."""
     proc.process(59, name="launcher", inodes=[61])
     proc.process(60, name="sslh", inodes=[61, 62])
@@ -452,7 +452,7 @@ def test_several_processes_may_hold_one_socket(proc: Proc) -> None:
     assert endpoints(FROM_OPERATOR) in proc.own()
 
 
-def test_a_program_that_cannot_be_seen_is_reported(proc: Proc) -> None:
+def test_invisible_program_is_reported(proc: Proc) -> None:
     """Without root, /proc hides other users' sockets; in a container, it also hides the host's processes."""
     proc.process(60, name="sslh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61), (FROM_OPERATOR, ESTABLISHED, 62))
@@ -461,7 +461,7 @@ def test_a_program_that_cannot_be_seen_is_reported(proc: Proc) -> None:
 
 
 @pytest.mark.parametrize("event", ["closed", "passed on"])
-def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+def test_socket_can_change_during_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch, event: str) -> None:
     """Between two reads of /proc, an unrelated SSH client on this host ends, or a program forks."""
     proc.process(60, name="ssh")
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 61))
@@ -482,7 +482,7 @@ def test_a_socket_may_change_during_the_search(proc: Proc, monkeypatch: pytest.M
     assert proc.own() == expected
 
 
-def test_a_socket_that_no_process_holds_is_passed_over(proc: Proc) -> None:
+def test_socket_that_no_process_holds_is_skipped(proc: Proc) -> None:
     connected(proc, (turned(PASSED_ON), ESTABLISHED, 0))
     assert proc.own() == {endpoints(PASSED_ON)}
 
@@ -499,7 +499,7 @@ def test_a_socket_that_no_process_holds_is_passed_over(proc: Proc) -> None:
         ("::ffff:198.51.100.7 50000 ::ffff:192.0.2.1 22", MINE),
     ],
 )
-def test_the_variable_is_understood(value: str, ends: Ends) -> None:
+def test_variable_is_parsed(value: str, ends: Ends) -> None:
     assert parse_ssh_connection(value) == [endpoints(ends)]
 
 
@@ -507,7 +507,7 @@ def test_the_variable_is_understood(value: str, ends: Ends) -> None:
     "value",
     ["", "stale", "UNKNOWN 65535 UNKNOWN 65535", "1.2.3.4 x 5.6.7.8 22", "1.2.3.4 1 5.6.7.8", MINE_IN_WORDS + " 1"],
 )
-def test_a_variable_that_says_nothing(value: str) -> None:
+def test_invalid_variable_is_ignored(value: str) -> None:
     assert parse_ssh_connection(value) == []
 
 
@@ -540,7 +540,7 @@ OUTSIDE, INSIDE = ("203.0.113.1", 2222), ("10.0.0.1", 61000)
     ],
     ids=["incoming", "outgoing", "destination NAT", "source NAT", "both"],
 )
-def test_a_flow_is_recognised_whichever_way_it_runs(original: Half, reply: Half) -> None:
+def test_flow_is_recognised_in_either_direction(original: Half, reply: Half) -> None:
     seen = INSIDE if INSIDE in (original[2:], reply[:2]) else CLIENT
     mine = TcpConnection(packed(SERVER[0]), SERVER[1], packed(seen[0]), seen[1])
     assert match_connections({mine}).compile()(entry(original, reply))
@@ -558,16 +558,16 @@ def test_a_flow_is_recognised_whichever_way_it_runs(original: Half, reply: Half)
         ("192.0.2.1", 50000, "198.51.100.7", 22),
     ],
 )
-def test_no_other_flow_is_taken_for_it(original: Half) -> None:
+def test_other_flows_are_not_recognised(original: Half) -> None:
     assert not match_connections({endpoints(MINE)}).compile()(entry(original))
 
 
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])
-def test_only_tcp_carries_ssh(protocol: str) -> None:
+def test_only_tcp_flows_are_recognised(protocol: str) -> None:
     assert not match_connections({endpoints(MINE), to_port(22)}).compile()(entry(CLIENT + SERVER, protocol=protocol))
 
 
-def test_an_entry_may_lack_a_tuple() -> None:
+def test_entry_can_lack_a_tuple() -> None:
     known = entry(CLIENT + SERVER)
     original_only = {key: value for key, value in known.items() if not key.startswith("reply.")}
     assert match_connections({endpoints(MINE)}).compile()(original_only)
@@ -595,7 +595,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["incoming", "picked up", "redirected", "routed", "outgoing", "passed on", "another port"],
 )
-def test_connections_to_come_are_those_that_this_host_answers(original: Half, reply: Half, answer: bool) -> None:
+def test_later_connections_are_those_that_this_host_answers(original: Half, reply: Half, answer: bool) -> None:
     assert match_connections({to_port(22)}).compile()(entry(original, reply)) is answer
 
 

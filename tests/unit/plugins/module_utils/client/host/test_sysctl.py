@@ -44,7 +44,7 @@ def directory(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_every_setting_that_is_there_and_its_timeouts(directory: str) -> None:
+def test_all_existing_settings_are_read(directory: str) -> None:
     assert sysctl.read_all(directory) == {
         "max": 262144,
         "accounting": 0,
@@ -69,7 +69,7 @@ def test_every_setting_that_is_there_and_its_timeouts(directory: str) -> None:
     }
 
 
-def test_zero_is_a_value_and_absence_is_none(directory: str) -> None:
+def test_zero_is_distinguished_from_a_missing_setting(directory: str) -> None:
     """The error message depends on whether accounting is off or unknown to this kernel."""
     assert sysctl.read("accounting", directory) == 0
     assert sysctl.read("buckets", directory) is None
@@ -81,7 +81,7 @@ def test_a_host_without_conntrack_has_no_settings(tmp_path: Path) -> None:
     assert sysctl.read("max", absent) is None
 
 
-def test_a_file_that_cannot_be_read_is_left_out(directory: str, tmp_path: Path) -> None:
+def test_unreadable_file_is_omitted(directory: str, tmp_path: Path) -> None:
     (tmp_path / "nf_conntrack_max").write_text("no number\n", encoding="ascii")
     (tmp_path / "nf_conntrack_udp_timeout").unlink()
     (tmp_path / "nf_conntrack_udp_timeout").mkdir()
@@ -92,19 +92,19 @@ def test_a_file_that_cannot_be_read_is_left_out(directory: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("declared", "says"),
+    ("declared", "message"),
     [({"max": 99}, "max: 99 is below the 100 entries"), ({"buckets": 1}, "buckets: 1 would put the 100 entries")],
 )
-def test_a_table_is_not_made_too_small_for_what_is_in_it(tmp_path: Path, declared: dict[str, int], says: str) -> None:
+def test_table_size_below_the_current_count_is_refused(tmp_path: Path, declared: dict[str, int], message: str) -> None:
     """The kernel would drop every new connection, including the next SSH session."""
     (tmp_path / "nf_conntrack_count").write_text("100\n")
-    with pytest.raises(sysctl.CannotSet, match=says):
+    with pytest.raises(sysctl.CannotSet, match=message):
         sysctl.check_room(declared, str(tmp_path))
     sysctl.check_room({"max": 100, "buckets": 2}, str(tmp_path))
     sysctl.check_room({"max": 0}, str(tmp_path))  # no limit
 
 
-def test_a_timeout_of_0_is_not_set() -> None:
+def test_timeout_of_0_is_refused() -> None:
     """A timeout of 0 would remove the entry of each connection. A declaration that repeats an existing 0 is valid."""
     assert sysctl.parse({"timeouts": {"tcp_established": 0}}) == {"timeouts.tcp_established": 0}
     with pytest.raises(sysctl.CannotSet, match="0 would remove each entry at once; write 1 or more"):
@@ -129,14 +129,14 @@ def test_thresholds_are_written_in_an_order_that_the_kernel_accepts(low: int, hi
         assert actual[LOW] <= actual[HIGH]
 
 
-def test_thresholds_that_contradict_each_other() -> None:
+def test_contradictory_thresholds_are_refused() -> None:
     with pytest.raises(sysctl.CannotSet, match="frag6_low_thresh: 5 is above frag6_high_thresh, which is 4"):
         sysctl.check_values({LOW: 5}, {LOW: 3, HIGH: 4})
     sysctl.check_values({LOW: 5, HIGH: 5}, {LOW: 3, HIGH: 4})
     sysctl.check_values({"accounting": 1}, {LOW: 5, HIGH: 4})
 
 
-def test_without_proc_the_cure_is_named(tmp_path: Path) -> None:
+def test_missing_proc_is_reported_with_advice(tmp_path: Path) -> None:
     with pytest.raises(sysctl.CannotSet, match=r"sys does not exist.*; mount /proc"):
         sysctl.check_mounted(str(tmp_path / "sys/net/netfilter"))
     (tmp_path / "sys").mkdir()
@@ -144,7 +144,7 @@ def test_without_proc_the_cure_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["max", "buckets"])
-def test_what_can_be_set_here_is_decided_by_the_file(name: str, directory: str) -> None:
+def test_writable_settings_are_determined_by_their_files(name: str, directory: str) -> None:
     """A later kernel can have a maximum for each namespace."""
     Path(directory, sysctl.NAMES[name]).touch()
     sysctl.check_writable(name, directory)

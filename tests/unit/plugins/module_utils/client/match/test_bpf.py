@@ -64,8 +64,8 @@ def exact_matches(draw: Any) -> Any:
 def events(draw: Any) -> bytes:
     """Draw the kernel's message for an event, without some of the attributes that it does not always include."""
     entry = draw(st.one_of(strategies.live_entries(), strategies.live_entries(), strategies.raw_entries()))
-    left_out = draw(st.lists(st.sampled_from(SOMETIMES), unique=True))
-    shown = {key: value for key, value in entry.items() if not key.startswith(tuple(left_out) or ("-",))}
+    omitted = draw(st.lists(st.sampled_from(SOMETIMES), unique=True))
+    shown = {key: value for key, value in entry.items() if not key.startswith(tuple(omitted) or ("-",))}
     kind, flags = draw(st.sampled_from([(NEW, CREATED), (NEW, 0), (DESTROY, 0)]))
     return framed(shown, kind, flags)
 
@@ -93,7 +93,7 @@ def _now() -> Any:
 
 class TestRandom:
     @given(events(), strategies.matches().filter(possible))
-    def test_no_event_that_matches_is_dropped(self, event: bytes, raw: Any) -> None:
+    def test_no_matching_event_is_dropped(self, event: bytes, raw: Any) -> None:
         try:
             wanted = parse_match(raw)(decoded(event))
         except InvalidValue:  # the event has no counters
@@ -101,7 +101,7 @@ class TestRandom:
         assert classic_bpf.run(compiled(raw), event) or not wanted
 
     @given(events(), exact_matches().filter(possible))
-    def test_only_events_that_match_get_through(self, event: bytes, raw: Any) -> None:
+    def test_only_matching_events_pass(self, event: bytes, raw: Any) -> None:
         assert classic_bpf.run(compiled(raw), event) == parse_match(raw)(decoded(event))
 
     @given(events(), exact_ones().filter(possible))
@@ -209,7 +209,7 @@ def test_an_event(raw: Any, document: Any, passes: bool) -> None:
 
 
 class TestLength:
-    def test_of_what_people_write(self) -> None:
+    def test_common_matches_have_short_programs(self) -> None:
         """A filter for a port or a network must be short, because the kernel runs it for every event of the host."""
         assert len(compiled({"protocol": "tcp", "destination_port": 443})) // 8 <= 45
         assert len(compiled({"source": "10.0.0.0/8"})) // 8 <= 20

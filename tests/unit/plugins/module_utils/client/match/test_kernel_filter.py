@@ -116,7 +116,7 @@ CASES = {
         True,
     ),
     "port of IPv6": Case({"family": "ipv6", "protocol": "udp", "destination_port": 53}, IPV6, DNS, True, True),
-    "said twice": Case(
+    "written twice": Case(
         {"family": "ipv6", "protocol": ["udp", 17], "destination_port": [53, "53"]}, IPV6, DNS, True, True
     ),
     "several ports": Case(
@@ -222,7 +222,7 @@ CASES = {
     "exception of a family": Case({"family": "ipv4", "except": {"protocol": "tcp"}}, IPV4),
     # Lists of matches
     "one of a list": Case([{"mark": 5}], 0, mark(5, 0xFFFFFFFF), exact=True),
-    "what a list has in common": Case(
+    "common conditions of a list": Case(
         [
             {"source": "192.0.2.1", "protocol": "tcp", "mark": 5, "status": "assured", "zone": 7},
             {"source": "192.0.2.2", "protocol": "tcp", "mark": 7, "status_not": ["assured", "offload"], "zone": 7},
@@ -231,13 +231,13 @@ CASES = {
         {**mark(5, 0xFFFFFFFD), ZONE: b"\0\7", TUPLE: tuple_of(n=TCP), FILTER: flags(PROTO)},
         fails_closed=True,
     ),
-    "what a list has not": Case([{"family": "ipv4", "mark": 5}, {"protocol": "tcp", "status": "assured"}]),
+    "no common condition of a list": Case([{"family": "ipv4", "mark": 5}, {"protocol": "tcp", "status": "assured"}]),
     "a list of the same": Case([{"status": "assured"}, {"status_not": "assured"}]),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_what_is_sent(case: Case) -> None:
+def test_filter_of_a_match(case: Case) -> None:
     narrowing = narrow(parse_match(case.match).term)
     assert narrowing.family == case.family
     assert wire.tree(narrowing.attributes) == case.sent
@@ -273,21 +273,21 @@ NO_REPLY_ZONE = MaskEquals("reply.zone", ((0, 0xFFFFFFFF),))
         And((FAMILY, InRanges(SOURCE, ((bytes(16), bytes(16)),)))),
     ],
 )
-def test_what_a_filter_cannot_say_is_left_out(term: Any) -> None:
+def test_conditions_that_a_filter_cannot_express_are_omitted(term: Any) -> None:
     assert narrow(term) == KernelFilter(IPV4, b"", False, False)
 
 
-def test_an_address_that_may_be_absent_is_of_no_family() -> None:
+def test_optional_address_does_not_imply_a_family() -> None:
     assert narrow(InRanges(SOURCE, ONE, V4)) == KernelFilter(0, b"", False, False)
 
 
-def test_a_family_without_tuples_has_no_filter_of_tuples() -> None:
+def test_family_without_tuples_has_no_tuple_filter() -> None:
     """The kernel refuses such a filter with EOPNOTSUPP."""
     bridge = And((InRanges(("family",), ((7, 7),)), InRanges(("original.protocol",), ((TCP, TCP),))))
     assert narrow(bridge) == KernelFilter(7, b"", False, False)
 
 
-def test_a_mask_of_nothing_is_not_sent() -> None:
+def test_empty_mask_is_not_sent() -> None:
     """The kernel refuses it with EINVAL, and it would match every entry."""
     assert narrow(MaskEquals("status", ((0, 0),))) == KernelFilter(0, b"", True, False)
 
@@ -297,25 +297,25 @@ def test_a_mask_of_nothing_is_not_sent() -> None:
 HTTPS = narrow(parse_match({"family": "ipv4", "protocol": "tcp", "destination_port": 443}).term)
 
 
-def test_a_dump_with_a_narrowing_has_all_of_it() -> None:
+def test_dump_contains_the_whole_filter() -> None:
     message = messages.dump(narrowing=HTTPS)
     assert (message.type, message.payload) == (DUMP, bytes([IPV4, 1, 0, 0]) + HTTPS.attributes)
 
 
 @pytest.mark.parametrize("options", [{"zero": True}, {"family": IPV4}, {"zero": True, "family": IPV6}])
 @pytest.mark.parametrize("narrowing", [HTTPS, narrow(EVERYTHING.term)])
-def test_no_counters_are_reset_with_a_filter(options: Any, narrowing: KernelFilter) -> None:
+def test_reset_of_counters_with_a_filter_is_refused(options: Any, narrowing: KernelFilter) -> None:
     with pytest.raises(InvalidValue, match="^narrowing: .* reset of counters"):
         messages.dump(**options, narrowing=narrowing)
 
 
-def test_a_flush_has_all_of_its_narrowing() -> None:
+def test_flush_contains_the_whole_filter() -> None:
     message = messages.flush(HTTPS)
     assert (message.type, message.payload) == (FLUSH, bytes([IPV4, 1, 0, 0]) + HTTPS.attributes)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if not (case.exact and case.fails_closed)])
-def test_a_flush_of_more_than_matches_is_refused(case: Case) -> None:
+def test_flush_with_an_inexact_filter_is_refused(case: Case) -> None:
     with pytest.raises(InvalidValue, match="^narrowing: "):
         messages.flush(narrow(parse_match(case.match).term))
 
@@ -384,18 +384,18 @@ class Kernel(NamedTuple):
         """Return the part of the tuple that the flags select, by flag."""
         if FILTER not in attributes:
             return {}
-        said = struct.unpack("=I", attributes[FILTER][1])[0]
+        selected = struct.unpack("=I", attributes[FILTER][1])[0]
         if attributes[FILTER][2] != bytes(4):
             raise Refused("the reply is compared wrongly before 5.16")
-        if said & ~0xFFF or family not in (IPV4, IPV6):
+        if selected & ~0xFFF or family not in (IPV4, IPV6):
             raise Refused(errno.EOPNOTSUPP)
-        if TUPLE not in attributes or (said & 0xFF0 and not said & PROTO):
+        if TUPLE not in attributes or (selected & 0xFF0 and not selected & PROTO):
             raise Refused(errno.EINVAL)
         addresses = {1: 1, 2: 2} if family == IPV4 else {1: 3, 2: 4}
         members = {16: 2, 32: 3, 64: 5, 128: 6, 256: 4, 512: 8, 1024: 9, 2048: 7}
         wanted: dict[int, Any] = {}
         for bit in (1 << number for number in range(12)):
-            if not said & bit:
+            if not selected & bit:
                 continue
             where, member = (1, addresses[bit]) if bit in addresses else (2, {8: 1, **members}[bit])
             if member not in attributes[TUPLE].get(where, {}):
@@ -412,8 +412,8 @@ class Kernel(NamedTuple):
             return False
         if self.zone and ZONE in attributes and zone_of(entry) != int.from_bytes(attributes[ZONE], "big"):
             return False
-        for key, value, mask, heeded in (("mark", 8, 21, self.has_marks), ("status", 3, 26, self.status)):
-            if not heeded or value not in attributes:
+        for key, value, mask, supported in (("mark", 8, 21, self.has_marks), ("status", 3, 26, self.status)):
+            if not supported or value not in attributes:
                 continue
             bits, under = (int.from_bytes(attributes[number], "big") for number in (value, mask))
             if entry.get(key, 0) & under != bits:
@@ -468,7 +468,7 @@ KERNELS = {
     "6.12": Kernel(),
     "6.12 without marks and zones": Kernel(has_marks=False, has_zones=False),
     "5.10 without marks and zones": Kernel(False, False, False, has_marks=False, has_zones=False),
-    "one to come": Kernel(inverted=False),
+    "future": Kernel(inverted=False),
 }
 
 
@@ -530,7 +530,7 @@ def entries(draw: Any) -> Entry:
 SMALL = st.integers(1, 2)
 
 
-def said_of(entry: Entry) -> dict[str, Any]:
+def match_values_of(entry: Entry) -> dict[str, Any]:
     """Return keys of a match with the values of this entry."""
     document = to_document(entry)
     original, reply = document["original"], document["reply"]
@@ -546,16 +546,16 @@ def said_of(entry: Entry) -> dict[str, Any]:
 
 
 @st.composite
-def questions(draw: Any, table: list[Entry]) -> dict[str, Any]:
+def random_matches(draw: Any, table: list[Entry]) -> dict[str, Any]:
     """Draw a match for one of these entries, with some values changed."""
-    said = said_of(draw(st.sampled_from(table)))
+    selected = match_values_of(draw(st.sampled_from(table)))
     match: dict[str, Any] = {}
-    usual = st.sampled_from(["family", "protocol", *said])
+    usual = st.sampled_from(["family", "protocol", *selected])
     for key in draw(
         st.lists(st.one_of(usual, usual, st.sampled_from(sorted(POOLS))), min_size=1, max_size=6, unique=True)
     ):
         other = draw(st.sampled_from(POOLS[key]))
-        own = said.get(key, other)
+        own = selected.get(key, other)
         how = draw(st.integers(0, 9))
         match[key] = own if how < 7 or isinstance(own, list) else other if how == 7 else [own, other]
     return match
@@ -565,11 +565,11 @@ def questions(draw: Any, table: list[Entry]) -> dict[str, Any]:
 def situations(draw: Any) -> tuple[Any, list[Entry]]:
     """Draw a match and entries, about half of which match."""
     table = draw(st.lists(entries(), min_size=3, max_size=6))
-    match = draw(questions(table))
+    match = draw(random_matches(table))
     form = draw(st.integers(0, 9))
     if form == 9:
-        match["except"] = draw(questions(table))
-    return ([match, draw(questions(table))] if form == 8 else match), table
+        match["except"] = draw(random_matches(table))
+    return ([match, draw(random_matches(table))] if form == 8 else match), table
 
 
 def ids(chosen: list[Entry]) -> set[int]:
@@ -589,39 +589,39 @@ def check(raw: Any, table: list[Entry]) -> tuple[bool, ...]:
         try:
             shown = ids(kernel.chosen(request, table, flush=False))
         except Refused:
-            assert {MARK, ZONE} & set(wire.tree(narrowing.attributes)), "any kernel takes the dump …"
+            assert {MARK, ZONE} & set(wire.tree(narrowing.attributes)), "every kernel accepts the dump …"
             assert "without" in name, "… if it has marks and zones"
             continue
-        assert wanted <= shown, f"Linux {name} does not show all that match"
-        if narrowing.exact and name in ("6.12", "one to come"):
-            assert wanted == shown, f"Linux {name} shows others than match"
+        assert wanted <= shown, f"Linux {name} hides a matching entry"
+        if narrowing.exact and name in ("6.12", "future"):
+            assert wanted == shown, f"Linux {name} shows an entry that does not match"
     if narrowing.exact and narrowing.fails_closed:
         request = messages.flush(narrowing).payload
         for name, kernel in KERNELS.items():
             try:
                 gone = ids(kernel.chosen(request, table, flush=True))
             except Refused:
-                assert name not in ("6.12", "one to come"), "refused for no reason"
+                assert name not in ("6.12", "future"), "the kernel refuses a valid request"
                 continue
-            assert gone == wanted, f"Linux {name} deletes others than match"
+            assert gone == wanted, f"Linux {name} does not delete exactly the matching entries"
     return narrowing.exact, narrowing.fails_closed, bool(wanted), len(wanted) < len(table)
 
 
-def test_on_no_kernel_is_an_entry_lost() -> None:
+def test_filter_hides_no_matching_entry_on_any_kernel() -> None:
     seen: set[tuple[bool, ...]] = set()
 
     @given(situations())
     @examples(600, at_least=600)
-    def ask(situation: Any) -> None:
+    def check_situation(situation: Any) -> None:
         seen.add(check(*situation))
 
-    ask()
+    check_situation()
     kinds = {(True, True), (True, False), (False, True), (False, False)}
-    assert {(*kind, True, True) for kind in kinds} <= seen, "else this would say little"
+    assert {(*kind, True, True) for kind in kinds} <= seen, "the random cases cover too little"
 
 
 @given(strategies.matches(), st.lists(entries(), min_size=1, max_size=3))
-def test_nor_by_any_other_match(raw: Any, table: list[Entry]) -> None:
+def test_filter_of_any_match_hides_no_matching_entry(raw: Any, table: list[Entry]) -> None:
     for entry in table:
         for key in ("counters.original", "counters.reply"):
             entry.update({f"{key}.packets": 1, f"{key}.bytes": 100})

@@ -54,7 +54,7 @@ def test_every_key_has_random_values() -> None:
 
 
 @pytest.mark.parametrize("key", sorted(MATCH_VALUES))
-def test_each_key_means_what_it_says(key: str) -> None:
+def test_each_key_agrees_with_the_oracle(key: str) -> None:
     @given(MATCH_VALUES[key], live_entries())
     @examples(12)
     def check(value: Any, entry: Any) -> None:
@@ -65,7 +65,7 @@ def test_each_key_means_what_it_says(key: str) -> None:
 
 @given(matches(), live_entries())
 @examples(120)
-def test_a_match_takes_what_it_says_and_nothing_else(raw: Any, entry: Any) -> None:
+def test_match_selects_the_same_entries_as_the_oracle(raw: Any, entry: Any) -> None:
     try:
         found = answer(raw, entry)
     except InvalidValue as fault:
@@ -78,7 +78,7 @@ def test_a_match_takes_what_it_says_and_nothing_else(raw: Any, entry: Any) -> No
 
 @given(many_matches(), st.lists(live_entries(), min_size=1, max_size=4))
 @examples(60)
-def test_many_alternatives_take_what_they_say_and_nothing_else(raw: Any, entries: Any) -> None:
+def test_many_alternatives_select_the_same_entries_as_the_oracle(raw: Any, entries: Any) -> None:
     possible = []
     for one in raw:
         try:
@@ -106,7 +106,7 @@ def part_at(raw: Any, key: str) -> Any:
 
 @given(simple_matches(), simple_matches(), live_entries())
 @examples(60)
-def test_lists_join_and_except_takes_away(one: Any, other: Any, entry: Any) -> None:
+def test_lists_combine_matches_and_except_excludes_entries(one: Any, other: Any, entry: Any) -> None:
     try:
         first, second = answer(one, entry), answer(other, entry)
     except InvalidValue:
@@ -220,13 +220,13 @@ FTP_DATA = from_document(
         ({"protocol": "tcp", "except": {"master": {"source": "10.1.0.9"}}}, True),
     ],
 )
-def test_a_connection_by_its_master(raw: Any, expected: bool) -> None:
+def test_connection_is_selected_by_its_master(raw: Any, expected: bool) -> None:
     assert parse_match(raw)(FTP_DATA) is expected
     if "except" not in raw:
         assert not parse_match(raw)(TCP)
 
 
-def test_the_master_of_an_entry_is_a_match_as_it_stands() -> None:
+def test_master_of_a_document_is_a_valid_match() -> None:
     assert parse_match({"master": to_document(FTP_DATA)["master"]})(FTP_DATA)
 
 
@@ -281,7 +281,7 @@ def test_an_entry_without_labels_has_none_of_them_set() -> None:
     ("key", "need"),
     [("bytes_above", "accounting"), ("packets_below", "accounting"), ("age_above", "timestamps")],
 )
-def test_what_was_not_recorded_is_an_error_not_an_empty_answer(key: str, need: str) -> None:
+def test_match_on_unrecorded_data_is_an_error(key: str, need: str) -> None:
     match = parse_match({"except": {key: 1}, "protocol": "tcp"})
     assert match.needs == {need}
     with pytest.raises(InvalidValue, match="cannot be evaluated.*; set net.netfilter") as caught:
@@ -289,7 +289,7 @@ def test_what_was_not_recorded_is_an_error_not_an_empty_answer(key: str, need: s
     assert caught.value.key == f"match.except.{key}"
 
 
-def test_nothing_is_asked_of_an_entry_that_is_out_anyway() -> None:
+def test_unrecorded_data_is_not_needed_if_another_key_excludes_the_entry() -> None:
     assert not parse_match({"bytes_above": 1, "protocol": "udp"})(TCP)
 
 
@@ -401,12 +401,12 @@ MALFORMED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("raw", "key"), MALFORMED, ids=[repr(raw) for raw, _unused in MALFORMED])
-def test_a_malformed_value_is_named_with_a_cure(raw: Any, key: str) -> None:
+def test_malformed_value_is_reported_with_advice(raw: Any, key: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_match(raw)
     assert caught.value.key == key
     assert str(caught.value).startswith(f"{key}: ")
-    assert any(cure in caught.value.problem for cure in ("write", "leave", "did you mean"))
+    assert any(advice in caught.value.problem for advice in ("write", "leave", "did you mean"))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_a_malformed_value_is_named_with_a_cure(raw: Any, key: str) -> None:
     [None, [], (), [None], {}, [[]], [{}], "\0", "\ud800", 1.5, float("nan"), -1, 1 << 128, True, [True]],
     ids=repr,
 )
-def test_what_no_key_takes(value: Any) -> None:
+def test_values_that_no_key_accepts_are_refused(value: Any) -> None:
     for key in KEYS:
         if key == "except" or (key == "expected" and value is True):
             continue
@@ -425,7 +425,7 @@ def test_what_no_key_takes(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         ({"src": "10.0.0.1"}, "match.src: no such key; write source"),
         ({"--orig-src": "10.0.0.1"}, "match.--orig-src: no such key; write source"),
@@ -446,10 +446,10 @@ def test_what_no_key_takes(value: Any) -> None:
         ({"state": "establised"}, "match.state: 'establised' is not a state (did you mean established?)"),
     ],
 )
-def test_words_of_other_programs_lead_to_the_key(raw: Any, said: str) -> None:
+def test_keys_of_other_programs_are_refused_with_the_right_key(raw: Any, message: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_match(raw)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 DHCP = from_document(
@@ -463,7 +463,7 @@ DHCP = from_document(
 @pytest.mark.parametrize(
     ("address", "any_of_family", "alone"), [("0.0.0.0", "0.0.0.0/0", "0.0.0.0/32"), ("::", "::/0", "::/128")]
 )
-def test_the_address_that_stands_for_all_addresses_elsewhere(address: str, any_of_family: str, alone: str) -> None:
+def test_unspecified_address_is_refused_as_a_destination(address: str, any_of_family: str, alone: str) -> None:
     """`docker ps` prints 0.0.0.0:8080 for a port that is published on all addresses."""
     with pytest.raises(InvalidValue) as caught:
         parse_match({"protocol": "tcp", "destination": address})
@@ -476,7 +476,7 @@ def test_the_address_that_stands_for_all_addresses_elsewhere(address: str, any_o
     assert parse_match({"destination": f"{address}-{address}"})(TCP) is False
 
 
-def test_a_dhcp_client_has_this_address() -> None:
+def test_unspecified_address_matches_a_dhcp_client() -> None:
     for key in ("source", "reply_destination"):
         for value in ("0.0.0.0", "0.0.0.0/32", ["10.9.9.9", "0.0.0.0"]):
             assert parse_match({key: value})({**default_reply(DHCP), **DHCP})
@@ -486,7 +486,7 @@ def test_a_dhcp_client_has_this_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         ({"mark": 1, "except": {"port": []}}, "match.except.port: an empty list; write a value, or leave out except"),
         ({"mark": 1, "except": {"port": None}}, "match.except.port: is null; write a value, or leave out except"),
@@ -509,24 +509,24 @@ def test_a_dhcp_client_has_this_address() -> None:
         ({"except": []}, "match: specifies nothing, so it would match everything; write at least one key"),
     ],
 )
-def test_no_advice_leads_to_what_is_refused(raw: Any, said: str) -> None:
+def test_advice_never_leads_to_a_refused_match(raw: Any, message: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_match(raw)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_the_option_except_can_be_left_out() -> None:
+def test_empty_value_of_the_option_except_has_its_own_advice() -> None:
     with pytest.raises(InvalidValue, match=r"^except.reply_source: an empty list; write a value, or leave out except$"):
         parse_match({"reply_source": []}, key="except")
 
 
-def test_a_state_may_have_hyphens() -> None:
+def test_state_can_have_hyphens() -> None:
     assert parse_match({"state": "time-wait"})({**TCP, "tcp.state": 7})
 
 
 @given(matches())
 @examples(40)
-def test_json_text_is_read_wherever_a_match_is(raw: Any) -> None:
+def test_json_text_is_accepted_wherever_a_match_is(raw: Any) -> None:
     """Ad-hoc commands pass `match={"protocol":"tcp"}` as text."""
     texts = [json.dumps(raw)]
     if isinstance(raw, list):
@@ -545,7 +545,7 @@ def test_json_text_is_read_wherever_a_match_is(raw: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "said"),
+    ("text", "key", "message"),
     [
         ("protocol=tcp", "match", "'protocol=tcp' is not a match; write a dictionary such as {\"protocol\": "),
         ("{'protocol': 'tcp'}", "match", "is not a match; write a dictionary such as"),
@@ -566,8 +566,8 @@ def test_json_text_is_read_wherever_a_match_is(raw: Any) -> None:
         ({"protocol": "tcp", "except": "udp"}, "match.except", "'udp' is not a match"),
     ],
 )
-def test_other_text_is_refused_with_the_right_form(text: Any, key: str, said: str) -> None:
-    with pytest.raises(InvalidValue, match=said) as caught:
+def test_other_text_is_refused_with_advice(text: Any, key: str, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message) as caught:
         parse_match(text)
     assert caught.value.key.startswith(key)
 
@@ -582,7 +582,7 @@ def nesting(inner: Any) -> Any:
 @given(st.recursive(LEAVES, nesting))
 @example([{"labels": 1 << 64}])
 @examples(60)
-def test_nonsense_is_refused_never_a_crash(raw: Any) -> None:
+def test_random_values_are_accepted_or_refused(raw: Any) -> None:
     assert refused_key(raw).startswith("match")
 
 
@@ -596,7 +596,7 @@ def refused_key(raw: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["LISTEN", "listen", "syn_sent2"])
-def test_the_older_name_of_a_state(name: str) -> None:
+def test_older_name_of_a_state_is_accepted(name: str) -> None:
     """Older versions of conntrack(8) print LISTEN."""
     assert parse_match({"state": name})({**TCP, "tcp.state": 9})
     assert not parse_match({"state": name})(TCP)

@@ -43,7 +43,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.strategies import (
 entries = st.one_of(live_entries(), raw_entries())
 
 
-def sifted(term: Term, entry: Any) -> tuple[CompiledFilter, bool, Any]:
+def filtered(term: Term, entry: Any) -> tuple[CompiledFilter, bool, Any]:
     """Return the compiled filter, whether the entry's message passes it, and the decoded entry."""
     data = wire.framed(0x0100, 2, 1, struct.pack(">BBH", entry["family"], 0, 0) + ENTRIES.encode(entry))
     layouts = LayoutCache(ENTRIES)
@@ -68,28 +68,28 @@ def answers(term: Term, entry: Any) -> Any:
 
 def answers_on_the_wire(term: Term, entry: Any) -> Any:
     try:
-        return sifted(term, entry)[1]
+        return filtered(term, entry)[1]
     except Exception as error:
         return str(error)
 
 
 @examples(200)
 @given(matches(), entries)
-def test_any_match_answers_alike(raw: Any, entry: Any) -> None:
+def test_any_match_has_the_same_result_for_message_and_entry(raw: Any, entry: Any) -> None:
     try:
         term = parse_match(raw).term
     except ValueError:
         return
-    said = answers(term, entry)
-    if isinstance(said, str):  # the filter can still exclude an entry for which the term cannot be evaluated
-        assert answers_on_the_wire(term, entry) in (said, False)
+    expected = answers(term, entry)
+    if isinstance(expected, str):  # the filter can still exclude an entry for which the term cannot be evaluated
+        assert answers_on_the_wire(term, entry) in (expected, False)
     else:
-        assert answers_on_the_wire(term, entry) is said
+        assert answers_on_the_wire(term, entry) is expected
 
 
 @examples(120)
 @given(many_matches(), entries)
-def test_many_alternatives_answer_alike(raw: Any, entry: Any) -> None:
+def test_many_alternatives_have_the_same_result_for_message_and_entry(raw: Any, entry: Any) -> None:
     parsed = []
     for one in raw:
         try:
@@ -97,12 +97,14 @@ def test_many_alternatives_answer_alike(raw: Any, entry: Any) -> None:
         except ValueError:
             continue
     term = Or(tuple(parsed))
-    said = answers(term, entry)
-    assert answers(prepared(term), entry) == said, "what cannot be told included"
-    assert answers(prepared(Not(term)), entry) == (said if isinstance(said, str) else not said)
-    assert answers_on_the_wire(prepared(term), entry) in ((said, False) if isinstance(said, str) else (said,))
-    if not isinstance(said, str):
-        assert answers_on_the_wire(prepared(Not(term)), entry) is not said
+    expected = answers(term, entry)
+    assert answers(prepared(term), entry) == expected, "also for terms that cannot be evaluated"
+    assert answers(prepared(Not(term)), entry) == (expected if isinstance(expected, str) else not expected)
+    assert answers_on_the_wire(prepared(term), entry) in (
+        (expected, False) if isinstance(expected, str) else (expected,)
+    )
+    if not isinstance(expected, str):
+        assert answers_on_the_wire(prepared(Not(term)), entry) is not expected
 
 
 FLOW = {
@@ -164,8 +166,8 @@ def test_a_group_is_flagged_as_each_of_its_messages(term: Term) -> None:
     assert [compiled.flags(one) for one in framed] == [bytes([flag]) for flag in wanted]
 
 
-def asked(raw: Any) -> CompiledFilter:
-    return sifted(parse_match(raw).term, FLOW)[0]
+def compiled_for_flow(raw: Any) -> CompiledFilter:
+    return filtered(parse_match(raw).term, FLOW)[0]
 
 
 @pytest.mark.parametrize(
@@ -179,48 +181,48 @@ def asked(raw: Any) -> CompiledFilter:
     ],
 )
 def test_masks_and_constants_are_one_comparison(raw: Any) -> None:
-    made = asked(raw)
+    made = compiled_for_flow(raw)
     assert not made.never
     assert made.test is None
     assert made.predicate is None
 
 
 @pytest.mark.parametrize("raw", [{"protocol": "udp"}, {"family": "ipv6"}, {"source": "2001:db8::/32"}, {"icmp_id": 1}])
-def test_a_layout_that_cannot_match_is_not_asked(raw: Any) -> None:
-    assert asked(raw).never
+def test_layout_that_cannot_match_is_not_evaluated(raw: Any) -> None:
+    assert compiled_for_flow(raw).never
 
 
 @pytest.mark.parametrize("ends", [(443, 443), (443, 444), (444, 445), (440, 447), (442, 449), (0, 443), (443, 65535)])
-def test_ranges_end_where_they_end(ends: tuple[int, int]) -> None:
+def test_ranges_have_exact_bounds(ends: tuple[int, int]) -> None:
     """Some of the ranges can be expressed by one mask, and some cannot."""
     term = InRanges(("original.destination_port",), (ends,))
     for port in range(436, 453):
-        assert sifted(term, {**FLOW, "original.destination_port": port})[1] is (ends[0] <= port <= ends[1])
+        assert filtered(term, {**FLOW, "original.destination_port": port})[1] is (ends[0] <= port <= ends[1])
 
 
-def test_what_contradicts_itself_holds_for_nothing() -> None:
+def test_contradictory_terms_match_nothing() -> None:
     for term in (
         And((MaskEquals("mark", ((0x1, 0xF),)), MaskEquals("mark", ((0x2, 0xF),)))),
         And((MaskEquals("mark", ((0x5, 0xF),)), Or((MaskEquals("mark", ((0x0, 0x1),)),)))),
     ):
-        assert sifted(term, FLOW)[0].never
-        assert not sifted(term, {**FLOW, "mark": 0x3})[1]
+        assert filtered(term, FLOW)[0].never
+        assert not filtered(term, {**FLOW, "mark": 0x3})[1]
 
 
-def test_what_needs_the_entry_is_asked_last_and_only_of_what_could_match() -> None:
-    told: list[Any] = []
+def test_predicates_are_evaluated_last_and_only_for_possible_matches() -> None:
+    recorded: list[Any] = []
     term = And(
-        (InRanges(("original.destination_port",), ((443, 443),)), Predicate(lambda entry: not told.append(entry)))
+        (InRanges(("original.destination_port",), ((443, 443),)), Predicate(lambda entry: not recorded.append(entry)))
     )
-    assert sifted(term, FLOW)[1]
-    assert len(told) == 1
-    assert not sifted(term, {**FLOW, "original.destination_port": 80})[1]
-    assert len(told) == 1
+    assert filtered(term, FLOW)[1]
+    assert len(recorded) == 1
+    assert not filtered(term, {**FLOW, "original.destination_port": 80})[1]
+    assert len(recorded) == 1
 
 
 @examples(60)
 @given(st.data(), live_entries())
-def test_terms_of_any_depth_answer_alike(data: Any, entry: Any) -> None:
+def test_nested_terms_have_the_same_result_for_message_and_entry(data: Any, entry: Any) -> None:
     leaves = st.one_of(
         st.sampled_from([ALWAYS, Or(()), Predicate(lambda entry: entry.get("mark", 0) % 2 == 0)]),
         st.tuples(st.integers(0, 63), st.integers(0, 63)).map(
@@ -240,7 +242,7 @@ def test_terms_of_any_depth_answer_alike(data: Any, entry: Any) -> None:
         max_leaves=6,
     )
     term = data.draw(terms)
-    _made, holds, entry = sifted(term, entry)
+    _made, holds, entry = filtered(term, entry)
     assert holds == term.compile()(entry)
 
 
@@ -261,10 +263,10 @@ class Counted(int):
 class CountedEntry(Dict[str, Any]):
     """An entry that counts its lookups."""
 
-    looks = 0
+    lookups = 0
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.looks += 1
+        self.lookups += 1
         return super().get(key, default)
 
 
@@ -329,22 +331,22 @@ def test_a_thousand_alternatives_take_few_comparisons(raw: Any) -> None:
         assert Counted.operations + len(made.group_tests) <= 10
         counted = CountedEntry(entry)
         assert holds(counted) is linear(entry)
-        assert counted.looks <= 10
+        assert counted.lookups <= 10
 
 
-def test_what_may_raise_is_evaluated_in_the_order_in_which_it_was_written() -> None:
+def test_terms_that_can_raise_are_evaluated_in_the_written_order() -> None:
     """The answer must not depend on the number of alternatives."""
-    told = [
+    recorded = [
         And((InRanges(("mark",), ((at, at),)), Predicate(lambda entry, at=at: seen.append(at) or at == 15)))
         for at in (15, 14, 13)
     ]
     seen: list[int] = []
     first = Predicate(lambda entry: bool(seen.append(0)))
     rest = [InRanges(("mark",), ((at, at),)) for at in range(100, 120)]
-    term = prepared(Or((first, *told, *rest)))
+    term = prepared(Or((first, *recorded, *rest)))
     assert term.compile()({**FLOW, "mark": 15})
     assert seen == [0, 15]
     seen.clear()
-    indexed = prepared(Or((*told, *told, *told, *told)))
+    indexed = prepared(Or((*recorded, *recorded, *recorded, *recorded)))
     assert indexed.compile()({**FLOW, "mark": 14}) is False
     assert seen == [14] * 4

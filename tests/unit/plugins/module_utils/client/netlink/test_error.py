@@ -33,7 +33,7 @@ def test_text_and_attribute_of_an_error(answer: bytes) -> None:
     assert error_reply(reply, {}) == ErrorReply(errno.ERANGE, "Attribute failed policy validation")
 
 
-def test_an_acknowledgement_is_no_error() -> None:
+def test_acknowledgement_is_not_an_error() -> None:
     assert error_reply(Message(2, 0, struct.pack("=i", 0)), {}) is None
 
 
@@ -48,7 +48,7 @@ def test_the_errno_of_a_failure() -> None:
     assert errno_of_failure(MalformedMessage()) == errno.EBADMSG
 
 
-def test_a_rejection_names_what_was_done() -> None:
+def test_rejection_names_the_operation() -> None:
     with pytest.raises(NotFound) as caught, rejections("reading the ruleset"):
         raise RequestRejected(ErrorReply(errno.ENOENT, "gone"))
     assert str(caught.value).startswith("reading the ruleset: ")

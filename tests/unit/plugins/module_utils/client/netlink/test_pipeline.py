@@ -37,16 +37,16 @@ def counting(until: int = LAST) -> Callable[[], int]:
 
 
 def never() -> None:
-    raise AssertionError("nobody had to be woken")
+    raise AssertionError("the thread must not need a wake-up")
 
 
-def test_everything_comes_in_order() -> None:
+def test_items_are_delivered_in_order() -> None:
     with contextlib.closing(prefetch(counting(), lambda number: number == LAST, never)) as reading:
         assert list(islice(reading, LAST)) == list(range(1, LAST + 1))
 
 
 @pytest.mark.parametrize("at", [1, THREAD_AFTER, THREAD_AFTER + 1, THREAD_AFTER + QUEUE_DEPTH + 5])
-def test_an_error_comes_in_its_turn(at: int) -> None:
+def test_error_is_raised_at_its_position(at: int) -> None:
     numbers = count(1)
 
     def fetch() -> int:
@@ -66,27 +66,27 @@ def test_a_reader_that_stops_early_stops_the_thread() -> None:
     reading = prefetch(lambda: next(numbers), lambda number: False, woken.set)
     assert list(islice(reading, THREAD_AFTER + 2)) == list(range(1, THREAD_AFTER + 3))
     reading.close()
-    assert next(numbers) <= THREAD_AFTER + 2 + QUEUE_DEPTH + 2, "no more is fetched than may lie ready"
+    assert next(numbers) <= THREAD_AFTER + 2 + QUEUE_DEPTH + 2, "the thread fetches no more than the queue can hold"
 
 
-def test_a_thread_that_waits_for_what_never_comes_is_woken() -> None:
+def test_thread_that_waits_for_another_item_is_woken() -> None:
     """The thread does not recognise the last item as such and waits for another one."""
-    came = threading.Event()
+    wake_up = threading.Event()
     numbers = count(1)
 
     def fetch() -> Any:
         number = next(numbers)
         if number > THREAD_AFTER + 1:
-            assert came.wait(120)
+            assert wake_up.wait(120)
         return number
 
-    reading = prefetch(fetch, lambda number: False, came.set)
+    reading = prefetch(fetch, lambda number: False, wake_up.set)
     assert list(islice(reading, THREAD_AFTER + 1)) == list(range(1, THREAD_AFTER + 2))
     reading.close()
-    assert came.is_set()
+    assert wake_up.is_set()
 
 
-def test_there_may_be_more_behind_what_looked_like_the_last() -> None:
+def test_items_after_an_apparent_last_item_are_delivered() -> None:
     with contextlib.closing(prefetch(counting(), lambda number: number == THREAD_AFTER + 3, never)) as reading:
         assert list(islice(reading, LAST)) == list(range(1, LAST + 1))
 
@@ -95,11 +95,11 @@ COUNT = 5 * THREAD_AFTER
 
 
 @pytest.mark.parametrize("number", [0, 1, THREAD_AFTER, THREAD_AFTER + 1, COUNT])
-def test_work_beside_gives_everything_in_order(number: int) -> None:
+def test_overlap_delivers_all_results_in_order(number: int) -> None:
     assert list(overlap(lambda thing: -thing, range(number))) == [(thing, -thing) for thing in range(number)]
 
 
-def test_the_next_things_are_fetched_while_the_work_goes_on() -> None:
+def test_next_items_are_fetched_during_the_work() -> None:
     """The work on an item waits until the next item is fetched, which requires a second thread."""
     fetched = [threading.Event() for _each in range(COUNT + 1)]
     fetched[COUNT].set()
@@ -115,7 +115,7 @@ def test_the_next_things_are_fetched_while_the_work_goes_on() -> None:
     assert all(result for _thing, result in overlap(work, things()))
 
 
-def test_an_error_of_the_work_comes_in_its_turn() -> None:
+def test_error_of_the_work_is_raised_at_its_position() -> None:
     def work(number: int) -> int:
         if number == THREAD_AFTER + 3:
             raise OSError(105, "lost")
@@ -128,7 +128,7 @@ def test_an_error_of_the_work_comes_in_its_turn() -> None:
 
 
 @pytest.mark.parametrize("at", [0, THREAD_AFTER - 1, THREAD_AFTER, THREAD_AFTER + QUEUE_DEPTH + 3])
-def test_an_error_of_the_things_comes_behind_all_results(at: int) -> None:
+def test_error_of_the_items_is_raised_after_all_results(at: int) -> None:
     def things() -> Iterator[int]:
         yield from range(at)
         raise ValueError("no thing")
@@ -139,7 +139,7 @@ def test_an_error_of_the_things_comes_behind_all_results(at: int) -> None:
         next(working)
 
 
-def test_who_stops_early_begins_nothing_more() -> None:
+def test_closed_iterator_begins_no_further_work() -> None:
     done: list[int] = []
     working = overlap(done.append, count())
     list(islice(working, THREAD_AFTER + 2))
@@ -149,13 +149,13 @@ def test_who_stops_early_begins_nothing_more() -> None:
     assert done == list(range(begun))
 
 
-def test_the_interpreter_s_switch_interval_is_put_back() -> None:
+def test_switch_interval_is_restored() -> None:
     before = sys.getswitchinterval()
     list(overlap(lambda thing: thing, range(COUNT)))
     assert sys.getswitchinterval() == before
 
 
-def test_the_switch_interval_is_put_back_whichever_iterator_ends_first() -> None:
+def test_switch_interval_is_restored_after_any_order_of_ends() -> None:
     before = sys.getswitchinterval()
     for order in ((0, 1), (1, 0)):
         both = [overlap(lambda thing: thing, count()) for _each in order]
@@ -167,7 +167,7 @@ def test_the_switch_interval_is_put_back_whichever_iterator_ends_first() -> None
         assert sys.getswitchinterval() == before
 
 
-def test_a_switch_interval_that_is_set_meanwhile_stays() -> None:
+def test_switch_interval_set_during_the_work_is_kept() -> None:
     before = sys.getswitchinterval()
     working = overlap(lambda thing: thing, count())
     list(islice(working, THREAD_AFTER + 1))
@@ -179,7 +179,7 @@ def test_a_switch_interval_that_is_set_meanwhile_stays() -> None:
         sys.setswitchinterval(before)
 
 
-def test_where_no_thread_can_be_started_the_work_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_done_without_a_thread_if_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """This happens if the limit of tasks is reached."""
 
     def refuse(_thread: threading.Thread) -> None:

@@ -77,7 +77,7 @@ def answers_to_first(build: Any) -> NetlinkSocket:
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.lists(st.binary(max_size=9)))
 @examples(60)
-def test_frames_are_what_another_reader_reads(kind: int, flags: int, sequence: int, payloads: list[bytes]) -> None:
+def test_frames_are_read_by_an_independent_reader(kind: int, flags: int, sequence: int, payloads: list[bytes]) -> None:
     datagram = b"".join(frame(Message(kind, flags, payload), sequence) for payload in payloads)
     assert [tuple(message) for message in wire.messages(datagram)] == [
         (kind, flags | 1, sequence, payload) for payload in payloads
@@ -109,16 +109,16 @@ def test_an_acknowledgement_ends_a_request() -> None:
     assert socket.request(REQUEST) == []
 
 
-def test_get_answers_with_multi_and_no_done() -> None:
+def test_get_has_a_multipart_answer_without_done() -> None:
     payload = corpus.ANSWERS[0].data
     socket = answers_to_first(
         lambda request: [fake_socket.entry_message(request, payload), fake_socket.refusal(request, 0)]
     )
     assert socket.request(REQUEST) == [Message(0x0100, 2, payload)]
-    assert socket.request(REQUEST) == [Message(0x0100, 2, payload)], "nothing was left behind for the next"
+    assert socket.request(REQUEST) == [Message(0x0100, 2, payload)], "no answer remains for the next request"
 
 
-def test_answers_and_acknowledgement_may_share_a_datagram() -> None:
+def test_answers_and_acknowledgement_can_share_a_datagram() -> None:
     socket = answers_to_first(
         lambda request: [fake_socket.entry_message(request, b"\2\0\0\0") + fake_socket.refusal(request, 0)]
     )
@@ -133,7 +133,7 @@ def test_a_refusal_is_raised_with_its_errno() -> None:
 
 
 @pytest.mark.parametrize("answer", [corpus.CAPPED, corpus.UNCAPPED], ids=["capped", "uncapped"])
-def test_the_kernels_own_words_and_the_attribute_they_are_about(answer: bytes) -> None:
+def test_refusal_has_the_text_and_the_attribute_of_the_kernel(answer: bytes) -> None:
     ((sequence, request),) = parse(corpus.REFUSED)
     assert sequence == 1
     with pytest.raises(RequestRejected) as caught:
@@ -143,7 +143,7 @@ def test_the_kernels_own_words_and_the_attribute_they_are_about(answer: bytes) -
 
 
 @pytest.mark.parametrize("offset", [0, 3, 15, 137, 140, 1 << 20, 0xFFFFFFFF])
-def test_an_offset_to_nowhere_names_no_attribute(offset: int) -> None:
+def test_invalid_offset_names_no_attribute(offset: int) -> None:
     place = corpus.CAPPED.index(struct.pack("=I", 0x84))
     answer = corpus.CAPPED[:place] + struct.pack("=I", offset) + corpus.CAPPED[place + 4 :]
     ((_unused, request),) = parse(corpus.REFUSED)
@@ -153,7 +153,7 @@ def test_an_offset_to_nowhere_names_no_attribute(offset: int) -> None:
     assert caught.value.refusal.text
 
 
-def test_answers_to_others_are_passed_over() -> None:
+def test_answers_to_other_requests_are_ignored() -> None:
     def respond(request: wire.Framed) -> Iterable[Reply]:
         stranger = request._replace(sequence=request.sequence + 7)
         event = request._replace(sequence=0)
@@ -167,7 +167,7 @@ def test_answers_to_others_are_passed_over() -> None:
     assert answers_to_first(respond).request(REQUEST) == [Message(0x0100, 2, b"\2\0\0\1")]
 
 
-def test_a_late_answer_is_not_taken_for_that_to_the_next_request() -> None:
+def test_late_answer_is_not_assigned_to_the_next_request() -> None:
     late: list[bytes] = []
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
@@ -199,7 +199,7 @@ def test_a_lost_answer_leaves_the_result_unknown(code: int, kind: type) -> None:
         list(answering(OSError(code, "lost")).dump(REQUEST))
 
 
-def test_a_truncated_datagram_is_no_answer() -> None:
+def test_truncated_datagram_is_not_an_answer() -> None:
     def respond(request: wire.Framed) -> Iterable[Reply]:
         return [fake_socket.refusal(request, 0)[:-4]]
 
@@ -215,7 +215,7 @@ def test_a_truncated_datagram_is_no_answer() -> None:
 
 @given(st.integers(0, 4 * BATCH_SIZE), st.data())
 @examples(40)
-def test_every_error_is_pinned_on_its_own_request(count: int, draws: Any) -> None:
+def test_every_error_is_assigned_to_its_request(count: int, draws: Any) -> None:
     places = st.integers(0, max(count - 1, 0)) | st.sampled_from([0, BATCH_SIZE - 1, BATCH_SIZE, 2 * BATCH_SIZE - 1])
     codes = draws.draw(st.dictionaries(places, st.sampled_from([errno.EEXIST, errno.ENOENT, errno.EINVAL])))
     datagrams = FakeDatagrams(refusing(codes))
@@ -233,16 +233,16 @@ def test_many_requests_take_few_sends(count: int) -> None:
     assert len({request.sequence for request in datagrams.requests}) == count
 
 
-def test_a_window_is_sent_only_when_it_is_wanted() -> None:
+def test_window_is_sent_on_demand() -> None:
     datagrams = FakeDatagrams(refusing({}))
     results = request_all(NetlinkSocket(datagrams), numbered(3 * BATCH_SIZE))
     assert not datagrams.sent
     next(results)
-    assert len(datagrams.sent) == 1, "whoever stops early has sent no more than one batch"
+    assert len(datagrams.sent) == 1, "a caller that stops early has sent only one batch"
 
 
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ETIMEDOUT, errno.EMSGSIZE])
-def test_a_lost_answer_concerns_only_the_unanswered_of_its_window(code: int) -> None:
+def test_lost_answer_affects_only_unanswered_requests_of_its_window(code: int) -> None:
     errors = {
         3: errno.EEXIST,
         BATCH_SIZE + 5: errno.ENOENT,
@@ -262,7 +262,7 @@ def test_a_lost_answer_concerns_only_the_unanswered_of_its_window(code: int) -> 
         if index in (3, BATCH_SIZE + 5, 2 * BATCH_SIZE + 1):
             assert result == ErrorReply(errors[index])
         elif BATCH_SIZE <= index < 2 * BATCH_SIZE:
-            assert result == ErrorReply(code, lost=True), "it may have been carried out"
+            assert result == ErrorReply(code, lost=True), "the kernel may have applied the request"
         else:
             assert result is None
 
@@ -272,7 +272,7 @@ def test_a_missing_acknowledgement_leaves_the_whole_window_unknown() -> None:
     assert results == [ErrorReply(errno.ETIMEDOUT, lost=True)] * 3
 
 
-def test_answers_to_a_window_given_up_are_not_counted_for_the_next() -> None:
+def test_late_answers_to_a_window_are_not_assigned_to_the_next() -> None:
     state: list[bytes] = []
 
     def respond(request: wire.Framed) -> Iterable[Reply]:
@@ -307,7 +307,7 @@ def dump_of(count: int, *, end: int | None = 0, flags: int = 0, each: int = 3) -
     return respond
 
 
-def test_a_dump_gives_everything_in_one_send() -> None:
+def test_dump_takes_one_send() -> None:
     datagrams = FakeDatagrams(dump_of(100))
     found = [struct.unpack("=I", message.payload)[0] for message in NetlinkSocket(datagrams).dump(REQUEST)]
     assert found == list(range(100))
@@ -332,14 +332,14 @@ def test_an_empty_dump() -> None:
     assert list(answers_to_first(lambda request: [fake_socket.refusal(request, 0)]).dump(REQUEST)) == []
 
 
-def test_a_dump_that_ends_with_an_error_is_not_the_whole_table() -> None:
+def test_dump_that_ends_with_an_error_is_incomplete() -> None:
     for respond in (dump_of(5, end=errno.EINTR), lambda request: [fake_socket.refusal(request, errno.EINTR)]):
         with pytest.raises(RequestRejected) as caught:
             list(answers_to_first(respond).dump(REQUEST))
         assert caught.value.refusal.errno == errno.EINTR
 
 
-def test_an_interrupted_dump_is_not_the_whole_table() -> None:
+def test_interrupted_dump_is_incomplete() -> None:
     reading = answers_to_first(dump_of(5, flags=DUMP_INTR)).dump(REQUEST)
     assert len(list(itertools.islice(reading, 5))) == 5
     with pytest.raises(DumpInterrupted, match="read it again"):
@@ -349,25 +349,25 @@ def test_an_interrupted_dump_is_not_the_whole_table() -> None:
         list(answering(end).dump(REQUEST))
 
 
-def test_a_dump_without_an_end_is_not_the_whole_table() -> None:
+def test_dump_without_an_end_is_incomplete() -> None:
     with pytest.raises(ResultUnknown):
         list(answers_to_first(dump_of(5, end=None)).dump(REQUEST))
 
 
-def test_what_is_left_of_a_dump_given_up_does_not_reach_the_next() -> None:
+def test_rest_of_an_abandoned_dump_does_not_reach_the_next() -> None:
     socket = answers_to_first(dump_of(9, each=1))
     next(socket.dump(REQUEST))
     assert len(list(socket.dump(REQUEST))) == 9
 
 
-def test_a_socket_closes_what_it_reads_from() -> None:
+def test_socket_closes_its_transport() -> None:
     datagrams = FakeDatagrams(fake_socket.acknowledge)
     with NetlinkSocket(datagrams):
         pass
     assert datagrams.closed
 
 
-class SpeaksOutOfTurn:
+class GivenDatagrams:
     """A socket with given datagrams, each with its sender."""
 
     def __init__(self, *datagrams: tuple[bytes, int, int]) -> None:
@@ -383,12 +383,12 @@ class SpeaksOutOfTurn:
 
 def datagrams_over(*datagrams: tuple[bytes, int, int]) -> netlink.NetlinkTransport:
     made = netlink.NetlinkTransport.__new__(netlink.NetlinkTransport)
-    made._socket = SpeaksOutOfTurn(*datagrams)  # type: ignore[assignment]
+    made._socket = GivenDatagrams(*datagrams)  # type: ignore[assignment]
     made._buffer = bytearray(64)
     return made
 
 
-def test_only_the_kernel_is_listened_to() -> None:
+def test_datagrams_from_other_senders_are_ignored() -> None:
     datagrams = datagrams_over((b"forged", 0, 4711), (b"true", 0, 0))
     assert datagrams.receive() == b"true"
     with pytest.raises(OSError, match="no answer") as caught:
@@ -396,7 +396,7 @@ def test_only_the_kernel_is_listened_to() -> None:
     assert caught.value.errno == errno.ETIMEDOUT
 
 
-def test_a_datagram_that_did_not_fit_is_an_error() -> None:
+def test_datagram_larger_than_the_buffer_is_an_error() -> None:
     with pytest.raises(OSError, match="longer") as caught:
         datagrams_over((b"part", 0x20, 0)).receive()
     assert caught.value.errno == errno.EMSGSIZE
@@ -419,7 +419,7 @@ def echoing(refused: dict[int, int], lost: frozenset[int] = frozenset()) -> fake
 class TestAnswersToMany:
     COUNT = 2 * ANSWERED_BATCH_SIZE + 3
 
-    def test_each_request_gets_its_own(self) -> None:
+    def test_each_request_has_its_own_answer(self) -> None:
         refused = {0: errno.ENOENT, ANSWERED_BATCH_SIZE - 1: errno.EPERM, ANSWERED_BATCH_SIZE + 1: errno.ENOENT}
         datagrams = FakeDatagrams(echoing(refused))
         for index, answer in enumerate(NetlinkSocket(datagrams).request_many(numbered(self.COUNT))):
@@ -429,7 +429,7 @@ class TestAnswersToMany:
                 assert [message.payload for message in answer] == [struct.pack("=I", index)]
         assert len(datagrams.sent) == 3
 
-    def test_what_was_answered_before_a_loss_counts(self) -> None:
+    def test_answers_before_a_loss_are_kept(self) -> None:
         """The answer contains the value of a counter that was reset, so it must not be discarded with the lost ones."""
         answers = list(
             NetlinkSocket(FakeDatagrams(echoing({}, lost=frozenset({5})))).request_many(numbered(self.COUNT))

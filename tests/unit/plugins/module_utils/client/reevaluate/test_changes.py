@@ -157,7 +157,7 @@ def test_only_the_end_of_a_transaction_reaches_the_socket() -> None:
         (errno.EPERM, NotPermitted, "reading the ruleset: Operation not permitted (EPERM). This needs CAP_NET_ADMIN"),
     ],
 )
-def test_a_ruleset_that_cannot_be_watched(code: int, error: type[Exception], sentence: str) -> None:
+def test_ruleset_that_cannot_be_watched_is_an_error(code: int, error: type[Exception], sentence: str) -> None:
     host = Host()
     host.refusing = code
     with pytest.raises(error) as caught:
@@ -204,7 +204,7 @@ def test_links() -> None:
         assert host.kinds(changes, n.RTM_NEWADDR, address()) == []
 
 
-def test_a_link_that_is_down_is_no_change() -> None:
+def test_link_that_is_down_is_not_a_change() -> None:
     """No packet passes such a link. Each start of a container creates two links and moves one to another namespace."""
     host = Host(link(), link("old", up=False, index=8))
     with NetworkChanges(("link",), 4096, host.connect) as changes:
@@ -223,7 +223,7 @@ def test_a_link_that_is_down_is_no_change() -> None:
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["listed first", "listed last"])
-def test_a_port_of_a_bridge_is_no_change(later: bool) -> None:
+def test_port_of_a_bridge_is_not_a_change(later: bool) -> None:
     """While a container runs, its packets arrive through the bridge.
 
     A port without a bridge receives its own packets.
@@ -304,7 +304,7 @@ def test_an_overrun_is_a_change_of_every_kind() -> None:
         host.events.overrun()
         host.events.put(wire.framed(n.RTM_NEWRULE, 0, 0, bytes(12)))
         assert changes.receive(10) == [*(Change(kind, lost=True) for kind in ALL), Change("rule")]
-        assert host.kinds(changes, n.RTM_NEWLINK, link("uplink")) == [], "it has read the links again"
+        assert host.kinds(changes, n.RTM_NEWLINK, link("uplink")) == [], "the links were read again"
         assert host.kinds(changes, n.RTM_NEWLINK, link()) == ["link"]
     ruleset = Host()
     with RulesetChanges(4096, ruleset.connect) as changes_of_ruleset:
@@ -314,7 +314,7 @@ def test_an_overrun_is_a_change_of_every_kind() -> None:
 
 @pytest.mark.parametrize("lost", [False, True], ids=["changes", "lost answers"])
 @pytest.mark.parametrize(("times", "kinds"), [(4, []), (100, ["link"])], ids=["some times", "each time"])
-def test_links_that_cannot_be_read(times: int, kinds: list[str], lost: bool) -> None:
+def test_every_message_is_a_change_if_links_cannot_be_read(times: int, kinds: list[str], lost: bool) -> None:
     """If each attempt fails, the subscription ignores no message."""
     host = Host(link())
     host.interrupted, host.lost = (0, times) if lost else (times, 0)

@@ -83,11 +83,11 @@ def test_a_decidable_rule_is_copied() -> None:
     assert rewrite(PORT, DROP) == Rewritten((PORT + DROP,))
 
 
-def test_what_has_no_influence_is_left_out() -> None:
+def test_expressions_without_influence_are_omitted() -> None:
     assert rewrite(PORT, COUNTER, LOG, DROP) == Rewritten((PORT + DROP,))
 
 
-def test_a_rule_without_an_effect_is_left_out() -> None:
+def test_rule_without_an_effect_is_omitted() -> None:
     assert rewrite(PORT, COUNTER) == Rewritten(())
     assert rewrite(PORT, LIMIT, LOG) == Rewritten(())
 
@@ -112,7 +112,7 @@ def test_an_undecidable_condition_becomes_a_test_of_the_control_word(condition: 
     assert found == Rewritten((control_test(IP, 0x3FFF, 7) + PORT + DROP,), PORT + trace_on(), reason, 1)
 
 
-def test_in_an_inet_table_there_is_one_rule_for_each_family() -> None:
+def test_rule_of_an_inet_table_is_written_for_each_family() -> None:
     found = rewrite(LIMIT, DROP, family=INET)
     assert found.rules == tuple(family_test(each) + control_test(each, 0x3FFF, 7) + DROP for each in (IP, IP6))
     assert (found.marker, found.outcomes) == (trace_on(), 1)
@@ -121,7 +121,7 @@ def test_in_an_inet_table_there_is_one_rule_for_each_family() -> None:
 @pytest.mark.parametrize(
     ("family", "number"), [(NETDEV, 7), (IP, MAX_NUMBER + 1)], ids=["no control word", "too many rules"]
 )
-def test_what_cannot_be_replayed_is_a_marker_alone(family: int, number: int) -> None:
+def test_rule_that_cannot_be_replayed_becomes_a_marker_alone(family: int, number: int) -> None:
     found = rewrite(LIMIT, DROP, family=family, number=number)
     assert (found.rules, found.marker, found.outcomes) == ((), trace_on(), 0)
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_replayed_is_a_marker_alone(family: int, number: int) -> 
         (payload(LINK_LAYER, 6, 6) + lookup("verdicts", into=n.NFT_REG_VERDICT), "verdict map with an unknown key"),
     ],
 )
-def test_an_unknown_effect_is_a_marker_alone(effect: bytes, reason: str) -> None:
+def test_unknown_effect_becomes_a_marker_alone(effect: bytes, reason: str) -> None:
     found = rewrite(PORT, effect)
     assert (found.rules, found.marker, found.outcomes) == ((), PORT + trace_on(), 0)
     assert reason in found.reason
@@ -166,7 +166,7 @@ def constant(number: int) -> bytes:
 TRANSLATION = lookup("backends", into=n.NFT_REG_1) + expression("nat", u32(3, n.NFT_REG_1))
 
 
-def test_a_number_chosen_by_chance_becomes_a_rule_for_each_number() -> None:
+def test_random_number_becomes_a_rule_for_each_value() -> None:
     found = rewrite(PORT, numgen(3), TRANSLATION)
     assert found.rules == (
         control_test(IP, 0x3FFF, 7) + PORT + constant(1) + TRANSLATION,
@@ -177,12 +177,12 @@ def test_a_number_chosen_by_chance_becomes_a_rule_for_each_number() -> None:
     assert (found.reason, found.outcomes) == ("numgen", 2)
 
 
-def test_a_number_out_of_too_many_is_unknown() -> None:
+def test_random_number_with_a_large_modulus_is_unknown() -> None:
     found = rewrite(numgen(65), TRANSLATION)
     assert (found.rules, found.outcomes) == ((), 0)
 
 
-def test_chance_and_another_condition_are_unknown() -> None:
+def test_random_number_with_another_condition_is_unknown() -> None:
     for parts in ((LIMIT, numgen(2)), (numgen(2), LIMIT)):
         found = rewrite(*parts, TRANSLATION)
         assert (found.rules, found.outcomes) == ((), 0)

@@ -40,7 +40,7 @@ class Changing:
 
 
 @pytest.mark.parametrize("interrupted", [n.RTM_GETLINK, n.RTM_GETRULE], ids=["links", "rules"])
-def test_what_changes_is_read_again(interrupted: int) -> None:
+def test_interrupted_dump_is_repeated(interrupted: int) -> None:
     kernel = Changing(interrupted, network.ATTEMPTS - 1)
     with NetlinkSocket(FakeDatagrams(kernel.answer)) as netlink:
         found = network.read_network(netlink)
@@ -48,7 +48,7 @@ def test_what_changes_is_read_again(interrupted: int) -> None:
     assert ([link.name for link in found.links], len(found.rules)) == (["wan"], 2)
 
 
-def test_what_changes_all_the_time() -> None:
+def test_repeatedly_interrupted_dump_is_an_error() -> None:
     kernel = Changing(n.RTM_GETRULE, 1000)
     with NetlinkSocket(FakeDatagrams(kernel.answer)) as netlink, pytest.raises(KernelError) as caught:
         network.read_network(netlink)

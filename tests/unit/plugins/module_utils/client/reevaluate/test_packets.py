@@ -79,7 +79,7 @@ def test_udp_has_no_payload() -> None:
     assert struct.unpack(">HHHH", first_packet(ports(UDP), CONTROL)[20:]) == (4000, 443, 8, 0)
 
 
-def test_sctp_is_an_init_alone() -> None:
+def test_sctp_is_a_single_init_chunk() -> None:
     payload = first_packet(ports(SCTP), CONTROL)[20:]
     source, destination, tag, _checksum, chunk, _flags, length = struct.unpack_from(">HHIIBBH", payload)
     assert (source, destination, tag, chunk, length) == (4000, 443, 0, 1, len(payload) - 12)
@@ -90,6 +90,6 @@ def test_sctp_is_an_init_alone() -> None:
     [(ICMP, 8, "10.0.0.1", "192.0.2.9"), (ICMPV6, 128, "2001:db8::1", "2001:db8::2")],
 )
 def test_icmp_is_the_request(protocol: int, kind: int, source: str, destination: str) -> None:
-    asked = entry(source, destination, protocol, icmp_type=kind, icmp_code=0, icmp_id=77)
-    payload = first_packet(asked, CONTROL)[20 if protocol == ICMP else 40 :]
+    requested = entry(source, destination, protocol, icmp_type=kind, icmp_code=0, icmp_id=77)
+    payload = first_packet(requested, CONTROL)[20 if protocol == ICMP else 40 :]
     assert struct.unpack_from(">BBHH", payload) == (kind, 0, 0, 77)

@@ -32,7 +32,7 @@ def test_a_rule() -> None:
     assert found == Step((1, "filter", 12), "forward", False, DROP)
 
 
-def test_a_rule_that_goes_on() -> None:
+def test_rule_that_continues_is_parsed() -> None:
     found = parse_step(message(number(3, 12, ">Q"), number(4, 3), nested(5, number(1, -1, ">i"))))
     assert found == Step((1, "filter", 12), "forward", False, -1)
 

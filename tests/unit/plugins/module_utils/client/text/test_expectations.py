@@ -91,7 +91,7 @@ def test_a_line() -> None:
         "NOTICE: Netlink socket buffer size has been set to 4000000 bytes.\n" + FTP,
     ],
 )
-def test_the_same_in_other_words(line: str) -> None:
+def test_variants_of_a_line_are_read_equally(line: str) -> None:
     assert read(line) == DOCUMENT
 
 
@@ -116,7 +116,7 @@ def test_flags_masks_and_zones() -> None:
         ),
     ],
 )
-def test_the_kernels_own_list(line: str, more: Any) -> None:
+def test_list_of_the_kernel_is_read(line: str, more: Any) -> None:
     """The kernel's list contains neither mask nor master."""
     lacking = {key: value for key, value in DOCUMENT.items() if key not in ("mask", "master", "class")}
     assert read(line) == {**lacking, **more}
@@ -167,7 +167,7 @@ def test_commands() -> None:
 
 
 @pytest.mark.parametrize("output", ["text", "xml", "save", "json"])
-def test_what_was_read_can_be_declared(output: str) -> None:
+def test_expectation_that_was_read_can_be_declared(output: str) -> None:
     document = read(written(DOCUMENT, output))
     declared = expectation.from_document(document)
     assert expectation.creation(declared)["master.protocol"] == 6
@@ -197,7 +197,7 @@ def test_a_declaration_is_written_as_it_will_be_listed() -> None:
 @pytest.mark.parametrize("output", ["text", "xml", "json"])
 @given(declarations())
 @examples(100)
-def test_what_a_form_holds_comes_back(output: str, document: Any) -> None:
+def test_output_format_preserves_its_values(output: str, document: Any) -> None:
     wanted = expectation.from_document(document)
     (read,) = formats.read(formats.write([wanted], output))
     for part in ("tuple", *(["master"] if "master" in document else [])):
@@ -206,10 +206,10 @@ def test_what_a_form_holds_comes_back(output: str, document: Any) -> None:
     for key in ("zone", "timeout", "class", "helper"):
         assert read.get(key) == wanted.get(key) or (key, wanted.get(key), read.get(key)) == ("class", None, 0)
     assert read.get("flags", 0) == wanted.get("flags", 0)
-    assert formats.read(formats.write([read], output)) == [read], "the same again"
+    assert formats.read(formats.write([read], output)) == [read], "a second round trip has the same result"
 
 
-def test_words_and_heads_of_others() -> None:
+def test_unknown_words_and_line_prefixes_are_skipped_or_kept() -> None:
     line = f"Nov 29 01:55:00 gw conntrack[5]: {FTP} fast nmark=7"
     with pytest.raises(formats.Unreadable, match="'Nov 29 01:55:00 gw conntrack.5.:' is not a word"):
         formats.read(line)
@@ -245,7 +245,7 @@ def test_words_and_heads_of_others() -> None:
         (HEAD + XML + XML[:300], "flow 2", "is cut short"),
     ],
 )
-def test_what_cannot_be_read_is_named(raw: str, where: str, fault: str) -> None:
+def test_unreadable_input_is_reported_with_its_place(raw: str, where: str, fault: str) -> None:
     with pytest.raises(formats.Unreadable) as caught:
         formats.read(raw)
     assert caught.value.key == where
@@ -261,7 +261,7 @@ def test_what_cannot_be_read_is_named(raw: str, where: str, fault: str) -> None:
         ({**DOCUMENT, "helper": "a b"}, "helper: 'a b' cannot be written"),
     ],
 )
-def test_what_a_command_cannot_hold(document: Any, fault: str) -> None:
+def test_values_that_cannot_be_written_are_refused(document: Any, fault: str) -> None:
     with pytest.raises(formats.InvalidValue, match=fault):
         written(document, "text" if "helper" in fault else "save")
 

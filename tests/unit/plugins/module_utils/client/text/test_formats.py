@@ -72,14 +72,14 @@ def tuples(entry: Entry) -> Entry:
     return {f"{way}.{name}": value for way in ("original", "reply") for name, value in tuple_of(entry, way).items()}
 
 
-def there(entry: Entry, keys: list[str]) -> Entry:
+def meaningful(entry: Entry, keys: list[str]) -> Entry:
     """Return the keys with a meaning: a zone 0, no helper and no labels equal a missing value."""
     silent = ("zone", "original.zone", "reply.zone", "helper", "labels", "security_context")
     return {key: entry[key] for key in keys if key in entry and (entry[key] or key not in silent)}
 
 
 def state(entry: Entry) -> Entry:
-    return there(entry, [STATES.get(entry["original.protocol"], "")])
+    return meaningful(entry, [STATES.get(entry["original.protocol"], "")])
 
 
 def of_text(entry: Entry) -> Entry:
@@ -90,7 +90,7 @@ def of_text(entry: Entry) -> Entry:
     return {
         "family": entry["family"],
         **tuples(entry),
-        **there(entry, ALIKE + COUNTERS),
+        **meaningful(entry, ALIKE + COUNTERS),
         **state(entry),
         "status": status & uapi.IPS_SEEN_REPLY | shown,
         "timestamps.start": seconds,
@@ -114,25 +114,25 @@ def of_save(entry: Entry) -> Entry:
         names = [end, *(name for name in beside[end].split() if name in protocol_keys(protocol))]
         if any(entry.get(f"reply.{name}") != plain.get(name) for name in names):
             kept |= bit
-    held = {
+    preserved = {
         "family": entry["family"],
         **tuples(entry),
-        **there(entry, ["zone", "original.zone", "reply.zone", "labels"]),
+        **meaningful(entry, ["zone", "original.zone", "reply.zone", "labels"]),
         "timeout": entry.get("timeout", 120),
     }
     if "status" in entry:
-        held["status"] = status & kept
+        preserved["status"] = status & kept
     if entry.get("mark"):
-        held["mark"] = entry["mark"]
+        preserved["mark"] = entry["mark"]
     if protocol in STATES:
         established = types.TCP_STATES["established"] if protocol == 6 else types.SCTP_STATES["established"]
         default = established if status & OFFLOADED and protocol != 33 else 0
-        held[STATES[protocol]] = entry.get(STATES[protocol], default)
+        preserved[STATES[protocol]] = entry.get(STATES[protocol], default)
     if protocol == 132:
-        held.update({f"sctp.{way}_vtag": entry.get(f"sctp.{way}_vtag", 0) for way in ("original", "reply")})
+        preserved.update({f"sctp.{way}_vtag": entry.get(f"sctp.{way}_vtag", 0) for way in ("original", "reply")})
     if protocol == 33:
-        held["dccp.role"] = entry.get("dccp.role", 0)
-    return held
+        preserved["dccp.role"] = entry.get("dccp.role", 0)
+    return preserved
 
 
 ROUND_TRIPS = [
@@ -143,20 +143,20 @@ ROUND_TRIPS = [
 ]
 
 
-@pytest.mark.parametrize(("output", "held"), ROUND_TRIPS, ids=[output for output, _held in ROUND_TRIPS])
+@pytest.mark.parametrize(("output", "preserved"), ROUND_TRIPS, ids=[output for output, _held in ROUND_TRIPS])
 @given(st.lists(listed_entries(), max_size=3))
 @examples(150)
-def test_what_a_form_holds_comes_back(output: str, held: Any, entries: list[Entry]) -> None:
+def test_output_format_preserves_its_values(output: str, preserved: Any, entries: list[Entry]) -> None:
     written = formats.write(entries, output, LABELS, NOW)
     read = formats.read(written, None, LABELS)
-    assert read == [held(entry) for entry in entries]
-    assert formats.write(read, output, LABELS, NOW) == written, "the same text again"
+    assert read == [preserved(entry) for entry in entries]
+    assert formats.write(read, output, LABELS, NOW) == written, "a second write gives the same text"
     assert formats.read(written, output.partition(",")[0], LABELS) == read
 
 
 @given(st.lists(documents(), max_size=3))
 @examples(100)
-def test_json_holds_everything(given_documents: list[Any]) -> None:
+def test_json_preserves_everything(given_documents: list[Any]) -> None:
     entries = [from_document(document, LABELS) for document in given_documents]
     written = formats.write(entries, "json", LABELS)
     shown = [to_document(entry, LABELS) for entry in entries]
@@ -180,7 +180,7 @@ def test_a_declaration_is_written_as_it_will_be_listed(document: Any, output: st
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")), st.sampled_from([None, *formats.FORMS]))
 @examples(200)
-def test_nonsense_is_refused_never_a_crash(raw: str, form: Any) -> None:
+def test_random_text_is_read_or_refused(raw: str, form: Any) -> None:
     for unknown in formats.UNKNOWN:
         with contextlib.suppress(formats.Unreadable):
             entries = formats.examine(raw, form, unknown=unknown, ignore_gaps=True).entries
@@ -189,7 +189,7 @@ def test_nonsense_is_refused_never_a_crash(raw: str, form: Any) -> None:
 
 @given(st.data(), st.sampled_from(["extended,id,ktimestamp", "save", "xml,ktimestamp", "json"]))
 @examples(300)
-def test_a_damaged_text_is_read_or_refused_never_a_crash(data: Any, output: str) -> None:
+def test_damaged_text_is_read_or_refused(data: Any, output: str) -> None:
     written = formats.write([data.draw(listed_entries())], output, now=NOW)
     position = data.draw(st.integers(0, len(written)))
     cut = data.draw(st.integers(0, 5))
@@ -228,36 +228,36 @@ def test_a_damaged_text_is_read_or_refused_never_a_crash(data: Any, output: str)
         ('{"a": 1}\n{"a": 2}', "json"),
     ],
 )
-def test_a_form_is_recognised(raw: str, form: str) -> None:
+def test_format_is_recognised(raw: str, form: str) -> None:
     assert formats.recognised(raw) == form
 
 
 @pytest.mark.parametrize("form", [None, *formats.FORMS])
 @pytest.mark.parametrize("raw", ["", "\n", "  \n\n"])
-def test_nothing_is_no_entries(raw: str, form: Any) -> None:
+def test_empty_text_has_no_entries(raw: str, form: Any) -> None:
     assert formats.read(raw, form) == []
 
 
 @pytest.mark.parametrize("output", ["text", "extended", "save", "xml", "json"])
-def test_no_entries_are_a_text_that_can_be_read(output: str) -> None:
+def test_output_without_entries_can_be_read(output: str) -> None:
     assert formats.read(formats.write([], output)) == []
 
 
 @pytest.mark.parametrize(
     "output", ["", "yaml", "text,xml", "save,id", "save,extended", "json,id", "id,", "save,ktimestamp", "id;labels"]
 )
-def test_an_output_that_is_none(output: str) -> None:
+def test_invalid_output_is_refused(output: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         formats.write([], output)
     assert "write one of text, extended, save, xml, json" in caught.value.problem
 
 
-def test_more_is_shown_without_naming_the_list() -> None:
+def test_output_options_alone_imply_text() -> None:
     assert formats.parse_output("id, labels") == ("text", (False, True, False, True))
     assert formats.parse_output("xml,extended,timestamp") == ("xml", (True, False, False, False))
 
 
-def test_a_form_that_is_none() -> None:
+def test_invalid_format_is_refused() -> None:
     with pytest.raises(InvalidValue, match="form: 'yaml' is not a form"):
         formats.read("x", "yaml")
 
@@ -285,7 +285,7 @@ def test_json_lines() -> None:
         ("{}\n" + "[" * 50_000, "document"),
     ],
 )
-def test_json_that_is_none(raw: str, where: str) -> None:
+def test_invalid_json_is_refused(raw: str, where: str) -> None:
     with pytest.raises(formats.Unreadable) as caught:
         formats.read(raw, "json")
     assert caught.value.key == where
@@ -305,25 +305,25 @@ def test_names_of_labels_need_no_map() -> None:
 
 
 @pytest.mark.parametrize("label", ["a,b", "", " a", "a ", 128, -1, "128", "-1", "0x80", None, "a\n", "a\x1bb", 5.0])
-def test_a_label_that_is_none(label: Any) -> None:
+def test_invalid_label_is_refused(label: Any) -> None:
     with pytest.raises(InvalidValue, match="labels"):
         formats.from_document({**UDP, "labels": [label]}, formats.Names())
 
 
-def test_ranges_have_no_place_in_a_list() -> None:
+def test_nat_ranges_cannot_be_written() -> None:
     declared = {**UDP, "nat": {"source": {"address": "203.0.113.1-203.0.113.9"}}}
     with pytest.raises(InvalidValue, match="nat.source.address: is a range"):
         formats.write([from_document(declared)])
 
 
 @pytest.mark.parametrize("helper", ["two words", "line\nfeed", "\udc80"])
-def test_a_helper_that_would_be_read_as_something_else(helper: str) -> None:
+def test_helper_that_would_be_misread_is_refused(helper: str) -> None:
     entry = {**from_document(UDP), "helper": helper}
     with pytest.raises(InvalidValue, match="helper"):
         formats.write([entry])
 
 
-def test_ages_are_taken_now() -> None:
+def test_ages_are_calculated_from_the_current_time() -> None:
     entry = {**from_document(UDP), "timestamps.start": int((time.time() - 10_000) * 10**9)}
     assert "delta-time=100" in formats.write([entry])
 
@@ -338,7 +338,7 @@ FAILED = "conntrack v1.4.7 (conntrack-tools): Operation failed: Device or resour
 
 
 @pytest.mark.parametrize("output", ["text", "extended", "save", "xml"])
-def test_what_the_program_reports_of_its_work(output: str) -> None:
+def test_messages_of_the_program_are_recognised(output: str) -> None:
     """The program reports to standard error, which users often redirect to the same file."""
     line = formats.write([from_document(UDP)], output)
     plain = formats.read(line)
@@ -354,6 +354,6 @@ def test_what_the_program_reports_of_its_work(output: str) -> None:
         assert (found.table, found.entries, found.skipped, found.gaps) == ("conntrack", plain * 2, {}, 2)
 
 
-def test_a_choice_that_is_none() -> None:
+def test_invalid_choice_is_refused() -> None:
     with pytest.raises(InvalidValue, match="unknown: 'ignore' is not a valid choice; write one of fail, keep, skip"):
         formats.examine("", unknown="ignore")

@@ -53,7 +53,7 @@ def test_a_line() -> None:
         "\n\n" + UDP + "  \r\n",
     ],
 )
-def test_the_same_in_other_words(line: str) -> None:
+def test_variants_of_a_line_are_read_equally(line: str) -> None:
     assert read(line) == UDP_DOCUMENT
 
 
@@ -108,7 +108,7 @@ def test_states(words: str, key: str, value: Any) -> None:
     assert read(line)[key] == value
 
 
-def test_an_id_of_icmp_and_one_of_the_entry() -> None:
+def test_icmp_id_and_entry_id_are_distinguished() -> None:
     line = (
         "icmp     1 29 src=10.0.0.1 dst=192.0.2.1 type=8 code=0 id=5 src=192.0.2.1 dst=10.0.0.1 type=0 code=0 id=6 "
         "mark=0 use=1 id=7"
@@ -118,7 +118,7 @@ def test_an_id_of_icmp_and_one_of_the_entry() -> None:
     assert formats.write([from_document(document)], "id") == line + "\n"
 
 
-def test_ports_that_the_kernel_does_not_track() -> None:
+def test_untracked_ports_are_omitted() -> None:
     """The program prints 0 for ports that do not exist."""
     line = (
         "dccp     33 29 src=10.0.0.1 dst=192.0.2.1 sport=0 dport=0 [UNREPLIED] "
@@ -167,7 +167,7 @@ def test_ports_that_the_kernel_does_not_track() -> None:
         (UDP + " zone-orig=1 zone=2", "zone"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(line: str, fault: str) -> None:
+def test_unreadable_line_is_reported(line: str, fault: str) -> None:
     with pytest.raises(formats.Unreadable) as caught:
         formats.read(f"{UDP}\n\n{line}\n{UDP}")
     assert caught.value.key == "line 3"
@@ -183,7 +183,7 @@ VENDOR = (
 PLAIN = VENDOR.replace(" nmark=1", "").replace(" [FASTNAT]", "").replace(" nmark=0", "")
 
 
-def test_words_of_others() -> None:
+def test_unknown_words_are_skipped_or_kept() -> None:
     """A router's kernel prints flags and numbers of its own."""
     with pytest.raises(formats.Unreadable, match="line 1: 'nmark' is not a word"):
         formats.read(VENDOR)
@@ -200,7 +200,7 @@ def test_words_of_others() -> None:
     "head",
     ["12:00:01", "Nov 29 01:55:00 gw conntrack[17]:", "2026-11-29T01:55:00+01:00 gw 5 x[1]:", "<6>[  12.5] kernel:"],
 )
-def test_heads_of_others(head: str) -> None:
+def test_line_prefixes_are_skipped_or_kept(head: str) -> None:
     for line in (UDP, f"    [NEW] {UDP}", f"[1795437970.380952]\t[DESTROY] {UDP}", f"ipv4     2 {UDP}"):
         (plain,) = formats.read(line)
         skipped = formats.examine(f"{head} {line}", "text", unknown="skip")
@@ -210,7 +210,7 @@ def test_heads_of_others(head: str) -> None:
         assert kept == plain
 
 
-def test_lines_of_others() -> None:
+def test_unrelated_lines_are_skipped() -> None:
     lines = f"{UDP}\nNov 29 01:55:00 gw sshd[5]: session opened\n{UDP}"
     for unknown in ("fail", "keep"):
         with pytest.raises(formats.Unreadable, match="line 2: is not a line of conntrack -L"):
@@ -220,12 +220,12 @@ def test_lines_of_others() -> None:
     assert found.skipped == {"lines without an entry": 1}
 
 
-def test_a_value_that_cannot_be_is_no_word_of_others() -> None:
+def test_invalid_value_is_not_skipped_as_an_unknown_word() -> None:
     with pytest.raises(formats.Unreadable, match="line 1: mark"):
         formats.examine(UDP.replace("mark=0", "mark=x"), unknown="skip")
 
 
-def test_the_count_of_words_has_an_end() -> None:
+def test_number_of_counted_words_is_limited() -> None:
     found = formats.examine("\n".join(f"{UDP} word{number}=1" for number in range(300)), unknown="skip")
     assert len(found.skipped) == 101
     assert found.skipped["other words"] == 200
@@ -245,12 +245,12 @@ def test_labels_with_blanks(tail: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b=c", "a [b", "a\nb"])
-def test_a_label_that_could_not_be_read_again(name: str) -> None:
+def test_label_that_cannot_be_read_again_is_refused(name: str) -> None:
     with pytest.raises(formats.InvalidValue, match="labels: .* cannot be read again"):
         formats.write([{**from_document(UDP_DOCUMENT), "labels": 2}], "labels", formats.Names({name: 1}))
 
 
-def test_names_of_labels_have_an_end() -> None:
+def test_number_of_label_names_is_limited() -> None:
     lines = [f"{UDP} labels={','.join(f'l{number}-{n}' for n in range(128))}" for number in range(9)]
     assert len(formats.read("\n".join(lines[:8]), "text", formats.Names())) == 8
     with pytest.raises(formats.Unreadable, match="line 9: labels: there are more than 1,024 names of labels"):

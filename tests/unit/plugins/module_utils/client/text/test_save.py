@@ -47,7 +47,7 @@ def test_a_command() -> None:
         UDP.replace("-A", "--update"),
         "conntrack " + UDP,
         UDP.replace("-A", "-U") + " [USERSPACE] portid=16652 progname=it's mine",
-        "# what the phone said\n\n  " + UDP + "\n",
+        "# from the telephone server\n\n  " + UDP + "\n",
         f"-A -p udp {PORTS} -t 29 {ENDS} -u assured,seen_reply",
         "-A -p 17 -s 10.0.0.1 -d 192.0.2.1 --sport 4000 --dport 53 -t 29 -u SEEN_REPLY,ASSURED",
         "-A -p udp -r 192.0.2.1 -q 10.0.0.1 --reply-port-src 53 --reply-port-dst 4000 -t 29 -u SEEN_REPLY,ASSURED",
@@ -66,7 +66,7 @@ def test_a_command() -> None:
         "NOTICE: Netlink socket buffer size has been set to 4000000 bytes.\n" + UDP,
     ],
 )
-def test_the_same_in_other_words(line: str) -> None:
+def test_variants_of_a_command_are_read_equally(line: str) -> None:
     assert read(line) == UDP_DOCUMENT
 
 
@@ -87,7 +87,7 @@ SNAT = {"source": {"address": "203.0.113.7", "port": 1500}}
         ("192.0.2.1:53 203.0.113.7:1500", [], "-r 192.0.2.1 -q 203.0.113.7"),
     ],
 )
-def test_translations(reply: str, nat: list[str], words: str) -> None:
+def test_nat_is_written_as_options(reply: str, nat: list[str], words: str) -> None:
     """The program takes a port from the reply only if one end alone has NAT and its address changes as well."""
     (source, source_port), (destination, destination_port) = (end.split(":") for end in reply.split())
     document = {
@@ -105,7 +105,7 @@ def test_translations(reply: str, nat: list[str], words: str) -> None:
     assert read(line) == to_document(from_document(document))
 
 
-def test_a_declared_translation_is_as_good_as_one_in_force() -> None:
+def test_declared_nat_is_written_as_existing_nat() -> None:
     declared = {"protocol": "udp", "original": UDP_DOCUMENT["original"], "nat": SNAT, "timeout": 29}
     assert "-r 192.0.2.1 -n 203.0.113.7 -p udp" in write(declared)
     assert read(write(declared))["nat"] == SNAT
@@ -119,18 +119,18 @@ def test_a_declared_translation_is_as_good_as_one_in_force() -> None:
         ("--dst-nat 192.0.2.9:80", {"destination": {"address": "192.0.2.9", "port": 80}}),
     ],
 )
-def test_translations_of_people(options: str, nat: Any) -> None:
+def test_nat_of_handwritten_commands_is_read(options: str, nat: Any) -> None:
     line = f"-I -t 29 -p udp -s 10.0.0.1 -d 192.0.2.1 --sport 4000 --dport 53 {options}"
     assert read(line)["nat"] == nat
 
 
-def test_a_translation_of_ipv6() -> None:
+def test_nat_of_ipv6_is_read() -> None:
     line = "-I -t 29 -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1 --dport 2 -n "
     assert read(line + "[2001:db8::3]:5")["nat"] == {"source": {"address": "2001:db8::3", "port": 5}}
     assert read(line + "2001:db8::3")["nat"] == {"source": {"address": "2001:db8::3", "port": 1}}
 
 
-def test_a_changed_id_of_icmp_is_told() -> None:
+def test_nated_icmp_id_is_written() -> None:
     """The line contains the id as a port, which the program ignores because it has no option for the id."""
     document = {
         "protocol": "icmp",
@@ -145,20 +145,20 @@ def test_a_changed_id_of_icmp_is_told() -> None:
     assert read(line)["reply"]["icmp_id"] == 77
 
 
-def test_what_the_program_loses_is_written() -> None:
+def test_mark_and_labels_that_the_program_omits_are_written() -> None:
     assert "-u SEEN_REPLY,ASSURED -m 7 -s" in write({**UDP_DOCUMENT, "mark": 7})
     entry = from_document({**UDP_DOCUMENT, "labels": [5]})
     assert "--label-add 5 -s" in formats.write([entry], "save,labels")
     assert "label" not in formats.write([entry], "save")
 
 
-def test_what_the_kernel_would_refuse_is_not() -> None:
+def test_status_bits_that_the_kernel_refuses_are_not_written() -> None:
     """The status `expected` needs a master, for which the program has no option."""
     assert "-u SEEN_REPLY -s" in write({**UDP_DOCUMENT, "status": ["expected", "seen_reply"]})
     assert read(UDP.replace("SEEN_REPLY,ASSURED", "EXPECTED"))["status"] == ["expected"]
 
 
-def test_what_the_program_insists_on_is_there() -> None:
+def test_options_that_the_program_requires_are_written() -> None:
     tcp = {"protocol": "tcp", "original": UDP_DOCUMENT["original"]}
     assert write(tcp).startswith("-A -t 120 -s")
     assert write(tcp).endswith("--state NONE")
@@ -171,7 +171,7 @@ def test_what_the_program_insists_on_is_there() -> None:
     assert "source_port" not in read(dccp)["original"]
 
 
-def test_tags_are_in_the_machines_order() -> None:
+def test_sctp_tags_have_the_byte_order_of_the_machine() -> None:
     """The program does not convert the byte order, neither for output nor for input."""
     document = {
         "protocol": "sctp",
@@ -184,12 +184,12 @@ def test_tags_are_in_the_machines_order() -> None:
     assert read(line)["sctp"] == document["sctp"]
 
 
-def test_a_state_of_which_the_program_has_no_name() -> None:
+def test_state_without_a_name_is_ignored() -> None:
     line = f"-A -t 29 -u UNSET {ENDS} -p sctp {PORTS} --state (null) --orig-vtag 1 --reply-vtag 2"
     assert "sctp" not in read(line)
 
 
-def test_a_protocol_by_any_of_its_names() -> None:
+def test_protocol_is_read_by_any_of_its_names() -> None:
     """The names are those of a match, not those of this machine."""
     v6 = "-s 2001:db8::1 -d 2001:db8::2 -r 2001:db8::2 -q 2001:db8::1"
     for name, number in types.OTHER_PROTOCOLS.items():
@@ -243,7 +243,7 @@ def test_a_protocol_by_any_of_its_names() -> None:
         (UDP + " -w 1 --orig-zone 2", "zone"),
     ],
 )
-def test_a_command_that_cannot_be_read_is_named(line: str, fault: str) -> None:
+def test_unreadable_command_is_reported(line: str, fault: str) -> None:
     with pytest.raises(formats.Unreadable) as caught:
         formats.read(f"# first\n{UDP}\n{line}\n{UDP}", "save")
     assert caught.value.key == "line 3"
@@ -267,7 +267,7 @@ def test_a_command_that_cannot_be_read_is_named(line: str, fault: str) -> None:
         ("-A " + "x" * 70_000, "is longer than 65,536 characters"),
     ],
 )
-def test_lines_that_create_nothing(line: str, fault: str) -> None:
+def test_commands_that_create_no_entry_are_refused(line: str, fault: str) -> None:
     """If these lines created entries, they would undo their purpose."""
     for unknown in ("fail", "keep"):
         with pytest.raises(formats.Unreadable) as caught:
@@ -279,7 +279,7 @@ def test_lines_that_create_nothing(line: str, fault: str) -> None:
     assert found.skipped == {"lines without an entry": 1}
 
 
-def test_words_of_others() -> None:
+def test_unknown_words_are_skipped_or_kept() -> None:
     line = "Nov 29 01:55:00 gw[5]: " + UDP + " --nmark 7 fast --offload"
     (kept,) = formats.examine(line, "save", unknown="keep").entries
     assert kept.pop("extra") == {"head": b"Nov 29 01:55:00 gw[5]:", "--nmark": b"7", "fast": b"", "--offload": b""}
@@ -289,14 +289,14 @@ def test_words_of_others() -> None:
     assert found.skipped == {"head": 1, "--nmark": 1, "fast": 1, "--offload": 1}
 
 
-def test_a_mask_means_nothing_when_an_entry_is_created() -> None:
+def test_mask_of_a_mark_is_ignored_at_creation() -> None:
     assert read(UDP + " -m 0x105/0xff")["mark"] == 0x105
     assert read(UDP + " -m 010")["mark"] == 8, "as strtoul(3) reads it"
     assert read(UDP.replace("--sport 4000", "--sport 04000")) == UDP_DOCUMENT, "the program reads ports in decimal"
 
 
 @pytest.mark.parametrize("option", ["-g", "--dst-nat", "-n"])
-def test_a_translation_without_an_address_asks_for_nothing(option: str) -> None:
+def test_nat_option_without_an_address_is_ignored(option: str) -> None:
     assert read(f"-A {option} {UDP[3:]}") == UDP_DOCUMENT
     assert read(f"{UDP} {option}") == UDP_DOCUMENT
 
@@ -310,7 +310,7 @@ def test_a_translation_without_an_address_asks_for_nothing(option: str) -> None:
         ("192.0.2.9:", "has no port after the colon"),
     ],
 )
-def test_half_a_translation(value: str, fault: str) -> None:
+def test_incomplete_nat_address_is_refused(value: str, fault: str) -> None:
     """The program refuses these, too."""
     line = f"-I -t 29 -p udp -s 10.0.0.1 -d 192.0.2.1 --sport 4000 --dport 53 --dst-nat {value}"
     with pytest.raises(formats.Unreadable, match=r"--dst-nat: ") as caught:

@@ -79,7 +79,7 @@ def test_a_flow() -> None:
         HEAD + PLAIN.replace("</flow>", "</flow> [USERSPACE] portid=1 progname=a<b&c") + TAIL,
     ],
 )
-def test_the_same_in_other_words(raw: str) -> None:
+def test_variants_of_a_document_are_read_equally(raw: str) -> None:
     assert [to_document(entry) for entry in formats.read(raw)] == [DOCUMENT]
 
 
@@ -99,7 +99,7 @@ def test_several_documents(raw: str) -> None:
 
 
 @pytest.mark.parametrize("length", [len("<flow"), len("<flo"), len("<flow>"), 100, len(PLAIN) - 3])
-def test_a_flow_that_is_cut_short(length: int) -> None:
+def test_truncated_flow_is_reported(length: int) -> None:
     raw = HEAD + PLAIN + PLAIN[:length]
     for document in (raw, PLAIN + PLAIN[:length]):
         for unknown in ("fail", "keep"):
@@ -110,7 +110,7 @@ def test_a_flow_that_is_cut_short(length: int) -> None:
     assert found.skipped == {"flows cut short": 1}
 
 
-def test_elements_of_others() -> None:
+def test_unknown_elements_are_skipped_or_kept() -> None:
     fast = "<fastnat/>"
     raw = (
         HEAD
@@ -127,11 +127,11 @@ def test_elements_of_others() -> None:
     assert kept["extra"] == {"<fastnat>": b" ", "<nmark>": b"7"}
 
 
-def test_documents_within_documents_have_no_end() -> None:
+def test_deeply_nested_documents_have_no_entries() -> None:
     assert formats.read("<conntrack>" * 50_000) == []
 
 
-def test_declarations_without_an_end_take_no_time() -> None:
+def test_unclosed_declarations_are_refused_quickly() -> None:
     """A search for the end of each declaration would take minutes in a text of 1 MB."""
     with guard.limited(), pytest.raises(formats.Unreadable):
         formats.read("<?xml" * 200_000, "xml")
@@ -151,23 +151,23 @@ SCTP = '<layer4 protonum="132" protoname="sctp"><sport>1</sport><dport>1</dport>
         ("ESTABLISHED", "established"),
     ],
 )
-def test_sctps_states_by_their_own_names_and_by_the_programs(written: str, state: str) -> None:
+def test_sctp_states_are_read_by_the_names_of_sctp_and_of_the_program(written: str, state: str) -> None:
     assert read(flow(SCTP, f"<state>{written}</state>"))["sctp"] == {"state": state}
 
 
-def test_sctps_states_are_written_by_their_own_names() -> None:
+def test_sctp_states_are_written_by_the_names_of_sctp() -> None:
     entry = from_document(read(flow(SCTP, "<state>LAST_ACK</state>")))
     assert "<state>SHUTDOWN_RECD</state>" in formats.write([entry], "xml")
 
 
-def test_the_programs_icmp_has_no_numbers() -> None:
+def test_icmp_without_type_and_code_is_read() -> None:
     document = read(flow('<layer4 protonum="1" protoname="icmp"></layer4>', "<id>7</id>"))
     assert document["protocol"] == "icmp"
     assert document["original"] == {"source": "10.0.0.1", "destination": "192.0.2.1"}
     assert document["id"] == 7
 
 
-def test_icmp_is_written_with_its_numbers() -> None:
+def test_icmp_is_written_with_type_code_and_id() -> None:
     ends = {"source": "10.0.0.1", "destination": "192.0.2.1"}
     document = {"protocol": "icmp", "original": {**ends, "icmp_type": 8, "icmp_code": 0, "icmp_id": 5}}
     written = formats.write([from_document(document)], "xml")
@@ -185,7 +185,7 @@ def test_names_are_escaped(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\0", "\x1b", "\udc80", "\ufffe"])
-def test_names_that_xml_cannot_hold(name: str) -> None:
+def test_names_with_invalid_xml_characters_are_refused(name: str) -> None:
     with pytest.raises(InvalidValue, match="cannot be written in XML"):
         formats.write([{**from_document(DOCUMENT), "helper": name}], "xml")
 
@@ -209,7 +209,7 @@ def test_names_that_xml_cannot_hold(name: str) -> None:
         (HEAD + PLAIN.replace('"original"', '"x"') + TAIL, "flow 1", "no layer4"),
     ],
 )
-def test_a_document_that_cannot_be_read(raw: str, where: str, fault: str) -> None:
+def test_unreadable_document_is_reported(raw: str, where: str, fault: str) -> None:
     with pytest.raises(formats.Unreadable) as caught:
         formats.read(raw, "xml")
     assert caught.value.key == where

@@ -223,7 +223,7 @@ def check_survival(stage: Stage, variables: dict[str, Any], *, persist: bool = T
 
 @pytest.mark.parametrize(
     ("pipelining", "persist"),
-    [(True, True), (False, True), (True, False)],
+    [(True, True), pytest.param(False, True, marks=pytest.mark.thorough), (True, False)],
     ids=["pipelining", "files", "one connection per task"],
 )
 def test_with_sudo(stage: Stage, pipelining: bool, persist: bool) -> None:
@@ -231,16 +231,19 @@ def test_with_sudo(stage: Stage, pipelining: bool, persist: bool) -> None:
     assert result["kept"] == 1
 
 
+@pytest.mark.thorough
 def test_with_su(stage: Stage) -> None:
     result = check_survival(stage, target(ansible_become_method="su"))
     assert result["kept"] == 1
 
 
+@pytest.mark.thorough
 def test_as_root(stage: Stage) -> None:
     result = check_survival(stage, target(ansible_user="root"), become=False)
     assert result["kept"] == 1
 
 
+@pytest.mark.thorough
 def test_with_one_capability(stage: Stage) -> None:
     """A user other than root may not read the processes of sshd, not even the one of this session."""
     result = check_survival(stage, target(ansible_python_interpreter=CAPABLE_PYTHON), become=False)
@@ -249,7 +252,13 @@ def test_with_one_capability(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("address", "port"),
-    [(IPV6, 22), (LINK_LOCAL, 22), (IPV4, REDIRECTED), (IPV6, 2200), (BEHIND, 22)],
+    [
+        (IPV6, 22),
+        pytest.param(LINK_LOCAL, 22, marks=pytest.mark.thorough),
+        pytest.param(IPV4, REDIRECTED, marks=pytest.mark.thorough),
+        pytest.param(IPV6, 2200, marks=pytest.mark.thorough),
+        (BEHIND, 22),
+    ],
     ids=["IPv6", "link-local", "redirected", "another port", "NATed, in a zone"],
 )
 def test_other_addresses_and_ports(stage: Stage, address: str, port: int) -> None:
@@ -269,6 +278,7 @@ def test_through_a_program_on_the_gateway(stage: Stage, contained: bool) -> None
     assert done["flush"].result["kept"] == 2
 
 
+@pytest.mark.thorough
 def test_through_a_hidden_program(stage: Stage) -> None:
     tasks = [connection("before"), flush(), connection("after")]
     with stage.proxy(seen=False), stage.others() as others:
@@ -279,6 +289,7 @@ def test_through_a_hidden_program(stage: Stage) -> None:
     assert len(left.others) >= others
 
 
+@pytest.mark.thorough
 def test_through_a_program_of_another_user(stage: Stage) -> None:
     """A task without root cannot see the program's connections, and removes nothing."""
     tasks = [connection("before"), flush(become=False), connection("after")]
@@ -291,6 +302,7 @@ def test_through_a_program_of_another_user(stage: Stage) -> None:
     assert len(left.others) >= others
 
 
+@pytest.mark.thorough
 def test_in_the_background_through_a_program(stage: Stage) -> None:
     """The flush also keeps future connections to the program."""
     tasks = [connection("before"), flush(all=True, **{"async": 300, "poll": 1}), connection("after")]
@@ -299,6 +311,7 @@ def test_in_the_background_through_a_program(stage: Stage) -> None:
     assert {name: task.outcome for name, task in done.items()} == dict.fromkeys(("before", "flush", "after"), "ok")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "variables",
     [
@@ -326,6 +339,7 @@ def test_without_proc(stage: Stage, variables: dict[str, Any]) -> None:
     assert left.others == []
 
 
+@pytest.mark.thorough
 def test_without_proc_and_variable(stage: Stage) -> None:
     """Nothing identifies the connection, and the module removes nothing."""
     with stage.others() as others:
@@ -364,7 +378,9 @@ def test_match_includes_the_connection(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "persist"), [("operator", True), ("root", False)], ids=["with sudo", "one connection per task"]
+    ("user", "persist"),
+    [pytest.param("operator", True, marks=pytest.mark.thorough), ("root", False)],
+    ids=["with sudo", "one connection per task"],
 )
 def test_in_the_background(stage: Stage, user: str, persist: bool) -> None:
     """The task is no longer a child of sshd, and Ansible polls it through future connections: all SSH sessions stay."""

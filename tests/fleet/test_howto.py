@@ -238,6 +238,7 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
         host.tcp(gateway_lab.SERVER, gateway_lab.PORT).close()
 
 
+@pytest.mark.thorough
 def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
     """The page shows the usage of the table and the hosts with most entries, and the alarm goes off."""
     if not Path(sys.executable).with_name("ansible-rulebook").exists() or not shutil.which("java", path=SYSTEM_PATH):
@@ -264,6 +265,7 @@ def test_howto_snat_ports(gateway_lab: Gateway, follow: Follow) -> None:
             reader.run_commands()
 
 
+@pytest.mark.thorough
 def test_howto_line_use(gateway_lab: Gateway, follow: Follow) -> None:
     """The client that sends most now comes first, although the other one has sent more before."""
     gateway, server = gateway_lab.gateway, gateway_lab.server
@@ -302,6 +304,7 @@ def fill(namespace: Namespace, number: int) -> None:
     namespace.conntrack("-R", "-", input=flows)
 
 
+@pytest.mark.thorough
 def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
     """The pipeline succeeds, and fails if there are more entries than allowed."""
     gateway = gateway_lab.gateway
@@ -377,6 +380,7 @@ def test_howto_awx(follow: Follow) -> None:
     assert "openssh-clients" in (context / "_build/bindep.txt").read_text()
 
 
+@pytest.mark.thorough
 def test_howto_all_namespaces(gateway_lab: Gateway, follow: Follow) -> None:
     """The page finds the connections of two containers on the host and in each, and ends them."""
     named = {"blue": gateway_lab.client1, "red": gateway_lab.client2}

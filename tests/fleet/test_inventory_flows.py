@@ -225,6 +225,7 @@ def test_addresses_on_each_side_of_nat(busy: Gateway, site: Site) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_a_cached_inventory_needs_no_table(busy: Gateway, site: Site) -> None:
     """It also needs neither the gateway nor root, until the user requests a fresh one."""
     inventory = site.write(

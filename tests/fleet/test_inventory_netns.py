@@ -185,6 +185,7 @@ def compare(namespace: Namespace, host: Document, ip: str) -> None:
     assert sorted(main, key=str) == sorted(expected, key=str)
 
 
+@pytest.mark.thorough
 def test_many_namespaces_are_listed_and_other_names_left_out(
     lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

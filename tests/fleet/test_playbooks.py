@@ -105,6 +105,7 @@ def busy(hosts: dict[str, Namespace]) -> None:
     hosts["gateway-c"].conntrack("-R", "-", input=flows)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize(
     ("variables", "expected_text", "enough"),
@@ -130,6 +131,7 @@ def test_flush_above_the_share_on_one_host_removes_nothing(
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 124]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("busy")
 def test_flush_of_all_respects_the_share_of_each_host(hosts: dict[str, Namespace], play: Play) -> None:
     """The inventory can allow it for one host. The limit does not apply to tables as small as those of the others."""
@@ -147,6 +149,7 @@ def test_flush_started_at_a_later_task_removes_nothing(hosts: dict[str, Namespac
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "variables",
     [
@@ -179,6 +182,7 @@ def test_flush_stops_at_a_failed_host_and_reports_it(hosts: dict[str, Namespace]
     assert [ports(namespace) for namespace in hosts.values()] == [[3], [1, 2, 3], [1, 2, 3, 4]]
 
 
+@pytest.mark.thorough
 def test_flush_of_all_except_some_entries_on_some_hosts(hosts: dict[str, Namespace], play: Play) -> None:
     status, _printed = play(
         "flush", target_hosts="gateway-a:gateway-b", conntrack_all=True, conntrack_except={"source_port": 1}
@@ -265,6 +269,7 @@ def test_apply_of_an_invalid_declaration_changes_no_host(
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
+@pytest.mark.thorough
 def test_apply_stops_at_a_failed_host_and_reports_it(hosts: dict[str, Namespace], play: Play) -> None:
     refused = "{{ 'setpriv --bounding-set=-net_admin nsenter' if _conntrack_plan is defined else 'nsenter' }}"
     status, printed = play(
@@ -347,6 +352,7 @@ def test_drain_reports_the_result_of_every_gateway(hosts: dict[str, Namespace], 
     assert [ports(namespace) for namespace in hosts.values()] == [[1, 2, 3], [1, 2, 3], [3]]
 
 
+@pytest.mark.thorough
 def test_drain_above_the_limit_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
     status, printed = play(
         "drain", conntrack_match=STALE, conntrack_drain_timeout=0, conntrack_remove_rest=True, conntrack_remove_limit=2
@@ -383,6 +389,7 @@ def first_error(printed: str) -> str:
 # Variables
 
 
+@pytest.mark.thorough
 def test_variables_of_the_inventory_without_prefix_have_no_effect(hosts: dict[str, Namespace], play: Play) -> None:
     """The variable `match` of another role must not cause a flush."""
     of_hosts: Document = {name: {"match": STALE, "limit": 10, "all": True} for name in HOSTS}
@@ -392,6 +399,7 @@ def test_variables_of_the_inventory_without_prefix_have_no_effect(hosts: dict[st
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
 
+@pytest.mark.thorough
 def test_old_names_work_as_extra_variables(hosts: dict[str, Namespace], play: Play) -> None:
     status, _printed = play("flush", match=STALE, limit=3, **{"except": {"source_port": 1}})
     assert status == 0

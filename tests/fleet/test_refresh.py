@@ -120,6 +120,7 @@ def test_refresh_removes_stale_flows_only_on_request(gateways: dict[str, Host], 
     )
 
 
+@pytest.mark.thorough
 def test_refresh_is_limited_to_verdicts_and_match(gateways: dict[str, Host], refresh: Refresh) -> None:
     of_hosts = {"gateway-b": {"conntrack_except": {"source_port": 2}}}
     status, printed = refresh(
@@ -133,6 +134,7 @@ def test_refresh_is_limited_to_verdicts_and_match(gateways: dict[str, Host], ref
     assert [ports(gateway) for gateway in gateways.values()] == [[3, 4, 5], [2, 3, 4, 5], [3, 4, 5]]
 
 
+@pytest.mark.thorough
 def test_refresh_without_stale_flows(gateways: dict[str, Host], refresh: Refresh) -> None:
     """One host tracks a flow that the rules do not change, the others none."""
     for gateway in gateways.values():
@@ -189,6 +191,7 @@ def test_refresh_reports_a_host_that_cannot_evaluate_its_flows(
     assert re.findall(r"(gateway-.)\s*: ok=\d+ .*failed=1", printed) == ["gateway-a", "gateway-b"]
 
 
+@pytest.mark.thorough
 def test_refresh_stops_at_a_failed_host(gateways: dict[str, Host], refresh: Refresh) -> None:
     """A host is no longer reachable when its flows must be removed."""
     gone = "{{ 'false' if _conntrack_allowed is defined else 'nsenter' }}"
@@ -200,6 +203,7 @@ def test_refresh_stops_at_a_failed_host(gateways: dict[str, Host], refresh: Refr
     assert [ports(gateway) for gateway in gateways.values()] == [[4, 5], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]
 
 
+@pytest.mark.thorough
 def test_refresh_started_at_a_later_task_removes_nothing(gateways: dict[str, Host], refresh: Refresh) -> None:
     status, printed = refresh("--start-at-task", "Remove the stale flows", conntrack_remove_stale=True)
     assert status != 0

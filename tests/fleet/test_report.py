@@ -303,6 +303,7 @@ def test_policy_blocks_injected_markup(tmp_path: Path) -> None:
     assert "Content Security Policy" in console
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("size", "least", "most"), [(20, 3, 8), (300, 4, 12)])
 def test_page_prints_on_few_sheets(tmp_path: Path, size: int, least: int, most: int) -> None:
     """Three hundred hosts must not fill a thousand sheets."""

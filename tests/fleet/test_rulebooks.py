@@ -264,6 +264,7 @@ def test_warn_before_full(controller: Controller, namespace: Namespace) -> None:
     assert 500 <= int(count) <= 601, "the source may count while entries are created"
 
 
+@pytest.mark.thorough
 def test_rulebook_of_the_guide(controller: Controller, namespace: Namespace) -> None:
     """The rulebook of the guide names only the host that scans."""
     with running(controller, namespace, OWN, {"scans.yml": SCANS}) as book:

@@ -125,9 +125,8 @@ def count(namespace: Namespace) -> int:
     return int(namespace.conntrack("-C"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "pipelining"), [pytest.param("entries", False, marks=pytest.mark.thorough), ("config", True)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("kind", "pipelining"), [("entries", False), ("config", True)])
 def test_an_encrypted_file(namespace: Namespace, play: Play, tmp_path: Path, kind: str, pipelining: bool) -> None:
     vault = VaultLib([("default", VaultSecret(PASSWORD.encode()))])
     encrypted, password = tmp_path / "flows.yml", tmp_path / "password"

@@ -28,7 +28,7 @@ from tests.lab.namespace import SYSTEM_PATH
 from .test_errors import drop_capabilities
 from .test_modules import run
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 RECEIVE_BUFFER = 1 << 20
 RULES = """

@@ -74,7 +74,7 @@ def of(namespace: Namespace, **variables: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("ip")
-@pytest.mark.parametrize("pipelining", ["true", "false"])
+@pytest.mark.parametrize("pipelining", ["true", pytest.param("false", marks=pytest.mark.thorough)])
 def test_modules_run_inside(ansible: Ansible, lab: Lab, pipelining: str) -> None:
     left, right = lab.host("left"), lab.host("right")
     lab.link(left, right, ["192.0.2.1/24"], ["192.0.2.2/24"])
@@ -97,7 +97,7 @@ def test_files_are_on_the_controller(ansible: Ansible, namespace: Namespace, tmp
     assert (tmp_path / "two").read_text() == "text"
 
 
-@pytest.mark.parametrize("pipelining", ["true", "false"])
+@pytest.mark.parametrize("pipelining", [pytest.param("true", marks=pytest.mark.thorough), "false"])
 def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining: str) -> None:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         pytest.skip("needs root: a separate user namespace has only one user")

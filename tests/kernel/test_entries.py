@@ -61,6 +61,7 @@ def flow(number: int, **keys: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.running_kernel_only
 def test_ten_thousand_entries_are_created_once_and_updated(table: Table, emptied_namespace: Namespace) -> None:
     documents = [flow(number, mark=number) for number in range(MANY)]

@@ -58,7 +58,7 @@ TCP = {"protocol": "tcp", "destination_port": Gateway.PORT}
 EACH = [[40001, 40002], [40001], [40002], [40001, 40002]]
 
 
-@pytest.mark.every_kernel
+@pytest.mark.oldest_and_newest_kernel
 def test_all_namespaces_are_read_in_one_task(site: Site) -> None:
     assert site.ports() == EACH
     found = site.machine.module("conntrack_info", netns="all", match=TCP)
@@ -115,7 +115,7 @@ def test_limit_of_a_flush_applies_to_all_namespaces(site: Site) -> None:
     assert [diff["before_header"] for diff in done["diff"] if diff["before"]] == ["/proc/1/ns/net", "blue"]
 
 
-@pytest.mark.every_kernel
+@pytest.mark.oldest_and_newest_kernel
 def test_flush_of_all_namespaces_keeps_each_entry_of_the_session(site: Site) -> None:
     """The gateway translates the address of the client, so the entry of the client itself is not that of the server."""
     session = {"SSH_CONNECTION": f"203.0.113.1 40001 {Gateway.SERVER} {Gateway.PORT}"}

@@ -20,7 +20,7 @@ from tests.lab import Gateway, Namespace, has_ipv6
 from .test_modules import run
 from .test_sockets import connection
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 Document = dict[str, Any]
 

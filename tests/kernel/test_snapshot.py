@@ -31,7 +31,7 @@ from tests.lab import Namespace
 
 from .test_modules import run as run_module
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 Document = dict[str, Any]
 

@@ -84,7 +84,7 @@ def expected(ranges: list[Any], size: int = 4) -> list[SnatRange]:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.every_kernel
+@pytest.mark.oldest_and_newest_kernel
 def test_ranges_of_nftables(namespace: Namespace, name: str) -> None:
     rule, ranges = RULES[name]
     namespace.nft(f"table ip nat {{ chain postrouting {{ type nat hook postrouting priority srcnat\n{rule}\n}}\n}}")
@@ -164,7 +164,7 @@ def used(gateway: Host, **options: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.every_kernel
+@pytest.mark.oldest_and_newest_kernel
 def test_packets_are_lost_if_all_ports_are_used(gateway_lab: Gateway) -> None:
     """Two clients share ten ports to one destination. The other destination still has ports."""
     gateway, server, outside = gateway_lab.gateway, gateway_lab.SERVER, gateway_lab.OUTSIDE[0]

@@ -30,7 +30,7 @@ from tests.lab.namespace import SYSTEM_PATH
 from .stale_gateway import OUTSIDE
 from .test_modules import MODULES, answer, given, run
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h
 CLIENT, BLOCKED, SERVER = "10.1.0.2", "10.1.0.66", "198.51.100.7"

@@ -15,7 +15,7 @@ from .stale_gateway import RULES
 from .test_modules import run
 from .test_stale import CLIENT, CURRENT, SERVER, judged, load, tcp, to_wan
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 WITHOUT_MASQUERADE = RULES.replace('oifname "wan" ip saddr 10.1.0.0/24 masquerade comment "to the internet"', "")
 CHANGE = 'insert rule inet filter forward tcp dport 443 drop comment "no HTTPS"'

@@ -18,7 +18,7 @@ from tests.lab import Host, Lab, Namespace
 
 from .test_modules import ENTRIES, run
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 CLIENT, GATEWAY = "10.1.0.2", "10.1.0.1"
 PAYLOAD, IP_AND_UDP = 1000, 28

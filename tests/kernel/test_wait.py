@@ -30,11 +30,13 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.table impo
 from tests import clock, features, samples
 from tests.lab import Gateway, Namespace
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.oldest_and_newest_kernel
 
 Document = dict[str, Any]
 
 FLOWS = 20_000
+#: Values of nf_conntrack_events.
+MODES = [pytest.param(0, marks=pytest.mark.thorough), 1, pytest.param(2, marks=pytest.mark.thorough)]
 #: The promised delay in seconds, and the number of turns. One turn must keep it, because the machine has other load.
 LIMIT, TURNS = 0.2, 4
 #: With a longer delay while this process runs, a turn has waited for something other than the last flow.
@@ -184,7 +186,7 @@ def standstills() -> Iterator[clock.Standstills]:
 @pytest.mark.running_kernel_only
 class TestDelay:
     @pytest.mark.parametrize("way", WAYS)
-    @pytest.mark.parametrize("mode", [0, 1, 2])
+    @pytest.mark.parametrize("mode", MODES)
     def test_wait_ends_when_no_flow_remains(self, namespace: Namespace, mode: int, way: str) -> None:
         """20,000 flows that existed before the subscription. With 0 and 2, the kernel sends no events about them."""
         set_event_mode(namespace, mode)
@@ -200,7 +202,7 @@ class TestDelay:
 
         soon(turn)
 
-    @pytest.mark.parametrize("mode", [0, 1, 2])
+    @pytest.mark.parametrize("mode", MODES)
     def test_wait_ends_when_the_last_flow_has_expired(self, namespace: Namespace, mode: int) -> None:
         """The kernel sends this event when its garbage collection finds the entry, minutes later."""
         set_event_mode(namespace, mode)

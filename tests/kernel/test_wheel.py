@@ -51,7 +51,7 @@ def oldest_python() -> str:
     return found if found and subprocess.run((found, "-c", ""), check=False).returncode == 0 else sys.executable
 
 
-@pytest.mark.parametrize("python", ["oldest", "own"])
+@pytest.mark.parametrize("python", [pytest.param("oldest", marks=pytest.mark.thorough), "own"])
 def test_wheel_works_in_an_empty_environment(wheel: Path, python: str, namespace: Namespace, tmp_path: Path) -> None:
     interpreter = oldest_python() if python == "oldest" else sys.executable
     subprocess.run((interpreter, "-m", "venv", str(tmp_path)), check=True)

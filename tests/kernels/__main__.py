@@ -26,16 +26,23 @@ PROGRAMS = ("apt-get", "cpio", "depmod", "dpkg-deb")
 KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "bookworm-backports", "7.2": "sid"}
 PACKAGE = "linux-image-cloud-amd64"
 
+#: The kernels that also run the tests marked `oldest_and_newest_kernel`
+ENDS = (next(iter(KERNELS)), next(reversed(KERNELS)))
 #: The test that runs again on the oldest and the newest kernel, with the table that the other one saved
 EXCHANGE = "tests/kernel/test_exchange.py"
-TESTED = (trees.CHECKOUT / "tests/kernel").glob("test_*.py")
 OPTIONS = ("--color=no", "--durations=10", "--quiet", "--tb=short")
-TESTS = (
+
+
+def tests_for(kernel: str) -> tuple[str, ...]:
+    """Return the arguments of pytest that select the tests for a kernel."""
+    marks = ["every_kernel", *["oldest_and_newest_kernel"] * (kernel in ENDS)]
     # By name, because the other files import packages that are missing in the machines
-    *sorted(str(file.relative_to(trees.CHECKOUT)) for file in TESTED if "mark.every_kernel" in file.read_text()),
-    "-m=every_kernel and not running_kernel_only",
-    *OPTIONS,
-)
+    files = [
+        str(file.relative_to(trees.CHECKOUT))
+        for file in sorted((trees.CHECKOUT / "tests/kernel").glob("test_*.py"))
+        if any(f"mark.{mark}" in file.read_text() for mark in marks)
+    ]
+    return *files, f"-m=({' or '.join(marks)}) and not running_kernel_only", *OPTIONS
 
 
 def check_programs() -> None:
@@ -67,13 +74,13 @@ def main() -> int:
     qemu = trees.emulator(CACHE, mirror)
     root = trees.root_archive(CACHE, mirror)
     kernels = [trees.kernel_archive(CACHE, mirror, KERNELS[name], PACKAGE) for name in arguments.kernels]
-    checkout = trees.checkout_archive(CACHE / "run", CACHE / "root/tree", TESTS)
+    checkout = trees.checkout_archive(CACHE / "run", CACHE / "root/tree")
 
-    def test(kernel: trees.Kernel, name: str, *archives: Path) -> report.Outcome:
+    def test(kernel: trees.Kernel, name: str, tests: Path) -> report.Outcome:
         began = time.monotonic()
         print(f"{name} boots", flush=True)
         try:
-            junit = machine.test(qemu, kernel.image, (root, kernel.modules, checkout, *archives), kernel.image.parent)
+            junit = machine.test(qemu, kernel.image, (root, kernel.modules, checkout, tests), kernel.image.parent)
             outcome = report.judge(name, time.monotonic() - began, junit)
         except machine.NoAnswer as problem:
             print(f"{name} {problem}", flush=True)
@@ -87,11 +94,14 @@ def main() -> int:
 
         The result goes to a file of its own, beside that of the kernel's own run.
         """
-        archive = trees.exchange_archive(kernel.image.parent, other, (EXCHANGE, *OPTIONS))
+        archive = trees.archive_of_tests(kernel.image.parent, (EXCHANGE, *OPTIONS), other)
         return test(kernel, f"{kernel.release} from {other.stem}", archive)
 
+    def test_all(name: str, kernel: trees.Kernel) -> report.Outcome:
+        return test(kernel, kernel.release, trees.archive_of_tests(kernel.image.parent, tests_for(name)))
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(lambda kernel: test(kernel, kernel.release), kernels))
+        outcomes = list(pool.map(test_all, arguments.kernels, kernels))
         if len(kernels) > 1 and not any(outcome.failures for outcome in outcomes):
             pair = kernels[0], kernels[-1]
             tables = [kernel.image.with_name(f"{kernel.release}.json") for kernel in pair]

@@ -103,8 +103,8 @@ def kernel_archive(cache: Path, mirror: str, suite: str, package: str) -> Kernel
     return Kernel((folder / "release").read_text(), folder / "vmlinuz", folder / "modules.cpio")
 
 
-def checkout_archive(folder: Path, root: Path, tests: Sequence[str]) -> Path:
-    """Build the archive with the files of this checkout that git would keep, and the program that runs these tests."""
+def checkout_archive(folder: Path, root: Path) -> Path:
+    """Build the archive with the files of this checkout that git would keep, and the program that runs tests."""
     tree = _emptied(folder / "tree")
     listing = subprocess.run(
         ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
@@ -115,21 +115,21 @@ def checkout_archive(folder: Path, root: Path, tests: Sequence[str]) -> Path:
             (tree / COLLECTION / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, tree / COLLECTION / name)
     shutil.copy2(Path(__file__).with_name("init"), tree / "init")
-    (tree / "tests.txt").write_text("\n".join(tests) + "\n")
     _compile(root, tree / "collections")
     _rewrite_assertions(root, tree)
     _pack(tree, folder / "checkout.cpio")
     return folder / "checkout.cpio"
 
 
-def exchange_archive(folder: Path, table: Path, tests: Sequence[str]) -> Path:
-    """Build the archive with a table that another kernel saved, and with the tests that restore it."""
-    tree = _emptied(folder / "exchange")
-    (tree / "exchange").mkdir()
-    shutil.copy2(table, tree / "exchange")
+def archive_of_tests(folder: Path, tests: Sequence[str], table: Path | None = None) -> Path:
+    """Build the archive that names the tests to run, with a table that another kernel saved if they restore it."""
+    tree = _emptied(folder / "tests")
     (tree / "tests.txt").write_text("\n".join(tests) + "\n")
-    _pack(tree, folder / "exchange.cpio")
-    return folder / "exchange.cpio"
+    if table is not None:
+        (tree / "exchange").mkdir()
+        shutil.copy2(table, tree / "exchange")
+    _pack(tree, folder / "tests.cpio")
+    return folder / "tests.cpio"
 
 
 def _emptied(folder: Path) -> Path:

@@ -187,7 +187,7 @@ def pytest(session: nox.Session, paths: list[str], *options: str) -> None:
 def own_home(session: nox.Session) -> None:
     """Let ansible-test keep its environments and keys apart, so that two of it can run side by side.
 
-    What the user has set up for pip, and what was downloaded already, is still found.
+    pip still finds the user's configuration and earlier downloads.
     """
     home, users = Path(session.virtualenv.location).absolute() / "home", Path.home()
     test = home / ".ansible/test"
@@ -362,7 +362,7 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
 def schema(session: nox.Session) -> None:
-    """Write the JSON Schema of declarations anew."""
+    """Write the JSON Schema of declarations."""
     install(session, "demo")
     use_collection_tree(session)
     session.run("python", "-m", "tests.schema")

@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._fast_import import compile_once
 
-#: What a module does in one namespace, and what does so in each of several.
+#: The work of a module in one namespace, and the function that does it in each of several.
 Task = Callable[[AnsibleModule], Dict[str, Any]]
 InEach = Callable[[AnsibleModule, Task], Dict[str, Any]]
 
@@ -86,7 +86,7 @@ def _warn(module: AnsibleModule, result: dict[str, Any]) -> None:
 
 
 def _names_several(module: AnsibleModule) -> bool:
-    """Return whether the option `netns` is `all` or a list. Raises `InvalidValue` if it is no name either."""
+    """Return whether the option `netns` is `all` or a list. Raises `InvalidValue` if it is not a name either."""
     value = module.params.get("netns")
     if value is None or isinstance(value, str):
         return bool(value == _ALL)

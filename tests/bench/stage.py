@@ -110,7 +110,7 @@ class Stage:
 
         `before` and `after` are not timed. Without the conntrack program, the others compete alone.
         """
-        samples: dict[str, list[Sample]] = {name: [] for name in contenders if self._is_there(name)}
+        samples: dict[str, list[Sample]] = {name: [] for name in contenders if self._exists(name)}
         patience = time.monotonic() + self.sizes.patience * len(samples)
         for turn in range(turns or self.sizes.turns):
             for name in samples:
@@ -133,7 +133,7 @@ class Stage:
         finally:
             self.runner.processors = None
 
-    def _is_there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return self.conntrack is not None or not name.startswith(CONNTRACK)
 
     # memory

@@ -241,7 +241,7 @@ def test_apply_makes_the_predicted_changes(
     ("config", "expected_text"),
     [
         ({**DECLARED, "settings": {"nonesuch": 1}}, "settings.nonesuch: no such key"),
-        ({**DECLARED, "absent": [{"source_port": 9}]}, "entries.declared[0]: is to be there, and when it is created"),
+        ({**DECLARED, "absent": [{"source_port": 9}]}, "entries.declared[0]: must exist, but when it is created"),
         (
             {
                 "entries": {

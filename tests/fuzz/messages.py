@@ -244,5 +244,5 @@ def samples() -> dict[str, bytes]:
     found["capped"], found["uncapped"] = corpus.CAPPED, corpus.UNCAPPED
     found["done"] = fake_socket.done(request) + fake_socket.done(request, errno.EPERM)
     if not all(list(netlink.parse(data)) for data in found.values()):
-        raise Violation("a sample is no datagram")
+        raise Violation("a sample is not a datagram")
     return found

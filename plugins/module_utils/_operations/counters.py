@@ -113,7 +113,7 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
             refused = isinstance(error, KernelError) and not isinstance(error, ResultUnknown)
             result["changed"] = result["changed"] or not refused
             lost = ". The counts of other entries may be zeroed and lost" if result["changed"] else ""
-            raise ZeroingFailed(f"{error}. What had been zeroed until then is in the result{lost}", result) from error
+            raise ZeroingFailed(f"{error}. The result has the counters zeroed before{lost}", result) from error
     else:
         # Only the keys that a request contains, to save memory: there may be a million entries
         keys = [{key: entry[key] for key in _KEYS if key in entry} for entry in _counted(found, tally)]

@@ -256,9 +256,9 @@ class Waiting:
             asked = time.monotonic()
             if asked >= until:
                 return
-            heard = self._listener.skip(FORGOTTEN) > 0
+            received_events = self._listener.skip(FORGOTTEN) > 0
             before = time.process_time()
-            there = self._ask(witnesses, needed, heard)
+            there = self._ask(witnesses, needed, received_events)
             if len(there) < needed:
                 return
             gap = max(SHORT, SHARE * (time.process_time() - before))
@@ -266,7 +266,7 @@ class Waiting:
             pause = min(2 * pause, longest) if len(there) == len(witnesses) else SHORT
             witnesses = there
 
-    def _ask(self, witnesses: list[Witness], needed: int, heard: bool) -> list[Witness]:
+    def _ask(self, witnesses: list[Witness], needed: int, received_events: bool) -> list[Witness]:
         """Read witnesses until `needed` of them match. Return the matching ones and those that were not read.
 
         A witness that cannot be read is dropped.
@@ -284,7 +284,7 @@ class Waiting:
                     and self._match(found)
                 ):
                     there.append(_witness(found, asked_at))
-                elif not heard and witness.deadline > asked_at and not self._listener.listen(asked_at):
+                elif not received_events and witness.deadline > asked_at and not self._listener.listen(asked_at):
                     self._listener.complete = False  # it ended before its deadline, without an event
         return sorted(there + unasked, key=lambda witness: -witness.deadline)
 

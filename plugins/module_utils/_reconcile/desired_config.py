@@ -134,7 +134,7 @@ def _about_absence(declaration: Declaration) -> Iterator[InvalidValue]:
             if match(made):
                 yield InvalidValue(
                     f"entries.declared[{place}]",
-                    f"is to be there, and when it is created it matches absent[{at}]; narrow that, or leave it out: "
+                    f"must exist, but when it is created it matches absent[{at}]; narrow that, or leave it out: "
                     f"{describe(entry)}",
                 )
 

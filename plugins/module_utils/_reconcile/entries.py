@@ -205,7 +205,7 @@ def apply_all(table: Table, planned: Sequence[Outcome], policy: Policy, labels: 
             errors = list(send(map(request, [plans[place] for place in todo])))
         for place, error in zip(todo, errors):
             if error is not None or operation == "replaced":
-                outcomes[place] = _by_itself(table, plans[place], policy, labels, error)
+                outcomes[place] = _one_by_one(table, plans[place], policy, labels, error)
             elif operation != "deleted":
                 to_read_back.append(place)
     answers = table.find_by_tuples(plans[place].declared for place in to_read_back)
@@ -226,7 +226,7 @@ def _creation(plan: Plan) -> Entry:
     return creation(desired_entry(plan))
 
 
-def _by_itself(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error: KernelError | None) -> Outcome:
+def _one_by_one(table: Table, plan: Plan, policy: Policy, labels: LabelMap, error: KernelError | None) -> Outcome:
     """Plan and apply one entry again, after an `error` if there was one, and return its outcome."""
     unknown = isinstance(error, ResultUnknown)
     try:

@@ -62,7 +62,7 @@ class Policy(NamedTuple):
     def check_purge(self, scope: object | None) -> None:
         """Raise `InvalidValue` for a purge if the declared entries must be absent."""
         if scope is not None and self.state == "absent":
-            raise InvalidValue("purge", "what is declared is to be absent; write state: present or leave purge out")
+            raise InvalidValue("purge", "needs state: present; write that, or leave purge out")
 
     def check_changes(self, existing: str, changes: Sequence[Change]) -> None:
         """Raise `CannotReconcile` for changes of an existing resource that this policy does not allow."""

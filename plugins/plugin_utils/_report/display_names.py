@@ -16,7 +16,7 @@ STATUS_NAMES = {
     "template": "template",
 }
 #: Statuses that are shown even if their count is 0.
-ALWAYS_TOLD = ("seen_reply", "assured")
+ALWAYS_SHOWN = ("seen_reply", "assured")
 NAT_NAMES = {"source": "source NAT", "destination": "destination NAT", "none": "no NAT"}
 #: Descriptions of the kernel's counters that the report shows, the most serious first.
 COUNTERS_MEAN = {

@@ -70,7 +70,7 @@ def _figures(result: Mapping[Any, Any], thresholds: Mapping[str, float]) -> tupl
             return None, (why, text(result.get("msg"), REASON))
     found = metrics.of_host(mapping(result, "ansible_facts", "conntrack"))
     if found is None:
-        return None, ("failed", "What it sent are no facts of connection tracking.")
+        return None, ("failed", "Its result contains no facts of connection tracking.")
     if found["stale"] is None and need_judged_flows(thresholds):
         return None, ("failed", "Its flows were not judged; gather the subset stale.")
     return found, ("", "")

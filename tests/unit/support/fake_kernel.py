@@ -246,12 +246,12 @@ class Kernel:
             answers.append(entry_message(request, self._payload(self._get(family, attributes))))
         elif request.type == DELETE and (25 in attributes or not {1, 2} & set(attributes)):
             assert version == 1, "a flush of version 0 takes every family"
-            doomed = [
+            removed = [
                 there
                 for there in self.connections
                 if family in (0, there.family) and self._passes("flush", attributes, family, there)
             ]
-            self.connections = [there for there in self.connections if there not in doomed]
+            self.connections = [there for there in self.connections if there not in removed]
         elif request.type == DELETE:
             found = self._get(family, attributes)
             if 12 in attributes and number(attributes[12]) != found.id:

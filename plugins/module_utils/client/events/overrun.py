@@ -55,7 +55,7 @@ class ResyncSchedule:
         return time.monotonic() >= self._due(unannounced) + grace
 
     def wait_time(self, unannounced: bool, timeout: float | None) -> float | None:
-        """Return the seconds until the table is to be read, and at most `timeout`. None is for ever."""
+        """Return the seconds until the table must be read, and at most `timeout`. None means no limit."""
         left = min(self._due(unannounced) - time.monotonic(), math.inf if timeout is None else timeout)
         return None if left == math.inf else max(0.0, left)
 

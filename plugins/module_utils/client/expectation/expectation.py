@@ -101,7 +101,7 @@ _DELETED = _KEYS | {"id"}
 _OF_MASTER = frozenset(key for key in _CREATED if key.startswith(("zone", "master.")))
 
 
-# What it is
+# Identity
 
 
 def identity(expectation: Mapping[str, Any]) -> Identity:

@@ -147,7 +147,7 @@ def _index(alternatives: Sequence[_Terms]) -> Indexed | None:
             break
         there = pins[pinned]
         if may_raise and len(there) < len(alternatives):
-            continue  # what may raise is evaluated in the order in which it was written
+            continue  # a term that may raise must be evaluated in the written order
         found = _looked_up(there)
         if found is None:
             continue

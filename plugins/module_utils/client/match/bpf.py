@@ -81,7 +81,7 @@ def compile_filter(term: Term) -> bytes:
 
 
 class _Program:
-    """Instructions and the labels between them. Every jump is forward, as the kernel wants it."""
+    """Instructions and the labels between them. Every jump is forward, as the kernel requires."""
 
     def __init__(self) -> None:
         self._items: list[_Instruction | _Label] = []

@@ -32,7 +32,7 @@ KEYS: tuple[str, ...] = (
     *("mark", "state", "nat", "status", "status_not", "labels", "labels_not", *_BOUNDS),
     *("expected", "master", "except"),
 )
-#: What the kernel must record for a key.
+#: The setting of the kernel that a key requires.
 _NEEDS: dict[str, str] = {
     name: "timestamps" if name.startswith("age") else "accounting" for name in _BOUNDS if not name.startswith("timeout")
 }

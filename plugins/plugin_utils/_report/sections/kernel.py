@@ -37,7 +37,7 @@ def counters(document: Document) -> Markup | None:
     return section(
         "counters",
         heading,
-        table("What the kernels have counted", columns, rows, "plain unnamed", stacks=True),
+        table("Counters of the kernels", columns, rows, "plain unnamed", stacks=True),
         lead="Counted by the kernel since it started. Only a second report shows whether it still happens.",
     )
 

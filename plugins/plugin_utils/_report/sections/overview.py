@@ -176,7 +176,5 @@ def attention(document: Document) -> Markup:
             class_="attention",
         )
 
-    content = (
-        listing(urgent, LISTED, listed, "{} more hosts") if urgent else empty("Nobody does, as far as the facts tell.")
-    )
+    content = listing(urgent, LISTED, listed, "{} more hosts") if urgent else empty("No host, according to the facts.")
     return section("attention", "Needs attention", content)

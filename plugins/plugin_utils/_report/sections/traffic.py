@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from .. import svg
 from ..components import Document, empty, section, shares
-from ..display_names import ALWAYS_TOLD, NAT_NAMES, STATUS_NAMES, words
+from ..display_names import ALWAYS_SHOWN, NAT_NAMES, STATUS_NAMES, words
 from ..formatting import plural
 from ..html import Content, Markup, element, joined
 
@@ -65,5 +65,5 @@ def nat_rows(figures: Document) -> Sequence[tuple[str, int]]:
 def _status_rows(figures: Document) -> Sequence[tuple[str, int]]:
     if not figures["status"]:
         return []
-    status = {**dict.fromkeys(ALWAYS_TOLD, 0), **figures["status"]}
+    status = {**dict.fromkeys(ALWAYS_SHOWN, 0), **figures["status"]}
     return [(said, status[name]) for name, said in STATUS_NAMES.items() if name in status]

@@ -161,7 +161,7 @@ def test_all_faults_are_reported_at_once() -> None:
         ),
         (
             {"entries": {"declared": [ENTRY]}, "absent": [{"zone": 0}]},
-            r"entries.declared\[0\]: is to be there, and when",
+            r"entries.declared\[0\]: must exist, but when",
         ),
         ({"timeout_policies": [{**POLICY, "name": None}]}, r"timeout_policies\[0\].name: is missing"),
         ({"timeout_policies": [POLICY, POLICY]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has it, too"),

@@ -216,7 +216,7 @@ def test_interrupted_dump_returns_the_entries_read_so_far(kernel: Kernel) -> Non
         return [*list(answers(request))[:2], OSError(errno.ENOBUFS, "lost")]
 
     kernel.respond = broken  # type: ignore[method-assign]
-    with pytest.raises(ZeroingFailed, match="What had been zeroed until then") as failure:
+    with pytest.raises(ZeroingFailed, match="The result has the counters zeroed before") as failure:
         run(kernel)
     assert ports(failure.value.result) == [1, 2]
 

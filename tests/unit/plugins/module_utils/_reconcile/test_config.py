@@ -366,32 +366,32 @@ def test_deleted_expectation_makes_room_for_the_next() -> None:
     [
         (
             {"absent": [{"zone": 5}, {"mark": 7}], "entries": {"declared": [MASTER, {**UDP, "mark": 7}]}},
-            r"entries.declared\[1\]: is to be there, and when it is created it matches absent\[1\]; .*udp 10.0.0.1",
+            r"entries.declared\[1\]: must exist, but when it is created it matches absent\[1\]; .*udp 10.0.0.1",
         ),
         (
             {"absent": [{"status_not": "assured"}], "entries": {"declared": [UDP]}},
-            r"entries.declared\[0\]: is to be there",
+            r"entries.declared\[0\]: must exist",
         ),
         (
             {
                 "absent": [{"reply_destination": "198.51.100.1"}],
                 "entries": {"declared": [{**UDP, "nat": {"source": {"address": "198.51.100.1"}}}]},
             },
-            r"entries.declared\[0\]: is to be there",
+            r"entries.declared\[0\]: must exist",
         ),
         (
             {
                 "absent": [{"nat": "destination", "reply_source_port": 8080}],
                 "entries": {"declared": [{**UDP, "nat": {"destination": {"port": 8080}}}]},
             },
-            r"entries.declared\[0\]: is to be there",
+            r"entries.declared\[0\]: must exist",
         ),
         (
             {"absent": [{"mark": 0}], "entries": {"declared": [{**UDP, "synproxy": {"isn": 0}}]}},
-            r"entries.declared\[0\]: is to be there",
+            r"entries.declared\[0\]: must exist",
         ),
-        ({"absent": [{"bytes_below": 10}], "entries": {"declared": [UDP]}}, "is to be there"),
-        ({"absent": [{"age_below": 10}], "entries": {"declared": [UDP]}}, "is to be there"),
+        ({"absent": [{"bytes_below": 10}], "entries": {"declared": [UDP]}}, "must exist"),
+        ({"absent": [{"age_below": 10}], "entries": {"declared": [UDP]}}, "must exist"),
         ({"timeout_policies": [WEB, WEB]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has it, too"),
         (
             {

@@ -80,9 +80,9 @@ def test_few_answers_and_many_expectations_are_reported() -> None:
         ({"unreachable": True, "msg": "no route\nto host"}, "It could not be reached: no route to host"),
         ({"unreachable": True}, "It could not be reached."),
         ({"failed": True, "msg": "This needs CAP_NET_ADMIN"}, "No facts were gathered: This needs CAP_NET_ADMIN"),
-        ({"skipped": True}, "No facts were gathered: What it sent are no facts of connection tracking."),
-        ({"ansible_facts": {"conntrack": {"count": "many"}}}, "No facts were gathered: What it sent are no facts"),
-        (None, "No facts were gathered: What it sent are no facts"),
+        ({"skipped": True}, "No facts were gathered: Its result contains no facts of connection tracking."),
+        ({"ansible_facts": {"conntrack": {"count": "many"}}}, "No facts were gathered: Its result contains no facts"),
+        (None, "No facts were gathered: Its result contains no facts"),
     ],
 )
 def test_host_without_facts_is_reported_with_the_reason(result: Any, expected_text: str) -> None:

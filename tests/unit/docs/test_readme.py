@@ -18,7 +18,7 @@ def links(name: str) -> list[str]:
     return LINK.findall((CHECKOUT / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md"])
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
 def test_links_lead_to_files(name: str) -> None:
     found = links(name)
     assert found

@@ -18,11 +18,15 @@ def links(name: str) -> list[str]:
     return LINK.findall((CHECKOUT / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md"])
 def test_links_lead_to_files(name: str) -> None:
     found = links(name)
     assert found
     assert [link for link in found if not (CHECKOUT / link).exists()] == []
+
+
+def test_readme_has_at_most_150_lines() -> None:
+    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_readme_lists_all_plugins_playbooks_and_rulebooks() -> None:

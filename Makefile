@@ -15,7 +15,7 @@ REQUIREMENTS := tests/requirements
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults changelog build wheel clean python
+.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults changelog build wheel release clean python
 
 help:  ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -86,6 +86,9 @@ build: $(VENV)/ready  ## Build the collection, in dist
 
 wheel: $(RUNNER)/ready  ## Build the client as a Python package without Ansible, in dist
 	@$(RUNNER)/bin/nox -s wheel
+
+release: $(RUNNER)/ready  ## Prepare a release in dist: make release VERSION=1.0.0
+	@$(RUNNER)/bin/nox -s release -- '$(VERSION)'
 
 clean:  ## Remove what these targets made
 	rm -rf .venv .nox .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .ansible dist tests/output

@@ -388,6 +388,13 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "wheel")
 
 
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def release(session: nox.Session) -> None:
+    """Prepare a release with the version after `--`: changelog, packages, checks of the packages, in dist."""
+    install(session, "release")
+    session.run("python", "-m", "tests.release", *session.posargs)
+
+
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation as HTML in dist/docs/build/html."""

@@ -31,7 +31,7 @@ def project(collection: Path) -> str:
         "authors": [{"name": name} for name in about["authors"]],
         "dependencies": requirements(collection),
     }
-    urls = {"Documentation": about["documentation"], "Source": about["repository"], "Issues": about["issues"]}
+    urls = {"Documentation": about["documentation"], "Repository": about["repository"], "Issues": about["issues"]}
     return "\n".join(
         ["[project]", *(f"{key} = {_toml(value)}" for key, value in lines.items()), "[project.urls]"]
         + [f"{key} = {_toml(value)}" for key, value in urls.items()]

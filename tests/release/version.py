@@ -25,8 +25,9 @@ def check(root: Path, version: str) -> None:
 
     :raises Refused: if the working tree has changes, or the version is not a semantic version above the last release.
     """
+    wanted = SemanticVersion()
     try:
-        wanted = SemanticVersion(version)
+        wanted.parse(version)
     except ValueError:
         raise Refused(f"VERSION: {version!r} is not a semantic version; write for example VERSION=1.0.0") from None
     last = max(released(root), default=None)

@@ -21,8 +21,8 @@ from .version import Refused
 
 CHECKOUT = Path(__file__).parents[2]
 DIST = CHECKOUT / "dist"
-#: What a user installs beside the collection.
-USER = CHECKOUT / "tests/requirements/demo.txt"
+#: The packages that a user installs with the collection.
+USER = CHECKOUT / "tests/requirements/lock/demo.txt"
 SUMS = "SHA256SUMS"
 #: The number of lines of a failed command's output that are shown.
 SHOWN = 40
@@ -104,7 +104,7 @@ class Release:
         """Use the collection as a user does, in an environment that has only what a user installs."""
         _run(sys.executable, "-m", "venv", "--without-pip", str(self.python.parents[1]))
         pip = (sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet")
-        _run(*pip, "--disable-pip-version-check", "--requirement", str(USER))
+        _run(*pip, "--disable-pip-version-check", "--require-hashes", "--requirement", str(USER))
         install = ("collection", "install", "--offline", "--no-deps", "--collections-path", str(self.collections))
         _run(str(self.python), "-m", "ansible", "galaxy", *install, str(self.tarball))
         _run(str(self.python), "-m", "tests.demo", "--collections", str(self.collections), shown=True)

@@ -410,6 +410,8 @@ def docs(session: nox.Session) -> None:
         "antsibull-docs", "sphinx-init", "--use-current", "--squash-hierarchy", "--lenient",
         "--dest-dir", str(target), "netops.conntrack",
     )  # fmt: skip
+    with (target / "conf.py").open("a") as configuration:
+        configuration.write("\nextensions.append('ansible_collections.netops.conntrack.tests.reference')\n")
     with session.chdir(target):
         session.run("bash", "build.sh", external=True)
     session.log(f"see {target / 'build/html/index.html'}")

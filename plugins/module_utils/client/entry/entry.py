@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Conntrack entries: their keys and their identity. `creation.py` has what a request to create one contains.
 
-An entry is a flat mapping. An absent key is unset or unknown. `*` stands for a direction, `original` or `reply`.
+An entry is a flat mapping. An absent key is unset or unknown. `*` stands for a direction, `original` or `reply`::
 
     key                                       value
     family                                    int: AF_INET (2) or AF_INET6 (10)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Expectations: connections that another one, the master, has announced, and that have not begun yet.
 
-An expectation is a flat mapping, as an entry is (entry/entry.py):
+An expectation is a flat mapping, as an entry is (entry/entry.py)::
 
     key                                       value
     family                                    int: AF_INET (2) or AF_INET6 (10)

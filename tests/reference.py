@@ -57,7 +57,12 @@ def reference(page: str) -> str:
     """Return the page with links from its tables to a reference at its end."""
     names = NAME.findall(page)
     linked = NAME.sub(rf"    * - :py:obj:`\1 <{PACKAGE}.\1>`", page)
-    return "\n".join([linked.rstrip("\n"), "", TITLE, "-" * len(TITLE), "", *_directives(names)]) + "\n"
+    return (
+        "\n".join(
+            [linked.rstrip("\n"), "", TITLE, "-" * len(TITLE), "", ".. highlight:: none", "", *_directives(names)]
+        )
+        + "\n"
+    )
 
 
 def _directives(names: list[str]) -> Iterator[str]:

@@ -51,7 +51,8 @@ class Owner(NamedTuple):
 def find_owners(entries: Sequence[Mapping[str, Any]], proc: str = "/proc") -> list[Owner | None]:
     """Return the owner of each entry (a flat mapping), in order.
 
-    The owner is None if this host has no socket of the entry. Raises `KernelError` if the sockets of the host cannot be read.
+    The owner is None if this host has no socket of the entry. Raises `KernelError` if the sockets of the host cannot be
+    read.
     """
     found: dict[int, LocalSocket] = {}
     left: dict[int, list[Ends]] = {}

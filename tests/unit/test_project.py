@@ -73,6 +73,9 @@ def test_sessions_install_only_what_is_locked() -> None:
     names = re.findall(r'install\(session, f?"([^"{]+)', session)
     assert names
     assert {name for name in names if name != "core-"} <= set(locks.names())
+    cores = re.findall(r'^    "(2\.\d+)": \[', session, re.MULTILINE)
+    assert cores
+    assert {f"core-{core}" for core in cores} == {name for name in locks.names() if name.startswith("core-")}
     makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
     assert re.findall(r"pip (.+)", makefile) == ["$(INSTALL) -r $<"] * 2
     assert re.findall(r"^INSTALL := .*--require-hashes$", makefile, re.MULTILINE)

@@ -92,7 +92,8 @@ wheel: $(RUNNER)/ready  ## Build the client as a Python package without Ansible,
 	@$(RUNNER)/bin/nox -s wheel
 
 release: $(RUNNER)/ready  ## Prepare a release in dist: make release VERSION=1.0.0
-	@$(RUNNER)/bin/nox -s release -- '$(VERSION)'
+	@$(RUNNER)/bin/nox -s release --install-only
+	@PATH="$(CURDIR)/.nox/release/bin:$$PATH" python -m tests.release '$(VERSION)'
 
 clean:  ## Remove what these targets made
 	rm -rf .venv .nox .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .ansible dist tests/output

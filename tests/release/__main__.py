@@ -191,7 +191,8 @@ def _run(*command: str, cwd: Path = CHECKOUT, shown: bool = False) -> str:
     )
     if done.returncode:
         print("\n".join((done.stdout or "").splitlines()[-SHOWN:]), file=sys.stderr)
-        raise Failed(f"'{' '.join(command[:4])} ...' ended with status {done.returncode}")
+        started = " ".join(command[:4]) + " ..." * (len(command) > 4)
+        raise Failed(f"'{started}' ended with status {done.returncode}")
     return done.stdout or ""
 
 

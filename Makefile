@@ -11,11 +11,12 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3.14 3; do \
 
 VENV := .venv
 RUNNER := .nox/runner
-REQUIREMENTS := tests/requirements
+LOCKS := tests/requirements/lock
+INSTALL := install -qq --disable-pip-version-check --require-hashes
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults changelog build wheel clean python
+.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults lock changelog build wheel release clean python
 
 help:  ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -78,6 +79,9 @@ schema: $(RUNNER)/ready  ## Write docs/conntrack_config.schema.json, after a cha
 faults: $(RUNNER)/ready  ## Write docs/docsite/rst/guide_faults.rst, after a change of tests/faults/__init__.py
 	@$(RUNNER)/bin/nox -s faults
 
+lock: $(RUNNER)/ready  ## Write tests/requirements/lock, after a change of tests/requirements (LOCK=--upgrade: newest versions)
+	@$(RUNNER)/bin/nox -s lock -- $(LOCK)
+
 changelog: $(RUNNER)/ready  ## Write CHANGELOG.rst from changelogs/fragments
 	@$(RUNNER)/bin/nox -s changelog -- write
 
@@ -87,6 +91,10 @@ build: $(VENV)/ready  ## Build the collection, in dist
 wheel: $(RUNNER)/ready  ## Build the client as a Python package without Ansible, in dist
 	@$(RUNNER)/bin/nox -s wheel
 
+release: $(RUNNER)/ready  ## Prepare a release in dist: make release VERSION=1.0.0
+	@$(RUNNER)/bin/nox -s release --install-only
+	@PATH="$(CURDIR)/.nox/release/bin:$$PATH" python -m tests.release '$(VERSION)'
+
 clean:  ## Remove what these targets made
 	rm -rf .venv .nox .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .ansible dist tests/output
 	find plugins tests -name __pycache__ -prune -exec rm -rf {} +
@@ -94,15 +102,15 @@ clean:  ## Remove what these targets made
 python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer with its venv module is needed (on Debian: apt install python3 python3-venv), or name one: make PYTHON=...' >&2; exit 1; }
 
-$(VENV)/ready: tests/requirements/demo.txt | python
-$(RUNNER)/ready: tests/requirements/runner.txt | python
-$(VENV)/dev: $(wildcard tests/requirements/*.txt) | $(VENV)/ready
-	@echo 'Installing what $(REQUIREMENTS)/dev.txt lists into $(@D)'
-	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $(REQUIREMENTS)/dev.txt
+$(VENV)/ready: $(LOCKS)/demo.txt | python
+$(RUNNER)/ready: $(LOCKS)/runner.txt | python
+$(VENV)/dev: $(LOCKS)/dev.txt | $(VENV)/ready
+	@echo 'Installing what $< lists into $(@D)'
+	@$(@D)/bin/python -m pip $(INSTALL) -r $<
 	@touch $@
 %/ready:
 	@echo 'Installing what $< lists into $(@D)'
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(@D)/bin/python -m pip $(INSTALL) -r $<
 	@touch $@

@@ -11,7 +11,6 @@ antsibull-nox adds the sessions that lint the collection; `antsibull-nox.toml` c
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -28,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests import collection_tree  # noqa: E402
 
-REQUIREMENTS = ROOT / "tests/requirements"
+LOCKS = ROOT / "tests/requirements/lock"
 RESULTS = ROOT / ".nox/results"
 
 #: With STRICT=1 every session runs, on every supported version, and Hypothesis runs all examples
@@ -124,19 +123,16 @@ nox.options.sessions = [
 ]
 
 
-def install(session: nox.Session, *names: str, core: str | None = None) -> None:
-    """Install requirement files by their names, and one release series of ansible-core.
+def install(session: nox.Session, name: str) -> None:
+    """Install what a file of tests/requirements lists, with the versions and hashes of its lock file.
 
-    Nothing is installed again as long as no requirement file changes.
+    Nothing is installed again as long as the lock file does not change.
     """
-    arguments = [argument for name in names for argument in ("-r", f"{REQUIREMENTS / name}.txt")]
-    arguments += [f"ansible-core~={core}.0"] if core else []
-    contents = [file.read_text() for file in (*sorted(REQUIREMENTS.glob("*.txt")), ROOT / "requirements.txt")]
-    state = json.dumps([arguments, contents])
-    installed = Path(session.virtualenv.location) / "installed.json"
-    if not installed.exists() or installed.read_text() != state:
-        session.install(*arguments)
-        installed.write_text(state)
+    lock = LOCKS / f"{name}.txt"
+    installed = Path(session.virtualenv.location) / "installed.txt"
+    if not installed.exists() or installed.read_text() != lock.read_text():
+        session.install("--require-hashes", "-r", str(lock))
+        shutil.copyfile(lock, installed)
 
 
 def results(session: nox.Session) -> Path:
@@ -258,7 +254,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=first_installed(CORES[NEWEST_CORE]))
 def unit(session: nox.Session) -> None:
     """Run the unit tests that are not slow, with the newest Python and ansible-core, with few examples."""
-    install(session, "ansible", core=NEWEST_CORE)
+    install(session, f"core-{NEWEST_CORE}")
     pytest(session, ["tests/unit"], BRIEF, "-m", "not slow", "--numprocesses=2", "--dist=worksteal")
 
 
@@ -289,7 +285,7 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
 
     @nox.session(name=f"unit-core-{core}", python=python, tags=["units"])
     def unit(session: nox.Session) -> None:
-        install(session, "ansible", core=core)
+        install(session, f"core-{core}")
         if core == NEWEST_CORE:
             pytest(session, ["tests/unit", f"--ignore={CLIENT}"], FULL)
         else:
@@ -297,7 +293,7 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
 
     @nox.session(name=f"sanity-{core}", python=python, tags=["sanity"] if selected else [])
     def sanity(session: nox.Session) -> None:
-        install(session, core=core)
+        install(session, f"core-{core}")
         runs = [["--venv"]] if core == NEWEST_CORE else [["--venv", *OLDER_SANITY]]
         if not (STRICT or session.posargs):
             # Older Pythons compile and import every file in unit-client-3.8. pylint takes longer than all other tests
@@ -313,7 +309,7 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
         missing = [program for program in ("conntrack", "ip", "nft") if not shutil.which(program)]
         if missing:
             session.skip(f"needs {', '.join(missing)}")
-        install(session, "controller", core=core)
+        install(session, f"core-{core}")
         where = ["--controller", f"origin:python={python}"]
         target = INTEGRATION_TARGET_PYTHONS.get(core, python)
         if target != python and shutil.which(f"python{target}"):
@@ -368,6 +364,13 @@ def schema(session: nox.Session) -> None:
     session.run("python", "-m", "tests.schema")
 
 
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write the lock files of tests/requirements; arguments after `--` go to uv, for example `--upgrade`."""
+    install(session, "lock")
+    session.run("python", "-m", "tests.locks", *session.posargs)
+
+
 @nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
 def fuzz(session: nox.Session) -> None:
     """Fuzz what reads foreign input, with coverage as the guide."""
@@ -388,6 +391,13 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "wheel")
 
 
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def release(session: nox.Session) -> None:
+    """Prepare a release with the version after `--`: changelog, packages, checks of the packages, in dist."""
+    install(session, "release")
+    session.run("python", "-m", "tests.release", *session.posargs)
+
+
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation as HTML in dist/docs/build/html."""
@@ -400,7 +410,8 @@ def docs(session: nox.Session) -> None:
         "antsibull-docs", "sphinx-init", "--use-current", "--squash-hierarchy", "--lenient",
         "--dest-dir", str(target), "netops.conntrack",
     )  # fmt: skip
-    session.install("-r", str(target / "requirements.txt"))
+    with (target / "conf.py").open("a") as configuration:
+        configuration.write("\nextensions.append('ansible_collections.netops.conntrack.tests.reference')\n")
     # antsibull-docs copies only pages, to rst/docsite. They have the same relative paths to pictures there as in docs
     for picture in [*(ROOT / "docs").rglob("*.svg"), *(ROOT / "docs").rglob("*.png")]:
         copy = target / picture.relative_to(ROOT / "docs")

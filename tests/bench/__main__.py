@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.lab import Forbidden, become_root
 
-from . import archive, machine, report
+from . import archive, machine, page, report
 from .process import CHECKOUT, WorkFailed, workshop
 from .room import NoRoom, room_for
 from .rows import Results
@@ -33,6 +33,7 @@ def main() -> int:
     try:
         if options.draw:
             archive.draw(options.output or KEPT)
+            _write_page(options.output or KEPT)
             return 0
         archive.read(options.output or KEPT)  # before the run, because a failure later would lose its results
     except archive.Unreadable as reason:
@@ -90,8 +91,15 @@ def _keep(results: Results, options: argparse.Namespace) -> None:
     if folder == PASSING:
         (folder / archive.DATA).unlink(missing_ok=True)
     archive.add(folder, results)
+    _write_page(folder)
     shown = folder.relative_to(CHECKOUT) if folder.is_relative_to(CHECKOUT) else folder
     print(f"See {shown / archive.DATA} and {shown / archive.DRAWING}.")
+
+
+def _write_page(folder: Path) -> None:
+    """Write the results in the folder `docs` to the page of the documentation."""
+    if folder == KEPT:
+        page.write([Results.from_document(one) for one in archive.read(folder)])
 
 
 def _options() -> argparse.Namespace:
@@ -106,7 +114,9 @@ def _options() -> argparse.Namespace:
         help="folder of bench.json and bench.svg, in which the results of other machines stay; by default docs for "
         "whole runs",
     )
-    parser.add_argument("--draw", action="store_true", help="measure nothing, only draw bench.svg from bench.json")
+    parser.add_argument(
+        "--draw", action="store_true", help="measure nothing, only write bench.svg and the page from bench.json"
+    )
     return parser.parse_args()
 
 

@@ -77,7 +77,7 @@ Groups = Callable[[Row], Iterable[tuple[str, Bars]]]
 def svg(machines: list[Results]) -> str:
     """Return the drawing as a standalone SVG file."""
     lettered = {chr(ord("A") + position): results for position, results in enumerate(machines)}
-    comparisons, values = _groups(lettered, _comparisons), _groups(lettered, _values)
+    comparisons, values = _groups(lettered, _comparisons), _groups(lettered, own_values)
     body: list[str] = []
     y = _legend(lettered, body)
     if comparisons:
@@ -114,7 +114,7 @@ def _head(height: float, description: str) -> Iterator[str]:
 
 def _description(lettered: dict[str, Results], groups: list[Group]) -> str:
     """Return a text with everything that the drawing shows."""
-    parts = [f"{letter}: {'; '.join(_about(results))}." for letter, results in lettered.items()]
+    parts = [f"{letter}: {'; '.join(about(results))}." for letter, results in lettered.items()]
     for group in groups:
         for letter, bars in group.bars.items():
             texts = [
@@ -140,7 +140,7 @@ def _legend(lettered: dict[str, Results], body: list[str]) -> float:
     y = 32.0
     body.append(_text(MARGIN, y, "Machines", "", HEADING))
     for letter, results in lettered.items():
-        first, *more = _about(results)
+        first, *more = about(results)
         y += 26
         body.append(_text(MARGIN, y, f"{letter}: {first}"))
         for line in more:
@@ -149,16 +149,17 @@ def _legend(lettered: dict[str, Results], body: list[str]) -> float:
     return y + 44
 
 
-def _about(results: Results) -> list[str]:
+def about(results: Results) -> list[str]:
     """Return lines about a machine: processor, versions, number of runs, and limits."""
-    about, options = results.machine, results.options
+    described, options = results.machine, results.options
     limits = [limit for row in results.rows for limit in row.limits if row.measured(limit)]
     kept = f"{len(limits) - len(results.broken())} of {len(limits)} limits kept"
+    runs = f"{options['runs']} run{'s' * (options['runs'] > 1)} on {described['date']}{', quick' * options['quick']}"
     versions = (
-        f"Linux {about['kernel']}, Python {about['python']}, conntrack {about['conntrack'] or 'absent'}; "
-        f"{options['runs']} run{'s' * (options['runs'] > 1)} on {about['date']}{', quick' * options['quick']}; {kept}"
+        f"Linux {described['kernel']}, Python {described['python']}, conntrack {described['conntrack'] or 'absent'}; "
+        f"{runs}; {kept}"
     )
-    return [machine.label(about), versions, *(f"doubtful: {doubt}" for doubt in machine.doubts(about))]
+    return [machine.label(described), versions, *(f"doubtful: {doubt}" for doubt in machine.doubts(described))]
 
 
 # ratios and values
@@ -182,10 +183,11 @@ def _comparisons(row: Row) -> Iterator[tuple[str, Bars]]:
     """Compare a row with each side that it has a limit for; on one core, with every side."""
     for side in row.sides[1:]:
         if row.processors or any(limit.side == side.name for limit in row.limits):
-            yield f"against {side.name}", (_ratio(row, side), _ratio(row, side, processor=True))
+            yield f"against {side.name}", (ratio(row, side), ratio(row, side, processor=True))
 
 
-def _ratio(row: Row, side: Side, processor: bool = False) -> Bar | None:
+def ratio(row: Row, side: Side, processor: bool = False) -> Bar | None:
+    """Return the median of a row's ratios to another side, with its limit; None if it was not measured."""
     ratios = row.ratios(side, processor)
     if not ratios:
         return None
@@ -196,7 +198,7 @@ def _ratio(row: Row, side: Side, processor: bool = False) -> Bar | None:
     return Bar(value, _with_limit(number(value), row, limit), row.kept(limit), limit.at_most)
 
 
-def _values(row: Row) -> Iterator[tuple[str, Bars]]:
+def own_values(row: Row) -> Iterator[tuple[str, Bars]]:
     """Show the row's own value if it has a limit, and its processor time beside it."""
     for limit in row.limits:
         if limit.side is None and not limit.processor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.lab import Endpoint, Flow, Gateway, has_ipv6
@@ -38,8 +39,13 @@ Table = dict[Key, dict[str, Any]]
 class Story:
     """Traffic through a gateway, a change of its rules, the playbook, and the checks of the results."""
 
-    def __init__(self, scene: Gateway) -> None:
+    def __init__(self, scene: Gateway, installed: Path | None = None) -> None:
+        """Prepare the gateway.
+
+        :param installed: The folder in which the collection is installed; None uses the checkout.
+        """
         self.scene = scene
+        self.installed = installed
         self.old, self.new = scene.OUTSIDE
         self._flows = contextlib.ExitStack()
         for protocol in ("udp", "icmp", "icmpv6") if has_ipv6() else ("udp", "icmp"):
@@ -69,7 +75,7 @@ class Story:
         self.under_way = self.steady.addresses()
 
         self.before = self._read_table()
-        self.status, self.report = run_playbook(self.scene.lab.paths(), self._variables())
+        self.status, self.report, self.modules = run_playbook(self.scene.lab.paths(), self._variables(), self.installed)
         self.after = self._read_table()
         self.steady.wait_for_messages()
         vpn = self.scene.client1.udp(self.scene.SERVER, VPN_PORT, source_port=VPN_PORT)
@@ -95,6 +101,11 @@ class Story:
         yield from self._flush()
         yield from self._refresh()
         yield from self._rest()
+        if self.installed is not None:
+            yield (
+                f"The play used {len(self.modules)} modules, all of them in {self.installed}.",
+                bool(self.modules) and all(file.is_relative_to(self.installed.absolute()) for file in self.modules),
+            )
 
     def _facts(self) -> Iterator[tuple[str, bool]]:
         facts = self.report["facts"]

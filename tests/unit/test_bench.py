@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.netops.conntrack.tests.bench import archive, child, machine, plot, report
+from ansible_collections.netops.conntrack.tests.bench import archive, child, machine, page, plot, report
 from ansible_collections.netops.conntrack.tests.bench.rows import OURS, Curve, Limit, Results, Row, Side
 from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
 
@@ -126,6 +126,44 @@ def test_the_published_results_can_be_read_and_are_drawn() -> None:
     assert EPYC in {machine.key(one["machine"]) for one in found}
     drawn = plot.svg([Results.from_document(one) for one in found])
     assert (DOCS / archive.DRAWING).read_text(encoding="utf-8") == drawn, "run 'python -m tests.bench --draw'"
+
+
+def test_the_page_has_the_published_results() -> None:
+    text = page.PUBLISHED.read_text(encoding="utf-8")
+    found = [Results.from_document(one) for one in archive.read(DOCS)]
+    assert text == page.with_tables(text, found), "run 'python -m tests.bench --draw'"
+    assert all(machine.label(results.machine) in text for results in found)
+
+
+def test_the_page_compares_every_machine_with_every_program_and_shows_limits() -> None:
+    compared = [Limit(0.2, "conntrack -L"), Limit(0.8, "conntrack -L", processor=True)]
+    memory = Row("memory", "memory: read", [Side(OURS, [41.0])], [Limit(40.0)], unit="MB")
+    first = results(EPYC, [reading("compared", compared), memory], load_at_start=1.5)
+    lines = page.tables([first, results(XEON)]).splitlines()
+    at = lines.index("    * - work: compared")
+    assert lines[at + 1 : at + 4] == [
+        "      - ``conntrack -L``",
+        "      - 0.25 (limit 0.2, exceeded)",
+        "      - 0.75 (limit 0.8)",
+    ]
+    assert lines[lines.index("    * - memory: read") + 1] == "      - 41 MB (limit 40, exceeded)"
+    assert lines.count("    * - work: read") == 2
+    assert [line for line in lines if line.startswith("Doubtful")] == [
+        "Doubtful: the load was 1.5 on 2 processors before the run."
+    ]
+    for label in ("AMD EPYC, 2 processors", "Intel Xeon Platinum, 2 processors"):
+        assert any(line.startswith(label) for line in lines)
+
+
+def test_only_the_tables_of_the_page_are_replaced() -> None:
+    old = f"before\n{page.BEGIN}\nold\n{page.END}after\n"
+    new = page.with_tables(old, [results(EPYC)])
+    assert new.startswith(f"before\n{page.BEGIN}\nAMD EPYC, ")
+    assert new.endswith(f"\n{page.END}after\n")
+    assert page.with_tables(new, [results(EPYC)]) == new
+    for comment in (page.BEGIN, page.END):
+        with pytest.raises(ValueError, match=r"guide_performance\.rst lacks the comment"):
+            page.with_tables(old.replace(comment, ""), [])
 
 
 # ratios and limits

@@ -5,7 +5,14 @@
 All methods accept and return documents. A document is a dictionary in the format of the modules `conntrack_entry`,
 `conntrack_expectation` and `conntrack_timeout_policy`, with addresses and names as strings, times in seconds, and
 counters in packets and bytes. A `match` is a dictionary or a list, in the format of the option `match` of
-`conntrack_info`.
+`conntrack_info`. For example, an entry, an expectation, a timeout policy, and a match::
+
+    {"protocol": "tcp", "original": {"source": "10.1.0.2", "destination": "192.0.2.80", "source_port": 40000,
+     "destination_port": 443}, "timeout": 600, "mark": 5}
+    {"tuple": {"protocol": "tcp", "source": "192.0.2.21", "destination": "10.1.0.2", "destination_port": 2000},
+     "master": {"source": "10.1.0.2", "destination": "192.0.2.21", "source_port": 40000, "destination_port": 21}}
+    {"name": "short", "family": "ipv4", "protocol": "tcp", "timeouts": {"established": 600}}
+    {"protocol": "tcp", "destination_port": [80, 443], "except": {"source": "10.0.0.0/8"}}
 
 Errors are subclasses of `errors.ConntrackError`: `InvalidValue` for an invalid argument, before anything is sent, and
 `KernelError` (`NotFound`, `Exists`, `NotPermitted` and others) for an error of the kernel.
@@ -49,10 +56,13 @@ class Conntrack(Closing):
     """
 
     def __init__(self, labels: LabelMap | None = None) -> None:
+        #: The names of labels in documents and matches.
         self.labels = labels or LabelMap()
         #: The same table with entries as flat mappings: see `table.Table`.
         self.table = Table()
+        #: Its expectations.
         self.expectations = Expectations(self.table, self.labels)
+        #: Its timeout policies.
         self.timeout_policies = TimeoutPolicies(self.table)
 
     def close(self) -> None:
@@ -60,7 +70,10 @@ class Conntrack(Closing):
         self.table.close()
 
     def dump(self, match: MatchLike = None) -> Iterator[Document]:
-        """Yield the entries that match, or all. Under load, an entry can be yielded twice (see `table.Table.dump`)."""
+        """Yield the entries that match, or all. Under load, an entry can be yielded twice (see `table.Table.dump`).
+
+        Raises `InvalidValue` for an invalid match, and for one that needs counters or timestamps if entries lack them.
+        """
         for entry in self.table.dump(where=self._match(match).where):
             yield to_document(entry, self.labels)
 
@@ -69,7 +82,10 @@ class Conntrack(Closing):
         return to_document(self.table.get(from_document(entry, self.labels)), self.labels)
 
     def create(self, entry: Mapping[str, Any]) -> None:
-        """Create an entry. Raises `Exists` if one of its tuples is taken, `TableFull`, and `Unsupported`."""
+        """Create an entry with at least `protocol` and `original`; without `timeout`, it lives for 120 seconds.
+
+        Raises `Exists` if one of its tuples is taken, `TableFull`, `Unsupported`, and `NotFound` without its `master`.
+        """
         self.table.create(from_document(entry, self.labels))
 
     def update(self, entry: Mapping[str, Any]) -> None:
@@ -101,7 +117,7 @@ class Conntrack(Closing):
         """Return the events of groups `new`, `update`, `destroy`, `expectation_new`, `expectation_destroy`.
 
         Without groups, those of entries. The subscription begins with this call. `match` applies to entries only.
-        Raises `EventsOff` if the sysctl `nf_conntrack_events` is 0.
+        Raises `EventsOff` if the sysctl `nf_conntrack_events` is 0, and `InvalidValue` for an unknown group.
         """
         return Events(Subscription(groups or ENTRY_GROUPS, self._match(match)), self.labels)
 
@@ -111,7 +127,7 @@ class Conntrack(Closing):
         return self.table.count() if where is None else sum(1 for _row in self.table.rows(where))
 
     def statistics(self) -> dict[int, dict[str, int]]:
-        """Return the kernel's counters by CPU and name, as `conntrack -S` shows them."""
+        """Return the kernel's counters by CPU, as `conntrack -S` shows them: `{0: {"found": 12, "invalid": 0, …}}`."""
         return self.table.statistics_per_cpu()
 
     def _match(self, match: MatchLike) -> Match:
@@ -126,24 +142,31 @@ class Expectations:
         self._labels = labels
 
     def dump(self, match: MatchLike = None) -> Iterator[Document]:
-        """Yield the expectations that match, or all."""
+        """Yield the expectations that match, or all, with their zones. Raises `InvalidValue` for an invalid match."""
         for found in self._found(match):
             yield expectation.to_document(found)
 
     def get(self, declared: Mapping[str, Any]) -> Document:
-        """Return the expectation with this tuple, mask and master. Raises `NotFound`."""
+        """Return the expectation with this zone and tuple. Raises `NotFound`."""
         return expectation.to_document(expectation.get(self._table, expectation.from_document(declared)))
 
     def create(self, declared: Mapping[str, Any]) -> None:
-        """Create an expectation. Raises `NotFound` without its master, `Exists`, and `Unsupported`."""
+        """Create an expectation with at least `tuple` and `master`. Its timeout in seconds is that of its helper.
+
+        Raises `NotFound` without its master, `Exists` if its tuple is taken, `Unsupported` if the master has no helper,
+        and `TableFull`.
+        """
         expectation.create(self._table, expectation.from_document(declared))
 
     def update(self, declared: Mapping[str, Any]) -> None:
-        """Change the timeout of an expectation. Raises `NotFound`."""
+        """Set the timeout of an expectation, in seconds. Raises `NotFound`."""
         expectation.update(self._table, expectation.from_document(declared))
 
     def delete(self, declared: Mapping[str, Any]) -> None:
-        """Delete an expectation. Raises `NotFound`."""
+        """Delete an expectation. With the `id` from `dump` or `get`, delete it only if it is still the same one.
+
+        Raises `NotFound`.
+        """
         expectation.delete(self._table, expectation.from_document(declared))
 
     def flush(self, match: MatchLike = None) -> int:
@@ -166,7 +189,7 @@ class TimeoutPolicies:
         self._table = table
 
     def dump(self) -> Iterator[Document]:
-        """Yield every policy."""
+        """Yield every policy, with the timeouts of all states in seconds. `use` is 1 if no rule uses it."""
         return timeout_policy.read_all(self._table)
 
     def get(self, name: str) -> Document:

@@ -6,40 +6,25 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[3]
-CLIENT = CHECKOUT / "plugins/module_utils/client"
-PAGE = (CHECKOUT / "docs/docsite/rst/guide_client_names.rst").read_text(encoding="utf-8")
-PACKAGE = "ansible_collections.netops.conntrack.plugins.module_utils.client"
+from ansible_collections.netops.conntrack.tests.reference import CLIENT, NAME, PACKAGE, found, reference
 
-NAMES = re.findall(r"^    \* - ``(.+?)``$", PAGE, re.M)
+CHECKOUT = Path(__file__).parents[3]
+PAGE = (CHECKOUT / "docs/docsite/rst/guide_client_names.rst").read_text(encoding="utf-8")
+
+NAMES = NAME.findall(PAGE)
 NOT_PUBLIC = re.findall(r"``(.+?)``", PAGE.partition("\nNot public\n")[2])
 #: Files of which the page mentions every class and function.
 COMPLETE = sorted(
     ["conntrack.py", "errors.py", "entry/document.py", "match/match.py"]
     + [str(path.relative_to(CLIENT)) for path in (CLIENT / "events").glob("*.py")]
 )
-
-
-def found(name: str) -> Any:
-    """Import the module, class or function of a name such as `events.follower.Follower`; None if it does not exist."""
-    steps = name.split(".")
-    module: list[str] = []
-    while steps and not CLIENT.joinpath(*module).with_suffix(".py").is_file():
-        module.append(steps.pop(0))
-    if not CLIENT.joinpath(*module).with_suffix(".py").is_file():
-        return None
-    thing: Any = importlib.import_module(".".join([PACKAGE, *module]))
-    for step in steps:
-        thing = getattr(thing, step, None)
-    return thing
 
 
 def test_every_name_exists_once() -> None:
@@ -73,3 +58,28 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
     thing = found(name)
     if inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isfunction(thing):
         assert thing.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_mark_code_and_examples(name: str) -> None:
+    """The reference shows code between backquotes, and an indented example after a paragraph that ends with `::`."""
+    text = inspect.getdoc(found(name)) or ""
+    assert text.count("`") % 2 == 0
+    for before, after in pairwise(text.split("\n\n")):
+        if after.startswith("    "):
+            assert "`" not in after
+            assert before.startswith("    ") or before.endswith("::")
+
+
+def test_the_reference_has_each_name_and_a_link_to_it() -> None:
+    page = reference(PAGE)
+    described = re.findall(rf"^\.\. auto\w+:: {re.escape(PACKAGE)}\.(\S+)$", page, re.MULTILINE)
+    assert set(NAMES) - set(described) == set()
+    assert re.findall(rf"^    \* - :py:obj:`(\S+) <{re.escape(PACKAGE)}\.\1>`$", page, re.MULTILINE) == NAMES
+
+
+def test_the_reference_describes_methods_of_bases_that_are_not_public() -> None:
+    directive = reference(PAGE).partition(f".. autoclass:: {PACKAGE}.table.Table\n")[2]
+    assert directive.startswith("    :members:\n    :inherited-members: object\n")
+    directive = reference(PAGE).partition(f".. autoclass:: {PACKAGE}.errors.NotFound\n")[2]
+    assert directive.startswith("    :members:\n    :inherited-members: KernelError, ConntrackError, ")

@@ -3,7 +3,7 @@
 """The document of an entry: the nested dictionary that modules, snapshots and events have, and that users write.
 
 It has the keys of an entry (see entry.py) as nested dictionaries, addresses and names as strings, labels and status
-bits as lists, and times in ISO 8601. The protocol stands once at the top:
+bits as lists, and times in ISO 8601. The protocol stands once at the top::
 
     {"family": "ipv4", "protocol": "tcp", "original": {"source": "10.0.0.1", "source_port": 4000, …}, "reply": {…},
      "tcp": {"state": "established"}, "status": ["seen_reply", "assured"], "timeout": 600, "mark": 5}

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Conntrack entries: their keys and their identity. `creation.py` has what a request to create one contains.
 
-An entry is a flat mapping. An absent key is unset or unknown. `*` stands for a direction, `original` or `reply`.
+An entry is a flat mapping. An absent key is unset or unknown. `*` stands for a direction, `original` or `reply`::
 
     key                                       value
     family                                    int: AF_INET (2) or AF_INET6 (10)
@@ -23,7 +23,7 @@ An entry is a flat mapping. An absent key is unset or unknown. `*` stands for a 
     nat.…                                     a request for NAT, which the kernel does not report: see nat.py
     timeout                                   int: seconds that are left; an offloaded entry has none
     mark                                      int: 32 bits
-    master.…                                  tuple of the connection that announced this one; keys as in `original.…`
+    master.…                                  tuple of the connection that announced this one; keys as in original.…
     sequence_adjustment.*.position            int: a TCP sequence number
     sequence_adjustment.*.before, .after      int: bytes, may be negative
     labels                                    int: 128 bits, bit n is label n

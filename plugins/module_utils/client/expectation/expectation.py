@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Expectations: connections that another one, the master, has announced, and that have not begun yet.
 
-An expectation is a flat mapping, as an entry is (entry/entry.py):
+An expectation is a flat mapping, as an entry is (entry/entry.py)::
 
     key                                       value
     family                                    int: AF_INET (2) or AF_INET6 (10)
-    tuple.…, mask.…, master.…, nat.tuple.…    the keys of a tuple, as in `original.…` of an entry
+    tuple.…, mask.…, master.…, nat.tuple.…    the keys of a tuple, as in original.… of an entry
     zone                                      int: that of the master
     class                                     int: number of the helper's class of expectations
     flags                                     int: NF_CT_EXPECT_* bits
-    function                                  str: name of the kernel function for NAT, such as `nat-follow-master`
+    function                                  str: name of the kernel function for NAT, such as nat-follow-master
     nat.direction                             int: 0 is original, 1 is reply
     timeout                                   int: seconds that are left
     helper                                    str: name of the master's helper

@@ -33,7 +33,8 @@ _OWN = "/proc/thread-self/ns/net"
 class HostNamespace(NamedTuple):
     """A network namespace of the host.
 
-    `netns` is the value for the option `netns`: its name under /run/netns, or its path. `paths` are its files.
+    `netns` is the value for the option `netns`: its name under /run/netns, or its path. `identity` is the
+    device and inode of its files, `paths` are their paths, and `pids` the IDs of the processes in it.
     """
 
     netns: str

@@ -36,7 +36,8 @@ _CONTAINER = re.compile(
 class Owner(NamedTuple):
     """The owner of a socket. A value is None if it is unknown, or if there is none.
 
-    `unit` is a unit of the system manager, and `container` the ID or name of a container, both by the cgroup.
+    `process` and `pid` are the name and ID of a process, `user` is a name or a number. `unit` is a unit of the system
+    manager, and `container` the ID or name of a container, both by the cgroup.
     """
 
     process: str | None
@@ -47,7 +48,11 @@ class Owner(NamedTuple):
 
 
 def find_owners(entries: Sequence[Mapping[str, Any]], proc: str = "/proc") -> list[Owner | None]:
-    """Return the owner of each entry, None if no socket of it is found on this host. Raises `KernelError`."""
+    """Return the owner of each entry (a flat mapping), in order.
+
+    The owner is None if this host has no socket of the entry. Raises `KernelError` if the sockets of the host cannot be
+    read.
+    """
     found: dict[int, LocalSocket] = {}
     left: dict[int, list[Ends]] = {}
     here = _Namespace()

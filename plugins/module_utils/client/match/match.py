@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Matches: which entries to read, flush, update, wait for or purge.
 
-A match is a dictionary, or a list of dictionaries:
+A match is a dictionary, or a list of dictionaries::
 
     {"protocol": "tcp", "destination_port": [80, 443], "except": {"source": "10.0.0.0/8"}}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
 import textwrap
 from collections.abc import Iterator
@@ -134,10 +135,13 @@ EXPECTED = {"protocol": "tcp", "source": "192.0.2.21", "destination": "10.1.0.2"
 SOL_NETLINK, NETLINK_BROADCAST_ERROR, NETLINK_NETFILTER = 270, 4, 12
 
 
-def seed(namespace: Namespace) -> None:
-    """Create entries of many kinds, one with counters, an expectation if the kernel has the helper, and a policy."""
+def count_packets(namespace: Namespace) -> None:
     namespace.sysctl("nf_conntrack_acct", 1)
     namespace.firewall.track()
+
+
+def seed(namespace: Namespace) -> None:
+    """Create entries of many kinds, one with counters, an expectation if the kernel has the helper, and a policy."""
     namespace.conntrack("-R", "-", input=COMMANDS)
     with namespace.entered():
         with socket.socket(type=socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
@@ -196,10 +200,19 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs() -> None:
+    for program in ("conntrack", "nfct"):
+        if not shutil.which(program, path=SYSTEM_PATH):
+            pytest.skip(f"the {program} program is absent (apt-get install {program})")
+
+
 @pytest.fixture(scope="module")
 def reused(root: None) -> Iterator[tuple[Namespace, Namespace]]:
     """Return two namespaces for all tests of this file, because it takes long to create one."""
     with Namespace() as one, Namespace() as other:
+        for namespace in (one, other):
+            count_packets(namespace)
         yield one, other
 
 
@@ -222,6 +235,7 @@ def twins(reused: tuple[Namespace, Namespace]) -> Iterator[tuple[Namespace, Name
 def filled(root: None) -> Iterator[Namespace]:
     """Return a namespace with a table that the tests do not change."""
     with Namespace() as namespace:
+        count_packets(namespace)
         seed(namespace)
         yield namespace
 
@@ -240,7 +254,11 @@ def dying(root: None) -> Iterator[Namespace]:
         yield namespace
 
 
-def needs_expectation(pair: Pair, namespace: Namespace) -> None:
+def check_needs(pair: Pair, namespace: Namespace) -> None:
+    """Skip the test if the machine lacks a program of the command, or the helper of the expectations."""
+    program = pair.command.split()[0]
+    if program == "sysctl" and not shutil.which(program, path=SYSTEM_PATH):
+        pytest.skip("the sysctl program is absent (apt-get install procps)")
     if "expect" in pair.command and not namespace.expectations():
         pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
 
@@ -282,7 +300,7 @@ def test_the_tables_are_equal(twins: tuple[Namespace, Namespace]) -> None:
 @pytest.mark.parametrize("pair", params(pair for pair in PAIRS if not pair.result and not pair.waits))
 def test_changes(pair: Pair, twins: tuple[Namespace, Namespace], shell: Path) -> None:
     by_command, by_task = twins
-    needs_expectation(pair, by_command)
+    check_needs(pair, by_command)
     before = state(by_task)
     by_command.run(["sh", "-ec", pair.command], cwd=shell)
     result = perform(pair, by_task, shell)
@@ -298,7 +316,7 @@ def test_changes(pair: Pair, twins: tuple[Namespace, Namespace], shell: Path) ->
 @pytest.mark.parametrize("pair", params(pair for pair in PAIRS if pair.result))
 def test_shows(pair: Pair, filled: Namespace, dying: Namespace, shell: Path) -> None:
     namespace = dying if pair.arguments.get("table") == "dying" else filled
-    needs_expectation(pair, namespace)
+    check_needs(pair, namespace)
     printed = namespace.run(["sh", "-ec", pair.command], cwd=shell).stdout
     variables = perform(pair, namespace, shell)
     assert not variables.get("changed")

@@ -24,9 +24,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 from tests import clock
 from tests.lab import Host, Lab, has_ipv6
 from tests.lab.namespace import SYSTEM_PATH
+from tests.modules import run
 
 from .test_errors import drop_capabilities
-from .test_modules import run
 
 pytestmark = pytest.mark.oldest_and_newest_kernel
 

@@ -24,8 +24,7 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.filter.from_conntrack import from_conntrack
 from tests import clock
 from tests.lab import Host, Lab
-
-from .test_modules import run
+from tests.modules import run
 
 ONE_WAY = 0.02
 TCP_ESTABLISHED = "01"  # in /proc/net/tcp

@@ -1,21 +1,15 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run modules as Ansible does on a target: in a separate process, with arguments and a result in JSON.
+"""Run modules in a separate process each; conntrack(8) reads the results.
 
-conntrack(8) reads the results. Some kernels ignore filters that they do not support, so a flush by zone or by status
-would empty the table. The tests try each match with entries that it must keep.
+Some kernels ignore filters that they do not support, so a flush by zone or by status would empty the table. The tests
+try each match with entries that it must keep.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import json
 import platform
-import runpy
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,22 +19,11 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client import tab
 from tests import clock
 from tests.lab import Namespace
 from tests.lab.table import Flow
+from tests.modules import run, run_in_new_process
 
 pytestmark = pytest.mark.every_kernel
 
 Document = dict[str, Any]
-
-# Imports that each fork would otherwise repeat
-IMPORTED = (
-    *("client.dump.deletions", "client.host.ssh_session", "client.match.keys", "client.match.message_filter"),
-    *("client.probe", "client.table", "client.match.attribute_keys", "_argspec.match", "_module", "_operations.flush"),
-    "_reconcile.entries",
-)
-for name in IMPORTED:
-    importlib.import_module(f"ansible_collections.netops.conntrack.plugins.module_utils.{name}")
-importlib.import_module("ansible.module_utils.basic")
-
-MODULES = "ansible_collections.netops.conntrack.plugins.modules"
 
 IPV4 = ("10.1.0.2", "10.1.0.3", "10.2.0.2")
 IPV6 = ("2001:db8:1::2", "2001:db8:1::3", "2001:db8:2::2")
@@ -133,37 +116,6 @@ def _filters_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def filled(emptied_namespace: Namespace) -> Namespace:
     emptied_namespace.conntrack("-R", "-", input=ENTRIES)
     return emptied_namespace
-
-
-def run(namespace: Namespace, module: str, check_mode: bool = False, **arguments: Any) -> Document:
-    """Return the result of a module in the namespace. It runs in a fork of this process, to save time."""
-    return answer(*namespace.call(execute, module, given(check_mode, arguments)))
-
-
-def run_in_new_process(namespace: Namespace, module: str, **arguments: Any) -> Document:
-    """Return the result of a module that runs in a new Python process."""
-    command = [sys.executable, "-m", f"{MODULES}.{module}"]
-    done = namespace.run(command, input=given(False, arguments), check=False)
-    return answer(done.returncode, done.stdout or done.stderr)
-
-
-def given(check_mode: bool, arguments: Document) -> str:
-    return json.dumps({"ANSIBLE_MODULE_ARGS": {"_ansible_check_mode": check_mode, **arguments}})
-
-
-def answer(status: int, output: str) -> Document:
-    result: Document = json.loads(output)
-    assert status == int(result.get("failed", False))
-    return result
-
-
-def execute(module: str, arguments: str) -> tuple[int, str]:
-    """Run a module as the main program of this process, which must end afterwards."""
-    del sys.argv[1:]
-    sys.stdin = io.TextIOWrapper(io.BytesIO(arguments.encode()))
-    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as exit_:
-        runpy.run_module(f"{MODULES}.{module}", run_name="__main__", alter_sys=True)
-    return int(exit_.value.code or 0), output.getvalue()
 
 
 def ports(flows: list[Flow]) -> list[tuple[str, int]]:

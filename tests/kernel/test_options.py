@@ -22,12 +22,12 @@ import pytest
 import yaml
 
 from ansible_collections.netops.conntrack.plugins import module_utils
-from tests.kernel.test_modules import run
 from tests.lab import Namespace
+from tests.modules import run
 
 Document = dict[str, Any]
 
-# Imported before the test forks, as in test_modules
+# Imported before the test forks, as in tests/modules.py
 for module in pkgutil.walk_packages(module_utils.__path__, f"{module_utils.__name__}."):
     importlib.import_module(module.name)
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.lab import Gateway, Namespace, has_ipv6
+from tests.modules import run
 
-from .test_modules import run
 from .test_sockets import connection
 
 pytestmark = pytest.mark.oldest_and_newest_kernel

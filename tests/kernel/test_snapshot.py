@@ -28,8 +28,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.table impo
 from tests import clock, samples, views
 from tests.features import lacks
 from tests.lab import Namespace
-
-from .test_modules import run as run_module
+from tests.modules import run as run_module
 
 pytestmark = pytest.mark.oldest_and_newest_kernel
 

@@ -21,8 +21,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 )
 from tests.lab import Gateway, Host, Namespace
 from tests.lab.namespace import SYSTEM_PATH
-
-from .test_modules import run
+from tests.modules import run
 
 TCP, UDP = 6, 17
 #: A rule of a chain for source NAT, and what it allows.

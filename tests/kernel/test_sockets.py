@@ -22,8 +22,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.me
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 from tests.features import needs
 from tests.lab import Gateway, Namespace, has_ipv6
-
-from .test_modules import run
+from tests.modules import run
 
 pytestmark = pytest.mark.oldest_and_newest_kernel
 

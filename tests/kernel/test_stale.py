@@ -26,9 +26,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 from tests import clock
 from tests.lab import Host, Lab
 from tests.lab.namespace import SYSTEM_PATH
+from tests.modules import MODULES, answer, given, run
 
 from .stale_gateway import OUTSIDE
-from .test_modules import MODULES, answer, given, run
 
 pytestmark = pytest.mark.oldest_and_newest_kernel
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Host
+from tests.modules import run
 
 from .stale_gateway import RULES
-from .test_modules import run
 from .test_stale import CLIENT, CURRENT, SERVER, judged, load, tcp, to_wan
 
 pytestmark = pytest.mark.oldest_and_newest_kernel

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.lab import Host, Lab, Namespace
+from tests.modules import run
 
-from .test_modules import ENTRIES, run
+from .test_modules import ENTRIES
 
 pytestmark = pytest.mark.oldest_and_newest_kernel
 

@@ -195,6 +195,7 @@ def test_block_host(network: Gateway, gateway: Namespace, play: Play) -> None:
         other.seen_as()
 
 
+@pytest.mark.thorough
 def test_drain_backend(network: Gateway, gateway: Namespace, play: Play) -> None:
     """The playbook waits for the client of the old backend. A new connection reaches the new backend."""
     for client in (network.client1, network.client2):
@@ -229,6 +230,7 @@ def test_declare_entries(network: Gateway, gateway: Namespace, play: Play) -> No
             assert flow.seen_as() == (OLD, port)
 
 
+@pytest.mark.thorough
 def test_declare_gateway(network: Gateway, gateway: Namespace, play: Play) -> None:
     """The gateway has the settings, the policy and the entry, and no flow to the former network."""
     if not shutil.which("nfct", path=SYSTEM_PATH):
@@ -251,6 +253,7 @@ def test_declare_gateway(network: Gateway, gateway: Namespace, play: Play) -> No
     gateway.run(["nfct", "delete", "timeout", "example-dns"])
 
 
+@pytest.mark.thorough
 def test_reboot_gateway(network: Gateway, gateway: Namespace, play: Play) -> None:
     """Two connections with the same port keep their translated ports. The second one began first after the reboot."""
     with (
@@ -280,6 +283,7 @@ def test_move_gateway(lab: Lab, play: Play) -> None:
         assert site.old.count() == 0, "packets still pass the old gateway"
 
 
+@pytest.mark.thorough
 def test_report(network: Gateway, gateway: Namespace, play: Play, tmp_path: Path) -> None:
     """The run succeeds, and fails after flows of a client could not be NATed because no port was free."""
 
@@ -303,6 +307,7 @@ def test_report(network: Gateway, gateway: Namespace, play: Play, tmp_path: Path
     assert failures() > 0
 
 
+@pytest.mark.thorough
 def test_metrics(network: Gateway, gateway: Namespace, play: Play, private: int) -> None:
     """The file has the flows that the kernel counts, by client network, and promtool accepts it."""
     before = gateway.sysctl("nf_conntrack_acct")
@@ -320,6 +325,7 @@ def test_metrics(network: Gateway, gateway: Namespace, play: Play, private: int)
         subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True)
 
 
+@pytest.mark.thorough
 def test_find_top_clients(network: Gateway, gateway: Namespace, play: Play) -> None:
     """The client with the most flows comes first."""
     fill(gateway, 3)

@@ -66,8 +66,8 @@ NEWEST_CORE = next(
 )
 #: The modules' Python in the integration tests, if it is not the controller's
 INTEGRATION_TARGET_PYTHONS = {"2.19": "3.8", "2.20": "3.9"}
-#: Kernels under QEMU; with STRICT=1 all that `tests/kernels` has
-KERNELS = [] if STRICT else ["5.10", "7.2"]
+#: Kernels under QEMU; with STRICT=1 all that `tests/kernels` has, and all tests for them
+KERNELS = [] if STRICT else ["--brief", "5.10", "7.2"]
 
 UNIT = "tests/unit/plugins"
 #: Tests that run on every target Python, without Ansible

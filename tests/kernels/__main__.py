@@ -33,9 +33,9 @@ EXCHANGE = "tests/kernel/test_exchange.py"
 OPTIONS = ("--color=no", "--durations=10", "--quiet", "--tb=short")
 
 
-def tests_for(kernel: str) -> tuple[str, ...]:
+def tests_for(kernel: str, brief: bool) -> tuple[str, ...]:
     """Return the arguments of pytest that select the tests for a kernel."""
-    marks = ["every_kernel", *["oldest_and_newest_kernel"] * (kernel in ENDS)]
+    marks = ["every_kernel", *["oldest_and_newest_kernel"] * (kernel in ENDS and not brief)]
     # By name, because the other files import packages that are missing in the machines
     files = [
         str(file.relative_to(trees.CHECKOUT))
@@ -59,6 +59,7 @@ def write(junit: ET.Element, file: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("kernels", nargs="*", default=list(KERNELS), metavar="KERNEL", help=", ".join(KERNELS))
+    parser.add_argument("--brief", action="store_true", help="without the tests marked oldest_and_newest_kernel")
     parser.add_argument("--results", type=Path, default=CACHE / "results", help="folder for JUnit files and table.txt")
     arguments = parser.parse_args()
     if unknown := set(arguments.kernels) - KERNELS.keys():
@@ -98,7 +99,9 @@ def main() -> int:
         return test(kernel, f"{kernel.release} from {other.stem}", archive)
 
     def test_all(name: str, kernel: trees.Kernel) -> report.Outcome:
-        return test(kernel, kernel.release, trees.archive_of_tests(kernel.image.parent, tests_for(name)))
+        return test(
+            kernel, kernel.release, trees.archive_of_tests(kernel.image.parent, tests_for(name, arguments.brief))
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(test_all, arguments.kernels, kernels))

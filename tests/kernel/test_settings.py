@@ -149,7 +149,7 @@ def test_gathered_settings_are_unchanged(inside: Namespace) -> None:
 def test_refused_setting_keeps_earlier_changes(inside: Namespace, tmp_path: Path) -> None:
     """The module rejects timeouts that exceed a clock of 100 Hz. The kernel rejects those that exceed its own."""
     with pytest.raises(
-        SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*same: accounting"
+        SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*changed: accounting"
     ) as failure:
         declare(accounting=True, timeouts={"udp": sysctl.LONGEST_TIMEOUT}, persist_in=tmp_path)
     assert failure.value.result["settings"]["accounting"] == 1

@@ -41,5 +41,5 @@ def seconds_of(module: AnsibleModule) -> float:
     if seconds < 0 or not math.isfinite(seconds):
         from ..client.errors import InvalidValue
 
-        raise InvalidValue("timeout", f"{seconds} is {'negative' if seconds < 0 else 'no number'}; write 0 or more")
+        raise InvalidValue("timeout", f"{seconds} is {'negative' if seconds < 0 else 'not a number'}; write 0 or more")
     return seconds

@@ -20,7 +20,16 @@ from ansible_collections.netops.conntrack.tests.release import bom, contents, ve
 
 #: Files and folders that users need.
 PACKAGED = {
-    *("CHANGELOG.rst", "CONTRIBUTING.md", "FILES.json", "LICENSES", "MANIFEST.json", "README.md", "REUSE.toml"),
+    *(
+        "CHANGELOG.rst",
+        "CODE_OF_CONDUCT.md",
+        "CONTRIBUTING.md",
+        "FILES.json",
+        "LICENSES",
+        "MANIFEST.json",
+        "README.md",
+        "REUSE.toml",
+    ),
     *("SECURITY.md", "bindep.txt", "changelogs", "docs", "examples", "extensions", "meta", "playbooks", "plugins"),
     "requirements.txt",
 }

@@ -62,7 +62,7 @@ FAULTS = (
     Fault("receive-EACCES", "receive", "``recvmsg()`` fails with EACCES"),
     Fault("receive-short", "receive", "the answer ends in the middle of a message", "short"),
     Fault("receive-cut-header", "receive", "the answer ends in the header of a message", "cut header"),
-    Fault("receive-garbled", "receive", "an attribute of the answer claims more bytes than there are", "garbled"),
+    Fault("receive-garbled", "receive", "the length of an attribute exceeds the answer", "garbled"),
     Fault("receive-too-long", "receive", "the answer is longer than the buffer (MSG_TRUNC)", "too long"),
     Fault("receive-DUMP_INTR", "receive", "a dump is inconsistent (NLM_F_DUMP_INTR)", "interrupted", where=DUMP),
     Fault("write-EACCES", "write", "writing to ``/proc/sys`` fails with EACCES"),
@@ -88,31 +88,32 @@ _TRUE = "test_fault_at_any_message_is_reported_correctly_and_second_run_complete
 
 _ANSWER = (
     "The result of the request is unknown. The module reads the entry again and, if necessary, repeats the request. If "
-    "that fails, it reports the change as unknown."
+    "this fails as well, the module reports the change as unknown."
 )
 _GUARANTEES = {
-    "open": "The request is not sent. The task fails with the error and the changes that were made before.",
-    "getsockopt": "The task fails with the error and the changes that were made before.",
-    "send": "The kernel has not received the request. The module does not count it as done.",
+    "open": "The request is not sent. The task fails, and returns the error and the changes that it made before.",
+    "getsockopt": "The task fails, and returns the error and the changes that it made before.",
+    "send": "The kernel has not received the request. The module does not count the change.",
     "lost": _ANSWER,
     "overrun": _ANSWER,
-    "short": f"{_ANSWER} A part of an answer is never taken for the whole answer.",
-    "cut header": f"{_ANSWER} A part of an answer is never taken for an empty answer.",
+    "short": f"{_ANSWER} The module never uses a part of an answer as the whole answer.",
+    "cut header": f"{_ANSWER} The module never uses a part of an answer as an empty answer.",
     "garbled": _ANSWER,
     "too long": _ANSWER,
-    "interrupted": "The module does not use the list. The task fails with the changes that were made before.",
-    "write": "The task fails and lists the settings that it changed before.",
+    "interrupted": "The module does not use the dump. The task fails, and returns the changes that it made before.",
+    "write": "The task fails, and returns the settings that it changed before.",
 }
 _GUARANTEES["bind"] = _GUARANTEES["open"]
 _GUARANTEES["setsockopt"] = (
-    "The task fails with the changes that were made before, or continues if it can do without the option."
+    "If the module can do without the option, the task continues. Otherwise, it fails and returns the changes that it "
+    "made before."
 )
 
 
 def _row(fault: Fault) -> Row:
     where = "each call of each module that writes"
     if fault.where == DUMP:
-        where = "each part of a list that a module that writes reads from the kernel"
+        where = "each part of a dump, in each module that writes"
     if fault.call == "write":
         where = "each setting that ``conntrack_settings`` and ``conntrack_config`` write"
     guarantee = _GUARANTEES.get(fault.call) or _GUARANTEES.get(fault.how) or _ANSWER
@@ -124,11 +125,11 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "System calls that fail": (
         *map(_row, FAULTS),
         Row(
-            "``send()`` or ``recvmsg()`` fails with EACCES, or no answer arrives, from one call on until the task ends",
+            "from one call until the task ends: ``send()`` or ``recvmsg()`` fails with EACCES, or no answer arrives",
             "each module that writes",
-            "The report is true: changes that cannot be read back are reported as unknown. A replacement that can be "
-            "neither finished nor undone is reported with the reason. A second run creates what is declared, but does "
-            "not change the timeout of an expectation that exists.",
+            "The result is correct. If the module cannot read a change back, it reports the change as unknown. If it "
+            "can neither finish nor undo a replacement, it reports the replacement with the reason. A second run "
+            "creates what is declared, but does not change the timeout of an existing expectation.",
             ("tests/kernel/test_injected_faults.py::test_a_lasting_fault_does_no_harm",),
         ),
     ),
@@ -149,15 +150,16 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row(
             "SIGKILL before a system call",
             "the same tasks as SIGTERM",
-            "Only what the task is about is changed. Between the two requests of a replacement, the old entry is "
-            "deleted and the new one does not exist yet. A second run creates what is declared.",
+            "Entries, expectations, policies and settings that the task does not change are unaffected. If the task is "
+            "killed between the two requests of a replacement, the old entry is deleted and the new one does not "
+            "exist. A second run creates what is declared.",
             (_KILLED,),
         ),
         Row(
             "SIGTERM and SIGKILL while a snapshot is saved",
             "``conntrack_snapshot`` with ``state: saved``",
-            "The old or the new snapshot is at the path, complete. No other file is left, except by SIGKILL on file "
-            "systems without unnamed temporary files.",
+            "The file at the path is the complete old snapshot or the complete new one. No other file remains, except "
+            "after SIGKILL on file systems that do not support O_TMPFILE.",
             (
                 "tests/kernel/test_killed.py::test_a_killed_save_leaves_a_complete_snapshot",
                 _SIGNALS + "test_interrupted_save_keeps_the_old_snapshot_and_no_other_file",
@@ -166,28 +168,28 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "Faults in a model of the kernel": (
         Row(
-            "an error or a lost answer, whether or not the request was carried out",
-            "each message of ``conntrack_entry``",
-            "The report is true, and a second run completes the task.",
+            "an error or a lost answer, before or after the kernel carries out the request",
+            "each message that ``conntrack_entry`` sends",
+            "The result is correct, and a second run completes the task.",
             (f"{_MODULE_UTILS}/_reconcile/test_entry.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
-            "each message of ``conntrack_entries``, with and without a purge",
-            "The report is true, and a second run completes the task.",
+            "each message that ``conntrack_entries`` sends, with and without a purge",
+            "The result is correct, and a second run completes the task.",
             (f"{_MODULE_UTILS}/_reconcile/test_entries.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
-            "each message of ``conntrack_update``",
-            "The report is true, and a second run completes the task.",
+            "each message that ``conntrack_update`` sends",
+            "The result is correct, and a second run completes the task.",
             (f"{_MODULE_UTILS}/_operations/test_update.py::{_TRUE}",),
         ),
         Row(
             "an error or a lost answer",
-            "each message of ``conntrack_snapshot`` with ``state: restored``",
-            "The report is true, and a second run completes the task. Entries that may have been created are counted "
-            "in ``unknown``.",
+            "each message that ``conntrack_snapshot`` with ``state: restored`` sends",
+            "The result is correct, and a second run completes the task. ``unknown`` is the number of entries "
+            "for which the module cannot determine whether they were created.",
             (
                 f"{_MODULE_UTILS}/_snapshot/test_restore.py::{_TRUE}",
                 f"{_MODULE_UTILS}/_snapshot/test_restore.py::test_creation_without_answer_counts_as_unknown_and_as_a_change",
@@ -195,36 +197,36 @@ TABLES: dict[str, tuple[Row, ...]] = {
         ),
         Row(
             "an error or a lost answer",
-            "each message of ``conntrack_config``",
-            "The report is true, and a second run completes the task.",
+            "each message that ``conntrack_config`` sends",
+            "The result is correct, and a second run completes the task.",
             (f"{_MODULE_UTILS}/_reconcile/test_config.py::{_TRUE}",),
         ),
         Row(
             "several errors and lost answers in one task",
             "``conntrack_flush``",
-            "No entry that does not match is removed, and ``flushed`` is never too high.",
+            "The module removes only matching entries. ``flushed`` is never greater than the number removed.",
             (
                 f"{_MODULE_UTILS}/_operations/test_flush.py::test_faults_never_falsify_the_result_or_remove_other_entries",
             ),
         ),
         Row(
             "a lost answer",
-            "each message of ``conntrack_expectation``",
+            "each message that ``conntrack_expectation`` sends",
             "The module repeats the request, or reports that the result is unknown.",
             (f"{_MODULE_UTILS}/_reconcile/test_expectation.py::test_lost_answer_is_recovered_or_reported",),
         ),
         Row(
-            "any bytes as an answer",
+            "an answer with arbitrary bytes",
             "each operation of the client",
-            "The operation returns a result or raises a named error of the client.",
+            "The operation returns a result, or raises an error that the client defines.",
             (f"{_MODULE_UTILS}/client/test_hostile.py::test_any_answer_is_a_result_or_a_named_error",),
         ),
     ),
     "Other faults": (
         Row(
             "an overrun of the receive buffer while events arrive",
-            "``client.events``, on which the event source and ``conntrack_wait`` are built",
-            "The client reports that events were lost, and continues.",
+            "``client.events``, which the event source and ``conntrack_wait`` use",
+            "The client reports that events were lost, and continues to receive events.",
             ("tests/kernel/test_events.py::test_subscription_continues_after_an_overrun",),
         ),
         Row(

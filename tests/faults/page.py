@@ -26,24 +26,29 @@ _START = """\
 Behaviour after faults
 ======================
 
-The tests of this collection inject faults into its system calls, on a running kernel. Programs other than the
-collection then show what the kernel has. This page lists each fault, the guarantee, and the test that checks it.
+The tests of this collection inject faults into the system calls of its modules on a running kernel. They then read the
+tables of the kernel with other programs. Some tests use a model of the kernel in Python instead, which can fail at any
+message. This page lists each fault, the guarantee, and the test that checks it.
 
-After every fault in this list:
+After every fault on this page:
 
-- The kernel has what it had before or what the task declares. All other entries, expectations, timeout policies and
-  settings are unchanged.
-- The result is true. ``changed`` is ``true`` if anything was changed. Counts never include a change that was not made.
+- Each entry, expectation, timeout policy or setting of the task is as before, or as the task declares it. All others
+  are unchanged. The tables name the exceptions.
+- The result is correct. ``changed`` is ``true`` if anything was changed. Counts never include a change that was not
+  made.
 - If a module cannot determine whether a change was made, ``changed`` is ``true`` and the task fails with an error that
   the result is unknown. ``conntrack_snapshot`` counts such entries in ``unknown`` and adds a warning instead.
 - If the cause no longer exists, a second run completes the task.
+
+If the kernel cannot change a value in place, a module with ``replace: true`` deletes the old entry, expectation or
+policy and creates the new one. The tables call this a replacement.
 """
 
 
 def text() -> str:
     """Return the whole page."""
     names = ", ".join(f"``{name}``" for name in WRITING)
-    modules = textwrap.fill(f"Modules that write are {names}.", WIDTH, break_on_hyphens=False)
+    modules = textwrap.fill(f"In the tables, the modules that write are {names}.", WIDTH, break_on_hyphens=False)
     parts = [_START, "", modules, ""]
     for heading, rows in TABLES.items():
         parts += ["", heading, "-" * len(heading), "", *_table(rows)]

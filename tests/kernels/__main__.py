@@ -59,7 +59,9 @@ def write(junit: ET.Element, file: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("kernels", nargs="*", default=list(KERNELS), metavar="KERNEL", help=", ".join(KERNELS))
-    parser.add_argument("--brief", action="store_true", help="without the tests marked oldest_and_newest_kernel")
+    parser.add_argument(
+        "--brief", action="store_true", help="without oldest_and_newest_kernel, and without the exchange of tables"
+    )
     parser.add_argument("--results", type=Path, default=CACHE / "results", help="folder for JUnit files and table.txt")
     arguments = parser.parse_args()
     if unknown := set(arguments.kernels) - KERNELS.keys():
@@ -105,7 +107,7 @@ def main() -> int:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(test_all, arguments.kernels, kernels))
-        if len(kernels) > 1 and not any(outcome.failures for outcome in outcomes):
+        if len(kernels) > 1 and not arguments.brief and not any(outcome.failures for outcome in outcomes):
             pair = kernels[0], kernels[-1]
             tables = [kernel.image.with_name(f"{kernel.release}.json") for kernel in pair]
             for kernel, table in zip(pair, tables, strict=True):

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from tests import clock
-from tests.fleet.test_howto import as_soon_as_one_listens, fill
+from tests.fleet.test_howto import once_a_process_listens, fill
 from tests.lab import Gateway, Lab, Namespace, isolation
 from tests.lab.handover import PORT, SERVER, Site
 from tests.lab.namespace import SYSTEM_PATH
@@ -206,7 +206,7 @@ def test_drain_backend(network: Gateway, gateway: Namespace, play: Play) -> None
     connection.seen_as()
     (entry,) = gateway.table()
     assert entry["reply"]["source"] == Gateway.CLIENTS[0]
-    with as_soon_as_one_listens(gateway, connection.close):
+    with once_a_process_listens(gateway, connection.close):
         result = play("drain_backend", {"gw1": gateway}, times=2)
     assert result.changed == {"gw1": 2}, "rules and load; the wait changes nothing"
     assert re.search("1 connections at the start, 0 after", result.printed)

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from tests import clock
-from tests.fleet.test_howto import once_a_process_listens, fill
+from tests.fleet.test_howto import fill, once_a_process_listens
 from tests.lab import Gateway, Lab, Namespace, isolation
 from tests.lab.handover import PORT, SERVER, Site
 from tests.lab.namespace import SYSTEM_PATH

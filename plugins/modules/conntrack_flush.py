@@ -302,7 +302,10 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
             )
 
             with StaleFilter(table, stale) as judge:
-                return flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
+                result = flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
+                for warning in judge.warnings():
+                    module.warn(warning)
+                return result
         return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 

@@ -462,6 +462,8 @@ def read(module: AnsibleModule) -> dict[str, Any]:
             with StaleFilter(table, stale, ruleset) as judge:
                 judged = with_owners(JUDGED_ENTRIES) if params["owner"] else JUDGED_ENTRIES
                 found = collect(judge.scan(match), *order, labels, judged)
+                for warning in judge.warnings():
+                    module.warn(warning)
             return {**found, "verdicts": judge.counts()}
         return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 

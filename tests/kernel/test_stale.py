@@ -156,6 +156,8 @@ def test_undecidable_flow_is_uncertain_and_kept(gateway: Host) -> None:
     load(gateway, tcp(CLIENT, 6000, "10.1.0.9", 2222))
     result = run(gateway, "conntrack_flush", stale=True, keep_ssh=False)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, 1)
+    (warning,) = result["warnings"]
+    assert "flows are uncertain and were left out. Most frequent reason: limit." in str(warning)
     facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
     (decided,) = facts["rules"]
     assert (decided["verdict"], decided["entries"], decided["rule"]["comment"]) == ("uncertain", 1, "slowly")

@@ -16,7 +16,7 @@ from ..client.match.match import Match
 from ..client.netlink.socket import Closing
 from ..client.reevaluate.evaluator import BATCH, Reevaluation
 from ..client.reevaluate.flow import Flow, Flows
-from ..client.reevaluate.judgement import UNCHANGED, VERDICTS, Judgement
+from ..client.reevaluate.judgement import UNCERTAIN, UNCHANGED, VERDICTS, Judgement
 from ..client.table_reader import TableReader
 from .flush import DeletionPlan
 from .resource import ENTRIES, Resource
@@ -86,6 +86,17 @@ class StaleFilter(Closing):
     def counts(self) -> Document:
         """Return the number of judged entries by verdict."""
         return {verdict: self.verdicts[verdict] for verdict in VERDICTS}
+
+    def warnings(self) -> list[str]:
+        """Return a sentence about the flows that were left out because the rules do not show their verdict."""
+        uncertain = self.verdicts[UNCERTAIN]
+        if not uncertain:
+            return []
+        reasons = (reason for (verdict, _rule, reason), _count in self.rules.most_common() if verdict == UNCERTAIN)
+        left_out = f"{uncertain} of {sum(self.verdicts.values())} flows are uncertain and were left out"
+        return [
+            f"{left_out}. Most frequent reason: {next(reasons)}. conntrack_facts with gather_subset: [stale] lists all"
+        ]
 
     def counts_by_rule(self, most: int) -> list[Document]:
         """Return the rules that decide, with the number of entries, the highest first."""

@@ -45,7 +45,7 @@ options:
       - name: ansible_netns_nsenter
   become_success_timeout:
     description:
-      - Seconds to wait for become to succeed. A value below 1 selects the default.
+      - Number of seconds to wait until become has succeeded. A value below 1 selects the default.
     type: int
     default: 10
     vars:

@@ -16,9 +16,10 @@ options:
     type: str
 requirements:
   - Linux with the kernel module C(nf_conntrack_netlink), which is loaded on demand.
-  - The capability C(CAP_NET_ADMIN), so usually O(ignore:become=true).
+  - The capability C(CAP_NET_ADMIN), usually through O(ignore:become=true).
 notes:
-  - The module runs no program on the target and needs no package there except Python 3.8 or newer.
+  - The target needs only Python 3.8 or newer. The module needs no other program or package there, unless an option
+    mentions one.
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return changed status prediction without modifying the target.

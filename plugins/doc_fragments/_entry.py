@@ -11,23 +11,24 @@ class ModuleDocFragment:
 options:
   family:
     description:
-      - The family of the addresses. By default, it follows from the addresses.
+      - The family of the addresses. By default, the module derives it from the addresses.
     type: str
     choices: [ipv4, ipv6]
   protocol:
     description:
       - V(tcp), V(udp), V(icmp), V(icmpv6), V(sctp), V(dccp), V(gre), V(udplite), or a number from 0 to 255.
-      - Other names of C(/etc/protocols), such as V(esp), are accepted, too. Results show the number.
+      - Other names in C(/etc/protocols), such as V(esp), are accepted, too. For these protocols, results contain the
+        number.
     type: str
     required: true
   zone:
     description:
-      - The conntrack zone of both directions. It is part of the identity of the entry. The default is zone 0.
+      - The conntrack zone of both directions. The zone is part of the identity of the entry. The default is zone 0.
     type: int
     default: 0
   original:
     description:
-      - The tuple of the direction in which the connection began. It identifies the entry.
+      - The tuple of the direction in which the connection began. The tuple identifies the entry.
       - Required unless O(reply) is set and the entry has no NAT.
     type: dict
     suboptions: &direction
@@ -65,13 +66,13 @@ options:
   reply:
     description:
       - The tuple of the reply direction. The default is the reversed O(original).
-      - Leave it out if you set O(nat). The kernel then computes it.
+      - Leave this tuple out if you set O(nat). The kernel then computes it.
     type: dict
     suboptions: *direction
   nat:
     description:
-      - The NAT of the connection. It can be set only when an entry is created.
-      - It takes effect only in a network namespace that has, or had, NAT rules.
+      - The NAT of the connection. NAT can be set only when an entry is created.
+      - NAT takes effect only in a network namespace that has NAT rules, or has had some.
     type: dict
     suboptions:
       source:
@@ -82,7 +83,8 @@ options:
             description: An address, or a range V(a-b) from which the kernel selects one.
             type: str
           port:
-            description: A port, or a range V(a-b) from which the kernel selects one. For ICMP, it is the identifier.
+            description: A port, or a range V(a-b) from which the kernel selects one. For ICMP, this is the identifier
+              instead of a port.
             type: str
       destination:
         description: Destination NAT.
@@ -105,8 +107,8 @@ options:
     elements: str
   status:
     description:
-      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set, and cannot be cleared again. Others
-        are accepted and have no effect.
+      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set. They cannot be cleared again. Other
+        status bits are accepted and have no effect.
     type: list
     elements: str
   tcp:
@@ -130,16 +132,17 @@ options:
             type: int
           flags:
             description:
-              - Flags that must be set, of V(window_scale), V(sack_permitted), V(close_init), V(be_liberal),
-                V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Others that the
-                kernel has set stay.
-              - If you leave this out, a new entry gets V(sack_permitted) and V(be_liberal), and from the state
-                V(time_wait) on also V(close_init), as with C(conntrack -I). Without V(be_liberal), the kernel
-                treats packets of a live connection as invalid if it does not know the window scale. An existing
-                entry keeps its flags.
-              - An empty list creates the entry without flags. It clears V(window_scale), V(sack_permitted),
-                V(close_init) and V(be_liberal) of an existing entry, unless the declared state is V(syn_sent) or
-                V(syn_sent2).
+              - Flags that must be set. The possible flags are V(window_scale), V(sack_permitted), V(close_init),
+                V(be_liberal), V(data_unacknowledged), V(maxack_set), V(challenge_ack) and V(simultaneous_open). Flags
+                that the kernel has set in addition stay set.
+              - If you leave the flags out, an existing entry keeps its flags. A new entry gets V(sack_permitted) and
+                V(be_liberal). In the states V(time_wait), V(close) and V(syn_sent2), a new entry also gets
+                V(close_init). C(conntrack -I) sets the same flags.
+              - Without V(be_liberal), the kernel treats packets of a live connection as invalid if it does not know the
+                window scale.
+              - An empty list creates the entry without flags. If the entry exists, an empty list clears
+                V(window_scale), V(sack_permitted), V(close_init) and V(be_liberal), unless the declared state is
+                V(syn_sent) or V(syn_sent2).
             type: list
             elements: str
       reply:
@@ -173,21 +176,21 @@ options:
             or V(invalid).
         type: str
       role:
-        description: V(client) or V(server), of the original direction.
+        description: The role of the original direction, V(client) or V(server).
         type: str
       handshake_sequence:
         description: The sequence number of the handshake.
         type: int
   helper:
     description:
-      - The name of the connection tracking helper, such as V(ftp). It can be attached only when an entry is
+      - The name of the connection tracking helper, such as V(ftp). A helper can be attached only when an entry is
         created.
-      - An empty string removes it.
+      - An empty string removes the helper.
     type: str
   master:
     description:
-      - The original tuple of the connection that this one belongs to. It can be set only when an entry is created.
-        The entry of that connection must exist, in the same zone.
+      - The original tuple of the connection that this one belongs to. A master can be set only when an entry is
+        created. The entry of the master must exist, in the same zone.
     type: dict
     suboptions:
       <<: *tuple
@@ -204,7 +207,7 @@ options:
         type: dict
         suboptions: &adjustment
           position:
-            description: The sequence number from which on it applies.
+            description: The sequence number at which the shift changes.
             type: int
           before:
             description: The shift before that position.
@@ -232,27 +235,27 @@ options:
         type: int
   counters:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (packets and bytes).
+      - The packets and bytes. Accepted and ignored, so that you can declare an entry exactly as it was read.
     type: dict
   timestamps:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (times).
+      - The times. Accepted and ignored, so that you can declare an entry exactly as it was read.
     type: dict
   security_context:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (security context).
+      - The security context. Accepted and ignored, so that you can declare an entry exactly as it was read.
     type: str
   id:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (the kernel's id).
+      - The kernel's id. Accepted and ignored, so that you can declare an entry exactly as it was read.
     type: int
   use:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (the kernel's use count).
+      - The kernel's use count. Accepted and ignored, so that you can declare an entry exactly as it was read.
     type: int
   extra:
     description:
-      - Accepted and ignored, so that an entry that was read can be declared as it stands (attributes that this
-        version does not know).
+      - Attributes that this version does not know. Accepted and ignored, so that you can declare an entry exactly as it
+        was read.
     type: dict
 """

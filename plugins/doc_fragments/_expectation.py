@@ -11,7 +11,7 @@ class ModuleDocFragment:
 options:
   family:
     description:
-      - The family of the addresses. By default, it follows from the addresses.
+      - The family of the addresses. By default, the module derives it from the addresses.
     type: str
     choices: [ipv4, ipv6]
   zone:
@@ -20,8 +20,9 @@ options:
     type: int
   tuple:
     description:
-      - The original tuple of the expected connection. Together with O(zone), it identifies the expectation.
-      - A source address, port, key or identifier that is 0 or missing means any, unless O(mask) is set for it.
+      - The original tuple of the expected connection. The tuple and O(zone) identify the expectation.
+      - If the source address, source port, source key or identifier is 0 or missing, any value matches, unless you set
+        its O(mask).
     type: dict
     required: true
     suboptions:
@@ -29,13 +30,13 @@ options:
         description: A name such as V(tcp), or a number from 0 to 255. Required.
         type: str
       source:
-        description: An address. V(0.0.0.0), V(::) or none means any.
+        description: An address. If it is V(0.0.0.0), V(::) or missing, any address matches.
         type: str
       destination:
         description: An address. Required.
         type: str
       source_port:
-        description: A port from 0 to 65535. V(0) or none means any.
+        description: A port from 0 to 65535. If it is V(0) or missing, any port matches.
         type: int
       destination_port: &port
         description: A port from 0 to 65535.
@@ -47,23 +48,24 @@ options:
         description: The code of an ICMP or ICMPv6 request.
         type: int
       icmp_id:
-        description: The identifier of an ICMP or ICMPv6 request. V(0) or none means any.
+        description: The identifier of an ICMP or ICMPv6 request. If it is V(0) or missing, any identifier matches.
         type: int
       source_key:
-        description: The key of GRE. V(0) or none means any.
+        description: The key of GRE. If it is V(0) or missing, any key matches.
         type: int
       destination_key: &gre_key
         description: The key of GRE.
         type: int
   mask:
     description:
-      - The bits of the source in O(tuple) that are compared. By default, all bits are compared if the tuple has a
-        value other than 0, and none otherwise.
-      - The kernel always compares the destination in full. Its mask is accepted only with all bits set, as gathered.
+      - The bits of the source in O(tuple) that the kernel compares. By default, these are all bits of a value other
+        than 0. If the value is 0 or missing, the kernel compares no bits by default.
+      - The kernel always compares the destination in full. A mask of the destination is accepted only with all bits
+        set, as M(netops.conntrack.conntrack_info) returns it.
     type: dict
     suboptions:
       protocol: &gathered_text
-        description: Accepted as it is gathered.
+        description: Accepted as M(netops.conntrack.conntrack_info) returns it.
         type: str
       source:
         description: The bits of the source address, such as V(255.255.255.0).
@@ -73,7 +75,7 @@ options:
         description: The bits of the source port, V(65535) for all and V(0) for none.
         type: int
       destination_port: &gathered_number
-        description: Accepted as it is gathered.
+        description: Accepted as M(netops.conntrack.conntrack_info) returns it.
         type: int
       icmp_type: *gathered_number
       icmp_code: *gathered_number
@@ -86,8 +88,8 @@ options:
       destination_key: *gathered_number
   master:
     description:
-      - The original tuple of the connection that announces this one. Its entry must exist, in the zone O(zone), and
-        have a helper.
+      - The original tuple of the connection that announces this one. The entry of the master must exist in the zone
+        O(zone), and must have a helper.
       - Required for an expectation that must exist.
     type: dict
     suboptions:
@@ -110,18 +112,19 @@ options:
   class:
     description:
       - The number of the class of expectations in the helper. Each class has a timeout and a maximum number of
-        expectations. The default is 0. C(ftp) has only this class, C(sip) has one for each kind of stream.
+        expectations. The default is 0. The helper C(ftp) has only this class. The helper C(sip) has one for each kind
+        of stream.
     type: int
   flags:
     description:
-      - V(permanent) keeps the expectation after the connection begins, for further ones. V(inactive) disables it.
-        V(userspace) is accepted and has no effect.
+      - V(permanent) keeps the expectation for further connections after the first one has begun. V(inactive) disables
+        the expectation. V(userspace) is accepted and has no effect.
     type: list
     elements: str
   function:
     description:
       - The name of the kernel function that is called when the connection begins. V(nat-follow-master) applies the NAT
-        of the master; other functions belong to helpers whose kernel modules are loaded.
+        of the master. Other functions belong to helpers, and exist while the kernel module of the helper is loaded.
       - An empty string means none.
     type: str
   nat:
@@ -131,19 +134,20 @@ options:
     suboptions:
       direction:
         description:
-          - The direction of the master that the expected connection has.
-          - With O(function=nat-follow-master) and V(reply), the kernel forwards it to the source of the master's
-            original tuple, with the destination there as its source. With V(original), it uses the reply tuple.
+          - Whether the expected connection has the original direction of its master, or the reply direction.
+          - With O(function=nat-follow-master) and V(reply), the kernel changes the destination of the connection to the
+            source in the master's original tuple, and its source to the destination in that tuple. With V(original),
+            the kernel uses the master's reply tuple instead.
         type: str
         choices: [original, reply]
       tuple:
         description:
-          - The tuple before the helper changed the announcement. The kernel stores only its source.
-            C(nat-follow-master) forwards the connection to this port.
+          - The tuple that the master announced, before the helper changed the announcement. The kernel stores only the
+            source. C(nat-follow-master) forwards the connection to the source port of this tuple.
         type: dict
         suboptions:
           protocol:
-            description: Accepted as it is gathered. It is the protocol of the master.
+            description: The protocol of the master. Accepted as M(netops.conntrack.conntrack_info) returns it.
             type: str
           source:
             description: The address that the helper stored.
@@ -164,22 +168,21 @@ options:
           destination_key: *gathered_number
   timeout:
     description:
-      - The timeout in seconds. The kernel gives a new expectation the timeout of its helper, V(300) with C(ftp). The
-        module then sets the declared one.
+      - The timeout in seconds. The kernel gives a new expectation the timeout of its helper, for example V(300) for
+        C(ftp). The module then sets the declared timeout.
       - An existing expectation keeps its remaining timeout, unless O(timeout_min) extends it.
     type: int
   helper:
     description:
-      - Accepted and ignored, so that an expectation that was read can be declared as it stands (the helper of its
-        master).
+      - The helper of the master. Accepted and ignored, so that you can declare an expectation exactly as it was read.
     type: str
   id:
     description:
-      - Accepted and ignored, so that an expectation that was read can be declared as it stands (the kernel's id).
+      - The kernel's id. Accepted and ignored, so that you can declare an expectation exactly as it was read.
     type: int
   extra:
     description:
-      - Accepted and ignored, so that an expectation that was read can be declared as it stands (attributes that this
-        version does not know).
+      - Attributes that this version does not know. Accepted and ignored, so that you can declare an expectation exactly
+        as it was read.
     type: dict
 """

@@ -13,10 +13,10 @@ options:
     description:
       - The file on the target that gives names to label bits, in the format of C(connlabel.conf). Each line has a
         bit number and a name, which may contain blanks.
-      - The file is read as C(conntrack) reads it. The first definition of a name or a bit counts, and unusable lines
-        are skipped. Bits above 127 are an error only where you use their names.
+      - The module reads the file as C(conntrack) does. If a name or a bit is defined twice, the first definition
+        counts. Unusable lines are skipped. A bit above 127 is an error only if you use its name.
       - Bytes that are not UTF-8 are shown as escape sequences, such as V(caf\\xe9).
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-        Without a file, labels are bit numbers.
+      - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Without a
+        file, labels are bit numbers.
     type: path
 """

@@ -14,39 +14,41 @@ options:
     description:
       - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
         accepted, too, for ad-hoc commands.
-      - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
-        them must match.
+      - A dictionary selects an entry if, for each of its keys, the entry has one of the given values. With several
+        dictionaries, at least one of them must select the entry.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
       - Required unless O(all=true).
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
-        of both directions, the others are that of one direction. Protocols are numbers, or names as in
-        C(/etc/protocols), such as V(tcp) and V(esp).
-      - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
-        V(10.0.0.0/8), a range V(a-b), or a list of these. V(address) is any of the four, V(reply_address)
-        either of the reply direction. For any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in
-        V(source) and V(reply_destination), where DHCP clients have V(0.0.0.0). In the other keys, V(0.0.0.0/32) is this
-        address alone, and V(0.0.0.0/0) any IPv4 address.
-      - V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port) - a number, a range
-        V(a-b), the name of a service, or a list of these. V(port) is any of the four. Entries of protocols without
-        ports never match.
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is compared
+        with the zone of both directions, V(original_zone) and V(reply_zone) with that of one direction. Protocols are
+        numbers, or names as in C(/etc/protocols), such as V(tcp) and V(esp).
+      - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as V(10.0.0.0/8),
+        a range V(a-b), or a list. V(address) is compared with all four addresses of an entry, and V(reply_address) with
+        both of the reply direction. One of them must match.
+      - To select entries with any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in V(source) and
+        V(reply_destination), because entries of DHCP clients have V(0.0.0.0) there. In the other keys, write
+        V(0.0.0.0/32) for this address alone, or V(0.0.0.0/0) for every IPv4 address.
+      - V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port) - a number, a range V(a-b),
+        the name of a service, or a list. V(port) is compared with all four ports of an entry, and one of them must
+        match. Entries of protocols without ports never match.
       - V(icmp_type), V(icmp_code), V(icmp_id), V(source_key), V(destination_key) - a number or a list.
-      - V(mark) - V(value), V(value/mask), or a list of these.
+      - V(mark) - V(value), V(value/mask), or a list.
       - V(state) - one or a list of the states of TCP, SCTP and DCCP, such as V(established).
-      - V(nat) - V(source), V(destination), V(any), V(none), or a list of these.
+      - V(nat) - V(source), V(destination), V(any), V(none), or a list.
       - V(status), V(labels) - a list, all of which must be set. V(status_not), V(labels_not) - a list, none of which
         may be set.
-      - V(labels) and V(labels_not) take V(value/mask) as well, which compares all 128 bits of the labels under the
-        mask.
+      - V(labels) and V(labels_not) also accept V(value/mask). The value is then compared with those of the 128 label
+        bits that are in the mask.
       - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
-        together. Ages need C(net.netfilter.nf_conntrack_timestamp), bytes and packets
-        C(net.netfilter.nf_conntrack_acct); if these were off when an entry began, the module fails.
-      - V(expected) - V(true) for connections that belong to another, V(false) for all others.
-      - V(master) - a dictionary, or a list of them, with keys of the original tuple of the connection that announced
-        this one, such as the control connection of an FTP data connection. Keys are V(protocol), V(source),
-        V(destination), V(address), V(source_port), V(destination_port), V(port), and those of ICMP and GRE. NAT does
-        not change this tuple.
-      - V(except) - a match, or a list of them. Entries that match it are not selected.
+        together.
+      - Keys for ages need C(net.netfilter.nf_conntrack_timestamp). Keys for bytes and packets need
+        C(net.netfilter.nf_conntrack_acct). If the setting was off when an entry began, the module fails.
+      - V(expected) - V(true) for connections that belong to another connection, their master. V(false) for all others.
+      - V(master) - a dictionary, or a list of dictionaries, for the master, which is the connection that announced this
+        one. For example, the master of an FTP data connection is its control connection. The keys are compared with the
+        original tuple of the master. They are V(protocol), V(source), V(destination), V(address), V(source_port),
+        V(destination_port), V(port), and those of ICMP and GRE. NAT does not change this tuple.
+      - V(except) - a match, or a list of matches. Entries that match V(except) are not selected.
     type: raw
   except:
     description:
@@ -61,39 +63,41 @@ options:
     description:
       - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
         accepted, too, for ad-hoc commands.
-      - An entry is selected if it has one of the values of every key of a dictionary. With several dictionaries, one of
-        them must match.
+      - A dictionary selects an entry if, for each of its keys, the entry has one of the given values. With several
+        dictionaries, at least one of them must select the entry.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
       - By default, every entry is selected.
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is the zone
-        of both directions, the others are that of one direction. Protocols are numbers, or names as in
-        C(/etc/protocols), such as V(tcp) and V(esp).
-      - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as
-        V(10.0.0.0/8), a range V(a-b), or a list of these. V(address) is any of the four, V(reply_address)
-        either of the reply direction. For any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in
-        V(source) and V(reply_destination), where DHCP clients have V(0.0.0.0). In the other keys, V(0.0.0.0/32) is this
-        address alone, and V(0.0.0.0/0) any IPv4 address.
-      - V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port) - a number, a range
-        V(a-b), the name of a service, or a list of these. V(port) is any of the four. Entries of protocols without
-        ports never match.
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is compared
+        with the zone of both directions, V(original_zone) and V(reply_zone) with that of one direction. Protocols are
+        numbers, or names as in C(/etc/protocols), such as V(tcp) and V(esp).
+      - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as V(10.0.0.0/8),
+        a range V(a-b), or a list. V(address) is compared with all four addresses of an entry, and V(reply_address) with
+        both of the reply direction. One of them must match.
+      - To select entries with any address, leave the key out. V(0.0.0.0) and V(::) are errors, except in V(source) and
+        V(reply_destination), because entries of DHCP clients have V(0.0.0.0) there. In the other keys, write
+        V(0.0.0.0/32) for this address alone, or V(0.0.0.0/0) for every IPv4 address.
+      - V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port) - a number, a range V(a-b),
+        the name of a service, or a list. V(port) is compared with all four ports of an entry, and one of them must
+        match. Entries of protocols without ports never match.
       - V(icmp_type), V(icmp_code), V(icmp_id), V(source_key), V(destination_key) - a number or a list.
-      - V(mark) - V(value), V(value/mask), or a list of these.
+      - V(mark) - V(value), V(value/mask), or a list.
       - V(state) - one or a list of the states of TCP, SCTP and DCCP, such as V(established).
-      - V(nat) - V(source), V(destination), V(any), V(none), or a list of these.
+      - V(nat) - V(source), V(destination), V(any), V(none), or a list.
       - V(status), V(labels) - a list, all of which must be set. V(status_not), V(labels_not) - a list, none of which
         may be set.
-      - V(labels) and V(labels_not) take V(value/mask) as well, which compares all 128 bits of the labels under the
-        mask.
+      - V(labels) and V(labels_not) also accept V(value/mask). The value is then compared with those of the 128 label
+        bits that are in the mask.
       - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
-        together. Ages need C(net.netfilter.nf_conntrack_timestamp), bytes and packets
-        C(net.netfilter.nf_conntrack_acct); if these were off when an entry began, the module fails.
-      - V(expected) - V(true) for connections that belong to another, V(false) for all others.
-      - V(master) - a dictionary, or a list of them, with keys of the original tuple of the connection that announced
-        this one, such as the control connection of an FTP data connection. Keys are V(protocol), V(source),
-        V(destination), V(address), V(source_port), V(destination_port), V(port), and those of ICMP and GRE. NAT does
-        not change this tuple.
-      - V(except) - a match, or a list of them. Entries that match it are not selected.
+        together.
+      - Keys for ages need C(net.netfilter.nf_conntrack_timestamp). Keys for bytes and packets need
+        C(net.netfilter.nf_conntrack_acct). If the setting was off when an entry began, the module fails.
+      - V(expected) - V(true) for connections that belong to another connection, their master. V(false) for all others.
+      - V(master) - a dictionary, or a list of dictionaries, for the master, which is the connection that announced this
+        one. For example, the master of an FTP data connection is its control connection. The keys are compared with the
+        original tuple of the master. They are V(protocol), V(source), V(destination), V(address), V(source_port),
+        V(destination_port), V(port), and those of ICMP and GRE. NAT does not change this tuple.
+      - V(except) - a match, or a list of matches. Entries that match V(except) are not selected.
     type: raw
     default: everything
   except:

@@ -15,14 +15,16 @@ options:
       - The network namespace of the table, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net).
         The default is the namespace in which the module runs.
       - With a list of names and paths, or with V(all), the module does its work in each of these namespaces in turn, in
-        one task. The result then has the list C(namespaces), with an item for each namespace, and only sums outside it.
-        An item has C(netns), the name or path of the namespace; C(processes), the C(pid) and C(name) of up to three
-        processes in it; and the result of the module.
+        one task. The result then has the list C(namespaces), with an item for each namespace. Outside of this list, the
+        result has only sums.
+      - An item has the result of the module in the namespace, and two more keys. C(netns) is the name or path of the
+        namespace. C(processes) has the C(pid) and C(name) of up to three processes in the namespace.
       - V(all) means the namespace in which the module runs, all namespaces with a name under C(/run/netns), and those
-        of all processes. It does not find a namespace that only a socket, an open file or a mount elsewhere keeps, or
-        that only threads of a process are in. To name a namespace V(all), write its path.
-      - A namespace with several names or processes is one item. If a namespace ends before the module enters it, V(all)
-        leaves it out. If a list names it, its item has an error.
+        of all processes. It leaves out a namespace that exists only because of a socket, an open file or a mount in
+        another directory. It also leaves out a namespace in which only single threads of a process run. To select a
+        namespace whose name is V(all), write its path.
+      - A namespace with several names or processes has one item. If a namespace ends before the module enters it,
+        V(all) leaves the namespace out, and with a list, the item has an error.
       - If the work fails in a namespace, its item has the error as C(msg). The module continues with the next
         namespace, and the task fails at the end, with the results of all.
     type: raw

@@ -11,14 +11,15 @@ class ModuleDocFragment:
 options:
   purge:
     description:
-      - Whether to delete the entries in O(scope) that are not declared. They are deleted before others are created.
+      - Whether to delete the entries in O(scope) that are not declared. The module deletes them before it creates
+        others.
     type: bool
     default: false
   scope:
     description:
-      - The entries that O(purge) may delete, as a match - a dictionary of the keys described with O(ignore:match) of
-        M(netops.conntrack.conntrack_flush), or a list of them, also with C(except).
-      - Declared entries do not have to match it.
+      - The entries that O(purge) may delete. This is a match, as described with O(ignore:match) of
+        M(netops.conntrack.conntrack_flush), or a list of matches. A match may contain C(except).
+      - Declared entries do not have to match the scope.
       - Required with O(purge=true), and an error without it. A null is an error.
     type: raw
   keep_ssh:

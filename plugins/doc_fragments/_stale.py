@@ -11,23 +11,26 @@ class ModuleDocFragment:
 options:
   stale:
     description:
-      - Select only matching entries that are stale, which means that the current rules, addresses and routes would
-        treat them differently. V(true) selects stale entries of every kind, a list only some kinds. Without O(match),
-        all entries match.
+      - Select only matching entries that are stale. An entry is stale if the kernel would treat its connection
+        differently if it began now, because rules, addresses or routes have changed. Without O(match), all entries
+        match.
+      - V(true) selects stale entries of all three kinds. A list selects only the listed kinds.
       - V(nat_changed) - the kernel would translate addresses or ports differently, or no longer.
       - V(refused) - the kernel would drop or reject the first packet, or does not have a route.
       - V(untracked) - the kernel would let the packet pass without tracking it.
-      - The module copies the nftables ruleset (also that of iptables-nft), links, addresses, routes and policy rules
-        into a network namespace of its own, replays the first packet of each flow there, and compares the entry that
-        the kernel makes with the one in the table. Nothing of the host changes, and no packet leaves the namespace. The
-        namespace is gone when the task ends.
-      - An entry is uncertain if the outcome depends on what the table does not show, for example on a rate limit, a
-        user id, a MAC address, or a hash with a random seed. Uncertain entries are counted in RV(verdicts) and never
-        selected.
-      - An entry that was declared with its own NAT, for example by M(netops.conntrack.conntrack_entry), does not follow
-        the rules and is stale. Exclude it with O(except), for example by its mark.
-      - Rules for packets of the reply direction alone are not evaluated.
-      - This needs C(CAP_SYS_ADMIN) besides C(CAP_NET_ADMIN), and C(/dev/net/tun). The task fails and changes nothing if
-        the ruleset cannot be copied as a whole, which is the case for rules of the legacy iptables.
+      - To judge the entries, the module creates a temporary network namespace with a copy of the nftables ruleset (also
+        that of iptables-nft), links, addresses, routes and policy rules. In this namespace, it replays the first packet
+        of each flow. It then compares the new entry with the entry in the table. The host does not change, and no
+        packet leaves the namespace.
+      - An entry is uncertain if the result depends on information that the table does not contain, for example on a
+        rate limit, a user id, a MAC address, or a hash with a random seed. Uncertain entries are counted in
+        RV(verdicts) and never selected.
+      - If an entry was declared with NAT that the rules do not contain, for example by
+        M(netops.conntrack.conntrack_entry), the entry is stale. Exclude such entries with O(except), for example by
+        their mark.
+      - The module does not evaluate rules that apply only to packets of the reply direction.
+      - The option needs C(CAP_SYS_ADMIN), in addition to C(CAP_NET_ADMIN), and C(/dev/net/tun). If the ruleset cannot
+        be copied as a whole, the task fails and changes nothing. This is the case if there are rules of the legacy
+        iptables.
     type: raw
 """

@@ -16,10 +16,10 @@ description:
     P(netops.conntrack.to_conntrack#filter), and returns a list of entries.
   - Reads lists of expectations as well, from C(conntrack -L expect) and C(/proc/net/nf_conntrack_expect). The filter
     recognizes them, and returns them in the format of M(netops.conntrack.conntrack_expectation).
-  - Entries contain only what the output format contains. R(The guide,
-    ansible_collections.netops.conntrack.docsite.guide_forms) lists this for each format.
+  - Entries contain only the attributes that the output format has. R(The guide to output formats,
+    ansible_collections.netops.conntrack.docsite.guide_forms) lists the attributes of each format.
   - The filter ignores empty lines, comments that begin with C(#), and the messages that C(conntrack) prints about its
-    own work. The option O(unknown) applies to everything else that C(conntrack) does not print.
+    own work. If a text contains anything else that is not output of C(conntrack), the option O(unknown) applies.
 positional: form
 options:
   _input:
@@ -36,8 +36,8 @@ options:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf), with a bit
         number and a name on each line.
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-        Names that are not in the file are kept unchanged.
+      - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Names
+        that are not in the file are kept unchanged.
     type: path
   unknown:
     description:
@@ -46,8 +46,9 @@ options:
       - V(fail) refuses the text and names the first such word.
       - V(keep) adds such words to RV(ignore:extra) of their entry, by name, with the value in hexadecimal. Text before
         an entry has the name C(head).
-      - V(skip) leaves such words out. It also leaves out lines that contain no entry, commands that delete entries or
-        change those that match, and an XML element C(<flow>) that is cut short. A warning shows how many were skipped.
+      - V(skip) leaves such words out. It also leaves out lines without an entry, commands that delete entries, commands
+        that change all matching entries, and an incomplete XML element C(<flow>). A warning shows the number of skipped
+        parts.
       - JSON is always read strictly.
     type: str
     choices: [fail, keep, skip]
@@ -78,7 +79,7 @@ EXAMPLES = r"""
     entries: >-
       {{ lookup('ansible.builtin.file', 'router.txt') | netops.conntrack.from_conntrack(unknown='skip') }}
 
-- name: Show the destinations of its connections
+- name: Show the destinations of the connections of the host
   ansible.builtin.debug:
     msg: >-
       {{ listed.stdout | netops.conntrack.from_conntrack

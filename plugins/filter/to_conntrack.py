@@ -15,7 +15,7 @@ description:
   - Formats a list of entries in one of the output formats of C(conntrack).
   - The text is the same as the output of C(conntrack) for these entries, except where that output is wrong or loses
     information. R(The guide, ansible_collections.netops.conntrack.docsite.guide_forms) lists these cases.
-  - Formats lists of expectations as well. Run the commands of the format V(save) one by one, because
+  - Formats lists of expectations as well. For expectations, run the commands of the format V(save) one by one, because
     C(conntrack -R) does not load expectations.
 positional: output
 options:
@@ -23,14 +23,14 @@ options:
     description:
       - Entries, as M(netops.conntrack.conntrack_info) returns them or M(netops.conntrack.conntrack_entry) accepts
         them.
-      - Or expectations, as M(netops.conntrack.conntrack_info) returns them with
-        O(netops.conntrack.conntrack_info#module:table=expect). A list contains entries or expectations, not both.
+      - The list can also contain expectations, as M(netops.conntrack.conntrack_info) returns them with
+        O(netops.conntrack.conntrack_info#module:table=expect). A list cannot contain both entries and expectations.
     type: list
     elements: dict
     required: true
   output:
     description:
-      - The output format, with the values of the option C(-o) of C(conntrack), separated by commas.
+      - The output format. The values are those of the option C(-o) of C(conntrack), separated by commas.
       - V(text) is the default list of C(conntrack), V(extended) the list with the address family, V(save) the commands
         that C(conntrack -R) loads, and V(xml) an XML document. V(json) is a JSON list of the unchanged entries, one
         on each line.
@@ -42,8 +42,8 @@ options:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf), with a bit
         number and a name on each line.
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
-        Names that are not in the file are written unchanged, and bits without a name as numbers.
+      - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Names
+        that are not in the file are written unchanged, and bits without a name are written as numbers.
     type: path
 seealso:
   - plugin: netops.conntrack.from_conntrack

@@ -14,11 +14,11 @@ author:
 description:
   - Returns the facts that M(netops.conntrack.conntrack_facts) has gathered on one host as metrics, for the textfile
     collector of node_exporter or another program that reads metrics.
-  - Only gathered subsets are written. A metric without a value is left out, for example a counter that the kernel does
-    not have.
+  - The filter writes only the subsets that were gathered. It leaves out a metric without a value, for example of a
+    counter that the kernel does not have.
   - R(The how-to, ansible_collections.netops.conntrack.docsite.howto_prometheus) lists the metrics. Their names are
     stable. The facts C(top), C(timeout_policies) and C(capabilities) do not become metrics.
-  - Labels have valid characters only. Control characters are replaced, and values are limited to 128 characters.
+  - Labels contain only valid characters. The filter replaces control characters, and limits values to 128 characters.
 positional: labels
 options:
   _input:
@@ -37,7 +37,7 @@ options:
     type: str
   form:
     description:
-      - The format. The samples are the same in both.
+      - The format. Both formats contain the same samples.
       - V(prometheus) is the text format of Prometheus. The textfile collector of node_exporter and
         C(promtool check metrics) read this format.
       - V(openmetrics) is OpenMetrics 1.0, with units and C(# EOF) at the end, for servers that send metrics as

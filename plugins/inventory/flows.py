@@ -19,21 +19,23 @@ description:
     V(flows.yml), for example V(database.flows.yml) or V(conntrack_flows.yaml).
   - The name of a host is its address. If its zone is not 0, the zone is appended, for example V(10.0.0.5@zone7). See
     O(separate_by). The variable C(ansible_host) contains the address, too.
-  - Addresses that do not identify a reachable host are skipped, with the flows of that side - multicast, link-local,
-    loopback and unspecified addresses, and the broadcast address V(255.255.255.255).
-  - Data from tables and files is untrusted. Ansible does not evaluate it as templates.
+  - The plugin skips addresses that do not identify a reachable host, and does not count their flows on that side. Such
+    addresses are multicast, link-local, loopback and unspecified addresses, and the broadcast address
+    V(255.255.255.255).
+  - Ansible does not trust data from tables and files, and does not evaluate the data as templates.
   - "Every host has the following variables. Variables of a side are present only if O(side) includes it."
   - C(conntrack_address) and C(conntrack_family) - the address, and V(ipv4) or V(ipv6).
   - C(conntrack_flows) - the number of flows on all selected sides. C(conntrack_bytes) - the number of bytes in both
     directions, present if at least one flow of the host has counters.
   - "C(conntrack_as_source) and C(conntrack_as_destination) - the flows that the host originated, and those that it
-    received. Each has C(flows); C(bytes), if flows have counters; C(peers), with C(flows) and C(bytes) by address of
-    the other end; C(services), with the same by protocol and destination port, such as V(tcp/443) or V(icmp); and
-    C(other_peers) and C(other_services), the number of flows with peers and services that are not listed, or 0."
+    received. Each of the two has C(flows), and C(bytes) if flows have counters. C(peers) has C(flows) and C(bytes) by
+    the address of the other end. C(services) has C(flows) and C(bytes) by protocol and destination port, such as
+    V(tcp/443) or V(icmp). C(other_peers) and C(other_services) are the numbers of flows whose peers or services are not
+    listed, or 0."
   - C(conntrack_gateways) - the names of the gateways that tracked flows of the host.
   - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - the values in its flows, the
     most frequent first. Mark 0 is listed. Label bits without a name are listed as numbers.
-  - C(conntrack_cut) - the names of those of these four lists that are truncated, usually empty.
+  - C(conntrack_cut) - the names of these four lists if they are truncated. It is usually empty.
 options:
   plugin:
     description: Identifies the file as an inventory of this plugin.
@@ -62,9 +64,9 @@ options:
       - Addresses of the hosts if flows are NATed.
       - V(own) - the addresses that the hosts use themselves, as the source of packets that they send. With destination
         NAT, this is the backend that replies. With source NAT, this is the client.
-      - V(as_client_sees) - the addresses in the packets of the client, so that a virtual address is a host.
-      - V(as_server_sees) - the addresses in the packets of the server, so that all clients behind one address are one
-        host.
+      - V(as_client_sees) - the addresses in the packets of the client, so that a virtual address becomes a host.
+      - V(as_server_sees) - the addresses in the packets of the server, so that all clients behind one address become
+        one host.
       - Zones and the ports of services are taken from the same direction as the address. The meaning of O(match) does
         not change.
     type: str
@@ -92,9 +94,9 @@ options:
     type: str
   snapshots:
     description:
-      - Snapshots to read instead of a table, usually one for each gateway. Each item is a path, which may be a pattern
-        such as V(snapshots/*.gz), or a dictionary of C(path) and C(name), the name of the gateway. The default name is
-        that of the host that saved the snapshot.
+      - Snapshots to read instead of a table, usually one for each gateway. Each item is a path or a dictionary. A path
+        may be a pattern, such as V(snapshots/*.gz). A dictionary has C(path) and C(name), the name of the gateway. By
+        default, this name is that of the host that saved the snapshot.
       - Paths are relative to the directory of the inventory file.
       - An incomplete snapshot is an error. The inventory then has no hosts.
     type: list
@@ -102,12 +104,13 @@ options:
   label_map:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
-      - For a snapshot, the default is the names in it. For a table, the default is the first file that exists of
-        C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
+      - For a snapshot, the default is the names in the snapshot. For a table, the default is
+        C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf).
       - A path is relative to the directory of the inventory file.
     type: str
   max_hosts:
-    description: Maximum number of hosts. With more, the inventory fails, so that no play runs on an incomplete set.
+    description: Maximum number of hosts. If there are more, the inventory fails, so that no play runs on an incomplete
+      set of hosts.
     type: int
     default: 5000
   max_listed:
@@ -122,9 +125,10 @@ extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 notes:
-  - Reading a table requires CAP_NET_ADMIN, which root has. Reading that of another namespace also requires
+  - Reading a table requires CAP_NET_ADMIN, which root has. Reading the table of another namespace also requires
     CAP_SYS_ADMIN. Reading snapshots requires only permission to read the files.
-  - The cache contains the hosts that were found. A change of an option that affects them invalidates it.
+  - The cache contains the hosts that were found. If you change an option that affects these hosts, the cache becomes
+    invalid.
   - Options may be templates with extra variables, such as C({{ backend }}) with C(-e backend=10.0.0.5).
   - Ages in O(match) are relative to the current time, also for snapshots.
 seealso:

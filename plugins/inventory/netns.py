@@ -17,18 +17,20 @@ description:
   - The name of the inventory file is V(netns.yml), or a prefix followed by a dot, a dash or an underscore and
     V(netns.yml), for example V(tenants.netns.yml) or V(conntrack_netns.yaml).
   - The name of a host is that of its namespace. A namespace that is deleted while the plugin runs is omitted.
-  - Names of links and other data from the namespaces are untrusted. Ansible does not evaluate them as templates.
+  - Ansible does not trust the names of links and other data from the namespaces, and does not evaluate them as
+    templates.
   - "Every host has the following variables:"
   - C(ansible_connection) and C(ansible_netns_name) - the connection to the namespace.
   - C(netns_name) and C(netns_path) - the name of the namespace, and the path of its file.
-  - C(netns_links) - a list of links, each with C(name), C(index), C(kind) (such as V(veth) or V(bridge), null for
-    hardware and the loopback), C(mac), C(state) (such as V(up), V(down) or V(unknown)), C(mtu) and C(addresses). Links
-    of a bridge or bond also have C(master), its name.
+  - C(netns_links) - a list of links, each with C(name), C(index), C(kind), C(mac), C(state), C(mtu) and C(addresses).
+    C(kind) is for example V(veth) or V(bridge), and null for hardware and the loopback. C(state) is for example V(up),
+    V(down) or V(unknown). A link that belongs to a bridge or bond also has C(master), the name of the bridge or bond.
   - C(netns_addresses) - the addresses of all links with their prefix lengths, such as V(10.0.0.1/24).
-  - C(netns_routes) - a list of routes, IPv4 before IPv6, without those of the table V(local). Each has C(family),
-    C(destination) (a network or V(default)), C(type) (such as V(unicast) or V(blackhole)), C(table) (V(main),
-    V(default) or a number) and C(metric). If the route has them, it also contains C(gateway), C(link), C(source) (the
-    preferred source address) and C(nexthops), a list of C(gateway) and C(link).
+  - C(netns_routes) - a list of routes, IPv4 before IPv6, without those of the table V(local). Each route has C(family),
+    C(destination), C(type), C(table) and C(metric). C(destination) is a network or V(default). C(type) is for example
+    V(unicast) or V(blackhole). C(table) is V(main), V(default) or a number.
+  - A route can also have C(gateway), C(link), C(source) (the preferred source address) and C(nexthops), a list of
+    C(gateway) and C(link).
   - C(netns_routes_cut) - whether the namespace has more routes than are listed.
 options:
   plugin:
@@ -38,8 +40,8 @@ options:
     choices: [netops.conntrack.netns]
   folder:
     description:
-      - The directory that contains the namespaces, relative to the directory of the inventory file. C(ip netns) uses
-        the default.
+      - The directory that contains the namespaces. A relative path starts at the directory of the inventory file. The
+        default is the directory of C(ip netns).
     type: str
     default: /run/netns
   include:
@@ -63,7 +65,8 @@ requirements:
   - The Python package pyroute2 on the controller.
   - CAP_SYS_ADMIN, which root has.
 notes:
-  - The cache contains the hosts that were found. A change of an option that affects them invalidates it.
+  - The cache contains the hosts that were found. If you change an option that affects these hosts, the cache becomes
+    invalid.
 seealso:
   - plugin: netops.conntrack.netns
     plugin_type: connection

@@ -13,13 +13,16 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Applies one declaration of settings, timeout policies, entries and expectations, and of entries that must not exist.
-  - The controller checks the whole declaration against the JSON Schema in the collection's C(docs) and with the checks
-    of each section's module. One message reports all errors, one per line, and no host is touched.
-  - On the host, the module plans all sections before it changes anything. It plans each section for the table that the
-    preceding sections will leave. If it finds a change that is not possible, it fails and changes nothing.
-  - The module applies the sections in the order of the options below. If a section fails at this stage, the following
-    sections are not reached. The result shows for each section what was done.
+  - Applies one declaration of settings, timeout policies, entries and expectations. The declaration can also contain
+    entries that must not exist.
+  - The controller first checks the whole declaration. It uses the JSON Schema in the folder C(docs) of the collection
+    and the checks of each section's module. If there are errors, one message lists all errors, one per line, and the
+    module changes nothing on any host.
+  - On the host, the module plans all sections before it changes anything. When it plans a section, it takes the planned
+    changes of the preceding sections into account. If it finds a change that is not possible, it fails and changes
+    nothing.
+  - The module applies the sections in the order of the options below. If a section fails while it is applied, the
+    module does not apply the following sections. The result contains the changes of each section.
   - The module never changes anything that is not declared, except entries that a purge or O(config.absent) selects.
 extends_documentation_fragment:
   - netops.conntrack._attributes
@@ -44,12 +47,12 @@ options:
         elements: dict
       absent:
         description:
-          - Entries that must not exist, as a list of matches with the keys described with O(ignore:match) of
-            M(netops.conntrack.conntrack_flush), also with C(except). The module removes matching entries as that module
-            does.
+          - Entries that must not exist, as a list of matches. O(ignore:match) of M(netops.conntrack.conntrack_flush)
+            describes the keys, and C(except) is possible, too. The module removes matching entries as
+            M(netops.conntrack.conntrack_flush) does.
           - The entry of the SSH connection that runs this task is never removed.
-          - A declared entry must not match, neither when it is created nor in its present state. If one does, the
-            task fails and changes nothing.
+          - A declared entry must not match one of these matches. This applies both to the entry as declared and to the
+            existing entry before the change. If a declared entry matches, the task fails and changes nothing.
         type: list
         elements: raw
       entries:
@@ -90,7 +93,7 @@ options:
             default: false
           scope:
             description:
-              - Match, or list of matches, of the entries that may be deleted. Required with
+              - Match, or list of matches, that selects the entries that may be deleted. Required with
                 O(config.entries.purge=true), and an error without it. A null is an error.
             type: raw
       expectations:
@@ -202,8 +205,8 @@ settings:
   contains: &section
     outcome:
       description:
-        - V(applied), in check mode as a prediction; V(failed); V(not reached) if a preceding section failed; or V(not
-          declared).
+        - V(applied), V(failed), V(not reached) or V(not declared). V(not reached) means that a preceding section
+          failed. In check mode, V(applied) is a prediction.
       type: str
     changed:
       description: Whether the section changed anything.
@@ -211,12 +214,12 @@ settings:
     counts:
       description:
         - The same as RV(counts), for this section alone. If the task fails, sections with the outcome V(not reached) or
-          V(not declared) do not have it.
+          V(not declared) do not have this key.
       type: dict
     changes:
       description:
         - The first O(report_limit) changes. Settings have the format of
-          RV(netops.conntrack.conntrack_settings#module:changes). All other sections have that of
+          RV(netops.conntrack.conntrack_settings#module:changes). All other sections have the format of
           RV(netops.conntrack.conntrack_entries#module:changes), with C(policy) or C(expectation) instead of C(entry).
       type: list
       elements: dict

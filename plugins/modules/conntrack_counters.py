@@ -16,11 +16,12 @@ description:
   - Zeroes the packet and byte counters of matching entries and returns their previous values.
   - The kernel reads and zeroes a counter atomically. No packet is counted twice and none is lost, so you can add up the
     results of successive tasks.
-  - Without O(match) and O(except), the module zeroes the counters of the whole table while it reads it, in one pass.
-    This does not require C(all), because no entry is removed or changed otherwise. With O(match) or O(except), the
-    module reads the table first. It then zeroes each matching entry individually and does not touch any other.
-  - The module does not touch entries whose counters are zero. It warns about entries without counters, see
-    RV(uncounted). Their connections began before accounting was turned on.
+  - Without O(match) and O(except), the module reads and zeroes the counters of the whole table in one pass. Unlike
+    other modules, it does not require C(all) for this, because it removes no entry and changes nothing else.
+  - With O(match) or O(except), the module first reads the table. It then zeroes the counters of each matching entry
+    individually, and does not touch other entries.
+  - The module does not touch entries whose counters are zero. It warns if there are entries without counters, because
+    their connections began before accounting was turned on. See RV(uncounted).
   - Requires accounting (C(net.netfilter.nf_conntrack_acct)). Turn it on with
     O(netops.conntrack.conntrack_settings#module:accounting).
 extends_documentation_fragment:
@@ -37,8 +38,8 @@ options:
     default: zeroed
   report_limit:
     description:
-      - Maximum number of zeroed entries to return and to show in the diff. All counts and RV(total) are complete, but
-        the counters of any further entry are not returned anywhere.
+      - Maximum number of zeroed entries to return and to show in the diff. All counts and RV(total) are complete. The
+        individual counters of further entries are lost.
     type: int
     default: 100
 attributes:
@@ -104,7 +105,7 @@ total:
     reply: {packets: 110, bytes: 164000}
 entries:
   description:
-    - The first O(report_limit) zeroed entries, with C(counters) as they were before. They have the format of
+    - The first O(report_limit) zeroed entries, with their previous C(counters). They have the format of
       RV(netops.conntrack.conntrack_info#module:entries).
   type: list
   elements: dict

@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Creates, updates or deletes many entries of the connection tracking table in one task. Each entry is treated as by
-    M(netops.conntrack.conntrack_entry).
+  - Creates, updates or deletes many entries of the connection tracking table in one task. The module treats each entry
+    as M(netops.conntrack.conntrack_entry) does.
   - The module checks all declarations before it changes anything. It then looks up, changes and reads back many entries
     at once, which takes about a second for 10,000 entries.
   - With O(purge), the module also deletes entries in O(scope) that are not declared, and no others.
@@ -30,7 +30,8 @@ options:
     description:
       - List of entries, each with the keys of an entry in M(netops.conntrack.conntrack_entry), from V(family) to
         V(extra). You can declare entries exactly as M(netops.conntrack.conntrack_info) returns them.
-      - It is an error to declare an entry twice. A master may follow the entries that belong to it.
+      - It is an error to declare an entry twice. In the list, a master may follow the entries that belong to this
+        master.
     type: list
     elements: dict
   src:
@@ -47,7 +48,7 @@ options:
   state:
     description:
       - Whether the entries must exist.
-      - With V(absent), the C(reply) of an entry alone identifies it, even if it is NATed, as in
+      - With V(absent), an entry can be declared by its C(reply) alone, even if the entry is NATed, as in
         M(netops.conntrack.conntrack_entry).
     type: str
     choices: [present, absent]

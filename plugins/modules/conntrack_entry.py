@@ -26,8 +26,9 @@ options:
   state:
     description:
       - Whether the entry must exist.
-      - With V(absent), O(reply) alone identifies the entry, even if it is NATed, as with C(conntrack -D --reply-src
-        ...). If no entry has this reply tuple, the module looks for the original tuple that it implies without NAT.
+      - With V(absent), you can set O(reply) alone to identify the entry, even if the entry is NATed. C(conntrack -D
+        --reply-src ...) does the same. If no entry has this reply tuple, the module searches for the entry whose
+        original tuple is the reversed O(reply).
     type: str
     choices: [present, absent]
     default: present
@@ -35,15 +36,16 @@ options:
     description:
       - Action if the entry exists and differs from its declaration.
       - V(update) changes the entry, V(keep) leaves it unchanged, V(fail) makes the task fail.
-      - A declared C(tcp.state) is also set on a live connection. To avoid this, use V(keep) or leave out the state.
+      - With V(update), the module also sets a declared C(tcp.state) on a live connection. To avoid this, use V(keep) or
+        leave out the state.
     type: str
     choices: [update, keep, fail]
     default: update
   replace:
     description:
       - Whether to delete the entry and create it again if it differs in a key that the kernel cannot change in place.
-        These are NAT, the reply tuple, the master, the helper, and status bits that must be cleared. Keys that are not
-        declared are copied from the old entry.
+        Such keys are NAT, the reply tuple, the master, the helper, and status bits that must be cleared. Keys that are
+        not declared are copied from the old entry.
       - This interrupts a live connection. Without this option, the module fails and names the keys.
       - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it first creates
         the new one, or the old one again, and then ends.
@@ -73,7 +75,7 @@ EXAMPLES = r"""
     mark: 0x10
   become: true
 
-- name: Create the entry of a TCP connection with source NAT, as on another gateway
+- name: Create the entry of a TCP connection with source NAT that another gateway has tracked
   netops.conntrack.conntrack_entry:
     protocol: tcp
     original:

@@ -13,15 +13,17 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Creates, updates or deletes one expectation. An expectation announces a connection that belongs to another one, its
-    master, such as the data connection of FTP. When that connection begins, it is C(related), and its entry names the
-    master.
+  - Creates, updates or deletes one expectation. An expectation announces a connection that belongs to another
+    connection, its master. For example, an FTP data connection belongs to a control connection. When the expected
+    connection begins, its first packet has the state C(related) in firewall rules, and its entry contains the original
+    tuple of the master.
   - The zone and the O(tuple) identify the expectation. No other key does.
-  - The module compares only declared keys with an existing expectation. It reads the result back.
-  - The kernel removes an expectation when its connection begins, when it expires, and when its master ends. If it is
-    declared again afterwards, it is created again.
-  - A helper limits the number of expectations for one connection and class. C(ftp) allows one. If you create another
-    one, the kernel removes the oldest. The module then warns, and returns the removed ones in RV(evicted).
+  - The module compares only declared keys with an existing expectation. After a change, it reads the expectation back.
+  - The kernel removes an expectation when its connection begins, when it expires, and when its master ends. If you
+    declare it again afterwards, the module creates it again.
+  - A helper limits the number of expectations for one connection and class. The helper C(ftp) allows one. If you create
+    another expectation, the kernel removes the oldest. The module then warns, and returns the removed expectations in
+    RV(evicted).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes

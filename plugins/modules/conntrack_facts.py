@@ -29,12 +29,13 @@ options:
       - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
         V(timeout_policies), V(capabilities), V(stale) and V(snat_ports). A leading V(!) excludes a subset.
       - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
-      - V(summary) and V(top) read the whole table, once. V(snat_ports) and V(stale) read it once more each. All other
-        subsets take negligible time.
+      - V(summary) and V(top) together read the whole table once. V(snat_ports) and V(stale) each read it once more. All
+        other subsets take negligible time.
       - V(capabilities) creates a network namespace and probes the kernel there. The table of the host is not touched.
-      - V(snat_ports) is gathered only if it is named. It reads the entries with source NAT.
-      - V(stale) is gathered only if it is named. It judges every entry by the current rules, addresses and routes, see
-        O(netops.conntrack.conntrack_flush#module:stale). With O(ruleset), the rules are those of a file.
+      - V(snat_ports) is gathered only if you name it. For this subset, the module reads the entries with source NAT.
+      - V(stale) is gathered only if you name it. For this subset, the module compares every entry with the current
+        rules, addresses and routes, see O(netops.conntrack.conntrack_flush#module:stale). With O(ruleset), it uses the
+        rules of a file instead of the current rules.
     type: list
     elements: str
     default: [all]
@@ -45,16 +46,17 @@ options:
     default: 10
   group_by:
     description:
-      - Count entries in groups by these keys, as C(groups). This is a list of keys, or a list of such lists for several
-        groupings. See O(netops.conntrack.conntrack_info#module:group_by) for the keys.
+      - Keys by which to count entries in groups. The fact C(groups) has the counts. The option is a list of keys, or,
+        for several groupings, a list of such lists. See O(netops.conntrack.conntrack_info#module:group_by) for the
+        keys.
       - The groupings are counted while the table is read for V(summary) and V(top).
     type: list
     elements: raw
 seealso:
   - module: netops.conntrack.conntrack_info
 notes:
-  - M(ansible.builtin.gather_facts) runs this module without its action plugin. If you name this module in
-    C(FACTS_MODULES) and set O(ruleset) in C(module_defaults), the file must be on the target, with O(remote_src=true).
+  - If you name this module in C(FACTS_MODULES), M(ansible.builtin.gather_facts) runs it without its action plugin. A
+    file that you set as O(ruleset) in C(module_defaults) must then be on the target, with O(remote_src=true).
 """
 
 EXAMPLES = r"""
@@ -137,12 +139,12 @@ ansible_facts:
           type: dict
           sample: {tcp: {established: 12000, time_wait: 2000}}
         by_zone:
-          description: Subset V(summary). Number of entries by zone, for the O(top) zones, and for all others as
+          description: Subset V(summary). Number of entries in each of the O(top) zones, and in all other zones as
             C(other).
           type: dict
           sample: {"0": 18233}
         by_mark:
-          description: Subset V(summary). Number of entries by mark, for the O(top) marks, and for all others as
+          description: Subset V(summary). Number of entries with each of the O(top) marks, and with all other marks as
             C(other).
           type: dict
           sample: {"0": 18000, "16": 233}
@@ -158,8 +160,9 @@ ansible_facts:
           description:
             - Subset V(top). The O(top) C(sources), C(destinations), C(services) and C(pairs), each C(by_flows) and, if
               accounting is on, C(by_bytes).
-            - If a ranking has too many distinct keys to count each of them in little memory, C(uncertainty) is the
-              maximum by which its numbers are too low. No key with a higher number than that is missed.
+            - The module counts each distinct value of a ranking, up to a number that fits in little memory. With more
+              values, C(uncertainty) is the maximum by which the numbers in the ranking are too low. A value whose
+              number is higher than C(uncertainty) is never missing.
           type: dict
           sample:
             sources:
@@ -170,8 +173,8 @@ ansible_facts:
                 - {protocol: tcp, port: 443, flows: 11000}
         groups:
           description:
-            - With O(group_by), a list with an item for each grouping. C(by) has its keys as written, C(groups) the
-              O(top) groups with the most flows.
+            - With O(group_by), a list with an item for each grouping. C(by) has the keys of the grouping as you wrote
+              them. C(groups) has the O(top) groups with the most flows.
             - RV(netops.conntrack.conntrack_info#module:groups), RV(netops.conntrack.conntrack_info#module:other) and
               RV(netops.conntrack.conntrack_info#module:uncertainty) describe the content.
           type: list
@@ -184,8 +187,9 @@ ansible_facts:
         statistics:
           description:
             - Subset V(statistics). Counters of the kernel, as C(total) and C(per_cpu).
-            - C(expectations) has C(total) and C(per_cpu) of the counters of expectations. C(new) counts connections
-              that fulfilled an expectation, C(create) created expectations, and C(delete) expectations that ended.
+            - C(expectations) has the counters of expectations, also as C(total) and C(per_cpu). C(new) counts
+              connections that fulfilled an expectation, C(create) created expectations, and C(delete) expectations that
+              ended.
           type: dict
           sample:
             total: {found: 3, invalid: 17, insert: 0, insert_failed: 0, drop: 0, early_drop: 0, error: 0}
@@ -208,9 +212,9 @@ ansible_facts:
         stale:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.
-            - C(rules) has the O(top) rules that decide about entries that are not unchanged, each with C(verdict),
-              C(rule), the number of C(entries), and for uncertain entries the C(reason). C(rule) is null if no rule
-              decides, for example if there is no route.
+            - C(rules) has the O(top) rules that lead to a verdict other than V(unchanged) for the most entries. Each
+              item has C(verdict), C(rule), the number of C(entries), and for uncertain entries the C(reason). Without
+              such a rule, for example because a route is missing, C(rule) is null.
           type: dict
           sample:
             verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
@@ -221,13 +225,13 @@ ansible_facts:
                 entries: 31
         snat_ports:
           description:
-            - Subset V(snat_ports). The combinations of translated C(address), C(destination), C(destination_port),
+            - Subset V(snat_ports). The combinations of a translated C(address), C(destination), C(destination_port),
               C(protocol) and C(zone) that use the largest shares of their ports, at most O(top).
             - C(used) is the number of flows with source NAT. Each of them needs a port of its own. Flows of the host
               itself that use the address without NAT are not counted.
             - C(limit) is the number of ports that the rules allow for the address. It is 64512 if the rules have no
-              range of ports, if they take ports from a map, and if they cannot be read, which is the case for the
-              legacy iptables. If rules give each client ports of its own, C(limit) is the sum of these.
+              range of ports or take ports from a map. It is also 64512 if the rules cannot be read, as with the legacy
+              iptables. If rules assign separate ports to each client, C(limit) is the sum of these ports.
             - C(sources) are the clients with the most ports.
             - If all ports are used, new flows to this destination fail, and C(insert_failed) or C(drop) in
               C(statistics) grows. The kernel tries a limited number of ports for a new flow. New flows can therefore
@@ -248,10 +252,10 @@ ansible_facts:
                 - {address: 10.0.0.5, ports: 41000}
         namespaces:
           description:
-            - With several namespaces in O(netns), a list of them. Each has C(netns), C(processes), and the facts of
-              this namespace. If they could not be gathered, it has C(msg) instead.
-            - Outside this list are only C(count) and C(matched), the sums, and C(capabilities), which are those of the
-              kernel.
+            - With several namespaces in O(netns), a list with an item for each namespace. An item has C(netns),
+              C(processes), and the facts of this namespace. If the facts could not be gathered, the item has C(msg)
+              instead.
+            - Outside this list, there are only the sums C(count) and C(matched), and the C(capabilities) of the kernel.
           type: list
           elements: dict
           sample:
@@ -263,10 +267,10 @@ ansible_facts:
         capabilities:
           description:
             - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace
-              could be created, C(probed) is false and the only key.
+              could be created, the only key is C(probed), with the value false.
             - C(dump_by_…) and C(flush_by_…) are filters of the kernel. C(tracks_…) are protocols whose ports the kernel
-              tracks. C(helper_removal) is whether a helper can be removed from an entry, C(events_on_demand) whether
-              O(netops.conntrack.conntrack_settings#module:events) can be 2, C(socket_destroy) whether
+              tracks. C(helper_removal) shows whether a helper can be removed from an entry. C(events_on_demand) shows
+              whether O(netops.conntrack.conntrack_settings#module:events) can be 2. C(socket_destroy) shows whether
               O(netops.conntrack.conntrack_flush#module:end_local_sockets) works. A feature that could not be probed is
               null.
           type: dict

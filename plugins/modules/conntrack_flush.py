@@ -19,8 +19,8 @@ description:
     its tuple, zone and id. It never touches an entry that does not match, on any kernel. If another entry has replaced
     a matching one in the meantime, the new entry is kept.
   - The module removes nothing unless O(match), O(all) or O(stale) is set. It is not an error if nothing matches.
-  - Removing an entry does not end the connection. For its next packet, NAT is decided again, and rules that drop
-    packets of unknown connections drop it.
+  - Removing an entry does not end the connection. The kernel evaluates the NAT rules again for the next packet of the
+    connection. Rules that drop packets of unknown connections apply to this packet.
 extends_documentation_fragment:
   - netops.conntrack._netns
   - netops.conntrack._attributes
@@ -32,8 +32,9 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) is the table of expectations. The connections that announced them stay, and O(keep_ssh) has no effect.
-        For the applicable keys of O(match) and O(except), see O(netops.conntrack.conntrack_info#module:table).
+      - V(expect) is the table of expectations. The entries of the connections that announced them stay, and O(keep_ssh)
+        has no effect. For the applicable keys of O(match) and O(except), see
+        O(netops.conntrack.conntrack_info#module:table).
     type: str
     choices: [conntrack, expect]
     default: conntrack
@@ -50,27 +51,31 @@ options:
         sudo and su.
       - If a program on this host, such as sslh, haproxy or stunnel, forwards the connection to the SSH server, the
         module keeps all TCP connections of this program.
-      - The task fails and removes nothing if the connection cannot be found. This happens if C(/proc) is not mounted,
-        or if the program belongs to another user and the task does not run as root.
+      - The task fails and removes nothing if the connection cannot be found. This happens if C(/proc) is not mounted
+        and E(SSH_CONNECTION) is not set. It also happens if a program forwards the connection to the SSH server, and
+        the module cannot see the sockets of this program. It needs root to see sockets of other users, and does not see
+        them in a container that does not show the processes of the host.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
         module cannot identify its connection. It then keeps all connections to the host's own SSH servers. In a
-        container that does not show the processes of the host, it knows only SSH servers on port 22. Name other ports
-        in O(except).
+        container that does not show the processes of the host, it keeps only connections to port 22. Exclude
+        connections to other ports with O(except).
       - With several namespaces in O(netns), the module keeps the connection in each namespace that has an entry with
         its addresses and ports.
-      - Other SSH connections are not kept, and neither are connections that only pass through this host as a router or
-        a jump host. If Ansible reaches other hosts through this one, name these connections in O(except).
+      - The module does not keep other SSH connections. If Ansible reaches other hosts through this host, as a router or
+        a jump host, exclude these connections with O(except).
     type: bool
     default: true
   end_local_sockets:
     description:
-      - Whether to end the connections themselves where they begin or end on this host. The kernel destroys the TCP
-        sockets, and the UDP sockets with a peer, of the removed entries in the network namespace of the task.
-      - TCP sends a reset to the peer. The process receives the error C(ECONNABORTED). UDP sockets without a peer, which
-        serve many flows, and listening sockets are never destroyed. Zones are not compared, because sockets have none.
-      - The sockets are destroyed after all entries were read and before the first one is deleted, so that the resets
-        pass NAT and the firewall as packets of their connections.
-      - The sockets that O(keep_ssh) keeps are never destroyed, even with O(keep_ssh=false).
+      - Whether to end, in addition to removing the entries, those connections that begin or end on this host. In the
+        network namespace of the task, the kernel destroys the TCP sockets of the removed entries, and their UDP sockets
+        that have a peer.
+      - TCP sends a reset to the peer. The process receives the error C(ECONNABORTED). Listening sockets and UDP sockets
+        without a peer are never destroyed, because they serve many flows. Zones are not compared, because sockets have
+        no zone.
+      - The sockets are destroyed after all entries were read and before the first entry is deleted. NAT and the
+        firewall therefore treat the resets as packets of their connections.
+      - The sockets of connections that O(keep_ssh=true) would keep are never destroyed, even with O(keep_ssh=false).
       - Requires a kernel with C(CONFIG_INET_DIAG_DESTROY). Otherwise, the task fails and removes nothing.
     type: bool
     default: false
@@ -78,14 +83,15 @@ options:
     description:
       - Maximum number of entries to remove. If more entries match, the task fails and removes nothing. By default,
         there is no limit.
-      - With several namespaces in O(netns), this is the limit of all together. The module then counts in every
-        namespace before it removes anything. Entries that begin after the count never make it exceed the limit, and can
-        make the task fail in one namespace after it removed entries in others.
+      - With several namespaces in O(netns), this is the limit for all together. The module then counts the matching
+        entries in every namespace before it removes anything. It never removes more than the limit, even if further
+        entries begin after the count. Because of such entries, the task can fail in one namespace after it has removed
+        entries in others.
     type: int
   report_limit:
     description:
       - Maximum number of removed entries to return and to show in the diff. All counts are complete. With several
-        namespaces, this is the number of all together.
+        namespaces in O(netns), this is the limit for all together.
     type: int
     default: 100
 seealso:
@@ -128,7 +134,7 @@ EXAMPLES = r"""
         destination_port: 21
   become: true
 
-- name: Remove the expectations of its FTP sessions
+- name: Remove the expectations of the FTP sessions of this client
   netops.conntrack.conntrack_flush:
     table: expect
     match:
@@ -137,7 +143,7 @@ EXAMPLES = r"""
         source: 10.1.0.2
   become: true
 
-- name: Remove what the current rules would translate differently or refuse
+- name: Remove the flows that the current rules would translate differently or refuse
   netops.conntrack.conntrack_flush:
     stale: [nat_changed, refused]
     limit: 10000
@@ -193,12 +199,13 @@ total:
 entries:
   description:
     - The first O(report_limit) matching entries, in the format of RV(netops.conntrack.conntrack_info#module:entries).
-    - If more than O(limit) match, only the first 3. The error message names them, too.
+    - If more than O(limit) match, this list has only the first 3, which the error message also names.
   type: list
   elements: dict
   returned: always
 verdicts:
-  description: Number of entries by verdict, of all that match. Only with O(stale).
+  description: Number of matching entries by verdict, which is the result of the comparison with the current rules. Only
+    with O(stale).
   type: dict
   returned: with O(stale)
   sample: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
@@ -208,16 +215,16 @@ will_return:
       O(netops.conntrack.conntrack_settings#module:tcp_loose) is on in this network namespace. In check mode, the
       prediction.
     - These are entries in the states V(syn_recv), V(established), V(fin_wait), V(close_wait) and V(last_ack), and
-      offloaded entries. Entries whose sockets O(end_local_sockets) ends do not count.
-    - V(0) if the setting is off, if there is no such entry, and with O(table=expect). Null if there are such entries
-      and the setting cannot be read.
+      offloaded entries. Entries whose sockets are destroyed by O(end_local_sockets) do not count.
+    - V(0) if the setting is off, if there is no such entry, or with O(table=expect). Null if there are such entries and
+      the setting cannot be read.
     - The number can include entries that are RV(gone), or that the kernel refused to remove.
   type: int
   returned: always
   sample: 3
 ended_sockets:
-  description: Number of destroyed sockets, with those that ended since the module read them, such as the other end of a
-    connection on this host. In check mode, the prediction.
+  description: Number of destroyed sockets. This includes sockets that ended after the module had read them, such as the
+    second socket of a connection between two processes on this host. In check mode, the prediction.
   type: int
   returned: with O(end_local_sockets)
   sample: 2
@@ -228,8 +235,8 @@ method:
   sample: delete
 namespaces:
   description:
-    - The namespaces. Each has C(netns), C(processes), and the keys above, which are those of this namespace. If the
-      task failed in it, it has C(msg).
+    - A list with an item for each namespace. An item has C(netns), C(processes), and the keys above with the results of
+      this namespace. If the task failed in the namespace, the item has C(msg).
     - The numbers and RV(verdicts) outside this list are sums. RV(entries) and RV(method) are only in the list.
   type: list
   elements: dict

@@ -29,12 +29,13 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) is the table of expectations, which are connections that others have announced and that have not
-        begun. In O(match) and O(except), only the keys V(family), V(protocol), V(zone), V(helper), V(source),
-        V(destination), V(address), V(source_port), V(destination_port), V(port), those of ICMP and GRE,
-        V(timeout_below), V(timeout_above), V(master) and V(except) apply. They are compared with the expected tuple
-        itself, in which an address or port of zero can mean any, depending on the mask. V(master) is compared with the
-        connection that announced the expectation.
+      - V(expect) is the table of expectations. An expectation is a connection that another connection has announced and
+        that has not begun.
+      - With V(expect), O(match) and O(except) accept only the keys V(family), V(protocol), V(zone), V(helper),
+        V(source), V(destination), V(address), V(source_port), V(destination_port), V(port), those of ICMP and GRE,
+        V(timeout_below), V(timeout_above), V(master) and V(except). V(master) is compared with the connection that
+        announced the expectation. Addresses, ports and the keys of ICMP and GRE are compared with the expected tuple as
+        it is. In this tuple, an address or port of 0 can stand for any value, depending on the mask.
       - V(dying) contains deleted entries whose destroy event has not been delivered yet.
       - V(unconfirmed) contains entries of packets that are still traversing the network stack. Since Linux 5.19, it is
         always empty by design.
@@ -59,16 +60,17 @@ options:
     default: false
   limit:
     description:
-      - Maximum number of entries to return, the first in the order of O(sort_by). With several namespaces in O(netns),
-        of each.
+      - Maximum number of entries to return. These are the first entries in the order of O(sort_by). With several
+        namespaces in O(netns), the limit applies to each namespace.
       - Each returned entry takes some kilobytes on the target and on the controller. Return tens of thousands only if
         you need them.
     type: int
     default: 1000
   group_by:
     description:
-      - Return groups of entries in RV(groups) instead of entries, with the number of flows in each and, with
-        accounting, their bytes and packets. All entries of a group have the same values for these keys.
+      - Keys by which to group the entries. The module returns RV(groups) instead of entries. All entries of a group
+        have the same values for these keys. For each group, the module returns the number of flows and, with
+        accounting, their bytes and packets.
       - The keys are V(family), V(protocol), V(source), V(destination), V(reply_source), V(reply_destination), the ports
         of these four, such as V(destination_port), V(icmp_type), V(icmp_code), V(icmp_id), V(source_key),
         V(destination_key), V(state), V(zone), V(original_zone), V(reply_zone), V(mark), V(status), V(nat), V(expected),
@@ -76,28 +78,31 @@ options:
       - A prefix length after an address groups by network. V(source/24) means IPv4 networks of 24 bits and IPv6
         networks of 64 bits, V(source/24/56) also sets the length for IPv6. V(mark/0xff) groups by some bits of the
         mark.
-      - The largest groups come first, up to O(limit). O(sort_by) is V(flows) (the default), V(bytes) or V(packets), and
-        with O(interval) also V(bytes_per_second) (then the default) or V(packets_per_second).
+      - The module returns the largest groups, up to O(limit), and the largest come first. O(sort_by) can be V(flows),
+        V(bytes) or V(packets). The default is V(flows).
+      - With O(interval), O(sort_by) can also be V(bytes_per_second) or V(packets_per_second). The default is then
+        V(bytes_per_second).
       - The numbers are exact for up to 65,536 groups, see RV(uncertainty).
     type: list
     elements: str
   interval:
     description:
-      - Read the table twice, with this number of seconds between, and return the bytes and packets per second of each
-        entry during this time, or of each group with O(group_by). Needs accounting.
+      - Number of seconds between two readings of the table. The module returns the bytes and packets per second of each
+        entry during this time. With O(group_by), it returns those of each group. The option needs accounting.
       - O(sort_by) can be V(bytes_per_second) or V(packets_per_second), which are the sums of both directions. By
         default, the entries with the most bytes per second come first.
       - If an entry began during the interval, all its bytes and packets count. Entries that ended during the interval
         do not count.
-      - Each entry with the addresses and ports of O(match) takes about 300 bytes of memory on the target.
+      - The module needs about 300 bytes of memory on the target for each entry that has the addresses and ports of
+        O(match).
     type: int
   owner:
     description:
       - Whether to return the owner of each entry, which is its process, user, systemd unit and container. See
         RV(entries[].owner).
-      - The module finds the sockets of the returned entries in the network namespace of the task. For flows that are
-        routed to other network namespaces of the host, such as those of containers, it searches these.
-      - Requires root to see processes of other users and other network namespaces.
+      - The module searches for the sockets of the returned entries in the network namespace of the task. If a flow is
+        routed to another network namespace of the host, such as that of a container, the module also searches there.
+      - Processes of other users and other network namespaces are visible only to root.
     type: bool
     default: false
 seealso:
@@ -123,7 +128,7 @@ EXAMPLES = r"""
     limit: 10
   become: true
 
-- name: Read which process or container has each connection to the database
+- name: Read the process or container of each connection to the database
   netops.conntrack.conntrack_info:
     match:
       destination_port: postgresql
@@ -210,7 +215,7 @@ entries:
       description: V(ipv4) or V(ipv6).
       type: str
     protocol:
-      description: Name of the protocol, or its number if it is not one of the protocols with a name.
+      description: Name of the protocol, or its number if this collection has no name for the protocol.
       type: raw
     zone:
       description: Zone of both directions, if it is not 0.
@@ -219,7 +224,7 @@ entries:
       description: Tuple of the direction in which the connection began.
       type: dict
     reply:
-      description: Tuple of reply packets, as they arrive.
+      description: Tuple of the reply packets when they arrive, which is before NAT.
       type: dict
     nat:
       description: Addresses and ports of source NAT and destination NAT.
@@ -273,22 +278,23 @@ entries:
       type: dict
       sample: {original: {bytes: 1250.4, packets: 11.2}, reply: {bytes: 98211.0, packets: 70.1}}
     verdict:
-      description: What the current rules would do with the connection. Only with O(stale).
+      description: V(nat_changed), V(refused) or V(untracked), see O(stale). Only with O(stale).
       type: str
     expected:
-      description: The translation that the current rules would give, in the form of C(nat). Empty if they would not
-        translate, null if they would not let the connection begin. Only with O(stale).
+      description: NAT of the connection according to the current rules, in the format of C(nat). Empty if the rules
+        would not translate the connection. Null if they would not let the connection begin. Only with O(stale).
       type: dict
     rule:
       description:
-        - The rule that decides, with C(family), C(table), C(chain), C(handle) and C(comment). C(handle) is 0 for the
-          policy of a chain. Null if no rule decides, for example if there is no route. Only with O(stale).
+        - The rule that leads to the verdict, with C(family), C(table), C(chain), C(handle) and C(comment). C(handle) is
+          0 for the policy of a chain. Null without such a rule, for example because a route is missing. Only with
+          O(stale).
       type: dict
       sample: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
     owner:
       description:
-        - Owner of the socket of the flow on this host. If both ends are on this host, that of the end that began the
-          connection. Only with O(owner).
+        - Owner of the socket of the flow on this host. If both ends of the flow are on this host, this is the owner of
+          the end that began the connection. Only with O(owner).
         - Null if no such socket is found. For example, the flow passes through this host, the process has closed the
           connection, the protocol is neither TCP nor UDP, or the network namespace cannot be entered.
         - Values that are unknown are null, for example if the socket belongs to the kernel, or to a process of another
@@ -299,7 +305,8 @@ entries:
           description: Name of the process, up to 15 characters.
           type: str
         pid:
-          description: ID of the process. If several have the socket, the first one, but 1 only if no other has it.
+          description: ID of the process. If several processes have the socket, this is the process that started first.
+            Process 1 is returned only if no other process has the socket.
           type: int
         user:
           description: Effective user of the process, by its name on this host, or its number if it has no name.
@@ -308,8 +315,8 @@ entries:
           description: Unit of the system's systemd, from the control group.
           type: str
         container:
-          description: ID of the container of Docker, Podman, containerd or CRI-O, or name of that of LXC or
-            systemd-nspawn, from the control group.
+          description: ID of the container (Docker, Podman, containerd or CRI-O), or its name (LXC or systemd-nspawn),
+            from the control group.
           type: str
       sample: {process: postgres, pid: 4711, user: postgres, unit: postgresql.service, container: null}
     id:
@@ -345,11 +352,11 @@ entries:
       use: 1
 groups:
   description:
-    - The largest groups, each with the keys of O(group_by) and with C(flows). C(bytes) and C(packets) are included if
-      any entry has counters, C(bytes_per_second) and C(packets_per_second) with O(interval). They are the sums of both
-      directions.
-    - Values have the form in which O(match) takes them, except that C(state) and the keys of a protocol are null for
-      entries of other protocols, C(status) and C(labels) are lists of all that the entries have, and C(nat) is
+    - The largest groups, each with the keys of O(group_by) and with C(flows). If any entry has counters, the groups
+      also have C(bytes) and C(packets). With O(interval), they also have C(bytes_per_second) and C(packets_per_second).
+      These four are the sums of both directions.
+    - Values have the format of O(match), with three exceptions. C(state) and the keys of a protocol are null for
+      entries of other protocols. C(status) and C(labels) are lists of all bits that the entries have. C(nat) is
       V(source), V(destination), V(both) or V(none).
   type: list
   elements: dict
@@ -364,12 +371,12 @@ other:
 uncertainty:
   description:
     - Returned if there were more groups than can be counted exactly. The numbers in RV(groups) can then be too low by
-      up to this number. A group with a higher number is never missing.
+      up to this number. A group with a higher number than this is never missing.
   type: dict
   returned: with O(group_by), if a number is not exact
   sample: {flows: 3}
 verdicts:
-  description: Number of entries by verdict, of all that match. Only with O(stale).
+  description: Number of matching entries by verdict. Only with O(stale).
   type: dict
   returned: with O(stale)
   sample: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
@@ -385,10 +392,10 @@ truncated:
   sample: false
 namespaces:
   description:
-    - The namespaces. Each has C(netns), C(processes), and RV(entries), RV(matched) and RV(truncated), which are those
-      of this namespace. If it could not be read, it has C(msg) instead.
-    - RV(matched), RV(truncated) and RV(verdicts) outside this list are those of all namespaces. RV(entries) is only in
-      the list.
+    - A list with an item for each namespace. An item has C(netns), C(processes), and the RV(entries), RV(matched) and
+      RV(truncated) of this namespace. If the namespace could not be read, the item has C(msg) instead.
+    - RV(matched), RV(truncated) and RV(verdicts) outside this list apply to all namespaces together. RV(entries) is
+      only in the list.
   type: list
   elements: dict
   returned: with several namespaces in O(netns)

@@ -19,7 +19,8 @@ description:
     the addresses and services with the most flows, the packets and entries that the kernels have dropped or refused,
     and the settings. The details of each host come last.
   - If the facts contain the subset C(stale), the page also shows the number of stale flows by verdict on each host, and
-    the rules that decide. It then omits the sections about content and counters if these were not gathered.
+    the rules that lead to these verdicts. It then omits the sections about content and counters if these were not
+    gathered.
   - The report includes hosts that could not be reached or that failed.
   - The module runs on the controller, once for all hosts, so the task needs C(run_once). The playbooks
     C(netops.conntrack.report) and C(netops.conntrack.preview) also gather the facts.
@@ -51,7 +52,7 @@ options:
     description:
       - Registered results of M(netops.conntrack.conntrack_facts), by host name. If a result is a failure or the host
         was unreachable, the report shows this.
-      - The data is not trusted. Values that are neither numbers nor names are omitted, and so is excessive data.
+      - The module does not trust the data. It omits values that are neither numbers nor names, and excessive data.
     type: dict
     required: true
   path:
@@ -71,15 +72,16 @@ options:
     description:
       - Path of a file for the results of O(fail_when) as JUnit. It has a test case for the facts of each host, and one
         for each threshold on each host. The task fails for the same reasons as these test cases.
-      - A host without facts is an error if too many hosts have none; otherwise it is skipped. A threshold is skipped if
-        its value is unknown for the host, see O(fail_when).
+      - The test case of a host without facts is an error if O(fail_when.hosts_without_facts_above) is exceeded, and
+        skipped otherwise. The test case of a threshold is skipped if its value is unknown for the host, see
+        O(fail_when).
     type: path
   fail_when:
     description:
       - Thresholds. If one is exceeded, the task fails after all files are written.
       - If a value is unknown for a host, its threshold is neither exceeded nor kept, and the page shows it as unknown.
-        A value is unknown if the kernel does not support it, or if its subset was not gathered. Percentages of judged
-        flows are also unknown if no flow was judged.
+        A value is unknown if the kernel does not support it, or if its subset was not gathered. Percentages of stale
+        flows and of verdicts are also unknown if no flow was compared with the rules.
     type: dict
     suboptions:
       usage_percent_above:
@@ -118,11 +120,11 @@ options:
         type: float
       stale_percent_above:
         description:
-          - Maximum share of stale flows in all judged flows of a host, in percent. Stale flows are those with the
-            verdicts V(nat_changed), V(refused) and V(untracked), see
+          - Maximum share of stale flows in all flows of a host that were compared with the rules, in percent. Stale
+            flows are those with the verdicts V(nat_changed), V(refused) and V(untracked), see
             O(netops.conntrack.conntrack_flush#module:stale).
-          - If this or another threshold of judged flows is set, a host whose facts do not contain the subset C(stale)
-            counts as a host without facts.
+          - If this or another threshold of stale flows or verdicts is set, a host whose facts do not contain the subset
+            C(stale) counts as a host without facts.
         type: float
       refused_percent_above:
         description:
@@ -206,8 +208,8 @@ files:
     - {path: /srv/reports/conntrack.html, changed: true}
 summary:
   description:
-    - Number of hosts, with facts and without, and number of hosts by level - C(critical), C(warning), C(notice) and
-      C(quiet).
+    - Number of all hosts, of hosts with facts and of hosts without facts. C(by_level) has the number of hosts by level,
+      which is C(critical), C(warning), C(notice) or C(quiet).
     - Empty if the options are invalid.
   type: dict
   returned: always

@@ -14,12 +14,12 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Sets C(net.netfilter.nf_conntrack_*), C(nf_flowtable_*) and C(nf_hooks_lwtunnel) in the network namespace of the
-    task. With O(persist), also writes them to the files that set them at boot.
-  - The module compares and sets only declared settings. At least one setting is required.
+    task. With O(persist), also writes these settings to files, from which they are set at boot.
+  - The module compares and sets only declared settings. Declare at least one setting.
   - Before it writes the first value, the module checks all values, whether this kernel has the settings, and whether
-    this namespace may set them. If the kernel still refuses a value, values that were written before stay, and
-    RV(changes) lists them.
-  - Values are those of the kernel. In results, on is V(1) and off is V(0).
+    this namespace may set them. If the kernel still refuses a value, the task fails. The values that were written
+    before stay set, and RV(changes) lists them.
+  - Options and results use the values of the kernel. In results, V(1) means on and V(0) means off.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -50,8 +50,8 @@ options:
     type: bool
   events:
     description:
-      - Whether the kernel sends events (C(nf_conntrack_events)). V(0) sends none, V(1) sends them, V(2) sends those of
-        connections that begin while there is a listener.
+      - Whether the kernel sends events (C(nf_conntrack_events)). With V(0), it sends none. With V(1), it sends events
+        of all connections. With V(2), it sends events of connections that begin while a program listens to events.
       - V(2) was added in Linux 5.19 and has been the default since then.
     type: int
   checksum:
@@ -60,8 +60,8 @@ options:
     type: bool
   log_invalid:
     description:
-      - Number of the protocol whose invalid packets are logged (C(nf_conntrack_log_invalid)). V(255) logs those of all
-        protocols, V(0) of none.
+      - Number of the protocol whose invalid packets are logged (C(nf_conntrack_log_invalid)). With V(255), invalid
+        packets of all protocols are logged, and with V(0), none.
     type: int
   tcp_loose:
     description:
@@ -69,8 +69,8 @@ options:
     type: bool
   tcp_be_liberal:
     description:
-      - Whether to treat only resets outside of the window as invalid, and no other packets outside of it
-        (C(nf_conntrack_tcp_be_liberal)).
+      - Whether to accept packets outside of the TCP window (C(nf_conntrack_tcp_be_liberal)). Resets outside of the
+        window are still invalid, see O(tcp_ignore_invalid_rst).
     type: bool
   tcp_max_retrans:
     description:
@@ -114,21 +114,22 @@ options:
         without C(nf_conntrack_) and C(timeout), such as V(tcp_established), V(udp), V(udp_stream), V(icmp), V(generic).
       - V(flowtable_tcp) and V(flowtable_udp) are the timeouts of offloaded flows (C(nf_flowtable_tcp_timeout),
         C(nf_flowtable_udp_timeout)).
-      - V(0) is accepted only if it is already set. With it, the kernel removes each entry immediately.
-      - These are the same defaults as those of O(netops.conntrack.conntrack_timeout_policy#module:default), which uses
-        the state names of policies.
+      - V(0) is accepted only if the timeout is already V(0). The kernel removes entries with the timeout V(0)
+        immediately.
+      - O(netops.conntrack.conntrack_timeout_policy#module:default) sets the same timeouts, but with the state names of
+        policies.
     type: dict
   persist:
     description:
       - Whether to set the declared settings at boot. The module writes them to C(sysctl.d/90-conntrack.conf).
         C(modules-load.d/conntrack.conf) loads the kernel module C(nf_conntrack) first, because the settings do not
         exist without it.
-      - The module does not change lines of other settings, comments and other files, so several tasks can each persist
-        some settings. With V(false), it neither reads nor writes the files. To remove a setting from a file, delete its
-        line.
-      - If a file that is read later sets another value, the module warns.
-      - The settings of a network namespace other than that of process 1 end with the namespace. In such a namespace,
-        the task fails unless O(persist_in) is a directory other than C(/etc).
+      - In these files, the module changes only the lines of declared settings. Several tasks can therefore each persist
+        some settings. With V(false), the module neither reads nor writes the files. To remove a setting from a file,
+        delete its line.
+      - If a file that is read later at boot sets another value, the module warns.
+      - If the network namespace is not that of process 1, its settings end with the namespace. In such a namespace, the
+        task fails unless O(persist_in) is a directory other than C(/etc).
     type: bool
     default: false
   persist_in:
@@ -141,8 +142,8 @@ options:
     type: path
     default: /etc
 notes:
-  - Loading C(nf_conntrack) at boot does not start connection tracking. Connections are tracked where a firewall rule
-    requires it.
+  - Loading C(nf_conntrack) at boot does not start connection tracking. The kernel tracks connections in network
+    namespaces with a firewall rule that requires it.
 seealso:
   - module: netops.conntrack.conntrack_facts
     description: Returns the current settings.
@@ -187,8 +188,9 @@ EXAMPLES = r"""
 RETURN = r"""
 before:
   description:
-    - All settings before the change, in the format of C(settings) in
-      RV(netops.conntrack.conntrack_facts#module:ansible_facts.conntrack.settings). You can declare them unchanged.
+    - All settings before the change, in the format of
+      RV(netops.conntrack.conntrack_facts#module:ansible_facts.conntrack.settings). You can use them as options of this
+      module without changes.
   type: dict
   returned: always
 settings:

@@ -13,16 +13,17 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Saves the connection tracking table to a file on the target, or restores it from a file, on the same host or on
-    another one, also with another version of the kernel.
-  - A snapshot contains everything that the kernel allows to set in an entry - both tuples, NAT with its ports, zones,
-    marks, labels, helpers, masters, the state of TCP, SCTP and DCCP, adjusted sequence numbers and the remaining
-    timeout - and the expectations. It also contains the counters and timestamps of entries if the kernel records them,
-    but these cannot be restored.
+  - Saves the connection tracking table to a file on the target, or restores the table from such a file. You can restore
+    a snapshot on the same host or on another host, also with another version of the kernel.
+  - A snapshot contains the expectations, and everything that can be set in an entry. These are both tuples, NAT with
+    its ports, zones, marks, labels, helpers, masters, the state of TCP, SCTP and DCCP, adjusted sequence numbers and
+    the remaining timeout.
+  - A snapshot also contains the counters and timestamps of entries if the kernel records them, but they cannot be
+    restored.
   - The module reads the whole snapshot before it changes anything. It refuses a snapshot that is truncated, was changed
     after it was saved, or has a later format. If the file changes during the restore, the module stops and fails.
   - O(match) and O(except) select the entries to save, or the entries of the snapshot to restore. An expectation is
-    saved or restored if its master is.
+    saved or restored if its master is saved or restored.
   - RV(failed_entries) lists the entries that could not be restored. The module still restores all others, and then
     fails.
   - PPTP tunnels cannot be restored, because the kernel does not return the keys that its helper stores. The client must
@@ -43,8 +44,8 @@ options:
   path:
     description:
       - Path of the file on the target. If the name ends in C(.gz), the file is compressed.
-      - A new snapshot replaces an existing one in one step, when it is complete. If the file is anything else, the
-        module does not change it and fails. Only the owner can read the file (mode 0600).
+      - When a new snapshot is complete, it replaces an existing snapshot in one step. If an existing file is not a
+        snapshot, the module fails and does not change the file. Only the owner can read the file (mode 0600).
       - To save, symbolic links on the path must belong to root or to the user who runs the module, and must not be in a
         directory where other users may write.
     type: path
@@ -52,8 +53,9 @@ options:
   on_existing:
     description:
       - Action if an entry to restore exists already.
-      - V(keep) leaves it unchanged. The state of an entry in use is newer than the snapshot and must not be reset.
-      - V(update) changes it if it differs, V(fail) counts it as failed if it differs.
+      - V(keep) leaves the entry unchanged. This is the default, because the state of an entry in use is newer than the
+        snapshot.
+      - If the entry differs, V(update) changes it, and V(fail) counts it as failed.
     type: str
     choices: [keep, update, fail]
     default: keep
@@ -65,15 +67,14 @@ options:
     default: false
   purge:
     description:
-      - Whether to delete entries in O(scope) that are not in the snapshot, when restoring. No other entry is deleted.
-        Entries are deleted before others are created. Entries in the snapshot are kept, even if O(match) does not
-        select them.
+      - Whether a restore deletes entries in O(scope) that are not in the snapshot. It never deletes other entries, and
+        deletes before it creates entries. Entries in the snapshot are kept, even if O(match) does not select them.
     type: bool
     default: false
   scope:
     description:
-      - Match of the entries that O(purge) may delete. It is a dictionary of the keys described with O(match), also with
-        C(except), or a list of such dictionaries.
+      - Match that selects the entries that O(purge) may delete. It is a dictionary of the keys described with O(match),
+        or a list of such dictionaries. A match may contain C(except).
       - Required with O(purge=true), and an error without it. A null is an error.
     type: raw
   report_limit:
@@ -86,17 +87,19 @@ attributes:
     support: full
     details:
       - Check mode cannot predict whether a kernel has a helper, stores labels or tracks a protocol. The kernel reports
-        this only when an entry is created.
+        an error only when an entry is created.
       - Check mode compares each entry of the snapshot with the table, but does not predict all conflicts between two
-        entries of the snapshot. A table never contains both at once, but a snapshot that was edited by hand can, and so
-        can a snapshot of a busy table. The restore reports the second one in RV(failed_entries).
+        entries of the snapshot. A table never contains two entries that conflict. A snapshot can contain them if it was
+        edited by hand, or if the table was busy while it was saved. The restore reports the second entry in
+        RV(failed_entries).
   idempotent:
     support: partial
     details:
-      - Saving a snapshot is always a change. Restoring one again changes nothing, except for entries that have expired.
+      - Saving a snapshot is always a change. Restoring a snapshot again changes nothing, except for entries that have
+        expired.
 notes:
-  - The names in O(label_map) apply to O(match), O(except), O(scope) and the results. A snapshot contains labels as
-    bits, and they are restored as bits, regardless of their names on the target.
+  - The names in O(label_map) apply to O(match), O(except), O(scope) and the results. Labels are saved and restored as
+    bits, regardless of their names on the target.
 seealso:
   - module: netops.conntrack.conntrack_entries
   - module: netops.conntrack.conntrack_info
@@ -192,20 +195,20 @@ counts:
       description: Number of entries that O(purge) deleted.
       type: int
     unchanged:
-      description: Number of entries that existed and were left unchanged.
+      description: Number of entries that existed and stay unchanged.
       type: int
     failed:
       description: Number of entries that were not, or not completely, restored as in the snapshot.
       type: int
   sample: {created: 48211, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
 expectation_counts:
-  description: Number of expectations by result, with the same keys.
+  description: Number of expectations by result, with the keys of RV(counts).
   type: dict
   returned: always
   sample: {created: 3, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
 unknown:
-  description: Number of entries that RV(counts) does not contain, because the kernel's replies to their creation were
-    lost and the module cannot determine whether it created them. If it is not 0, the result is C(changed).
+  description: Number of entries for which the module cannot determine whether it created them, because the kernel's
+    answers were lost. RV(counts) does not contain these entries. If this number is not 0, the result is C(changed).
   type: int
   returned: always
   sample: 0

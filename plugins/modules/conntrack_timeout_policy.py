@@ -16,10 +16,10 @@ description:
   - Creates, updates or deletes a named timeout policy. A policy defines the timeout of a connection in each state of
     its protocol. Firewall rules assign it to connections, such as C(-j CT --timeout NAME) in the table C(raw) of
     iptables.
-  - With O(default) instead of O(name), sets the timeouts of all other connections of a protocol. These are the same as
-    O(netops.conntrack.conntrack_settings#module:timeouts), which uses the names of files.
-  - A policy is changed in place, even while rules use it. Existing connections apply the new timeout from their next
-    packet on.
+  - With O(default) instead of O(name), sets the default timeouts of a protocol, which apply to connections without a
+    policy. O(netops.conntrack.conntrack_settings#module:timeouts) sets the same timeouts, but with the names of files.
+  - The module changes a policy in place, even while rules use it. For an existing connection, the new timeout applies
+    from the next packet on.
   - Policies and defaults last until the next boot. Declare policies before the firewall loads its rules.
 extends_documentation_fragment:
   - netops.conntrack._attributes
@@ -36,8 +36,8 @@ options:
     default: false
   family:
     description:
-      - Family of the connections that the policy applies to. Required for a policy that must exist. It has no effect on
-        defaults.
+      - Family of the connections that the policy applies to. Required for a policy that must exist. The family has no
+        effect with O(default=true).
     type: str
     choices: [ipv4, ipv6]
   protocol:
@@ -47,16 +47,17 @@ options:
     type: str
   timeouts:
     description:
-      - Timeouts in seconds by state. States that are left out are neither compared nor changed. In a new policy, they
-        get the current default timeouts of the protocol. Required unless O(state=absent).
-      - For V(tcp), V(syn_sent), V(syn_recv), V(established), V(fin_wait), V(close_wait), V(last_ack), V(time_wait),
+      - Timeouts in seconds by state. States that you leave out are neither compared nor changed. In a new policy, they
+        get the current default timeouts of the protocol. Required unless O(state=absent). The states of each protocol
+        follow.
+      - V(tcp) - V(syn_sent), V(syn_recv), V(established), V(fin_wait), V(close_wait), V(last_ack), V(time_wait),
         V(close), V(syn_sent2), V(retrans) (the limit of retransmissions was reached) and V(unacknowledged).
-      - For V(udp), V(udplite) and V(gre), V(unreplied) and V(replied). V(udplite) and V(udp) have the same defaults.
-      - For V(icmp), V(icmpv6) and V(generic), V(timeout).
-      - For V(sctp), V(closed), V(cookie_wait), V(cookie_echoed), V(established), V(shutdown_sent), V(shutdown_recd),
+      - V(udp), V(udplite), V(gre) - V(unreplied) and V(replied). V(udplite) and V(udp) have the same defaults.
+      - V(icmp), V(icmpv6), V(generic) - V(timeout).
+      - V(sctp) - V(closed), V(cookie_wait), V(cookie_echoed), V(established), V(shutdown_sent), V(shutdown_recd),
         V(shutdown_ack_sent), V(heartbeat_sent) and V(heartbeat_acked).
-      - For V(dccp), V(request), V(respond), V(partopen), V(open), V(closereq), V(closing) and V(timewait). Linux 6.17
-        and newer do not track it.
+      - V(dccp) - V(request), V(respond), V(partopen), V(open), V(closereq), V(closing) and V(timewait). Linux 6.17 and
+        newer do not track DCCP.
     type: dict
   state:
     description:
@@ -73,7 +74,7 @@ options:
     default: false
   use:
     description:
-      - Accepted and ignored, so that a policy that was gathered can be declared unchanged (the use count).
+      - The use count. Accepted and ignored, so that you can declare a policy exactly as it was gathered.
     type: int
 seealso:
   - module: netops.conntrack.conntrack_settings

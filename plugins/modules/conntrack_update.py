@@ -63,10 +63,11 @@ options:
         description:
           - Maximum remaining timeout in seconds. If more remains, the module sets the timeout to this value. For
             entries with less, see O(timeout_min).
-          - The next packet of a live connection sets the timeout again, to the value for the protocol's state or of a
-            timeout policy. Entries with V(fixed_timeout) keep theirs, and do not fail if it already has the right
-            value. The timeouts of entries that are offloaded to a flow table are managed there, and the module does not
-            change them.
+          - The next packet of a live connection sets the timeout again, to the default for the state of the connection
+            or to the value of its timeout policy.
+          - The timeout of an entry with V(fixed_timeout) cannot be changed. Such an entry counts as failed unless its
+            timeout already has the right value. The module does not change the timeouts of entries that are offloaded
+            to a flow table, because the flow table manages them.
         type: int
       status:
         description:
@@ -77,8 +78,8 @@ options:
         elements: str
       helper:
         description:
-          - An empty string removes the helper of an entry, and the expectations that it has announced. Linux 7.2
-            refuses this.
+          - An empty string removes the helper of an entry, and the expectations that the helper has created for the
+            entry. Linux 7.2 does not allow this change.
         type: str
   timeout_min:
     description:
@@ -100,8 +101,7 @@ attributes:
   idempotent:
     support: partial
     details:
-      - If packets arrive between two runs, they set timeouts again, and the second run has to apply O(set.timeout)
-        again.
+      - If packets arrive between two runs, they set timeouts again. The second run then applies O(set.timeout) again.
 seealso:
   - module: netops.conntrack.conntrack_entry
   - module: netops.conntrack.conntrack_flush
@@ -195,7 +195,7 @@ failed_entries:
         RV(netops.conntrack.conntrack_info#module:entries).
       type: dict
     msg:
-      description: The reason, and what was changed nevertheless.
+      description: The reason, and the changes that were made nevertheless.
       type: str
 changes:
   description: The first O(report_limit) changes, each of one key of an entry.

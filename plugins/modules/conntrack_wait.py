@@ -13,20 +13,23 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Waits until at most O(max_count), or at least O(min_count), entries of the connection tracking table match. It
-    changes nothing. To drain a host, wait until no connection to it is in the state V(established).
+  - Waits until at most O(max_count), or at least O(min_count), entries of the connection tracking table match. The
+    module changes nothing. To drain a host, wait until no connection to this host is in the state V(established).
   - An entry counts as ended when it no longer matches, because it is closed, in another state, deleted or expired. The
     module also waits for entries that begin to match during the wait.
-  - The kernel's events wake the module, so it does not poll the table. The wait ends only after the module has checked
-    the table itself, so lost events make no difference. The module also works if C(net.netfilter.nf_conntrack_events)
-    is 0.
-  - With O(min_count), entries that begin and end while the module waits count as well, even if they last less than a
-    millisecond. Their events must reach the module. Events that are lost, that occur between two turns, or that the
-    kernel does not send are not counted, nor is an entry that begins in one turn and ends in the next. A turn is the
-    time between two progress lines. Matches on timeouts, ages, bytes and packets count entries of the table only.
-  - After O(timeout), the module fails. Its message has the number of remaining entries, and describes the first ones.
-  - While the module waits, progress lines show the number of remaining entries, how many end per second, and about when
-    all will have ended. They go to the standard error of the command that runs the play.
+  - The kernel's events wake the module, so it does not poll the table. The module also works if the kernel sends no
+    events, because C(net.netfilter.nf_conntrack_events) is 0.
+  - With O(max_count), the module ends the wait only after it has checked the table itself. Lost events therefore make
+    no difference.
+  - With O(min_count), the module also counts entries that begin and end while it waits, even if they last less than a
+    millisecond. It can count such an entry only if it receives the events of its beginning and its end in the same
+    turn. A turn is the time between two progress lines. Events that are lost, that occur between two turns, or that the
+    kernel does not send, are not counted. If O(match) contains timeouts, ages, bytes or packets, the module counts only
+    entries of the table.
+  - After O(timeout), the module fails. The message has the number of remaining entries, and describes the first
+    entries.
+  - While the module waits, it prints progress lines with the number of remaining entries, the number that end per
+    second, and the estimated remaining time. The command that runs the play prints these lines to its standard error.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.read_only
@@ -57,11 +60,11 @@ options:
     default: false
   max_count:
     description:
-      - Maximum number of matching entries at which the wait ends. The default is 0 unless O(min_count) is set.
+      - The wait ends when at most this number of entries match. The default is 0 unless O(min_count) is set.
     type: int
   min_count:
     description:
-      - Minimum number of matching entries at which the wait ends, including those in RV(ended).
+      - The wait ends when at least this number of entries match. The entries in RV(ended) count as well.
     type: int
   timeout:
     description:
@@ -129,8 +132,8 @@ remaining:
   sample: 0
 ended:
   description:
-    - Number of entries that began, matched and ended while the module waited, as far as it received their events.
-    - It is 0 without O(min_count).
+    - Number of entries that began, matched and ended while the module waited, and whose events it received.
+    - Without O(min_count), this number is 0.
   type: int
   returned: always
   sample: 0

@@ -12,10 +12,10 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Checks whether an entry matches. The result is the same as that of the modules for the same match, whatever the
-    source of the entry.
-  - Use it to select from entries that were read before, without reading the table of the host again. If you need only
-    the matching entries, it is faster to read only these, with O(netops.conntrack.conntrack_info#module:match).
+  - Checks whether an entry matches. The result is the same as in the modules, regardless of the source of the entry.
+  - Use this test to select some of the entries that you have read before, without reading the table of the host again.
+    If you need only the matching entries, read only these with O(netops.conntrack.conntrack_info#module:match), which
+    is faster.
 positional: match
 options:
   _input:
@@ -33,8 +33,8 @@ options:
   label_map:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf). Unknown names
-        are an error. Use the file of the host that the entry is from.
+      - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Unknown
+        names are an error. Use the file of the host from which the entry is.
     type: path
 seealso:
   - module: netops.conntrack.conntrack_info

@@ -41,7 +41,7 @@ def _machine(results: Results) -> Iterator[str]:
     name, versions, *doubts = plot.about(results)
     yield from (name, "~" * len(name), "", f"{versions}.", "")
     for doubt in doubts:
-        yield from (f"{doubt.capitalize()}.", "")
+        yield from (f"The figures are {doubt}.", "")
     compared = [
         (row.work, _name(side), _text(plot.ratio(row, side)), _text(plot.ratio(row, side, processor=True)))
         for row in results.rows

@@ -111,9 +111,9 @@ def _read_half(stage: Stage, namespace: Namespace, results: Results) -> None:
     results.add(
         Row(
             "narrowed dump",
-            f"receive the part of IPv4 of the half with port {mix.PORT}, which the kernel picks out",
+            f"receive the IPv4 entries with TCP port {mix.PORT}, which the kernel selects by a dump filter",
             sides,
-            note=f"what a kernel's filter saves; {CONNTRACK} reads all and picks itself, in both families",
+            note=f"saving by the dump filter; {CONNTRACK} receives the entries of both families and selects itself",
         )
     )
 
@@ -139,13 +139,13 @@ def _gather_facts(stage: Stage, namespace: Namespace, results: Results, bare: Ca
     entries = stage.sizes.table
     stage.say(f"facts over {entries:,} entries")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, done=entries), BARE: bare})
-    work = f"conntrack_facts, the summary, over {entries:,} entries"
+    work = f"conntrack_facts with the subset summary, {entries:,} entries"
     limits = [Limit(1.3, BARE), Limit(1.6, BARE, processor=True)]
     results.add(Row("facts", work, sides, limits, entries=entries))
     results.add(_memory(stage, "facts: memory", work, sides[0], at_most=40.0))
     stage.say(f"facts over {entries:,} entries, with all subsets that read the table")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "facts", *SUMMARY, "top", done=entries)}, turns=1)
-    work = f"conntrack_facts, the summary and who has the most, over {entries:,} entries"
+    work = f"conntrack_facts with the subsets summary and top, {entries:,} entries"
     results.add(Row("facts with top", work, sides, entries=entries))
     results.add(_memory(stage, "facts with top: memory", work, sides[0]))
 
@@ -170,7 +170,7 @@ def _collect_info(stage: Stage, namespace: Namespace, results: Results) -> None:
     entries, limit = stage.sizes.table, stage.sizes.limit
     stage.say(f"the first {limit:,} of {entries:,} entries in an order")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "info", limit, done=entries)}, turns=1)
-    work = f"conntrack_info, {limit:,} of {entries:,} entries in an order"
+    work = f"conntrack_info, the first {limit:,} of {entries:,} entries sorted by timeout"
     results.add(Row("info", work, sides, entries=entries))
     results.add(_memory(stage, "info: memory", work, sides[0]))
 
@@ -179,7 +179,7 @@ def _wait(stage: Stage, namespace: Namespace, results: Results) -> None:
     entries = stage.sizes.table
     stage.say(f"one reading of a wait on {entries:,} entries")
     sides = stage.compete({OURS: lambda: stage.ours(namespace, "wait", done=entries)}, turns=1)
-    work = f"conntrack_wait, one look at {entries:,} entries that match"
+    work = f"conntrack_wait, one reading of {entries:,} entries that match"
     results.add(Row("wait", work, sides, entries=entries))
     results.add(_memory(stage, "wait: memory", work, sides[0]))
 
@@ -202,7 +202,9 @@ def _read_on_one_core(stage: Stage, namespace: Namespace, results: Results) -> N
     work = f"read and fully decode {entries:,} entries"
     results.add(_on_one_core("read", work, sides, [Limit(0.6, f"{CONNTRACK} -L")], entries))
     sides = [replace(summary, name=OURS), _copy(bare)]
-    results.add(_on_one_core("facts", f"conntrack_facts, the summary, over {entries:,} entries", sides, [], entries))
+    results.add(
+        _on_one_core("facts", f"conntrack_facts with the subset summary, {entries:,} entries", sides, [], entries)
+    )
 
 
 def _on_one_core(name: str, work: str, sides: list[Side], limits: list[Limit], entries: int) -> Row:
@@ -261,7 +263,8 @@ def _link_both_sides(namespace: Namespace) -> None:
 
 def _memory(stage: Stage, name: str, work: str, side: Side, at_most: float = MEMORY) -> Row:
     above = stage.above_interpreter(side.memory[-1])
-    return Row(name, f"memory above a bare interpreter: {work}", [Side(OURS, [above])], [Limit(at_most)], unit="MB")
+    work = f"memory in addition to the Python interpreter: {work}"
+    return Row(name, work, [Side(OURS, [above])], [Limit(at_most)], unit="MB")
 
 
 def flush(stage: Stage, results: Results) -> None:
@@ -339,7 +342,7 @@ def create(stage: Stage, results: Results) -> None:
                 contenders, after=check_and_empty, turns=stage.sizes.turns_on_one_core
             )
     create_declared = f"create {entries:,} entries from declared dictionaries"
-    create_prepared = f"create {entries:,} entries that are prepared"
+    create_prepared = f"create {entries:,} entries that are already parsed and completed"
     restore = f"restore a {entries:,}-entry snapshot"
     for name, work, side, elapsed_limit, processor_limit in (
         ("create", create_declared, declared, 0.6, 0.75),
@@ -403,7 +406,7 @@ def imports(stage: Stage, results: Results) -> None:
         sides = [
             best(OURS, [import_client() for _turn in turns], MILLISECONDS),
             best(
-                "compiling it",
+                "compiling the client",
                 [stage.work(namespace, "interpreter", "compile_client") for _turn in turns],
                 MILLISECONDS,
             ),
@@ -412,7 +415,7 @@ def imports(stage: Stage, results: Results) -> None:
     results.add(
         Row(
             "import",
-            "import the client, beyond socket and struct",
+            "import the client, without the time for the modules socket and struct",
             sides,
             [Limit(15.0)],
             unit="ms",
@@ -448,12 +451,12 @@ def scaling(stage: Stage, results: Results) -> None:
     results.add(
         Row(
             "scaling",
-            f"what an entry takes in a table of {sizes[-1]:,}, compared with one of {base:,}, at worst",
+            f"time per entry with {sizes[-1]:,} entries relative to {base:,} entries, highest of four operations",
             [Side(OURS, [_growth(elapsed_times, sizes, base)], [_growth(processor_times, sizes, base)])],
             [Limit(1.5)] if sizes[-1] > base >= BASE else [],
             unit="times",
-            note=f"at worst of create, read, facts and flush; linear is 1. Creating is compared with {FILL}, since "
-            "what that takes grows with the chains of the kernel's hash table",
+            note=f"the operations create, read, facts and flush; linear is 1. Create is compared with {FILL}, because "
+            "the time for that grows with the chains of the kernel's hash table",
         )
     )
 

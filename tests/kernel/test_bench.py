@@ -80,7 +80,7 @@ ROWS = {
     "one create": ["pyroute2"],
     "one get": ["pyroute2"],
     "one delete": ["pyroute2"],
-    "import": ["compiling it"],
+    "import": ["compiling the client"],
     "scaling": [],
     "namespaces": ["bare receive loop", "one task, 1 namespace", f"{sizes.QUICK.namespaces} tasks"],
 }

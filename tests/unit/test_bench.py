@@ -148,8 +148,8 @@ def test_the_page_compares_every_machine_with_every_program_and_shows_limits() -
     ]
     assert lines[lines.index("    * - memory: read") + 1] == "      - 41 MB (limit 40, exceeded)"
     assert lines.count("    * - work: read") == 2
-    assert [line for line in lines if line.startswith("Doubtful")] == [
-        "Doubtful: the load was 1.5 on 2 processors before the run."
+    assert [line for line in lines if line.startswith("The figures")] == [
+        "The figures are doubtful: the load was 1.5 on 2 processors before the run."
     ]
     for label in ("AMD EPYC, 2 processors", "Intel Xeon Platinum, 2 processors"):
         assert any(line.startswith(label) for line in lines)

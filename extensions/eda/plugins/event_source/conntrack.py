@@ -21,18 +21,19 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Receives events about new, changed and destroyed entries of the connection tracking table, about the usage of the
-    table, and about changes after which entries may be stale. Watches the table of the machine that runs
-    ansible-rulebook, or those of its network namespaces.
+  - Receives events about new, changed and destroyed entries of the connection tracking table. Reports also the usage of
+    the table, and changes of rules, addresses and routes after which entries may be stale. The plugin watches the table
+    of the machine that runs ansible-rulebook, or the tables of its network namespaces.
   - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
-  - Lost events are always reported. If rules are slower than events arrive, the receive buffer fills up, and the kernel
-    drops events. The plugin then sends an event of the type V(overrun). With O(resync), it also reads the table and
-    sends an event for each missed change that the table shows.
+  - The plugin always reports lost events. If events arrive faster than the rulebook processes them, the receive buffer
+    becomes full, and the kernel drops events. The plugin then sends an event of the type V(overrun). With O(resync), it
+    also reads the table, and sends an event for each missed change that it finds in the table.
   - Every event has a C(type). See the notes for the other keys.
 options:
   groups:
     description:
-      - Kinds of events to report. V(new), V(update) and V(destroy) are events of entries, the others of expectations.
+      - Kinds of events to report. V(new), V(update) and V(destroy) are events of entries. The others are events of
+        expectations.
       - Use an empty list to report O(threshold), O(snat_ports) or O(changes) only.
     type: list
     elements: str
@@ -51,26 +52,25 @@ options:
     description:
       - The network namespace to watch, by its name under C(/run/netns) or by a path such as C(/proc/4711/ns/net).
       - The default is the namespace in which ansible-rulebook runs.
-      - With a list of names and paths, or with V(all), the plugin watches each of these namespaces by a subscription of
-        its own, with a receive buffer of its own. Events then have C(netns), the name or path of their namespace.
-        O(aggregate) counts the events of all namespaces together. O(threshold) and O(changes) are for one namespace
-        only.
+      - With a list of names and paths, or with V(all), the plugin watches all of these namespaces, with a receive
+        buffer for each. Events then have C(netns), the name or path of their namespace. O(aggregate) counts the events
+        of all namespaces together. O(threshold) and O(changes) are possible only with one namespace.
       - V(all) means the namespace in which ansible-rulebook runs, all namespaces with a name under C(/run/netns), and
-        those of all processes. The plugin searches for them every two seconds, and then also reports the events of a
-        new one. It does not report earlier entries of a new namespace, except with O(existing). It releases a namespace
-        that no longer has a name or a process.
+        those of all processes. The plugin searches for new namespaces every two seconds, and then also reports their
+        events. It does not report earlier entries of a new namespace, except with O(existing). It stops watching a
+        namespace that no longer has a name or a process.
       - If a namespace cannot be watched, the plugin fails at its start. Later, it sends one event of the type
         V(namespace_error).
     type: raw
   label_map:
     description:
       - The file that maps label bits to names, in the format of C(connlabel.conf).
-      - The default is the first that exists of C(/etc/xtables/connlabel.conf) and C(/etc/connlabel.conf).
+      - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf).
     type: path
   aggregate:
     description:
       - Report counts instead of single events. A window begins with the first event and ends after O(aggregate.window)
-        seconds. The plugin then sends an event for each group of entries, and none if nothing happened.
+        seconds. The plugin then sends an event for each group of entries.
     type: dict
     suboptions:
       window:
@@ -104,8 +104,8 @@ options:
         default: []
       limit:
         description:
-          - Maximum number of groups to report, those with the most events. One more event contains the total of the
-            others.
+          - Maximum number of groups to report. These are the groups with the most events. One more event contains the
+            total of the other groups.
         type: int
         default: 100
   threshold:
@@ -147,28 +147,30 @@ options:
   changes:
     description:
       - Report changes of the ruleset, addresses, routes, policy routing rules and links, after which entries may be
-        stale. When no change has come for O(changes.window) seconds, the plugin sends an event with the number of
-        changes. A reload of the rules in several steps is therefore reported at its end. If changes never stop, the
-        plugin sends an event six times O(changes.window) after the first change.
-      - Changes that arrive while rules run are not lost. The next event has them.
-      - The plugin does not report packets that fill a set, elements of a set that expire, tables that the kernel
-        removes when their owner exits, rules of the legacy iptables, sysctls, and changes before the plugin started.
+        stale. The plugin sends an event with the number of changes when there has been no change for O(changes.window)
+        seconds. It therefore reports a reload of the rules in several steps only once, at the end of the reload. If
+        changes do not stop, the plugin sends an event after six times O(changes.window), counted from the first change.
+      - Changes that arrive while a rulebook action runs are not lost. The next event includes them.
+      - The plugin does not report changes before its start, changes of sysctls, or changes of rules of the legacy
+        iptables. It also ignores packets that add elements to a set, set elements that expire, and nftables tables that
+        the kernel removes because their owner exits.
     type: dict
     suboptions:
       kinds:
         description:
           - Kinds of changes to report.
-          - V(ruleset) - a transaction of nftables or iptables-nft, also one that only adds elements to a set. This
+          - V(ruleset) - a transaction of nftables or iptables-nft, even if it only adds elements to a set. This kind
             requires nf_tables in the kernel.
-          - V(address) - an address is added or removed, or deprecated. A new lifetime of an address, for example by a
+          - V(address) - an address is added, removed or deprecated. A new lifetime of an address, for example from a
             DHCP server, is not a change.
           - V(route) - a route or a nexthop object is added, replaced or removed.
           - V(rule) - a policy routing rule is added or removed.
-          - V(link) - a link is set up or down, or a link that is up is removed or renamed, or gets another master or
-            group. When a link goes down, the kernel removes its IPv4 routes without sending a route event.
-          - A link that is created or removed while it is down is not a change, and neither are carrier, statistics and
-            wireless events. With V(link), ports of a bridge, a bond or a team are not changes either, and neither are
-            their addresses and routes, for example when a container starts.
+          - V(link) - a link is set up or down. If a link is up, it is also a change if the link is removed or renamed,
+            or gets another master or group. When a link goes down, the kernel removes its IPv4 routes without sending a
+            route event.
+          - The creation or removal of a link that is down is not a change. Carrier, statistics and wireless events are
+            not changes. With V(link), the plugin also ignores links that are ports of a bridge, a bond or a team, and
+            their addresses and routes. For example, such links are created when a container starts.
         type: list
         elements: str
         choices: [ruleset, address, route, rule, link]
@@ -176,16 +178,16 @@ options:
       window:
         description:
           - Seconds without a change after which the plugin sends the event, at least 0.1.
-          - Choose more than the longest pause between two steps of a reload.
+          - Choose a value above the longest pause between two steps of a reload.
         type: float
         default: 5
   resync:
     description:
       - Keep a copy of the matching entries. After an overrun, the plugin reads the table and reports the missed changes
-        as events with C(missed=true). It reports changes that the kernel sends no events for in the same way.
-      - With V(true), O(match) is applied to complete entries, while an event of the kernel may contain only a part of
-        an entry. This requires memory for each matching entry.
-      - With V(false), events are passed on as the kernel sends them. Events dropped in an overrun are lost.
+        as events with C(missed=true). In the same way, it reports changes for which the kernel sends no events.
+      - With V(true), the plugin applies O(match) to complete entries, although an event of the kernel may contain only
+        a part of an entry. It needs memory for each matching entry.
+      - With V(false), the plugin passes events on as the kernel sends them. Events that the kernel drops are lost.
     type: bool
     default: true
   existing:
@@ -195,31 +197,35 @@ options:
     default: false
   receive_buffer:
     description:
-      - Size of each receive buffer in bytes, for events that wait for rules. Each event needs about 1 KiB.
+      - Size of each receive buffer in bytes. It contains the events that the rulebook has not processed yet. Each event
+        needs about 1 KiB.
     type: int
     default: 8388608
 requirements:
   - ansible-rulebook 1.2 or newer.
   - CAP_NET_ADMIN, and CAP_SYS_ADMIN for O(netns). The root user has both.
 notes:
-  - Events of the types V(new), V(update) and V(destroy) have C(entry), in the format of
-    C(netops.conntrack.conntrack_info), C(missed), and C(by_update), which is true if an update of the entry changed
-    whether it matches. Events of expectations have C(expectation).
-  - If a process requested the change, these events also have C(port_id), the netlink port id of the process. It is
-    usually the process id. C(conntrack -E -o userspace) shows it as C(portid).
-  - Events of the type V(aggregate) have C(by), with a value for each of the keys, C(counts) with C(new), C(update) and
-    C(destroy), and C(window). V(aggregate_rest) has the same keys except C(by), for all other groups.
-  - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max), C(usage_percent), and the
-    percentages of the option.
+  - Events of the types V(new), V(update) and V(destroy) have C(entry), C(missed) and C(by_update). C(entry) has the
+    format of C(netops.conntrack.conntrack_info). C(missed) is true if the plugin found the change in the table instead
+    of an event. C(by_update) is true if the entry began to match, or no longer matches, because it was updated. Events
+    of expectations have C(expectation).
+  - If a process requested the change, these events also have C(port_id), the netlink port id of the process. The port
+    id is usually the process id. C(conntrack -E -o userspace) prints it as C(portid).
+  - Events of the type V(aggregate) have C(by), C(counts) and C(window). C(by) has a value for each key of
+    O(aggregate.by). C(counts) has the numbers C(new), C(update) and C(destroy). The event of the type V(aggregate_rest)
+    is for all other groups, and has the same keys except C(by).
+  - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max) and C(usage_percent), and
+    C(percent) and C(below) of O(threshold).
   - Events of the type V(snat_ports) have C(crossed), C(address), C(destination), C(destination_port), C(protocol),
-    C(zone), C(used), C(limit), C(usage_percent) and C(sources), as the facts, and the percentages of the option.
-  - Events of the type V(change) have C(counts), the number of changes of each kind, C(window), C(processes), and
-    C(overrun). C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If C(overrun)
-    is true, the kernel dropped messages, and C(counts) then includes one extra change for each kind that may have been
-    lost.
+    C(zone), C(used), C(limit), C(usage_percent) and C(sources), with the meaning that they have in the facts. They also
+    have C(percent) and C(below) of O(snat_ports).
+  - Events of the type V(change) have C(counts), C(window), C(processes) and C(overrun). C(counts) has the number of
+    changes of each kind. C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If
+    C(overrun) is true, the kernel dropped messages. For each kind of which messages may be lost, C(counts) then
+    includes one extra change.
   - Events of the type V(namespace_error) have C(netns) and C(msg), the error.
-  - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns so
-    far. With O(resync), they also have C(resync), the number of events of each kind that follow.
+  - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns of
+    this table so far. With O(resync), they also have C(resync), the number of events of each kind that follow.
   - In untrusted names, such as those of helpers, labels and processes, the plugin inserts a space into text that Jinja
     would evaluate as a template.
 """

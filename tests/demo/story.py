@@ -154,13 +154,13 @@ class Story:
     def _refresh(self) -> Iterator[tuple[str, bool]]:
         refreshed = self.report["refreshed"]
         if "msg" in refreshed:  # for example without /dev/net/tun
-            yield f"The flush without a match removes nothing: {refreshed['msg']}.", True
+            yield f"The flush of stale flows removes nothing: {refreshed['msg']}.", True
             return
         found = {_end_of(entry): (entry["verdict"], entry["rule"]["comment"]) for entry in refreshed["entries"]}
         decided = Counter(found.values())
         named = ", ".join(f"{number} {verdict} by {rule!r}" for (verdict, rule), number in sorted(decided.items()))
         yield (
-            f"The flush without a match removes {len(found)} flows: {named}.",
+            f"The flush of stale flows removes {len(found)} flows: {named}.",
             found == self._stale() and refreshed["flushed"] == len(found),
         )
         changed, refused = self.flows["udp2"][0], self.flows["tcp2"][0]

@@ -60,5 +60,5 @@ def test_demo_continues_without_tun_devices(root: None) -> None:
         timeout=clock.HUNG,
     )
     assert done.returncode == 0, done.stdout
-    assert "The flush without a match removes nothing: stale flows cannot be found here: no TUN device" in done.stdout
+    assert "The flush of stale flows removes nothing: stale flows cannot be found here: no TUN device" in done.stdout
     assert "other entries are unchanged" in done.stdout

@@ -40,7 +40,7 @@ options:
     default: [new, update, destroy]
   match:
     description:
-      - Entries to report, in the form of the option C(match) of C(netops.conntrack.conntrack_info). The default is all
+      - Entries to report, in the form of the option C(match) of M(netops.conntrack.conntrack_info). The default is all
         entries. The match does not apply to expectations.
     type: raw
   except:
@@ -203,7 +203,7 @@ requirements:
   - CAP_NET_ADMIN, and CAP_SYS_ADMIN for O(netns). The root user has both.
 notes:
   - Events of the types V(new), V(update) and V(destroy) have C(entry), in the format of
-    C(netops.conntrack.conntrack_info), C(missed), and C(by_update), which is true if an update of the entry changed
+    M(netops.conntrack.conntrack_info), C(missed), and C(by_update), which is true if an update of the entry changed
     whether it matches. Events of expectations have C(expectation).
   - If a process requested the change, these events also have C(port_id), the netlink port id of the process. It is
     usually the process id. C(conntrack -E -o userspace) shows it as C(portid).

@@ -16,7 +16,7 @@ INSTALL := install -qq --disable-pip-version-check --require-hashes
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema faults lock changelog build wheel release clean python
+.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema pages lock changelog build wheel release clean python
 
 help:  ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -76,8 +76,8 @@ docs: $(RUNNER)/ready  ## Build the documentation as HTML, in dist/docs/build/ht
 schema: $(RUNNER)/ready  ## Write docs/conntrack_config.schema.json, after a change of options or their documentation
 	@$(RUNNER)/bin/nox -s schema
 
-faults: $(RUNNER)/ready  ## Write docs/docsite/rst/guide_faults.rst, after a change of tests/faults/__init__.py
-	@$(RUNNER)/bin/nox -s faults
+pages: $(RUNNER)/ready  ## Write guide_faults.rst and event_source.rst, after a change of tests/faults or of the event source
+	@$(RUNNER)/bin/nox -s pages
 
 lock: $(RUNNER)/ready  ## Write tests/requirements/lock, after a change of tests/requirements (LOCK=--upgrade: newest versions)
 	@$(RUNNER)/bin/nox -s lock -- $(LOCK)

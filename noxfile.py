@@ -379,10 +379,12 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
-@nox.session(default=False)
-def faults(session: nox.Session) -> None:
-    """Write the page of the documentation about injected faults."""
-    session.run("python", "-m", "tests.faults")
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def pages(session: nox.Session) -> None:
+    """Write the pages of the documentation that are generated: about injected faults and about the event source."""
+    install(session, "demo")
+    for module in ("tests.faults", "tests.event_source"):
+        session.run("python", "-m", module)
 
 
 @nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))

@@ -38,9 +38,9 @@ class Controller:
         }
 
     def play(
-        self, playbook: str, namespaces: Mapping[str, Mapping[str, Any]], *options: str, **variables: Any
+        self, playbook: str | Path, namespaces: Mapping[str, Mapping[str, Any]], *options: str, **variables: Any
     ) -> tuple[int, str]:
-        """Run netops.conntrack.PLAYBOOK, and return its exit status and output.
+        """Run netops.conntrack.PLAYBOOK or a file, and return the exit status and the output.
 
         :param namespaces: Variables of each host, including `ansible_netns_name`.
         """
@@ -55,8 +55,9 @@ class Controller:
             }
         }
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
+        name = f"netops.conntrack.{playbook}" if isinstance(playbook, str) else str(playbook)
         done = subprocess.run(
-            [sys.executable, "-m", "ansible", "playbook", f"netops.conntrack.{playbook}", *options]
+            [sys.executable, "-m", "ansible", "playbook", name, *options]
             + ["--inventory", str(self.folder / "inventory.json"), "--extra-vars", json.dumps(variables)],
             check=False,
             env={**self.environment, **PIPELINING},

@@ -80,8 +80,8 @@ def blocks(*languages: str) -> Iterator[Block]:
 def kind_of(block: Block) -> str:
     """Return the kind of a YAML block. Each new kind requires a test of its own."""
     content = yaml.safe_load(block.text)
-    if block.place.startswith("guide_events.rst"):
-        return "of a rulebook"  # tests/fleet/test_rulebooks.py runs these
+    if block.place.startswith(("guide_events.rst", "event_source.rst")):
+        return "of a rulebook"  # tests/fleet/test_rulebooks.py and tests/unit/extensions check these
     if isinstance(content, list) and all({"hosts", "ansible.builtin.import_playbook"} & set(item) for item in content):
         return "plays"
     if isinstance(content, list) and all(module_of(item) for item in content):

@@ -52,7 +52,7 @@ def play(hosts: dict[str, Namespace], tmp_path: Path) -> Play:
     """Run a playbook on the hosts, and return its exit status and output."""
     controller = Controller(tmp_path)
 
-    def run(playbook: str, *options: str, of_hosts: Document | None = None, **variables: Any) -> tuple[int, str]:
+    def run(playbook: str | Path, *options: str, of_hosts: Document | None = None, **variables: Any) -> tuple[int, str]:
         inventory = {
             name: {"ansible_netns_name": namespace.path, **(of_hosts or {}).get(name, {})}
             for name, namespace in hosts.items()
@@ -91,7 +91,8 @@ def test_flush_removes_the_predicted_entries(hosts: dict[str, Namespace], play: 
 
 
 def test_flush_above_the_limit_on_one_host_removes_nothing(hosts: dict[str, Namespace], play: Play) -> None:
-    status, printed = play("flush", conntrack_match=STALE, conntrack_limit=2)
+    """The tag that selects only the removal does not skip the check."""
+    status, printed = play("flush", "--tags", "conntrack_remove", conntrack_match=STALE, conntrack_limit=2)
     assert status != 0
     assert "3 entries match, more than the limit of 2" in printed
     assert "PLAY [Remove matching entries]" not in printed
@@ -147,6 +148,24 @@ def test_flush_started_at_a_later_task_removes_nothing(hosts: dict[str, Namespac
     assert status != 0
     assert summary(printed) == dict.fromkeys(HOSTS, "not begun, because nothing was counted")
     assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
+
+
+def test_flush_without_its_tag_only_counts(hosts: dict[str, Namespace], play: Play, tmp_path: Path) -> None:
+    """A second flush that the selected tag skips does not report the result of the first one."""
+    imported = {"ansible.builtin.import_playbook": "netops.conntrack.flush"}
+    flushes = [
+        {**imported, "tags": tag, "vars": {"conntrack_match": {"source_port": port}}}
+        for tag, port in (("first", 1), ("second", [2, 3]))
+    ]
+    (tmp_path / "site.json").write_text(json.dumps(flushes))
+    status, printed = play(tmp_path / "site.json", "--tags", "first")
+    assert status == 0
+    assert [ports(namespace) for namespace in hosts.values()] == [[2, 3], [2, 3], [2, 3, 4]]
+    assert summary(printed) == dict.fromkeys(HOSTS, "2 would be removed, 0 kept, 0 already gone")
+
+    _status, printed = play("flush", "--skip-tags", "always", conntrack_match=STALE)
+    assert "FAILED" not in printed
+    assert [ports(namespace) for namespace in hosts.values()] == [[2, 3], [2, 3], [2, 3, 4]]
 
 
 @pytest.mark.thorough
@@ -224,6 +243,10 @@ def test_apply_makes_the_predicted_changes(
     assert printed.count("-udp 10.1.0.2:4 -> 192.0.2.53:53") == 1
     predicted = summary(printed)
     assert predicted["gateway-a"] == "would be: 1 created, 1 updated, 0 replaced, 2 deleted, 0 as declared before"
+
+    status, printed = play("apply", "--skip-tags", "conntrack_apply", conntrack_config=DECLARED)
+    assert (status, summary(printed)) == (0, predicted)
+    assert [len(ports(namespace)) for namespace in hosts.values()] == [3, 3, 4]
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other/gateway.json").write_text(json.dumps({"settings": {"timestamps": True}}))

@@ -107,6 +107,10 @@ def test_refresh_removes_stale_flows_only_on_request(gateways: dict[str, Host], 
     assert "-tcp 10.3.0.2:3 -> 203.0.113.80:23" in printed
     assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5]] * 3
 
+    status, printed = refresh("--skip-tags", "conntrack_remove", conntrack_remove_stale=True)
+    assert (status, summary(printed)) == (0, dict.fromkeys(HOSTS, f"{found}, none removed"))
+    assert [ports(gateway) for gateway in gateways.values()] == [[1, 2, 3, 4, 5]] * 3
+
     status, printed = refresh(conntrack_remove_stale=True)
     assert status == 0
     assert summary(printed) == {name: line.replace("would be removed", "removed") for name, line in predicted.items()}

@@ -13,7 +13,7 @@ import yaml
 from ansible.utils.version import SemanticVersion
 
 #: Folders with `version_added`; the wheel reads its version from galaxy.yml.
-DOCUMENTED = ("plugins", "extensions")
+DOCUMENTED = ("plugins", "extensions", "roles")
 
 
 class Refused(Exception):

@@ -31,7 +31,7 @@ PACKAGED = {
         "REUSE.toml",
     ),
     *("SECURITY.md", "bindep.txt", "changelogs", "docs", "examples", "extensions", "meta", "playbooks", "plugins"),
-    "requirements.txt",
+    *("requirements.txt", "roles"),
 }
 MODULE = """\
 DOCUMENTATION = r'''
@@ -54,6 +54,7 @@ def checkout(tmp_path: Path) -> Path:
         "changelogs/changelog.yaml": "releases:\n  1.0.0: {}\n",
         "changelogs/fragments/one.yml": "bugfixes: [one]\n",
         "plugins/modules/one.py": MODULE,
+        "roles/one/meta/argument_specs.yml": "version_added: 1.1.0\n",
         "tests/test_one.py": "version_added: 1.1.0\n",
         ".gitignore": "/left\n",
         "left": "over",
@@ -122,7 +123,8 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(capsys: pytest.CaptureFix
 
 
 def test_the_planned_version_becomes_the_version_of_the_release(checkout: Path) -> None:
-    assert version.write(checkout, "2.0.0") == ["galaxy.yml", "plugins/modules/one.py"]
+    written = ["galaxy.yml", "plugins/modules/one.py", "roles/one/meta/argument_specs.yml"]
+    assert version.write(checkout, "2.0.0") == written
     assert version.current(checkout) == "2.0.0"
     assert (checkout / "plugins/modules/one.py").read_text() == MODULE.replace("added: 1.1.0", "added: 2.0.0").replace(
         "added: '1.1.0'", "added: '2.0.0'"
@@ -146,13 +148,23 @@ def test_the_checkout_names_its_version_only_where_a_release_sets_it() -> None:
 
 
 def test_the_package_has_tracked_files_without_ignored_ones(checkout: Path) -> None:
-    assert contents.expected(checkout) == {"changelogs/changelog.yaml", "plugins/modules/one.py", *contents.ADDED}
+    assert contents.expected(checkout) == {
+        "changelogs/changelog.yaml",
+        "plugins/modules/one.py",
+        "roles/one/meta/argument_specs.yml",
+        *contents.ADDED,
+    }
 
 
 def test_the_package_has_only_what_users_need() -> None:
     expected = contents.expected(CHECKOUT)
     assert {name.partition("/")[0] for name in expected} - PACKAGED == set()
-    assert {"plugins/modules/conntrack_flush.py", "docs/docsite/extra-docs.yml", "meta/runtime.yml"} <= expected
+    assert {
+        "plugins/modules/conntrack_flush.py",
+        "docs/docsite/extra-docs.yml",
+        "meta/runtime.yml",
+        "roles/gateway/meta/argument_specs.yml",
+    } <= expected
 
 
 def test_the_bill_of_materials_describes_the_collection(tmp_path: Path) -> None:

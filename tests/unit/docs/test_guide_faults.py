@@ -19,7 +19,7 @@ NAMED = sorted({test for rows in TABLES.values() for row in rows for test in row
 
 
 def test_the_page_is_current() -> None:
-    assert PUBLISHED.read_text(encoding="utf-8") == text(), "run 'make faults'"
+    assert PUBLISHED.read_text(encoding="utf-8") == text(), "run 'make pages'"
 
 
 @pytest.mark.parametrize("test", NAMED)

@@ -18,19 +18,19 @@ def links(name: str) -> list[str]:
     return LINK.findall((CHECKOUT / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md"])
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "roles/gateway/README.md"])
 def test_links_lead_to_files(name: str) -> None:
     found = links(name)
     assert found
-    assert [link for link in found if not (CHECKOUT / link).exists()] == []
+    assert [link for link in found if not (CHECKOUT / name).parent.joinpath(link).exists()] == []
 
 
 def test_readme_has_at_most_150_lines() -> None:
     assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_readme_lists_all_plugins_playbooks_and_rulebooks() -> None:
-    """The README lists all modules, plugins, playbooks and rulebooks."""
+def test_readme_lists_all_plugins_roles_playbooks_and_rulebooks() -> None:
+    """The README lists all modules, plugins, roles, playbooks and rulebooks."""
     folders = ["plugins/modules", "plugins/filter", "plugins/test", "plugins/inventory", "plugins/connection"]
     folders += ["extensions/eda/plugins/event_source", "extensions/eda/rulebooks"]
     called = {
@@ -39,6 +39,7 @@ def test_readme_lists_all_plugins_playbooks_and_rulebooks() -> None:
         for path in (CHECKOUT / folder).iterdir()
         if path.suffix in (".py", ".yml") and path.name != "__init__.py"
     }
+    called |= {f"roles/{path.name}/README.md" for path in (CHECKOUT / "roles").iterdir()}
     # Playbooks have pages, except the demo
     called |= {f"docs/docsite/rst/playbook_{path.stem}.rst" for path in (CHECKOUT / "playbooks").glob("*.yml")}
     assert called - set(links("README.md")) == {"docs/docsite/rst/playbook_demo.rst"}

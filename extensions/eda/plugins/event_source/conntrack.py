@@ -41,7 +41,7 @@ options:
     default: [new, update, destroy]
   match:
     description:
-      - Entries to report, in the form of the option C(match) of C(netops.conntrack.conntrack_info). The default is all
+      - Entries to report, in the form of the option C(match) of M(netops.conntrack.conntrack_info). The default is all
         entries. The match does not apply to expectations.
     type: raw
   except:
@@ -206,7 +206,7 @@ requirements:
   - CAP_NET_ADMIN, and CAP_SYS_ADMIN for O(netns). The root user has both.
 notes:
   - Events of the types V(new), V(update) and V(destroy) have C(entry), C(missed) and C(by_update). C(entry) has the
-    format of C(netops.conntrack.conntrack_info). C(missed) is true if the plugin found the change in the table instead
+    format of M(netops.conntrack.conntrack_info). C(missed) is true if the plugin found the change in the table instead
     of an event. C(by_update) is true if the entry began to match, or no longer matches, because it was updated. Events
     of expectations have C(expectation).
   - If a process requested the change, these events also have C(port_id), the netlink port id of the process. The port

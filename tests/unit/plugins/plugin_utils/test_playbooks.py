@@ -203,6 +203,18 @@ def test_playbooks_read_no_variable_without_prefix(path: Any) -> None:
     assert {name for name in _defined(content) if not name.startswith("_conntrack")} == set()
 
 
+def test_every_playbook_checks_its_variables_first() -> None:
+    assert PLAYBOOKS.keys() == {path.stem for path in (CHECKOUT / "playbooks").glob("*.yml")}
+    for name in PLAYBOOKS:
+        plays = yaml.safe_load((CHECKOUT / f"playbooks/{name}.yml").read_text(encoding="utf-8"))
+        lookup = f"{{{{ lookup('netops.conntrack.playbook_variables', '{name}') }}}}"
+        assert {play["vars"]["_conntrack"] for play in plays} == {lookup}
+        assert {play["hosts"] for play in plays} <= {f"{{{{ _conntrack.{key} }}}}" for key in PLAYBOOKS[name].hosts}
+        assert plays[0]["tasks"][0]["ansible.builtin.assert"]["that"] == "_conntrack is mapping"
+        # Without it, the other hosts of a play continue if the variables of one host have errors
+        assert plays[0].get("any_errors_fatal") or plays[0]["tasks"][0].get("any_errors_fatal"), name
+
+
 def test_every_variable_is_read() -> None:
     text = {name: (CHECKOUT / f"playbooks/{name}.yml").read_text(encoding="utf-8") for name in PLAYBOOKS}
     text["migrate"] += (CHECKOUT / "playbooks/tasks/move.yml").read_text(encoding="utf-8")

@@ -124,6 +124,7 @@ ansible_facts:
         matched:
           description: Subset V(summary). Number of matching entries. The keys below count only these.
           type: int
+          sample: 18233
         by_family:
           description: Subset V(summary). Number of entries by family.
           type: dict
@@ -205,6 +206,23 @@ ansible_facts:
           description: Subset V(timeout_policies). The named timeout policies. Null if the kernel does not support any.
           type: list
           elements: dict
+          sample:
+            - name: web
+              family: ipv4
+              protocol: tcp
+              use: 1
+              timeouts:
+                syn_sent: 120
+                syn_recv: 60
+                established: 3600
+                fin_wait: 120
+                close_wait: 10
+                last_ack: 30
+                time_wait: 10
+                close: 10
+                syn_sent2: 120
+                retrans: 300
+                unacknowledged: 300
         stale:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.

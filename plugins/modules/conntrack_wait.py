@@ -152,6 +152,7 @@ entries:
   type: list
   elements: dict
   returned: always
+  sample: []
 """
 
 from typing import Any

@@ -130,6 +130,27 @@ def test_sums_include_all_hosts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "percent"),
+    [
+        (0, 2_200_000, 0),
+        (7, 2_200_000, 100 * 7 / 2_200_000),
+        (300, 2_200_000, 0.01),
+        (262_143, 262_144, 100 * 262_143 / 262_144),
+        (262_144, 262_144, 100),
+        (262_150, 262_144, 100 * 262_150 / 262_144),
+    ],
+)
+def test_a_share_is_not_rounded_to_0_or_100_percent(count: int, most: int, percent: float) -> None:
+    used = [
+        {"address": "a", "destination": "b", "destination_port": 1, "protocol": "tcp", "used": count, "limit": most}
+    ]
+    document = report({"gw": gathered(count=count, max=most, snat_ports=used)}, {})
+    assert document["fleet"]["usage_percent"]["highest"] == {"host": "gw", "value": percent}
+    assert document["fleet"]["usage_percent"]["median"] == percent
+    assert document["hosts"][0]["figures"]["snat_ports_percent"] == percent
+
+
 def test_rankings_of_hosts_are_merged() -> None:
     def having(*rows: tuple[str, int, int | None]) -> Document:
         listed = [

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...module_utils.client.host.sysctl import flat
 from .display_names import COUNTERS_MEAN, VERDICT_NAMES
-from .sanitize import counts, mapping, number, percentage, rows, text
+from .sanitize import by_value, counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
 
@@ -210,7 +210,7 @@ def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) 
 
 
 def _ranked(name: str, unit: str) -> Any:
-    return lambda row: (-row[unit], *(row[key] for key in RANKINGS[name]))
+    return lambda row: (-row[unit], *(by_value(row[key]) for key in RANKINGS[name]))
 
 
 # SNAT ports
@@ -221,7 +221,7 @@ def _snat_ports(found: Any) -> Figures:
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
         return {"snat_ports": None, "snat_ports_percent": None}
     used = [row for raw in rows(found, ROWS) if (row := _used_ports(raw)) is not None]
-    used.sort(key=lambda row: (-row["usage_percent"], *map(str, row.values())))
+    used.sort(key=lambda row: (-row["usage_percent"], *(by_value(row[key]) for key in PORT_USE)))
     return {"snat_ports": used, "snat_ports_percent": max((row["usage_percent"] for row in used), default=0.0)}
 
 

@@ -196,6 +196,8 @@ ansible_facts:
           description:
             - Subset V(settings). The settings that are options of M(netops.conntrack.conntrack_settings), if the kernel
               has them. Times are in seconds.
+            - If the option is a boolean, the value is V(1) or V(0), as in the kernel. The module accepts the values
+              unchanged.
           type: dict
           sample: {max: 262144, accounting: 0, timeouts: {tcp_established: 432000, udp: 30}}
         expectations:

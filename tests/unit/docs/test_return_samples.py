@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.netops.conntrack.plugins.module_utils._argspec.settings import SETTINGS
 
 Document = dict[str, Any]
 #: The path of a return value, and its documentation.
@@ -87,3 +90,19 @@ def test_each_return_value_has_a_sample(name: str) -> None:
 def test_each_sample_has_the_documented_type(name: str) -> None:
     found = [error for path, value in with_samples(RETURNED[name]) for error in errors(path, value, value["sample"])]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("conntrack_facts", "ansible_facts.conntrack.settings"),
+        ("conntrack_settings", "before"),
+        ("conntrack_settings", "settings"),
+    ],
+)
+def test_returned_settings_are_valid_options(name: str, path: str) -> None:
+    """The modules return the values of the kernel, 1 and 0, and accept them for boolean options."""
+    settings = dict(values(RETURNED[name]))[path]["sample"]
+    assert settings["accounting"] in (0, 1)
+    assert not any(isinstance(value, bool) for value in settings.values())
+    assert ArgumentSpecValidator(SETTINGS).validate(settings).error_messages == []

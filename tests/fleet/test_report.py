@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,9 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report import page, thresholds
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 from ansible_collections.netops.conntrack.tests.unit.support import fleets
+from tests import browser
 from tests.lab import Namespace
-from tests.plays import TIMEOUT, Controller
+from tests.plays import Controller
 
 Document = dict[str, Any]
 
@@ -154,29 +152,15 @@ def test_relative_path_starts_at_the_working_directory(
 
 # The page, in a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = """
-    --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-extensions --hide-scrollbars
-    --enable-logging=stderr --virtual-time-budget=3000
-""".split()
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
 def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
-    """Return the output of the browser and of the page's console; the browser has no network."""
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent (apt-get install chromium)")
-    done = subprocess.run(
-        ["unshare", "-n", CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, file.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=TIMEOUT,
-        env={**os.environ, "HOME": str(folder)},
-    )
-    lines = done.stderr.decode(errors="replace").splitlines()
-    # The browser's own pages also write to the console
-    return done.stdout, "\n".join(line for line in lines if "CONSOLE" in line and "source: chrome://" not in line)
+    """Return the output of the browser and of the page's console."""
+    try:
+        return browser.browse(folder, file, *options)
+    except browser.NoBrowser as absent:
+        pytest.skip(str(absent))
 
 
 def of_size(size: int, judged: bool = False) -> str:

@@ -16,7 +16,7 @@ INSTALL := install -qq --disable-pip-version-check --require-hashes
 RUN := $(RUNNER)/bin/python tests/run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema pages lock changelog build wheel release clean python
+.PHONY: help demo dev check test unit kernel kernels interop fleet integration sanity lint types bench soak fuzz docs schema pages picture lock changelog build wheel release clean python
 
 help:  ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -78,6 +78,9 @@ schema: $(RUNNER)/ready  ## Write docs/conntrack_config.schema.json, after a cha
 
 pages: $(RUNNER)/ready  ## Write guide_faults.rst and event_source.rst, after a change of tests/faults or of the event source
 	@$(RUNNER)/bin/nox -s pages
+
+picture: $(RUNNER)/ready  ## Write docs/report.png, after a change of the report (needs Chromium)
+	@$(RUNNER)/bin/nox -s picture
 
 lock: $(RUNNER)/ready  ## Write tests/requirements/lock, after a change of tests/requirements (LOCK=--upgrade: newest versions)
 	@$(RUNNER)/bin/nox -s lock -- $(LOCK)

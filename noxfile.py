@@ -388,6 +388,14 @@ def pages(session: nox.Session) -> None:
 
 
 @nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
+def picture(session: nox.Session) -> None:
+    """Write the picture of the report, with Chromium."""
+    install(session, "demo")
+    use_collection_tree(session)
+    session.run("python", "-m", "tests.report_picture")
+
+
+@nox.session(default=False, python=first_installed(CONTROLLER_PYTHONS))
 def wheel(session: nox.Session) -> None:
     """Build the client as a Python package without Ansible, in dist."""
     install(session, "wheel")

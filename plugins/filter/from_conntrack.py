@@ -91,6 +91,16 @@ _value:
   description: The entries, or the expectations.
   type: list
   elements: dict
+  sample:
+    - family: ipv4
+      protocol: udp
+      original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+      reply: {source: 192.0.2.53, destination: 10.1.0.2, source_port: 53, destination_port: 40000}
+      zone: 5
+      status: [seen_reply, assured]
+      timeout: 118
+      use: 1
+      mark: 0
 """
 
 from typing import Any

@@ -72,6 +72,9 @@ RETURN = r"""
 _value:
   description: The text, with a line feed at the end of each line.
   type: str
+  sample: >
+    udp      17 118 src=10.1.0.2 dst=192.0.2.53 sport=40000 dport=53 src=192.0.2.53 dst=10.1.0.2 sport=53 dport=40000
+    [ASSURED] mark=0 zone=5 use=1
 """
 
 from typing import Any

@@ -55,6 +55,13 @@ _raw:
       default are absent.
   type: list
   elements: dict
+  sample:
+    - target_hosts: gateways
+      match: {address: 10.1.0.3}
+      limit: 100
+      max_share: 50.0
+      max_share_floor: 100
+      batches: [1, "25%", "100%"]
 """
 
 import contextlib

@@ -179,23 +179,29 @@ counts:
     created:
       description: Number of items that did not exist.
       type: int
+      sample: 2
     updated:
       description: Number of items that were changed. A setting counts once for the kernel and once for each line of a
         file.
       type: int
+      sample: 1
     replaced:
       description: Number of items that were deleted and created again.
       type: int
+      sample: 0
     deleted:
       description: Number of items that were deleted, including entries that matched O(config.absent).
       type: int
+      sample: 1
     unchanged:
       description: Number of items that were as declared.
       type: int
+      sample: 7
     failed:
       description: Number of items that are not as declared.
       type: int
-  sample: {created: 2, updated: 1, replaced: 0, deleted: 4, unchanged: 7, failed: 0}
+      sample: 0
+  sample: {created: 2, updated: 1, replaced: 0, deleted: 1, unchanged: 7, failed: 0}
 settings:
   description:
     - Result of the section O(config.settings). Every section returns C(outcome), C(changed), C(counts), C(changes) and
@@ -208,14 +214,17 @@ settings:
         - V(applied), V(failed), V(not reached) or V(not declared). V(not reached) means that a preceding section
           failed. In check mode, V(applied) is a prediction.
       type: str
+      sample: applied
     changed:
       description: Whether the section changed anything.
       type: bool
+      sample: false
     counts:
       description:
         - The same as RV(counts), for this section alone. If the task fails, sections with the outcome V(not reached) or
           V(not declared) do not have this key.
       type: dict
+      sample: {created: 0, updated: 0, replaced: 0, deleted: 0, unchanged: 7, failed: 0}
     changes:
       description:
         - The first O(report_limit) changes. Settings have the format of
@@ -223,9 +232,11 @@ settings:
           RV(netops.conntrack.conntrack_entries#module:changes), with C(policy) or C(expectation) instead of C(entry).
       type: list
       elements: dict
+      sample: []
     msg:
       description: Why the section failed. Empty if it did not fail.
       type: str
+      sample: ""
   sample:
     outcome: applied
     changed: true
@@ -238,6 +249,16 @@ timeout_policies:
   type: dict
   returned: always
   contains: *section
+  sample:
+    outcome: applied
+    changed: true
+    counts: {created: 1, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
+    changes:
+      - index: 0
+        operation: created
+        policy: {name: web, family: ipv4, protocol: tcp, timeouts: {established: 3600}}
+        changes: []
+    msg: ""
 absent:
   description:
     - Result of the section O(config.absent). C(kept) is the number of entries that were kept because they belong to the
@@ -245,6 +266,26 @@ absent:
   type: dict
   returned: always
   contains: *section
+  sample:
+    outcome: applied
+    changed: true
+    counts: {created: 0, updated: 0, replaced: 0, deleted: 1, unchanged: 0, failed: 0}
+    changes:
+      - index: null
+        operation: deleted
+        entry:
+          family: ipv4
+          protocol: udp
+          original: {source: 10.66.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+          reply: {source: 192.0.2.53, destination: 10.66.0.2, source_port: 53, destination_port: 40000}
+          status: [confirmed]
+          timeout: 25
+          mark: 0
+          id: 1748080083
+          use: 1
+        changes: []
+    msg: ""
+    kept: 0
 entries:
   description:
     - Result of the section O(config.entries). C(kept) and C(failed_entries) are those of
@@ -252,6 +293,23 @@ entries:
   type: dict
   returned: always
   contains: *section
+  sample:
+    outcome: applied
+    changed: true
+    counts: {created: 1, updated: 0, replaced: 0, deleted: 0, unchanged: 7, failed: 0}
+    changes:
+      - index: 0
+        operation: created
+        entry:
+          family: ipv4
+          protocol: udp
+          original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+          timeout: 600
+          mark: 16
+        changes: []
+    msg: ""
+    kept: 0
+    failed_entries: []
 expectations:
   description:
     - Result of the section O(config.expectations). C(evicted) lists the expectations that the kernel removed to make
@@ -259,6 +317,13 @@ expectations:
   type: dict
   returned: always
   contains: *section
+  sample:
+    outcome: not declared
+    changed: false
+    counts: {created: 0, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
+    changes: []
+    msg: ""
+    evicted: []
 """
 
 from typing import Any

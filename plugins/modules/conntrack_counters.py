@@ -110,6 +110,19 @@ entries:
   type: list
   elements: dict
   returned: always
+  sample:
+    - family: ipv4
+      protocol: udp
+      original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+      reply: {source: 192.0.2.53, destination: 10.1.0.2, source_port: 53, destination_port: 40000}
+      status: [seen_reply, assured, confirmed]
+      timeout: 118
+      counters:
+        original: {packets: 12, bytes: 960}
+        reply: {packets: 11, bytes: 16400}
+      mark: 0
+      id: 1748080083
+      use: 1
 """
 
 from typing import Any

@@ -122,22 +122,28 @@ counts:
     created:
       description: Number of entries that did not exist.
       type: int
+      sample: 0
     updated:
       description: Number of entries that were changed in place.
       type: int
+      sample: 1
     replaced:
       description: Number of entries that were deleted and created again.
       type: int
+      sample: 0
     deleted:
       description: Number of entries that were deleted because of O(state=absent) or O(purge).
       type: int
+      sample: 0
     unchanged:
       description: Number of entries that were as declared.
       type: int
+      sample: 7
     failed:
       description: Number of entries that are not as declared.
       type: int
-  sample: {created: 2, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
+      sample: 1
+  sample: {created: 0, updated: 1, replaced: 0, deleted: 0, unchanged: 7, failed: 1}
 kept:
   description: Number of entries that a purge kept because they belong to the SSH connection that runs this task.
   type: int
@@ -152,16 +158,25 @@ changes:
     index:
       description: Position of the entry in the declaration, from 0. Null for an entry that a purge deleted.
       type: int
+      sample: 0
     operation:
       description: V(created), V(updated), V(replaced) or V(deleted).
       type: str
+      sample: updated
     entry:
       description: The entry as declared. For an entry that a purge deleted, the entry before it was deleted.
       type: dict
+      sample:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+        mark: 16
     changes:
       description: The changed keys of the entry, each with C(key), C(before) and C(after).
       type: list
       elements: dict
+      sample:
+        - {key: mark, before: 0, after: 16}
   sample:
     - index: 0
       operation: updated
@@ -181,13 +196,29 @@ failed_entries:
     index:
       description: Position of the entry in the declaration, from 0. Null for an entry that a purge could not delete.
       type: int
+      sample: 1
     entry:
       description: The entry as declared.
       type: dict
+      sample:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.3, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+        helper: dns
     msg:
       description: The reason, and what to do.
       type: str
-  sample: []
+      sample: "creating udp 10.1.0.3:40000 -> 192.0.2.53:53: Operation not supported (EOPNOTSUPP). The kernel has no
+        helper 'dns'; write one of ftp, irc, sip, tftp"
+  sample:
+    - index: 1
+      entry:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.3, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+        helper: dns
+      msg: "creating udp 10.1.0.3:40000 -> 192.0.2.53:53: Operation not supported (EOPNOTSUPP). The kernel has no helper
+        'dns'; write one of ftp, irc, sip, tftp"
 """
 
 from typing import Any

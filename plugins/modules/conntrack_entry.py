@@ -139,13 +139,23 @@ operation:
     - The change that was made. In check mode, the prediction.
   type: str
   returned: always
-  sample: created
+  sample: updated
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
     - The entry before the change. Empty if there was none.
   type: dict
   returned: always
+  sample:
+    family: ipv4
+    protocol: udp
+    original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+    reply: {source: 192.0.2.53, destination: 10.1.0.2, source_port: 53, destination_port: 40000}
+    status: [confirmed]
+    timeout: 600
+    mark: 0
+    id: 3327681709
+    use: 2
 entry:
   description:
     - The entry after the change, read back from the kernel. In check mode, the prediction. Empty if there is none.
@@ -168,7 +178,7 @@ entry:
     timeout: 600
     mark: 16
     id: 3327681709
-    use: 1
+    use: 2
 changes:
   description:
     - The keys that differed, each with its values before and after the change.
@@ -179,12 +189,17 @@ changes:
     key:
       description: Path of the key, such as C(tcp.state).
       type: str
+      sample: mark
     before:
       description: The previous value. Null if there was none.
       type: raw
+      sample: 0
     after:
       description: The declared value.
       type: raw
+      sample: 16
+  sample:
+    - {key: mark, before: 0, after: 16}
 """
 
 from typing import Any

@@ -114,13 +114,28 @@ operation:
     - The change that was made. In check mode, the prediction.
   type: str
   returned: always
-  sample: created
+  sample: replaced
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
     - The expectation before the change. Empty if there was none.
   type: dict
   returned: always
+  sample:
+    family: ipv4
+    tuple: {protocol: tcp, source: 192.0.2.21, destination: 10.1.0.2, source_port: 20, destination_port: 40001}
+    mask:
+      protocol: tcp
+      source: 255.255.255.255
+      destination: 255.255.255.255
+      source_port: 65535
+      destination_port: 65535
+    master: {protocol: tcp, source: 10.1.0.2, destination: 192.0.2.21, source_port: 40000, destination_port: 21}
+    class: 0
+    flags: []
+    timeout: 52
+    helper: ftp
+    id: 4094997434
 expectation:
   description:
     - The expectation after the change, read back from the kernel. In check mode, the prediction. Empty if there is
@@ -152,12 +167,17 @@ changes:
     key:
       description: Path of the key, such as C(mask.source_port).
       type: str
+      sample: mask.source_port
     before:
       description: The previous value. Null if there was none.
       type: raw
+      sample: 65535
     after:
       description: The declared value.
       type: raw
+      sample: 0
+  sample:
+    - {key: mask.source_port, before: 65535, after: 0}
 evicted:
   description:
     - The expectations of the same master and class that the kernel removed to make room for this one. Check mode cannot

@@ -126,6 +126,7 @@ ansible_facts:
         matched:
           description: Subset V(summary). Number of matching entries. The keys below count only these.
           type: int
+          sample: 18233
         by_family:
           description: Subset V(summary). Number of entries by family.
           type: dict
@@ -199,6 +200,8 @@ ansible_facts:
           description:
             - Subset V(settings). The settings that are options of M(netops.conntrack.conntrack_settings), if the kernel
               has them. Times are in seconds.
+            - If the option is a boolean, the value is V(1) or V(0), as in the kernel. The module accepts the values
+              unchanged.
           type: dict
           sample: {max: 262144, accounting: 0, timeouts: {tcp_established: 432000, udp: 30}}
         expectations:
@@ -209,6 +212,23 @@ ansible_facts:
           description: Subset V(timeout_policies). The named timeout policies. Null if the kernel does not support any.
           type: list
           elements: dict
+          sample:
+            - name: web
+              family: ipv4
+              protocol: tcp
+              use: 1
+              timeouts:
+                syn_sent: 120
+                syn_recv: 60
+                established: 3600
+                fin_wait: 120
+                close_wait: 10
+                last_ack: 30
+                time_wait: 10
+                close: 10
+                syn_sent2: 120
+                retrans: 300
+                unacknowledged: 300
         stale:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.

@@ -203,6 +203,21 @@ entries:
   type: list
   elements: dict
   returned: always
+  sample:
+    - family: ipv4
+      protocol: tcp
+      original: {source: 10.1.0.2, destination: 192.0.2.80, source_port: 40001, destination_port: 443}
+      reply: {source: 192.0.2.80, destination: 198.51.100.1, source_port: 443, destination_port: 40001}
+      nat: {source: {address: 198.51.100.1, port: 40001}}
+      status: [seen_reply, assured, confirmed, src_nat, src_nat_done, dst_nat_done]
+      tcp:
+        state: established
+        original: {window_scale: 7, flags: [window_scale, sack_permitted]}
+        reply: {window_scale: 7, flags: [window_scale, sack_permitted]}
+      timeout: 431998
+      mark: 0
+      id: 3327681709
+      use: 1
 verdicts:
   description: Number of matching entries by verdict, which is the result of the comparison with the current rules. Only
     with O(stale).

@@ -214,65 +214,92 @@ entries:
     family:
       description: V(ipv4) or V(ipv6).
       type: str
+      sample: ipv4
     protocol:
       description: Name of the protocol, or its number if this collection has no name for the protocol.
       type: raw
+      sample: tcp
     zone:
       description: Zone of both directions, if it is not 0.
       type: int
+      sample: 5
     original:
       description: Tuple of the direction in which the connection began.
       type: dict
+      sample: {source: 10.1.0.2, destination: 192.0.2.80, source_port: 40001, destination_port: 443}
     reply:
       description: Tuple of the reply packets when they arrive, which is before NAT.
       type: dict
+      sample: {source: 192.0.2.80, destination: 198.51.100.1, source_port: 443, destination_port: 40001}
     nat:
       description: Addresses and ports of source NAT and destination NAT.
       type: dict
+      sample: {source: {address: 198.51.100.1, port: 40001}}
     timeout:
       description: Remaining timeout in seconds. Offloaded entries have none.
       type: int
+      sample: 431998
     mark:
       description: Connection mark.
       type: int
+      sample: 16
     labels:
       description: Names of the labels, or their numbers if they have no name.
       type: list
       elements: raw
+      sample: [customer]
     status:
       description: Status bits.
       type: list
       elements: str
+      sample: [seen_reply, assured, confirmed, src_nat, src_nat_done, dst_nat_done]
     tcp:
       description: State of a TCP connection, with window scale and flags of each direction.
       type: dict
+      sample:
+        state: established
+        original: {window_scale: 7, flags: [window_scale, sack_permitted]}
+        reply: {window_scale: 7, flags: [window_scale, sack_permitted]}
     sctp:
       description: State of an SCTP association, with its verification tags.
       type: dict
+      sample: {state: established, original_vtag: 305419896, reply_vtag: 2271560481}
     dccp:
       description: State of a DCCP connection.
       type: dict
+      sample: {state: open, role: client, handshake_sequence: 7}
     helper:
       description: Name of the helper.
       type: str
+      sample: ftp
     master:
       description: Original tuple of the connection that this one belongs to, or that announced the expectation.
       type: dict
+      sample: {protocol: tcp, source: 10.1.0.2, destination: 192.0.2.21, source_port: 40000, destination_port: 21}
     sequence_adjustment:
       description: Shift of sequence numbers, by direction.
       type: dict
+      sample:
+        original: {position: 1000, before: 0, after: 4}
+        reply: {position: 2000, before: 0, after: -4}
     synproxy:
       description: SYNPROXY data of the connection.
       type: dict
+      sample: {isn: 305419896, its: 2271560481, tsoff: 19088743}
     counters:
       description: Packets and bytes by direction, if accounting is on.
       type: dict
+      sample:
+        original: {packets: 120, bytes: 9600}
+        reply: {packets: 110, bytes: 164000}
     timestamps:
       description: When the connection began, in ISO 8601 with nanoseconds, if timestamps are on.
       type: dict
+      sample: {start: "2030-01-31T12:00:00.515643903Z"}
     security_context:
       description: Security context, if a security module sets one.
       type: str
+      sample: system_u:object_r:unlabeled_t:s0
     rate:
       description: Bytes and packets per second by direction. Only with O(interval).
       type: dict
@@ -280,17 +307,19 @@ entries:
     verdict:
       description: V(nat_changed), V(refused) or V(untracked), see O(stale). Only with O(stale).
       type: str
+      sample: nat_changed
     expected:
       description: NAT of the connection according to the current rules, in the format of C(nat). Empty if the rules
         would not translate the connection. Null if they would not let the connection begin. Only with O(stale).
       type: dict
+      sample: {source: {address: 198.51.100.2, port: 40001}}
     rule:
       description:
         - The rule that leads to the verdict, with C(family), C(table), C(chain), C(handle) and C(comment). C(handle) is
           0 for the policy of a chain. Null without such a rule, for example because a route is missing. Only with
           O(stale).
       type: dict
-      sample: {family: inet, table: filter, chain: forward, handle: 12, comment: blocked hosts}
+      sample: {family: ip, table: nat, chain: postrouting, handle: 4, comment: to the internet}
     owner:
       description:
         - Owner of the socket of the flow on this host. If both ends of the flow are on this host, this is the owner of
@@ -304,30 +333,38 @@ entries:
         process:
           description: Name of the process, up to 15 characters.
           type: str
+          sample: postgres
         pid:
           description: ID of the process. If several processes have the socket, this is the process that started first.
             Process 1 is returned only if no other process has the socket.
           type: int
+          sample: 4711
         user:
           description: Effective user of the process, by its name on this host, or its number if it has no name.
           type: str
+          sample: postgres
         unit:
           description: Unit of the system's systemd, from the control group.
           type: str
+          sample: postgresql.service
         container:
           description: ID of the container (Docker, Podman, containerd or CRI-O), or its name (LXC or systemd-nspawn),
             from the control group.
           type: str
+          sample: 8b3f0f1c2d4e5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1
       sample: {process: postgres, pid: 4711, user: postgres, unit: postgresql.service, container: null}
     id:
       description: ID of the entry in the kernel.
       type: int
+      sample: 3327681709
     use:
       description: Use count in the kernel.
       type: int
+      sample: 1
     extra:
       description: Attributes that this version of the collection does not know, by number, in hexadecimal.
       type: dict
+      sample: {"99": "010203"}
   sample:
     - family: ipv4
       protocol: tcp
@@ -346,8 +383,12 @@ entries:
           address: 198.51.100.1
           port: 40001
       timeout: 431998
-      mark: 0
+      mark: 16
       status: [seen_reply, assured, confirmed, src_nat, src_nat_done, dst_nat_done]
+      tcp:
+        state: established
+        original: {window_scale: 7, flags: [window_scale, sack_permitted]}
+        reply: {window_scale: 7, flags: [window_scale, sack_permitted]}
       id: 3327681709
       use: 1
 groups:

@@ -193,6 +193,7 @@ before:
       module without changes.
   type: dict
   returned: always
+  sample: {max: 262144, buckets: 262144, accounting: 0, events: 2, timeouts: {tcp_established: 432000, udp: 30}}
 settings:
   description:
     - All settings after the change. In check mode, the prediction.
@@ -212,15 +213,22 @@ changes:
         - Name of the setting, such as V(max) or V(timeouts.udp). In a file, the full name, such as
           V(net.netfilter.nf_conntrack_max), or V(nf_conntrack) for the kernel module.
       type: str
+      sample: accounting
     where:
       description: V(kernel), or the path of the file.
       type: str
+      sample: kernel
     before:
       description: The previous value. Null if there was none.
       type: raw
+      sample: 0
     after:
       description: The declared value.
       type: raw
+      sample: 1
+  sample:
+    - {key: accounting, where: kernel, before: 0, after: 1}
+    - {key: timeouts.tcp_established, where: kernel, before: 432000, after: 7200}
 """
 
 from typing import Any

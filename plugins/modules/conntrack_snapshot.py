@@ -149,21 +149,27 @@ snapshot:
     entries:
       description: Number of entries in the snapshot.
       type: int
+      sample: 48211
     expectations:
       description: Number of expectations in the snapshot.
       type: int
+      sample: 3
     host:
       description: Name of the host on which the snapshot was saved.
       type: str
+      sample: gw1
     kernel:
       description: Kernel release of that host.
       type: str
+      sample: 6.12.9
     time:
       description: Time at which saving began, in UTC.
       type: str
+      sample: '2030-01-31T12:00:00Z'
     version:
       description: Version of the format.
       type: int
+      sample: 1
   sample:
     entries: 48211
     expectations: 3
@@ -185,22 +191,28 @@ counts:
     created:
       description: Number of entries that did not exist.
       type: int
+      sample: 48210
     updated:
       description: Number of entries that were changed in place.
       type: int
+      sample: 0
     replaced:
       description: Number of entries that were deleted and created again.
       type: int
+      sample: 0
     deleted:
       description: Number of entries that O(purge) deleted.
       type: int
+      sample: 0
     unchanged:
       description: Number of entries that existed and stay unchanged.
       type: int
+      sample: 0
     failed:
       description: Number of entries that were not, or not completely, restored as in the snapshot.
       type: int
-  sample: {created: 48211, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 0}
+      sample: 1
+  sample: {created: 48210, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 1}
 expectation_counts:
   description: Number of expectations by result, with the keys of RV(counts).
   type: dict
@@ -228,13 +240,35 @@ failed_entries:
       description: Position of the record in the snapshot, from 0. Expectations follow the entries. Null for an entry
         that O(purge) could not delete.
       type: int
+      sample: 4711
     entry:
       description: The entry or expectation as in the snapshot.
       type: dict
+      sample:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+        reply: {source: 192.0.2.53, destination: 10.1.0.2, source_port: 53, destination_port: 40000}
+        status: [confirmed]
+        timeout: 599
+        mark: 0
     msg:
       description: The reason, and what to do.
       type: str
-  sample: []
+      sample: udp 10.1.0.2:40000 -> 192.0.2.53:53 exists already and differs in mark; set on_existing to update to
+        change it
+  sample:
+    - index: 4711
+      entry:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+        reply: {source: 192.0.2.53, destination: 10.1.0.2, source_port: 53, destination_port: 40000}
+        status: [confirmed]
+        timeout: 599
+        mark: 0
+      msg: udp 10.1.0.2:40000 -> 192.0.2.53:53 exists already and differs in mark; set on_existing to update to
+        change it
 """
 
 from typing import TYPE_CHECKING, Any

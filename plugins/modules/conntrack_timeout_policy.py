@@ -115,13 +115,30 @@ operation:
     - The change that was made. In check mode, the prediction.
   type: str
   returned: always
-  sample: created
+  sample: updated
   choices: [created, updated, replaced, deleted, unchanged]
 before:
   description:
     - The policy before the change. Empty if there was none.
   type: dict
   returned: always
+  sample:
+    name: web
+    family: ipv4
+    protocol: tcp
+    use: 1
+    timeouts:
+      syn_sent: 120
+      syn_recv: 60
+      established: 7200
+      fin_wait: 120
+      close_wait: 10
+      last_ack: 30
+      time_wait: 10
+      close: 10
+      syn_sent2: 120
+      retrans: 300
+      unacknowledged: 300
 policy:
   description:
     - The policy after the change, read back from the kernel. In check mode, the prediction. Empty if there is none.
@@ -134,7 +151,18 @@ policy:
     family: ipv4
     protocol: tcp
     use: 1
-    timeouts: {syn_sent: 120, syn_recv: 60, established: 3600, fin_wait: 120, close_wait: 10, time_wait: 10}
+    timeouts:
+      syn_sent: 120
+      syn_recv: 60
+      established: 3600
+      fin_wait: 120
+      close_wait: 10
+      last_ack: 30
+      time_wait: 10
+      close: 10
+      syn_sent2: 120
+      retrans: 300
+      unacknowledged: 300
 changes:
   description:
     - The keys that differed, each with its values before and after the change.
@@ -145,12 +173,17 @@ changes:
     key:
       description: Path of the key, such as C(timeouts.established).
       type: str
+      sample: timeouts.established
     before:
       description: The previous value. Null if there was none.
       type: raw
+      sample: 7200
     after:
       description: The declared value.
       type: raw
+      sample: 3600
+  sample:
+    - {key: timeouts.established, before: 7200, after: 3600}
 """
 
 from typing import Any

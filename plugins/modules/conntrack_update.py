@@ -168,7 +168,7 @@ updated:
   description: Number of matching entries that were changed. In check mode, the prediction.
   type: int
   returned: always
-  sample: 12
+  sample: 11
 unchanged:
   description: Number of matching entries that were already as specified.
   type: int
@@ -183,7 +183,7 @@ refused:
   description: Number of matching entries that were not, or not completely, changed.
   type: int
   returned: always
-  sample: 0
+  sample: 1
 failed_entries:
   description: The first O(report_limit) entries counted in RV(refused), each with the reason.
   type: list
@@ -194,9 +194,24 @@ failed_entries:
       description: The keys that identify the entry, in the format of
         RV(netops.conntrack.conntrack_info#module:entries).
       type: dict
+      sample:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.3, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
     msg:
       description: The reason, and the changes that were made nevertheless.
       type: str
+      sample: "updating udp 10.1.0.3:40000 -> 192.0.2.53:53: No space left on device (ENOSPC). Labels are kept only
+        where a rule in the network namespace uses them: add one, such as 'ct label set' in nftables or '-m connlabel'
+        in iptables. These were changed: mark"
+  sample:
+    - entry:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.3, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
+      msg: "updating udp 10.1.0.3:40000 -> 192.0.2.53:53: No space left on device (ENOSPC). Labels are kept only where a
+        rule in the network namespace uses them: add one, such as 'ct label set' in nftables or '-m connlabel' in
+        iptables. These were changed: mark"
 changes:
   description: The first O(report_limit) changes, each of one key of an entry.
   type: list
@@ -207,16 +222,23 @@ changes:
       description: The keys that identify the entry, in the format of
         RV(netops.conntrack.conntrack_info#module:entries).
       type: dict
+      sample:
+        family: ipv4
+        protocol: udp
+        original: {source: 10.1.0.2, destination: 192.0.2.53, source_port: 40000, destination_port: 53}
     key:
       description: The changed key of the entry, such as V(mark).
       type: str
+      sample: mark
     before:
       description: The previous value. Null if there was none. For a mark with a mask and for labels, only the bits to
         set or clear.
       type: raw
+      sample: "0x0/0xf0"
     after:
       description: The new value.
       type: raw
+      sample: "0x20/0xf0"
   sample:
     - entry:
         family: ipv4

@@ -155,6 +155,7 @@ entries:
   type: list
   elements: dict
   returned: always
+  sample: []
 """
 
 from typing import Any

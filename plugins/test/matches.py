@@ -63,6 +63,7 @@ RETURN = r"""
 _value:
   description: Whether the entry matches.
   type: bool
+  sample: true
 """
 
 from typing import Any

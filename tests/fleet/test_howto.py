@@ -71,7 +71,7 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
             }}
         }}
     """
-    before, after = rules.format(server="10.1.0.2", address=OLD), rules.format(server="10.1.0.2", address=NEW)
+    before, after = rules.format(server="10.1.0.14", address=OLD), rules.format(server="10.1.0.14", address=NEW)
     gateway.nft(before)
     gateway.nft(
         """
@@ -84,6 +84,8 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
         """
     )
     outside.mirror(5060)
+    gateway_lab.client1.address("gateway", "10.1.0.14/24")
+    gateway_lab.client2.address("gateway", "10.2.0.14/24", "10.2.0.25/24")
     for server in clients:
         server.mirror(514)
         server.mirror(8125)
@@ -121,8 +123,8 @@ def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
                 with pytest.raises((TimeoutError, ConnectionError)):
                     flow.seen_as(timeout=1)
             follow_again(gateway, before, trunk, log)
-            gateway.nft(rules.format(server="10.2.0.2", address=NEW))
-            reader.run_commands(to="--reply-src 10.2.0.2")
+            gateway.nft(rules.format(server="10.2.0.14", address=NEW))
+            reader.run_commands(to="--reply-src 10.2.0.14")
             assert trunk.seen_as().address == NEW
             log.seen_as()
             reader.run_commands()

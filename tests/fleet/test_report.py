@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,9 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report import page, thresholds
 from ansible_collections.netops.conntrack.plugins.plugin_utils._report.model import report
 from ansible_collections.netops.conntrack.tests.unit.support import fleets
+from tests import browser
 from tests.lab import Namespace
-from tests.plays import TIMEOUT, Controller
+from tests.plays import Controller
 
 Document = dict[str, Any]
 
@@ -154,29 +152,15 @@ def test_relative_path_starts_at_the_working_directory(
 
 # The page, in a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = """
-    --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-extensions --hide-scrollbars
-    --enable-logging=stderr --virtual-time-budget=3000
-""".split()
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
 def browse(folder: Path, file: Path, *options: str) -> tuple[bytes, str]:
-    """Return the output of the browser and of the page's console; the browser has no network."""
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent (apt-get install chromium)")
-    done = subprocess.run(
-        ["unshare", "-n", CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, file.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=TIMEOUT,
-        env={**os.environ, "HOME": str(folder)},
-    )
-    lines = done.stderr.decode(errors="replace").splitlines()
-    # The browser's own pages also write to the console
-    return done.stdout, "\n".join(line for line in lines if "CONSOLE" in line and "source: chrome://" not in line)
+    """Return the output of the browser and of the page's console."""
+    try:
+        return browser.browse(folder, file, *options)
+    except browser.NoBrowser as absent:
+        pytest.skip(str(absent))
 
 
 def of_size(size: int, judged: bool = False) -> str:
@@ -204,6 +188,17 @@ function contrast(one, other) {
   const [light, dark] = [luminance(one), luminance(other)].sort((a, b) => b - a);
   return (light + 0.05) / (dark + 0.05);
 }
+function split(page, element) {
+  const texts = page.createTreeWalker(element, NodeFilter.SHOW_TEXT), range = page.createRange();
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(line => line.top)).size > 1) return true;
+    }
+  }
+  return false;
+}
 function examine(view) {
   const page = view.document, width = page.documentElement.clientWidth;
   const paper = view.getComputedStyle(page.documentElement).backgroundColor;
@@ -213,11 +208,13 @@ function examine(view) {
   const faint = texts.filter(one => !hidden(one) && contrast(view.getComputedStyle(one).color, paper) < 4.5);
   const beyond = shown.filter(one => !hidden(one) && one.getBoundingClientRect().right > width + 1);
   const small = texts.filter(one => !hidden(one) && parseFloat(view.getComputedStyle(one).fontSize) < 10);
+  const headings = shown.filter(one => one.matches('thead th') && !hidden(one) && split(page, one));
   const name = one => one.tagName + '.' + (one.getAttribute('class') || '') + ' ' + one.textContent.slice(0, 40);
   return {
     width, paper,
     overflow: page.documentElement.scrollWidth - width,
     beyond: beyond.slice(0, 5).map(name), faint: faint.slice(0, 5).map(name), small: small.slice(0, 5).map(name),
+    split: headings.slice(0, 5).map(name),
     texts: texts.length,
     bars: shown.filter(one => one.matches('svg.bar, svg.gauge') && one.getBoundingClientRect().width < 20).length,
     styled: view.getComputedStyle(page.querySelector('.tiles') || page.body).display,
@@ -225,7 +222,7 @@ function examine(view) {
   };
 }
 async function main() {
-  for (const width of [1200, 400]) {
+  for (const width of [1200, 320]) {
     const frame = document.createElement('iframe');
     frame.width = width; frame.height = 900;
     frame.srcdoc = PAGE;
@@ -268,7 +265,7 @@ def examined(folder: Path, text: str, *options: str) -> dict[str, Document]:
 )
 def test_page_is_readable_in_each_width_and_theme(tmp_path: Path, size: int, theme: str, judged: bool) -> None:
     found = examined(tmp_path, of_size(size, judged), *filter(None, [theme]))
-    assert set(found) == {"1200", "400"} | ({"1200 unfolded", "400 unfolded"} if size < 100 else set())
+    assert set(found) == {"1200", "320"} | ({"1200 unfolded", "320 unfolded"} if size < 100 else set())
     for name, examination in found.items():
         assert examination["width"] == int(name.split()[0])
         assert examination["styled"] == "grid", "the policy must allow the style of the page"
@@ -277,6 +274,7 @@ def test_page_is_readable_in_each_width_and_theme(tmp_path: Path, size: int, the
         assert (examination["overflow"], examination["beyond"]) == (0, []), name
         assert examination["faint"] == [], name
         assert examination["small"] == [], name
+        assert examination["split"] == [], f"{name}: a word of a heading is on two lines"
         assert examination["bars"] == 0, name
         assert examination["requests"] == [], name
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...module_utils.client.host.sysctl import flat
 from .display_names import COUNTERS_MEAN, VERDICT_NAMES
-from .sanitize import counts, mapping, number, percentage, rows, text
+from .sanitize import by_value, counts, mapping, number, percentage, rows, text
 
 Figures = dict[str, Any]
 
@@ -86,7 +86,7 @@ def of_fleet(hosts: Sequence[tuple[str, Figures]]) -> Figures:
         "count": sum(one["count"] or 0 for one in every),
         "usage_percent": {
             "known": len(fill),
-            "median": round(median(percentages), 2) if fill else None,
+            "median": rounded(median(percentages)) if fill else None,
             "highest": _most(fill),
             "hosts_by_tenth": _by_tenth(percentages),
         },
@@ -117,7 +117,7 @@ def _common_setting(values: Sequence[int]) -> dict[str, int]:
 
 def _usage(count: int | None, most: int | None, reported: Any) -> float | None:
     if count is not None and most:
-        return round(100 * count / most, 2)
+        return rounded(100 * count / most)
     return percentage(reported)
 
 
@@ -210,7 +210,7 @@ def _common_ranking(name: str, rankings: Sequence[Mapping[str, list[Figures]]]) 
 
 
 def _ranked(name: str, unit: str) -> Any:
-    return lambda row: (-row[unit], *(row[key] for key in RANKINGS[name]))
+    return lambda row: (-row[unit], *(by_value(row[key]) for key in RANKINGS[name]))
 
 
 # SNAT ports
@@ -221,7 +221,7 @@ def _snat_ports(found: Any) -> Figures:
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
         return {"snat_ports": None, "snat_ports_percent": None}
     used = [row for raw in rows(found, ROWS) if (row := _used_ports(raw)) is not None]
-    used.sort(key=lambda row: (-row["usage_percent"], *map(str, row.values())))
+    used.sort(key=lambda row: (-row["usage_percent"], *(by_value(row[key]) for key in PORT_USE)))
     return {"snat_ports": used, "snat_ports_percent": max((row["usage_percent"] for row in used), default=0.0)}
 
 
@@ -236,7 +236,7 @@ def _used_ports(raw: Mapping[Any, Any]) -> Figures | None:
         for source in rows(raw.get("sources"), SOURCES)
         if (address := text(source.get("address"))) and (ports := number(source.get("ports"))) is not None
     ]
-    return {**known, "used": used, "limit": limit, "usage_percent": round(100 * used / limit, 2), "sources": sources}
+    return {**known, "used": used, "limit": limit, "usage_percent": rounded(100 * used / limit), "sources": sources}
 
 
 def _common_snat_ports(hosts: Sequence[tuple[str, Figures]]) -> list[Figures] | None:
@@ -335,3 +335,9 @@ def _rule(raw: Mapping[Any, Any]) -> Figures | None:
 def share(part: int | None, whole: int | None) -> float | None:
     """A part of a total in percent. None if the total is 0 or unknown."""
     return 100 * (part or 0) / whole if whole else None
+
+
+def rounded(percent: float) -> float:
+    """A percentage with two decimals. It is not rounded if the result would be 0 or 100."""
+    result = round(percent, 2)
+    return percent if result in (0, 100) else result

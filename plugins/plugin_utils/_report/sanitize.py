@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 #: The maximum of the kernel's counters.
@@ -67,8 +68,19 @@ def counts(value: Any, most: int) -> dict[str, int]:
     return dict([*largest, (OTHER, others)] if others else largest)
 
 
-def _order(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
+def _order(item: tuple[str, int]) -> tuple[Any, ...]:
+    return -item[1], by_value(item[0])
+
+
+def by_value(key: str) -> tuple[int, int, str]:
+    """The sort key of a key: numbers and addresses by value, then other texts."""
+    if key.isdecimal():
+        return 0, int(key), key
+    try:
+        address = ip_address(key)
+    except ValueError:
+        return 9, 0, key
+    return address.version, int(address), key
 
 
 def rows(value: Any, most: int) -> Iterator[Mapping[Any, Any]]:

@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ansible_collections.netops.conntrack.tests import report_picture
+
 to_conntrack = importlib.import_module("ansible_collections.netops.conntrack.plugins.filter.to_conntrack").to_conntrack
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -77,6 +79,11 @@ def test_a_drawing_is_legible_on_a_phone_and_on_a_dark_page(drawing: Path) -> No
     assert background is not None
     assert (float(background.attrib["width"]), float(background.attrib["height"])) == (width - 1, height - 1)
     assert background.attrib["fill"] != "none"
+
+
+def test_the_picture_of_the_report_is_current() -> None:
+    recorded = report_picture.recorded(report_picture.FILE.read_bytes())
+    assert recorded == report_picture.digest(report_picture.page()), "run 'make picture'"
 
 
 def test_each_picture_is_on_a_page() -> None:

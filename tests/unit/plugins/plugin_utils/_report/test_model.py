@@ -130,6 +130,27 @@ def test_sums_include_all_hosts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "percent"),
+    [
+        (0, 2_200_000, 0),
+        (7, 2_200_000, 100 * 7 / 2_200_000),
+        (300, 2_200_000, 0.01),
+        (262_143, 262_144, 100 * 262_143 / 262_144),
+        (262_144, 262_144, 100),
+        (262_150, 262_144, 100 * 262_150 / 262_144),
+    ],
+)
+def test_a_share_is_not_rounded_to_0_or_100_percent(count: int, most: int, percent: float) -> None:
+    used = [
+        {"address": "a", "destination": "b", "destination_port": 1, "protocol": "tcp", "used": count, "limit": most}
+    ]
+    document = report({"gw": gathered(count=count, max=most, snat_ports=used)}, {})
+    assert document["fleet"]["usage_percent"]["highest"] == {"host": "gw", "value": percent}
+    assert document["fleet"]["usage_percent"]["median"] == percent
+    assert document["hosts"][0]["figures"]["snat_ports_percent"] == percent
+
+
 def test_rankings_of_hosts_are_merged() -> None:
     def having(*rows: tuple[str, int, int | None]) -> Document:
         listed = [
@@ -151,6 +172,30 @@ def test_rankings_of_hosts_are_merged() -> None:
             {"address": "10.0.0.1", "flows": 5, "hosts": 1, "bytes": 1},
         ],
     }
+
+
+def test_rows_with_equal_numbers_are_sorted_by_address_and_port() -> None:
+    addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.10", "203.0.113.1", "2001:db8::2", "2001:db8::10"]
+    ports = ["22", "80", "443", "8080"]
+    pairs = [("192.0.2.2", "203.0.113.10"), ("192.0.2.10", "203.0.113.2"), ("192.0.2.10", "203.0.113.10")]
+
+    def ranked(*rows: Document) -> Document:
+        return {"by_flows": [{**row, "flows": 5} for row in reversed(rows)]}
+
+    top = {
+        "sources": ranked(*({"address": address} for address in addresses)),
+        "services": ranked(*({"protocol": "tcp", "port": port} for port in ports)),
+        "pairs": ranked(*({"source": source, "destination": destination} for source, destination in pairs)),
+    }
+    zones = {"10": 5, "9": 5, "8": 6}
+    used = [row for address in reversed(addresses) for row in used_ports(5, destination=address)]
+    document = report({"gw": gathered(top=top, by_zone=zones, snat_ports=used)}, {})
+    rankings = {name: found.get("by_flows", []) for name, found in document["fleet"]["top"].items()}
+    assert [row["address"] for row in rankings["sources"]] == addresses
+    assert [row["port"] for row in rankings["services"]] == ports
+    assert [(row["source"], row["destination"]) for row in rankings["pairs"]] == pairs
+    assert list(document["fleet"]["by_zone"]) == ["8", "9", "10"]
+    assert [row["destination"] for row in document["fleet"]["snat_ports"]] == addresses
 
 
 def test_most_frequent_settings_and_number_of_other_hosts() -> None:

@@ -295,6 +295,17 @@ def test_page_of_one_host_contains_all_facts(pages: dict[int, ET.Element]) -> No
         assert words in shown_text, words
 
 
+def test_a_table_with_few_entries_is_not_shown_as_empty() -> None:
+    results = fleets.results(2)
+    for result, count in zip(results.values(), (0, 7), strict=True):
+        result["ansible_facts"]["conntrack"].update(count=count, max=2_200_000)
+    fill = section(read(rendered(results)), "fill")
+    assert fill is not None
+    few, none = (words_of(row) for row in fill.findall(".//tbody/tr"))
+    assert re.search(r"net < 0\.1 % 7 2,200,000 ", few)
+    assert re.search(r"net 0 % 0 2,200,000 ", none)
+
+
 # SNAT ports
 
 

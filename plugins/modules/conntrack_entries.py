@@ -150,7 +150,9 @@ kept:
   returned: always
   sample: 0
 changes:
-  description: The first O(report_limit) changes.
+  description:
+    - The first O(report_limit) changes.
+    - An entry that ended before a purge could delete it is in this list, but is not counted in RV(counts).
   type: list
   elements: dict
   returned: always

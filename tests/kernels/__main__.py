@@ -106,7 +106,10 @@ def main() -> int:
         )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(test_all, arguments.kernels, kernels))
+        # Those with the most tests first, so that both cores are busy to the end
+        first = sorted(zip(arguments.kernels, kernels, strict=True), key=lambda pair: pair[0] not in ENDS)
+        running = {name: pool.submit(test_all, name, kernel) for name, kernel in first}
+        outcomes = [running[name].result() for name in arguments.kernels]
         if len(kernels) > 1 and not arguments.brief and not any(outcome.failures for outcome in outcomes):
             pair = kernels[0], kernels[-1]
             tables = [kernel.image.with_name(f"{kernel.release}.json") for kernel in pair]

@@ -62,22 +62,23 @@ class Groups(Visitor):
     def on(self, layout: MessageLayout) -> Action:
         names, read = layout.part((*self._needs, *_COUNTER_KEYS))
         places = [place for place, name in enumerate(names) if name in self._needs]
+        needed = [names[place] for place in places]
         counted = {
             what: [names.index(key) for key in keys] for what, keys in _COUNTERS.items() if set(keys) <= set(names)
         }
+        if not counted:
+            _names, read = layout.part(self._needs)
+            if [key.needs if key.value is None else None for key in self._keys] == [(name,) for name in needed]:
+                return self._count_rows(read, layout.size)
         sums: dict[str, dict[tuple[Any, ...], int]] = {what: defaultdict(int) for what in counted}
         flows = sums["flows"] = Counter()
-        pending = _Pending(sums, self._grouping(layout, [names[place] for place in places]))
+        pending = _Pending(sums, self._grouping(layout, needed))
         self._pending.append(pending)
-        if not counted:
-            names, read = layout.part(self._needs)
 
-            def count(data: bytes) -> None:
-                flows.update(read(data))
-                if len(flows) > _PENDING:
-                    self._merge(pending)
-
-            return count
+        def count(data: bytes) -> None:
+            flows.update(read(data))
+            if len(flows) > _PENDING:
+                self._merge(pending)
 
         def add_up(data: bytes) -> None:
             columns = list(zip(*read(data)))
@@ -90,7 +91,18 @@ class Groups(Visitor):
             if len(flows) > _PENDING:
                 self._merge(pending)
 
-        return add_up
+        return add_up if counted else count
+
+    def _count_rows(self, read: Callable[[bytes], Iterable[Group]], size: int) -> Action:
+        """Return an action for messages of one size. The rows that it reads are the groups, without a conversion."""
+        total = self._totals["flows"]
+
+        def count(data: bytes) -> None:
+            total.counts.update(read(data))
+            self._sums["flows"] += len(data) // size
+            total.tidy()
+
+        return count
 
     def _grouping(
         self, layout: MessageLayout, names: Sequence[str]

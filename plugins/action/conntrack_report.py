@@ -94,7 +94,7 @@ class ActionModule(ActionBase):
             except ValueError as problem:
                 given = options["gathered"]
                 raise NoReport(
-                    f"gathered: {given!r} is not a moment; write one such as 2026-03-14T09:26:53Z."
+                    f"gathered: {given!r} is not a time; write one such as 2026-03-14T09:26:53Z."
                 ) from problem
         for name in PATHS:
             if options[name] == "":

@@ -65,14 +65,14 @@ class SourceAction(ActionBase):
         if name is None:
             return None
         if name == "":
-            raise SourceFault(f"{self.SOURCE}: '' is not a path; write that of a file")
+            raise SourceFault(f"{self.SOURCE}: '' is not a path; write the path of a file")
         try:
             if boolean(given.get("remote_src", False)):
                 return None
         except TypeError:
             raise SourceFault(f"remote_src: {shown(given['remote_src'])} is neither; write true or false") from None
         if not isinstance(name, str):
-            raise SourceFault(f"{self.SOURCE}: {shown(name)} is not a path; write that of a file")
+            raise SourceFault(f"{self.SOURCE}: {shown(name)} is not a path; write the path of a file")
         try:
             path: str = self._find_needle("files", name)
         except AnsibleError as error:

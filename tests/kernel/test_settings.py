@@ -100,7 +100,7 @@ def test_bounds_agree_with_the_kernel(inside: Namespace) -> None:
             assert sysctl.read(name) == value
         if name == "tcp_max_retrans" and features.lacks("events_on_demand"):
             continue  # kernels of that age accept any number
-        with pytest.raises(sysctl.CannotSet, match=f"{name}: the kernel did not take {highest + 1}: .*EINVAL"):
+        with pytest.raises(sysctl.CannotSet, match=f"{name}: the kernel did not accept {highest + 1}: .*EINVAL"):
             sysctl.write(name, highest + 1)
 
 
@@ -149,7 +149,7 @@ def test_gathered_settings_are_unchanged(inside: Namespace) -> None:
 def test_refused_setting_keeps_earlier_changes(inside: Namespace, tmp_path: Path) -> None:
     """The module rejects timeouts that exceed a clock of 100 Hz. The kernel rejects those that exceed its own."""
     with pytest.raises(
-        SettingsFailed, match=r"^timeouts.udp: the kernel did not take .*EINVAL.*changed: accounting"
+        SettingsFailed, match=r"^timeouts.udp: the kernel did not accept .*EINVAL.*changed: accounting"
     ) as failure:
         declare(accounting=True, timeouts={"udp": sysctl.LONGEST_TIMEOUT}, persist_in=tmp_path)
     assert failure.value.result["settings"]["accounting"] == 1

@@ -229,7 +229,7 @@ def test_nat_of_a_gre_key_is_reported_and_creates_no_entry(table: Table, path: P
     assert numbers(done) == {"created": 2, "failed": 1}
     (failure,) = done["failed_entries"]
     assert failure["index"] == 1
-    assert "the kernel did not take nat.source" in failure["msg"]
+    assert "the kernel did not accept nat.source" in failure["msg"]
     assert "keys of GRE" in failure["msg"]
     assert sorted(entry.get("original.source_key", 0) for entry in table.dump()) == [0, 5]
 

@@ -153,7 +153,7 @@ def _about_helper(name: str) -> str:
     module = _HELPERS.get(known if port.isdecimal() else name)
     if module is None:
         return f"The kernel has no helper {name!r}; write one of {', '.join(_HELPERS)}"
-    return f"The helper may be missing: {name!r} for this protocol: load its module {module}"
+    return f"The helper {name!r} may be missing for this protocol: load its module {module}"
 
 
 def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: LabelMap, certain: bool = True) -> Entry:
@@ -195,7 +195,7 @@ def _undo(table: Table, wanted: Entry, found: Entry | None, missed: str) -> None
         if found is not None:
             with contextlib.suppress(NotFound):
                 EntryReconciler(table, wanted, Policy()).send_delete(found)
-            raise CannotReconcile(f"{describe(wanted)} was not created: the kernel did not take {missed}")
+            raise CannotReconcile(f"{describe(wanted)} was not created: the kernel did not accept {missed}")
         reason = ""
     except KernelError as error:
         reason = f". Deleting it again failed. {error}"
@@ -237,7 +237,7 @@ def settle_updated(plan: Plan, found: Entry | None, labels: LabelMap, error: Ker
     if error is not None:
         sentence = str(error)
     else:
-        sentence = f"{describe(plan.declared)}: the kernel did not take {_explain(missed)}"
+        sentence = f"{describe(plan.declared)}: the kernel did not accept {_explain(missed)}"
     if done:
         sentence += f". These were changed: {', '.join(change.key for change in done)}"
     raise CannotReconcile(sentence, "updated" if done else "unchanged", done) from error

@@ -186,7 +186,7 @@ def check_recorded(needs: frozenset[str], key: str) -> None:
             raise InvalidValue(
                 key,
                 f"requires {need}, which is off; set net.netfilter.{NAMES[need]}=1 "
-                "(it counts for connections that begin after that)",
+                "(it applies to connections that begin afterwards)",
             )
 
 
@@ -220,7 +220,7 @@ def write(name: str, value: int, directory: str = DIRECTORY) -> None:
     except OSError as error:
         code = error.errno or 0
         raise CannotSet(
-            f"{name}: the kernel did not take {value}: {os.strerror(code)} ({errno_name(code)}) on writing {path}"
+            f"{name}: the kernel did not accept {value}: {os.strerror(code)} ({errno_name(code)}) on writing {path}"
         ) from error
 
 

@@ -196,7 +196,7 @@ def examine(
     if form is None:
         form = recognised(raw)
     elif form not in FORMS:
-        raise InvalidValue("form", f"{form!r} is not a form; write one of {', '.join(FORMS)}")
+        raise InvalidValue("form", f"{form!r} is not an output format; write one of {', '.join(FORMS)}")
     lost = list(gaps(raw))
     if lost and not ignore_gaps:
         line, what = lost[0]

@@ -84,11 +84,11 @@ def _agreement(caption: str, common: Document) -> Markup:
     return table(f"{caption} that most hosts have", columns, rows, "plain unnamed")
 
 
-def peculiar(setting: Document, common: Document) -> Markup | None:
+def peculiar(figures: Document, common: Document) -> Markup | None:
     """The settings of a host that differ from those of most hosts."""
     found = {
         name: value
-        for name, value in flat(setting["settings"]).items()
+        for name, value in flat(figures["settings"]).items()
         if name in common and value != common[name]["value"]
     }
     if not found:

@@ -132,7 +132,7 @@ def test_message_contains_the_first_of_many_thresholds(folder: Path) -> None:
         ({"hosts": HOSTS, "path": "page.html", "fail_when": {"drop_above": "nan"}}, "fail_when.drop_above: nan is no"),
         (
             {"hosts": HOSTS, "path": "page.html", "gathered": "today"},
-            "gathered: 'today' is not a moment; write one such as",
+            "gathered: 'today' is not a time; write one such as",
         ),
         ({"hosts": HOSTS, "path": "page.html", "json_path": "./page.html"}, "two of them are one file"),
     ],

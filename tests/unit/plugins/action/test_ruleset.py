@@ -94,9 +94,9 @@ def test_options_are_unchanged_without_a_controller_file(host: Host, options: Do
     ("options", "expected_message"),
     [
         ({"ruleset": "old.nft"}, "ruleset: Could not find or access 'old.nft'"),
-        ({"ruleset": ""}, "ruleset: '' is not a path; write that of a file."),
-        ({"ruleset": "", "remote_src": True}, "ruleset: '' is not a path; write that of a file."),
-        ({"ruleset": ["new.nft"]}, "ruleset: ['new.nft'] is not a path; write that of a file."),
+        ({"ruleset": ""}, "ruleset: '' is not a path; write the path of a file."),
+        ({"ruleset": "", "remote_src": True}, "ruleset: '' is not a path; write the path of a file."),
+        ({"ruleset": ["new.nft"]}, "ruleset: ['new.nft'] is not a path; write the path of a file."),
         ({"ruleset": "new.nft", "remote_src": "perhaps"}, "remote_src: 'perhaps' is neither; write true or false."),
         ({"ruleset": "folder"}, "ruleset: {}/folder cannot be read: Is a directory."),
         ({"ruleset": "fifo"}, "ruleset: {}/fifo cannot be read: it is a FIFO, not a regular file."),

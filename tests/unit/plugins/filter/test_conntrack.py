@@ -142,7 +142,7 @@ def test_invalid_entries_and_outputs_are_refused(entries: Any, output: Any, faul
         ({"a": 1}, None, "takes a text or its lines, not dict"),
         (LINE + "\nhello", None, "line 2: is not a line of conntrack -L"),
         (LINE, "save", "line 1: is not a line of conntrack -o save"),
-        (LINE, "yaml", "form: 'yaml' is not a form"),
+        (LINE, "yaml", "form: 'yaml' is not an output format"),
         (LINE, ["text"], "form"),
         ("<x>", None, "flow 1: <x> has no layer4"),
         ("<x></y>", None, "line 1: is not valid XML"),

@@ -156,7 +156,7 @@ def test_refusal_reports_the_settings_written_before(namespace: Namespace, monke
 
     def refusing(name: str, value: int, directory: str) -> None:
         if name == "timeouts.udp":
-            raise sysctl.CannotSet(f"{name}: the kernel did not take {value}: Invalid argument (EINVAL)")
+            raise sysctl.CannotSet(f"{name}: the kernel did not accept {value}: Invalid argument (EINVAL)")
         write(name, value, directory)
 
     monkeypatch.setattr(sysctl, "write", refusing)

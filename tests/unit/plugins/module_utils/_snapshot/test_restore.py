@@ -670,7 +670,7 @@ def test_protocol_that_is_no_longer_tracked_is_not_restored_partly(path: str) ->
     done = run(kernel, path)
     assert numbers(done) == {"failed": 2}
     assert not kernel.connections
-    assert any("the kernel did not take the protocol" in failure["msg"] for failure in done["failed_entries"])
+    assert any("the kernel did not accept the protocol" in failure["msg"] for failure in done["failed_entries"])
     again = emptied(old)
     assert numbers(run(again, path)) == {"created": 2}
 

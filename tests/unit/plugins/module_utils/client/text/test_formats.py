@@ -258,7 +258,7 @@ def test_output_options_alone_imply_text() -> None:
 
 
 def test_invalid_format_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="form: 'yaml' is not a form"):
+    with pytest.raises(InvalidValue, match="form: 'yaml' is not an output format"):
         formats.read("x", "yaml")
 
 

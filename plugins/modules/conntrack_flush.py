@@ -325,8 +325,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
 
             with StaleFilter(table, stale) as judge:
                 result = flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
-                for warning in judge.warnings():
-                    module.warn(warning)
+                judge.warn_of_uncertain(module.warn)
                 return result
         return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 

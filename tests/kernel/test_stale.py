@@ -158,7 +158,9 @@ def test_undecidable_flow_is_uncertain_and_kept(gateway: Host) -> None:
     result = run_in_new_process(gateway, "conntrack_flush", stale=True, keep_ssh=False)
     assert (result["flushed"], result["verdicts"]["uncertain"]) == (0, 1)
     (warning,) = result["warnings"]
-    assert "flows are uncertain and were left out. Most frequent reason: limit." in str(warning)
+    assert "1 of 1 flows are uncertain and were left out. Most frequent reason: limit." in str(warning)
+    for options in ({}, {"group_by": ["source"]}):
+        assert run_in_new_process(gateway, "conntrack_info", stale=True, **options)["warnings"] == [warning]
     facts = run(gateway, "conntrack_facts", gather_subset=["stale"])["ansible_facts"]["conntrack"]["stale"]
     (decided,) = facts["rules"]
     assert (decided["verdict"], decided["entries"], decided["rule"]["comment"]) == ("uncertain", 1, "slowly")

@@ -80,7 +80,12 @@ RATED_ENTRIES: Resource = ENTRIES._replace(
 
 
 def read_traffic(
-    params: Mapping[str, Any], match: Match, labels: LabelMap, stale: Sequence[str], ruleset: str | None
+    params: Mapping[str, Any],
+    match: Match,
+    labels: LabelMap,
+    stale: Sequence[str],
+    ruleset: str | None,
+    warn: Callable[[str], object],
 ) -> Document:
     """Return the result of `conntrack_info` with its option `group_by`, `interval` or both. Raises `InvalidValue`."""
     with_rates, grouped = params["interval"] is not None, params["group_by"] is not None
@@ -110,7 +115,9 @@ def read_traffic(
             from .stale import StaleFilter
 
             with StaleFilter(table, stale, ruleset) as judge:
-                return {**result.of_entries(judge.scan(match)), "verdicts": judge.counts()}
+                found = result.of_entries(judge.scan(match))
+                judge.warn_of_uncertain(warn)
+                return {**found, "verdicts": judge.counts()}
         if params["table"] == "conntrack":
             return result.of_table(table, match)
         return result.of_entries(TABLES[params["table"]](table, match))

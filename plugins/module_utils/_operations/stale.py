@@ -93,9 +93,8 @@ class StaleFilter(Closing):
         if uncertain:
             reasons = (reason for (verdict, _rule, reason), _count in self.rules.most_common() if verdict == UNCERTAIN)
             left_out = f"{uncertain} of {sum(self.verdicts.values())} flows are uncertain and were left out"
-            warn(
-                f"{left_out}. Most frequent reason: {next(reasons)}. conntrack_facts with gather_subset: [stale] lists all"
-            )
+            advice = "conntrack_facts with gather_subset: [stale] lists all"
+            warn(f"{left_out}. Most frequent reason: {next(reasons)}. {advice}")
 
     def counts_by_rule(self, most: int) -> list[Document]:
         """Return the rules that decide, with the number of entries, the highest first."""

@@ -487,9 +487,8 @@ def test_message_names_a_module_only_for_helpers_of_the_kernel() -> None:
     ):
         result = run(Kernel(helpers={}), {**UDP, "helper": helper})
         if module:
-            assert result["msg"].endswith(
-                f"The helper {helper!r} may be missing for this protocol: load its module {module}"
-            )
+            advice = f"The helper {helper!r} may be missing for this protocol: load its module {module}"
+            assert result["msg"].endswith(advice)
         else:
             assert f"The kernel has no helper {helper!r}; write one of amanda, ftp, " in result["msg"]
             assert "nf_conntrack" not in result["msg"]

@@ -30,7 +30,8 @@ from tests import processes
 processes.GRACE = 0.3
 with processes.ending_with_this():
     done = subprocess.run([sys.executable, "-c", {ABANDONING!r}], stdout=subprocess.PIPE)
-    worker = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session=True)
+    worker = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session=True, stdout=subprocess.PIPE)
+    worker.stdout.readline()
     print(int(done.stdout), worker.pid, flush=True)
     %s
 """

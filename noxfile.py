@@ -100,6 +100,8 @@ OLDER_SANITY = [
     f"--test={name}"
     for name in ("validate-modules", "ansible-doc", "runtime-metadata", "ignores", "action-plugin-docs")
 ]
+#: Folders with Python files that are part of a release
+SHIPPED = ["plugins/", "extensions/"]
 #: Tests with a Python that the newest ansible-core does not know, by ansible-core
 SANITY_OF_PYTHON = {"2.19": ["--venv", "--python=3.8", "--test=compile", "--test=import"]}
 UNITS = [*(f"unit-client-{python}" for python in TARGET_PYTHONS), *(f"unit-core-{core}" for core in CORES)]
@@ -295,10 +297,14 @@ def add_core_sessions(core: str, pythons: list[str]) -> None:
     @nox.session(name=f"sanity-{core}", python=python, tags=["sanity"] if selected else [])
     def sanity(session: nox.Session) -> None:
         install(session, f"core-{core}")
-        runs = [["--venv"]] if core == NEWEST_CORE else [["--venv", *OLDER_SANITY]]
+        everything = core == NEWEST_CORE and not session.posargs
+        runs = [["--venv", *([] if core == NEWEST_CORE else OLDER_SANITY), *["--skip-test=pylint"] * everything]]
         if not (STRICT or session.posargs):
-            # Older Pythons compile and import every file in unit-client-3.8. pylint takes longer than all other tests
-            runs = [[*arguments, f"--python={python}", "--skip-test=pylint"] for arguments in runs]
+            # Older Pythons compile and import every file in unit-client-3.8
+            runs = [[*arguments, f"--python={python}"] for arguments in runs]
+        elif everything:
+            # pylint takes longer than all other tests together. ruff checks the tests
+            runs.append(["--venv", "--test=pylint", *SHIPPED])
         if core in SANITY_OF_PYTHON:
             runs.append(SANITY_OF_PYTHON[core])
         ansible_test(session, *(["sanity", "--junit", *arguments] for arguments in runs))

@@ -136,7 +136,7 @@ class Connection(LocalConnection):
         if not os.path.lexists(path):
             return f"There is no network namespace {path}: {_way_to(name)}."
         if not _may_be_namespace(path):
-            return f"{path} is not a regular file, and so no network namespace: set ansible_netns_name to one."
+            return f"{path} is not a regular file, so it is not a network namespace: set ansible_netns_name to one."
         try:
             entered = subprocess.run(
                 [*self._enter(), "true"],

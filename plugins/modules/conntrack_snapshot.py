@@ -317,7 +317,7 @@ def save(module: AnsibleModule, table: Table, match: Match, labels: LabelMap, sc
     from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 
     if scope is not None:
-        raise InvalidValue("purge", "is of use only when restoring; leave it out")
+        raise InvalidValue("purge", "has an effect only on a restore; leave it out")
     return save(table, module.params["path"], match, labels, module.check_mode)
 
 

@@ -69,8 +69,8 @@ def _schema_faults(document: Any) -> Iterator[tuple[str, str]]:
         from jsonschema import Draft202012Validator
     except ImportError:
         raise SourceFault(
-            "A declaration is checked with the Python package jsonschema on the controller, and it is not there; "
-            "install it beside ansible-core, such as with pip install jsonschema"
+            "This module requires the Python package jsonschema on the controller, which is not installed; "
+            "install it beside ansible-core, for example with pip install jsonschema"
         ) from None
     for error in Draft202012Validator(_json_schema.of_config()).iter_errors(_printable(document)):
         yield from _path_and_problem(error)
@@ -95,7 +95,7 @@ def _path_and_problem(error: Any) -> Iterator[tuple[str, str]]:
     elif keyword == "type":
         kinds = error.validator_value
         wanted = [_KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds) if _KINDS[kind]]
-        yield path, f"{shown(value)} cannot be; write {' or '.join(wanted)}"
+        yield path, f"{shown(value)} is not a valid value; write {' or '.join(wanted)}"
     elif keyword == "pattern" and error.validator_value == _json_schema.DIGITS:
         yield path, f"{shown(value)} is not a number; write an integer"
     elif keyword in ("pattern", "minimum", "maximum"):

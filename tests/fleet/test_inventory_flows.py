@@ -276,7 +276,7 @@ def test_each_error_is_one_sentence(namespace: Namespace, site: Site) -> None:
         "null": ({"except": None}, "except: is null; leave it out or give it a value"),
         "undefined": (
             {"match": {"source": "{{ backend }}"}},
-            "match: 'backend' is undefined; templates here know extra variables (-e) and no others",
+            "match: 'backend' is undefined; templates here can use only extra variables (-e)",
         ),
         "side": ({"side": "left"}, "Invalid value 'left' for config 'side'"),  # a message of Ansible itself
         "netns": ({"netns": "no-such-namespace"}, "netns: cannot enter /run/netns/no-such-namespace: No such file"),

@@ -303,7 +303,7 @@ class TestRefusals:
         create(table, tuple=announced(source_port=7), master=control(port=1402))
         error = self.refused(table)
         assert error.errno in (errno.EBUSY, errno.EALREADY)
-        assert "Another expectation is for some of the same connections" in str(error)
+        assert "Another expectation applies to some of the same connections" in str(error)
 
     def test_new_expectation_has_the_timeout_of_its_helper(self, table: Table) -> None:
         assert create(table, **declared(timeout=7))["timeout"] == clock.left_of(300)

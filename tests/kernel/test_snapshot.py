@@ -323,7 +323,7 @@ def test_restore_needs_only_the_file(namespace: Namespace, target: Namespace, tm
 
 def refusals() -> list[Any]:
     return [
-        pytest.param({"state": "saved", "purge": True, "scope": {"zone": 5}}, "purge: is of use only", id="saved"),
+        pytest.param({"state": "saved", "purge": True, "scope": {"zone": 5}}, "purge: has an effect only", id="saved"),
         pytest.param({"state": "restored", "purge": True}, "scope: is missing", id="scope"),
         pytest.param({"state": "restored", "match": {}}, "match: specifies nothing", id="match"),
         pytest.param({"state": "restored", "report_limit": -1}, "report_limit: -1 is negative", id="report_limit"),

@@ -79,7 +79,7 @@ def requested_match(
     everything = params["match"] == _ALL
     if "all" in params:
         if params["all"] and not everything:
-            raise InvalidValue("all", "match is given too; write one of them")
+            raise InvalidValue("all", "match is set, too; write one of them")
         if everything and not params["all"] and not optional:
             raise InvalidValue("match", "is missing; write which entries, or all: true for every one")
     match = EVERYTHING if everything else parse(params["match"], labels, "match")

@@ -38,7 +38,7 @@ def has_scope(purge: bool, scope: Any) -> bool:
     if purge != given:
         from ..client.errors import InvalidValue
 
-        cure = "is of use only for purge; write purge: true or leave scope out"
+        cure = "has an effect only with purge; write purge: true or leave scope out"
         if purge:
             cure = "is missing; write which entries purge may remove if they are not declared"
         raise InvalidValue("scope", cure)

@@ -70,7 +70,7 @@ def check_accounting() -> None:
     if sysctl.read("accounting") == 0:
         raise ConntrackError(
             "Accounting is off, so there is nothing to zero; turn it on with conntrack_settings "
-            "(accounting: true, net.netfilter.nf_conntrack_acct=1). It counts for connections that begin after that"
+            "(accounting: true, net.netfilter.nf_conntrack_acct=1). It applies to connections that begin afterwards"
         )
 
 

@@ -125,7 +125,8 @@ def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: Label
         if others:
             settable = ", ".join(STATUS.present(SETTABLE_STATUS))
             raise InvalidValue(
-                "set.status", f"{STATUS.present(others)[0]} is the kernel's own to set; write one or more of {settable}"
+                "set.status",
+                f"{STATUS.present(others)[0]} can be set only by the kernel; write one or more of {settable}",
             )
     if "helper" in given:
         declared["helper"] = given["helper"]
@@ -133,7 +134,7 @@ def parse_wanted(options: Mapping[str, Any], timeout_min: int = 0, labels: Label
             raise InvalidValue(
                 "set.helper",
                 f"{declared['helper']!r} can be attached only when an entry is created; "
-                'write "" to take away the helper that there is',
+                'write "" to remove the current helper',
             )
     return Wanted(declared, timeout_min, labels)
 
@@ -260,7 +261,8 @@ class _Updating:
                 found = read_again_if_lost(lambda: self._table.get(plan.actual))
             except KernelError as unread:
                 self.changed = True  # it may have been changed
-                self._fail(plan.actual, f"{error}. It may be changed in part, but it was not read back. {unread}", plan)
+                sentence = f"{error}. It may have been changed in part, but it was not read back. {unread}"
+                self._fail(plan.actual, sentence, plan)
                 return
             if found is None or found.get("id") != plan.actual.get("id"):
                 if found is not None and isinstance(error, ResultUnknown) and not wanted.plan(found).changes:

@@ -66,7 +66,7 @@ def _about_policies(policies: Sequence[DeclaredPolicy]) -> Iterator[InvalidValue
             first = places.setdefault(declared["name"], place)
             if first < place:
                 yield InvalidValue(
-                    f"timeout_policies[{place}].name", f"timeout_policies[{first}] has it, too; write it once"
+                    f"timeout_policies[{place}].name", f"timeout_policies[{first}] has the same name; write it once"
                 )
 
 
@@ -112,7 +112,7 @@ def _about_expectations(expectations: Sequence[DeclaredExpectation]) -> Iterator
     for place, (declared, policy) in enumerate(expectations):
         first = places.setdefault(expectation.identity(declared), place)
         if first < place:
-            yield InvalidValue(f"expectations[{place}]", f"is that of expectations[{first}]; write it once")
+            yield InvalidValue(f"expectations[{place}]", f"is the same as expectations[{first}]; write it once")
         elif policy.state == "present" and "master.source" in declared:
             wanted.append((place, expectation.creation(declared)))
     for at, (place, one) in enumerate(wanted):
@@ -120,7 +120,8 @@ def _about_expectations(expectations: Sequence[DeclaredExpectation]) -> Iterator
             if expectation.overlap(one, before):
                 yield InvalidValue(
                     f"expectations[{place}]",
-                    f"is for some of the same connections as expectations[{other}], and only one can be; leave one out",
+                    f"applies to some of the same connections as expectations[{other}], and only one of them can "
+                    "exist; leave one out",
                 )
 
 

@@ -103,7 +103,7 @@ class EntryReconciler(Reconciler):
                 check_room(view, creation(wanted))  # reports the entry in the way, if it still exists
                 if is_translated(wanted) and not is_exactly_translated(wanted):
                     raise error.with_hint(
-                        "Perhaps all that nat lets the kernel choose from is taken: let it have more addresses or ports"
+                        "Perhaps all addresses and ports in the range of nat are in use: write a larger range"
                     ) from None
             raise StalePlan(str(error)) from error
         except Unsupported as error:
@@ -128,7 +128,7 @@ class EntryReconciler(Reconciler):
         try:
             found = self.find(plan.declared)
         except KernelError as unread:
-            sentence = f"{about} was changed" if error is None else f"{error}. It may be changed in part"
+            sentence = f"{about} was changed" if error is None else f"{error}. It may have been changed in part"
             raise CannotReconcile(
                 f"{sentence}, but it was not read back. {unread}", "updated", plan.changes
             ) from unread
@@ -167,7 +167,8 @@ def settle_created(table: Table, wanted: Entry, found: Entry | None, labels: Lab
         missed = f"the protocol, which it does not track: there is {describe(found)}"
     elif identity(found) != identity(wanted):
         raise CannotReconcile(
-            f"{describe(wanted)} was created, but not read back: {describe(found)} hides it from view", "created"
+            f"{describe(wanted)} was created, but not read back: {describe(found)} has the same tuple and hides it",
+            "created",
         )
     else:
         changes = _missed(wanted, found, labels)

@@ -248,6 +248,6 @@ def _check_room(view: ProjectedTable, wanted: Expectation, but: Expectation | No
         if view.keeps_expectation(rival, expectation.master_of(rival)):
             raise CannotReconcile(
                 f"the {describe(wanted)} cannot be created: the {describe(rival)} of the connection "
-                f"{describe_tuple(tuple_of(rival, 'master'))} is for some of the same connections; delete that "
+                f"{describe_tuple(tuple_of(rival, 'master'))} applies to some of the same connections; delete that "
                 "one first if it is stale"
             )

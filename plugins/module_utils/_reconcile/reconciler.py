@@ -228,7 +228,7 @@ class Reconciler(ABC):
                 self.restore(plan.actual or {})
             except KernelError as second:
                 raise CannotReconcile(
-                    f"{error}{self.replaced} is deleted and could not be restored: {second}", "deleted"
+                    f"{error}{self.replaced} was deleted and could not be restored: {second}", "deleted"
                 ) from error
             raise CannotReconcile(f"{error}{self.replaced} was deleted and restored", self.restored) from error
 

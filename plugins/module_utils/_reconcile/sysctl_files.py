@@ -66,8 +66,8 @@ def check_directory(directory: str) -> None:
     if os.path.realpath(directory) == DIRECTORY and not _boots_with_this_namespace():
         raise InvalidValue(
             "persist",
-            f"the settings of this network namespace do not come from {DIRECTORY}, for it is not that of process 1; "
-            "leave persist out, or name the etc of the container that it belongs to with persist_in",
+            f"the settings of this network namespace do not come from {DIRECTORY}, because it is not the namespace of "
+            "process 1; leave persist out, or write the etc directory of its container in persist_in",
         )
 
 

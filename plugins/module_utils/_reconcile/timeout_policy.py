@@ -33,7 +33,7 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
     """Return the valid part of the policy that a module's parameters declare, and all errors."""
     problems: list[InvalidValue] = []
     if params["default"] and params["name"] is not None:
-        problems.append(InvalidValue("default", "name is given too; write one of them"))
+        problems.append(InvalidValue("default", "name is set, too; write one of them"))
     if not params["default"] and params["name"] is None:
         problems.append(
             InvalidValue("name", "is missing; write the name of a policy, or default: true for a protocol's defaults")
@@ -69,7 +69,7 @@ def examined(params: Mapping[str, Any]) -> tuple[timeout_policy.Policy, list[Inv
     if params["name"] is None:
         declared.pop("family", None)  # the defaults apply to both families
     elif params["family"] is None:
-        problems.append(InvalidValue("family", "is missing; write ipv4 or ipv6, a policy is of one of them"))
+        problems.append(InvalidValue("family", "is missing; write ipv4 or ipv6, a policy applies to one of them"))
     elif "family" in declared and "protocol" in declared:
         problems += _family_of_other(declared)
     return declared, problems
@@ -136,8 +136,8 @@ class _PolicyReconciler(Reconciler):
             return Plan("updated", declared, actual, changes, {**actual, **declared})
         if not self.policy.replace:
             raise CannotReconcile(
-                f"{describe(actual)} cannot be changed into one of another family or protocol in place; set replace "
-                "to true to delete it and create it again"
+                f"The family and protocol of {describe(actual)} cannot be changed in place; set replace to true to "
+                "delete it and create it again"
             )
         _check_unused(actual, "replaced")
         kept = actual if declared["protocol"] == actual["protocol"] else {}

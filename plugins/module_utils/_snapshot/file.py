@@ -401,7 +401,7 @@ class Snapshot:
             if lines:
                 yield lines
         if rest:
-            raise _fault(self._path, "is cut short: its last line has no end")
+            raise _fault(self._path, "is truncated: its last line has no end")
 
 
 class _Layout(NamedTuple):
@@ -506,10 +506,10 @@ def _reading(path: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error) as error:
-        raise _fault(path, f"is cut short or damaged ({error})") from error
+        raise _fault(path, f"is truncated or damaged ({error})") from error
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
-            raise _fault(path, f"is cut short or damaged ({error})") from error
+            raise _fault(path, f"is truncated or damaged ({error})") from error
         raise InvalidValue("path", f"{path} cannot be read: {error.strerror or error}") from error
 
 

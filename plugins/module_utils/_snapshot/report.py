@@ -142,8 +142,8 @@ class Report:
 
     def so_far(self) -> str:
         done = sum(self.entries[key] + self.expectations[key] for key in ("created", "updated", "replaced"))
-        more = f". {self.unknown} more may have been, the answers were lost" if self.unknown else ""
-        return f"Until then {done} had been restored of {self._header.amount()}; see counts{more}"
+        more = f". {self.unknown} more may have been, because the answers were lost" if self.unknown else ""
+        return f"{done} of {self._header.amount()} had been restored until then; see counts{more}"
 
     def result(self) -> Document:
         result: Document = {

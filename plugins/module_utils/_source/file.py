@@ -68,14 +68,14 @@ def entries_in(documents: list[Any], name: str) -> list[Any]:
         raise SourceFault(f"{name}: declares no list of entries; write one, [] for none")
     for place, entry in enumerate(found):
         if not isinstance(entry, Mapping):
-            raise SourceFault(f"{name}: [{place}] is {shown(entry)} and no entry; write a dictionary of its keys")
+            raise SourceFault(f"{name}: [{place}] is {shown(entry)} not an entry; write a dictionary of its keys")
     return found
 
 
 def config_in(documents: list[Any], name: str) -> dict[str, Any]:
     """Return the only document, which must be a dictionary. Raises `SourceFault`."""
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise SourceFault(f"{name}: is not one dictionary; write the sections and what each declares")
+        raise SourceFault(f"{name}: is not a dictionary; write the sections and their declarations")
     found: dict[str, Any] = documents[0]
     return found
 

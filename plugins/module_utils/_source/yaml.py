@@ -106,8 +106,8 @@ def _loader() -> Any:
 
         def construct_no_json(self, node: Any) -> Any:
             raise refusal(
-                f"{node.tag} is nothing that a declaration holds; write text, numbers, lists and dictionaries. Of "
-                "what Ansible Vault has encrypted, whole files are read on the controller",
+                f"{node.tag} cannot be part of a declaration; write text, numbers, lists and dictionaries. Data "
+                "encrypted with Ansible Vault must be a whole file on the controller",
                 node,
             )
 

@@ -34,7 +34,7 @@ def parse_global(message: Message) -> dict[str, int]:
     """Return `{"entries": …, "max_entries": …}`. Raises `MalformedMessage`."""
     found = _named(_GLOBAL, message)
     if "entries" not in found:
-        raise MalformedMessage("a message with the number of entries does not have it")
+        raise MalformedMessage("a message about the number of entries does not contain it")
     return found
 
 

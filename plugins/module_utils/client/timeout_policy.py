@@ -111,8 +111,8 @@ def _parse_timeouts(declared: Any, protocol: int | None) -> Policy:
         name = PROTOCOL.present(protocol)
         raise InvalidValue(
             "protocol",
-            f"{name} has no timeouts of its own; write one of {', '.join(PROTOCOL.names)}, of which generic stands "
-            "for every protocol that the kernel does not track by itself",
+            f"{name} has no timeouts of its own; write one of {', '.join(PROTOCOL.names)}. The policy generic applies "
+            "to all protocols without timeouts of their own",
         )
     states = STATES[protocol]
     policy: Policy = {}
@@ -260,5 +260,5 @@ def _explained(error: KernelError, doing: str) -> KernelError:
     if error.errno == errno.EINVAL or isinstance(error, Unavailable):
         return Unavailable(doing, error.errno, hint=_HINT)
     if error.errno == errno.EOPNOTSUPP:
-        return error.with_hint("This kernel does not track that protocol by itself; write generic, or leave it out")
+        return error.with_hint("This kernel does not track that protocol; write generic, or leave it out")
     return error

@@ -140,7 +140,7 @@ def _check_together(options: Options) -> None:
     for name in ("threshold", "snat_ports", "changes"):
         if options.several and getattr(options, name) is not None:
             raise InvalidValue(
-                name, f"is reported of one namespace, and netns names several; write one in netns, or leave {name} out"
+                name, f"applies to one namespace, and netns names several; write one in netns, or leave {name} out"
             )
     if not (options.groups or options.threshold or options.snat_ports or options.changes):
         raise InvalidValue(
@@ -239,5 +239,5 @@ def _number(raw: Any, key: str, lowest: float, highest: float) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not lowest <= number <= highest:
-        raise InvalidValue(key, f"{quoted(raw)} cannot be; write a number from {lowest:g} to {highest:g}")
+        raise InvalidValue(key, f"{quoted(raw)} is out of range; write a number from {lowest:g} to {highest:g}")
     return number

@@ -81,7 +81,7 @@ class FoundInventory(BaseInventoryPlugin, Constructable, Cacheable):
             return to_native(self.templar.template(self.get_option(name)))
         except AnsibleError as error:
             problem = " ".join(str(error).split())
-            raise InvalidValue(name, f"{problem}; templates here know extra variables (-e) and no others") from None
+            raise InvalidValue(name, f"{problem}; templates here can use only extra variables (-e)") from None
 
     def _add(self, name: str, variables: dict[str, Any]) -> None:
         strict = self.get_option("strict")

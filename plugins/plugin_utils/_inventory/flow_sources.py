@@ -45,7 +45,7 @@ def endpoints_of(options: Options, folder: str) -> Endpoints:
     for other in ("netns", "gateway"):
         if options[other] is not None:
             cure = "write one of them" if other == "netns" else "write a name beside the path of each snapshot"
-            raise InvalidValue(other, f"snapshots is given too; {cure}")
+            raise InvalidValue(other, f"snapshots is set, too; {cure}")
     for saved in _snapshots(options["snapshots"], folder):
         _read_snapshot(saved, options, folder, found)
     return found
@@ -113,11 +113,11 @@ def _snapshots(given: Any, folder: str) -> Iterator[_Saved]:
         for name in ("path", "name"):
             value = about.get(name, "" if name == "path" else None)
             if value is not None and not (isinstance(value, str) and value):
-                raise InvalidValue(f"{key}.{name}", f"{quoted(value)} cannot be; write text")
+                raise InvalidValue(f"{key}.{name}", f"{quoted(value)} is not a valid value; write text")
         path = _below(folder, about["path"])
         paths = sorted(glob.glob(path)) if any(sign in path for sign in _WILD) and not os.path.exists(path) else [path]
         if not paths:
-            raise InvalidValue(key, f"nothing is at {path}; write the path of a snapshot")
+            raise InvalidValue(key, f"{path} does not exist; write the path of a snapshot")
         for one in paths:
             yield _Saved(key, one, about.get("name"))
 
@@ -143,5 +143,5 @@ def _entries(snapshot: Snapshot, saved: _Saved) -> Iterator[Entry]:
     try:
         yield from records.entries().each(rows)
     except InvalidValue as fault:
-        problem = f"{saved.path} has an entry that cannot be ({fault}); use another copy of it"
+        problem = f"{saved.path} has an invalid entry ({fault}); use another copy of it"
         raise InvalidValue(saved.key, problem) from None

@@ -39,14 +39,15 @@ def hosts_of(options: Mapping[str, Any], below: str) -> dict[str, dict[str, Any]
         from pyroute2 import IPRoute
     except ImportError:
         raise ConntrackError(
-            "This inventory reads namespaces by the Python package pyroute2, and it is not there; install it beside "
-            "ansible-core, such as with pip install pyroute2"
+            "This inventory requires the Python package pyroute2, which is not installed; install it beside "
+            "ansible-core, for example with pip install pyroute2"
         ) from None
     folder = os.path.join(below, options["folder"])
     try:
         there = names_in(folder)
     except OSError as error:
-        raise InvalidValue("folder", f"{folder} cannot be read: {error.strerror}; name a folder") from None
+        problem = f"{folder} cannot be read: {error.strerror}; write the path of a directory"
+        raise InvalidValue("folder", problem) from None
     names = chosen(there, options["include"], options["exclude"])
 
     def work() -> dict[str, dict[str, Any]]:

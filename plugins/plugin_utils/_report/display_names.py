@@ -20,13 +20,13 @@ ALWAYS_SHOWN = ("seen_reply", "assured")
 NAT_NAMES = {"source": "source NAT", "destination": "destination NAT", "none": "no NAT"}
 #: Descriptions of the kernel's counters that the report shows, the most serious first.
 COUNTERS_MEAN = {
-    "drop": "packets dropped, for there was no entry to be had for them",
+    "drop": "packets dropped because no entry could be created",
     "early_drop": "entries removed to make room in a full table",
-    "chain_toolong": "entries refused, with too many in one place of the hash table",
-    "insert_failed": "entries not inserted, as an equal one had come first",
+    "chain_toolong": "entries refused because their hash chain was too long",
+    "insert_failed": "entries not inserted because an equal one existed",
     "error": "packets that had an error in them",
     "invalid": "packets that belong to no connection",
-    "clash_resolve": "packets that began one connection at once, which was made good",
+    "clash_resolve": "races between packets of one connection that were resolved",
     "search_restart": "lookups restarted because the hash table changed",
 }
 #: Verdicts of flows, the most serious first.

@@ -89,7 +89,7 @@ def _footer(document: Mapping[str, Any], data: str | None) -> Markup:
         "footer",
         element(
             "p",
-            "Made by netops.conntrack from what its module conntrack_facts gathered",
+            "Created by netops.conntrack from the facts of its module conntrack_facts",
             _moment(document, ", "),
             ". ",
             joined("The same figures are in ", element("a", data, href=f"./{quote(data)}"), ".") if data else None,

@@ -81,7 +81,7 @@ def _of_statistics(statistics: dict[str, int]) -> list[Reason]:
     problems = (
         ("drop", "warning", ("packet",), "dropped for want of an entry"),
         ("early_drop", "warning", ("entry", "entries"), "removed early to make room: the table was full"),
-        ("chain_toolong", "warning", ("entry", "entries"), "refused, for their hash chain was too long"),
+        ("chain_toolong", "warning", ("entry", "entries"), "refused because their hash chain was too long"),
         ("insert_failed", "notice", ("entry", "entries"), "not inserted"),
     )
     return [

@@ -133,7 +133,7 @@ def _complete_tuples(entry: Entry, reply_alone: bool = False) -> None:
         if not reply_alone and (requested_ends(entry) or nat_status_bits(entry)):
             raise InvalidValue(
                 "original",
-                "is missing; with address translation it does not follow from reply, write both",
+                "is missing; with NAT, it cannot be derived from reply, write both",
             )
         check_tuple(entry, "reply")
         original = _reversed_at("reply", entry)

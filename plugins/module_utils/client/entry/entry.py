@@ -130,6 +130,6 @@ def to_documents(entries: Sequence[Mapping[str, Any]], labels: LabelMap) -> list
 def check_family(protocol: int, family: int) -> None:
     """Raise `InvalidValue` if the protocol exists only in the other family."""
     if protocol == uapi.IPPROTO_ICMP and family == AF_INET6:
-        raise InvalidValue("protocol", "icmp is of IPv4, the addresses are IPv6; write icmpv6")
+        raise InvalidValue("protocol", "icmp is for IPv4, and the addresses are IPv6; write icmpv6")
     if protocol == uapi.IPPROTO_ICMPV6 and family != AF_INET6:
-        raise InvalidValue("protocol", "icmpv6 is of IPv6, the addresses are IPv4; write icmp")
+        raise InvalidValue("protocol", "icmpv6 is for IPv6, and the addresses are IPv4; write icmp")

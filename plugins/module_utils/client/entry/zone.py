@@ -43,7 +43,8 @@ def check_zones(entry: Mapping[str, Any]) -> None:
     if len(keys) > 1:
         raise InvalidValue(
             keys[1],
-            f"{keys[0]} is given too, and an entry is in one zone, in both directions or in one; leave one of them out",
+            f"{keys[0]} is set, too. An entry has one zone, for both directions or for one of them; leave one of these "
+            "keys out",
         )
     if "master.zone" in entry:
         raise InvalidValue("master.zone", "a master is in the zone of its entry; leave it out")

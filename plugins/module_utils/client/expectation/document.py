@@ -83,7 +83,7 @@ def _complete_mask(expectation: Expectation) -> None:
         if name == "protocol" and value != there[name]:
             raise InvalidValue(key, f"it is {PROTOCOL.present(there[name])} in the tuple; leave it out")
         if name not in (*OF_SOURCE, "protocol") and value != full_mask(name, value):
-            raise InvalidValue(key, "the kernel compares it in full; a mask is of the source alone, leave it out")
+            raise InvalidValue(key, "the kernel compares it in full; only the source can have a mask, leave it out")
 
 
 def _complete_nat(expectation: Expectation) -> None:
@@ -96,7 +96,7 @@ def _complete_nat(expectation: Expectation) -> None:
     protocol = expectation["master.protocol" if "master.protocol" in expectation else "tuple.protocol"]
     if there.get("protocol", protocol) != protocol:
         raise InvalidValue(
-            "nat.tuple.protocol", f"it is that of the master, {PROTOCOL.present(protocol)}; leave it out"
+            "nat.tuple.protocol", f"it is the protocol of the master, {PROTOCOL.present(protocol)}; leave it out"
         )
     named = [name for name in protocol_keys(protocol) if name in OF_SOURCE]
     for name, value in there.items():

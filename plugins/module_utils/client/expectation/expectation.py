@@ -435,11 +435,11 @@ def _explained(error: KernelError, expectation: Mapping[str, Any]) -> KernelErro
             error.request,
             code,
             error.text,
-            hint="There are as many expectations as there may be; raise net.netfilter.nf_conntrack_expect_max "
+            hint="The table of expectations is full; raise net.netfilter.nf_conntrack_expect_max "
             "(expect_max of conntrack_settings) or remove those that are stale",
         )
     if code in (errno.EBUSY, errno.EALREADY):
-        return error.with_hint("Another expectation is for some of the same connections; delete that one first")
+        return error.with_hint("Another expectation applies to some of the same connections; delete that one first")
     if code == errno.ESHUTDOWN:
         return error.with_hint("Its master is about to end")
     if code == errno.EINVAL and error.text is None:
@@ -460,6 +460,6 @@ NO_MASTER = (
     "from conntrack_info"
 )
 NO_HELPER = (
-    "Its master has no helper, so it can expect nothing: a connection gets one from a rule (ct helper set in "
+    "Its master has no helper, so it can have no expectations: a connection gets one from a rule (ct helper set in "
     "nftables, -j CT --helper in iptables) or when it is created (helper of conntrack_entry)"
 )

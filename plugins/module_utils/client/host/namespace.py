@@ -61,7 +61,7 @@ def enter_named(name: str, cure: str = "run as root") -> None:
     Raises `ConntrackError`, whose sentence ends with the `cure`.
     """
     if not name:
-        raise InvalidValue("netns", "is empty; name a namespace, or leave it out to mean the host's own")
+        raise InvalidValue("netns", "is empty; name a namespace, or leave it out for that of the task")
     path = path_of(name)
     try:
         enter(path)

@@ -141,8 +141,8 @@ def check_values(differing: Mapping[str, int], actual: Mapping[str, int]) -> Non
     for name, value in differing.items():
         if value == 0 and name.startswith(_TIMEOUTS):
             raise CannotSet(
-                f"{name}: 0 would remove each entry at once; write 1 or more, or leave it out (0 is accepted only if "
-                "the kernel has 0 already)"
+                f"{name}: 0 would remove every entry immediately; write 1 or more, or leave it out (0 is accepted only "
+                "if the kernel has 0 already)"
             )
     low, high = (differing.get(name, actual.get(name)) for name in _THRESHOLDS)
     if low is not None and high is not None and low > high and differing.keys() & set(_THRESHOLDS):
@@ -169,12 +169,12 @@ def check_room(declared: Mapping[str, int], directory: str = DIRECTORY) -> None:
     most, buckets = declared.get("max"), declared.get("buckets")
     if most and most < count:
         raise CannotSet(
-            f"max: {most} is below the {count} entries that there are, so every new connection would be dropped; "
+            f"max: {most} is below the current {count} entries, so every new connection would be dropped; "
             f"write {count} or more, or flush first"
         )
     if buckets is not None and buckets * LONGEST_CHAIN < count:
         raise CannotSet(
-            f"buckets: {buckets} would put the {count} entries that there are into chains of more than "
+            f"buckets: {buckets} would put the current {count} entries into chains of more than "
             f"{LONGEST_CHAIN}; write {count // LONGEST_CHAIN + 1} or more"
         )
 

@@ -129,7 +129,7 @@ class _Program:
                 onward = None
                 self._assemble(item, code, bridges)
         if len(code) > _LONGEST:
-            raise ProgramTooLong(f"{len(code)} instructions, the kernel takes {_LONGEST}")
+            raise ProgramTooLong(f"{len(code)} instructions, the kernel accepts {_LONGEST}")
         return b"".join(reversed(code))
 
     def _runs_on(self, index: int) -> bool:

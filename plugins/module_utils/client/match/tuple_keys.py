@@ -121,7 +121,7 @@ def _address_range(raw: Any, key: str) -> AddressRange:
         host = (1 << bits - parse_integer(length, key, 0, bits)) - 1
     except InvalidValue:
         raise InvalidValue(
-            key, f"{quoted(raw)} has no prefix length behind the slash; write a number from 0 to {bits} there"
+            key, f"{quoted(raw)} has no prefix length after the slash; write a number from 0 to {bits} there"
         ) from None
     number = int.from_bytes(low, "big")
     if number & host:

@@ -286,7 +286,7 @@ def as_listed(entry: Mapping[str, Any]) -> Entry:
             low, high = entry[f"{asked}_min"], entry.get(f"{asked}_max", entry[f"{asked}_min"])
             if not low <= listed[key] <= high:
                 if low != high:
-                    raise InvalidValue(asked, "is a range, from which the kernel has yet to choose; write the reply")
+                    raise InvalidValue(asked, "is a range, and the kernel has not chosen a value yet; write the reply")
                 listed[key] = low
             listed["status"] = listed.get("status", 0) | bit
     return listed

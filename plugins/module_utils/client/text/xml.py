@@ -180,8 +180,8 @@ def read_flows(text: str, read: Callable[[Element], Entry], unknown: Unknown) ->
             entries += read_one(flow, read, f"flow {number}", "elements without an entry", unknown)
         if cut:
             number += 1
-            if not unknown.skips("flows cut short"):
-                raise Unreadable(f"flow {number}", "is cut short; use unknown=skip to leave it out")
+            if not unknown.skips("truncated flows"):
+                raise Unreadable(f"flow {number}", "is truncated; use unknown=skip to leave it out")
         line += document.count("\n")
     return entries
 

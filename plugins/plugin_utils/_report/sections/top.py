@@ -55,7 +55,7 @@ def rankings_of_one(figures: Document) -> list[Markup]:
 def _notes(fleet: Document, several: bool) -> list[str]:
     notes = []
     if several:
-        notes.append("Added up from what each host has ranked high, so a number may be too low.")
+        notes.append("Sums of the highest values of each host. A sum can be too low.")
     accounting = fleet["settings"].get("accounting")
     off = 0 if accounting is None else accounting["others"] if accounting["value"] else accounting["hosts"]
     if off:

@@ -38,7 +38,7 @@ def _fill_of_one(host: Document) -> Markup | None:
         return None
     usage = figures["usage_percent"]
     if usage is None:
-        return section("fill", "How full the table is", empty("Its maximum is not known, so neither is its fill."))
+        return section("fill", "How full the table is", empty("Its maximum is unknown, and therefore also its usage."))
     label = f"{percent(usage)} full: {whole(figures['count'])} of {whole(figures['max'])} entries"
     return section(
         "fill",

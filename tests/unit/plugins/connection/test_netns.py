@@ -113,7 +113,7 @@ def test_fifo_is_refused_without_waiting(connect: Connect, enter: Callable[[str]
     fifo = tmp_path / "names/blue"
     os.mkfifo(fifo)
     text = refusal(connect(netns="blue", nsenter=enter(f"touch {tmp_path}/started")))
-    assert text == f"{fifo} is not a regular file, and so no network namespace: set ansible_netns_name to one."
+    assert text == f"{fifo} is not a regular file, so it is not a network namespace: set ansible_netns_name to one."
     assert not (tmp_path / "started").exists()
 
 

@@ -149,7 +149,7 @@ def test_all_faults_are_reported_at_once() -> None:
             )
             for declared in ({}, {"declared": None})
         ),
-        ({"entries": {"declared": [], "scope": {"zone": 5}}}, "entries.scope: is of use only for purge"),
+        ({"entries": {"declared": [], "scope": {"zone": 5}}}, "entries.scope: has an effect only with purge"),
         ({"entries": {"declared": [], "purge": True, "scope": None}}, "entries.scope: is null; leave it out"),
         (
             {"entries": {"declared": [ENTRY, ENTRY]}},
@@ -164,7 +164,7 @@ def test_all_faults_are_reported_at_once() -> None:
             r"entries.declared\[0\]: must exist, but when",
         ),
         ({"timeout_policies": [{**POLICY, "name": None}]}, r"timeout_policies\[0\].name: is missing"),
-        ({"timeout_policies": [POLICY, POLICY]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has it, too"),
+        ({"timeout_policies": [POLICY, POLICY]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has the same"),
         ({"expectations": [{}]}, r"expectations\[0\].tuple.protocol: is missing"),
         ({"expectations": [{**EXPECTATION, "timeout_min": 5}]}, r"expectations\[0\].timeout_min: there is no timeout"),
     ],

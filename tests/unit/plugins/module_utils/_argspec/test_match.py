@@ -57,7 +57,7 @@ def test_module_that_removes_entries_requires_a_match_or_all(params: Document) -
 
 
 def test_all_and_match_are_mutually_exclusive() -> None:
-    with pytest.raises(InvalidValue, match="all: match is given too"):
+    with pytest.raises(InvalidValue, match="all: match is set, too"):
         match_of(all=True, match={"protocol": "tcp"})
     assert match_of(all=False, match={"protocol": "tcp"})(TCP)
 

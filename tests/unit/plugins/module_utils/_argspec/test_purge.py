@@ -38,7 +38,7 @@ def test_scope_is_accepted_with_purge() -> None:
         ({"scope": None}, "scope: is null"),
         ({"purge": True, "scope": None}, "scope: is null"),
         ({"purge": True}, "scope: is missing"),
-        ({"scope": {"zone": 5}}, "scope: is of use only for purge"),
+        ({"scope": {"zone": 5}}, "scope: has an effect only with purge"),
     ],
 )
 def test_scope_without_purge_and_purge_without_scope_are_refused(given: Any, message: str) -> None:

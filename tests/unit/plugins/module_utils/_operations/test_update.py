@@ -716,7 +716,7 @@ def test_changes_show_a_declarable_entry_and_label_names() -> None:
         (Options({"status": ["assurred"]}), "^set.status: 'assurred' is not a known status bit"),
         (
             Options({"status": ["seen_reply", "src_nat"]}),
-            "^set.status: src_nat is the kernel's own to set; write one or",
+            "^set.status: src_nat can be set only by the kernel; write one or",
         ),
         (Options({"helper": "ftp"}), "^set.helper: 'ftp' can be attached only when an entry is created; write \"\" to"),
     ],

@@ -392,7 +392,7 @@ def test_deleted_expectation_makes_room_for_the_next() -> None:
         ),
         ({"absent": [{"bytes_below": 10}], "entries": {"declared": [UDP]}}, "must exist"),
         ({"absent": [{"age_below": 10}], "entries": {"declared": [UDP]}}, "must exist"),
-        ({"timeout_policies": [WEB, WEB]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has it, too"),
+        ({"timeout_policies": [WEB, WEB]}, r"timeout_policies\[1\].name: timeout_policies\[0\] has the same name"),
         (
             {
                 "settings": {"timeouts": {"udp": 30}},
@@ -418,11 +418,11 @@ def test_deleted_expectation_makes_room_for_the_next() -> None:
         ),
         (
             {"expectations": [EXPECTED, {**EXPECTED, "state": "absent"}]},
-            r"expectations\[1\]: is that of expectations\[0\]",
+            r"expectations\[1\]: is the same as expectations\[0\]",
         ),
         (
             {"expectations": [EXPECTED, {"tuple": announced(source_port=20), "master": CONTROL}]},
-            r"expectations\[1\]: is for some of the same connections as expectations\[0\]",
+            r"expectations\[1\]: applies to some of the same connections as expectations\[0\]",
         ),
     ],
 )

@@ -739,7 +739,7 @@ def test_mirrored_entry_is_kept_if_the_reply_is_in_a_zone() -> None:
     mirrored = kernel.connections[0]
     result = run(kernel, {**UDP, "reply": {**MIRROR, "zone": 8}})
     assert (result["operation"], result["changed"]) == ("created", True)
-    assert "hides it from view" in result["msg"]
+    assert "has the same tuple and hides it" in result["msg"]
     assert mirrored in kernel.connections
     assert len(kernel.connections) == 2
 

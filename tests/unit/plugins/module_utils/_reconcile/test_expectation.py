@@ -369,7 +369,7 @@ def test_expectation_with_refused_timeout_is_deleted_despite_a_lost_answer(
         ({"master": control(1401)}, "Its master has no helper"),
         ({"class": 7}, "has no class 7"),
         ({"function": "nonesuch"}, "no function 'nonesuch'"),
-        ({"tuple": announced(4321, source_port=7)}, "4321 of the connection .* is for some of the same connections"),
+        ({"tuple": announced(4321, source_port=7)}, "4321 of the connection .* applies to some of the same connection"),
         ({"master": {**announced(1400), "source_port": 21}}, "master: is the reply tuple of a connection"),
         ({"timeout": 0}, "timeout: 0 would expire immediately"),
         ({"master": None}, "master: is missing"),

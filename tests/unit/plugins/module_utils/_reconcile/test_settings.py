@@ -114,7 +114,7 @@ def test_setting_that_this_kernel_lacks_is_refused(namespace: Namespace) -> None
 
 
 def test_timeout_of_0_is_accepted_only_if_it_is_already_0(namespace: Namespace) -> None:
-    namespace.fails("^timeouts.udp: 0 would remove each entry at once.*Nothing was changed", timeouts={"udp": 0})
+    namespace.fails("^timeouts.udp: 0 would remove every entry immediately.*Nothing was changed", timeouts={"udp": 0})
     (namespace.proc / "nf_conntrack_udp_timeout").write_text("0\n")
     assert not namespace.declare(timeouts={"udp": 0})["changed"]
     assert namespace.declare(timeouts={"udp": 1})["changed"]

@@ -199,7 +199,7 @@ def test_refused_replace_restores_the_old_policy(kernel: Kernel) -> None:
     assert not failure.value.result["changed"], "a restored policy is the same"
     assert failure.value.result["policy"]["timeouts"]["established"] == 3600
     kernel.faults[NEW] = errno.ENOMEM
-    with pytest.raises(CannotReconcile, match="is deleted and could not be restored") as failure:
+    with pytest.raises(CannotReconcile, match="was deleted and could not be restored") as failure:
         run(kernel, replace=True, **{**WEB, "family": "ipv6"})
     assert failure.value.result["changed"]
     assert failure.value.result["operation"] == "deleted"
@@ -321,7 +321,7 @@ def test_policy_that_is_missing_after_creation_is_a_failure(kernel: Kernel) -> N
     ("given", "message"),
     [
         ({"protocol": "tcp", "timeouts": {"close": 1}}, "name: is missing; .*default: true"),
-        ({"name": "x", "default": True}, "default: name is given too"),
+        ({"name": "x", "default": True}, "default: name is set, too"),
         ({"default": True, "state": "absent"}, "state: the default timeouts of a protocol cannot be removed"),
         ({"name": "x", "family": "ipv4", "timeouts": {}}, "protocol: is missing"),
         ({"name": "x", "family": "ipv4", "protocol": "tcp"}, "timeouts: names no state"),

@@ -453,7 +453,7 @@ def test_fault_at_any_message_is_reported_correctly_and_second_run_completes(pat
                 if "msg" not in done:
                     assert restorable_state(kernel) == restorable_state(wanted)
                     assert numbers(done) == {"created": len(TABLE)}
-                elif "Until then" not in done["msg"]:
+                elif "had been restored until then" not in done["msg"]:
                     assert sum(done["counts"].values()) == len(TABLE)
                     assert len(done["failed_entries"]) == done["counts"]["failed"] > 0
             kernel.faults = {}
@@ -870,7 +870,7 @@ def test_interrupted_restore_reports_the_restored_entries(path: str, monkeypatch
     monkeypatch.setattr(Snapshot, "blocks", broken)
     other = emptied(kernel)
     done = run(other, path)
-    assert "it is gone. Until then 300 had been restored of 500 entries; see" in done["msg"]
+    assert "it is gone. 300 of 500 entries had been restored until then; see" in done["msg"]
     assert numbers(done) == {"created": 300}
     assert len(other.connections) == 300
 

@@ -101,8 +101,8 @@ def test_anchors_and_merges() -> None:
         (b"a: 1\non: 2\n", "a.yml", "a.yml line 2: a key that is not text, 'on'; write it in quotes"),
         (b"a: 1\n? [b]\n: 2\n", "a.yml", "a.yml line 2: a key that is not text"),
         (b"a: 1\nb: !vault |\n  $ANSIBLE_VAULT\n", "a.yml", "a.yml line 2: !vault is nothing .* whole files are read"),
-        (b"a: !!binary aGk=\n", "a.yml", "a.yml line 1: .*binary is nothing that a declaration holds"),
-        (b"a: !!set {b}\n", "a.yml", "a.yml line 1: .*set is nothing that a declaration holds"),
+        (b"a: !!binary aGk=\n", "a.yml", "a.yml line 1: .*binary cannot be part of a declaration"),
+        (b"a: !!set {b}\n", "a.yml", "a.yml line 1: .*set cannot be part of a declaration"),
         (b"a: 1\nb: &b [*b]\n", "a.yml", "a.yml line 2: found unconstructable recursive node"),
         (b"a: *b\n", "a.yml", "a.yml line 1: found undefined alias"),
         (b"[" * 100_000, "a.json", "a.json: is nested too deeply to declare anything"),
@@ -159,7 +159,7 @@ def test_other_content_than_a_list_of_entries_is_refused(found: list[Any], messa
 
 @pytest.mark.parametrize("found", [[], [None], [[]], [ENTRY, OTHER]])
 def test_other_content_than_one_dictionary_is_refused(found: list[Any]) -> None:
-    with pytest.raises(SourceFault, match="a: is not one dictionary"):
+    with pytest.raises(SourceFault, match="a: is not a dictionary"):
         config_in(found, "a")
     assert config_in([ENTRY], "a") == ENTRY
 

@@ -92,7 +92,7 @@ def test_message_is_short_and_printable(text: str) -> None:
         assert message.isprintable()
         assert len(message) <= errors.LONGEST_MESSAGE
         assert json.loads(json.dumps(message).encode("utf-8")) == message
-    assert str(errors.InvalidValue("mark", f"{text!r} cannot be; write a number")).endswith("; write a number")
+    assert str(errors.InvalidValue("mark", f"{text!r} is out of range; write a number")).endswith("; write a number")
 
 
 def test_printable_characters_are_unchanged() -> None:

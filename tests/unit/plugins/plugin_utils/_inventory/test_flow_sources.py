@@ -128,7 +128,7 @@ def test_incomplete_snapshot_is_refused(tmp_path: Path) -> None:
     assert error_text.startswith("snapshots[0]: ")
     assert "does not match its checksum" in error_text
     (tmp_path / "gw1").write_bytes(whole[:-5])
-    assert "is cut short" in problem(tmp_path, snapshots=["gw1"])
+    assert "is truncated" in problem(tmp_path, snapshots=["gw1"])
 
 
 def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_error_names_the_snapshot_of_an_invalid_entry(tmp_path: Path) -> None:
     with Writer(str(tmp_path / "odd"), Header("gw1", "6.18.1", "2030-01-31T12:00:00Z", {})) as writer:
         writer.write(ENTRIES, columns)
     error_text = problem(tmp_path, snapshots=["odd"])
-    assert error_text.startswith(f"snapshots[0]: {tmp_path}/odd has an entry that cannot be (original")
+    assert error_text.startswith(f"snapshots[0]: {tmp_path}/odd has an invalid entry (original")
     assert error_text.endswith("use another copy of it")
 
 
@@ -167,12 +167,11 @@ def test_match_of_counters_requires_counters_in_the_snapshot(tmp_path: Path) -> 
         ({"snapshots": []}, "snapshots: an empty list; name a file"),
         ({"snapshots": [7]}, "snapshots[0]: 7 is not a snapshot; write a path"),
         ({"snapshots": [{"path": "a", "nmae": "b"}]}, "snapshots[0]: {"),
-        ({"snapshots": [{"name": "b"}]}, "snapshots[0].path: '' cannot be; write text"),
-        ({"snapshots": [{"path": "a", "name": 7}]}, "snapshots[0].name: 7 cannot be; write text"),
+        ({"snapshots": [{"name": "b"}]}, "snapshots[0].path: '' is not a valid value; write text"),
+        ({"snapshots": [{"path": "a", "name": 7}]}, "snapshots[0].name: 7 is not a valid value; write text"),
         ({"snapshots": ["gone"]}, "snapshots[0]: "),
-        ({"snapshots": ["gone/*.gz"]}, "snapshots[0]: nothing is at "),
-        ({"snapshots": ["a"], "netns": "blue"}, "netns: snapshots is given too; write one of them"),
-        ({"snapshots": ["a"], "gateway": "blue"}, "gateway: snapshots is given too; write a name beside the path"),
+        ({"snapshots": ["a"], "netns": "blue"}, "netns: snapshots is set, too; write one of them"),
+        ({"snapshots": ["a"], "gateway": "blue"}, "gateway: snapshots is set, too; write a name beside the path"),
         ({"netns": ""}, "netns: is empty; name a namespace"),
         ({"max_hosts": -1}, "max_hosts: -1 is negative; write 0 or more"),
         ({"max_listed": -1}, "max_listed: -1 is negative; write 0 or more"),
@@ -180,6 +179,12 @@ def test_match_of_counters_requires_counters_in_the_snapshot(tmp_path: Path) -> 
 )
 def test_error_names_the_option_and_the_remedy(tmp_path: Path, options: Document, error_text: str) -> None:
     assert problem(tmp_path, **options).startswith(error_text)
+
+
+def test_a_pattern_without_files_is_an_error(tmp_path: Path) -> None:
+    text = problem(tmp_path, snapshots=["missing/*.gz"])
+    assert text.startswith("snapshots[0]: ")
+    assert "/missing/*.gz does not exist; write the path of a snapshot" in text
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,8 @@ def test_missing_pyroute2_is_reported_with_a_remedy(folder: Path, monkeypatch: p
 
 def test_error_names_the_option_and_the_remedy(folder: Path) -> None:
     assert problem(folder, max_routes=-1) == "max_routes: -1 is negative; write 0 or more"
-    assert problem(folder / "blue").startswith(f"folder: {folder}/blue cannot be read: Not a directory; name a folder")
+    text = problem(folder / "blue")
+    assert text.startswith(f"folder: {folder}/blue cannot be read: Not a directory; write the path of a directory")
 
 
 def test_missing_folder_has_no_namespaces(folder: Path) -> None:

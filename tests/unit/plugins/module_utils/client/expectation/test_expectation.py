@@ -279,7 +279,7 @@ def test_nat_is_completed_with_values_that_the_kernel_requires() -> None:
         ({**V4, "master": {**M4, "destination": "::1"}}, "master.destination", "in one family"),
         ({**V4, "mask": {"icmp_id": 1}}, "mask.icmp_id", "the tuple has no icmp_id; leave it out"),
         ({**V4, "mask": {"protocol": "udp"}}, "mask.protocol", "it is tcp in the tuple"),
-        ({**V4, "mask": {"destination": "255.255.255.0"}}, "mask.destination", "a mask is of the source alone"),
+        ({**V4, "mask": {"destination": "255.255.255.0"}}, "mask.destination", "only the source can have a mask"),
         ({**V4, "mask": {"destination_port": 0}}, "mask.destination_port", "compares it in full"),
         ({**V4, "mask": {"source": "24"}}, "mask.source", "is not an address"),
         ({**V4, "nat": {}}, "nat.direction", "write original or reply"),
@@ -295,7 +295,7 @@ def test_nat_is_completed_with_values_that_the_kernel_requires() -> None:
         (
             {**V4, "nat": {"direction": "reply", "tuple": {"protocol": "udp", "source_port": 1}}},
             "nat.tuple.protocol",
-            "it is that of the master, tcp",
+            "it is the protocol of the master, tcp",
         ),
         ({**V4, "nat": {"direction": "reply", "tuple": {"icmp_id": 1}}}, "nat.tuple.icmp_id", "the kernel keeps none"),
         ({**V4, "flags": ["sticky"]}, "flags", "write a list of permanent, inactive, userspace"),

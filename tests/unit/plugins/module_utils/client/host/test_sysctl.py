@@ -107,7 +107,7 @@ def test_table_size_below_the_current_count_is_refused(tmp_path: Path, declared:
 def test_timeout_of_0_is_refused() -> None:
     """A timeout of 0 would remove the entry of each connection. A declaration that repeats an existing 0 is valid."""
     assert sysctl.parse({"timeouts": {"tcp_established": 0}}) == {"timeouts.tcp_established": 0}
-    with pytest.raises(sysctl.CannotSet, match="0 would remove each entry at once; write 1 or more"):
+    with pytest.raises(sysctl.CannotSet, match="0 would remove every entry immediately; write 1 or more"):
         sysctl.check_values({"timeouts.tcp_established": 0}, {})
     sysctl.check_values({"accounting": 0}, {"timeouts.tcp_established": 0})
     with pytest.raises(InvalidValue, match=r"timeouts\.udp: -1 is out of range"):

@@ -234,11 +234,11 @@ class TestLength:
     def test_longest(self) -> None:
         ports = list(range(0, 8200, 2))
         compiled({"destination_port": ports[:4030]})
-        with pytest.raises(ProgramTooLong, match="the kernel takes 4096"):
+        with pytest.raises(ProgramTooLong, match="the kernel accepts 4096"):
             compiled({"destination_port": ports[:4090]})
 
     def test_too_long(self) -> None:
-        with pytest.raises(ProgramTooLong, match="the kernel takes 4096"):
+        with pytest.raises(ProgramTooLong, match="the kernel accepts 4096"):
             compile_filter(parse_match({"port": list(range(5000))}).term)
 
     def test_everything(self) -> None:

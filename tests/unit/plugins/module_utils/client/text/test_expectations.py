@@ -242,7 +242,7 @@ def test_unknown_words_and_line_prefixes_are_skipped_or_kept() -> None:
         (HEAD + XML.replace("<class>0", "<class>x") + TAIL, "flow 1", "class: 'x' is not a number"),
         (HEAD + XML.replace("<class>", "<nmark/><class>") + TAIL, "flow 1", "'<nmark>' is not a word"),
         (HEAD + XML.replace("<sport>0", "<port/><sport>0") + TAIL, "flow 1", "'<port>' is not a word"),
-        (HEAD + XML + XML[:300], "flow 2", "is cut short"),
+        (HEAD + XML + XML[:300], "flow 2", "is truncated"),
     ],
 )
 def test_unreadable_input_is_reported_with_its_place(raw: str, where: str, fault: str) -> None:

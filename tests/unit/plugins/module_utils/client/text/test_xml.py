@@ -103,11 +103,11 @@ def test_truncated_flow_is_reported(length: int) -> None:
     raw = HEAD + PLAIN + PLAIN[:length]
     for document in (raw, PLAIN + PLAIN[:length]):
         for unknown in ("fail", "keep"):
-            with pytest.raises(formats.Unreadable, match="flow 2: is cut short; .* unknown=skip"):
+            with pytest.raises(formats.Unreadable, match="flow 2: is truncated; .* unknown=skip"):
                 formats.examine(document, unknown=unknown)
     found = formats.examine(raw + "\n" + HEAD + PLAIN, unknown="skip")
     assert [to_document(entry) for entry in found.entries] == [DOCUMENT] * 2
-    assert found.skipped == {"flows cut short": 1}
+    assert found.skipped == {"truncated flows": 1}
 
 
 def test_unknown_elements_are_skipped_or_kept() -> None:

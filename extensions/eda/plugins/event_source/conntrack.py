@@ -21,7 +21,7 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Receives events about new, changed and destroyed entries of the connection tracking table. Reports also the usage of
+  - Receives events about new, changed and destroyed entries of the connection tracking table. Also reports the usage of
     the table, and changes of rules, addresses and routes after which entries may be stale. The plugin watches the table
     of the machine that runs ansible-rulebook, or the tables of its network namespaces.
   - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
@@ -57,10 +57,10 @@ options:
         of all namespaces together. O(threshold) and O(changes) are possible only with one namespace.
       - V(all) means the namespace in which ansible-rulebook runs, all namespaces with a name under C(/run/netns), and
         those of all processes. The plugin searches for new namespaces every two seconds, and then also reports their
-        events. It does not report earlier entries of a new namespace, except with O(existing). It stops watching a
-        namespace that no longer has a name or a process.
-      - If a namespace cannot be watched, the plugin fails at its start. Later, it sends one event of the type
-        V(namespace_error).
+        events. Entries that a new namespace has when the plugin finds it are reported only with O(existing). The plugin
+        stops watching a namespace that no longer has a name or a process.
+      - If a namespace cannot be watched when the plugin starts, the plugin fails. If this happens to a namespace that
+        the plugin finds later, the plugin sends one event of the type V(namespace_error) and continues.
     type: raw
   label_map:
     description:
@@ -127,9 +127,9 @@ options:
         default: 10
   snat_ports:
     description:
-      - Report once when the use of SNAT ports of a translated address for a destination reaches a percentage, and once
-        when it falls below O(snat_ports.below). See the subset V(snat_ports) of
-        M(netops.conntrack.conntrack_facts).
+      - Report when an address of source NAT has few free ports for a destination. The plugin reports once when the
+        percentage of used ports reaches O(snat_ports.percent), and once when it falls below O(snat_ports.below). See
+        the subset V(snat_ports) of M(netops.conntrack.conntrack_facts).
       - With O(match), only the ports of matching flows count.
     type: dict
     suboptions:
@@ -165,9 +165,8 @@ options:
             DHCP server, is not a change.
           - V(route) - a route or a nexthop object is added, replaced or removed.
           - V(rule) - a policy routing rule is added or removed.
-          - V(link) - a link is set up or down. If a link is up, it is also a change if the link is removed or renamed,
-            or gets another master or group. When a link goes down, the kernel removes its IPv4 routes without sending a
-            route event.
+          - V(link) - a link is set up or down, or a link that is up is removed or renamed, or gets another master or
+            group. When a link goes down, the kernel removes its IPv4 routes without sending a route event.
           - The creation or removal of a link that is down is not a change. Carrier, statistics and wireless events are
             not changes. With V(link), the plugin also ignores links that are ports of a bridge, a bond or a team, and
             their addresses and routes. For example, such links are created when a container starts.
@@ -221,8 +220,8 @@ notes:
     have C(percent) and C(below) of O(snat_ports).
   - Events of the type V(change) have C(counts), C(window), C(processes) and C(overrun). C(counts) has the number of
     changes of each kind. C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If
-    C(overrun) is true, the kernel dropped messages. For each kind of which messages may be lost, C(counts) then
-    includes one extra change.
+    C(overrun) is true, the kernel dropped messages. C(counts) then includes one more change for each kind
+    that may have changed unnoticed.
   - Events of the type V(namespace_error) have C(netns) and C(msg), the error.
   - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns of
     this table so far. With O(resync), they also have C(resync), the number of events of each kind that follow.

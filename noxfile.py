@@ -116,13 +116,14 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.allow_parallel = True
 nox.options.sessions = [
+    # The longest session first, so that both cores are busy to the end
+    "fleet",
     *LINT,
+    *(f"integration-{core}" for core in reversed(SELECTED_CORES)),
+    "kernel",
     *SELECTED_UNITS,
-    *(f"sanity-{core}" for core in SELECTED_CORES),
-    # Long sessions first, so that both cores are busy to the end
-    *(f"integration-{core}" for core in SELECTED_CORES),
-    *("fleet", "kernel", "interop"),
-    *("events", "kernels"),
+    *(f"sanity-{core}" for core in reversed(SELECTED_CORES)),
+    *("interop", "events", "kernels"),
 ]
 
 

@@ -142,10 +142,14 @@ def test_relative_path_starts_at_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inventory = {name: {"ansible_netns_name": host.path} for name, host in hosts.items()}
-    status, _printed = controller.play(
+    status, printed = controller.play(
         "report", inventory, conntrack_report_path="here/page.html", conntrack_match={"source": "10.1.0.3"}
     )
     assert status == 0
+    shown = printed.partition("TASK [Show the files of the report]")[2]
+    assert re.findall(r"/\S+", shown.partition("PLAY RECAP")[0]) == [
+        f"{tmp_path}/here/page.{kind}" for kind in ("html", "json")
+    ]
     document = json.loads((tmp_path / "here/page.json").read_text())
     assert document["fleet"]["by_protocol"] == {"tcp": 1}
 

@@ -421,7 +421,7 @@ class TestDeclared:
             ),
             ({"class": 3}, "has no class 3"),
             ({"function": "nonesuch"}, "has no function 'nonesuch'"),
-            ({"tuple": announced(port=4321, source_port=7)}, "4321 of the connection .* is for some of the same"),
+            ({"tuple": announced(port=4321, source_port=7)}, "4321 of the connection .* applies to some of the same"),
             ({"timeout": 0}, "timeout: 0 would expire immediately"),
         ],
     )

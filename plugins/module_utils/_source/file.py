@@ -68,7 +68,7 @@ def entries_in(documents: list[Any], name: str) -> list[Any]:
         raise SourceFault(f"{name}: declares no list of entries; write one, [] for none")
     for place, entry in enumerate(found):
         if not isinstance(entry, Mapping):
-            raise SourceFault(f"{name}: [{place}] is {shown(entry)} not an entry; write a dictionary of its keys")
+            raise SourceFault(f"{name}: [{place}] is {shown(entry)}, not an entry; write a dictionary of its keys")
     return found
 
 

@@ -48,8 +48,6 @@ def test_page_lists_messages() -> None:
     assert len(set(MESSAGES)) == len(MESSAGES)
 
 
-@pytest.mark.parametrize(
-    "message", ["netns: no entry for ...", "netns: cannot ... enter", "CAP_NET_ADMIN ..."]
-)
+@pytest.mark.parametrize("message", ["netns: no entry for ...", "netns: cannot ... enter", "CAP_NET_ADMIN ..."])
 def test_other_messages_are_not_found(message: str) -> None:
     assert not re.search(pattern(message), TEXTS)

@@ -257,7 +257,5 @@ def test_missing_jsonschema_is_reported_with_a_remedy(monkeypatch: pytest.Monkey
         return real(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    with pytest.raises(
-        SourceFault, match="^A declaration is checked with the Python package jsonschema .* pip install"
-    ):
+    with pytest.raises(SourceFault, match="^This module requires the Python package jsonschema .* pip install"):
         faults_of({"absent": []})

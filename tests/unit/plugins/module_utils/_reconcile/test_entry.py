@@ -301,7 +301,7 @@ def test_original_tuple_takes_precedence_over_the_reply_tuple() -> None:
 def test_reply_tuple_alone_does_not_declare_a_nated_entry() -> None:
     kernel = filled([{**UDP, "nat": SNAT}])
     assert "its reply tuple is taken by udp" in run(kernel, ANSWER)["msg"]
-    with pytest.raises(InvalidValue, match="^original: is missing; with address translation"):
+    with pytest.raises(InvalidValue, match="^original: is missing; with NAT"):
         run(kernel, {**ANSWER, "nat": SNAT})
 
 

@@ -241,7 +241,7 @@ def test_persist_is_refused_outside_of_the_initial_namespace(tmp_path: Path, mon
 
     for comparison in (different, forbidden):
         monkeypatch.setattr(os.path, "samefile", comparison)
-        with pytest.raises(InvalidValue, match="persist: .* not that of process 1.*persist_in"):
+        with pytest.raises(InvalidValue, match="persist: .* not the namespace of process 1.*persist_in"):
             sysctl_files.check_directory("/etc/")
         sysctl_files.check_directory(str(tmp_path))
     monkeypatch.setattr(os.path, "samefile", lambda one, other: True)

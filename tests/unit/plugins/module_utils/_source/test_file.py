@@ -100,7 +100,11 @@ def test_anchors_and_merges() -> None:
         (b'{"a":\n NaN}', "a.json", "a.json: NaN is not a number"),
         (b"a: 1\non: 2\n", "a.yml", "a.yml line 2: a key that is not text, 'on'; write it in quotes"),
         (b"a: 1\n? [b]\n: 2\n", "a.yml", "a.yml line 2: a key that is not text"),
-        (b"a: 1\nb: !vault |\n  $ANSIBLE_VAULT\n", "a.yml", "a.yml line 2: !vault is nothing .* whole files are read"),
+        (
+            b"a: 1\nb: !vault |\n  $ANSIBLE_VAULT\n",
+            "a.yml",
+            "a.yml line 2: !vault cannot be part .* must be a whole file",
+        ),
         (b"a: !!binary aGk=\n", "a.yml", "a.yml line 1: .*binary cannot be part of a declaration"),
         (b"a: !!set {b}\n", "a.yml", "a.yml line 1: .*set cannot be part of a declaration"),
         (b"a: 1\nb: &b [*b]\n", "a.yml", "a.yml line 2: found unconstructable recursive node"),
@@ -147,8 +151,8 @@ def test_an_integer_of_thousands_of_digits_is_shown_in_words() -> None:
         ([None], "a: declares no list of entries"),
         (["protocol"], "a: declares no list of entries"),
         ([{"entries": {"protocol": "udp"}}], "a: declares no list of entries"),
-        ([[ENTRY, "udp"]], r"a: \[1\] is 'udp' and no entry"),
-        ([[ENTRY, "x" * 999]], r"a: \[1\] is 'x{59}\.\.\. and no entry"),
+        ([[ENTRY, "udp"]], r"a: \[1\] is 'udp', not an entry"),
+        ([[ENTRY, "x" * 999]], r"a: \[1\] is 'x{59}\.\.\., not an entry"),
     ],
 )
 def test_other_content_than_a_list_of_entries_is_refused(found: list[Any], message: str) -> None:

@@ -234,7 +234,7 @@ def test_missing_privilege_is_reported_with_a_remedy(folder: Path, monkeypatch: 
 
 def test_missing_pyroute2_is_reported_with_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyroute2", None)
-    assert problem(folder).endswith("install it beside ansible-core, such as with pip install pyroute2")
+    assert problem(folder).endswith("install it beside ansible-core, for example with pip install pyroute2")
 
 
 def test_error_names_the_option_and_the_remedy(folder: Path) -> None:

@@ -468,7 +468,7 @@ def facts_without(*names: str, **others: Any) -> Document:
         ({}, "There are no hosts to report on."),
         ({"gw": {"unreachable": True, "msg": "timed out"}}, "It could not be reached: timed out"),
         (facts_without("statistics"), "No counters of the kernel were gathered."),
-        (facts_without("max", "usage_percent"), "Its maximum is not known"),
+        (facts_without("max", "usage_percent"), "Its maximum is unknown"),
         (facts_without(matched=0), "No entries were found."),
         (facts_without("top"), "Rankings were not gathered."),
         (facts_without(settings={"accounting": 0}), "Bytes are not counted here: accounting is off."),

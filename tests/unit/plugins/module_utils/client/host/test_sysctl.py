@@ -93,7 +93,10 @@ def test_unreadable_file_is_omitted(directory: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("declared", "message"),
-    [({"max": 99}, "max: 99 is below the 100 entries"), ({"buckets": 1}, "buckets: 1 would put the 100 entries")],
+    [
+        ({"max": 99}, "max: 99 is below the current 100 entries"),
+        ({"buckets": 1}, "buckets: 1 would put the current 100 entries"),
+    ],
 )
 def test_table_size_below_the_current_count_is_refused(tmp_path: Path, declared: dict[str, int], message: str) -> None:
     """The kernel would drop every new connection, including the next SSH session."""

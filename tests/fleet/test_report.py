@@ -147,7 +147,7 @@ def test_relative_path_starts_at_the_working_directory(
     )
     assert status == 0
     shown = printed.partition("TASK [Show the files of the report]")[2]
-    assert re.findall(r"/\S+", shown.partition("PLAY RECAP")[0]) == [
+    assert re.findall(r'"(/.+)"', shown.partition("PLAY RECAP")[0]) == [
         f"{tmp_path}/here/page.{kind}" for kind in ("html", "json")
     ]
     document = json.loads((tmp_path / "here/page.json").read_text())

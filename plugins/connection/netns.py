@@ -21,7 +21,7 @@ options:
     description:
       - The network namespace, either by its name under C(/run/netns), as listed by C(ip netns list), or by an
         absolute path such as C(/proc/4711/ns/net).
-      - The default is the address of the inventory host.
+      - The default is C(ansible_host) if it is set, or else the name of the inventory host.
     type: str
     default: inventory_hostname
     vars:
@@ -61,7 +61,7 @@ extends_documentation_fragment:
   - connection_pipelining
 requirements:
   - The program C(nsenter) of util-linux on the controller.
-  - CAP_SYS_ADMIN in the user namespace that owns the network namespace, which root has.
+  - CAP_SYS_ADMIN in the user namespace that owns the network namespace. Root has this capability.
 notes:
   - The remote user is ignored. Tasks run as the user that runs Ansible. Become switches to another user after the
     plugin enters the namespace.

@@ -44,12 +44,12 @@ options:
       - How to handle words that C(conntrack) does not print, such as the flags of a vendor's kernel (C([FASTNAT]),
         C(nmark=0)) or the header of a syslog line.
       - V(fail) refuses the text and names the first such word.
-      - V(keep) adds such words to RV(ignore:extra) of their entry, by name, with the value in hexadecimal. Text before
-        an entry has the name C(head).
+      - V(keep) adds such words to the dictionary RV(ignore:extra) of their entry. The keys are the names of the words,
+        and the values are in hexadecimal. Text before an entry on its line has the key C(head).
       - V(skip) leaves such words out. It also leaves out lines without an entry, commands that delete entries, commands
         that change all matching entries, and an incomplete XML element C(<flow>). A warning shows the number of skipped
         parts.
-      - JSON is always read strictly.
+      - This option has no effect on JSON. JSON with unknown keys is always an error.
     type: str
     choices: [fail, keep, skip]
     default: fail

@@ -14,8 +14,8 @@ author:
 description:
   - Returns the facts that M(netops.conntrack.conntrack_facts) has gathered on one host as metrics, for the textfile
     collector of node_exporter or another program that reads metrics.
-  - The filter writes only the subsets that were gathered. It leaves out a metric without a value, for example of a
-    counter that the kernel does not have.
+  - The filter writes only the subsets that were gathered. It leaves out metrics without a value, for example if the
+    kernel does not have a counter.
   - R(The how-to, ansible_collections.netops.conntrack.docsite.howto_prometheus) lists the metrics. Their names are
     stable. The facts C(top), C(timeout_policies) and C(capabilities) do not become metrics.
   - Labels contain only valid characters. The filter replaces control characters, and limits values to 128 characters.

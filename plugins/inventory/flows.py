@@ -15,27 +15,30 @@ description:
   - Reads the conntrack table of the controller, of one of its network namespaces, or of snapshots that
     M(netops.conntrack.conntrack_snapshot) saved on gateways. Creates a host for each address at an end of a matching
     flow.
-  - The name of the inventory file is V(flows.yml), or a prefix followed by a dot, a dash or an underscore and
-    V(flows.yml), for example V(database.flows.yml) or V(conntrack_flows.yaml).
+  - The name of the inventory file is V(flows.yml) or V(flows.yaml). A prefix that ends in a dot, a dash or an
+    underscore is possible, for example V(database.flows.yml) or V(conntrack_flows.yaml).
   - The name of a host is its address. If its zone is not 0, the zone is appended, for example V(10.0.0.5@zone7). See
     O(separate_by). The variable C(ansible_host) contains the address, too.
-  - The plugin skips addresses that do not identify a reachable host, and does not count their flows on that side. Such
-    addresses are multicast, link-local, loopback and unspecified addresses, and the broadcast address
-    V(255.255.255.255).
+  - The plugin creates no hosts for addresses that do not identify a reachable host. These are multicast, link-local,
+    loopback and unspecified addresses, and the broadcast address V(255.255.255.255). A flow with such an address at one
+    end is counted only at its other end, if O(side) includes that end.
   - Ansible does not trust data from tables and files, and does not evaluate the data as templates.
-  - "Every host has the following variables. Variables of a side are present only if O(side) includes it."
+  - "Every host has the following variables:"
   - C(conntrack_address) and C(conntrack_family) - the address, and V(ipv4) or V(ipv6).
   - C(conntrack_flows) - the number of flows on all selected sides. C(conntrack_bytes) - the number of bytes in both
     directions, present if at least one flow of the host has counters.
-  - "C(conntrack_as_source) and C(conntrack_as_destination) - the flows that the host originated, and those that it
-    received. Each of the two has C(flows), and C(bytes) if flows have counters. C(peers) has C(flows) and C(bytes) by
-    the address of the other end. C(services) has C(flows) and C(bytes) by protocol and destination port, such as
-    V(tcp/443) or V(icmp). C(other_peers) and C(other_services) are the numbers of flows whose peers or services are not
-    listed, or 0."
+  - C(conntrack_as_source) - the flows that the host originated, if O(side) is V(source) or V(both).
+  - C(conntrack_as_destination) - the flows that the host received, if O(side) is V(destination) or V(both).
+  - C(conntrack_as_source) and C(conntrack_as_destination) are dictionaries. C(flows) is the number of flows. C(bytes)
+    is the number of bytes, present if flows have counters. C(peers) is a dictionary by the address of the other end.
+    C(services) is a dictionary by protocol and destination port, such as V(tcp/443) or V(icmp). Each peer and each
+    service has C(flows) and C(bytes), too. C(other_peers) is the number of flows whose peer is not listed.
+    C(other_services) is the number of flows whose service is not listed.
   - C(conntrack_gateways) - the names of the gateways that tracked flows of the host.
-  - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - the values in its flows, the
-    most frequent first. Mark 0 is listed. Label bits without a name are listed as numbers.
-  - C(conntrack_cut) - the names of these four lists if they are truncated. It is usually empty.
+  - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - lists of the values in the flows
+    of the host, the most frequent first. Mark 0 is listed. Label bits without a name are listed as numbers.
+  - C(conntrack_cut) - a list that shows which of the four preceding lists are truncated, such as V(marks). The list is
+    usually empty.
 options:
   plugin:
     description: Identifies the file as an inventory of this plugin.
@@ -89,7 +92,7 @@ options:
     type: str
   gateway:
     description:
-      - The name of the machine or namespace in C(conntrack_gateways).
+      - The name that C(conntrack_gateways) contains for the table that is read. For snapshots, see O(snapshots).
       - The default is O(netns), or else the name of the machine.
     type: str
   snapshots:
@@ -117,8 +120,8 @@ options:
     description:
       - Maximum number of peers, services, zones, marks, labels and helpers to list for each host and side. The most
         frequent are listed.
-      - The plugin counts at most twice this number at a time and drops the least frequent. If a dropped value occurs
-        again, its count starts from 0 and is too low.
+      - While it reads flows, the plugin stores at most twice as many values as O(max_listed). When there are more, it
+        drops the least frequent. If a dropped value occurs again, its count starts from 0 and is too low.
     type: int
     default: 50
 extends_documentation_fragment:

@@ -14,8 +14,8 @@ author:
 description:
   - Creates a host for each named network namespace of the controller. The hosts use the connection plugin
     P(netops.conntrack.netns#connection), so that plays run inside the namespaces.
-  - The name of the inventory file is V(netns.yml), or a prefix followed by a dot, a dash or an underscore and
-    V(netns.yml), for example V(tenants.netns.yml) or V(conntrack_netns.yaml).
+  - The name of the inventory file is V(netns.yml) or V(netns.yaml). A prefix that ends in a dot, a dash or an
+    underscore is possible, for example V(tenants.netns.yml) or V(conntrack_netns.yaml).
   - The name of a host is that of its namespace. A namespace that is deleted while the plugin runs is omitted.
   - Ansible does not trust the names of links and other data from the namespaces, and does not evaluate them as
     templates.
@@ -29,8 +29,8 @@ description:
   - C(netns_routes) - a list of routes, IPv4 before IPv6, without those of the table V(local). Each route has C(family),
     C(destination), C(type), C(table) and C(metric). C(destination) is a network or V(default). C(type) is for example
     V(unicast) or V(blackhole). C(table) is V(main), V(default) or a number.
-  - A route can also have C(gateway), C(link), C(source) (the preferred source address) and C(nexthops), a list of
-    C(gateway) and C(link).
+  - A route can also have C(gateway), C(link), C(source) (the preferred source address) and C(nexthops). C(nexthops) is
+    a list of dictionaries, each with C(gateway) and C(link) if the next hop has them.
   - C(netns_routes_cut) - whether the namespace has more routes than are listed.
 options:
   plugin:

@@ -20,9 +20,9 @@ description:
   - The lookup fails if a variable has a wrong type, if a required variable is missing, or if a name that begins with
     C(conntrack_) is unknown. A variable of the inventory with an unknown name is an error only if the name is similar
     to that of a known variable, because other software may use the prefix as well.
-  - In the keywords C(hosts) and C(serial) of a play, where no host is known yet, the lookup checks the names of
-    variables and the hosts. It fails if the pattern in C(target_hosts) matches no host of the inventory, or none
-    within C(--limit).
+  - In the keywords C(hosts) and C(serial) of a play, no host is known yet. There, the lookup checks only the names of
+    the variables, the variables that select hosts, and the batches. It fails if the pattern in C(target_hosts) matches
+    no host of the inventory, or none within C(--limit).
 options:
   _terms:
     description: The name of the playbook, without the name of the collection.

@@ -28,10 +28,11 @@ extends_documentation_fragment:
 options:
   entries:
     description:
-      - List of entries, each with the keys of an entry in M(netops.conntrack.conntrack_entry), from V(family) to
-        V(extra). You can declare entries exactly as M(netops.conntrack.conntrack_info) returns them.
-      - It is an error to declare an entry twice. In the list, a master may follow the entries that belong to this
-        master.
+      - List of entries. The keys of an entry are the options of M(netops.conntrack.conntrack_entry), except V(state),
+        V(on_existing), V(replace), V(timeout_min), V(label_map) and V(netns). These six are options of the whole task.
+      - You can declare entries exactly as M(netops.conntrack.conntrack_info) returns them.
+      - It is an error to declare an entry twice. In the list, the entry of a master may follow the entries that have
+        this master.
     type: list
     elements: dict
   src:
@@ -68,9 +69,9 @@ options:
     default: false
   timeout_min:
     description:
-      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to its
-        C(timeout). Every entry then needs a C(timeout) that is not lower than this. By default, the timeout of an
-        existing entry is never set.
+      - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to its declared
+        C(timeout). With this option, every entry needs a C(timeout) of at least O(timeout_min). By default, the timeout
+        of an existing entry is never set.
     type: int
     default: 0
   report_limit:

@@ -37,7 +37,7 @@ options:
       - Action if the entry exists and differs from its declaration.
       - V(update) changes the entry, V(keep) leaves it unchanged, V(fail) makes the task fail.
       - With V(update), the module also sets a declared C(tcp.state) on a live connection. To avoid this, use V(keep) or
-        leave out the state.
+        do not declare C(tcp.state).
     type: str
     choices: [update, keep, fail]
     default: update
@@ -47,8 +47,8 @@ options:
         Such keys are NAT, the reply tuple, the master, the helper, and status bits that must be cleared. Keys that are
         not declared are copied from the old entry.
       - This interrupts a live connection. Without this option, the module fails and names the keys.
-      - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it first creates
-        the new one, or the old one again, and then ends.
+      - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it creates the new
+        entry before it ends. If the module cannot create the new entry, it creates the old entry again.
     type: bool
     default: false
   timeout_min:
@@ -106,7 +106,7 @@ EXAMPLES = r"""
       destination_port: 443
   become: true
 
-- name: Delete the entry of a NATed flow that was captured outside of the gateway
+- name: Delete the entry of a NATed flow by its reply tuple
   netops.conntrack.conntrack_entry:
     state: absent
     protocol: udp

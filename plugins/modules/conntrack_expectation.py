@@ -21,9 +21,9 @@ description:
   - The module compares only declared keys with an existing expectation. After a change, it reads the expectation back.
   - The kernel removes an expectation when its connection begins, when it expires, and when its master ends. If you
     declare it again afterwards, the module creates it again.
-  - A helper limits the number of expectations for one connection and class. The helper C(ftp) allows one. If you create
-    another expectation, the kernel removes the oldest. The module then warns, and returns the removed expectations in
-    RV(evicted).
+  - A helper limits the number of expectations for one connection and O(class). The helper C(ftp) allows one. If you
+    create another expectation, the kernel removes the oldest. The module then warns, and returns the removed
+    expectations in RV(evicted).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes

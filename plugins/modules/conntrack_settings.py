@@ -32,7 +32,8 @@ options:
   buckets:
     description:
       - Size of the hash table (C(nf_conntrack_buckets)), which all network namespaces share. The kernel rounds it up to
-        whole pages, that is to a multiple of 512. A size that the kernel has rounded up counts as declared.
+        whole pages, that is to a multiple of 512. If the current size is the declared size after rounding, the
+        module changes nothing.
       - Only the initial network namespace may set it.
     type: int
   expect_max:
@@ -99,8 +100,9 @@ options:
     type: int
   frag6_low_thresh:
     description:
-      - Memory for reassembling IPv6 fragments below which the kernel accepts fragments again, in bytes
-        (C(nf_conntrack_frag6_low_thresh)). At most O(frag6_high_thresh).
+      - Memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_low_thresh)). After the kernel has
+        dropped fragments because of O(frag6_high_thresh), it accepts fragments again when less memory than this is in
+        use. At most O(frag6_high_thresh).
     type: int
   hooks_lwtunnel:
     description:

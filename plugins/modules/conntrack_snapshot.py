@@ -15,9 +15,9 @@ author:
 description:
   - Saves the connection tracking table to a file on the target, or restores the table from such a file. You can restore
     a snapshot on the same host or on another host, also with another version of the kernel.
-  - A snapshot contains the expectations, and everything that can be set in an entry. These are both tuples, NAT with
-    its ports, zones, marks, labels, helpers, masters, the state of TCP, SCTP and DCCP, adjusted sequence numbers and
-    the remaining timeout.
+  - A snapshot contains the expectations, and all attributes of entries that can be set. These attributes are both
+    tuples, NAT with its ports, zones, marks, labels, helpers, masters, the state of TCP, SCTP and DCCP, adjusted
+    sequence numbers and the remaining timeout.
   - A snapshot also contains the counters and timestamps of entries if the kernel records them, but they cannot be
     restored.
   - The module reads the whole snapshot before it changes anything. It refuses a snapshot that is truncated, was changed
@@ -26,8 +26,8 @@ description:
     saved or restored if its master is saved or restored.
   - RV(failed_entries) lists the entries that could not be restored. The module still restores all others, and then
     fails.
-  - PPTP tunnels cannot be restored, because the kernel does not return the keys that its helper stores. The client must
-    connect again.
+  - PPTP tunnels cannot be restored, because the kernel does not return the GRE keys that the PPTP helper stores. The
+    client must connect again.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -46,8 +46,8 @@ options:
       - Path of the file on the target. If the name ends in C(.gz), the file is compressed.
       - When a new snapshot is complete, it replaces an existing snapshot in one step. If an existing file is not a
         snapshot, the module fails and does not change the file. Only the owner can read the file (mode 0600).
-      - To save, symbolic links on the path must belong to root or to the user who runs the module, and must not be in a
-        directory where other users may write.
+      - With O(state=saved), each symbolic link on the path must belong to root or to the user who runs the module. The
+        link must not be in a directory where other users may write.
     type: path
     required: true
   on_existing:
@@ -67,15 +67,16 @@ options:
     default: false
   purge:
     description:
-      - Whether a restore deletes entries in O(scope) that are not in the snapshot. It never deletes other entries, and
-        deletes before it creates entries. Entries in the snapshot are kept, even if O(match) does not select them.
+      - Whether a restore deletes entries in O(scope) that are not in the snapshot. It never deletes other entries. The
+        purge takes place before the module creates entries. Entries in the snapshot are kept, even if O(match) does not
+        select them.
     type: bool
     default: false
   scope:
     description:
       - Match that selects the entries that O(purge) may delete. It is a dictionary of the keys described with O(match),
         or a list of such dictionaries. A match may contain C(except).
-      - Required with O(purge=true), and an error without it. A null is an error.
+      - Required with O(purge=true). Without O(purge=true), this option is an error. A null is an error, too.
     type: raw
   report_limit:
     description:
@@ -209,7 +210,7 @@ counts:
       type: int
       sample: 0
     failed:
-      description: Number of entries that were not, or not completely, restored as in the snapshot.
+      description: Number of entries that were not restored, or were only partly restored.
       type: int
       sample: 1
   sample: {created: 48210, updated: 0, replaced: 0, deleted: 0, unchanged: 0, failed: 1}
@@ -230,8 +231,7 @@ kept:
   returned: always
   sample: 0
 failed_entries:
-  description: The first O(report_limit) entries and expectations that were not, or not completely, restored as in the
-    snapshot.
+  description: The first O(report_limit) entries and expectations that were not restored, or were only partly restored.
   type: list
   elements: dict
   returned: always

@@ -14,10 +14,11 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Creates, updates or deletes a named timeout policy. A policy defines the timeout of a connection in each state of
-    its protocol. Firewall rules assign it to connections, such as C(-j CT --timeout NAME) in the table C(raw) of
-    iptables.
+    its protocol. A firewall rule assigns the policy to connections, for example with C(-j CT --timeout NAME) in the
+    table C(raw) of iptables.
   - With O(default) instead of O(name), sets the default timeouts of a protocol, which apply to connections without a
-    policy. O(netops.conntrack.conntrack_settings#module:timeouts) sets the same timeouts, but with the names of files.
+    policy. O(netops.conntrack.conntrack_settings#module:timeouts) sets the same timeouts, but its keys are the names of
+    the kernel's settings, such as V(udp_stream) instead of V(replied).
   - The module changes a policy in place, even while rules use it. For an existing connection, the new timeout applies
     from the next packet on.
   - Policies and defaults last until the next boot. Declare policies before the firewall loads its rules.

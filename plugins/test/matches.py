@@ -12,7 +12,8 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Checks whether an entry matches. The result is the same as in the modules, regardless of the source of the entry.
+  - Checks whether an entry matches the keys and values in O(match). The modules select entries by the same rules. The
+    entry can come from any source.
   - Use this test to select some of the entries that you have read before, without reading the table of the host again.
     If you need only the matching entries, read only these with O(netops.conntrack.conntrack_info#module:match), which
     is faster.
@@ -34,7 +35,7 @@ options:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
       - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Unknown
-        names are an error. Use the file of the host from which the entry is.
+        names are an error. Use the file of the host whose table contained the entry.
     type: path
 seealso:
   - module: netops.conntrack.conntrack_info
@@ -50,7 +51,7 @@ EXAMPLES = r"""
 - name: Check that no client is connected to the old database
   ansible.builtin.assert:
     that: left | length == 0
-    fail_msg: "{{ left | map(attribute='original.source') | unique | join(', ') }} still do"
+    fail_msg: "Still connected: {{ left | map(attribute='original.source') | unique | join(', ') }}"
   vars:
     left: "{{ customer.entries | select('netops.conntrack.matches', old) }}"
     old:

@@ -20,7 +20,7 @@ options:
       - The entries that O(purge) may delete. This is a match, as described with O(ignore:match) of
         M(netops.conntrack.conntrack_flush), or a list of matches. A match may contain C(except).
       - Declared entries do not have to match the scope.
-      - Required with O(purge=true), and an error without it. A null is an error.
+      - Required with O(purge=true). Without O(purge=true), this option is an error. A null is an error, too.
     type: raw
   keep_ssh:
     description:

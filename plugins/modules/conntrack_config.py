@@ -48,11 +48,11 @@ options:
       absent:
         description:
           - Entries that must not exist, as a list of matches. O(ignore:match) of M(netops.conntrack.conntrack_flush)
-            describes the keys, and C(except) is possible, too. The module removes matching entries as
-            M(netops.conntrack.conntrack_flush) does.
+            describes the keys. A match can also have the key C(except), which excludes entries from it. The module
+            removes matching entries as M(netops.conntrack.conntrack_flush) does.
           - The entry of the SSH connection that runs this task is never removed.
-          - A declared entry must not match one of these matches. This applies both to the entry as declared and to the
-            existing entry before the change. If a declared entry matches, the task fails and changes nothing.
+          - The task fails and changes nothing if one of these matches selects an entry that O(config.entries) declares,
+            either as it is declared or as it exists before the change.
         type: list
         elements: raw
       entries:
@@ -94,7 +94,8 @@ options:
           scope:
             description:
               - Match, or list of matches, that selects the entries that may be deleted. Required with
-                O(config.entries.purge=true), and an error without it. A null is an error.
+                O(config.entries.purge=true). Without O(config.entries.purge=true), this option is an error. A null is
+                an error, too.
             type: raw
       expectations:
         description:
@@ -288,8 +289,8 @@ absent:
     kept: 0
 entries:
   description:
-    - Result of the section O(config.entries). C(kept) and C(failed_entries) are those of
-      RV(netops.conntrack.conntrack_entries#module:failed_entries).
+    - Result of the section O(config.entries). C(kept) and C(failed_entries) have the meaning that they
+      have in M(netops.conntrack.conntrack_entries).
   type: dict
   returned: always
   contains: *section

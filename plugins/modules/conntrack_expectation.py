@@ -212,7 +212,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     with Table() as table:
         result = reconcile(table, declared, policy, module.check_mode)
     if result["evicted"]:
-        module.warn("The helper allows no more expectations, so the kernel forgot the oldest: see evicted")
+        module.warn("The helper allows no more expectations, so the kernel removed the oldest: see evicted")
     return result
 
 

@@ -223,7 +223,7 @@ class _Run(Closing):
                 self._ahead.dropped_expectations.add(done["before"]["id"])
         if evicted:
             self._warnings.append(
-                "The helpers allow no more expectations, so the kernel forgot the oldest: see evicted"
+                "The helpers allow no more expectations, so the kernel removed the oldest: see evicted"
             )
         return section.result()
 

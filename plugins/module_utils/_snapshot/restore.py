@@ -466,7 +466,7 @@ class _Restoration:
                 operation = done["operation"]
                 if done["evicted"]:
                     self._report.warnings.append(
-                        f"{len(done['evicted'])} expectations were forgotten by the kernel to make room for the "
+                        f"The kernel removed {len(done['evicted'])} expectations to make room for the "
                         f"{expectation.describe(declared)}"
                     )
         except (NotPermitted, Unavailable):

@@ -36,8 +36,8 @@ options:
       - V(nat) - V(source), V(destination), V(any), V(none), or a list.
       - V(status), V(labels) - a list, all of which must be set. V(status_not), V(labels_not) - a list, none of which
         may be set.
-      - V(labels) and V(labels_not) also accept V(value/mask). The value is then compared with those of the 128 label
-        bits that are in the mask.
+      - V(labels) and V(labels_not) also accept V(value/mask). Both are numbers of 128 bits. The module then compares
+        only the label bits in the mask with the value.
       - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
         together.
@@ -85,8 +85,8 @@ options:
       - V(nat) - V(source), V(destination), V(any), V(none), or a list.
       - V(status), V(labels) - a list, all of which must be set. V(status_not), V(labels_not) - a list, none of which
         may be set.
-      - V(labels) and V(labels_not) also accept V(value/mask). The value is then compared with those of the 128 label
-        bits that are in the mask.
+      - V(labels) and V(labels_not) also accept V(value/mask). Both are numbers of 128 bits. The module then compares
+        only the label bits in the mask with the value.
       - V(timeout_below), V(timeout_above) - remaining timeout in seconds. V(age_below), V(age_above) - seconds since
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
         together.

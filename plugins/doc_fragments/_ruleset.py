@@ -14,10 +14,11 @@ options:
       - Path of a file with rules for C(nft -f) that are not loaded yet. The module compares the entries with the rules
         that would apply if the file were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or
         a change to the current ruleset.
-      - The file is on the controller, where Ansible Vault may encrypt it, unless O(remote_src=true). Ansible copies it
-        to the target without parsing it, and removes the copy when the task ends.
-      - On the target, the program C(nft) loads the file, but only into a network namespace with a copy of the current
-        ruleset. The ruleset of the host does not change. In results, rules from the file have the handles of that copy.
+      - Unless O(remote_src=true), the file is on the controller. You can encrypt it with Ansible Vault. Ansible copies
+        the file to the target without parsing it, and removes the copy when the task ends.
+      - On the target, the program C(nft) loads the file, but only into a temporary network namespace with a copy of the
+        current ruleset. The ruleset of the host does not change. In results, rules from the file have the handles of
+        the temporary namespace.
       - An C(include) in the file is resolved on the target. Only O(ruleset) itself is copied there.
     type: path
   remote_src:

@@ -14,14 +14,15 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Zeroes the packet and byte counters of matching entries and returns their previous values.
-  - The kernel reads and zeroes a counter atomically. No packet is counted twice and none is lost, so you can add up the
-    results of successive tasks.
+  - The kernel reads and zeroes a counter atomically. Every packet of an existing entry therefore counts in exactly one
+    task, so you can add up the results of successive tasks. If an entry ends between two tasks, its counts since the
+    first task are lost.
   - Without O(match) and O(except), the module reads and zeroes the counters of the whole table in one pass. Unlike
     other modules, it does not require C(all) for this, because it removes no entry and changes nothing else.
   - With O(match) or O(except), the module first reads the table. It then zeroes the counters of each matching entry
     individually, and does not touch other entries.
-  - The module does not touch entries whose counters are zero. It warns if there are entries without counters, because
-    their connections began before accounting was turned on. See RV(uncounted).
+  - The module does not touch entries whose counters are zero. If a connection began before accounting was turned on,
+    its entry has no counters. The module warns about such entries, see RV(uncounted).
   - Requires accounting (C(net.netfilter.nf_conntrack_acct)). Turn it on with
     O(netops.conntrack.conntrack_settings#module:accounting).
 extends_documentation_fragment:
@@ -46,7 +47,7 @@ attributes:
   idempotent:
     support: partial
     details:
-      - If packets arrive between two runs, the second run has counters to zero again.
+      - If packets arrive between two runs, the second run zeroes the counters of their entries again.
 seealso:
   - module: netops.conntrack.conntrack_info
   - module: netops.conntrack.conntrack_settings
@@ -84,8 +85,8 @@ zeroed:
   returned: always
   sample: 12
 gone:
-  description: Number of matching entries that ended after they were read and before they were zeroed. Their counts are
-    lost.
+  description: Number of matching entries that ended after the module had read them and before it could zero them. Their
+    counts are lost.
   type: int
   returned: always
   sample: 0

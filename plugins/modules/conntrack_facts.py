@@ -14,8 +14,8 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Returns facts about a host's connection tracking table as C(ansible_facts.conntrack).
-  - The facts are its usage and content, the addresses and services with the most connections and traffic, the counters
-    of the kernel, its settings, and its features.
+  - The facts are the usage and content of the table, the addresses and services with the most connections and traffic,
+    and the counters, settings and features of the kernel.
 extends_documentation_fragment:
   - netops.conntrack._netns
   - netops.conntrack._attributes
@@ -49,7 +49,8 @@ options:
       - Keys by which to count entries in groups. The fact C(groups) has the counts. The option is a list of keys, or,
         for several groupings, a list of such lists. See O(netops.conntrack.conntrack_info#module:group_by) for the
         keys.
-      - The groupings are counted while the table is read for V(summary) and V(top).
+      - The groupings do not depend on O(gather_subset). If V(summary) or V(top) is gathered, the module counts the
+        groups while it reads the table for these subsets. Otherwise, it reads the table once for the groups.
     type: list
     elements: raw
 seealso:
@@ -93,7 +94,7 @@ EXAMPLES = r"""
       - [source/24]
   become: true
 
-- name: Count the flows that a ruleset of the controller would affect, before it is loaded
+- name: Count the flows that a ruleset on the controller would affect if it were loaded
   netops.conntrack.conntrack_facts:
     gather_subset: [stale]
     ruleset: gateway.nft
@@ -124,7 +125,8 @@ ansible_facts:
           type: float
           sample: 6.96
         matched:
-          description: Subset V(summary). Number of matching entries. The keys below count only these.
+          description: Subset V(summary). Number of matching entries. The other keys of this subset, C(groups), and
+            the subsets V(top), V(stale) and V(snat_ports) also count only matching entries.
           type: int
           sample: 18233
         by_family:
@@ -159,11 +161,11 @@ ansible_facts:
           sample: {seen_reply: 17000, assured: 15000, confirmed: 18233}
         top:
           description:
-            - Subset V(top). The O(top) C(sources), C(destinations), C(services) and C(pairs), each C(by_flows) and, if
-              accounting is on, C(by_bytes).
-            - The module counts each distinct value of a ranking, up to a number that fits in little memory. With more
-              values, C(uncertainty) is the maximum by which the numbers in the ranking are too low. A value whose
-              number is higher than C(uncertainty) is never missing.
+            - Subset V(top). Rankings of C(sources), C(destinations), C(services), and C(pairs) of a source and a
+              destination. C(by_flows) has those with the most flows. If accounting is on, C(by_bytes) has those with
+              the most bytes. Each ranking has up to O(top) items.
+            - The numbers are exact for up to 20,000 distinct values in a ranking. With more values, the numbers can be
+              too low by up to C(uncertainty). A value whose number is higher than C(uncertainty) is never missing.
           type: dict
           sample:
             sources:
@@ -200,8 +202,8 @@ ansible_facts:
           description:
             - Subset V(settings). The settings that are options of M(netops.conntrack.conntrack_settings), if the kernel
               has them. Times are in seconds.
-            - If the option is a boolean, the value is V(1) or V(0), as in the kernel. The module accepts the values
-              unchanged.
+            - If the option is a boolean, the value is V(1) or V(0), as in the kernel. You can pass the values unchanged
+              to M(netops.conntrack.conntrack_settings).
           type: dict
           sample: {max: 262144, accounting: 0, timeouts: {tcp_established: 432000, udp: 30}}
         expectations:
@@ -245,8 +247,9 @@ ansible_facts:
                 entries: 31
         snat_ports:
           description:
-            - Subset V(snat_ports). The combinations of a translated C(address), C(destination), C(destination_port),
-              C(protocol) and C(zone) that use the largest shares of their ports, at most O(top).
+            - Subset V(snat_ports). The use of the source NAT ports. Flows share the ports of a translated C(address) if
+              they have the same C(destination), C(destination_port), C(protocol) and C(zone). Each item is one
+              combination of these keys. The list has up to O(top) items, the highest use first.
             - C(used) is the number of flows with source NAT. Each of them needs a port of its own. Flows of the host
               itself that use the address without NAT are not counted.
             - C(limit) is the number of ports that the rules allow for the address. It is 64512 if the rules have no

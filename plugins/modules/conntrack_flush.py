@@ -32,8 +32,9 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) is the table of expectations. The entries of the connections that announced them stay, and O(keep_ssh)
-        has no effect. For the applicable keys of O(match) and O(except), see
+      - V(expect) is the table of expectations. An expectation is a connection that another connection, its master, has
+        announced and that has not begun. The module removes the expectation and keeps the entry of its master.
+      - With V(expect), O(keep_ssh) has no effect. For the applicable keys of O(match) and O(except), see
         O(netops.conntrack.conntrack_info#module:table).
     type: str
     choices: [conntrack, expect]
@@ -47,20 +48,20 @@ options:
   keep_ssh:
     description:
       - Whether to keep the entry of the SSH connection that runs this task, even if it matches.
-      - The module finds the connection by the sockets of its ancestor processes and by E(SSH_CONNECTION), also under
-        sudo and su.
+      - The module finds the connection by the sockets of the processes from which the task descends and by
+        E(SSH_CONNECTION), also under sudo and su.
       - If a program on this host, such as sslh, haproxy or stunnel, forwards the connection to the SSH server, the
         module keeps all TCP connections of this program.
-      - The task fails and removes nothing if the connection cannot be found. This happens if C(/proc) is not mounted
-        and E(SSH_CONNECTION) is not set. It also happens if a program forwards the connection to the SSH server, and
-        the module cannot see the sockets of this program. It needs root to see sockets of other users, and does not see
-        them in a container that does not show the processes of the host.
+      - If the module cannot find the connection, the task fails and removes nothing. There are two possible causes.
+        Either C(/proc) is not mounted and E(SSH_CONNECTION) is not set. Or a program forwards the connection to the SSH
+        server, and the module cannot see the sockets of this program. To see sockets of other users, the module needs
+        root. In a container that does not show the processes of the host, the module never sees these sockets.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
         module cannot identify its connection. It then keeps all connections to the host's own SSH servers. In a
         container that does not show the processes of the host, it keeps only connections to port 22. Exclude
         connections to other ports with O(except).
-      - With several namespaces in O(netns), the module keeps the connection in each namespace that has an entry with
-        its addresses and ports.
+      - With several namespaces in O(netns), several tables can contain an entry with the addresses and ports of the
+        connection. The module keeps all of these entries.
       - The module does not keep other SSH connections. If Ansible reaches other hosts through this host, as a router or
         a jump host, exclude these connections with O(except).
     type: bool
@@ -71,8 +72,9 @@ options:
         network namespace of the task, the kernel destroys the TCP sockets of the removed entries, and their UDP sockets
         that have a peer.
       - TCP sends a reset to the peer. The process receives the error C(ECONNABORTED). Listening sockets and UDP sockets
-        without a peer are never destroyed, because they serve many flows. Zones are not compared, because sockets have
-        no zone.
+        without a peer are never destroyed, because they serve many flows.
+      - Sockets have no zone. The module therefore destroys a socket if its protocol, addresses and ports are those of a
+        removed entry, in any zone.
       - The sockets are destroyed after all entries were read and before the first entry is deleted. NAT and the
         firewall therefore treat the resets as packets of their connections.
       - The sockets of connections that O(keep_ssh=true) would keep are never destroyed, even with O(keep_ssh=false).
@@ -85,8 +87,8 @@ options:
         there is no limit.
       - With several namespaces in O(netns), this is the limit for all together. The module then counts the matching
         entries in every namespace before it removes anything. It never removes more than the limit, even if further
-        entries begin after the count. Because of such entries, the task can fail in one namespace after it has removed
-        entries in others.
+        entries are created after the count. Because of such entries, the task can fail in one namespace after it has
+        removed entries in others.
     type: int
   report_limit:
     description:
@@ -108,7 +110,7 @@ EXAMPLES = r"""
       nat: source
   become: true
 
-- name: Remove flows to a former backend, except two ports, and at most 5000
+- name: Remove flows to a former backend, except to some ports, and fail if there are more than 5000
   netops.conntrack.conntrack_flush:
     match:
       reply_source: 10.20.0.7
@@ -159,7 +161,7 @@ EXAMPLES = r"""
     limit: 20000
   become: true
 
-- name: Block a client, and end the connections between it and this host
+- name: Remove the flows of a blocked client, and end the connections between the client and this host
   netops.conntrack.conntrack_flush:
     match:
       address: 203.0.113.9
@@ -185,7 +187,7 @@ kept:
   returned: always
   sample: 1
 gone:
-  description: Number of matching entries that ended after they were read and before they were deleted.
+  description: Number of matching entries that ended after the module had read them and before it could delete them.
   type: int
   returned: always
   sample: 0

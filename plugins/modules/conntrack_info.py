@@ -34,8 +34,9 @@ options:
       - With V(expect), O(match) and O(except) accept only the keys V(family), V(protocol), V(zone), V(helper),
         V(source), V(destination), V(address), V(source_port), V(destination_port), V(port), those of ICMP and GRE,
         V(timeout_below), V(timeout_above), V(master) and V(except). V(master) is compared with the connection that
-        announced the expectation. Addresses, ports and the keys of ICMP and GRE are compared with the expected tuple as
-        it is. In this tuple, an address or port of 0 can stand for any value, depending on the mask.
+        announced the expectation. Addresses, ports and the keys of ICMP and GRE are compared only with the expected
+        tuple, not with its mask. If a helper expects any source address or port, the value in the tuple is 0. A match
+        with another source address or port does not select such an expectation.
       - V(dying) contains deleted entries whose destroy event has not been delivered yet.
       - V(unconfirmed) contains entries of packets that are still traversing the network stack. Since Linux 5.19, it is
         always empty by design.
@@ -62,8 +63,8 @@ options:
     description:
       - Maximum number of entries to return. These are the first entries in the order of O(sort_by). With several
         namespaces in O(netns), the limit applies to each namespace.
-      - Each returned entry takes some kilobytes on the target and on the controller. Return tens of thousands only if
-        you need them.
+      - Each returned entry takes some kilobytes of memory on the target and on the controller. Return tens of thousands
+        only if you need them.
     type: int
     default: 1000
   group_by:
@@ -71,10 +72,11 @@ options:
       - Keys by which to group the entries. The module returns RV(groups) instead of entries. All entries of a group
         have the same values for these keys. For each group, the module returns the number of flows and, with
         accounting, their bytes and packets.
-      - The keys are V(family), V(protocol), V(source), V(destination), V(reply_source), V(reply_destination), the ports
-        of these four, such as V(destination_port), V(icmp_type), V(icmp_code), V(icmp_id), V(source_key),
-        V(destination_key), V(state), V(zone), V(original_zone), V(reply_zone), V(mark), V(status), V(nat), V(expected),
-        V(helper) and V(labels). They have the same meaning as in O(match), except V(nat), see RV(groups).
+      - The keys are V(family), V(protocol), V(source), V(destination), V(reply_source), V(reply_destination),
+        V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port), V(icmp_type),
+        V(icmp_code), V(icmp_id), V(source_key), V(destination_key), V(state), V(zone), V(original_zone), V(reply_zone),
+        V(mark), V(status), V(nat), V(expected), V(helper) and V(labels). They have the same meaning as in O(match),
+        except V(nat), see RV(groups).
       - A prefix length after an address groups by network. V(source/24) means IPv4 networks of 24 bits and IPv6
         networks of 64 bits, V(source/24/56) also sets the length for IPv6. V(mark/0xff) groups by some bits of the
         mark.
@@ -93,8 +95,8 @@ options:
         default, the entries with the most bytes per second come first.
       - If an entry began during the interval, all its bytes and packets count. Entries that ended during the interval
         do not count.
-      - The module needs about 300 bytes of memory on the target for each entry that has the addresses and ports of
-        O(match).
+      - On the target, the module needs about 300 bytes of memory for each entry whose addresses and ports match.
+        Entries in other states also need memory, because their state may change during the interval.
     type: int
   owner:
     description:
@@ -165,7 +167,7 @@ EXAMPLES = r"""
   register: stale
   become: true
 
-- name: Read the connections that a ruleset of the controller would affect, before it is loaded
+- name: Read the connections that a ruleset on the controller would affect if it were loaded
   netops.conntrack.conntrack_info:
     stale: true
     ruleset: gateway.nft
@@ -326,8 +328,8 @@ entries:
           the end that began the connection. Only with O(owner).
         - Null if no such socket is found. For example, the flow passes through this host, the process has closed the
           connection, the protocol is neither TCP nor UDP, or the network namespace cannot be entered.
-        - Values that are unknown are null, for example if the socket belongs to the kernel, or to a process of another
-          user and the task does not run as root.
+        - Unknown values are null, for example for a socket of the kernel. Without root, the values are also unknown for
+          a socket of another user's process.
       type: dict
       contains:
         process:
@@ -344,7 +346,8 @@ entries:
           type: str
           sample: postgres
         unit:
-          description: Unit of the system's systemd, from the control group.
+          description: Unit of the systemd that manages the host, from the control group. If a user or a container has
+            its own systemd, the units of that systemd are not returned.
           type: str
           sample: postgresql.service
         container:

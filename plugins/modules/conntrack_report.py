@@ -52,7 +52,8 @@ options:
     description:
       - Registered results of M(netops.conntrack.conntrack_facts), by host name. If a result is a failure or the host
         was unreachable, the report shows this.
-      - The module does not trust the data. It omits values that are neither numbers nor names, and excessive data.
+      - The module treats the data as untrusted. It omits values that are neither numbers nor names, shortens long
+        names, and limits the number of items.
     type: dict
     required: true
   path:
@@ -79,7 +80,8 @@ options:
   fail_when:
     description:
       - Thresholds. If one is exceeded, the task fails after all files are written.
-      - If a value is unknown for a host, its threshold is neither exceeded nor kept, and the page shows it as unknown.
+      - If a value is unknown for a host, the module cannot compare it with its threshold. The threshold does not
+        count as exceeded, and the page shows its result as unknown.
         A value is unknown if the kernel does not support it, or if its subset was not gathered. Percentages of stale
         flows and of verdicts are also unknown if no flow was compared with the rules.
     type: dict
@@ -94,8 +96,8 @@ options:
         type: float
       drop_above:
         description:
-          - Maximum number of dropped packets. Like the other counters of the kernel, it counts from the start of the
-            host.
+          - Maximum number of dropped packets. The kernel counts them from the start of the host. The same applies to
+            the other counters of the kernel.
         type: float
       early_drop_above:
         description:
@@ -152,8 +154,8 @@ options:
         type: float
       snat_ports_percent_above:
         description:
-          - Maximum use of SNAT ports in percent, of any translated address for any destination. Needs the subset
-            C(snat_ports).
+          - Maximum use of source NAT ports in percent. The module compares the highest use among all translated
+            addresses and destinations of a host. Needs the subset C(snat_ports).
         type: float
       hosts_without_facts_above:
         description:

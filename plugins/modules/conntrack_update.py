@@ -16,14 +16,15 @@ description:
   - Sets marks, labels, timeouts and status bits of all matching entries, and removes their helpers.
   - The module reads the table and compares every entry on the target. It sends only differences to the kernel. An entry
     that is already as specified is not touched and causes no event.
-  - The module has no options for keys that the kernel cannot change in an existing entry. These are NAT, the reply
-    tuple, the master, another helper, and status bits that must be cleared. See
-    O(netops.conntrack.conntrack_entry#module:replace).
+  - The module has no options for changes that the kernel does not allow in an existing entry. The kernel does not
+    change the NAT, the reply tuple or the master, does not attach another helper, and does not clear status bits. For
+    such changes, replace the entry, see O(netops.conntrack.conntrack_entry#module:replace).
   - RV(failed_entries) lists the entries that could not, or not completely, be changed. The module still changes all
     others, and then fails.
   - The module changes nothing unless O(match) or O(all) is set. It is not an error if nothing matches.
   - The kernel identifies the entry to change by its zone and tuple. If an entry is removed and created again after the
-    module has read it, the module changes the new one, which may not match the other keys of O(match).
+    module has read it, the module changes the new entry. The new entry has the same zone and tuple, but may differ in
+    the other keys of O(match).
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -66,7 +67,7 @@ options:
           - The next packet of a live connection sets the timeout again, to the default for the state of the connection
             or to the value of its timeout policy.
           - The timeout of an entry with V(fixed_timeout) cannot be changed. Such an entry counts as failed unless its
-            timeout already has the right value. The module does not change the timeouts of entries that are offloaded
+            timeout needs no change. The module does not change the timeouts of entries that are offloaded
             to a flow table, because the flow table manages them.
         type: int
       status:
@@ -127,7 +128,7 @@ EXAMPLES = r"""
     limit: 5000
   become: true
 
-- name: Set the timeout of a customer's UDP flows to at least two minutes and at most five
+- name: Set the timeout of a customer's UDP flows to five minutes, unless it is between two and five minutes
   netops.conntrack.conntrack_update:
     match:
       protocol: udp
@@ -138,7 +139,7 @@ EXAMPLES = r"""
     label_map: /etc/xtables/connlabel.conf
   become: true
 
-- name: Replace one label with another, except in zone 5
+- name: Set one label and clear another in all entries, except in zone 5
   netops.conntrack.conntrack_update:
     all: true
     except:
@@ -175,12 +176,12 @@ unchanged:
   returned: always
   sample: 4
 gone:
-  description: Number of matching entries that ended after they were read and before they were changed.
+  description: Number of matching entries that ended after the module had read them and before it could change them.
   type: int
   returned: always
   sample: 1
 refused:
-  description: Number of matching entries that were not, or not completely, changed.
+  description: Number of matching entries for which all or some of the required changes failed.
   type: int
   returned: always
   sample: 1

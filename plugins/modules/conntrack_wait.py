@@ -17,15 +17,15 @@ description:
     module changes nothing. To drain a host, wait until no connection to this host is in the state V(established).
   - An entry counts as ended when it no longer matches, because it is closed, in another state, deleted or expired. The
     module also waits for entries that begin to match during the wait.
-  - The kernel's events wake the module, so it does not poll the table. The module also works if the kernel sends no
-    events, because C(net.netfilter.nf_conntrack_events) is 0.
+  - The kernel's events wake the module, so it does not poll the table. If C(net.netfilter.nf_conntrack_events) is 0,
+    the kernel sends no events. The module also works in this case.
   - With O(max_count), the module ends the wait only after it has checked the table itself. Lost events therefore make
     no difference.
   - With O(min_count), the module also counts entries that begin and end while it waits, even if they last less than a
-    millisecond. It can count such an entry only if it receives the events of its beginning and its end in the same
-    turn. A turn is the time between two progress lines. Events that are lost, that occur between two turns, or that the
-    kernel does not send, are not counted. If O(match) contains timeouts, ages, bytes or packets, the module counts only
-    entries of the table.
+    millisecond. To count such an entry, the module must receive the first and the last event of the entry in the same
+    turn. A turn is the time between two progress lines. The module does not count the entry if one of these events is
+    lost, occurs between two turns, or is not sent by the kernel. If O(match) contains timeouts, ages, bytes or packets,
+    the module counts only entries that it finds in the table.
   - After O(timeout), the module fails. The message has the number of remaining entries, and describes the first
     entries.
   - While the module waits, it prints progress lines with the number of remaining entries, the number that end per

@@ -251,7 +251,7 @@ def test_missing_requirement_is_reported_with_a_remedy(
             {},
             f"cannot enter the namespace {folder}/blue: Operation not permitted",
         ),
-        ([], {"PYTHONPATH": str(tmp_path)}, "This inventory reads namespaces by the Python package pyroute2"),
+        ([], {"PYTHONPATH": str(tmp_path)}, "This inventory requires the Python package pyroute2"),
     ):
         done = subprocess.run(
             [*prefix, *command],

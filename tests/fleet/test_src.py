@@ -227,7 +227,7 @@ def test_host_is_not_contacted_without_jsonschema(play: Play, tmp_path: Path) ->
     path = os.pathsep.join(filter(None, [str(hidden.parent), os.environ.get("PYTHONPATH", "")]))
     nowhere = {"ansible_netns_name": "/no/such/namespace"}
     done = play(task("done", "config", source), more={"PYTHONPATH": path}, **nowhere)["done"]
-    assert done["msg"].startswith("A declaration is checked with the Python package jsonschema on the controller")
+    assert done["msg"].startswith("This module requires the Python package jsonschema on the controller")
     assert done["entries"]["outcome"] == "not reached"
 
 

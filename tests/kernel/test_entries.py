@@ -118,7 +118,7 @@ def test_error_explains_that_nat_has_no_unused_port(table: Table) -> None:
     assert run(table, [flow(number, nat=nat) for number in (1, 2)])["counts"]["created"] == 2
     (failed,) = run(table, [flow(3, nat=nat)])["failed_entries"]
     assert "EEXIST" in failed["msg"]
-    assert "let it have more addresses or ports" in failed["msg"]
+    assert "write a larger range" in failed["msg"]
 
 
 def test_labels_without_a_rule_fail_and_create_no_entry(namespace: Namespace) -> None:

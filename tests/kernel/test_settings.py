@@ -176,5 +176,5 @@ def test_persisted_settings_are_restored_at_boot(inside: Namespace, tmp_path: Pa
 
 def test_boot_files_are_refused_in_this_namespace(inside: Namespace) -> None:
     """This runs in check mode, so that nothing is written even if the check is broken."""
-    with pytest.raises(InvalidValue, match="not that of process 1"):
+    with pytest.raises(InvalidValue, match="not the namespace of process 1"):
         declare(check_mode=True, accounting=True, persist_in=Path("/etc"))

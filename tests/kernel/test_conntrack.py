@@ -181,9 +181,13 @@ def test_timeout_policies_have_the_same_methods(namespace: Namespace) -> None:
         with pytest.raises(Exists):
             policies.create(policy)
         assert policies.get("short")["timeouts"]["unreplied"] == 5
-        before = policies.get("short")["timeouts"]["replied"]
+        policies.update({"name": "short", "timeouts": {"replied": 50}})
         policies.update({"name": "short", "timeouts": {"unreplied": 7}})
-        assert policies.get("short")["timeouts"] == {"unreplied": 7, "replied": before}
+        assert policies.get("short")["timeouts"] == {"unreplied": 7, "replied": 50}
+        with pytest.raises(InvalidValue, match="^name: is missing"):
+            policies.update({"timeouts": {"unreplied": 7}})
+        with pytest.raises(NotFound):
+            policies.update({"name": "missing", "timeouts": {"unreplied": 7}})
         assert [one["name"] for one in policies.dump()] == ["short"]
         policies.create({**policy, "name": "used"})
         assert policies.flush() == 2

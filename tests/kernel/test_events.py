@@ -673,6 +673,23 @@ class TestAsyncio:
 
         self.run(test())
 
+    def test_closing_during_a_reading_ends_the_iteration(self, table: Table) -> None:
+        async def test() -> None:
+            with Follower(receive_buffer=1, check=None) as follower:
+                flood(table, count=20_000)
+                read = follower._read
+
+                def closing(*found: Any) -> Iterator[None]:
+                    for number, _step in enumerate(read(*found)):
+                        if number == 2:
+                            follower.close()
+                        yield
+
+                follower._read = closing  # type: ignore[method-assign]
+                assert [change async for change in follower if isinstance(change, Resync)] == []
+
+        self.run(test())
+
 
 #: The data connection of an FTP session.
 ANNOUNCED: dict[str, Any] = {

@@ -124,6 +124,21 @@ def test_error_shows_no_content_of_an_included_file(gateway: Host, tmp_path: Pat
 
 
 @pytest.mark.running_kernel_only
+def test_a_program_that_cannot_be_started_is_reported(
+    gateway: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "programs/nft"
+    program.parent.mkdir()
+    program.write_text("not a program\n")
+    program.chmod(0o755)
+    (tmp_path / "new.nft").write_text("flush ruleset\n")
+    monkeypatch.setenv("PATH", str(program.parent))
+    failed = run(gateway, "conntrack_info", stale=True, ruleset=str(tmp_path / "new.nft"), remote_src=True)
+    assert failed["failed"]
+    assert failed["msg"].startswith(f"ruleset: {program} cannot be started: Exec format error")
+
+
+@pytest.mark.running_kernel_only
 @pytest.mark.parametrize("module", ["conntrack_info", "conntrack_facts"])
 def test_a_ruleset_that_is_null_is_an_error(gateway: Host, module: str) -> None:
     """Otherwise, an undefined variable would select the current rules."""

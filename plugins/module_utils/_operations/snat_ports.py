@@ -18,7 +18,7 @@ from ..client.dump.scan import VisitorGroup
 from ..client.errors import KernelError
 from ..client.match.expression import And, InRanges, Term, points
 from ..client.match.match import Match, parse_match
-from ..client.netlink.socket import NetlinkSocket
+from ..client.netlink.socket import DumpInterrupted, NetlinkSocket
 from ..client.reevaluate.snat_ranges import SnatRange, ports_of, read_snat_ranges
 from ..client.table_reader import TableReader
 
@@ -97,9 +97,9 @@ def _limits(table: TableReader, where: Term, groups: Iterable[Group]) -> Callabl
 
 
 def _ranges() -> list[SnatRange]:
-    """Return the ranges of the rules. Without nftables, there are none that could be read."""
+    """Return the ranges of the rules, none if they cannot be read: without nftables, or if they change all the time."""
     try:
         with NetlinkSocket() as netlink:
             return read_snat_ranges(netlink)
-    except KernelError:
+    except (KernelError, DumpInterrupted):
         return []

@@ -119,10 +119,18 @@ class _Run(Closing):
                 failed = {"outcome": "failed", "msg": sentence}
                 if dry_run:
                     untouched[name].update(_undone(done), **failed)
-                    raise ConfigFailed(f"{sentence}. Nothing was changed", _of_failure(untouched)) from error
+                    raise ConfigFailed(f"{sentence}. Nothing was changed", self._of_failure(untouched)) from error
                 sections[name].update(done, **failed)
-                raise ConfigFailed(f"{sentence}. {_around(sections)}", _of_failure(sections)) from error
+                raise ConfigFailed(f"{sentence}. {_around(sections)}", self._of_failure(sections)) from error
         return {**_result(sections), "warnings": self._warnings, "diff": self._diff}
+
+    def _of_failure(self, sections: Mapping[str, Document]) -> Document:
+        """Return the result of a failure. Sections that were not declared or not reached have no counts."""
+        return {
+            **_result(sections),
+            **{name: without_counts(section) for name, section in sections.items() if section["outcome"] in IDLE},
+            "warnings": self._warnings,
+        }
 
     def _settings(self, dry_run: bool) -> Document:
         from ..client.host import sysctl
@@ -213,18 +221,19 @@ class _Run(Closing):
 
         view = self._ahead if dry_run else None
         section = _Section("expectations", self._context.report_limit)
-        evicted: list[Document] = section.more.setdefault("evicted", [])
-        for place, (values, policy) in enumerate(self._declaration.expectations or ()):
-            with section.one(place, "expectation", to_document(values)) as done:
-                done.update(reconcile(self._table, values, policy, dry_run, view))
-            evicted += done["evicted"]
-            self._show(done, describe(values))
-            if done["operation"] in ("deleted", "replaced"):
-                self._ahead.dropped_expectations.add(done["before"]["id"])
-        if evicted:
-            self._warnings.append(
-                "The helpers allow no more expectations, so the kernel removed the oldest: see evicted"
-            )
+        section.more["evicted"] = []
+        try:
+            for place, (values, policy) in enumerate(self._declaration.expectations or ()):
+                with section.one(place, "expectation", to_document(values)) as done:
+                    done.update(reconcile(self._table, values, policy, dry_run, view))
+                self._show(done, describe(values))
+                if done["operation"] in ("deleted", "replaced"):
+                    self._ahead.dropped_expectations.add(done["before"]["id"])
+        finally:
+            if section.more["evicted"]:
+                self._warnings.append(
+                    "The helpers allow no more expectations, so the kernel removed the oldest: see evicted"
+                )
         return section.result()
 
     def _show(self, done: Document, what: str) -> None:
@@ -257,6 +266,8 @@ class _Section:
             yield done
         except ConntrackError as error:
             failure, done = error, getattr(error, "result", {})
+        if "evicted" in self.more:
+            self.more["evicted"] += done.get("evicted", [])
         operation = done.get("operation", "unchanged")
         self._counts[operation if failure is None else "failed"] += 1
         if operation != "unchanged":
@@ -287,14 +298,6 @@ def _either(matches: Sequence[Match], keep: frozenset[TcpConnection] = frozenset
 def _result(sections: Mapping[str, Document]) -> Document:
     counts = {key: sum(section["counts"][key] for section in sections.values()) for key in NO_COUNTS}
     return {"changed": any(section["changed"] for section in sections.values()), "counts": counts, **sections}
-
-
-def _of_failure(sections: Mapping[str, Document]) -> Document:
-    """Return the result of a failure. Sections that were not declared or not reached have no counts."""
-    return {
-        **_result(sections),
-        **{name: without_counts(section) for name, section in sections.items() if section["outcome"] in IDLE},
-    }
 
 
 def without_counts(section: Document) -> Document:

@@ -315,9 +315,10 @@ def _report(
     }
     if failed:
         first = "" if failed[0]["index"] is None else f"entries[{failed[0]['index']}]: "
+        others = "The others are; see" if counts["failed"] < sum(counts.values()) else "See"
         raise EntriesFailed(
             f"{counts['failed']} of {sum(counts.values())} entries are not as declared, the first because: "
-            f"{first}{failed[0]['msg']}. The others are; see failed_entries",
+            f"{first}{failed[0]['msg']}. {others} failed_entries",
             result,
         )
     return result

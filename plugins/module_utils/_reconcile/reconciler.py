@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, NamedTuple
 
 from ..client.codec.attributes import Change
 from ..client.codec.codec import Values
-from ..client.errors import ConntrackError, InvalidValue, KernelError, PartialFailure, ResultUnknown, retry_if_unknown
+from ..client.errors import ConntrackError, InvalidValue, PartialFailure, ResultUnknown, retry_if_unknown
 from ..client.table import Table
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Reconciler(ABC):
                 raise CannotReconcile(str(error), "replaced", plan.changes) from error
             try:
                 self.restore(plan.actual or {})
-            except KernelError as second:
+            except ConntrackError as second:
                 raise CannotReconcile(
                     f"{error}{self.replaced} was deleted and could not be restored: {second}", "deleted"
                 ) from error

@@ -92,12 +92,15 @@ def plan(files: Mapping[str, int], directory: str) -> list[Edit]:
 
 def assigned(text: str, wanted: Mapping[str, int]) -> Edit:
     """Return the edit that puts `wanted` into a file of sysctl.d. All other lines stay as they are."""
-    lines, found = [], {}
+    lines: list[str] = []
+    found: dict[str, str] = {}
     for line in text.splitlines(keepends=True):
         match = _ASSIGNMENT.match(line)
         key = _key(match.group(1)) if match else ""
         if match and key in wanted:
-            found[key] = match.group(2)
+            # The last line of a key takes effect. An earlier one is corrected as well, and is then the change
+            if found.get(key, str(wanted[key])) == str(wanted[key]):
+                found[key] = match.group(2)
             if match.group(2) != str(wanted[key]):
                 line = f"{line[: match.end(1)]} = {wanted[key]}\n"
         lines.append(line)

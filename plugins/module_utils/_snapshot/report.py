@@ -115,8 +115,8 @@ class Report:
     def purged(self, foreign: DeletionPlan, flushing: DeletionProgress) -> None:
         """Record the deletions of entries that are not in the snapshot."""
         self.kept = foreign.kept
-        self.entries["deleted"] = foreign.count if self._check_mode else flushing.deleted
-        self.changed = self.entries["deleted"] > 0 or flushing.unknown > 0
+        self.entries["deleted"] = flushing.deleted
+        self.changed = self.changed or flushing.changed
         self._before += map(describe, foreign.shown)
         if flushing.failed:
             stay = f"{numbered(flushing.failed, 'entry', 'entries')} in scope {_verb(flushing.failed, 'stays', 'stay')}"

@@ -464,18 +464,25 @@ class _Restoration:
             else:
                 done = reconcile(self._table, declared, self._policy, self._check_mode)
                 operation = done["operation"]
-                if done["evicted"]:
-                    self._report.warnings.append(
-                        f"The kernel removed {len(done['evicted'])} expectations to make room for the "
-                        f"{expectation.describe(declared)}"
-                    )
+                self._warn_of_evicted(done, declared)
         except (NotPermitted, Unavailable):
             raise
+        except CannotReconcile as failure:
+            self._warn_of_evicted(failure.result, declared)
+            self._report.fail(place, document, failure, failure.operation != "unchanged", EXPECTATIONS)
         except ConntrackError as error:
-            changed = isinstance(error, CannotReconcile) and error.operation != "unchanged"
-            self._report.fail(place, document, error, changed, EXPECTATIONS)
+            self._report.fail(place, document, error, of=EXPECTATIONS)
         else:
             self._report.expected(operation, expectation.describe(declared))
+
+    def _warn_of_evicted(self, done: Document, declared: Document) -> None:
+        from ..client.expectation import expectation
+
+        evicted = done.get("evicted")
+        if evicted:
+            self._report.warnings.append(
+                f"The kernel removed {len(evicted)} expectations to make room for the {expectation.describe(declared)}"
+            )
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from . import timeout_policy
 from .entry.document import from_document, to_document
 from .entry.entry import describe as describe_entry
 from .entry.labels import LabelMap
-from .errors import ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown
+from .errors import ConntrackError, InvalidValue, KernelError, NotFound, PartialFailure, ResultUnknown
 from .events.subscription import ENTRY_GROUPS, Event, Subscription
 from .expectation import expectation
 from .match.match import EVERYTHING, Match, parse_match
@@ -194,18 +194,23 @@ class TimeoutPolicies:
 
     def get(self, name: str) -> Document:
         """Return a policy. Raises `NotFound`."""
-        found = timeout_policy.find(self._table, name)
-        if found is None:
-            raise NotFound(f"reading timeout policy {name}", errno.ENOENT)
-        return timeout_policy.to_document(found)
+        return timeout_policy.to_document(self._find(name))
 
     def create(self, policy: Mapping[str, Any]) -> None:
         """Create a policy. States without a timeout get the default of the protocol. Raises `Exists`."""
         timeout_policy.create(self._table, timeout_policy.from_document(policy))
 
     def update(self, policy: Mapping[str, Any]) -> None:
-        """Change the timeouts of a policy, also while rules use it. Raises `NotFound`."""
-        timeout_policy.update(self._table, timeout_policy.from_document({**self.get(policy["name"]), **policy}))
+        """Change the timeouts of a policy, also while rules use it. States that are not given keep their timeouts.
+
+        Raises `NotFound`.
+        """
+        name = policy.get("name")
+        if not name:
+            raise InvalidValue("name", "is missing; write the name of a policy")
+        existing = self._find(name)
+        declared = {**timeout_policy.to_document(existing), "timeouts": None, **policy}
+        timeout_policy.update(self._table, {**existing, **timeout_policy.from_document(declared)})
 
     def delete(self, name: str) -> None:
         """Delete a policy. Raises `NotFound`, and `Busy` while a rule uses it."""
@@ -215,6 +220,12 @@ class TimeoutPolicies:
         """Delete every policy, and return their number. Raises `PartialFailure` if a rule uses one."""
         names = [{"name": policy["name"]} for policy in self.dump()]
         return _each(lambda name: timeout_policy.delete(self._table, name), names)
+
+    def _find(self, name: str) -> timeout_policy.Policy:
+        found = timeout_policy.find(self._table, name)
+        if found is None:
+            raise NotFound(f"reading timeout policy {name}", errno.ENOENT)
+        return found
 
 
 class Events(Closing):

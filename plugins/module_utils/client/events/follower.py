@@ -12,7 +12,7 @@ import time
 from typing import AsyncIterator, Callable, Iterator
 
 from ..entry.entry import Entry, Identity, identity
-from ..errors import NotFound, Overrun
+from ..errors import ConntrackError, NotFound, Overrun
 from ..match.expression import has_predicate, immutable_part
 from ..match.match import EVERYTHING, Match
 from ..netlink.socket import Closing, NetlinkTransport
@@ -110,11 +110,19 @@ class Follower(Closing):
             if not changes and self._must_read() and not self.subscription.closed:
                 found: dict[Identity, Entry] = {}
                 alive: set[Identity] = set()
-                for _step in self._read(found, alive):
-                    await asyncio.sleep(0)
+                try:
+                    for _step in self._read(found, alive):
+                        await asyncio.sleep(0)
+                except ConntrackError:
+                    if self._is_closed():  # by another task, during the reading
+                        return
+                    raise
                 changes = self._differences(found, alive)
             for change in changes:
                 yield change
+
+    def _is_closed(self) -> bool:
+        return self.subscription.closed
 
     # reading the table
 

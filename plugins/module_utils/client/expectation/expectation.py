@@ -321,7 +321,9 @@ def _ask(table: TableReader, doing: str, expectation: Mapping[str, Any], message
 
 
 def update(table: Table, expectation: Mapping[str, Any]) -> None:
-    """Set the timeout of an expectation that was read. Raises `NotFound`."""
+    """Set the timeout of an expectation that was read. Raises `NotFound`, and `InvalidValue` without a timeout."""
+    if "timeout" not in expectation:
+        raise InvalidValue("timeout", "is missing; write a number of seconds")
     _ask(table, "updating", expectation, update_message(creation_of(expectation)))
 
 

@@ -36,9 +36,12 @@ def changed_ruleset(scratch: Scratch, ruleset: Ruleset, path: str) -> Ruleset:
     program = shutil.which("nft", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_FOLDERS)))
     if program is None:
         raise CannotReevaluate("ruleset: the program nft is missing, which reads such a file; install nftables")
-    copy_ruleset(scratch.ruleset, ruleset)
     try:
         os.close(input_file.descriptor(path))
+    except OSError as error:
+        raise InvalidValue("ruleset", f"{path} cannot be read: {error.strerror}; name a file for nft -f") from error
+    copy_ruleset(scratch.ruleset, ruleset)
+    try:
         done = scratch.inside(
             lambda: subprocess.run(  # pylint: disable=ansible-bad-function  # there may be no Ansible
                 [program, "-f", path],
@@ -50,7 +53,7 @@ def changed_ruleset(scratch: Scratch, ruleset: Ruleset, path: str) -> Ruleset:
             )
         )
     except OSError as error:
-        raise InvalidValue("ruleset", f"{path} cannot be read: {error.strerror}; name a file for nft -f") from error
+        raise CannotReevaluate(f"ruleset: {program} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise InvalidValue("ruleset", f"nft did not load {path} in {_TIMEOUT} seconds") from error
     if done.returncode != 0:

@@ -35,8 +35,9 @@ _EMPTY_AFTER = 32768
 _LOOPBACK_TIMEOUT, _LOOPBACK_PAUSE = 1.0, 0.001
 #: Errors of a packet that a rule or a route refuses: EPERM, and those of unreachable, prohibited and blackhole routes.
 _REFUSED = (errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
-#: Ways that are kept.
+#: The maximum number of cached ways.
 _MOST_WAYS = 65536
+_READING_TRACE = "reading the trace of the scratch namespace"
 
 
 class Outcome(NamedTuple):
@@ -201,11 +202,18 @@ class Replay:
                 if step is not None:
                     yield step
         except OSError as error:
-            raise kernel_error("reading the trace of the scratch namespace", error.errno or errno.EIO) from error
+            raise kernel_error(_READING_TRACE, error.errno or errno.EIO) from error
 
     def is_traced(self) -> bool:
-        """Whether a packet was traced since the last call."""
-        return bool(self._traces.pending())
+        """Return whether a packet was traced since the last call. Lost messages were of a trace, too."""
+        is_lost = False
+        while True:
+            try:
+                return bool(self._traces.pending()) or is_lost
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise kernel_error(_READING_TRACE, error.errno or errno.EIO) from error
+                is_lost = True
 
     def _empty(self) -> None:
         """Delete all entries of the scratch namespace."""

@@ -54,7 +54,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.declarations import
     missing,
 )
 from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import Connection, Fault
-from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import Reply
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import CREATE, Reply
 
 Document = Dict[str, Any]
 
@@ -156,7 +156,7 @@ def run(kernel: Gateway, config: Document, check: bool = False, keep: Any = froz
         result = reconcile(read(config), check, scene(kernel, keep))
     except ConfigFailed as failure:
         result = {"msg": str(failure), **failure.result}
-        assert set(result) == {"msg", "changed", "counts", *SECTIONS}
+        assert set(result) == {"msg", "changed", "counts", "warnings", *SECTIONS}
     else:
         assert set(result) == {"changed", "counts", "warnings", "diff", *SECTIONS}
     for name, blank in SECTIONS.items():
@@ -332,6 +332,22 @@ def test_expectation_whose_master_is_removed_is_refused(others: Document) -> Non
             assert (failed["changed"], failed["counts"]["failed"]) == (False, 1)
             assert kernel.writes == []
             assert kernel.state() == before
+
+
+def test_evicted_expectations_are_reported_if_the_new_one_fails() -> None:
+    with gateway([MASTER], [EXPECTED]) as kernel:
+        kernel.room = 1
+
+        def refuse_updates(number: int, request: Any) -> None:
+            if request.type == 0x200 and not request.flags & CREATE:
+                kernel.faults[number] = Fault(errno.EINVAL)
+
+        kernel.meanwhile = refuse_updates
+        failed = run(kernel, {"expectations": [{"tuple": announced(4002), "master": CONTROL, "timeout": 60}]})
+        assert "its timeout cannot be set" in failed["msg"]
+        assert failed["expectations"]["changed"]
+        assert [one["tuple"]["destination_port"] for one in failed["expectations"]["evicted"]] == [4000]
+        assert len(failed["warnings"]) == 1
 
 
 def test_expectation_removed_with_its_master_is_not_deleted_again() -> None:

@@ -332,6 +332,11 @@ def test_failed_entries_have_index_and_reason_and_the_others_are_applied() -> No
     assert "set replace to true" in result["failed_entries"][0]["msg"]
     assert "no helper 'none-such'" in result["failed_entries"][1]["msg"]
     assert result["msg"].startswith("2 of 4 entries are not as declared, the first because: entries[1]: udp 10.0.0.1")
+    assert result["msg"].endswith(". The others are; see failed_entries")
+
+
+def test_message_mentions_others_only_if_there_are_some() -> None:
+    assert run(filled([]), [flow(2, helper="none-such")])["msg"].endswith(". See failed_entries")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ def test_last_of_several_lines_is_the_effective_one() -> None:
     assert edit.after == "net.nf_conntrack_max = 1000\nnet.netfilter.nf_conntrack_max = 1000\n"
 
 
+def test_an_earlier_line_with_another_value_is_a_change() -> None:
+    text = "net.nf_conntrack_max = 5\nnet.netfilter.nf_conntrack_max = 1000\n"
+    edit = assigned(text, {"net.netfilter.nf_conntrack_max": 1000})
+    assert edit.changes == [{"key": "net.netfilter.nf_conntrack_max", "before": "5", "after": "1000"}]
+    assert edit.after == "net.nf_conntrack_max = 1000\nnet.netfilter.nf_conntrack_max = 1000\n"
+
+
 def test_the_module_is_listed_once() -> None:
     edit = listed("")
     assert edit.after.splitlines()[-1] == "nf_conntrack"

@@ -53,7 +53,7 @@ from ansible_collections.netops.conntrack.tests.unit.support.fake_kernel import 
     Kernel,
     Zone,
 )
-from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import DUMP
+from ansible_collections.netops.conntrack.tests.unit.support.fake_socket import CREATE, DUMP
 
 Document = Dict[str, Any]
 
@@ -814,6 +814,28 @@ def test_masters_are_found_at_any_distance_before_their_children(number: int, di
     write(path, *[flow(port, timeout=60) for port in range(number)], *children)
     for check in (True, False):
         assert numbers(run(Kernel(), path, check)) == {"created": number + 3}
+
+
+def test_evicted_expectations_cause_a_warning_if_the_restored_one_fails(path: str) -> None:
+    def gateway(port: int) -> ExpectingKernel:
+        kernel = ExpectingKernel(room=1)
+        with kernel.table() as table:
+            table.create(parse_entry({"protocol": "tcp", "original": CONTROL, "timeout": 600, "helper": "ftp"}))
+            reconcile(table, parse_expectation({"tuple": announced(port), "master": CONTROL}), Policy(), False)
+        return kernel
+
+    def refuse_updates(number: int, request: Any) -> None:
+        if request.type == 0x200 and not request.flags & CREATE:
+            kernel.faults[number] = Fault(errno.EINVAL)
+
+    saved(gateway(4002), path)
+    kernel = gateway(4000)
+    kernel.meanwhile = refuse_updates
+    done = run(kernel, path)
+    assert done["expectation_counts"]["failed"] == 1
+    assert done["changed"]
+    (warning,) = done["warnings"]
+    assert warning.startswith("The kernel removed 1 expectations to make room for the expectation of tcp")
 
 
 @pytest.mark.parametrize("helper", ["ftp", ""])

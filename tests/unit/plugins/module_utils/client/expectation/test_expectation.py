@@ -533,6 +533,13 @@ def test_refusal_has_an_explanation(code: int, more: dict[str, Any], expected_me
     assert "expectation of tcp 192.0.2.21 -> 10.1.0.2:4000" in str(refused.value)
 
 
+def test_update_without_a_timeout_is_refused() -> None:
+    datagrams, table = answering(0)
+    with pytest.raises(expectation.InvalidValue, match="^timeout: is missing"):
+        expectation.update(table, from_document(V4))
+    assert datagrams.requests == []
+
+
 def test_expectation_that_is_found_in_no_zone_is_omitted() -> None:
     """The expectation existed when the table was read, and has ended since then."""
 

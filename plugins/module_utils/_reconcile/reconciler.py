@@ -166,11 +166,14 @@ class Reconciler(ABC):
     def reconcile(self, check_mode: bool) -> Document:
         """Apply the declaration and return the module's result.
 
-        Raises `CannotReconcile` with the module's result of what was done before the error.
+        Raises `CannotReconcile` with the module's result of what was done before the error, and `InvalidValue` for a
+        declaration that cannot be planned.
         """
         try:
             plan, after = self.plan_and_apply(check_mode)
         except CannotReconcile as failure:
+            if isinstance(failure.__cause__, InvalidValue) and failure.operation == "unchanged":
+                raise failure.__cause__ from None
             failure.result = self._result_of(failure)
             raise
         return {**self.report(plan.operation, plan.actual, after, plan.changes), "diff": self.diff(plan)}

@@ -334,6 +334,15 @@ def test_expectation_whose_master_is_removed_is_refused(others: Document) -> Non
             assert kernel.state() == before
 
 
+def test_invalid_value_of_an_expectation_has_its_path() -> None:
+    with gateway([MASTER]) as kernel:
+        for check in (True, False):
+            failed = run(kernel, {"expectations": [{**EXPECTED, "timeout": 0}]}, check)
+            assert failed["msg"].startswith("expectations[0].timeout: 0 would expire immediately")
+            assert failed["msg"].endswith(". Nothing was changed")
+            assert kernel.writes == []
+
+
 def test_evicted_expectations_are_reported_if_the_new_one_fails() -> None:
     with gateway([MASTER], [EXPECTED]) as kernel:
         kernel.room = 1

@@ -880,13 +880,15 @@ def test_timeout_min_refreshes_once() -> None:
 @pytest.mark.parametrize("declared", [{"timeout": 10}, {}])
 def test_timeout_min_that_would_refresh_on_every_run_is_refused(declared: Document) -> None:
     kernel = filled([UDP])
-    assert "timeout_min: " in run(kernel, {**UDP, **declared}, timeout_min=60)["msg"]
+    with pytest.raises(InvalidValue, match="timeout_min: "):
+        run(kernel, {**UDP, **declared}, timeout_min=60)
     assert not kernel.writes
 
 
 def test_a_timeout_of_zero_is_refused() -> None:
     kernel = Kernel()
-    assert "would expire immediately" in run(kernel, {**UDP, "timeout": 0})["msg"]
+    with pytest.raises(InvalidValue, match="^timeout: 0 would expire immediately"):
+        run(kernel, {**UDP, "timeout": 0})
     assert not kernel.writes
 
 

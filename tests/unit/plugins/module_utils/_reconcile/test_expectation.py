@@ -24,6 +24,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expect
 from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import CannotReconcile, Policy
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document as parse_entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
+from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import InvalidValue
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import (
     from_document,
     parse_match,
@@ -370,9 +371,6 @@ def test_expectation_with_refused_timeout_is_deleted_despite_a_lost_answer(
         ({"class": 7}, "has no class 7"),
         ({"function": "nonesuch"}, "no function 'nonesuch'"),
         ({"tuple": announced(4321, source_port=7)}, "4321 of the connection .* applies to some of the same connection"),
-        ({"master": {**announced(1400), "source_port": 21}}, "master: is the reply tuple of a connection"),
-        ({"timeout": 0}, "timeout: 0 would expire immediately"),
-        ({"master": None}, "master: is missing"),
     ],
 )
 def test_invalid_expectation_is_refused_with_one_sentence(
@@ -384,6 +382,21 @@ def test_invalid_expectation_is_refused_with_one_sentence(
     assert not result["changed"]
     assert re.search(message, result["msg"])
     assert "\n" not in result["msg"]
+    assert kernel.expectations == there
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"master": {**announced(1400), "source_port": 21}}, "^master: is the reply tuple of a connection"),
+        ({"timeout": 0}, "^timeout: 0 would expire immediately"),
+        ({"master": None}, "^master: is missing"),
+    ],
+)
+def test_invalid_value_is_found_before_any_change(kernel: ExpectingKernel, more: Document, message: str) -> None:
+    there = list(kernel.expectations)
+    with pytest.raises(InvalidValue, match=message):
+        run(kernel, {**DECLARED, **more})
     assert kernel.expectations == there
 
 

@@ -195,7 +195,7 @@ def test_narrowed_dump_contains_all_matching_entries(table: Table, namespace: Na
     for raw in MATCHES:
         match = parse_match(raw)
         narrowing = narrow(match.term)
-        found = list(table.read(messages.dump(narrowing=narrowing), messages.parse_entry))
+        found = list(table.read(messages.dump(kernel_filter=narrowing), messages.parse_entry))
         matching = ids(filter(match, everything))
         assert ids(filter(match, found)) == matching, raw
         if supports_every_filter():

@@ -205,7 +205,7 @@ def test_helper_is_removed_or_the_failure_is_reported(table: Table, namespace: N
     assert done["unchanged"] == 0
     if features.lacks("helper_removal"):
         assert (done["updated"], done["refused"]) == (1, 1)
-        assert "This kernel takes no helper from an entry" in done["failed_entries"][0]["msg"]
+        assert "This kernel cannot remove the helper of an entry" in done["failed_entries"][0]["msg"]
         assert seen(namespace)[1]["helper"] == "ftp"
     else:
         assert (done["updated"], done["refused"]) == (2, 0)

@@ -17,7 +17,7 @@ from .._module import PRESENT
 from .entry import ENTRY
 from .expectation import EXPECTATION, declared_expectation
 from .match import recorded
-from .purge import NO_SCOPE, SCOPE, has_scope
+from .purge import SCOPE, has_scope, is_given
 from .settings import PERSISTENCE, SETTINGS
 from .timeout_policy import TIMEOUT_POLICY
 from .tuple import group
@@ -216,9 +216,9 @@ def _absent(items: Any, labels: LabelMap, faults: ValidationErrors) -> list[Matc
 
 
 def _scope(purge: bool, raw: Any, labels: LabelMap, faults: ValidationErrors) -> Match | None:
+    given = is_given(raw)
     with faults.collect("entries"):
         has_scope(purge, raw)
-    given = raw not in (None, NO_SCOPE)
     return _match({"entries": {"scope": raw}}, ("entries", "scope"), labels, faults) if given else None
 
 

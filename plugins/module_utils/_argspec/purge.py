@@ -32,9 +32,14 @@ def scope_of(module: AnsibleModule, labels: LabelMap) -> Match | None:
     return recorded(parse_match(scope, labels, "scope"), "scope") if has_scope(module.params["purge"], scope) else None
 
 
+def is_given(scope: Any) -> bool:
+    """Return whether the option `scope` was set."""
+    return scope not in (None, NO_SCOPE)
+
+
 def has_scope(purge: bool, scope: Any) -> bool:
     """Return whether there is a scope. Raises `InvalidValue` for a purge without one, and for one without a purge."""
-    given = scope not in (None, NO_SCOPE)
+    given = is_given(scope)
     if purge != given:
         from ..client.errors import InvalidValue
 

@@ -16,7 +16,7 @@ from ..client.entry.entry import Entry, describe, to_documents
 from ..client.entry.labels import LabelMap
 from ..client.errors import ConntrackError, KernelError, NotFound, PartialFailure, ResultUnknown
 from ..client.host import sysctl
-from ..client.match.match import EVERYTHING, Match
+from ..client.match.match import Match
 from ..client.table import Table
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
     if a dump that zeroes all counters fails; and if no matching entry has counters and /proc/sys cannot be read.
     """
     tally = _Tally(report_limit)
-    everything = match is EVERYTHING
+    everything = match.where is None
     found = table.dump(zero=everything and not check_mode, where=match.where)
     failures: list[KernelError] = []
     if check_mode or everything:

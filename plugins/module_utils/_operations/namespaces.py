@@ -28,7 +28,7 @@ _OF_THE_KERNEL = ("capabilities",)
 
 
 class SomeFailed(PartialFailure):
-    """The task failed in some of the namespaces. The result has what was done in all."""
+    """The task failed in some of the namespaces. The result has the results of all namespaces."""
 
 
 class _Results:
@@ -110,7 +110,7 @@ class _Results:
         first = self.failures[0]
         raise SomeFailed(
             f"netns: the task failed in {len(self.failures)} of {len(self._listed())} namespaces, first in "
-            f"{first['netns']}: {first['msg']}. The key namespaces has the result of each",
+            f"{first['netns']}: {first['msg']}. See the key namespaces for the result of each",
             self.document(),
         )
 

@@ -47,7 +47,7 @@ class StaleFilter(Closing):
         self._reevaluation = Reevaluation(self._master, ruleset)
 
     def close(self) -> None:
-        """Let go of the copy."""
+        """Close the copy."""
         self._reevaluation.close()
 
     def _master(self, entry: Mapping[str, Any]) -> Entry | None:

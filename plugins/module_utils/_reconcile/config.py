@@ -194,7 +194,7 @@ class _Run(Closing):
             raise InvalidValue(
                 f"absent[{at}]",
                 f"matches {describe(answer)}, which exists and which entries.declared[{place}] declares; "
-                "narrow it, or leave that one out",
+                "narrow this match, or remove that declaration",
             )
 
     def _entries(self, dry_run: bool) -> Document:

@@ -444,7 +444,7 @@ def _header_of(line: bytes, path: str) -> Header:
     try:
         header = Header(**{key: about[key] for key in Header._fields})
     except KeyError:
-        raise _fault(path, "has a header that lacks something") from None
+        raise _fault(path, "has an incomplete header") from None
     if not _is_sound(header):
         raise _fault(path, "has no valid header")
     return header

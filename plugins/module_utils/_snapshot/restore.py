@@ -44,7 +44,7 @@ from ..client.errors import (
     ResultUnknown,
     Unavailable,
 )
-from ..client.match.match import EVERYTHING, Match
+from ..client.match.match import Match
 from ..client.netlink.socket import DumpInterrupted
 from ..client.table import LABELS_NEED_A_RULE, Table
 from ..client.table_reader import FEW
@@ -160,7 +160,7 @@ class _Restoration:
             self._check_keys(EXPECTATIONS, {"family", "extra", *(row.key for row in EXPECTATION)})
         self._compare_names()
         number = header.entries
-        if scope is not None or self._match is not EVERYTHING:
+        if scope is not None or self._match.where is not None:
             number = self._read_all(scope is not None)
         statistics = self._table.statistics()
         most = statistics.get("max_entries", number)  # not reported before Linux 4.18
@@ -235,7 +235,7 @@ class _Restoration:
 
     def _wanted(self) -> Iterator[Placed]:
         """Yield the records to restore."""
-        if self._match is EVERYTHING:
+        if self._match.where is None:
             return self._placed()
         return (one for one, entry in self._parsed() if self._match(entry))
 
@@ -457,7 +457,7 @@ class _Restoration:
         try:
             declared = expectation.from_document(document)
             master = _master_key(expectation.master_of(declared))
-            if self._match is not EVERYTHING and master not in self._masters:
+            if self._match.where is not None and master not in self._masters:
                 return
             if master in self._planned:
                 operation = "created"

@@ -25,7 +25,7 @@ from ..client.entry.labels import LabelMap
 from ..client.entry.nested import Document
 from ..client.errors import NotFound
 from ..client.expectation import expectation
-from ..client.match.match import EVERYTHING, Match
+from ..client.match.match import Match
 from ..client.table import Table
 from .file import ENTRIES, EXPECTATIONS, Counter, Header, Writer, check_place, is_readable, writing
 
@@ -76,7 +76,7 @@ def _write(table: Table, match: Match, writer: Counter, entries: Iterable[Column
 def _expectations(table: Table, match: Match) -> Iterator[expectation.Expectation]:
     """Yield the expectations whose masters match."""
     for found in expectation.located(table, expectation.read_all(table)):
-        if match is EVERYTHING or _holds(match, table, expectation.master_of(found)):
+        if match.where is None or _holds(match, table, expectation.master_of(found)):
             yield {key: value for key, value in found.items() if key != "id"}
 
 

@@ -113,7 +113,7 @@ def parse(data: bytes, name: str) -> list[Any]:
 
 
 class _Refused(ValueError):
-    """What Python's decoder accepts, and a declaration must not have. The message is the problem."""
+    """JSON that Python accepts and that a declaration must not contain. The message is the problem."""
 
 
 class _Twice(_Refused):

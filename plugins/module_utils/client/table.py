@@ -38,8 +38,8 @@ def _requests() -> Any:
 
 
 _HELPER_STAYS = (
-    "This kernel takes no helper from an entry (Linux 7.2 does not); delete the entry and create it again without one, "
-    "which interrupts the connection"
+    "This kernel cannot remove the helper of an entry (as Linux 7.2); delete the entry and create it again without a "
+    "helper, which interrupts the connection"
 )
 LABELS_NEED_A_RULE = (
     "Labels are kept only where a rule in the network namespace uses them: add one, such as "
@@ -95,7 +95,7 @@ class Table(TableReader):
     def create_or_update(self, entry: Mapping[str, Any]) -> None:
         """Create an entry, or update the existing one.
 
-        An entry with `nat` can be put only once: the kernel refuses NAT on an update.
+        An entry with `nat` can only be created: the kernel refuses NAT on an update.
         """
         whole = creation(entry)
         assumed = [key for key in TCP_FLAGS if key in whole and key not in entry]
@@ -241,9 +241,9 @@ class Table(TableReader):
         """
         from .match.kernel_filter import narrow_all
 
-        requests = [messages.flush(narrowing) for narrowing in narrow_all(where)]
+        requests = [messages.flush(kernel_filter) for kernel_filter in narrow_all(where)]
         for position, request in enumerate(requests):
-            done = "what it matched of IPv4 was deleted" if position else "nothing was deleted"
+            done = "the matching IPv4 entries were deleted" if position else "nothing was deleted"
             try:
                 self._request("flushing by a filter", request)
             except KernelError as error:
@@ -251,7 +251,7 @@ class Table(TableReader):
                     raise Unsupported(
                         error.request,
                         errno.EOPNOTSUPP,
-                        hint=f"This takes Linux 6.12; {done}. Remove what a scan finds instead",
+                        hint=f"This requires Linux 6.12; {done}. Delete the entries that a scan finds instead",
                     ) from error
                 if not position:
                     raise

@@ -145,13 +145,13 @@ class TableReader(Closing):
             return
         from .match.kernel_filter import narrow_all
 
-        for narrowing in narrow_all(where):
+        for kernel_filter in narrow_all(where):
             try:
-                yield from self._read_dump(messages.dump(narrowing=narrowing), feed)
+                yield from self._read_dump(messages.dump(kernel_filter=kernel_filter), feed)
             except KernelError as error:
-                if not narrowing.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                if not kernel_filter.attributes or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
-                yield from self._read_dump(messages.dump(narrowing.family), feed)  # without the unsupported filter
+                yield from self._read_dump(messages.dump(kernel_filter.family), feed)  # without the unsupported filter
 
     def _has_few(self) -> bool:
         try:
@@ -218,8 +218,8 @@ class TableReader(Closing):
         """
         if namespace.current() != self._namespace:
             raise ConntrackError(
-                "this table was opened in another network namespace than the thread is in now; "
-                "open a table of its own here"
+                "the thread has moved to another network namespace since the table was opened; "
+                "open another table in this namespace"
             )
         with self._doing("reading the table"), contextlib.closing(self._connect()) as reader:
             self._readers.append(reader)

@@ -145,7 +145,7 @@ def _record_all(columns: Columns) -> Columns:
     for end, answered_by, bit in NAT_ENDS:
         if first.get("status", 0) & bit and "reply.source" in columns:
             if protocol not in PORT_PROTOCOLS:
-                raise NotVectorizable("nat")  # an id or a key is said only where it was changed
+                raise NotVectorizable("nat")  # an id or a key is shown only if NAT changed it
             shown[f"nat.{end}.address"] = shown[f"reply.{answered_by}"]
             shown[f"nat.{end}.port"] = shown[f"reply.{answered_by}_port"]
     return shown

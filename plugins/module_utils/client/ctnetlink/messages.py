@@ -27,31 +27,35 @@ def nfgenmsg(family: int = 0) -> bytes:
     return _NFGENMSG.pack(family, uapi.NFNETLINK_V1, 0)
 
 
-def dump(family: int = 0, zero: bool = False, narrowing: KernelFilter | None = None) -> Message:
+def dump(family: int = 0, zero: bool = False, kernel_filter: KernelFilter | None = None) -> Message:
     """Return the request to read every entry of a family, or of all families. `zero` resets their counters.
 
-    With a `narrowing`, which has its own family, the kernel returns only the entries that pass this filter. A kernel
-    that ignores a part of it returns more entries, and a kernel built without marks or zones refuses a filter by them.
-    Counters cannot be reset with a filter, because those of other entries would be reset, too. Raises `InvalidValue`
-    for a `narrowing` with a family or `zero`.
+    With a `kernel_filter`, which has its own family, the kernel returns only the entries that pass this filter. A
+    kernel that ignores a part of it returns more entries, and a kernel built without marks or zones refuses a filter by
+    them. Counters cannot be reset with a filter, because those of other entries would be reset, too. Raises
+    `InvalidValue` for a `kernel_filter` with a family or `zero`.
     """
-    if narrowing is None:
+    if kernel_filter is None:
         kind = uapi.IPCTNL_MSG_CT_GET_CTRZERO if zero else uapi.IPCTNL_MSG_CT_GET
         return Message(kind, 0, nfgenmsg(family))
     if family or zero:
-        raise InvalidValue("narrowing", "cannot be combined with another family or with a reset of counters")
-    return Message(uapi.IPCTNL_MSG_CT_GET, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
+        raise InvalidValue("kernel_filter", "cannot be combined with another family or with a reset of counters")
+    return Message(uapi.IPCTNL_MSG_CT_GET, 0, nfgenmsg(kernel_filter.family) + kernel_filter.attributes)
 
 
-def flush(narrowing: KernelFilter) -> Message:
+def flush(kernel_filter: KernelFilter) -> Message:
     """Return the request to delete every entry that passes a filter. A kernel that does not support it refuses.
 
     Raises `InvalidValue` for a filter that also passes entries that do not match, or that some kernel would treat as a
     flush of the whole table.
     """
-    if not (narrowing.exact and narrowing.fails_closed):
-        raise InvalidValue("narrowing", "is not the whole match, or some kernel accepts it without applying it")
-    return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(narrowing.family) + narrowing.attributes)
+    if not (kernel_filter.exact and kernel_filter.fails_closed):
+        raise InvalidValue(
+            "where",
+            "cannot be expressed in full by the kernel's filter, or some kernels would delete the whole table; delete "
+            "the entries that a scan finds",
+        )
+    return Message(uapi.IPCTNL_MSG_CT_DELETE, 0, nfgenmsg(kernel_filter.family) + kernel_filter.attributes)
 
 
 #: Requests to read removed entries whose destroy event is not delivered yet, and unconfirmed entries.

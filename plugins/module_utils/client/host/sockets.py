@@ -156,8 +156,8 @@ def _address(family: int, address: bytes) -> bytes:
 
 
 def check_destroy(netlink: NetlinkSocket) -> None:
-    """Raise `KernelError` if the kernel cannot destroy sockets. It is asked for one that cannot exist."""
-    # No socket has the cookie 0. Without a cookie, a BPF program for lookups could return a socket, which would end
+    """Raise `KernelError` if the kernel cannot destroy sockets. The test is a request for one that cannot exist."""
+    # No socket has the cookie 0. Without a cookie, a BPF program for lookups could select a socket to be ended
     nothing = _SOCKET.pack(0, 0, b"", b"") + bytes(4) + bytes(8)
     for protocol in PROTOCOLS:
         try:

@@ -112,16 +112,16 @@ class _Program:
         self._items.append(label)
 
     def assemble(self) -> bytes:
-        """From the last instruction to the first, so that it is known how far off each label is."""
+        """Assemble backwards, so that the distance to each label is known."""
         code: list[bytes] = []
         bridges: dict[int, int] = {}
-        onward: _Label | None = None  # where what comes next jumps to, if it is a jump
+        onward: _Label | None = None  # the target of the next instruction, if that is a jump
         for index in range(len(self._items) - 1, -1, -1):
             item = self._items[index]
             if isinstance(item, _Label):
                 item.left = len(code) if onward is None else onward.left
             elif item.code == _JA and item.true is not None:
-                # To jump to a jump is to jump to its target: it is needed only by what runs into it.
+                # Jumps to a jump go to its target. The jump is needed only if the instruction before continues there.
                 if self._runs_on(index) and item.true.left != len(code):
                     code.append(_INSTRUCTION.pack(_JA, 0, 0, len(code) - item.true.left))
                 onward = item.true
@@ -224,7 +224,7 @@ class _Program:
         self._seek(row.path, missing)
 
     def _guard(self, row: Attribute, missing: _Label) -> None:
-        """Where protocols use one number for different things, the protocol has to be looked at."""
+        """Check the protocol if several protocols use one number for different things."""
         others = _RESTRICTED.get(row.path)
         if not others:
             return
@@ -245,7 +245,7 @@ class _Program:
         self.emit(_TAX)
 
     def _ranges(self, ranges: Iterable[tuple[int, int]], true: _Label, false: _Label) -> None:
-        """The number in A against each range."""
+        """Compare the number in A with each range."""
         for low, high in ranges:
             if low == high:
                 self.when(_JEQ, low, true)
@@ -259,7 +259,7 @@ class _Program:
     def _addresses(
         self, row: Attribute, ranges: Iterable[tuple[bytes, bytes]], true: _Label, false: _Label, missing: _Label
     ) -> None:
-        """The address of `row` against each range of its family, word by word."""
+        """Compare the address of `row` with each range of its family, word by word."""
         size = int(row.kind.format[:-1])
         ranges = [(low, high) for low, high in ranges if len(low) == size]
         if not ranges:
@@ -282,7 +282,7 @@ class _Program:
                 return
             self.place(on)
             at += 1
-        if not any(low[at + 1 :]) and all(word == 0xFFFFFFFF for word in high[at + 1 :]):  # a block, say
+        if not any(low[at + 1 :]) and all(word == 0xFFFFFFFF for word in high[at + 1 :]):  # for example a CIDR block
             self._load_word(at)
             self.unless(_JGE, low[at], false)
             self.branch(_JGT, high[at], false, true)

@@ -84,7 +84,7 @@ def narrow(term: Term) -> KernelFilter:
     family = values.pop("family", 0)
     sent: dict[str, Any] = {"family": family}
     for key, (value, mask) in conditions.masked.items():
-        if mask:  # the kernel takes no mask of 0, and for a status without one its value
+        if mask:  # the kernel refuses a mask of 0, and uses the value as the mask of a status without one
             sent[key], sent[f"{key}_mask"] = value, mask
 
     # The kernel compares only the number, which an entry with one direction in the zone has, too. Number 0 means that

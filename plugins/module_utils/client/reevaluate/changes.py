@@ -195,7 +195,7 @@ class NetworkChanges(ChangeSubscription):
                         self._is_news(message)
                     self._is_complete = True
                     return
-        # They change all the time. The next message about each one is then a change
+        # They change too often to be read. The next message about each one then counts as a change
 
     def _change_of(self, message: Message) -> Change | None:
         kind = _KINDS_BY_TYPE.get(message.type)

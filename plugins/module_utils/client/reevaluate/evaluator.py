@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find out what the kernel would do today with the flows of the table.
+"""Determine what the kernel would do with existing flows under the current rules, addresses and routes.
 
 The kernel evaluates the rules of NAT once per connection, and most rulesets accept established connections first. After
-a change of rules, addresses or routes, live flows therefore go on as before. Here, the first packet of each flow is
+a change of rules, addresses or routes, live flows therefore continue as before. Here, the first packet of each flow is
 replayed in a copy of the network namespace, and the entry that the kernel makes there is compared with the one in the
-table. No rule is interpreted; what the kernel cannot be asked is uncertain.
+table. The client interprets no rules. A flow is uncertain if the decision of the kernel cannot be reproduced.
 
-Not looked at: rules that concern packets of the reply direction alone (`ct direction reply`).
+Rules that concern only packets of the reply direction (`ct direction reply`) are not evaluated.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Reevaluation(Closing):
             self._closing = closing.pop_all()
 
     def close(self) -> None:
-        """Let go of the copy."""
+        """Close the copy."""
         self._closing.close()
 
     def judge(self, entries: Sequence[Entry]) -> list[Judgement]:
@@ -118,7 +118,7 @@ class Reevaluation(Closing):
         ]
 
     def _send(self, flow: Flow, traced: bool) -> bool:
-        """Send the first packet of a flow. Return whether the entry that the kernel makes says all about the flow."""
+        """Send the first packet of a flow. Return whether the new entry alone decides about the flow."""
         ways = self._replay.ways_of(flow)
         if len(ways) != 1 or flow.has_master:
             return False
@@ -159,7 +159,7 @@ class Reevaluation(Closing):
         """Judge a flow that its master announced. It has no rule of its own."""
         master = self._find_master(entry)
         if master is None or "master.source" in master:
-            return uncertain("its master is gone" if master is None else "its master has a master")
+            return uncertain("its master no longer exists" if master is None else "its master has a master itself")
         return self._judge_one(master)._replace(expected=None)
 
     def _judge_way(self, entry: Entry, way: int) -> Judgement:

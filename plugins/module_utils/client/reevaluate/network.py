@@ -331,7 +331,7 @@ def address_key(message: Message) -> tuple[object, ...]:
 
 
 def address_requests(message: Message) -> list[Message]:
-    """Return the request for an address: without duplicate address detection, and without a route of its own."""
+    """Return the request for an address: without duplicate address detection, and without a prefix route."""
     family, bits, flags, scope, index = _IFADDR.unpack_from(message.payload)
     parsed = attributes_of(message.payload, _IFADDR.size)
     flags = _number(parsed.get(n.IFA_FLAGS)) or flags
@@ -363,7 +363,7 @@ def _moved_to_loopback(request: Message) -> Message:
 
 
 def route_requests(message: Message) -> list[Message]:
-    """Return the request for a route. The kernel makes the routes to its own addresses by itself."""
+    """Return the request for a route. The kernel adds the routes to its own addresses itself."""
     family, dst, src, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message.payload)
     parsed = attributes_of(message.payload, _ROUTE.size)
     if flags & n.RTM_F_CLONED or (

@@ -73,4 +73,4 @@ def _errors(output: str, path: str) -> str:
         is_shown = error["file"] in (path, _NO_FILE)
         found.append(f"{error['file']}:{error['place']}: Error{': ' + error['message'] if is_shown else ''}")
     more = [f"{len(found) - _MOST_ERRORS} more errors"] if len(found) > _MOST_ERRORS else []
-    return "; ".join([*found[:_MOST_ERRORS], *more]) or "it gave no reason"
+    return "; ".join([*found[:_MOST_ERRORS], *more]) or "nft reported no reason"

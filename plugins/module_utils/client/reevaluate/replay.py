@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Replay the first packet of a flow in the scratch namespace, and read the resulting entry and trace.
 
-All of a packet's way happens within the system call that sends it. Its event and its trace are there when that returns.
-Only what comes in again by the loopback may wait for the kernel's thread for network packets (ksoftirqd).
+The kernel processes a packet completely within the system call that sends it. Its event and its trace exist when that
+returns. Only packets that come in again by the loopback may wait for the kernel's thread for them (ksoftirqd).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Replay:
         return any(self._reached(chain, steps) for chain in UNTRACKED_CHAINS)
 
     def is_received(self, steps: Iterable[Step]) -> bool:
-        """Whether a packet of a link has come to the rules."""
+        """Return whether the rules have processed a packet that came in by a link."""
         return any(step.chain == RECEIVED and step.rule[1] == self._own_table for step in steps)
 
     def has_left(self, steps: Iterable[Step]) -> bool:

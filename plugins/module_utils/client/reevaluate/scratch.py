@@ -111,14 +111,13 @@ class Settings:
 class Scratch(Closing):
     """The namespace: its links, routes and settings are those of `network` and `settings`.
 
-    `ruleset` is a socket for requests to nf_tables, `conntrack` and `trace` have events, and `routes` is for lookups.
+    `ruleset` is a socket for requests to nf_tables, and `routes` is one for lookups. `listen` returns those for events.
     """
 
     def __init__(self, network: Network, settings: dict[str, str]) -> None:
         self._closing = contextlib.ExitStack()
         self._devices: dict[int, int] = {}
         self._senders: dict[bytes, socket.socket] = {}
-        self.links = {link.number: link for link in network.links}
         try:
             namespace.run_in_thread(lambda: self._make(network, settings))
         except BaseException:
@@ -126,7 +125,7 @@ class Scratch(Closing):
             raise
 
     def close(self) -> None:
-        """Let go of the namespace."""
+        """Close the sockets and devices of the namespace."""
         for sender in self._senders.values():
             sender.close()
         self._senders.clear()
@@ -177,7 +176,10 @@ class Scratch(Closing):
         return namespace.run_in_thread(call)
 
     def receive_on(self, link: int, packet: bytes) -> bool:
-        """Let a packet come in by a link. Return whether the link exists here. When it returns, the kernel is done."""
+        """Let a packet come in by a link. Return whether the link exists here.
+
+        The kernel has processed the packet when this returns.
+        """
         device = self._devices.get(link)
         if device is None:
             return False
@@ -185,7 +187,7 @@ class Scratch(Closing):
         return True
 
     def send_from_host(self, source: bytes, destination: bytes, packet: bytes) -> None:
-        """Send a packet from an address of the host. When it returns, the kernel is done.
+        """Send a packet from an address of the host. The kernel has processed it when this returns.
 
         Raises `OSError`: EPERM if a rule refuses it, ENETUNREACH and others without a route.
         """

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of nf_tables about the way of one packet through the rules.
+"""Trace messages of nf_tables: the rules that a packet matched.
 
 Source: include/uapi/linux/netfilter/nf_tables.h (nft_trace_attributes), net/netfilter/nf_tables_trace.c.
 """

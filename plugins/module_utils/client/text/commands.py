@@ -74,11 +74,11 @@ def read_command(
         if target == LABEL_MAP:
             raise InvalidValue(name, "names a file of label names, which is not read; leave it out and set label_map")
         if value is None and target not in optional:
-            raise InvalidValue(name, "has no value; write one behind it")
+            raise InvalidValue(name, "has no value; write one after it")
         if target == "labels" and target in given:
             value = f"{given[target][1]},{value}"
         elif target in given and target != PASSED_OVER:
-            raise InvalidValue(name, "comes twice")
+            raise InvalidValue(name, "is given twice; write it once")
         given[target] = name, value or ""
     return given
 

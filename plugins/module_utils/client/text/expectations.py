@@ -137,7 +137,7 @@ def _line(line: str, unknown: Unknown) -> Expectation:
         elif not equals and all(flag in _FLAGS for flag in text.split(",")):
             expectation["flags"] |= sum(_FLAGS[flag] for flag in set(text.split(",")))
         elif not equals and head["kernel"] and "helper" not in expectation:
-            _put(expectation, "helper", text.partition("/")[0], "helper")  # behind it is the name of its class
+            _put(expectation, "helper", text.partition("/")[0], "helper")  # after it comes the name of its class
         else:
             unknown.word(expectation, name, value, _LIST)
     return expectation
@@ -145,7 +145,7 @@ def _line(line: str, unknown: Unknown) -> Expectation:
 
 def _put(expectation: Expectation, key: str, text: str, name: str) -> None:
     if key in expectation:
-        raise InvalidValue(name, "comes twice")
+        raise InvalidValue(name, "is given twice; write it once")
     expectation[key] = KINDS[key].parse(text, name)
 
 

@@ -232,5 +232,5 @@ def _moment(text: str) -> tuple[str, int]:
 
 def _put(entry: Entry, key: str, value: Any) -> None:
     if key in entry:
-        raise InvalidValue(key, "comes twice")
+        raise InvalidValue(key, "is given twice; write it once")
     entry[key] = value

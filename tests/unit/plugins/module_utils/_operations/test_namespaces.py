@@ -136,8 +136,8 @@ def test_failed_namespace_has_an_error_and_the_others_have_results(host: Documen
     failed = failure_of(host, run_in_each, Module(), read)
     assert str(failed) == (
         "netns: the task failed in 3 of 4 namespaces, first in /proc/7/ns/net: cannot identify the network namespaces "
-        "of 2 processes, such as /proc/7/ns/net: Permission denied; run as root on the host itself (become: true). The "
-        "key namespaces has the result of each"
+        "of 2 processes, such as /proc/7/ns/net: Permission denied; run as root on the host itself (become: true). See "
+        "the key namespaces for the result of each"
     )
     assert failed.result["matched"] == 4
     assert [(each["netns"], each.get("matched"), each.get("msg", "")[:16]) for each in failed.result["namespaces"]] == [

@@ -491,7 +491,7 @@ def test_refused_helper_removal_does_not_prevent_other_changes() -> None:
     assert (result["changed"], result["updated"], result["refused"]) == (True, 0, 1)
     assert {change["key"] for change in result["changes"]} == {"mark", "timeout", "labels"}
     (failed,) = result["failed_entries"]
-    assert "This kernel takes no helper from an entry (Linux 7.2 does not)" in failed["msg"]
+    assert "This kernel cannot remove the helper of an entry (as Linux 7.2)" in failed["msg"]
     assert failed["msg"].endswith(". These were changed: mark, labels, timeout")
 
 

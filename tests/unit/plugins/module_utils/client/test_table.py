@@ -289,7 +289,7 @@ def test_only_dumps_are_sent_without_a_tuple() -> None:
 
 def test_refused_helper_removal_is_reported_with_advice() -> None:
     with table_over(lambda request: [fake_socket.refusal(request, errno.EOPNOTSUPP)]) as table:
-        with pytest.raises(Unsupported, match="takes no helper from an entry .* create it again without one"):
+        with pytest.raises(Unsupported, match="cannot remove the helper of an entry .* create it again without"):
             table.update({**udp(1), "helper": ""})
         with pytest.raises(Unsupported) as other:
             table.update({**udp(1), "helper": "ftp"})
@@ -314,8 +314,8 @@ def test_refused_filtered_flush_is_reported_with_advice() -> None:
 @pytest.mark.parametrize(
     ("code", "error", "expected_message"),
     [
-        (errno.EOPNOTSUPP, Unsupported, r"6\.12; what it matched of IPv4 was deleted\. Remove"),
-        (errno.EPERM, NotPermitted, r"become: true\)\. Before that, what it matched of IPv4 was deleted$"),
+        (errno.EOPNOTSUPP, Unsupported, r"6\.12; the matching IPv4 entries were deleted\. Delete the entries"),
+        (errno.EPERM, NotPermitted, r"become: true\)\. Before that, the matching IPv4 entries were deleted$"),
     ],
 )
 def test_flush_refused_for_the_second_family_reports_the_first(

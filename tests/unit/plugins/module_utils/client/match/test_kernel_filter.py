@@ -298,15 +298,15 @@ HTTPS = narrow(parse_match({"family": "ipv4", "protocol": "tcp", "destination_po
 
 
 def test_dump_contains_the_whole_filter() -> None:
-    message = messages.dump(narrowing=HTTPS)
+    message = messages.dump(kernel_filter=HTTPS)
     assert (message.type, message.payload) == (DUMP, bytes([IPV4, 1, 0, 0]) + HTTPS.attributes)
 
 
 @pytest.mark.parametrize("options", [{"zero": True}, {"family": IPV4}, {"zero": True, "family": IPV6}])
 @pytest.mark.parametrize("narrowing", [HTTPS, narrow(EVERYTHING.term)])
 def test_reset_of_counters_with_a_filter_is_refused(options: Any, narrowing: KernelFilter) -> None:
-    with pytest.raises(InvalidValue, match="^narrowing: .* reset of counters"):
-        messages.dump(**options, narrowing=narrowing)
+    with pytest.raises(InvalidValue, match="^kernel_filter: .* reset of counters"):
+        messages.dump(**options, kernel_filter=narrowing)
 
 
 def test_flush_contains_the_whole_filter() -> None:
@@ -316,7 +316,7 @@ def test_flush_contains_the_whole_filter() -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if not (case.exact and case.fails_closed)])
 def test_flush_with_an_inexact_filter_is_refused(case: Case) -> None:
-    with pytest.raises(InvalidValue, match="^narrowing: "):
+    with pytest.raises(InvalidValue, match="^where: "):
         messages.flush(narrow(parse_match(case.match).term))
 
 
@@ -584,7 +584,7 @@ def check(raw: Any, table: list[Entry]) -> tuple[bool, ...]:
         return ()
     narrowing = narrow(match.term)
     wanted = ids([entry for entry in table if match(entry)])
-    request = messages.dump(narrowing=narrowing).payload
+    request = messages.dump(kernel_filter=narrowing).payload
     for name, kernel in KERNELS.items():
         try:
             shown = ids(kernel.chosen(request, table, flush=False))

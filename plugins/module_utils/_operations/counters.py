@@ -39,6 +39,10 @@ class _Tally:
         self.matched = self.zeroed = self.gone = 0
         #: The number of entries without counters, which were created before accounting was turned on.
         self.uncounted = 0
+        #: The number of entries that were not zeroed, and of those whose answer was lost.
+        self.failed = self.unknown = 0
+        #: The first error: there can be a million.
+        self.failure: KernelError | None = None
         self.shown: list[Entry] = []
         self._sums = dict.fromkeys(_COUNTERS, 0)
         self._report_limit = report_limit
@@ -100,7 +104,6 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
     tally = _Tally(report_limit)
     everything = match.where is None
     found = table.dump(zero=everything and not check_mode, where=match.where)
-    failures: list[KernelError] = []
     if check_mode or everything:
         try:
             for entry in _counted(found, tally):
@@ -117,15 +120,14 @@ def zero(table: Table, match: Match, report_limit: int, labels: LabelMap, check_
     else:
         # Only the keys that a request contains, to save memory: there may be a million entries
         keys = [{key: entry[key] for key in _KEYS if key in entry} for entry in _counted(found, tally)]
-        failures = _zero_each(table, keys, tally)
+        _zero_each(table, keys, tally)
     result = tally.as_document(labels)
-    if failures:
-        unknown = sum(isinstance(error, ResultUnknown) for error in failures)
-        lost = f" The counts of {unknown} of them may be zeroed and lost." if unknown else ""
-        result["changed"] = result["changed"] or unknown > 0
+    if tally.failed:
+        lost = f" The counts of {tally.unknown} of them may be zeroed and lost." if tally.unknown else ""
+        result["changed"] = result["changed"] or tally.unknown > 0
         raise ZeroingFailed(
-            f"{len(failures)} of {len(failures) + tally.zeroed} entries were not zeroed, the first because: "
-            f"{failures[0]}.{lost}",
+            f"{tally.failed} of {tally.failed + tally.zeroed} entries were not zeroed, the first because: "
+            f"{tally.failure}.{lost}",
             result,
         )
     _check_known(result)
@@ -158,16 +160,16 @@ def _counted(entries: Iterable[Entry], tally: _Tally) -> Iterator[Entry]:
             tally.uncounted += 1
 
 
-def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> list[KernelError]:
-    failures: list[KernelError] = []
+def _zero_each(table: Table, entries: list[Entry], tally: _Tally) -> None:
     for answer in table.zero_all(entries):
         if isinstance(answer, NotFound):
             tally.gone += 1
         elif isinstance(answer, KernelError):
-            failures.append(answer)
+            tally.failed += 1
+            tally.unknown += isinstance(answer, ResultUnknown)
+            tally.failure = tally.failure or answer
         else:
             tally.add(answer)
-    return failures
 
 
 def _line(entry: Entry) -> str:

@@ -141,5 +141,5 @@ def test_a_table_is_not_read_from_another_namespace(namespace: Namespace) -> Non
     """Otherwise, the client could read entries in one namespace and delete them in another one."""
     with namespace.entered():
         table = Table()
-    with table, pytest.raises(ConntrackError, match="opened in another network namespace"):
+    with table, pytest.raises(ConntrackError, match="moved to another network namespace"):
         list(table.dump())

@@ -319,6 +319,16 @@ def test_purge_deletes_entries_in_scope_that_are_not_in_the_snapshot(
     assert before & {there.id for there in kernel.connections} == before - purged
 
 
+def test_purge_alone_is_a_change(path: str) -> None:
+    kernel = filled([declared(1), declared(2)])
+    saved(filled([declared(1)]), path)
+    for check in (True, False):
+        done = run(kernel, path, check, scope={"protocol": "tcp"})
+        assert numbers(done) == {"deleted": 1, "unchanged": 1}
+        assert done["changed"]
+    assert not run(kernel, path, scope={"protocol": "tcp"})["changed"]
+
+
 def test_purge_keeps_snapshot_entries_that_the_match_excludes(path: str) -> None:
     kernel = filled([declared(1), declared(2)])
     saved(kernel, path)

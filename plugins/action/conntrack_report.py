@@ -156,9 +156,7 @@ class File:
                 os.fchmod(new.file.fileno(), _mode(place))
                 new.commit()
         except OSError as error:
-            raise NoReport(
-                f"{self.path}: {error.strerror}. The files that the key files lists were written."
-            ) from error
+            raise NoReport(f"{self.path}: {error.strerror}. The result lists the files that were written.") from error
 
 
 def _place_of(path: str) -> tuple[Any, ...]:

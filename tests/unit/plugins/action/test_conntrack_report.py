@@ -154,7 +154,7 @@ def test_error_names_a_file_that_cannot_be_written(folder: Path) -> None:
     (folder / "locked").symlink_to("/proc/self/nonesuch")
     result = run(hosts=HOSTS, path="page.html", json_path="locked/page.json")
     assert result["msg"].startswith(f"{folder}/locked")
-    assert result["msg"].endswith("The files that the key files lists were written.")
+    assert result["msg"].endswith("The result lists the files that were written.")
     assert result["files"] == [{"path": f"{folder}/page.html", "changed": True}]
 
     (folder / "page.xml").mkdir()

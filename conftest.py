@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from tests import clock, collection_tree
+from tests import clock, collection_tree, programs
 
 collection_tree.use()
+programs.extend_path()
 
 from ansible_collections.netops.conntrack.tests import profiles  # noqa: E402
 

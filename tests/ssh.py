@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import programs
 from tests.lab import Host
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import TIMEOUT
 
 COLLECTION = Path(__file__).parents[1]
@@ -136,9 +136,7 @@ def skip_unless_possible() -> None:
     """Skip the test, with the reason, if such a server cannot run."""
     if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         pytest.skip("needs root: sshd opens sessions of other users")
-    for program in PROGRAMS:
-        if not shutil.which(program, path=SYSTEM_PATH):
-            pytest.skip(f"the {program} program is absent")
+    programs.require(*PROGRAMS)
     if not os.access(PYTHON, os.X_OK):
         pytest.skip(f"{PYTHON} is absent")
 
@@ -157,7 +155,7 @@ class Server:
             shutil.rmtree(files)  # the server has its copy
 
     def _start(self, host: Host, files: Path) -> None:
-        script = START.replace("PROGRAM", shutil.which("sshd", path=SYSTEM_PATH) or "sshd")
+        script = START.replace("PROGRAM", programs.require("sshd"))
         #: The process that holds the namespaces. When it is killed, all processes of its sessions end.
         self.process = process = host.start([*OWN, "sh", "-c", script, "sh", str(files)], env=environment())
         assert process.stdout is not None
@@ -291,7 +289,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 def environment() -> dict[str, str]:
     """Return the environment of the test, without the variables of the SSH session in which the test itself may run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SSH_"))}
-    return {**kept, "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def _write(path: Path, lines: list[str], mode: int = 0o644) -> None:

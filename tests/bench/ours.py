@@ -178,7 +178,7 @@ def create_translated(entries: str) -> Work:
 
 
 def create_prepared(entries: str) -> Work:
-    """Create entries that are already parsed and completed."""
+    """Create entries from objects that the client has prepared before."""
     table, prepare = _table(), _preparing()
     prepared = list(map(prepare, mix.declarations(0, int(entries))))
     return lambda: _succeeded(table.create_all(prepared))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.lab import Namespace
-from tests.lab.namespace import SYSTEM_PATH
 
 from .process import Runner, Sample, WorkFailed
 from .rows import OURS, Side
@@ -39,7 +38,7 @@ class Stage:
         self.folder = folder
         self.sizes = sizes
         self.runner = Runner(folder)
-        self.conntrack = shutil.which(CONNTRACK, path=SYSTEM_PATH)
+        self.conntrack = shutil.which(CONNTRACK)
         self._started = time.monotonic()
         self._interpreter: float | None = None
 

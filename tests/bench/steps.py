@@ -342,7 +342,7 @@ def create(stage: Stage, results: Results) -> None:
                 contenders, after=check_and_empty, turns=stage.sizes.turns_on_one_core
             )
     create_declared = f"create {entries:,} entries from declared dictionaries"
-    create_prepared = f"create {entries:,} entries that are already parsed and completed"
+    create_prepared = f"create {entries:,} entries from objects that the client has prepared before"
     restore = f"restore a {entries:,}-entry snapshot"
     for name, work, side, elapsed_limit, processor_limit in (
         ("create", create_declared, declared, 0.6, 0.75),
@@ -415,7 +415,7 @@ def imports(stage: Stage, results: Results) -> None:
     results.add(
         Row(
             "import",
-            "import the client, without the time for the modules socket and struct",
+            "import the Python client of the modules, without the time for the modules socket and struct",
             sides,
             [Limit(15.0)],
             unit="ms",
@@ -451,11 +451,11 @@ def scaling(stage: Stage, results: Results) -> None:
     results.add(
         Row(
             "scaling",
-            f"time per entry with {sizes[-1]:,} entries relative to {base:,} entries, highest of four operations",
+            f"time per entry with {sizes[-1]:,} entries relative to {base:,} entries: the highest ratio of creating, reading, facts and flushing",
             [Side(OURS, [_growth(elapsed_times, sizes, base)], [_growth(processor_times, sizes, base)])],
             [Limit(1.5)] if sizes[-1] > base >= BASE else [],
             unit="times",
-            note=f"the operations create, read, facts and flush; linear is 1. Create is compared with {FILL}, because "
+            note=f"linear is 1. Create is compared with {FILL}, because "
             "the time for that grows with the chains of the kernel's hash table",
         )
     )

@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import types
@@ -27,7 +26,6 @@ from ansible.module_utils import basic
 
 from ansible_collections.netops.conntrack.plugins import module_utils
 from tests.lab import Namespace
-from tests.lab.namespace import SYSTEM_PATH
 
 from .injection import Call, Injector
 
@@ -35,6 +33,8 @@ Document = dict[str, Any]
 #: The values of a thing by its name; those of an entry are its reply tuple, mark and so on.
 State = dict[str, dict[str, Any]]
 Task = tuple[str, Document]
+#: The programs that show the state.
+REQUIRED = ("conntrack", "nfct")
 
 MODULES = "ansible_collections.netops.conntrack.plugins.modules"
 SERVER = "192.0.2.80"
@@ -292,11 +292,6 @@ def import_modules(*modules: str) -> None:
         _code(name)
 
 
-def missing_program() -> str:
-    """Return the first missing program among those that a stage requires, "" for none."""
-    return next((name for name in ("conntrack", "nfct") if not shutil.which(name, path=SYSTEM_PATH)), "")
-
-
 def _send_packets() -> None:
     for port in range(6001, 6007):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -327,9 +322,7 @@ def _entries(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _nfct(namespace: Namespace, *arguments: str) -> str:
-    program = shutil.which("nfct", path=SYSTEM_PATH)
-    assert program, "the nfct program is absent"
-    return namespace.run([program, *arguments], check=False).stdout
+    return namespace.run(["nfct", *arguments], check=False).stdout
 
 
 @functools.cache

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab import Machine, Namespace
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, TIMEOUT, Controller
 
 FOLDER = CHECKOUT / "docs/docsite/rst"
@@ -135,7 +134,7 @@ class Reader:
             **controller.environment,
             "HOME": str(self.folder),
             "LC_ALL": "C.UTF-8",
-            "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
         }
         self.folder.mkdir()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 import textwrap
 from collections.abc import Iterator
@@ -30,11 +29,10 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.docu
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import Unsupported
 from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation import expectation
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import clock, views
+from tests import clock, programs, views
 from tests.fleet.pages import FOLDER
 from tests.fleet.test_event_source import watching
 from tests.lab import Namespace, table
-from tests.lab.namespace import SYSTEM_PATH
 from tests.modules import run
 
 Document = dict[str, Any]
@@ -193,18 +191,15 @@ def in_order(documents: list[Document]) -> list[Document]:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shell(tmp_path: Path) -> Path:
     """Return the working directory of the commands, with a file for -R."""
-    monkeypatch.setenv("PATH", SYSTEM_PATH)
     (tmp_path / "gateway.conntrack").write_text(FILE)
     return tmp_path
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs() -> None:
-    for program in ("conntrack", "nfct"):
-        if not shutil.which(program, path=SYSTEM_PATH):
-            pytest.skip(f"the {program} program is absent (apt-get install {program})")
+    programs.require("conntrack", "nfct")
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +252,8 @@ def dying(root: None) -> Iterator[Namespace]:
 def check_needs(pair: Pair, namespace: Namespace) -> None:
     """Skip the test if the machine lacks a program of the command, or the helper of the expectations."""
     program = pair.command.split()[0]
-    if program == "sysctl" and not shutil.which(program, path=SYSTEM_PATH):
-        pytest.skip("the sysctl program is absent (apt-get install procps)")
+    if program == "sysctl":
+        programs.require(program)
     if "expect" in pair.command and not namespace.expectations():
         pytest.skip("this kernel has no FTP helper (modprobe nf_conntrack_ftp)")
 

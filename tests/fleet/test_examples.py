@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -21,11 +20,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import clock
+from tests import clock, programs
 from tests.fleet.test_howto import fill, once_a_process_listens
 from tests.lab import Gateway, Lab, Namespace, isolation
 from tests.lab.handover import PORT, SERVER, Site
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, PIPELINING, TIMEOUT, Controller
 
 EXAMPLES = CHECKOUT / "examples"
@@ -49,9 +47,7 @@ exec sleep infinity
 @pytest.fixture(scope="module")
 def private(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Return the ID of a process whose mount namespace has folders of its own."""
-    for program in ("conntrack", "nft", "nsenter"):
-        if not shutil.which(program, path=SYSTEM_PATH):
-            pytest.skip(f"the {program} program is absent")
+    programs.require("conntrack", "nft", "nsenter")
     process = subprocess.Popen(  # pylint: disable=consider-using-with,subprocess-popen-preexec-fn
         ["unshare", "--mount", "sh", "-ec", PRIVATE, str(tmp_path_factory.mktemp("private"))],
         stdout=subprocess.PIPE,
@@ -156,7 +152,7 @@ def ids(namespace: Namespace) -> set[int]:
     return {entry["id"] for entry in namespace.table()}
 
 
-def test_remove_stale_flows(network: Gateway, gateway: Namespace, play: Play) -> None:
+def test_remove_stale_flows(tun: None, network: Gateway, gateway: Namespace, play: Play) -> None:
     """The flow to the internet uses the new address, and the entry of the flow between the clients stays."""
     gateway.firewall.clear("snat")
     gateway.nft((EXAMPLES / "files/nat.nft").read_text().replace(NEW, OLD))
@@ -234,8 +230,7 @@ def test_declare_entries(network: Gateway, gateway: Namespace, play: Play) -> No
 @pytest.mark.thorough
 def test_declare_gateway(network: Gateway, gateway: Namespace, play: Play) -> None:
     """The gateway has the settings, the policy and the entry, and no flow to the former network."""
-    if not shutil.which("nfct", path=SYSTEM_PATH):
-        pytest.skip("the nfct program is absent (apt-get install nfct)")
+    programs.require("nfct")
     before = {name: gateway.sysctl(name) for name in ("nf_conntrack_acct", "nf_conntrack_tcp_timeout_established")}
     gateway.conntrack(*"-I -p udp -s 10.1.0.2 -d 10.66.0.9 --sport 1 --dport 2 -t 600".split())
     result = play("declare_gateway", {"gw1": gateway}, times=2)
@@ -322,8 +317,8 @@ def test_metrics(network: Gateway, gateway: Namespace, play: Play, private: int)
     assert re.search(rf"^conntrack_entries\{{.*\}} {gateway.count()}$", text, re.MULTILINE)
     assert re.search(r'site="example"', text)
     assert len(re.findall(r'source="10\.[12]\.0\.0/24"', text)) >= 2
-    if promtool := shutil.which("promtool", path=SYSTEM_PATH):
-        subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True)
+    if programs.exists("promtool"):
+        subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
 
 
 @pytest.mark.thorough

@@ -18,12 +18,11 @@ import pytest
 from pyroute2 import NFCTSocket
 
 from tests.lab import Flow, Host, Lab, has_ipv6
-from tests.lab.namespace import SYSTEM_PATH
 from tests.ssh import BLIND_PYTHON, CAPABLE_PYTHON, OWN, PORTS, PYTHON, Operator, Server, skip_unless_possible
 
 Task = dict[str, Any]
 
-CONNTRACK = shutil.which("conntrack", path=SYSTEM_PATH)
+CONNTRACK = shutil.which("conntrack")
 IPV4, IPV6, LINK_LOCAL = "192.0.2.1", "2001:db8::1", "fe80::1%gateway"
 #: The gateway's address that the operator reaches through a router with destination NAT
 BEHIND = "198.51.100.1"

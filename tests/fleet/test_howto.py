@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,11 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import clock
+from tests import clock, programs
 from tests.fleet.pages import FOLDER, Page, Reader
 from tests.lab import Flow, Gateway, Lab, Machine, Namespace
 from tests.lab.handover import PORT, SERVER, Site
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
 
 OLD, NEW = Gateway.OUTSIDE
@@ -35,9 +33,7 @@ Follow = Callable[..., Reader]
 @pytest.fixture
 def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
     """Follow the page after which the test is named, on hosts with the page's names."""
-    for program in ("bash", "conntrack", "nft", "nsenter"):
-        if not shutil.which(program, path=SYSTEM_PATH):
-            pytest.skip(f"the {program} program is absent")
+    programs.require("bash", "conntrack", "nft", "nsenter")
     page = Page(FOLDER / f"{request.function.__name__.removeprefix('test_')}.rst")
     return partial(Reader, page, Controller(tmp_path))
 
@@ -47,10 +43,9 @@ def test_every_page_is_followed() -> None:
     assert pages == {name.removeprefix("test_") for name in globals() if name.startswith("test_howto_")} != set()
 
 
-def test_howto_stale_flows(gateway_lab: Gateway, follow: Follow) -> None:
+def test_howto_stale_flows(tun: None, gateway_lab: Gateway, follow: Follow) -> None:
     """The stale flows use the new address and the new server from their next packets."""
-    if not shutil.which("iptables-nft", path=SYSTEM_PATH):
-        pytest.skip("the iptables-nft program is absent")
+    programs.require("iptables-nft")
     gateway, clients, outside = gateway_lab.gateway, (gateway_lab.client1, gateway_lab.client2), gateway_lab.server
     gateway.firewall.clear("snat")
     rules = """
@@ -243,8 +238,9 @@ def test_howto_block_host(gateway_lab: Gateway, follow: Follow) -> None:
 @pytest.mark.thorough
 def test_howto_watch_table(gateway_lab: Gateway, follow: Follow) -> None:
     """The page shows the usage of the table and the hosts with most entries, and the alarm goes off."""
-    if not Path(sys.executable).with_name("ansible-rulebook").exists() or not shutil.which("java", path=SYSTEM_PATH):
-        pytest.skip("ansible-rulebook, or the Java for it, is absent")
+    programs.require("java")
+    if not Path(sys.executable).with_name("ansible-rulebook").exists():
+        pytest.skip("ansible-rulebook is absent (pip install ansible-rulebook)")
     gateway = gateway_lab.gateway
     number = int(gateway.sysctl("nf_conntrack_max")) // 500
     with follow({"gw1": gateway}) as reader:
@@ -318,8 +314,7 @@ def test_howto_ci_facts(gateway_lab: Gateway, follow: Follow) -> None:
 def test_howto_prometheus(gateway_lab: Gateway, follow: Follow, tmp_path: Path) -> None:
     """The file has the flows of the gateway, and promtool accepts all files of the page."""
     collected = "/var/lib/prometheus/node-exporter"
-    if not shutil.which("promtool", path=SYSTEM_PATH) or not Path(collected).is_dir():
-        pytest.skip("prometheus or prometheus-node-exporter is absent")
+    programs.require("promtool", "prometheus-node-exporter")
     gateway = gateway_lab.gateway
     with follow({"gw1": gateway}, folders=[collected]) as reader:
         (reader.folder / ".ansible").mkdir()
@@ -346,8 +341,7 @@ with socket.create_server((sys.argv[2], int(sys.argv[3]))) as server:
 
 def test_howto_flow_owner(lab: Lab, follow: Follow) -> None:
     """The owners of a flow to the host, and of one to a container, are found, as ss does."""
-    if not shutil.which("ss", path=SYSTEM_PATH):
-        pytest.skip("the ss program is absent (apt-get install iproute2)")
+    programs.require("ss")
     host, client, container = lab.host("host1", forwarding=True), lab.host("client"), lab.host("container")
     lab.link(client, host, ["192.0.2.10/24"], ["192.0.2.1/24"])
     lab.link(container, host, ["172.17.0.2/16"], ["172.17.0.1/16"])

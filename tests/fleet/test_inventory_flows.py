@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -24,6 +23,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._snapshot.save im
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
 from ansible_collections.netops.conntrack.plugins.module_utils.client.match.match import EVERYTHING
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
+from tests import programs
 from tests.lab import Gateway, Lab, Namespace, has_ipv6
 from tests.plays import CHECKOUT, PIPELINING, TIMEOUT, Controller
 
@@ -306,9 +306,7 @@ def test_each_error_is_one_sentence(namespace: Namespace, site: Site) -> None:
 
 
 def test_missing_privilege_is_reported_with_a_remedy(namespace: Namespace, site: Site) -> None:
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("the setpriv program is absent (apt-get install util-linux)")
+    setpriv = programs.require("setpriv")
     inventory = site.write({"gateway": "gw1"})
     command = [setpriv, "--bounding-set=-net_admin", sys.executable, "-m", "ansible", "inventory", "-i", inventory]
     done = namespace.run([*command, "--list"], env=site.environment)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import programs
 from tests.lab import Lab, Namespace, has_ipv6
 from tests.plays import CHECKOUT, PIPELINING, TIMEOUT, Controller
 
@@ -237,9 +237,7 @@ def test_namespaces_of_ip_are_found_by_default(
 def test_missing_requirement_is_reported_with_a_remedy(
     lab: Lab, folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("the setpriv program is absent (apt-get install util-linux)")
+    setpriv = programs.require("setpriv")
     host = lab.host("blue")
     (folder / "blue").symlink_to(host.path)
     (tmp_path / "netns.yml").write_text("plugin: netops.conntrack.netns\nfolder: netns\n")

@@ -10,7 +10,6 @@ import ctypes
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import time
@@ -25,9 +24,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests import clock
+from tests import clock, programs
 from tests.lab import Namespace
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, Controller
 
 ARTEFACTS = CHECKOUT / "docs/prometheus"
@@ -38,15 +36,6 @@ LABELS = {"site": 'a "b" \\ é'}
 IN_MODIFY, IN_MOVED_TO, IN_CREATE, EVENT = 0x2, 0x80, 0x100, struct.Struct("=iIII")
 
 Values = dict[tuple[tuple[str, str], ...], float]
-
-
-def program(name: str) -> str:
-    """Return the path of a program. Skip the test without it."""
-    found = shutil.which(name, path=SYSTEM_PATH)
-    if found is None:
-        package = "prometheus-node-exporter" if "exporter" in name else "prometheus"
-        pytest.skip(f"the {name} program is absent (apt-get install --no-install-recommends {package})")
-    return found
 
 
 def values(text: str) -> Values:
@@ -190,14 +179,14 @@ class Monitoring:
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         commands = [
             [
-                program("prometheus-node-exporter"),
+                "prometheus-node-exporter",
                 "--collector.disable-defaults",
                 "--collector.textfile",
                 f"--collector.textfile.directory={host.collected}",
                 f"--web.listen-address={NODE_EXPORTER}",
             ],
             [
-                program("prometheus"),
+                "prometheus",
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={PROMETHEUS}",
@@ -233,8 +222,7 @@ class Monitoring:
 
 @pytest.fixture(scope="module")
 def monitoring(host: Host, written: str, tmp_path_factory: pytest.TempPathFactory) -> Monitoring:
-    for name in ("prometheus", "prometheus-node-exporter", "promtool"):
-        program(name)
+    programs.require("prometheus", "prometheus-node-exporter", "promtool")
     host.file.write_text(written)
     return Monitoring(host, tmp_path_factory.mktemp("monitoring"))
 
@@ -244,7 +232,7 @@ def eventually(read: Callable[[], Any], wanted: Any) -> None:
 
 
 def test_promtool_accepts_the_metrics(host: Host, written: str) -> None:
-    checked = host.namespace.run([program("promtool"), "check", "metrics"], check=False, input=written)
+    checked = host.namespace.run(["promtool", "check", "metrics"], check=False, input=written)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
@@ -328,14 +316,14 @@ def check_alerts(folder: Path, series: dict[str, str], wanted: set[str]) -> None
     inputs = [{"series": name, "values": shown} for name, shown in series.items()]
     test = {"interval": "1m", "input_series": inputs, "promql_expr_test": expected}
     (folder / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "tests": [test]}))
-    command = [program("promtool"), "test", "rules", str(folder / "test.yml")]
+    command = [programs.require("promtool"), "test", "rules", str(folder / "test.yml")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_alert_rules() -> None:
     done = subprocess.run(
-        [program("promtool"), "check", "rules", str(ALERTS)], check=False, capture_output=True, text=True
+        [programs.require("promtool"), "check", "rules", str(ALERTS)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(ALERTING)} rules found" in done.stdout

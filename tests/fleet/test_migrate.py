@@ -17,7 +17,6 @@ import pytest
 from tests.lab import Lab, has_ipv6
 from tests.lab.handover import FAMILIES, OLD, PORT, SERVER, Site
 from tests.lab.lab import Host
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
 
 #: The routes through the new gateway: from the client to the world, and from the server to the translated addresses.
@@ -145,9 +144,7 @@ def test_matching_flows_are_moved_and_removed_from_the_old_gateway(
     """A flow that reaches the old gateway after the save is not on the new gateway, and stays on the old one."""
     late = "-I -p udp -s 10.1.0.9 -d 203.0.113.80 --sport 9 --dport 7 -t 600"
     script = tmp_path / "script"
-    script.write_text(
-        f'#!/bin/sh\nPATH={SYSTEM_PATH}\nnsenter --net={site.old.path} conntrack {late} >&2\nexec nsenter "$@"\n'
-    )
+    script.write_text(f'#!/bin/sh\nnsenter --net={site.old.path} conntrack {late} >&2\nexec nsenter "$@"\n')
     script.chmod(0o755)
     of_new = {"ansible_netns_nsenter": f"{{{{ '{script}' if _conntrack_saved is defined else 'nsenter' }}}}"}
     with site.client.udp(SERVER["ipv4"], PORT) as some, site.client.tcp(SERVER["ipv4"], PORT) as other:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from tests import programs
 from tests.lab import Flow, Gateway, Host, Lab
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import Controller
 
 Document = dict[str, Any]
@@ -89,9 +88,8 @@ class Preview:
 
 
 @pytest.fixture(scope="module")
-def preview(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preview]:
-    if not shutil.which("nft", path=SYSTEM_PATH):
-        pytest.skip("the nft program is absent")
+def preview(tun: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preview]:
+    programs.require("nft")
     folder = tmp_path_factory.mktemp("preview")
     (folder / "controller").mkdir()
     with Lab() as lab:

@@ -50,7 +50,7 @@ Refresh = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def gateways(root: None) -> Iterator[dict[str, Host]]:
+def gateways(tun: None) -> Iterator[dict[str, Host]]:
     with Lab() as lab:
         wan, lan = lab.host("wan"), lab.host("lan")
         for number, name in enumerate(HOSTS, start=1):

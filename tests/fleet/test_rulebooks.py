@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +27,9 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.crea
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.document import from_document
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.entry import Entry
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
-from tests import clock, samples
+from tests import clock, programs, samples
 from tests.lab import Gateway, Namespace
 from tests.lab.lab import Lab
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import CHECKOUT, Controller
 
 GUIDE = CHECKOUT / "docs/docsite/rst/guide_events.rst"
@@ -42,8 +41,7 @@ TURNS = 5
 
 if importlib.util.find_spec("ansible_rulebook") is None:
     pytest.skip("ansible-rulebook is absent (pip install ansible-rulebook)", allow_module_level=True)
-if shutil.which("java", path=SYSTEM_PATH) is None:
-    pytest.skip("Java is absent (apt-get install openjdk-17-jre-headless)", allow_module_level=True)
+programs.require("java")
 
 
 class Rulebook:
@@ -105,7 +103,7 @@ def running(controller: Controller, namespace: Namespace, command: str, files: M
             env={
                 **controller.environment,
                 "HOME": str(controller.folder),
-                "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "PYTHONUNBUFFERED": "1",
                 "TMPDIR": str(controller.folder),
             },
@@ -195,7 +193,7 @@ FILTER = """
 """
 
 
-def test_flush_stale(controller: Controller, gateway_lab: Gateway) -> None:
+def test_flush_stale(tun: None, controller: Controller, gateway_lab: Gateway) -> None:
     """One flush removes stale flows shortly after a change, once the changes have settled.
 
     If there are more flows than the limit, they stay until a change of the rules leaves fewer.

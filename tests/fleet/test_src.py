@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,8 @@ import pytest
 import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
 
-from tests import clock
+from tests import clock, programs
 from tests.lab import Namespace
-from tests.lab.namespace import SYSTEM_PATH
 from tests.plays import TIMEOUT
 
 Document = dict[str, Any]
@@ -244,10 +242,9 @@ table inet filter {
 INFO, FACTS = "netops.conntrack.conntrack_info", "netops.conntrack.conntrack_facts"
 
 
-def test_a_ruleset_that_is_not_loaded(namespace: Namespace, play: Play, tmp_path: Path) -> None:
+def test_a_ruleset_that_is_not_loaded(tun: None, namespace: Namespace, play: Play, tmp_path: Path) -> None:
     """Test both modules, with options and with defaults, in the background, and with each error."""
-    if not shutil.which("nft", path=SYSTEM_PATH):
-        pytest.skip("the nft program is absent")
+    programs.require("nft")
     ping = "-p icmp -s 127.0.0.1 -d 127.0.0.1 --icmp-type 8 --icmp-code 0 --icmp-id 1 -t 600"
     namespace.conntrack("-I", *ping.split())
     (tmp_path / "files").mkdir()

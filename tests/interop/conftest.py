@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from tests.lab.fixtures import gateway_lab, lab, namespace, root
+from tests.lab.fixtures import gateway_lab, lab, namespace, root, tun
 
-__all__ = ["gateway_lab", "lab", "namespace", "root"]
+__all__ = ["gateway_lab", "lab", "namespace", "root", "tun"]

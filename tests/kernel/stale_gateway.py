@@ -48,7 +48,7 @@ table ip nat {
 
 
 @pytest.fixture
-def gateway(lab: Lab) -> Host:
+def gateway(lab: Lab, tun: None) -> Host:
     """Return a router between `lan` and `wan`, with RULES and no flows."""
     gateway, lan, wan = lab.host("gateway", forwarding=True), lab.host("lan"), lab.host("wan")
     lab.link(gateway, lan, ["10.1.0.1/24", "2001:db8:1::1/64"])

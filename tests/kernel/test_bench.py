@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,17 +19,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import programs
 from tests.bench import process, room, sizes, tasks
 from tests.bench.machine import label
 from tests.bench.payload import modules
 from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
 from tests.bench.stage import Stage
 from tests.lab import Namespace
-from tests.lab.namespace import SYSTEM_PATH
 
 CHECKOUT = Path(__file__).parents[2]
 HOSTS = sizes.QUICK.hosts
-HAS_CONNTRACK = shutil.which("conntrack", path=SYSTEM_PATH) is not None
+HAS_CONNTRACK = programs.exists("conntrack")
 
 #: Every row, with the programs that it is compared with.
 ROWS = {
@@ -184,8 +183,8 @@ def test_every_row_exists(bench: Bench) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "others"), {**ROWS, **TASKS}.items())
 def test_row_has_values_for_every_side(bench: Bench, name: str, others: list[str]) -> None:
-    if name in TASKS and not HAS_CONNTRACK:
-        pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+    if name in TASKS:
+        programs.require("conntrack")
     row = bench.rows()[name]
     first, *rest = row["sides"]
     assert [side["name"] for side in rest] == [other for other in others if is_available(other)]
@@ -215,8 +214,8 @@ def test_rows_on_one_core_run_all_sides_on_one_core(bench: Bench) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "limits"), LIMITS.items())
 def test_limits_of_a_row_are_applied(bench: Bench, name: str, limits: list[tuple[float, str | None]]) -> None:
-    if name in TASKS and not HAS_CONNTRACK:
-        pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+    if name in TASKS:
+        programs.require("conntrack")
     row = bench.rows()[name]
     for expected, processor in ((limits, False), (PROCESSOR_LIMITS.get(name, []), True)):
         found = [(one["at_most"], one["of"]) for one in row["limits"] if one["processor_time"] == processor]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 )
 from tests import clock
 from tests.lab import Host, Lab, has_ipv6
-from tests.lab.namespace import SYSTEM_PATH
 from tests.modules import run
 
 from .test_errors import drop_capabilities
@@ -64,11 +62,7 @@ class Watch:
 
     def run(self, command: str, text: str | None = None, check: bool = True) -> str:
         """Run a program and return its output."""
-        program, *arguments = command.split()
-        path = shutil.which(program, path=SYSTEM_PATH)
-        if path is None:
-            pytest.skip(f"the {program} program is absent")
-        return self.gateway.run([path, *arguments], input=text, check=check).stdout
+        return self.gateway.run(command.split(), input=text, check=check).stdout
 
     def changes(self, command: str, text: str | None = None, check: bool = True) -> list[Change]:
         """Return the changes that a program makes."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import clock
+from tests import clock, programs
 from tests.lab import Lab, Namespace
 
 Ansible = Callable[..., str]
@@ -101,8 +100,7 @@ def test_files_are_on_the_controller(ansible: Ansible, namespace: Namespace, tmp
 def test_become_works_inside(ansible: Ansible, namespace: Namespace, pipelining: str) -> None:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         pytest.skip("needs root: a separate user namespace has only one user")
-    if not shutil.which("sudo"):
-        pytest.skip("the sudo program is absent")
+    programs.require("sudo")
     with namespace.entered():
         inside = os.readlink("/proc/thread-self/ns/net")
     become = ("--become", "--become-user", "nobody")

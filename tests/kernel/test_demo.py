@@ -35,7 +35,7 @@ def test_forbidden_namespaces_are_reported_in_one_sentence(root: None) -> None:
 
 
 @pytest.mark.thorough
-def test_output_of_the_demo_matches_the_readme(root: None) -> None:
+def test_output_of_the_demo_matches_the_readme(tun: None) -> None:
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"^\$ make demo\n(.*?)^```\n", readme, re.DOTALL | re.MULTILINE)
     done = subprocess.run(

@@ -18,7 +18,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +50,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.me
 from ansible_collections.netops.conntrack.plugins.module_utils.client.netlink.socket import NetlinkTransport
 from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
 from ansible_collections.netops.conntrack.tests.unit.support import strategies
-from tests import clock, features, samples
+from tests import clock, features, programs, samples
 from tests.lab import Gateway, Namespace
 from tests.lab.table import from_program
 from tests.profiles import examples
@@ -203,8 +202,7 @@ class TestEveryProtocol:
     @pytest.mark.parametrize("sample", [each[1] for each in FREE_STANDING], ids=[each[0] for each in FREE_STANDING])
     def test_three_readers_receive_the_same_events(self, emptied_namespace: Namespace, sample: samples.Sample) -> None:
         features.needs(sample.needs)
-        if not Path("/usr/sbin/conntrack").exists():
-            pytest.skip("the conntrack program is absent (apt-get install conntrack)")
+        programs.require("conntrack")
         entry = from_document({**sample.declared, "timeout": 600})
         with (
             Watch(emptied_namespace) as watch,

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests import programs
 from tests.faults import FAULTS, WRITING, Fault
 from tests.faults.checks import Course, changed_things, lasting, unwanted, without_fault
 from tests.faults.injection import Call, Injector, applies
-from tests.faults.scenarios import SCENARIOS, Document, Done, Stage, State, import_modules, missing_program
+from tests.faults.scenarios import REQUIRED, SCENARIOS, Document, Done, Stage, State, import_modules
 from tests.lab import Namespace
 from tests.profiles import share
 
@@ -57,8 +58,7 @@ class Play(NamedTuple):
 
 @pytest.fixture(scope="module", params=SCENARIOS)
 def play(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
-    if missing_program():
-        pytest.skip(f"the {missing_program()} program is absent")
+    programs.require(*REQUIRED)
     import_modules(*WRITING)
     with Namespace() as namespace:
         stage = Stage(SCENARIOS[request.param], namespace, tmp_path_factory.mktemp("faults"))

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import programs
 from tests.faults.checks import Course, lasting, unwanted, without_fault
 from tests.faults.injection import Injector
-from tests.faults.scenarios import SCENARIOS, Done, Scenario, Stage, import_modules, line, missing_program
+from tests.faults.scenarios import REQUIRED, SCENARIOS, Done, Scenario, Stage, import_modules, line
 from tests.lab import Namespace
 from tests.profiles import share
 
@@ -57,8 +58,7 @@ class Play(NamedTuple):
 
 @pytest.fixture(scope="module", params=TASKS)
 def play(request: pytest.FixtureRequest, root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
-    if missing_program():
-        pytest.skip(f"the {missing_program()} program is absent")
+    programs.require(*REQUIRED)
     scenario = SCENARIOS[request.param]
     import_modules(scenario.module)
     with Namespace() as namespace:
@@ -120,8 +120,7 @@ def test_a_killed_save_leaves_a_complete_snapshot(
     namespace: Namespace, tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     """The folder has only one file, which is the old or the new snapshot."""
-    if missing_program():
-        pytest.skip(f"the {missing_program()} program is absent")
+    programs.require(*REQUIRED)
     import_modules(SAVED.module)
     stage = Stage(SAVED, namespace, tmp_path)
     course = namespace.call(without_fault, stage, timeout=PATIENCE)

@@ -155,7 +155,7 @@ def test_file_that_is_not_a_namespace_is_refused_first(site: Site, tmp_path: Pat
     assert (failed["changed"], site.ports()) == (False, before)
 
 
-def test_stale_entries_of_all_namespaces(site: Site) -> None:
+def test_stale_entries_of_all_namespaces(site: Site, tun: None) -> None:
     """The rules of each namespace judge its entries."""
     site.named["red"].nft("add table inet f; add chain inet f o { type filter hook output priority 0; policy drop; }")
     found = site.machine.module("conntrack_info", netns=["blue", "red"], match=TCP, stale=["refused"])

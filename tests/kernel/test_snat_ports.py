@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections import Counter
 from typing import Any
@@ -20,7 +19,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
     read_snat_ranges,
 )
 from tests.lab import Gateway, Host, Namespace
-from tests.lab.namespace import SYSTEM_PATH
 from tests.modules import run
 
 TCP, UDP = 6, 17
@@ -92,8 +90,6 @@ def test_ranges_of_nftables(namespace: Namespace, name: str) -> None:
 
 @pytest.mark.parametrize("name", IPTABLES)
 def test_ranges_of_iptables(namespace: Namespace, name: str) -> None:
-    if not shutil.which("iptables-nft", path=SYSTEM_PATH):
-        pytest.skip("the iptables-nft program is absent")
     rule, ranges = IPTABLES[name]
     namespace.run(["iptables-nft", "-t", "nat", "-A", "POSTROUTING", *rule.split()])
     assert ranges_of(namespace) == expected(ranges)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,9 +22,8 @@ import pytest
 from ansible_collections.netops.conntrack.plugins.module_utils.client.errors import NotPermitted
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate import ruleset, scratch
 from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate.evaluator import Reevaluation
-from tests import clock
+from tests import clock, programs
 from tests.lab import Host, Lab
-from tests.lab.namespace import SYSTEM_PATH
 from tests.modules import MODULES, answer, given, run, run_in_new_process
 
 from .stale_gateway import OUTSIDE
@@ -542,8 +540,7 @@ table inet filter {
 @pytest.fixture
 def container(root: None, ip: str) -> Iterator[int]:
     """Start a process in its own user, network, PID and mount namespaces, and yield its process ID."""
-    if shutil.which("nft", path=SYSTEM_PATH) is None:
-        pytest.skip("the nft program is absent (apt-get install nftables)")
+    programs.require("nft")
     with subprocess.Popen(CONTAINER) as process:
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -9,13 +9,12 @@ the results of those whose names contain a word.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 
 import pytest
 
-from tests.lab.namespace import SYSTEM_PATH
+from tests import programs
 from tests.stale_flows.cases import CASES
 from tests.stale_flows.comparison import STALE, UNCERTAIN, VERDICTS, Case, Result, compare_all
 
@@ -27,11 +26,9 @@ SOME = CASES[::11]
 
 
 @pytest.fixture(autouse=True)
-def programs(root: None) -> None:
+def required(tun: None) -> None:
     """Require the programs that configure the gateway. Skip the test without them."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}")
+    programs.require(*PROGRAMS)
 
 
 def compared(cases: Iterable[Case], flows: int) -> list[Result]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,6 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.table impo
 from ansible_collections.netops.conntrack.plugins.module_utils.client.timeout_policy import PROTOCOL, STATES
 from tests import clock
 from tests.lab import Gateway, Namespace
-from tests.lab.namespace import SYSTEM_PATH
 
 pytestmark = pytest.mark.every_kernel
 
@@ -37,16 +35,9 @@ def table(namespace: Namespace) -> Iterator[Table]:
         yield table
 
 
-def program(name: str) -> str:
-    found = shutil.which(name, path=SYSTEM_PATH)
-    if found is None:
-        pytest.skip(f"the program {name} is absent (apt-get install {name})")
-    return found
-
-
 def by_nfct(namespace: Namespace, *arguments: str) -> dict[str, Any]:
     """Return the numbers of nfct(8) by their names in lower case, empty if it finds nothing."""
-    shown = namespace.run([program("nfct"), *arguments], check=False).stdout
+    shown = namespace.run(["nfct", *arguments], check=False).stdout
     return {name.lower(): int(value) for name, value in re.findall(r"\.(\w+) = (\d+),", shown)}
 
 
@@ -147,7 +138,7 @@ def test_defaults_agree_with_the_sysctls(table: Table, namespace: Namespace, pro
 
 
 def test_policy_of_nfct_is_found_and_changed(table: Table, namespace: Namespace) -> None:
-    namespace.run([program("nfct"), "add", "timeout", "theirs", "inet6", "tcp", "established", "77"])
+    namespace.run(["nfct", "add", "timeout", "theirs", "inet6", "tcp", "established", "77"])
     found = timeout_policy.find(table, "theirs")
     assert found is not None
     assert timeout_policy.to_document(found)["timeouts"]["established"] == 77
@@ -171,7 +162,7 @@ def test_policy_applies_to_connections_and_cannot_be_removed_in_use(gateway_lab:
     with gateway.entered(), Table() as table:
         given = {"name": "short", "family": "ipv4", "protocol": "udp"}
         declare(table, timeouts={"unreplied": 1000, "replied": 1000}, **given)
-        gateway.run([program("iptables"), *rule])
+        gateway.run(["iptables", *rule])
         flow = client.udp(gateway_lab.SERVER, gateway_lab.PORT)
         flow.seen_as()
         assert timeout_of_udp(gateway) == clock.left_of(1000)
@@ -186,7 +177,7 @@ def test_policy_applies_to_connections_and_cannot_be_removed_in_use(gateway_lab:
             with pytest.raises(ConntrackError, match="a rule uses it; remove that rule first"):
                 declare(table, **{**given, **otherwise})
         assert policy_by_nfct(gateway, "short")["unreplied"] == 3000
-        gateway.run([program("iptables"), "-t", "raw", "-F"])
+        gateway.run(["iptables", "-t", "raw", "-F"])
         gateway.conntrack("-F")
         assert declare(table, name="short", state="absent")["operation"] == "deleted"
         flow.close()

@@ -6,22 +6,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import selectors
 import socket
-import struct
 import threading
 import time
-import unittest
 from collections import deque
 
+from . import tun
 from .namespace import Namespace
 
-DEVICE = "/dev/net/tun"
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-LARGEST = 65536
 #: Packets that can wait in an interface. A burst as large as a TCP window must not be lost.
 QUEUE = 10_000
 
@@ -58,7 +52,7 @@ class Delay:
                         return
                     with contextlib.suppress(BlockingIOError):
                         while True:
-                            packet = os.read(key.fd, LARGEST)
+                            packet = os.read(key.fd, tun.LARGEST)
                             under_way.append((time.monotonic() + self._seconds, key.data, packet))
                 while under_way and under_way[0][0] <= time.monotonic():
                     _due, end, packet = under_way.popleft()
@@ -68,14 +62,8 @@ class Delay:
 
 def _interface(namespace: Namespace, name: str) -> int:
     """Create a TUN interface in the namespace, and return the file descriptor for its packets."""
-    if not os.path.exists(DEVICE):
-        raise unittest.SkipTest(f"this kernel has no {DEVICE} (CONFIG_TUN)")
     with namespace.entered():
-        try:
-            end = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except PermissionError:
-            raise unittest.SkipTest(f"{DEVICE} cannot be opened without root") from None
-        fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+        end = tun.create(name)
     with namespace.rtnetlink() as rtnetlink:
         index = rtnetlink.link_lookup(ifname=name)[0]
         rtnetlink.link("set", index=index, txqlen=QUEUE, state="up")

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests import programs
+
 from . import isolation
 from .lab import Gateway, Lab
-from .namespace import SYSTEM_PATH, Namespace
+from .namespace import Namespace
+from .tun import open_device
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +28,15 @@ def root() -> None:
 
 
 @pytest.fixture(scope="session")
+def tun(root: None) -> None:
+    """Require /dev/net/tun, with which flows are evaluated. Skip the test if this user may not open it."""
+    os.close(open_device())
+
+
+@pytest.fixture(scope="session")
 def ip() -> str:
     """Return the path of ip(8). Skip the test without the program."""
-    program = shutil.which("ip", path=SYSTEM_PATH)
-    if program is None:
-        pytest.skip("the ip program is absent (apt-get install iproute2)")
-    return program
+    return programs.require("ip")
 
 
 @pytest.fixture

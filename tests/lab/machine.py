@@ -9,16 +9,15 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import sys
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests import clock
+from tests import clock, programs
 
-from .namespace import SYSTEM_PATH, Namespace
+from .namespace import Namespace
 
 #: Names given namespaces, hides the processes outside, and runs until its input ends.
 _SCRIPT = """
@@ -46,9 +45,7 @@ class Machine:
     """
 
     def __init__(self, own: Namespace, named: Mapping[str, Namespace]) -> None:
-        for program in PROGRAMS:
-            if not shutil.which(program, path=SYSTEM_PATH):
-                raise unittest.SkipTest(f"the {program} program is absent (apt-get install util-linux)")
+        programs.require(*PROGRAMS)
         self.own = own
         files = [part for name, namespace in named.items() for part in (name, namespace.path)]
         # The output is a pipe: the process is the first of its PID namespace, and all others end with it

@@ -9,19 +9,17 @@ import contextlib
 import fcntl
 import functools
 import os
-import shutil
 import signal
 import socket
 import struct
 import subprocess
-import unittest
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from tests import clock
+from tests import clock, programs
 
 from . import isolation, table
 from .child import call_in_child
@@ -45,7 +43,6 @@ SHORT_TIMEOUTS = (
     *("tcp_timeout_close", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged"),
     *("sctp_timeout_closed", "sctp_timeout_cookie_wait", "sctp_timeout_established", "dccp_timeout_request"),
 )
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
 
 class Namespace:
@@ -128,8 +125,10 @@ class Namespace:
         """Run a program in the namespace to its end. Its output is text.
 
         :param more: For subprocess.run: input, env, cwd.
+        :raises unittest.SkipTest: without the program.
         :raises subprocess.CalledProcessError: if the program fails and check is true, with its output as a note.
         """
+        programs.require(arguments[0], environment=more.get("env"))
         with self.entered():
             done = subprocess.run(list(arguments), check=False, capture_output=True, text=True, timeout=timeout, **more)
         try:
@@ -144,7 +143,10 @@ class Namespace:
         """Start a program in the namespace. It runs until close(), or until the thread that started it ends.
 
         Its output goes to a pipe, which holds 64 KiB. Pass stdout and stderr for a program with more output.
+
+        :raises unittest.SkipTest: without the program.
         """
+        programs.require(arguments[0], environment=more.get("env"))
         more.setdefault("stdout", subprocess.PIPE)
         more.setdefault("stderr", subprocess.STDOUT)
         with self.entered():
@@ -177,10 +179,7 @@ class Namespace:
         :raises unittest.SkipTest: without the program.
         :raises subprocess.CalledProcessError: if the program or the kernel rejects the rules.
         """
-        program = shutil.which("nft", path=SYSTEM_PATH)
-        if program is None:
-            raise unittest.SkipTest("the nft program is absent (apt-get install nftables)")
-        self.run([program, "-f", "-"], input=rules)
+        self.run(["nft", "-f", "-"], input=rules)
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
         """Read a setting, or write it and return the earlier value.
@@ -205,14 +204,11 @@ class Namespace:
         :raises unittest.SkipTest: without the program.
         :raises subprocess.CalledProcessError: if the program fails and check is true.
         """
-        program = shutil.which("conntrack", path=SYSTEM_PATH)
-        if program is None:
-            raise unittest.SkipTest("the conntrack program is absent (apt-get install conntrack)")
-        return self.run([program, *arguments], check=check, **more).stdout
+        return self.run(["conntrack", *arguments], check=check, **more).stdout
 
     def table(self) -> list[table.Flow]:
         """Return every entry, as an independent reader returns it: see the module table."""
-        if shutil.which("conntrack", path=SYSTEM_PATH):
+        if programs.exists("conntrack"):
             return table.from_program(self.conntrack("-L", "-o", "extended,id"))
         with self.entered():
             return table.from_pyroute2()

@@ -12,11 +12,9 @@ import os
 import socket
 import struct
 import time
-import unittest
 from typing import Protocol
 
-from tests.lab import Namespace
-from tests.lab.delay import DEVICE, IFF_NO_PI, IFF_TUN, LARGEST, TUNSETIFF
+from tests.lab import Namespace, tun
 from tests.lab.lab import IFA_F_NODAD
 
 TUNSETPERSIST = 0x400454CB
@@ -51,11 +49,7 @@ class Tun:
     def __init__(self, gateway: Namespace, name: str) -> None:
         self.name = name
         with gateway.entered():
-            try:
-                self._end = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                raise unittest.SkipTest(f"{DEVICE} cannot be opened: {error.strerror}") from None
-            fcntl.ioctl(self._end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+            self._end = tun.create(name)
             # The device goes with its namespace, which the kernel does in the background
             fcntl.ioctl(self._end, TUNSETPERSIST, 1)
 
@@ -72,7 +66,7 @@ class Tun:
         packets: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                packets.append(os.read(self._end, LARGEST))
+                packets.append(os.read(self._end, tun.LARGEST))
         return packets
 
     def close(self) -> None:
@@ -116,7 +110,7 @@ class Ethernet:
         while time.monotonic() < end:
             self._far.send(self._header + struct.pack("!H", ETH_P_EXPERIMENTAL) + bytes(46))
             with contextlib.suppress(TimeoutError):
-                probe.recv(LARGEST)
+                probe.recv(tun.LARGEST)
                 return
         raise TimeoutError(f"{self.name} does not forward")
 
@@ -132,7 +126,7 @@ class Ethernet:
         version = packet[0] >> 4
         kind = struct.pack("!H", ETH_P_IP if version == 4 else ETH_P_IPV6)
         self._far.send(self._header + kind + packet)
-        while self._near[version].recv(LARGEST)[14:] != packet:  # the kernel passes it to IP at the same time
+        while self._near[version].recv(tun.LARGEST)[14:] != packet:  # the kernel passes it to IP at the same time
             pass
         return True
 
@@ -140,7 +134,7 @@ class Ethernet:
         packets: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                frame, address = self._far.recvfrom(LARGEST)
+                frame, address = self._far.recvfrom(tun.LARGEST)
                 if address[2] != PACKET_OUTGOING and frame[12:14] in (b"\x08\x00", b"\x86\xdd"):
                     packets.append(frame[14:])
         return packets

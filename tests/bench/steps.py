@@ -451,7 +451,8 @@ def scaling(stage: Stage, results: Results) -> None:
     results.add(
         Row(
             "scaling",
-            f"time per entry with {sizes[-1]:,} entries relative to {base:,} entries: the highest ratio of creating, reading, facts and flushing",
+            f"time per entry with {sizes[-1]:,} entries relative to {base:,} entries, the highest ratio of creating, "
+            "reading, facts and flushing",
             [Side(OURS, [_growth(elapsed_times, sizes, base)], [_growth(processor_times, sizes, base)])],
             [Limit(1.5)] if sizes[-1] > base >= BASE else [],
             unit="times",

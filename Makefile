@@ -64,7 +64,7 @@ types: $(RUNNER)/ready  ## mypy, strict
 fuzz: $(RUNNER)/ready  ## Look for input that breaks the readers, for 5 minutes (FUZZ=--help lists options)
 	@$(RUNNER)/bin/nox -s fuzz -- $(FUZZ)
 
-bench: $(VENV)/ready  ## Measure speed and memory beside conntrack and pyroute2 (BENCH=--help lists options)
+bench: $(VENV)/ready  ## Measure speed and memory beside other programs (BENCH=--help lists options)
 	@$(VENV)/bin/python -m tests.bench $(BENCH)
 
 soak: $(VENV)/ready  ## Flush and restore for two minutes beside 2,000 new connections per second (SOAK=--help lists options)

@@ -1,4 +1,4 @@
 # SPDX-FileCopyrightText: netops.conntrack contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Time this collection, Debian's conntrack and pyroute2 on the same tables: python -m tests.bench"""
+"""Time this collection, conntrack(8), pyroute2 and vishvananda/netlink on the same tables: python -m tests.bench"""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.lab import Forbidden, become_root
 
-from . import archive, machine, page, report
+from . import archive, go_client, machine, page, report
 from .process import CHECKOUT, WorkFailed, workshop
 from .room import NoRoom, room_for
 from .rows import Results
@@ -69,6 +69,8 @@ def _measure(sizes: Sizes, names: list[str], options: argparse.Namespace) -> Res
         results.options.update(sizes._asdict())
         if stage.conntrack is None:
             results.missing.append("anything by conntrack(8), which is absent (on Debian: apt-get install conntrack)")
+        if stage.go_client is None:
+            results.missing.append(go_client.MISSING)
         try:
             for run, name in itertools.product(range(options.runs), names):
                 stage.say(f"run {run + 1} of {options.runs}: {name}")

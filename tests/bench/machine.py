@@ -13,6 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from . import go_client
+
 Machine = dict[str, Any]
 
 CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
@@ -42,6 +44,7 @@ def describe(conntrack: str | None) -> Machine:
         "ansible_core": _version("ansible-core"),
         "pyroute2": _version("pyroute2"),
         "conntrack": _program_version(conntrack),
+        "vishvananda_netlink": go_client.version(),
     }
 
 

@@ -155,9 +155,10 @@ def about(results: Results) -> list[str]:
     limits = [limit for row in results.rows for limit in row.limits if row.measured(limit)]
     kept = f"{len(limits) - len(results.broken())} of {len(limits)} limits kept"
     runs = f"{options['runs']} run{'s' * (options['runs'] > 1)} on {described['date']}{', quick' * options['quick']}"
+    library = described.get("vishvananda_netlink")  # absent in older results
     versions = (
-        f"Linux {described['kernel']}, Python {described['python']}, conntrack {described['conntrack'] or 'absent'}; "
-        f"{runs}; {kept}"
+        f"Linux {described['kernel']}, Python {described['python']}, conntrack {described['conntrack'] or 'absent'}"
+        f"{f', vishvananda/netlink {library}' if library else ''}; {runs}; {kept}"
     )
     return [machine.label(described), versions, *(f"doubtful: {doubt}" for doubt in machine.doubts(described))]
 

@@ -49,8 +49,9 @@ def _lines(results: Results) -> Iterator[str]:
     yield machine.label(about)
     yield (
         f"Linux {about['kernel']}, Python {about['python']}, conntrack {about['conntrack'] or 'absent'}, "
-        f"pyroute2 {about['pyroute2']}, ansible-core {about['ansible_core']}; load {about['load_at_start']} before the "
-        f"run, steal {'unknown' if steal is None else f'{steal:g} %'}"
+        f"pyroute2 {about['pyroute2']}, vishvananda/netlink {about['vishvananda_netlink'] or 'absent'}, "
+        f"ansible-core {about['ansible_core']}; load {about['load_at_start']} before the run, "
+        f"steal {'unknown' if steal is None else f'{steal:g} %'}"
     )
     for doubt in machine.doubts(about):
         yield f"DOUBTFUL: {doubt}. Repeat the run when nothing else runs."

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from tests.lab import Namespace
 
+from . import go_client
 from .process import Runner, Sample, WorkFailed
 from .rows import OURS, Side
 from .sizes import Sizes
 
 CONNTRACK = "conntrack"
 PYROUTE2 = "pyroute2"
+GO = "vishvananda/netlink"
 BARE = "bare receive loop"
 REPLAY = "bare replay"
 #: Suffix of the name of a row whose processes run on one processor, where a second thread saves no time
@@ -39,6 +41,7 @@ class Stage:
         self.sizes = sizes
         self.runner = Runner(folder)
         self.conntrack = shutil.which(CONNTRACK)
+        self.go_client = go_client.build(folder)
         self._started = time.monotonic()
         self._interpreter: float | None = None
 
@@ -98,6 +101,12 @@ class Stage:
             raise WorkFailed("the conntrack program is absent (apt-get install conntrack)")
         return self.runner.program(namespace, [self.conntrack, *arguments], output=output)
 
+    def go(self, namespace: Namespace, work: str, entries: int) -> Sample:
+        """Run a work of the Go client, which checks the number of its entries."""
+        if self.go_client is None:
+            raise WorkFailed(go_client.MISSING)
+        return self.runner.program(namespace, [self.go_client, work, str(entries)])
+
     def compete(
         self,
         contenders: dict[str, Contender],
@@ -107,7 +116,7 @@ class Stage:
     ) -> list[Side]:
         """Let each contender take several turns, and use the best of each: other load on the machine only adds time.
 
-        `before` and `after` are not timed. Without the conntrack program, the others compete alone.
+        `before` and `after` are not timed. Contenders whose program is absent do not take part.
         """
         samples: dict[str, list[Sample]] = {name: [] for name in contenders if self._exists(name)}
         patience = time.monotonic() + self.sizes.patience * len(samples)
@@ -133,6 +142,8 @@ class Stage:
             self.runner.processors = None
 
     def _exists(self, name: str) -> bool:
+        if name == GO:
+            return self.go_client is not None
         return self.conntrack is not None or not name.startswith(CONNTRACK)
 
     # memory
@@ -157,4 +168,4 @@ def best(name: str, samples: Sequence[Sample], scale: float = 1.0) -> Side:
     )
 
 
-__all__ = ["BARE", "CONNTRACK", "OURS", "PYROUTE2", "Stage"]
+__all__ = ["BARE", "CONNTRACK", "GO", "OURS", "PYROUTE2", "Stage"]

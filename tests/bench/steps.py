@@ -17,7 +17,7 @@ from . import mix, payload, tasks
 from .bare_replay import CLIENTS, SERVERS
 from .process import Sample
 from .rows import Curve, Limit, Results, Row, Side
-from .stage import BARE, CONNTRACK, ON_ONE_CORE, OURS, PYROUTE2, REPLAY, Stage, best
+from .stage import BARE, CONNTRACK, GO, ON_ONE_CORE, OURS, PYROUTE2, REPLAY, Stage, best
 
 #: Maximum memory in MB, beyond the bare interpreter, of works that read the whole table.
 MEMORY = 64.0
@@ -47,6 +47,7 @@ def read(stage: Stage, results: Results) -> None:
                 OURS: lambda: stage.ours(namespace, "read", done=entries),
                 BARE: bare,
                 f"{CONNTRACK} -L": lambda: stage.program(namespace, "-L"),
+                GO: lambda: stage.go(namespace, "read", entries),
             }
         )
         sides.append(_read_few(stage, results))
@@ -189,16 +190,17 @@ def _read_on_one_core(stage: Stage, namespace: Namespace, results: Results) -> N
     entries = stage.sizes.table
     stage.say(f"reading {entries:,} entries{ON_ONE_CORE}")
     with stage.on_one_core():
-        reading, summary, bare, *program = stage.compete(
+        reading, summary, bare, *programs = stage.compete(
             {
                 "read": lambda: stage.ours(namespace, "read", done=entries),
                 "facts": lambda: stage.ours(namespace, "facts", *SUMMARY, done=entries),
                 BARE: lambda: stage.work(namespace, "bare", "receive"),
                 f"{CONNTRACK} -L": lambda: stage.program(namespace, "-L"),
+                GO: lambda: stage.go(namespace, "read", entries),
             },
             turns=stage.sizes.turns_on_one_core,
         )
-    sides = [replace(reading, name=OURS), bare, *program]
+    sides = [replace(reading, name=OURS), bare, *programs]
     work = f"read and fully decode {entries:,} entries"
     results.add(_on_one_core("read", work, sides, [Limit(0.6, f"{CONNTRACK} -L")], entries))
     sides = [replace(summary, name=OURS), _copy(bare)]
@@ -294,6 +296,7 @@ def flush(stage: Stage, results: Results) -> None:
                 {
                     OURS: functools.partial(stage.ours, namespace, f"flush_{name}", done=half),
                     program: functools.partial(stage.program, namespace, "-D", *arguments),
+                    GO: functools.partial(stage.go, namespace, f"flush_{name}", half),
                 },
                 before=make_whole,
                 after=check_half,

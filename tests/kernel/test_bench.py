@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import programs
-from tests.bench import process, room, sizes, tasks
+from tests.bench import go_client, process, room, sizes, tasks
 from tests.bench.machine import label
 from tests.bench.payload import modules
 from tests.bench.process import MACHINE, Runner, WorkFailed, workshop
-from tests.bench.stage import Stage
+from tests.bench.stage import GO, Stage
 from tests.lab import Namespace
 
 CHECKOUT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ HAS_CONNTRACK = programs.exists("conntrack")
 
 #: Every row, with the programs that it is compared with.
 ROWS = {
-    "read": ["bare receive loop", "conntrack -L", "pyroute2"],
+    "read": ["bare receive loop", "conntrack -L", GO, "pyroute2"],
     "read as flat dictionaries": [],
     "read as documents": ["pyroute2"],
     "narrowed dump": ["conntrack -L -p tcp --dport 443"],
@@ -55,14 +55,14 @@ ROWS = {
     "info: memory": [],
     "wait": [],
     "wait: memory": [],
-    "read, on one core": ["bare receive loop", "conntrack -L"],
+    "read, on one core": ["bare receive loop", "conntrack -L", GO],
     "facts, on one core": ["bare receive loop"],
-    "flush by port": ["conntrack -D"],
+    "flush by port": ["conntrack -D", GO],
     "flush by port: memory": [],
-    "flush by port, on one core": ["conntrack -D"],
-    "flush by network": ["conntrack -D"],
+    "flush by port, on one core": ["conntrack -D", GO],
+    "flush by network": ["conntrack -D", GO],
     "flush by network: memory": [],
-    "flush by network, on one core": ["conntrack -D"],
+    "flush by network, on one core": ["conntrack -D", GO],
     "judge": ["bare replay"],
     "judge: memory": [],
     "SNAT ports": ["bare receive loop"],
@@ -169,6 +169,8 @@ def bench(root: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def is_available(side: str) -> bool:
+    if side == GO:
+        return programs.exists("go") and go_client.version() is not None
     return HAS_CONNTRACK or not side.startswith("conntrack")
 
 
@@ -204,8 +206,8 @@ def test_row_has_values_for_every_side(bench: Bench, name: str, others: list[str
 @pytest.mark.thorough
 def test_rows_on_one_core_run_all_sides_on_one_core(bench: Bench) -> None:
     ran = Counter(re.findall(r" s    (.+), on one core: [\d.]+ s \(turn 1\)", bench.progress))
-    reading = ["read", "facts", "bare receive loop", "conntrack -L"]
-    flushing, creating = ["this collection", "conntrack -D"] * 2, ["create", "restore", "conntrack -R"]
+    reading = ["read", "facts", "bare receive loop", "conntrack -L", GO]
+    flushing, creating = ["this collection", "conntrack -D", GO] * 2, ["create", "restore", "conntrack -R"]
     assert ran == Counter(filter(is_available, reading + flushing + creating))
     pinned = {name for name, row in bench.rows().items() if row["processors"] == 1}
     assert pinned == {name for name in ROWS if name.endswith(", on one core")}

@@ -39,6 +39,7 @@ def results(key: tuple[str, int, str], rows: list[Row] | None = None, **about: A
         "python": "3.13.0",
         "ansible_core": "2.21.5",
         "pyroute2": "0.9.7",
+        "vishvananda_netlink": None,
         "conntrack": "1.4.7",
     }
     return Results({**described, **about}, {"quick": False, "runs": 1}, [reading(), *(rows or [])])

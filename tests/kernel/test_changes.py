@@ -220,7 +220,7 @@ def test_only_selected_kinds_are_received(lab: Lab, kind: str) -> None:
         assert {change.kind for change in watch.received()} == {kind}
 
 
-def test_evaluation_of_flows_is_not_a_change(watch: Watch) -> None:
+def test_evaluation_of_flows_is_not_a_change(tun: None, watch: Watch) -> None:
     """Otherwise, a flush after each change would never end."""
     watch.gateway.nft(RULES)
     entry = {

@@ -557,7 +557,7 @@ def container(root: None, ip: str) -> Iterator[int]:
             process.kill()
 
 
-def test_in_a_container_and_from_its_host(container: int, ip: str) -> None:
+def test_in_a_container_and_from_its_host(tun: None, container: int, ip: str) -> None:
     inside = ["nsenter", f"--target={container}", "--user", "--preserve-credentials", "--net", "--pid", "--mount"]
 
     def execute(*command: str, stdin: str = "") -> str:

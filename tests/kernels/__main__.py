@@ -17,6 +17,8 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests import programs
+
 from . import debian, machine, report, trees
 
 CACHE = trees.CHECKOUT / ".cache/kernels"
@@ -67,6 +69,7 @@ def main() -> int:
     if unknown := set(arguments.kernels) - KERNELS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     arguments.results.mkdir(parents=True, exist_ok=True)
+    programs.extend_path()
     try:
         check_programs()
         mirror = debian.find_mirror()

@@ -130,44 +130,52 @@ def overriding(files: Mapping[str, int], directory: str) -> list[str]:
     wanted = {_PREFIX + file: value for file, value in files.items()}
     own = os.path.basename(SYSCTL_FILE)
     sentences = []
-    # sysctl.conf is read last, directly or through a link in sysctl.d
-    for file, text in _texts([*_later(directory), "sysctl.conf"], directory):
+    for base, file, text in _texts([*_later(directory), (directory, "sysctl.conf")]):
         last: dict[str, str] = {}
         for match in filter(None, map(_ASSIGNMENT.match, text.splitlines())):
             last[_key(match.group(1))] = match.group(2)
+        remedy = "remove that line" if base == directory else f"copy it to {directory}/sysctl.d, without that line"
         sentences += [
-            f"{os.path.join(directory, file)} sets {key} to {last[key]}, and is read after {own}; remove that line"
+            f"{os.path.join(base, file)} sets {key} to {last[key]}, and is read after {own}; {remedy}"
             for key, value in wanted.items()
             if last.get(key, str(value)) != str(value)
         ]
     return sentences
 
 
-def _later(directory: str) -> list[str]:
-    """Return the files of sysctl.d that are read after `SYSCTL_FILE`, in this order."""
+def _later(directory: str) -> list[tuple[str, str]]:
+    """Return the files of sysctl.d that are read after `SYSCTL_FILE`, in this order: a directory, and a path below it.
+
+    A file hides those with the same name in directories of lower precedence. sysctl.conf is read last, directly or
+    through a link in sysctl.d.
+    """
     folder, own = os.path.split(SYSCTL_FILE)
-    try:
-        with _place(SYSCTL_FILE, directory) as place:
-            names = place.names()
-    except OSError:
-        return []
-    return [f"{folder}/{name}" for name in sorted(names) if name > own and name.endswith(".conf")]
+    folders = [(directory, folder)]
+    root, name = os.path.split(directory.rstrip("/"))
+    if name == os.path.basename(DIRECTORY):
+        folders += [(root or "/", f"{above}/{folder}") for above in ("run", "usr/local/lib", "usr/lib")]
+    found: dict[str, tuple[str, str]] = {}
+    for base, below in folders:
+        with contextlib.suppress(OSError), _place(f"{below}/{own}", base) as place:
+            for name in place.names():
+                found.setdefault(name, (base, f"{below}/{name}"))
+    return [found[name] for name in sorted(found) if name > own and name.endswith(".conf")]
 
 
-def _texts(files: list[str], directory: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and texts of the files that can be read. A file with several names has the last one."""
+def _texts(files: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield directory, path and text of the files that can be read. A file with several names has the last one."""
     names = {}
-    for file in files:
-        with contextlib.suppress(OSError), _place(file, directory) as place:
+    for base, file in files:
+        with contextlib.suppress(OSError), _place(file, base) as place:
             there = place.status()
             if there is not None:
-                names[there.st_dev, there.st_ino] = file
-    for file in names.values():
+                names[there.st_dev, there.st_ino] = base, file
+    for base, file in names.values():
         try:
-            text = _read(file, directory)
+            text = _read(file, base)
         except CannotPersist:
             continue
-        yield file, text
+        yield base, file, text
 
 
 def write(edit: Edit) -> None:
@@ -186,12 +194,12 @@ def write(edit: Edit) -> None:
 
 
 def _place(file: str, directory: str, make: int | None = None) -> Place:
-    """Return the place of a file below the directory. Only links in the host's own directory may lead out of it.
+    """Return the place of a file below the directory. Only links in the host's own directories may lead out of them.
 
     Other directories belong to containers. With such links, the root user of a container could make this process
     read and change files of the host.
     """
-    if os.path.normpath(directory) == DIRECTORY:
+    if os.path.normpath(directory) in (DIRECTORY, os.path.dirname(DIRECTORY)):
         return Place(os.path.join(directory, file), make=make)
     return Place(file, beneath=directory, make=make)
 

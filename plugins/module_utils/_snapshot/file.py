@@ -431,7 +431,8 @@ def _layout_of(item: Any, path: str) -> _Layout:
 
 
 def _header_of(line: bytes, path: str) -> Header:
-    about = _parsed(line, path) if line[:1] == b"{" else {}
+    # Other files can also begin with a brace, for example indented JSON
+    about = _parsed(line, path) if line[:1] == b"{" and FORMAT.encode() in line else {}
     if about.pop("format", None) != FORMAT:
         raise InvalidValue("path", f"{path} is not a snapshot; name a file that conntrack_snapshot has written")
     version = about.get("version")

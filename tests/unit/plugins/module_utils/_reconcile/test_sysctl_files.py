@@ -239,6 +239,25 @@ def test_only_files_that_are_read_later_override_a_setting(tmp_path: Path) -> No
     assert sysctl_files.overriding({"nf_conntrack_acct": 1}, str(tmp_path)) == []
 
 
+def test_later_files_of_other_directories_override_a_setting(tmp_path: Path) -> None:
+    """In a root file system, sysctl.d is also in run, usr/local/lib and usr/lib. A file hides others with its name."""
+    etc = tmp_path / "etc"
+    folders = [etc / "sysctl.d", *(tmp_path / name / "sysctl.d" for name in ("run", "usr/local/lib", "usr/lib"))]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / f"95-own{number}.conf").write_text(f"net.netfilter.nf_conntrack_max = {number}\n")
+        (folder / "96-common.conf").write_text(f"net.netfilter.nf_conntrack_acct = {number}\n")
+    (folders[3] / "97-hidden.conf").write_text("net.netfilter.nf_conntrack_acct = 9\n")
+    (folders[0] / "97-hidden.conf").symlink_to("/dev/null")
+    found = sysctl_files.overriding({"nf_conntrack_max": 3, "nf_conntrack_acct": 1}, str(etc))
+    assert [sentence.partition(" sets ")[0] for sentence in found] == [
+        *(str(folder / f"95-own{number}.conf") for number, folder in enumerate(folders[:3])),
+        str(folders[0] / "96-common.conf"),
+    ]
+    assert found[0].endswith("; remove that line")
+    assert found[1].endswith(f"; copy it to {etc}/sysctl.d, without that line")
+
+
 def test_persist_is_refused_outside_of_the_initial_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def different(one: str, other: str) -> bool:
         return False

@@ -315,7 +315,9 @@ def test_file_with_a_changed_byte_is_refused_or_reads_the_same(path: Path) -> No
         (b'{"format": "netops.conntrack snapshot", "version": 2, "new": []}\n', "of format 2.*update the collection"),
         (b'{"format": "netops.conntrack snapshot", "version": 1}\n', "has an incomplete header"),
         (b'{"format": "netops.conntrack snapshot", "version": "1"}\n', "has an incomplete header"),
-        (b"{" * 100_000 + b"\n", "has a line that is not a record"),
+        (b'{\n    "entries": []\n}\n', "is not a snapshot"),
+        (b"{" * 100_000 + b"\n", "is not a snapshot"),
+        (b'{"format": "netops.conntrack snapshot", "version": ' + b"[" * 100_000, "has a line that is not a record"),
         (b"x" * 3_000_000, "is not a snapshot"),
     ],
 )

@@ -144,7 +144,7 @@ NOTHING = {
 def reset(module: AnsibleModule) -> dict[str, Any]:
     from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import (
         check_accounting,
-        warning_of,
+        warnings_of,
         zero,
     )
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
@@ -157,10 +157,7 @@ def reset(module: AnsibleModule) -> dict[str, Any]:
     check_accounting()
     with Table() as table:
         result = zero(table, match, params["report_limit"], labels, module.check_mode)
-    warning = warning_of(result)
-    if warning:
-        module.warn(warning)
-    return result
+    return {**result, "warnings": warnings_of(result)}
 
 
 def main() -> None:

@@ -200,7 +200,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import NE
 
 
 def declare(module: AnsibleModule) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import reconcile
+    from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.expectation import EVICTED, reconcile
     from ansible_collections.netops.conntrack.plugins.module_utils._reconcile.reconciler import Policy
     from ansible_collections.netops.conntrack.plugins.module_utils.client.expectation.expectation import from_document
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table import Table
@@ -211,9 +211,7 @@ def declare(module: AnsibleModule) -> dict[str, Any]:
     policy = Policy.of(params)
     with Table() as table:
         result = reconcile(table, declared, policy, module.check_mode)
-    if result["evicted"]:
-        module.warn("The helper allows no more expectations, so the kernel removed the oldest: see evicted")
-    return result
+    return {**result, "warnings": [EVICTED] if result["evicted"] else []}
 
 
 def main() -> None:

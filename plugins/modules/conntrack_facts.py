@@ -319,7 +319,7 @@ from ansible_collections.netops.conntrack.plugins.module_utils._module import (
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
-    from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen, gather, warning_of
+    from ansible_collections.netops.conntrack.plugins.module_utils._operations.facts import chosen, gather, warnings_of
     from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.labels import LabelMap
     from ansible_collections.netops.conntrack.plugins.module_utils.client.table_reader import TableReader
 
@@ -334,11 +334,9 @@ def read(module: AnsibleModule) -> dict[str, Any]:
         from ansible_collections.netops.conntrack.plugins.module_utils._operations.groups import parse_groupings
 
         groupings = parse_groupings(params["group_by"], labels)
-    warning = warning_of(subsets)
-    if warning:
-        module.warn(warning)
     with TableReader() as table:
-        return {"ansible_facts": {"conntrack": gather(table, subsets, match, params["top"], ruleset, groupings)}}
+        facts = gather(table, subsets, match, params["top"], ruleset, groupings)
+    return {"ansible_facts": {"conntrack": facts}, "warnings": warnings_of(subsets)}
 
 
 def read_each(*work: Any) -> dict[str, Any]:

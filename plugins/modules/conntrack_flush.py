@@ -327,8 +327,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
 
             with StaleFilter(table, stale) as judge:
                 result = flush(StaleDeletionPlan(judge, *options), labels, module.check_mode)
-                judge.warn_of_uncertain(module.warn)
-                return result
+                return {**result, "warnings": judge.warnings()}
         return flush(PLANS[params["table"]](*options), labels, module.check_mode)
 
 

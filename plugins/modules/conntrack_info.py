@@ -496,7 +496,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
     if params["interval"] is not None or params["group_by"] is not None:
         from ansible_collections.netops.conntrack.plugins.module_utils._operations.traffic import read_traffic
 
-        return read_traffic(params, match, labels, stale, ruleset, module.warn)
+        return read_traffic(params, match, labels, stale, ruleset)
     check_order(params["sort_by"], resource)
     if params["owner"]:
         from ansible_collections.netops.conntrack.plugins.module_utils._operations.owner import with_owners
@@ -513,8 +513,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
             with StaleFilter(table, stale, ruleset) as judge:
                 judged = with_owners(JUDGED_ENTRIES) if params["owner"] else JUDGED_ENTRIES
                 found = collect(judge.scan(match), *order, labels, judged)
-                judge.warn_of_uncertain(module.warn)
-            return {**found, "verdicts": judge.counts()}
+            return {**found, "verdicts": judge.counts(), "warnings": judge.warnings()}
         return collect(TABLES[params["table"]](table, match), *order, labels, resource)
 
 

@@ -161,5 +161,10 @@ def test_stale_entries_of_all_namespaces(site: Site, tun: None) -> None:
     found = site.machine.module("conntrack_info", netns=["blue", "red"], match=TCP, stale=["refused"])
     assert [each["matched"] for each in found["namespaces"]] == [0, 1]
     assert (found["matched"], found["verdicts"]["refused"], found["verdicts"]["unchanged"]) == (1, 1, 1)
+    hook = "{ type filter hook output priority 0; policy drop; }"
+    site.named["blue"].nft(f"add table inet f; add chain inet f o {hook}; add rule inet f o limit rate 5/second accept")
+    uncertain = site.machine.module("conntrack_info", netns=["blue", "red"], match=TCP, stale=True)
+    (warning,) = uncertain["warnings"]
+    assert "blue: 1 of 1 flows are uncertain" in str(warning)
     refused = site.machine.module("conntrack_info", netns="all", stale=True, ruleset="/etc/hosts", remote_src=True)
     assert refused["msg"].startswith("ruleset: is the ruleset of one namespace, and netns names several")

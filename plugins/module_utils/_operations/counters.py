@@ -78,16 +78,14 @@ def check_accounting() -> None:
         )
 
 
-def warning_of(result: Document) -> str | None:
-    """Return the warning about entries without counters, None if there are none."""
+def warnings_of(result: Document) -> list[str]:
+    """Return a sentence if entries have no counters."""
     count = result["uncounted"]
     if not count:
-        return None
+        return []
     entries = "1 matching entry has" if count == 1 else f"{count} matching entries have"
-    return (
-        f"{entries} no counters, because the kernel counts only connections that began after accounting was turned "
-        "on; total does not include them"
-    )
+    why = "because the kernel counts only connections that began after accounting was turned on"
+    return [f"{entries} no counters, {why}; total does not include them"]
 
 
 def has_counted(entry: Entry) -> bool:

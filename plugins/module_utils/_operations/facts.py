@@ -97,16 +97,16 @@ def _once(read: Callable[[], Document]) -> Document:
     return read()
 
 
-def warning_of(subsets: set[str]) -> str | None:
-    """Return the warning about settings that cannot be read, None if there is nothing to warn about."""
+def warnings_of(subsets: set[str]) -> list[str]:
+    """Return a sentence if settings cannot be read."""
     from ..client.host import sysctl
 
     try:
         if "settings" in subsets:
             sysctl.check_mounted()
     except sysctl.CannotSet as error:
-        return f"settings are empty: {error}"
-    return None
+        return [f"settings are empty: {error}"]
+    return []
 
 
 def _fill(table: TableReader) -> Document:

@@ -87,14 +87,15 @@ class StaleFilter(Closing):
         """Return the number of judged entries by verdict."""
         return {verdict: self.verdicts[verdict] for verdict in VERDICTS}
 
-    def warn_of_uncertain(self, warn: Callable[[str], object]) -> None:
-        """Pass a sentence to `warn` if flows were left out because the rules do not show their verdict."""
+    def warnings(self) -> list[str]:
+        """Return a sentence if flows were left out because the rules do not show their verdict."""
         uncertain = self.verdicts[UNCERTAIN]
-        if uncertain:
-            reasons = (reason for (verdict, _rule, reason), _count in self.rules.most_common() if verdict == UNCERTAIN)
-            left_out = f"{uncertain} of {sum(self.verdicts.values())} flows are uncertain and were left out"
-            advice = "conntrack_facts with gather_subset: [stale] lists all"
-            warn(f"{left_out}. Most frequent reason: {next(reasons)}. {advice}")
+        if not uncertain:
+            return []
+        reasons = (reason for (verdict, _rule, reason), _count in self.rules.most_common() if verdict == UNCERTAIN)
+        left_out = f"{uncertain} of {sum(self.verdicts.values())} flows are uncertain and were left out"
+        advice = "conntrack_facts with gather_subset: [stale] lists all"
+        return [f"{left_out}. Most frequent reason: {next(reasons)}. {advice}"]
 
     def counts_by_rule(self, most: int) -> list[Document]:
         """Return the rules that decide, with the number of entries, the highest first."""

@@ -85,7 +85,6 @@ def read_traffic(
     labels: LabelMap,
     stale: Sequence[str],
     ruleset: str | None,
-    warn: Callable[[str], object],
 ) -> Document:
     """Return the result of `conntrack_info` with its option `group_by`, `interval` or both. Raises `InvalidValue`."""
     with_rates, grouped = params["interval"] is not None, params["group_by"] is not None
@@ -116,8 +115,7 @@ def read_traffic(
 
             with StaleFilter(table, stale, ruleset) as judge:
                 found = result.of_entries(judge.scan(match))
-                judge.warn_of_uncertain(warn)
-                return {**found, "verdicts": judge.counts()}
+                return {**found, "verdicts": judge.counts(), "warnings": judge.warnings()}
         if params["table"] == "conntrack":
             return result.of_table(table, match)
         return result.of_entries(TABLES[params["table"]](table, match))

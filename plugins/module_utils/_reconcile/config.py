@@ -217,7 +217,7 @@ class _Run(Closing):
 
     def _expectations(self, dry_run: bool) -> Document:
         from ..client.expectation.expectation import describe, to_document
-        from .expectation import reconcile
+        from .expectation import EVICTED, reconcile
 
         view = self._ahead if dry_run else None
         section = _Section("expectations", self._context.report_limit)
@@ -231,9 +231,7 @@ class _Run(Closing):
                     self._ahead.dropped_expectations.add(done["before"]["id"])
         finally:
             if section.more["evicted"]:
-                self._warnings.append(
-                    "The helpers allow no more expectations, so the kernel removed the oldest: see evicted"
-                )
+                self._warnings.append(EVICTED)
         return section.result()
 
     def _show(self, done: Document, what: str) -> None:
@@ -250,8 +248,8 @@ class _Section:
         self._report_limit = report_limit
         self._counts = dict(NO_COUNTS)
         self._changes: list[Document] = []
-        #: Keys of the result that only this section has.
-        self.more: Document = {}
+        #: Lists that only the results of this section have, with the items of all its resources.
+        self.more: dict[str, list[Document]] = {}
 
     @contextlib.contextmanager
     def one(self, place: int, what: str, declared: Document) -> Iterator[Document]:
@@ -266,8 +264,8 @@ class _Section:
             yield done
         except ConntrackError as error:
             failure, done = error, getattr(error, "result", {})
-        if "evicted" in self.more:
-            self.more["evicted"] += done.get("evicted", [])
+        for name, found in self.more.items():
+            found += done.get(name, [])
         operation = done.get("operation", "unchanged")
         self._counts[operation if failure is None else "failed"] += 1
         if operation != "unchanged":

@@ -37,6 +37,8 @@ _ITS_OWN = ("helper", "id", "extra")
 _KEPT = frozenset(row.key for row in EXPECTATION if row.use & (FIXED | KEY))
 #: Prefixes of groups of keys. A declaration replaces all keys of a group or none.
 _GROUPS = ("master.", "nat.")
+#: The warning if the result names evicted expectations.
+EVICTED = "A helper allows no more expectations, so the kernel removed the oldest: see evicted"
 
 
 def reconcile(

@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.netops.conntrack.plugins.module_utils._operations.counters import (
     ZeroingFailed,
-    warning_of,
+    warnings_of,
     zero,
 )
 from ansible_collections.netops.conntrack.plugins.module_utils.client.entry.creation import creation
@@ -86,11 +86,11 @@ def test_entries_from_before_accounting_are_counted(kernel: Kernel) -> None:
     """These entries carried traffic that the result key `total` does not include."""
     result = run(kernel)
     assert result["uncounted"] == 1
-    assert str(warning_of(result)).startswith("1 matching entry has no counters, because the kernel counts only")
+    assert warnings_of(result)[0].startswith("1 matching entry has no counters, because the kernel counts only")
     kernel.connections[0].packets = None
     result = run(kernel, check_mode=True)
-    assert str(warning_of(result)).startswith("2 matching entries have no counters")
-    assert warning_of(run(kernel, parse_match({"mark": 3}))) is None
+    assert warnings_of(result)[0].startswith("2 matching entries have no counters")
+    assert warnings_of(run(kernel, parse_match({"mark": 3}))) == []
 
 
 def test_without_proc_entries_without_counters_are_a_failure(

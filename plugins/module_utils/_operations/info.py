@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 from ..client.entry.entry import Entry
 from ..client.entry.labels import LabelMap
-from ..client.entry.nat import translations
 from ..client.errors import InvalidValue, quoted
 from ..client.match.match import Match
 from ..client.table_reader import TableReader
@@ -55,6 +54,8 @@ def sort_key(name: str, resource: Resource = ENTRIES) -> Callable[[Entry], Any]:
         keys = (f"counters.original.{name}", f"counters.reply.{name}")
         return lambda entry: None if keys[0] not in entry else sum(entry.get(key, 0) for key in keys)
     if resource.rows is ENTRIES.rows and name in _TRANSLATED:
+        from ..client.entry.nat import translations
+
         _nat, end, what = name.split(".")
         return lambda entry: getattr(translations(entry).get(end), what, None)
     key = f"{resource.prefix}.protocol" if name == "protocol" else name

@@ -11,8 +11,7 @@ from __future__ import annotations
 from .codec.attributes import Attribute
 from .codec.codec import Codec
 from .codec.types import U32, constants
-from .ctnetlink.messages import payload_of, resource
-from .errors import MalformedMessage
+from .ctnetlink.messages import parse_count, payload_of, resource
 from .netlink.message import Message
 
 
@@ -32,10 +31,7 @@ _EXPECTATIONS_PER_CPU = Codec(EXPECTATIONS_PER_CPU)
 
 def parse_global(message: Message) -> dict[str, int]:
     """Return `{"entries": …, "max_entries": …}`. Raises `MalformedMessage`."""
-    found = _named(_GLOBAL, message)
-    if "entries" not in found:
-        raise MalformedMessage("a message about the number of entries does not contain it")
-    return found
+    return {"entries": parse_count(message), **_named(_GLOBAL, message)}
 
 
 def parse_per_cpu(message: Message) -> tuple[int, dict[str, int]]:

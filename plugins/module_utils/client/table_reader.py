@@ -181,14 +181,17 @@ class TableReader(Closing):
         """Return `{"entries": …, "max_entries": …}`; `max_entries` only since Linux 4.18."""
         from .statistics import parse_global
 
-        answers = self._request("reading the table", messages.STATISTICS)
-        if not answers:
-            raise Unsupported("reading the number of entries", errno.EOPNOTSUPP)
-        return parse_global(answers[0])
+        return parse_global(self._global_statistics())
 
     def count(self) -> int:
         """Return the number of entries."""
-        return self.statistics()["entries"]
+        return messages.parse_count(self._global_statistics())
+
+    def _global_statistics(self) -> Message:
+        answers = self._request("reading the table", messages.STATISTICS)
+        if not answers:
+            raise Unsupported("reading the number of entries", errno.EOPNOTSUPP)
+        return answers[0]
 
     def statistics_per_cpu(self) -> dict[int, dict[str, int]]:
         """Return the kernel's counters by CPU: `{0: {"found": …, "invalid": …, …}}`."""

@@ -14,7 +14,7 @@ from .. import uapi
 from ..codec.layout import ENTRY_LAYOUTS
 from ..entry.entry import Entry
 from ..errors import InvalidValue, MalformedMessage
-from ..netlink.message import Message, frame
+from ..netlink.message import Message, attributes, frame
 
 if TYPE_CHECKING:
     from ..match.kernel_filter import KernelFilter
@@ -85,6 +85,15 @@ def payload_of(message: Message) -> tuple[bytes, int]:
 def family_of(message: Message) -> int:
     """Return the family in the header of a message. Raises `MalformedMessage`."""
     return payload_of(message)[0][0]
+
+
+def parse_count(message: Message) -> int:
+    """Return the number of entries in an answer to `STATISTICS`. Raises `MalformedMessage`."""
+    data, start = payload_of(message)
+    for number, first, last in attributes(data, start, len(data)):
+        if number == uapi.CTA_STATS_GLOBAL_ENTRIES:
+            return int.from_bytes(data[first:last], "big")
+    raise MalformedMessage("a message about the number of entries does not contain it")
 
 
 def resource(message: Message) -> int:

@@ -137,7 +137,7 @@ FILES = {
         (MANY, KEYS, EXPECTATION, STALE, NAMESPACES, SOCKETS),
     ),
     "conntrack_info": (
-        (READER, MODULE, MATCH, "client/entry/nat _operations/info _operations/resource"),
+        (READER, MODULE, MATCH, "_operations/info _operations/resource"),
         (
             MANY,
             KEYS,

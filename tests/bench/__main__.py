@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests import programs
 from tests.lab import Forbidden, become_root
 
 from . import archive, go_client, machine, page, report
@@ -30,6 +31,7 @@ INTERRUPTED = 130
 
 def main() -> int:
     options = _options()
+    programs.extend_path()
     try:
         if options.draw:
             archive.draw(options.output or KEPT)

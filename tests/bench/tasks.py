@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -207,7 +206,6 @@ def _inventory(namespaces: list[Namespace]) -> dict[str, Any]:
 
 def _settings(folder: Path) -> dict[str, str]:
     return {
-        "PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]),
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_REMOTE_TMP": str(folder / "remote"),

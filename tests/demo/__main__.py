@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tests import programs
 from tests.lab import Forbidden, Lab, become_root
 
 from .story import Story
@@ -23,6 +24,7 @@ def main() -> int:
         help="use the collection in this folder, not the checkout",
     )
     installed: Path | None = parser.parse_args().collections
+    programs.extend_path()
     try:
         become_root()
     except Forbidden as reason:

@@ -11,8 +11,6 @@ import os
 import signal
 from collections.abc import Iterator
 
-from tests import programs
-
 CLONE_NEWNET = 0x40000000
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
@@ -65,12 +63,10 @@ def entered(network: int) -> Iterator[None]:
 def become_root() -> None:
     """Make this process root in a new user namespace, as `unshare -Urn` does. A process of root stays as it is.
 
-    PATH then has the folders of root's programs. Call this function early: the kernel allows it only while the process
-    has a single thread.
+    Call this function early: the kernel allows it only while the process has a single thread.
 
     :raises Forbidden: if the machine does not let users create user namespaces.
     """
-    programs.extend_path()
     with contextlib.suppress(Forbidden):
         os.close(new_network())
         return

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import collection_tree
+from tests import collection_tree, programs
 from tests.lab import Forbidden, Gateway, Lab, Namespace, become_root, has_ipv6
 from tests.processes import ending_with_this
 
@@ -62,6 +62,7 @@ BREAKS = {
 def main() -> int:
     options = _options()
     status = INTERRUPTED
+    programs.extend_path()
     try:
         become_root()
         with ending_with_this():

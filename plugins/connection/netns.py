@@ -15,7 +15,9 @@ author:
 description:
   - Runs every task inside a network namespace of the controller. Each namespace is a host in the inventory, with its
     own addresses, routes, rules and conntrack table.
-  - Any module works unchanged. Files, processes and users are those of the controller.
+  - Modules need no change. Files, processes and users are those of the controller.
+  - The plugin does not mount C(/sys) again. C(/sys/class/net) therefore lists the links of the controller, and
+    M(ansible.builtin.setup) reports wrong interfaces.
 options:
   netns:
     description:
@@ -32,8 +34,8 @@ options:
     description:
       - The program that enters the namespace, with optional arguments.
       - Use C(sudo -n nsenter) if Ansible does not run as root.
-      - Use C(nsenter --user=/proc/4711/ns/user --preserve-credentials) for a namespace that belongs to your own user
-        namespace, for example that of a rootless container.
+      - Use C(nsenter --user=/proc/4711/ns/user --preserve-credentials) for the network namespace of a rootless
+        container that you started. The program then also enters the user namespace of the container.
     type: str
     default: nsenter
     ini:
@@ -52,7 +54,8 @@ options:
       - name: ansible_netns_become_success_timeout
   become_strip_preamble:
     description:
-      - Remove the output of become before the output of the command. Disable it to diagnose become.
+      - Remove the text that become prints before the output of the command, for example a prompt. Set this option to
+        V(false) to diagnose become.
     type: bool
     default: true
     vars:
@@ -63,10 +66,10 @@ requirements:
   - The program C(nsenter) of util-linux on the controller.
   - CAP_SYS_ADMIN in the user namespace that owns the network namespace. Root has this capability.
 notes:
-  - The remote user is ignored. Tasks run as the user that runs Ansible. Become switches to another user after the
-    plugin enters the namespace.
-  - The plugin does not change mounts. Files that C(ip netns exec) mounts, such as C(/etc/netns/NAME/resolv.conf), are
-    not visible.
+  - The remote user is ignored. Tasks run as the user that runs Ansible, or as root if O(nsenter) begins with C(sudo).
+    Become switches to another user after the plugin enters the namespace.
+  - The plugin does not change mounts. Unlike C(ip netns exec), it does not mount C(/etc/netns/NAME/resolv.conf) over
+    C(/etc/resolv.conf). Tasks use the files in C(/etc) of the controller.
 """
 
 EXAMPLES = r"""

@@ -29,7 +29,7 @@ options:
   original:
     description:
       - The tuple of the direction in which the connection began. The tuple identifies the entry.
-      - Required unless O(reply) is set and the entry has no NAT.
+      - Required, with two exceptions. O(reply) alone is enough if the entry has no NAT, or with O(state=absent).
     type: dict
     suboptions: &direction
       <<: &tuple
@@ -55,10 +55,10 @@ options:
           description: The identifier of an ICMP or ICMPv6 request.
           type: int
         source_key:
-          description: The key of GRE.
+          description: The GRE key of the sender, which packets of the other direction contain.
           type: int
         destination_key:
-          description: The key of GRE.
+          description: The GRE key of the receiver, which packets of this direction contain.
           type: int
       zone:
         description: The conntrack zone, if only this direction is in a zone.
@@ -66,7 +66,7 @@ options:
   reply:
     description:
       - The tuple of the reply direction. The default is the reversed O(original).
-      - Leave this tuple out if you set O(nat). The kernel then computes it.
+      - If you set O(nat), you can leave this tuple out, and the kernel computes it. If you set both, they must agree.
     type: dict
     suboptions: *direction
   nat:
@@ -107,8 +107,9 @@ options:
     elements: str
   status:
     description:
-      - Status bits. V(seen_reply), V(assured) and V(fixed_timeout) can be set. They cannot be cleared again. Other
-        status bits are accepted and have no effect.
+      - All of the status bits V(seen_reply), V(assured) and V(fixed_timeout) that the entry must have. The kernel sets
+        them in an existing entry, but cannot clear them. If the entry has another one of these bits, the task therefore
+        fails, see O(replace). Other status bits are accepted and have no effect.
     type: list
     elements: str
   tcp:

@@ -51,21 +51,21 @@ options:
         description: The identifier of an ICMP or ICMPv6 request. If it is V(0) or missing, any identifier matches.
         type: int
       source_key:
-        description: The key of GRE. If it is V(0) or missing, any key matches.
+        description: The GRE key of the sender. If it is V(0) or missing, any key matches.
         type: int
       destination_key: &gre_key
-        description: The key of GRE.
+        description: The GRE key of the receiver.
         type: int
   mask:
     description:
-      - The bits of the source in O(tuple) that the kernel compares. By default, these are all bits of a value other
-        than 0. If the value is 0 or missing, the kernel compares no bits by default.
+      - The bits of the source in O(tuple) that the kernel compares. By default, the kernel compares all bits of the
+        source address, port, key or identifier if it is not 0, and none if it is 0 or missing.
       - The kernel always compares the destination in full. A mask of the destination is accepted only with all bits
         set, as M(netops.conntrack.conntrack_info) returns it.
     type: dict
     suboptions:
       protocol: &gathered_text
-        description: Accepted as M(netops.conntrack.conntrack_info) returns it.
+        description: This key has no effect. Only the value that M(netops.conntrack.conntrack_info) returns is accepted.
         type: str
       source:
         description: The bits of the source address, such as V(255.255.255.0).
@@ -75,7 +75,7 @@ options:
         description: The bits of the source port, V(65535) for all and V(0) for none.
         type: int
       destination_port: &gathered_number
-        description: Accepted as M(netops.conntrack.conntrack_info) returns it.
+        description: This key has no effect. Only the value that M(netops.conntrack.conntrack_info) returns is accepted.
         type: int
       icmp_type: *gathered_number
       icmp_code: *gathered_number
@@ -107,7 +107,9 @@ options:
       icmp_id:
         description: The identifier of an ICMP or ICMPv6 request.
         type: int
-      source_key: *gre_key
+      source_key:
+        description: The GRE key of the sender.
+        type: int
       destination_key: *gre_key
   class:
     description:
@@ -134,27 +136,28 @@ options:
     suboptions:
       direction:
         description:
-          - Whether the expected connection has the original direction of its master, or the reply direction.
-          - With O(function=nat-follow-master) and V(reply), the kernel changes the destination of the connection to the
-            source in the master's original tuple, and its source to the destination in that tuple. With V(original),
-            the kernel uses the master's reply tuple instead.
+          - Whether the expected connection begins in the original direction or in the reply direction of its master.
+          - With O(function=nat-follow-master) and V(reply), the new destination of the connection is the source of the
+            master's original tuple. The new source is the destination of that tuple. With V(original), the kernel uses
+            the master's reply tuple instead.
         type: str
         choices: [original, reply]
       tuple:
         description:
-          - The tuple that the master announced, before the helper changed the announcement. The kernel stores only the
-            source. C(nat-follow-master) forwards the connection to the source port of this tuple.
+          - The address and port that the master announced, before the helper changed them. They are stored as the
+            source of this tuple. Other keys have no effect.
         type: dict
         suboptions:
           protocol:
-            description: The protocol of the master. Accepted as M(netops.conntrack.conntrack_info) returns it.
+            description: The protocol of the master. This key has no effect. Only the value that
+              M(netops.conntrack.conntrack_info) returns is accepted.
             type: str
           source:
             description: The address that the helper stored.
             type: str
           destination: *gathered_text
           source_port:
-            description: The actual port of the connection.
+            description: The port that the master announced. C(nat-follow-master) forwards the connection to it.
             type: int
           destination_port: *gathered_number
           icmp_type: *gathered_number

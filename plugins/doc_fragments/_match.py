@@ -14,13 +14,15 @@ options:
     description:
       - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
         accepted, too, for ad-hoc commands.
-      - A dictionary selects an entry if, for each of its keys, the entry has one of the given values. With several
-        dictionaries, at least one of them must select the entry.
+      - A dictionary selects an entry if each of its keys applies to the entry. If a key has a list, one of its values
+        must apply, except in V(status), V(status_not), V(labels) and V(labels_not). With several dictionaries, at least
+        one of them must select the entry.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
-      - Required unless O(all=true).
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is compared
-        with the zone of both directions, V(original_zone) and V(reply_zone) with that of one direction. Protocols are
-        numbers, or names as in C(/etc/protocols), such as V(tcp) and V(esp).
+      - Required unless O(all=true), or C(stale) is set in a module with this option.
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) selects
+        entries that are in this zone in both directions. V(original_zone) and V(reply_zone) select entries that are in
+        this zone in this direction, whatever the zone of the other direction. Protocols are numbers, or names as in
+        C(/etc/protocols), such as V(tcp) and V(esp).
       - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as V(10.0.0.0/8),
         a range V(a-b), or a list. V(address) is compared with all four addresses of an entry, and V(reply_address) with
         both of the reply direction. One of them must match.
@@ -42,13 +44,15 @@ options:
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
         together.
       - Keys for ages need C(net.netfilter.nf_conntrack_timestamp). Keys for bytes and packets need
-        C(net.netfilter.nf_conntrack_acct). If the setting was off when an entry began, the module fails.
+        C(net.netfilter.nf_conntrack_acct). The module compares these keys last. It fails if it has to compare one of
+        them with an entry that began while the setting was off.
       - V(expected) - V(true) for connections that belong to another connection, their master. V(false) for all others.
       - V(master) - a dictionary, or a list of dictionaries, for the master, which is the connection that announced this
         one. For example, the master of an FTP data connection is its control connection. The keys are compared with the
         original tuple of the master. They are V(protocol), V(source), V(destination), V(address), V(source_port),
         V(destination_port), V(port), and those of ICMP and GRE. NAT does not change this tuple.
-      - V(except) - a match, or a list of matches. Entries that match V(except) are not selected.
+      - V(except) - a match, or a list of matches, as a key of this dictionary. The dictionary does not select entries
+        that match V(except). To exclude entries from all dictionaries, use the option O(except).
     type: raw
   except:
     description:
@@ -63,13 +67,15 @@ options:
     description:
       - The entries to select, as a dictionary of the keys below or a list of such dictionaries. JSON text of either is
         accepted, too, for ad-hoc commands.
-      - A dictionary selects an entry if, for each of its keys, the entry has one of the given values. With several
-        dictionaries, at least one of them must select the entry.
+      - A dictionary selects an entry if each of its keys applies to the entry. If a key has a list, one of its values
+        must apply, except in V(status), V(status_not), V(labels) and V(labels_not). With several dictionaries, at least
+        one of them must select the entry.
       - An empty dictionary, an empty list and a null are errors. They never select everything.
       - By default, every entry is selected.
-      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) is compared
-        with the zone of both directions, V(original_zone) and V(reply_zone) with that of one direction. Protocols are
-        numbers, or names as in C(/etc/protocols), such as V(tcp) and V(esp).
+      - V(family), V(protocol), V(zone), V(original_zone), V(reply_zone), V(helper) - one or a list. V(zone) selects
+        entries that are in this zone in both directions. V(original_zone) and V(reply_zone) select entries that are in
+        this zone in this direction, whatever the zone of the other direction. Protocols are numbers, or names as in
+        C(/etc/protocols), such as V(tcp) and V(esp).
       - V(source), V(destination), V(reply_source), V(reply_destination) - an address, a network such as V(10.0.0.0/8),
         a range V(a-b), or a list. V(address) is compared with all four addresses of an entry, and V(reply_address) with
         both of the reply direction. One of them must match.
@@ -91,13 +97,15 @@ options:
         the connection began. V(bytes_below), V(bytes_above), V(packets_below), V(packets_above) - both directions
         together.
       - Keys for ages need C(net.netfilter.nf_conntrack_timestamp). Keys for bytes and packets need
-        C(net.netfilter.nf_conntrack_acct). If the setting was off when an entry began, the module fails.
+        C(net.netfilter.nf_conntrack_acct). The module compares these keys last. It fails if it has to compare one of
+        them with an entry that began while the setting was off.
       - V(expected) - V(true) for connections that belong to another connection, their master. V(false) for all others.
       - V(master) - a dictionary, or a list of dictionaries, for the master, which is the connection that announced this
         one. For example, the master of an FTP data connection is its control connection. The keys are compared with the
         original tuple of the master. They are V(protocol), V(source), V(destination), V(address), V(source_port),
         V(destination_port), V(port), and those of ICMP and GRE. NAT does not change this tuple.
-      - V(except) - a match, or a list of matches. Entries that match V(except) are not selected.
+      - V(except) - a match, or a list of matches, as a key of this dictionary. The dictionary does not select entries
+        that match V(except). To exclude entries from all dictionaries, use the option O(except).
     type: raw
     default: everything
   except:

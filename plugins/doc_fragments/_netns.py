@@ -16,7 +16,7 @@ options:
         The default is the namespace in which the module runs.
       - With a list of names and paths, or with V(all), the module does its work in each of these namespaces in turn, in
         one task. The result then has the list C(namespaces), with an item for each namespace. Outside of this list, the
-        result has only sums.
+        result has values for all namespaces together, mostly sums.
       - An item has the result of the module in the namespace, and two more keys. C(netns) is the name or path of the
         namespace. C(processes) has the C(pid) and C(name) of up to three processes in the namespace.
       - V(all) means the namespace in which the module runs, all namespaces with a name under C(/run/netns), and those

@@ -12,8 +12,9 @@ options:
   ruleset:
     description:
       - Path of a file with rules for C(nft -f) that are not loaded yet. The module compares the entries with the rules
-        that would apply if the file were loaded. The file may be a whole ruleset that begins with C(flush ruleset), or
-        a change to the current ruleset.
+        that would apply if the file were loaded, instead of the current rules. The file may be a whole ruleset that
+        begins with C(flush ruleset), or a change to the current ruleset.
+      - Requires the option O(ignore:stale), or V(stale) in O(ignore:gather_subset).
       - Unless O(remote_src=true), the file is on the controller. You can encrypt it with Ansible Vault. Ansible copies
         the file to the target without parsing it, and removes the copy when the task ends.
       - On the target, the program C(nft) loads the file, but only into a temporary network namespace with a copy of the

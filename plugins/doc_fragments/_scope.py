@@ -26,7 +26,8 @@ options:
     description:
       - Whether O(purge) keeps the entry of the SSH connection that runs this task, as
         M(netops.conntrack.conntrack_flush) does.
-      - If this connection cannot be found, the task fails and changes nothing.
+      - For the cases in which the task fails and changes nothing, see
+        O(netops.conntrack.conntrack_flush#module:keep_ssh).
     type: bool
     default: true
 """

@@ -11,20 +11,18 @@ class ModuleDocFragment:
 options:
   stale:
     description:
-      - Select only matching entries that are stale. An entry is stale if the kernel would treat its connection
-        differently if it began now, because rules, addresses or routes have changed. Without O(match), all entries
-        match.
+      - Select only matching entries that are stale. An entry is stale if the kernel would treat the first packet of its
+        connection differently under the current rules, addresses and routes. Without O(match), all entries match.
       - V(true) selects stale entries of all three kinds. A list selects only the listed kinds.
       - V(nat_changed) - the kernel would translate addresses or ports differently, or no longer.
       - V(refused) - the kernel would drop or reject the first packet, or does not have a route.
-      - V(untracked) - the kernel would let the packet pass without tracking it.
+      - V(untracked) - the kernel would let the first packet pass without tracking it.
       - To judge the entries, the module creates a temporary network namespace with a copy of the nftables ruleset (also
         that of iptables-nft), links, addresses, routes and policy rules. In this namespace, it replays the first packet
         of each flow. It then compares the new entry with the entry in the table. The host does not change, and no
         packet leaves the namespace.
       - An entry is uncertain if the result depends on information that the table does not contain, for example on a
-        rate limit, a user id, a MAC address, or a hash with a random seed. Uncertain entries are counted in
-        RV(verdicts) and never selected.
+        rate limit, a user id or a MAC address. Uncertain entries are counted in RV(verdicts) and never selected.
       - If an entry was declared with NAT that the rules do not contain, for example by
         M(netops.conntrack.conntrack_entry), the entry is stale. Exclude such entries with O(except), for example by
         their mark.

@@ -12,14 +12,16 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Reads the output of C(conntrack), including its events, the content of C(/proc/net/nf_conntrack), and the output of
-    P(netops.conntrack.to_conntrack#filter), and returns a list of entries.
+  - Returns the entries in a text as a list. The text can be the output of C(conntrack), also of C(conntrack -E), the
+    content of C(/proc/net/nf_conntrack), or the output of P(netops.conntrack.to_conntrack#filter). It can also contain
+    commands for C(conntrack -R), as C(conntrack -L -o save) prints them.
   - Reads lists of expectations as well, from C(conntrack -L expect) and C(/proc/net/nf_conntrack_expect). The filter
     recognizes them, and returns them in the format of M(netops.conntrack.conntrack_expectation).
   - Entries contain only the attributes that the output format has. R(The guide to output formats,
     ansible_collections.netops.conntrack.docsite.guide_forms) lists the attributes of each format.
-  - The filter ignores empty lines, comments that begin with C(#), and the messages that C(conntrack) prints about its
-    own work. If a text contains anything else that is not output of C(conntrack), the option O(unknown) applies.
+  - The filter ignores empty lines, comments that begin with C(#), and the status messages of C(conntrack), such as the
+    line that contains C(flow entries have been shown). If a text contains anything else that is not output of
+    C(conntrack), the option O(unknown) applies.
 positional: form
 options:
   _input:
@@ -44,11 +46,12 @@ options:
       - How to handle words that C(conntrack) does not print, such as the flags of a vendor's kernel (C([FASTNAT]),
         C(nmark=0)) or the header of a syslog line.
       - V(fail) refuses the text and names the first such word.
-      - V(keep) adds such words to the dictionary RV(ignore:extra) of their entry. The keys are the names of the words,
-        and the values are in hexadecimal. Text before an entry on its line has the key C(head).
-      - V(skip) leaves such words out. It also leaves out lines without an entry, commands that delete entries, commands
-        that change all matching entries, and an incomplete XML element C(<flow>). A warning shows the number of skipped
-        parts.
+      - V(keep) adds such words to the dictionary RV(ignore:extra) of their entry. The key is the name of the word. The
+        value is the text after the name, with each byte in hexadecimal. For example, C(nmark=0) becomes the key
+        C(nmark) with the value V(30). Text before an entry on its line has the key C(head).
+      - V(skip) leaves such words out. It also leaves out lines without an entry, incomplete XML elements C(<flow>),
+        commands with C(-D), and commands with C(-U) that lack one of the four addresses or that have a mark with a
+        mask. A warning shows the number of skipped parts.
       - This option has no effect on JSON. JSON with unknown keys is always an error.
     type: str
     choices: [fail, keep, skip]
@@ -70,20 +73,20 @@ EXAMPLES = r"""
     entries: "{{ lookup('ansible.builtin.file', 'gateway.conntrack') | netops.conntrack.from_conntrack }}"
 
 - name: List the entries of a host without Python
-  ansible.builtin.command: conntrack -L -o extended,id
+  ansible.builtin.raw: conntrack -L -o extended,id
   register: listed
   changed_when: false
-
-- name: Parse the list of a router whose kernel prints additional words
-  ansible.builtin.set_fact:
-    entries: >-
-      {{ lookup('ansible.builtin.file', 'router.txt') | netops.conntrack.from_conntrack(unknown='skip') }}
 
 - name: Show the destinations of the connections of the host
   ansible.builtin.debug:
     msg: >-
       {{ listed.stdout | netops.conntrack.from_conntrack
       | map(attribute='original.destination') | unique }}
+
+- name: Parse the list of a router whose kernel prints additional words
+  ansible.builtin.set_fact:
+    entries: >-
+      {{ lookup('ansible.builtin.file', 'router.txt') | netops.conntrack.from_conntrack(unknown='skip') }}
 """
 
 RETURN = r"""

@@ -15,8 +15,9 @@ description:
   - Formats a list of entries in one of the output formats of C(conntrack).
   - The text is the same as the output of C(conntrack) for these entries, except where that output is wrong or loses
     information. R(The guide, ansible_collections.netops.conntrack.docsite.guide_forms) lists these cases.
-  - Formats lists of expectations as well. For expectations, run the commands of the format V(save) one by one, because
-    C(conntrack -R) does not load expectations.
+  - Formats lists of expectations as well. For expectations, V(save) writes lines with C(conntrack -I expect), which
+    C(conntrack -R) does not load. C(conntrack -I expect) sends neither the protocol nor the ports of an expectation. To
+    create expectations, use M(netops.conntrack.conntrack_expectation).
 positional: output
 options:
   _input:
@@ -30,7 +31,8 @@ options:
     required: true
   output:
     description:
-      - The output format. The values are those of the option C(-o) of C(conntrack), separated by commas.
+      - The output format, and optional fields after commas. The names are those of the option C(-o) of C(conntrack),
+        except V(text) and V(json).
       - V(text) is the default list of C(conntrack), V(extended) the list with the address family, V(save) the commands
         that C(conntrack -R) loads, and V(xml) an XML document. V(json) is a JSON list of the unchanged entries, one
         on each line.

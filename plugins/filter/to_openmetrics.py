@@ -18,7 +18,8 @@ description:
     kernel does not have a counter.
   - R(The how-to, ansible_collections.netops.conntrack.docsite.howto_prometheus) lists the metrics. Their names are
     stable. The facts C(top), C(timeout_policies) and C(capabilities) do not become metrics.
-  - Labels contain only valid characters. The filter replaces control characters, and limits values to 128 characters.
+  - The values of Prometheus labels contain only valid characters. The filter replaces control characters, and shortens
+    values to 128 characters.
 positional: labels
 options:
   _input:

@@ -12,13 +12,13 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Reads the conntrack table of the controller, of one of its network namespaces, or of snapshots that
-    M(netops.conntrack.conntrack_snapshot) saved on gateways. Creates a host for each address at an end of a matching
-    flow.
+  - Reads entries from the conntrack table of the controller or of one of its network namespaces, or from snapshots that
+    M(netops.conntrack.conntrack_snapshot) saved on gateways. Creates a host for each address of matching flows at the
+    ends that O(side) selects.
   - The name of the inventory file is V(flows.yml) or V(flows.yaml). A prefix that ends in a dot, a dash or an
     underscore is possible, for example V(database.flows.yml) or V(conntrack_flows.yaml).
-  - The name of a host is its address. If its zone is not 0, the zone is appended, for example V(10.0.0.5@zone7). See
-    O(separate_by). The variable C(ansible_host) contains the address, too.
+  - The name of a host is its address. By default, the zone of its flows is appended if it is not 0, for example
+    V(10.0.0.5@zone7). O(separate_by) changes this. The variable C(ansible_host) contains the address, too.
   - The plugin creates no hosts for addresses that do not identify a reachable host. These are multicast, link-local,
     loopback and unspecified addresses, and the broadcast address V(255.255.255.255). A flow with such an address at one
     end is counted only at its other end, if O(side) includes that end.
@@ -30,10 +30,10 @@ description:
   - C(conntrack_as_source) - the flows that the host originated, if O(side) is V(source) or V(both).
   - C(conntrack_as_destination) - the flows that the host received, if O(side) is V(destination) or V(both).
   - C(conntrack_as_source) and C(conntrack_as_destination) are dictionaries. C(flows) is the number of flows. C(bytes)
-    is the number of bytes, present if flows have counters. C(peers) is a dictionary by the address of the other end.
-    C(services) is a dictionary by protocol and destination port, such as V(tcp/443) or V(icmp). Each peer and each
-    service has C(flows) and C(bytes), too. C(other_peers) is the number of flows whose peer is not listed.
-    C(other_services) is the number of flows whose service is not listed.
+    is the number of bytes, present if flows have counters. C(peers) is a dictionary with the address of the other end
+    as key. C(services) is a dictionary with protocol and destination port as key, such as V(tcp/443) or V(icmp). Each
+    peer and each service has C(flows) and C(bytes), too. C(other_peers) is the number of flows whose peer is not
+    listed. C(other_services) is the number of flows whose service is not listed.
   - C(conntrack_gateways) - the names of the gateways that tracked flows of the host.
   - C(conntrack_zones), C(conntrack_marks), C(conntrack_labels), C(conntrack_helpers) - lists of the values in the flows
     of the host, the most frequent first. Mark 0 is listed. Label bits without a name are listed as numbers.
@@ -57,7 +57,7 @@ options:
     type: raw
   side:
     description:
-      - Ends of the flows that become hosts. V(source) is the originator of a flow, V(destination) the responder.
+      - Which ends of a flow become hosts. V(source) is the originator, V(destination) the responder.
       - A flow from a host to itself counts on both sides.
     type: str
     choices: [source, destination, both]
@@ -66,12 +66,13 @@ options:
     description:
       - Addresses of the hosts if flows are NATed.
       - V(own) - the addresses that the hosts use themselves, as the source of packets that they send. With destination
-        NAT, this is the backend that replies. With source NAT, this is the client.
+        NAT, the host at the destination is the backend that replies, not the virtual address. With source NAT, the host
+        at the source is the client behind the gateway.
       - V(as_client_sees) - the addresses in the packets of the client, so that a virtual address becomes a host.
       - V(as_server_sees) - the addresses in the packets of the server, so that all clients behind one address become
         one host.
-      - Zones and the ports of services are taken from the same direction as the address. The meaning of O(match) does
-        not change.
+      - The zone of a host comes from the same tuple as its address. The port of a service comes from the same tuple as
+        the address of the destination. The meaning of O(match) does not change.
     type: str
     choices: [own, as_client_sees, as_server_sees]
     default: own
@@ -92,7 +93,8 @@ options:
     type: str
   gateway:
     description:
-      - The name that C(conntrack_gateways) contains for the table that is read. For snapshots, see O(snapshots).
+      - The name of the gateway whose table is read, for the variable C(conntrack_gateways). With O(snapshots), leave
+        this option out. You can write names there.
       - The default is O(netns), or else the name of the machine.
     type: str
   snapshots:
@@ -118,9 +120,9 @@ options:
     default: 5000
   max_listed:
     description:
-      - Maximum number of peers, services, zones, marks, labels and helpers to list for each host and side. The most
-        frequent are listed.
-      - While it reads flows, the plugin stores at most twice as many values as O(max_listed). When there are more, it
+      - Maximum number of peers and of services to list for each host and side, and maximum number of zones, marks,
+        labels and helpers to list for each host. The most frequent are listed.
+      - While it reads flows, the plugin keeps up to twice O(max_listed) values for each list. When there are more, it
         drops the least frequent. If a dropped value occurs again, its count starts from 0 and is too low.
     type: int
     default: 50

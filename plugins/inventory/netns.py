@@ -45,12 +45,12 @@ options:
     type: str
     default: /run/netns
   include:
-    description: Patterns of names to include, such as V(tenant-*). One of them must match.
+    description: Shell patterns such as V(tenant-*). A namespace is included if its name matches one or more.
     type: list
     elements: str
     default: ['*']
   exclude:
-    description: Patterns of names to exclude.
+    description: Shell patterns. A namespace is excluded if its name matches one or more.
     type: list
     elements: str
     default: []

@@ -14,15 +14,16 @@ author:
 description:
   - Returns the variables that are set for a playbook of this collection, checked and converted, with their defaults.
     The playbooks of the collection use this lookup. You can use it in your own version of a playbook.
-  - Each variable has the prefix C(conntrack_). In the result it is a key without the prefix.
+  - Each variable has the prefix C(conntrack_), except those that select hosts, such as C(target_hosts). The keys of the
+    result have no prefix.
   - The old names without the prefix are deprecated. They are used only if they are extra variables (C(-e)), so that
     variables of the inventory with the same names have no effect.
   - The lookup fails if a variable has a wrong type, if a required variable is missing, or if a name that begins with
     C(conntrack_) is unknown. A variable of the inventory with an unknown name is an error only if the name is similar
     to that of a known variable, because other software may use the prefix as well.
   - In the keywords C(hosts) and C(serial) of a play, no host is known yet. There, the lookup checks only the names of
-    the variables, the variables that select hosts, and the batches. It fails if the pattern in C(target_hosts) matches
-    no host of the inventory, or none within C(--limit).
+    the variables, the variables that select hosts, and C(conntrack_batches), the value of C(serial). It fails if the
+    pattern in C(target_hosts) matches no host of the inventory, or none within C(--limit).
 options:
   _terms:
     description: The name of the playbook, without the name of the collection.
@@ -35,7 +36,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Remove matching entries without the batches of the playbook
+- name: Remove matching entries on all hosts in one batch
   hosts: "{{ _conntrack.target_hosts }}"
   gather_facts: false
   vars:

@@ -15,9 +15,10 @@ author:
 description:
   - Applies one declaration of settings, timeout policies, entries and expectations. The declaration can also contain
     entries that must not exist.
-  - The controller first checks the whole declaration. It uses the JSON Schema in the folder C(docs) of the collection
-    and the checks of each section's module. If there are errors, one message lists all errors, one per line, and the
-    module changes nothing on any host.
+  - Before any change, the whole declaration is checked. The controller validates it against the JSON Schema in the
+    folder C(docs) of the collection, and applies the same checks as the module of each section. If it finds errors, it
+    sends nothing to the host. With O(remote_src=true), the target applies the checks instead, without the schema.
+  - If there are errors, one message lists all errors, one per line, and the module changes nothing.
   - On the host, the module plans all sections before it changes anything. When it plans a section, it takes the planned
     changes of the preceding sections into account. If it finds a change that is not possible, it fails and changes
     nothing.
@@ -48,11 +49,11 @@ options:
       absent:
         description:
           - Entries that must not exist, as a list of matches. O(ignore:match) of M(netops.conntrack.conntrack_flush)
-            describes the keys. A match can also have the key C(except), which excludes entries from it. The module
-            removes matching entries as M(netops.conntrack.conntrack_flush) does.
+            describes the keys. A match can also have the key C(except) to exclude entries. The module removes matching
+            entries as M(netops.conntrack.conntrack_flush) does.
           - The entry of the SSH connection that runs this task is never removed.
-          - The task fails and changes nothing if one of these matches selects an entry that O(config.entries) declares,
-            either as it is declared or as it exists before the change.
+          - No match may select an entry that O(config.entries) declares. This applies to the entry as declared, and to
+            the existing entry. Otherwise, the task fails and changes nothing.
         type: list
         elements: raw
       entries:
@@ -81,8 +82,8 @@ options:
             default: false
           timeout_min:
             description:
-              - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to its
-                C(timeout).
+              - Minimum remaining timeout in seconds. If less remains, the module sets the timeout of the entry to the
+                C(timeout) in its declaration.
             type: int
             default: 0
           purge:
@@ -105,8 +106,8 @@ options:
         elements: dict
   src:
     description:
-      - Path of a JSON or YAML file with the declaration, instead of O(config). The file is on the controller, where
-        Ansible Vault may encrypt it, unless O(remote_src=true).
+      - Path of a JSON or YAML file with the declaration, instead of O(config). Unless O(remote_src=true), the file is
+        on the controller. You can encrypt it with Ansible Vault.
       - The file is not processed as a template.
     type: path
   remote_src:
@@ -117,7 +118,8 @@ options:
     default: false
   report_limit:
     description:
-      - Maximum number of changes, and of failures, to return and to show per section. All counts are complete.
+      - Maximum number of changes, and of failures, to return per section. For entries, it also limits the diff. All
+        counts are complete. Changes of settings are always returned in full.
     type: int
     default: 100
 requirements:
@@ -182,8 +184,8 @@ counts:
       type: int
       sample: 2
     updated:
-      description: Number of items that were changed. A setting counts once for the kernel and once for each line of a
-        file.
+      description: Number of items that were changed. For settings, this is the number of changes in the kernel and in
+        files.
       type: int
       sample: 1
     replaced:
@@ -205,8 +207,8 @@ counts:
   sample: {created: 2, updated: 1, replaced: 0, deleted: 1, unchanged: 7, failed: 0}
 settings:
   description:
-    - Result of the section O(config.settings). Every section returns C(outcome), C(changed), C(counts), C(changes) and
-      C(msg).
+    - Result of the section O(config.settings). Every section returns C(outcome), C(changed), C(changes) and C(msg), and
+      with exceptions C(counts).
   type: dict
   returned: always
   contains: &section
@@ -222,8 +224,8 @@ settings:
       sample: false
     counts:
       description:
-        - The same as RV(counts), for this section alone. If the task fails, sections with the outcome V(not reached) or
-          V(not declared) do not have this key.
+        - The same as RV(counts), for this section alone. Sections with the outcome V(not reached) do not have this key.
+          Sections with the outcome V(not declared) have it only if the task succeeds.
       type: dict
       sample: {created: 0, updated: 0, replaced: 0, deleted: 0, unchanged: 7, failed: 0}
     changes:

@@ -39,7 +39,7 @@ options:
     description:
       - Path of a file with the entries, instead of O(entries), in JSON, JSON lines or YAML. It contains a list of
         entries, or a dictionary with such a list under C(entries).
-      - The file is on the controller, where Ansible Vault may encrypt it, unless O(remote_src=true).
+      - Unless O(remote_src=true), the file is on the controller. You can encrypt it with Ansible Vault.
     type: path
   remote_src:
     description:
@@ -197,11 +197,12 @@ failed_entries:
   returned: always
   contains:
     index:
-      description: Position of the entry in the declaration, from 0. Null for an entry that a purge could not delete.
+      description: Position of the entry in the declaration, from 0. Null if a purge could not delete entries. All of
+        these entries are one item, and C(msg) has their number.
       type: int
       sample: 1
     entry:
-      description: The entry as declared.
+      description: The entry as declared. Empty for the entries that a purge could not delete.
       type: dict
       sample:
         family: ipv4

@@ -14,7 +14,8 @@ author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
   - Creates, updates or deletes one entry of the connection tracking table.
-  - The zone, the family, the protocol and the O(original) tuple identify the entry. No other key does.
+  - The zone, the family, the protocol and the O(original) tuple identify the entry. With O(state=absent), the O(reply)
+    tuple can identify it instead.
   - The module compares only declared keys with an existing entry, and sends only those that differ to the kernel. It
     then reads the entry back, and fails if the kernel did not apply a value.
 extends_documentation_fragment:
@@ -27,8 +28,8 @@ options:
     description:
       - Whether the entry must exist.
       - With V(absent), you can set O(reply) alone to identify the entry, even if the entry is NATed. C(conntrack -D
-        --reply-src ...) does the same. If no entry has this reply tuple, the module searches for the entry whose
-        original tuple is the reversed O(reply).
+        --reply-src ...) does the same. If no entry has this reply tuple, the module deletes the entry whose original
+        tuple is O(reply) with source and destination exchanged, if it exists.
     type: str
     choices: [present, absent]
     default: present
@@ -44,8 +45,9 @@ options:
   replace:
     description:
       - Whether to delete the entry and create it again if it differs in a key that the kernel cannot change in place.
-        Such keys are NAT, the reply tuple, the master, the helper, and status bits that must be cleared. Keys that are
-        not declared are copied from the old entry.
+        Such keys are NAT, the reply tuple, the master, a helper to attach, status bits that are set but not in
+        O(status), and the timeout of an entry with V(fixed_timeout). Keys that are not declared are copied from the old
+        entry.
       - This interrupts a live connection. Without this option, the module fails and names the keys.
       - If the module receives C(SIGTERM), C(SIGHUP) or C(SIGINT) after it has deleted the old entry, it creates the new
         entry before it ends. If the module cannot create the new entry, it creates the old entry again.

@@ -26,8 +26,9 @@ extends_documentation_fragment:
 options:
   gather_subset:
     description:
-      - Subsets to gather, of V(all), V(min), V(summary), V(top), V(statistics), V(settings), V(expectations),
-        V(timeout_policies), V(capabilities), V(stale) and V(snat_ports). A leading V(!) excludes a subset.
+      - Subsets to gather. Possible values are V(all), V(min), V(summary), V(top), V(statistics), V(settings),
+        V(expectations), V(timeout_policies), V(capabilities), V(stale) and V(snat_ports). A leading V(!) excludes a
+        subset.
       - V(min) is gathered with every other subset unless you exclude it. C(!all) alone gathers only V(min).
       - V(summary) and V(top) together read the whole table once. V(snat_ports) and V(stale) each read it once more. All
         other subsets take negligible time.
@@ -41,7 +42,8 @@ options:
     default: [all]
   top:
     description:
-      - Maximum number of zones, of marks, and of items in each ranking to return.
+      - Maximum number of items to return in each ranking of C(top), in C(by_zone), C(by_mark), C(groups) and
+        C(snat_ports), and in the rules of C(stale).
     type: int
     default: 10
   group_by:
@@ -125,8 +127,8 @@ ansible_facts:
           type: float
           sample: 6.96
         matched:
-          description: Subset V(summary). Number of matching entries. The other keys of this subset, C(groups), and
-            the subsets V(top), V(stale) and V(snat_ports) also count only matching entries.
+          description: Subset V(summary). Number of matching entries. The other keys of this subset also count only
+            matching entries. The same applies to C(groups), and to the subsets V(top), V(stale) and V(snat_ports).
           type: int
           sample: 18233
         by_family:
@@ -142,13 +144,13 @@ ansible_facts:
           type: dict
           sample: {tcp: {established: 12000, time_wait: 2000}}
         by_zone:
-          description: Subset V(summary). Number of entries in each of the O(top) zones, and in all other zones as
-            C(other).
+          description: Subset V(summary). Number of entries by zone, for up to O(top) zones with the most entries.
+            C(other) is the number of entries in all other zones.
           type: dict
           sample: {"0": 18233}
         by_mark:
-          description: Subset V(summary). Number of entries with each of the O(top) marks, and with all other marks as
-            C(other).
+          description: Subset V(summary). Number of entries by mark, for up to O(top) marks with the most entries.
+            C(other) is the number of entries with all other marks.
           type: dict
           sample: {"0": 18000, "16": 233}
         nat:
@@ -164,8 +166,9 @@ ansible_facts:
             - Subset V(top). Rankings of C(sources), C(destinations), C(services), and C(pairs) of a source and a
               destination. C(by_flows) has those with the most flows. If accounting is on, C(by_bytes) has those with
               the most bytes. Each ranking has up to O(top) items.
-            - The numbers are exact for up to 20,000 distinct values in a ranking. With more values, the numbers can be
-              too low by up to C(uncertainty). A value whose number is higher than C(uncertainty) is never missing.
+            - The numbers of a ranking are exact for up to 20,000 different addresses, services or pairs. With more, the
+              numbers can be too low by up to C(uncertainty), which the ranking then contains. An item whose true number
+              is higher than C(uncertainty) is missing only because of O(top).
           type: dict
           sample:
             sources:
@@ -177,7 +180,7 @@ ansible_facts:
         groups:
           description:
             - With O(group_by), a list with an item for each grouping. C(by) has the keys of the grouping as you wrote
-              them. C(groups) has the O(top) groups with the most flows.
+              them. C(groups) has up to O(top) groups, those with the most flows.
             - RV(netops.conntrack.conntrack_info#module:groups), RV(netops.conntrack.conntrack_info#module:other) and
               RV(netops.conntrack.conntrack_info#module:uncertainty) describe the content.
           type: list
@@ -190,9 +193,9 @@ ansible_facts:
         statistics:
           description:
             - Subset V(statistics). Counters of the kernel, as C(total) and C(per_cpu).
-            - C(expectations) has the counters of expectations, also as C(total) and C(per_cpu). C(new) counts
-              connections that fulfilled an expectation, C(create) created expectations, and C(delete) expectations that
-              ended.
+            - C(expectations) has the counters of expectations, also as C(total) and C(per_cpu). C(new) is the number of
+              connections that fulfilled an expectation. C(create) is the number of expectations that were created, and
+              C(delete) is the number of expectations that ended.
           type: dict
           sample:
             total: {found: 3, invalid: 17, insert: 0, insert_failed: 0, drop: 0, early_drop: 0, error: 0}
@@ -234,9 +237,9 @@ ansible_facts:
         stale:
           description:
             - Subset V(stale). C(verdicts) has the number of entries by verdict.
-            - C(rules) has the O(top) rules that lead to a verdict other than V(unchanged) for the most entries. Each
-              item has C(verdict), C(rule), the number of C(entries), and for uncertain entries the C(reason). Without
-              such a rule, for example because a route is missing, C(rule) is null.
+            - C(rules) has the rules that lead to a verdict other than V(unchanged), up to O(top), those with the most
+              entries first. Each item has C(verdict), C(rule), the number of C(entries), and for uncertain entries the
+              C(reason). If no rule leads to the verdict, for example because a route is missing, C(rule) is null.
           type: dict
           sample:
             verdicts: {unchanged: 18190, nat_changed: 12, refused: 31, untracked: 0, uncertain: 0}
@@ -247,14 +250,15 @@ ansible_facts:
                 entries: 31
         snat_ports:
           description:
-            - Subset V(snat_ports). The use of the source NAT ports. Flows share the ports of a translated C(address) if
-              they have the same C(destination), C(destination_port), C(protocol) and C(zone). Each item is one
-              combination of these keys. The list has up to O(top) items, the highest use first.
+            - Subset V(snat_ports). The use of the source NAT ports. Flows need different ports of a translated
+              C(address) if they have the same C(destination), C(destination_port), C(protocol) and C(zone). Each item
+              is one combination of these keys. The list has up to O(top) items, the highest use first.
             - C(used) is the number of flows with source NAT. Each of them needs a port of its own. Flows of the host
               itself that use the address without NAT are not counted.
             - C(limit) is the number of ports that the rules allow for the address. It is 64512 if the rules have no
               range of ports or take ports from a map. It is also 64512 if the rules cannot be read, as with the legacy
-              iptables. If rules assign separate ports to each client, C(limit) is the sum of these ports.
+              iptables. If rules assign separate ports to each client, C(limit) is the number of the ports of all
+              clients together.
             - C(sources) are the clients with the most ports.
             - If all ports are used, new flows to this destination fail, and C(insert_failed) or C(drop) in
               C(statistics) grows. The kernel tries a limited number of ports for a new flow. New flows can therefore
@@ -289,11 +293,12 @@ ansible_facts:
               usage_percent: 0.09
         capabilities:
           description:
-            - Subset V(capabilities). Features of the kernel, each probed in a new network namespace. If no namespace
-              could be created, the only key is C(probed), with the value false.
-            - C(dump_by_…) and C(flush_by_…) are filters of the kernel. C(tracks_…) are protocols whose ports the kernel
-              tracks. C(helper_removal) shows whether a helper can be removed from an entry. C(events_on_demand) shows
-              whether O(netops.conntrack.conntrack_settings#module:events) can be 2. C(socket_destroy) shows whether
+            - Subset V(capabilities). Features of the kernel. The module probes them in a new network namespace. If the
+              namespace could not be created, the only key is C(probed), with the value false.
+            - C(dump_by_…) and C(flush_by_…) show whether the kernel can select entries by this key in a dump or a
+              flush. C(tracks_…) shows whether the kernel tracks the ports of this protocol, or the keys of GRE.
+              C(helper_removal) shows whether a helper can be removed from an entry. C(events_on_demand) shows whether
+              O(netops.conntrack.conntrack_settings#module:events) can be 2. C(socket_destroy) shows whether
               O(netops.conntrack.conntrack_flush#module:end_local_sockets) works. A feature that could not be probed is
               null.
           type: dict

@@ -16,11 +16,12 @@ description:
   - Removes matching entries from the connection tracking table. The next packet of each connection is then evaluated
     against the current firewall and NAT rules.
   - The module reads the table on the target, compares every entry with the match, and deletes each matching entry by
-    its tuple, zone and id. It never touches an entry that does not match, on any kernel. If another entry has replaced
-    a matching one in the meantime, the new entry is kept.
+    its tuple, zone and id. It never touches an entry that does not match, whatever filters the kernel supports. If
+    another entry has replaced a matching one in the meantime, the new entry is kept, except in the rare case that it
+    has the same tuple and the kernel has given it the same id.
   - The module removes nothing unless O(match), O(all) or O(stale) is set. It is not an error if nothing matches.
-  - Removing an entry does not end the connection. The kernel evaluates the NAT rules again for the next packet of the
-    connection. Rules that drop packets of unknown connections apply to this packet.
+  - Removing an entry does not end the connection. In firewall rules, the next packet of the connection has the state
+    C(new) or C(invalid), so rules can drop it.
 extends_documentation_fragment:
   - netops.conntrack._netns
   - netops.conntrack._attributes
@@ -32,8 +33,9 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) is the table of expectations. An expectation is a connection that another connection, its master, has
-        announced and that has not begun. The module removes the expectation and keeps the entry of its master.
+      - V(expect) is the table of expectations. An expectation is the announcement of a connection that has not begun.
+        The module removes the expectation, and keeps the entry of its master, which is the connection that announced
+        it.
       - With V(expect), O(keep_ssh) has no effect. For the applicable keys of O(match) and O(except), see
         O(netops.conntrack.conntrack_info#module:table).
     type: str
@@ -48,18 +50,18 @@ options:
   keep_ssh:
     description:
       - Whether to keep the entry of the SSH connection that runs this task, even if it matches.
-      - The module finds the connection by the sockets of the processes from which the task descends and by
-        E(SSH_CONNECTION), also under sudo and su.
+      - To find the connection, the module reads the sockets of all parent processes of the task, and
+        E(SSH_CONNECTION). This also works under sudo and su.
       - If a program on this host, such as sslh, haproxy or stunnel, forwards the connection to the SSH server, the
         module keeps all TCP connections of this program.
-      - If the module cannot find the connection, the task fails and removes nothing. There are two possible causes.
-        Either C(/proc) is not mounted and E(SSH_CONNECTION) is not set. Or a program forwards the connection to the SSH
-        server, and the module cannot see the sockets of this program. To see sockets of other users, the module needs
-        root. In a container that does not show the processes of the host, the module never sees these sockets.
       - If the task is not a descendant of an SSH server (for example an C(async) task, or one started in tmux), the
         module cannot identify its connection. It then keeps all connections to the host's own SSH servers. In a
         container that does not show the processes of the host, it keeps only connections to port 22. Exclude
         connections to other ports with O(except).
+      - The task fails and removes nothing in two cases. Either C(/proc) is not mounted and E(SSH_CONNECTION) is not
+        set. Or a program on this host forwards the connection to the SSH server, and the module cannot see the sockets
+        of this program. To see sockets of other users, the module needs root. In a container that does not show the
+        processes of the host, the module never sees these sockets.
       - With several namespaces in O(netns), several tables can contain an entry with the addresses and ports of the
         connection. The module keeps all of these entries.
       - The module does not keep other SSH connections. If Ansible reaches other hosts through this host, as a router or
@@ -68,9 +70,9 @@ options:
     default: true
   end_local_sockets:
     description:
-      - Whether to end, in addition to removing the entries, those connections that begin or end on this host. In the
-        network namespace of the task, the kernel destroys the TCP sockets of the removed entries, and their UDP sockets
-        that have a peer.
+      - Whether to also end connections whose client or server is this host. In each network namespace from which
+        entries are removed, the kernel destroys the TCP sockets of the removed entries, and their UDP sockets that have
+        a peer.
       - TCP sends a reset to the peer. The process receives the error C(ECONNABORTED). Listening sockets and UDP sockets
         without a peer are never destroyed, because they serve many flows.
       - Sockets have no zone. The module therefore destroys a socket if its protocol, addresses and ports are those of a
@@ -200,7 +202,8 @@ total:
   sample: 18233
 entries:
   description:
-    - The first O(report_limit) matching entries, in the format of RV(netops.conntrack.conntrack_info#module:entries).
+    - The first O(report_limit) entries to remove, without kept entries. They have the format of
+      RV(netops.conntrack.conntrack_info#module:entries).
     - If more than O(limit) match, this list has only the first 3, which the error message also names.
   type: list
   elements: dict
@@ -246,7 +249,7 @@ ended_sockets:
   returned: with O(end_local_sockets)
   sample: 2
 method:
-  description: How the entries were removed. V(delete) means one by one.
+  description: Always V(delete). The entries were removed one by one.
   type: str
   returned: always
   sample: delete

@@ -29,8 +29,7 @@ options:
   table:
     description:
       - V(conntrack) is the table of connections.
-      - V(expect) is the table of expectations. An expectation is a connection that another connection has announced and
-        that has not begun.
+      - V(expect) is the table of expectations. An expectation is the announcement of a connection that has not begun.
       - With V(expect), O(match) and O(except) accept only the keys V(family), V(protocol), V(zone), V(helper),
         V(source), V(destination), V(address), V(source_port), V(destination_port), V(port), those of ICMP and GRE,
         V(timeout_below), V(timeout_above), V(master) and V(except). V(master) is compared with the connection that
@@ -75,8 +74,8 @@ options:
       - The keys are V(family), V(protocol), V(source), V(destination), V(reply_source), V(reply_destination),
         V(source_port), V(destination_port), V(reply_source_port), V(reply_destination_port), V(icmp_type),
         V(icmp_code), V(icmp_id), V(source_key), V(destination_key), V(state), V(zone), V(original_zone), V(reply_zone),
-        V(mark), V(status), V(nat), V(expected), V(helper) and V(labels). They have the same meaning as in O(match),
-        except V(nat), see RV(groups).
+        V(mark), V(status), V(nat), V(expected), V(helper) and V(labels). They have the same meaning as in O(match).
+        RV(groups) describes the format of the values and the exceptions.
       - A prefix length after an address groups by network. V(source/24) means IPv4 networks of 24 bits and IPv6
         networks of 64 bits, V(source/24/56) also sets the length for IPv6. V(mark/0xff) groups by some bits of the
         mark.
@@ -95,8 +94,9 @@ options:
         default, the entries with the most bytes per second come first.
       - If an entry began during the interval, all its bytes and packets count. Entries that ended during the interval
         do not count.
-      - On the target, the module needs about 300 bytes of memory for each entry whose addresses and ports match.
-        Entries in other states also need memory, because their state may change during the interval.
+      - On the target, the module needs about 300 bytes of memory for each entry whose family, zone, protocol, addresses
+        and ports match. This includes entries that do not match other keys, such as V(state), because they may match
+        later.
     type: int
   owner:
     description:
@@ -230,7 +230,7 @@ entries:
       type: dict
       sample: {source: 10.1.0.2, destination: 192.0.2.80, source_port: 40001, destination_port: 443}
     reply:
-      description: Tuple of the reply packets when they arrive, which is before NAT.
+      description: Tuple of the reply packets as they arrive. With NAT, it contains the translated addresses.
       type: dict
       sample: {source: 192.0.2.80, destination: 198.51.100.1, source_port: 443, destination_port: 40001}
     nat:
@@ -311,15 +311,18 @@ entries:
       type: str
       sample: nat_changed
     expected:
-      description: NAT of the connection according to the current rules, in the format of C(nat). Empty if the rules
-        would not translate the connection. Null if they would not let the connection begin. Only with O(stale).
+      description:
+        - NAT of the connection according to the current rules, or with O(ruleset) according to the rules of the file.
+          The format is that of C(nat). Empty if the rules would not translate the connection. Null with the verdicts
+          V(refused) and V(untracked), and for connections that have a master. Only with O(stale).
+        - This key has nothing to do with V(expected) in O(match).
       type: dict
       sample: {source: {address: 198.51.100.2, port: 40001}}
     rule:
       description:
         - The rule that leads to the verdict, with C(family), C(table), C(chain), C(handle) and C(comment). C(handle) is
-          0 for the policy of a chain. Null without such a rule, for example because a route is missing. Only with
-          O(stale).
+          0 for the policy of a chain. The value is null if no rule leads to the verdict, for example because a route is
+          missing. Only with O(stale).
       type: dict
       sample: {family: ip, table: nat, chain: postrouting, handle: 4, comment: to the internet}
     owner:
@@ -346,13 +349,13 @@ entries:
           type: str
           sample: postgres
         unit:
-          description: Unit of the systemd that manages the host, from the control group. If a user or a container has
-            its own systemd, the units of that systemd are not returned.
+          description: The systemd unit of the process, derived from its control group. Only units of the host's systemd
+            are returned, not those of the systemd of a user or a container.
           type: str
           sample: postgresql.service
         container:
           description: ID of the container (Docker, Podman, containerd or CRI-O), or its name (LXC or systemd-nspawn),
-            from the control group.
+            derived from the control group of the process.
           type: str
           sample: 8b3f0f1c2d4e5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1
       sample: {process: postgres, pid: 4711, user: postgres, unit: postgresql.service, container: null}
@@ -399,9 +402,10 @@ groups:
     - The largest groups, each with the keys of O(group_by) and with C(flows). If any entry has counters, the groups
       also have C(bytes) and C(packets). With O(interval), they also have C(bytes_per_second) and C(packets_per_second).
       These four are the sums of both directions.
-    - Values have the format of O(match), with three exceptions. C(state) and the keys of a protocol are null for
-      entries of other protocols. C(status) and C(labels) are lists of all bits that the entries have. C(nat) is
-      V(source), V(destination), V(both) or V(none).
+    - Values have the format of O(match), with these exceptions. C(state), ports, and the keys of ICMP and GRE are null
+      for entries whose protocol does not have them. C(status) and C(labels) are lists of all bits that the entries
+      have. C(nat) is V(source), V(destination), V(both) or V(none). C(zone) is the zone of the entries, even if it
+      applies to only one direction.
   type: list
   elements: dict
   returned: with O(group_by)
@@ -414,8 +418,9 @@ other:
   sample: {flows: 17, bytes: 8221, packets: 40}
 uncertainty:
   description:
-    - Returned if there were more groups than can be counted exactly. The numbers in RV(groups) can then be too low by
-      up to this number. A group with a higher number than this is never missing.
+    - Returned if there were more groups than can be counted exactly. Each number in RV(groups) can then be too low by
+      up to the number with the same name in this dictionary. A group whose true number is higher than that is missing
+      only because of O(limit).
   type: dict
   returned: with O(group_by), if a number is not exact
   sample: {flows: 3}

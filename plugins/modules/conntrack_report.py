@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - netops.conntrack contributors (!UNKNOWN)
 description:
-  - Writes a report of the facts that M(netops.conntrack.conntrack_facts) has gathered on many hosts, as one HTML page,
-    and optionally as JSON and as JUnit. The page needs no network, no script and no other file.
+  - Writes a report of the facts that M(netops.conntrack.conntrack_facts) has gathered on many hosts. The report is an
+    HTML page, a JSON file or a JUnit file, in any combination. The page needs no network, no script and no other file.
   - The page first lists the hosts that need attention, and why. It then shows how full the tables are, their content,
     the addresses and services with the most flows, the packets and entries that the kernels have dropped or refused,
     and the settings. The details of each host come last.
@@ -22,8 +22,8 @@ description:
     the rules that lead to these verdicts. It then omits the sections about content and counters if these were not
     gathered.
   - The report includes hosts that could not be reached or that failed.
-  - The module runs on the controller, once for all hosts, so the task needs C(run_once). The playbooks
-    C(netops.conntrack.report) and C(netops.conntrack.preview) also gather the facts.
+  - The module runs on the controller, once for all hosts, so the task needs C(run_once). To gather the facts and write
+    the report in one run, use the playbook C(netops.conntrack.report) or C(netops.conntrack.preview).
 attributes:
   action:
     description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the
@@ -72,18 +72,19 @@ options:
   junit_path:
     description:
       - Path of a file for the results of O(fail_when) as JUnit. It has a test case for the facts of each host, and one
-        for each threshold on each host. The task fails for the same reasons as these test cases.
-      - The test case of a host without facts is an error if O(fail_when.hosts_without_facts_above) is exceeded, and
-        skipped otherwise. The test case of a threshold is skipped if its value is unknown for the host, see
-        O(fail_when).
+        for each threshold on each host with facts. The task fails for the same reasons as these test cases.
+      - If a host has no facts, the test case for its facts is an error if O(fail_when.hosts_without_facts_above) is
+        exceeded, and skipped otherwise. The test case of a threshold is skipped if its value is unknown for the host,
+        see O(fail_when).
     type: path
   fail_when:
     description:
       - Thresholds. If one is exceeded, the task fails after all files are written.
       - If a value is unknown for a host, the module cannot compare it with its threshold. The threshold does not
         count as exceeded, and the page shows its result as unknown.
-        A value is unknown if the kernel does not support it, or if its subset was not gathered. Percentages of stale
-        flows and of verdicts are also unknown if no flow was compared with the rules.
+      - A value is unknown if the kernel does not support it, or if its subset was not gathered. For the subset
+        C(stale), see O(fail_when.stale_percent_above). Percentages of stale flows and of verdicts are also unknown if
+        no flow was compared with the rules.
     type: dict
     suboptions:
       usage_percent_above:
@@ -96,8 +97,9 @@ options:
         type: float
       drop_above:
         description:
-          - Maximum number of dropped packets. The kernel counts them from the start of the host. The same applies to
-            the other counters of the kernel.
+          - Maximum number of dropped packets. The kernel counts them since boot, or since the network namespace was
+            created. The same applies to O(fail_when.early_drop_above), O(fail_when.chain_toolong_above),
+            O(fail_when.insert_failed_above), O(fail_when.error_above) and O(fail_when.invalid_above).
         type: float
       early_drop_above:
         description:
@@ -114,7 +116,7 @@ options:
         type: float
       error_above:
         description:
-          - Maximum number of packets with errors.
+          - Maximum number of ICMP packets that the kernel could not track, for example because of a wrong checksum.
         type: float
       invalid_above:
         description:
@@ -122,8 +124,8 @@ options:
         type: float
       stale_percent_above:
         description:
-          - Maximum share of stale flows in all flows of a host that were compared with the rules, in percent. Stale
-            flows are those with the verdicts V(nat_changed), V(refused) and V(untracked), see
+          - Maximum percentage of stale flows. 100 percent are all flows of the host that were compared with the rules.
+            Stale flows are those with the verdicts V(nat_changed), V(refused) and V(untracked), see
             O(netops.conntrack.conntrack_flush#module:stale).
           - If this or another threshold of stale flows or verdicts is set, a host whose facts do not contain the subset
             C(stale) counts as a host without facts.
@@ -159,7 +161,8 @@ options:
         type: float
       hosts_without_facts_above:
         description:
-          - Maximum number of hosts without facts, because they were not reached or failed.
+          - Maximum number of hosts without facts. These are hosts that were not reached, hosts that failed, and hosts
+            whose facts lack the subset C(stale) although a threshold needs it.
           - The default is V(0) if any other threshold is set, because a host without facts has not been checked.
         type: float
   title:
@@ -211,7 +214,8 @@ files:
 summary:
   description:
     - Number of all hosts, of hosts with facts and of hosts without facts. C(by_level) has the number of hosts by level,
-      which is C(critical), C(warning), C(notice) or C(quiet).
+      which is C(critical), C(warning), C(notice) or C(quiet). A host has the level of its most urgent reason, and
+      without a reason, it is C(quiet). RV(attention) has only hosts that are C(critical) or C(warning).
     - Empty if the options are invalid.
   type: dict
   returned: always

@@ -19,7 +19,8 @@ description:
   - Before it writes the first value, the module checks all values, whether this kernel has the settings, and whether
     this namespace may set them. If the kernel still refuses a value, the task fails. The values that were written
     before stay set, and RV(changes) lists them.
-  - Options and results use the values of the kernel. In results, V(1) means on and V(0) means off.
+  - Options and results have the units and values of the kernel. Switches are booleans in the options, and V(1) (on) or
+    V(0) (off) in the results.
 extends_documentation_fragment:
   - netops.conntrack._attributes
   - netops.conntrack._attributes.changes
@@ -75,23 +76,23 @@ options:
     type: bool
   tcp_max_retrans:
     description:
-      - Maximum number of packets that are retransmitted without an answer before the timeout C(tcp_max_retrans)
-        applies, up to V(255) (C(nf_conntrack_tcp_max_retrans)).
+      - Number of packets that are retransmitted without an answer, at most V(255) (C(nf_conntrack_tcp_max_retrans)).
+        When it is reached, the timeout V(tcp_max_retrans) in O(timeouts) applies.
     type: int
   tcp_ignore_invalid_rst:
     description:
       - Whether to accept resets outside of the window instead of treating them as invalid
-        (C(nf_conntrack_tcp_ignore_invalid_rst)). Since Linux 5.14.
+        (C(nf_conntrack_tcp_ignore_invalid_rst)). Only in Linux 5.14 and newer.
     type: bool
   dccp_loose:
     description:
-      - Whether to pick up DCCP connections that are already established (C(nf_conntrack_dccp_loose)). Before Linux
-        6.17.
+      - Whether to pick up DCCP connections that are already established (C(nf_conntrack_dccp_loose)). Only in Linux
+        before 6.17.
     type: bool
   helper:
     description:
-      - Whether to assign helpers to connections automatically, by destination port (C(nf_conntrack_helper)). Before
-        Linux 6.0.
+      - Whether to assign helpers to connections automatically, by destination port (C(nf_conntrack_helper)). Only in
+        Linux before 6.0.
     type: bool
   frag6_high_thresh:
     description:
@@ -100,14 +101,13 @@ options:
     type: int
   frag6_low_thresh:
     description:
-      - Memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_low_thresh)). After the kernel has
-        dropped fragments because of O(frag6_high_thresh), it accepts fragments again when less memory than this is in
-        use. At most O(frag6_high_thresh).
+      - Lower threshold of the memory for reassembling IPv6 fragments, in bytes (C(nf_conntrack_frag6_low_thresh)). It
+        must not be higher than O(frag6_high_thresh). Since Linux 4.17, the kernel does not use it.
     type: int
   hooks_lwtunnel:
     description:
-      - Whether packets of lightweight tunnels pass through the netfilter hooks (C(nf_hooks_lwtunnel)). Since Linux
-        5.15.
+      - Whether packets of lightweight tunnels pass through the netfilter hooks (C(nf_hooks_lwtunnel)). Only in Linux
+        5.15 and newer.
       - It applies to all network namespaces. The kernel refuses to turn it off.
     type: bool
   timeouts:

@@ -53,7 +53,8 @@ options:
         follow.
       - V(tcp) - V(syn_sent), V(syn_recv), V(established), V(fin_wait), V(close_wait), V(last_ack), V(time_wait),
         V(close), V(syn_sent2), V(retrans) (the limit of retransmissions was reached) and V(unacknowledged).
-      - V(udp), V(udplite), V(gre) - V(unreplied) and V(replied). V(udplite) and V(udp) have the same defaults.
+      - V(udp), V(udplite), V(gre) - V(unreplied) and V(replied). V(udplite) and V(udp) share their defaults. A change
+        of one changes both.
       - V(icmp), V(icmpv6), V(generic) - V(timeout).
       - V(sctp) - V(closed), V(cookie_wait), V(cookie_echoed), V(established), V(shutdown_sent), V(shutdown_recd),
         V(shutdown_ack_sent), V(heartbeat_sent) and V(heartbeat_acked).

@@ -17,10 +17,10 @@ description:
   - The module reads the table and compares every entry on the target. It sends only differences to the kernel. An entry
     that is already as specified is not touched and causes no event.
   - The module has no options for changes that the kernel does not allow in an existing entry. The kernel does not
-    change the NAT, the reply tuple or the master, does not attach another helper, and does not clear status bits. For
+    change the NAT, the reply tuple or the master, does not attach a helper, and does not clear status bits. For
     such changes, replace the entry, see O(netops.conntrack.conntrack_entry#module:replace).
-  - RV(failed_entries) lists the entries that could not, or not completely, be changed. The module still changes all
-    others, and then fails.
+  - RV(failed_entries) lists the entries for which some or all changes failed. The module still changes all others, and
+    then fails.
   - The module changes nothing unless O(match) or O(all) is set. It is not an error if nothing matches.
   - The kernel identifies the entry to change by its zone and tuple. If an entry is removed and created again after the
     module has read it, the module changes the new entry. The new entry has the same zone and tuple, but may differ in
@@ -72,7 +72,8 @@ options:
         type: int
       status:
         description:
-          - Status bits to set, of V(seen_reply), V(assured) and V(fixed_timeout). No bit can be cleared.
+          - Status bits to set. Possible values are V(seen_reply), V(assured) and V(fixed_timeout). No bit can be
+            cleared.
           - V(fixed_timeout) is permanent. The entry then expires regardless of packets, and its timeout cannot be
             changed.
         type: list
@@ -80,7 +81,7 @@ options:
       helper:
         description:
           - An empty string removes the helper of an entry, and the expectations that the helper has created for the
-            entry. Linux 7.2 does not allow this change.
+            entry. Linux 7.2, the newest tested kernel, does not allow this change.
         type: str
   timeout_min:
     description:

@@ -17,8 +17,8 @@ description:
     module changes nothing. To drain a host, wait until no connection to this host is in the state V(established).
   - An entry counts as ended when it no longer matches, because it is closed, in another state, deleted or expired. The
     module also waits for entries that begin to match during the wait.
-  - The kernel's events wake the module, so it does not poll the table. If C(net.netfilter.nf_conntrack_events) is 0,
-    the kernel sends no events. The module also works in this case.
+  - The kernel's events wake the module, so it rarely reads the table. If C(net.netfilter.nf_conntrack_events) is 0, the
+    kernel sends no events. The module then reads some entries or the table at short intervals.
   - With O(max_count), the module ends the wait only after it has checked the table itself. Lost events therefore make
     no difference.
   - With O(min_count), the module also counts entries that begin and end while it waits, even if they last less than a
@@ -50,7 +50,7 @@ attributes:
     support: full
     details:
       - In check mode, the module reads the table once, does not wait, and does not fail. RV(reached) shows whether the
-        wait would be over.
+        number of matching entries meets O(max_count) or O(min_count).
 options:
   all:
     description:
@@ -68,8 +68,8 @@ options:
     type: int
   timeout:
     description:
-      - Maximum time to wait, in seconds. Afterwards the module checks the table once more, and fails if the wait is not
-        over.
+      - Maximum time to wait, in seconds. Afterwards the module checks the table once more. It fails if the number of
+        matching entries still does not meet O(max_count) or O(min_count).
       - With 0, the module checks the table once and does not wait.
     type: float
     default: 300

@@ -28,14 +28,16 @@ options:
     description:
       - A match, or a list of matches of which at least one must apply, as in the modules. See R(the guide,
         ansible_collections.netops.conntrack.docsite.guide_match).
-      - Keys for bytes, packets and ages require an entry that contains them. Otherwise the test fails with an error.
+      - Keys such as C(bytes_above) and C(packets_below) require an entry with C(counters). C(age_below) and
+        C(age_above) require an entry with C(timestamps). Otherwise, the test fails with an error.
     type: raw
     required: true
   label_map:
     description:
       - The file on the controller that maps label bits to names, in the format of C(connlabel.conf).
       - The default is C(/etc/xtables/connlabel.conf) or, if this file does not exist, C(/etc/connlabel.conf). Unknown
-        names are an error. Use the file of the host whose table contained the entry.
+        names are an error. The file must have the same names as that of the host whose table contained the entry. If it
+        differs, copy the file of that host to the controller.
     type: path
 seealso:
   - module: netops.conntrack.conntrack_info

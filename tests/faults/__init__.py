@@ -125,7 +125,8 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "System calls that fail": (
         *map(_row, FAULTS),
         Row(
-            "from one call on, every call: ``send()`` or ``recvmsg()`` fails with EACCES, or no answer arrives",
+            "a lasting fault: from a given call on, every ``send()`` or every ``recvmsg()`` fails with EACCES, or no "
+            "answer arrives",
             "each module that writes",
             "The result is correct. If the module cannot read a change back, it reports the change as unknown. If it "
             "can neither finish nor undo a replacement, it reports the replacement with the reason. A second run "

@@ -3,7 +3,7 @@
 """Make a chosen system call of the client fail.
 
 The client reaches the kernel through the sockets of `client.netlink`, and the settings through the files that
-`client.settings` opens. `Injector` replaces the modules `socket` and `os` there with copies whose calls it counts.
+`client.host.sysctl` opens. `Injector` replaces the modules `socket` and `os` there with copies whose calls it counts.
 It works in this process only, so call it in a forked child.
 """
 

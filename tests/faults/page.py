@@ -36,8 +36,8 @@ After every fault on this page:
   are unchanged. The tables name the exceptions.
 - The result is correct. ``changed`` is ``true`` if anything was changed. Counts never include a change that was not
   made.
-- If a module cannot determine whether a change was made, ``changed`` is ``true`` and the task fails with an error that
-  the result is unknown. ``conntrack_snapshot`` counts such entries in ``unknown`` and adds a warning instead.
+- If a module cannot determine whether a change was made, ``changed`` is ``true``, and the task fails. Its error reports
+  that the result is unknown. ``conntrack_snapshot`` counts such entries in ``unknown`` and adds a warning instead.
 - If the cause no longer exists, a second run completes the task.
 
 If the kernel cannot change a value in place, a module with ``replace: true`` deletes the old entry, expectation or

@@ -302,7 +302,8 @@ def test_inventory_plugins_find_hosts(
     """Inventory plugins find hosts in a namespace with one matching flow. Other files here test the hosts' details."""
     with documented.entered(), Table() as table:
         ends = {"source": "10.1.0.7", "destination": "10.0.0.5", "source_port": 5001, "destination_port": 5432}
-        table.create(from_document({"protocol": "tcp", "original": ends, "tcp": {"state": "established"}}))
+        more = {"tcp": {"state": "established"}, "status": ["seen_reply", "assured"]}
+        table.create(from_document({"protocol": "tcp", "original": ends, **more}))
     inventory = tmp_path / f"{yaml.safe_load(block.text)['plugin'].rpartition('.')[2]}.yml"
     inventory.write_text(block.text)
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}

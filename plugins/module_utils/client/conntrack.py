@@ -105,7 +105,8 @@ class Conntrack(Closing):
     def flush(self, match: MatchLike = None) -> int:
         """Delete the entries that match, or all, and return their number. Entries that end meanwhile are not counted.
 
-        Every entry is deleted by tuple, zone and id, so that no new connection with the same tuple is affected.
+        Every entry is deleted by tuple, zone and id, so that a new connection with the same tuple is not affected,
+        unless the kernel has given it the same id.
         The entry of your own SSH connection is deleted, too, if it matches; exclude it with `except`.
         Raises `PartialFailure` if the kernel refuses a deletion, after trying all others, and if reading the table
         fails after the first deletion. Its `result` contains the numbers `deleted` and `failed`. `unknown` is the

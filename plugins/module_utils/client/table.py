@@ -144,7 +144,7 @@ class Table(TableReader):
     def delete(self, entry: Mapping[str, Any]) -> None:
         """Delete an entry. With `id`, delete it only if it is still the entry that was read.
 
-        Raises `NotFound`, also if another entry has replaced it.
+        Raises `NotFound`, also if an entry with another id has replaced it.
         """
         self._request("deleting", _requests().DELETE.message(entry), entry)
 

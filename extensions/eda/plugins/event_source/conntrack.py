@@ -24,10 +24,10 @@ description:
   - Receives events about new, changed and destroyed entries of the connection tracking table. Also reports the usage of
     the table, and changes of rules, addresses and routes after which entries may be stale. The plugin watches the table
     of the machine that runs ansible-rulebook, or the tables of its network namespaces.
-  - The kernel filters events as far as its socket filter can express O(match). The plugin filters the rest.
-  - The plugin always reports lost events. If events arrive faster than the rulebook processes them, the receive buffer
-    becomes full, and the kernel drops events. The plugin then sends an event of the type V(overrun). With O(resync), it
-    also reads the table, and sends an event for each missed change that it finds in the table.
+  - A BPF program in the kernel evaluates as much of O(match) as it can. The plugin evaluates the rest.
+  - The plugin always reports the loss of events. If events arrive faster than the rulebook processes them, the receive
+    buffer becomes full, and the kernel drops events. The plugin then sends an event of the type V(overrun). With
+    O(resync), it also reads the table, and sends an event for each missed change that it finds in the table.
   - Every event has a C(type). See the notes for the other keys.
 options:
   groups:
@@ -115,11 +115,13 @@ options:
     type: dict
     suboptions:
       percent:
-        description: Usage in percent of C(nf_conntrack_max) at which to report V(above).
+        description: Usage in percent of C(nf_conntrack_max) at which to send an event with C(crossed=above).
         type: float
         required: true
       below:
-        description: Usage in percent below which to report V(below). The default is 90% of O(threshold.percent).
+        description:
+          - Usage in percent below which to send an event with C(crossed=below). The default is 90% of
+            O(threshold.percent).
         type: float
       interval:
         description: Seconds between checks. A check takes some microseconds, independent of the size of the table.
@@ -134,11 +136,15 @@ options:
     type: dict
     suboptions:
       percent:
-        description: Use in percent at which to report V(above). The kernel can run out of ports before 100 %.
+        description:
+          - Use in percent at which to send an event with C(crossed=above). The kernel can run out of ports before
+            100 %.
         type: float
         required: true
       below:
-        description: Use in percent below which to report V(below). The default is 90% of O(snat_ports.percent).
+        description:
+          - Use in percent below which to send an event with C(crossed=below). The default is 90% of
+            O(snat_ports.percent).
         type: float
       interval:
         description: Seconds between checks. Each check reads all entries with source NAT.
@@ -168,8 +174,11 @@ options:
           - V(link) - a link is set up or down, or a link that is up is removed or renamed, or gets another master or
             group. When a link goes down, the kernel removes its IPv4 routes without sending a route event.
           - The creation or removal of a link that is down is not a change. Carrier, statistics and wireless events are
-            not changes. With V(link), the plugin also ignores links that are ports of a bridge, a bond or a team, and
-            their addresses and routes. For example, such links are created when a container starts.
+            not changes.
+          - If the list contains V(link), the plugin ignores links that are members of a bridge, a bond or a team, and
+            the addresses and routes of these links. For example, such links are created when a container starts.
+            Without V(link), the plugin does not know which links are members, and reports changes of their addresses
+            and routes.
         type: list
         elements: str
         choices: [ruleset, address, route, rule, link]
@@ -184,8 +193,8 @@ options:
     description:
       - Keep a copy of the matching entries. After an overrun, the plugin reads the table and reports the missed changes
         as events with C(missed=true). In the same way, it reports changes for which the kernel sends no events.
-      - With V(true), the plugin applies O(match) to complete entries, although an event of the kernel may contain only
-        a part of an entry. It needs memory for each matching entry.
+      - With V(true), the plugin compares O(match) with the complete entry, even if an event of the kernel contains only
+        a part of the entry. The plugin needs memory for each matching entry.
       - With V(false), the plugin passes events on as the kernel sends them. Events that the kernel drops are lost.
     type: bool
     default: true
@@ -212,16 +221,17 @@ notes:
     id is usually the process id. C(conntrack -E -o userspace) prints it as C(portid).
   - Events of the type V(aggregate) have C(by), C(counts) and C(window). C(by) has a value for each key of
     O(aggregate.by). C(counts) has the numbers C(new), C(update) and C(destroy). The event of the type V(aggregate_rest)
-    is for all other groups, and has the same keys except C(by).
+    is for all other groups, and has the same keys except C(by). If the plugin could not count all groups, these events
+    also have C(uncertainty), the maximum by which a count of a group may be too low.
   - Events of the type V(threshold) have C(crossed) (V(above) or V(below)), C(count), C(max) and C(usage_percent), and
     C(percent) and C(below) of O(threshold).
   - Events of the type V(snat_ports) have C(crossed), C(address), C(destination), C(destination_port), C(protocol),
-    C(zone), C(used), C(limit), C(usage_percent) and C(sources), with the meaning that they have in the facts. They also
-    have C(percent) and C(below) of O(snat_ports).
+    C(zone), C(used), C(limit), C(usage_percent) and C(sources), with the same meaning as in the subset V(snat_ports) of
+    M(netops.conntrack.conntrack_facts). They also have C(percent) and C(below) of O(snat_ports).
   - Events of the type V(change) have C(counts), C(window), C(processes) and C(overrun). C(counts) has the number of
     changes of each kind. C(processes) has the C(name) and C(pid) of up to ten processes that changed the ruleset. If
-    C(overrun) is true, the kernel dropped messages. C(counts) then includes one more change for each kind
-    that may have changed unnoticed.
+    C(overrun) is true, the kernel dropped messages. C(counts) then includes one assumed change for each kind of which
+    the plugin may have missed changes.
   - Events of the type V(namespace_error) have C(netns) and C(msg), the error.
   - Events of the type V(overrun) have C(table) (V(conntrack) or V(expect)) and C(overruns), the number of overruns of
     this table so far. With O(resync), they also have C(resync), the number of events of each kind that follow.

@@ -3,7 +3,8 @@
 """Requests to delete entries, built from the messages of a dump.
 
 A request contains the original tuple, the zone and the id, which are the same bytes in a dump and in a request. Because
-of the zone and the id, an entry that has replaced another one meanwhile is not deleted.
+of the zone and the id, an entry that has replaced another one meanwhile is not deleted, unless it has the same memory
+in the kernel and therefore the same id.
 """
 
 from __future__ import annotations

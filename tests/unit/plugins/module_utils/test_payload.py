@@ -3,7 +3,7 @@
 """Test which files Ansible ships and a target compiles for each task, because each file adds to the time of a task.
 
 Ansible ships every file that a module may import. A target compiles the imported files in each task. Up to
-Python 3.13 it compiles them twice, unless the import follows `importing.compile_once`.
+Python 3.13 it compiles them twice, unless the import follows `_fast_import.compile_once`.
 
 These tests read no clock. Before you add a file to a list, check whether you can import it at the place of use:
 each file in a list slows down every such task.

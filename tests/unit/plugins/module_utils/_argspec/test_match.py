@@ -20,6 +20,8 @@ from ansible_collections.netops.conntrack.plugins.module_utils.client.reevaluate
 from ansible_collections.netops.conntrack.tests.collection_tree import CHECKOUT
 
 Document = Dict[str, Any]
+#: How the modules that change entries document that they require a match.
+REQUIRED = "Required unless O(all=true), or C(stale) is set in a module with this option."
 
 
 def match_of(**params: Any) -> Any:
@@ -113,7 +115,7 @@ def test_only_reading_modules_document_every_entry_as_the_default() -> None:
     )
     assert reading["match"]["default"] == options.MATCH["match"]["default"]
     assert "By default, every entry is selected." in reading["match"]["description"]
-    assert "Required unless O(all=true)." in changing["match"]["description"]
+    assert REQUIRED in changing["match"]["description"]
     assert not any("default" in option for option in (*changing.values(), reading["except"]))
 
 
@@ -124,9 +126,7 @@ def test_only_conntrack_counters_changes_entries_without_a_match() -> None:
     reading = {"conntrack_info", "conntrack_facts", "conntrack_snapshot"}
     assert optional - reading == {"conntrack_counters"}
     guarantees = CHECKOUT / "docs/docsite/rst/guide_guarantees.rst"
-    assert "The only other module that does not need a match is ``conntrack_counters``" in guarantees.read_text(
-        encoding="utf-8"
-    )
+    assert "The only other exception is ``conntrack_counters``" in guarantees.read_text(encoding="utf-8")
 
 
 def test_both_documentation_fragments_describe_the_same_keys() -> None:
@@ -136,9 +136,7 @@ def test_both_documentation_fragments_describe_the_same_keys() -> None:
     )
     assert reading["match"].pop("default") == "everything"
     for match in (reading["match"], changing["match"]):
-        match["description"].remove(
-            "By default, every entry is selected." if match is reading["match"] else "Required unless O(all=true)."
-        )
+        match["description"].remove("By default, every entry is selected." if match is reading["match"] else REQUIRED)
     assert reading == changing
 
 

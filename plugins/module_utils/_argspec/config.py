@@ -165,7 +165,8 @@ def _value(raw: Any, option: Mapping[str, Any], key: str) -> Any:
         number = parse_integer(raw, key, *_BOUNDS.get(key, _ANY))
         return number if key in _BOUNDS else raw
     if kind in ("str", "path") and (isinstance(raw, bool) or not isinstance(raw, (str, int))):
-        raise InvalidValue(key, f"{quoted(raw)} is not text; write it in quotes")
+        cure = "write it in quotes" if isinstance(raw, (bool, float)) else "write one text"
+        raise InvalidValue(key, f"{quoted(raw)} is not text; {cure}")
     if kind == "list" and option["elements"] != "str" and not isinstance(raw, (list, tuple)):
         raise InvalidValue(key, f"{quoted(raw)} is not a list; write one")
     if kind == "dict" and not isinstance(raw, Mapping):

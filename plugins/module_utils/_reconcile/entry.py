@@ -27,7 +27,7 @@ from .plan import (
     read_back,
     recreation,
 )
-from .reconciler import ATTEMPTS, CannotReconcile, Plan, Policy, Reconciler, StalePlan
+from .reconciler import ATTEMPTS, CannotReconcile, Plan, Policy, Reconciler, StalePlan, with_values
 
 #: Keys that packets can change before the entry is read back.
 _MOVED_BY_PACKETS = ("tcp.state", "sctp.state", "dccp.state", *TCP_FLAGS)
@@ -215,7 +215,7 @@ def _missed(declared: Entry, found: Entry, labels: LabelMap) -> list[Change]:
 
 def _explain(missed: list[Change]) -> str:
     """Return a clause with the keys that the kernel did not accept, and why labels are missing; "" for no keys."""
-    sentence = ", ".join(f"{change.key} (it is {change.before!r})" for change in missed)
+    sentence = with_values(missed)
     if any(change.key == "labels" for change in missed):
         sentence += f". {LABELS_NEED_A_RULE}"
     return sentence

@@ -30,7 +30,7 @@ from ..client.expectation.expectation import (
 )
 from ..client.table import Table
 from .plan import ProjectedTable
-from .reconciler import CannotReconcile, Plan, Policy, Reconciler, StalePlan
+from .reconciler import CannotReconcile, Plan, Policy, Reconciler, StalePlan, with_values
 
 #: Keys that only the kernel sets. No diff shows them.
 _ITS_OWN = ("helper", "id", "extra")
@@ -140,7 +140,7 @@ class _ExpectationReconciler(Reconciler):
             ) from error
         missed = differences(plan.declared, found)
         if missed:
-            keys = ", ".join(f"{change.key} (it is {change.before!r})" for change in missed)
+            keys = with_values(missed)
             raise CannotReconcile(f"the {describe(wanted)} exists, but the kernel did not set {keys}", "created")
         return found
 

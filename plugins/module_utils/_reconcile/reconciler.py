@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, NamedTuple
 
 from ..client.codec.attributes import Change
 from ..client.codec.codec import Values
-from ..client.errors import ConntrackError, InvalidValue, PartialFailure, ResultUnknown, retry_if_unknown
+from ..client.errors import ConntrackError, InvalidValue, PartialFailure, ResultUnknown, quoted, retry_if_unknown
 from ..client.table import Table
 
 if TYPE_CHECKING:
@@ -265,6 +265,13 @@ class Reconciler(ABC):
         with contextlib.suppress(ConntrackError):
             after = self.find(self.declared if plan is None else plan.declared)
         return self.report(failure.operation, after if plan is None else before, after, failure.done)
+
+
+def with_values(missed: Sequence[Change]) -> str:
+    """Return the keys that the kernel did not set, each with the value that it has instead."""
+    return ", ".join(
+        f"{change.key} (it has {'none' if change.before in (None, []) else quoted(change.before)})" for change in missed
+    )
 
 
 def diff_of(plan: Plan, to_document: Callable[[Values], Document], hidden: Collection[str]) -> Document:

@@ -389,7 +389,9 @@ class Snapshot:
             raise self._changed()
 
     def _changed(self) -> InvalidValue:
-        return _fault(self._path, "was changed while it was read")
+        return InvalidValue(
+            "path", f"{self._path} was changed while it was read; run the task again when no other program writes to it"
+        )
 
     def _lines(self, pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
         """Yield the lines that each piece completes. Raises `InvalidValue` if a line is too long or has no end."""

@@ -184,7 +184,8 @@ def _threshold(raw: Any, key: str, interval: float) -> Threshold:
     percent = _number(given["percent"], f"{key}.percent", 0.001, 100.0)
     below = _number(given.get("below", 0.9 * percent), f"{key}.below", 0.0, 100.0)
     if not 0 < below <= percent:
-        raise InvalidValue(f"{key}.below", f"{below:g} is not between 0 and percent, {percent:g}; write less")
+        cure = f"write a number above 0 and up to {percent:g}"
+        raise InvalidValue(f"{key}.below", f"{below:g} is not between 0 and percent, {percent:g}; {cure}")
     return Threshold(percent, below, _number(given.get("interval", interval), f"{key}.interval", 0.1, _DAY))
 
 

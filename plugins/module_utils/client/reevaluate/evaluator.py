@@ -300,8 +300,8 @@ def _check_copyable(network: Network) -> None:
             continue
         if tables:
             raise CannotReevaluate(
-                f"stale flows cannot be found here: legacy iptables has rules ({', '.join(tables)}), which the kernel "
-                "does not show; use iptables-nft or nft"
+                f"stale flows cannot be found here: legacy iptables has rules ({', '.join(tables)}), which are not in "
+                "the nftables ruleset; use iptables-nft or nft"
             )
     for link in network.links:
         if link.kind == "vrf":

@@ -135,6 +135,14 @@ def test_all_faults_are_reported_at_once() -> None:
         ({"settings": []}, r"settings: \[\] is not a dictionary"),
         ({"absent": {"zone": 5}}, r"absent: \{'zone': 5\} is not a list; write one"),
         (
+            {"timeout_policies": [{"name": True, "protocol": "tcp", "timeouts": {"close": 5}}]},
+            r"timeout_policies\[0\].name: True is not text; write it in quotes",
+        ),
+        (
+            {"timeout_policies": [{"name": ["a"], "protocol": "tcp", "timeouts": {"close": 5}}]},
+            r"timeout_policies\[0\].name: \['a'\] is not text; write one text",
+        ),
+        (
             {"absent": [{"port": ["nonesuch service", 1]}]},
             r"absent\[0\].port: 'nonesuch service' is not the name of a service",
         ),

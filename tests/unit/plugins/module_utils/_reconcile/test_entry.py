@@ -594,7 +594,7 @@ def test_labels_without_a_rule_are_a_failure() -> None:
     kernel = Kernel(label_rule=False)
     result = run(kernel, {**UDP, "labels": [1]})
     assert (result["operation"], result["changed"], result["entry"]) == ("unchanged", False, {})
-    assert "the kernel did not accept labels" in result["msg"]
+    assert "the kernel did not accept labels (it has none)" in result["msg"]
     assert "ct label set" in result["msg"]
     assert not kernel.connections
 

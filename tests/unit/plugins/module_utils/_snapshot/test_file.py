@@ -474,7 +474,7 @@ def test_snapshot_changed_after_its_verification_is_refused(
             file.truncate()
             file.write(gzip.compress(changed) if path.suffix == ".gz" else changed)
         found: list[Any] = []
-        with pytest.raises(InvalidValue, match="was changed while it was read; use another copy of it|damaged"):
+        with pytest.raises(InvalidValue, match="was changed while it was read; run the task again|damaged"):
             values_of(snapshot, found)
     assert found == expected[: len(found)]
 

@@ -58,7 +58,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"threshold": {"percent": 1 << 20_000}}, "threshold.percent: an integer of thousands of digits is out of range"),
     ({"aggregate": 1 << 20_000}, "aggregate: an integer of thousands of digits is not a dictionary"),
     ({"threshold": {"percent": 50, "below": 60}}, "threshold.below: 60 is not between 0 and percent, 50"),
-    ({"threshold": {"percent": 50, "below": 0}}, "threshold.below: 0 is not between 0 and percent"),
+    (
+        {"threshold": {"percent": 50, "below": 0}},
+        "threshold.below: 0 is not between 0 and percent, 50; write a number above 0 and up to 50",
+    ),
     ({"threshold": {"percent": 50, "interval": 0}}, "threshold.interval: 0 is out of range"),
     ({"threshold": {"percent": 50, "interval": 10**400}}, "threshold.interval: 1"),
     ({"changes": True}, "changes: True is not a dictionary; write some of kinds, window"),

@@ -29,7 +29,7 @@ def root() -> None:
 
 @pytest.fixture(scope="session")
 def tun(root: None) -> None:
-    """Require /dev/net/tun, with which flows are evaluated. Skip the test if this user may not open it."""
+    """Require /dev/net/tun, which judging flows needs. Skip the test if this user may not open it."""
     os.close(open_device())
 
 

@@ -151,8 +151,8 @@ def _later(directory: str) -> list[tuple[str, str]]:
     """
     folder, own = os.path.split(SYSCTL_FILE)
     folders = [(directory, folder)]
-    root, name = os.path.split(directory.rstrip("/"))
-    if name == os.path.basename(DIRECTORY):
+    root, last = os.path.split(directory.rstrip("/"))
+    if last == os.path.basename(DIRECTORY):
         folders += [(root or "/", f"{above}/{folder}") for above in ("run", "usr/local/lib", "usr/lib")]
     found: dict[str, tuple[str, str]] = {}
     for base, below in folders:
